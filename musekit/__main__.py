@@ -1,0 +1,5 @@
+"""`python -m musekit`."""
+
+from musekit.cli import main
+
+main()

@@ -1,0 +1,203 @@
+"""Configuration: frozen dataclasses, the presets that fill them, JSON both ways.
+
+A preset is a Python function that returns one complete `MuseConfig`. Nothing else differs between presets:
+the same flow, solvers, trainer and sampler serve them all.
+
+    mini   runs on a laptop CPU, offline; its weights come with the package
+    paper  the full-size system (271M + 1.05B); its weights are trained on a cluster
+    smoke  tiny and random, for tests; what it makes is noise, and says so
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class MuseError(Exception):
+    """A mistake that a user can mend. The text says what is wrong, where, and what to do; the CLI exits with 2."""
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """Magnitude-spectrogram VAE (`codec.SpectralVAE`): `frames` STFT frames make one latent frame."""
+
+    kind: str = "spectral"  # "spectral": the mini VAE, trained here. "oobleck": Stable Audio Open's
+    sample_rate: int = 44100  # Hz
+    latent_dim: int = 64  # channels C
+    n_fft: int = 4096  # samples; a long window keeps partials of a chord apart, so magnitudes do not beat
+    stft_hop: int = 1024  # samples
+    frames: int = 2  # STFT frames in a latent frame; hop = frames * stft_hop = 2048 samples (46 ms)
+    linear_bins: int = 1024  # STFT bins kept one by one (0 to 11.0 kHz)
+    high_bands: int = 64  # bands of 8 bins above them (11.0 to 16.5 kHz); nothing above is kept
+    power: float = 0.3  # magnitudes are compressed as m**power before the network sees them
+    width: int = 384
+    encoder_depth: int = 2
+    decoder_depth: int = 2
+    kl_weight: float = 2e-5  # of the KL divergence summed over a latent frame's channels
+    phase_iterations: int = 32  # fast Griffin-Lim steps after the single-pass phase guess
+
+    @property
+    def hop(self) -> int:
+        """Samples of audio in one latent frame."""
+        return self.stft_hop * self.frames
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The frozen text encoder whose token states condition Stage 1."""
+
+    name: str = "all-MiniLM-L6-v2"
+    dim: int = 384
+    max_tokens: int = 32  # longer prompts are cut with a notice; every prompt is padded to this length
+
+
+@dataclass(frozen=True)
+class EmbedderConfig:
+    """The joint text-audio embedding (`encoders`), 512-d, unit length."""
+
+    kind: str = "mini"  # "mini": two towers trained here. "muq": MuQ-MuLan-large
+    dim: int = 512
+    sample_rate: int = 44100  # Hz, what the audio tower hears
+    width: int = 256
+    depth: int = 3
+    bands: int = 192  # log-frequency bands, 24 an octave from 55 Hz
+    onset_bands: int = 40  # mel bands of the short window that hears attacks
+    text_width: int = 128
+    head_width: int = 256
+
+
+@dataclass(frozen=True)
+class Stage1Config:
+    """`stage1.Text2MuQFlow`: the velocity of a 512-d embedding given text tokens."""
+
+    dim: int = 512
+    text_dim: int = 384
+    width: int = 192
+    depth: int = 3
+    heads: int = 4
+    ff_mult: int = 2
+    condition_dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Stage2Config:
+    """`stage2.StableAudioMuQ`: the velocity of codec latents given one 512-d embedding."""
+
+    latent_dim: int = 64
+    embedding_dim: int = 512
+    condition_dim: int = 256  # embedding -> condition_dim -> condition_dim: the one conditioning token
+    width: int = 320
+    depth: int = 7
+    head_dim: int = 64
+    kv_heads: int = 1  # of the cross-attention
+    ff_mult: float = 2.0
+    patch: int = 2  # latent frames in a token
+    modulation: bool = True  # adaLN-single beside the tokens; False is Stable Audio Open's own design
+    max_frames: int = 259  # latent frames of the window
+    condition_dropout: float = 0.3
+    embedding_noise: float = 0.0  # standard deviation of Gaussian noise on the training embeddings
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Defaults of sampling; every field can be overridden in a call."""
+
+    stage1_steps: int = 50
+    stage2_steps: int = 100
+    stage1_solver: str = "euler"
+    stage2_solver: str = "euler"
+    guidance_scale: float = 3.0
+    stage1_guidance_scale: float = 1.0
+    seconds: float = 12.0
+    micro_batch: int = 4  # rows sampled together; part of the recipe, work is padded to it
+
+
+@dataclass(frozen=True)
+class MuseConfig:
+    """One complete system."""
+
+    name: str
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
+    stage1: Stage1Config = field(default_factory=Stage1Config)
+    stage2: Stage2Config = field(default_factory=Stage2Config)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    @property
+    def window_seconds(self) -> float:
+        """The longest piece that Stage 2 samples at once."""
+        return self.stage2.max_frames * self.codec.hop / self.codec.sample_rate
+
+
+def mini() -> MuseConfig:
+    """The laptop preset: ~22M parameters, 12 s window, weights in the package."""
+    return MuseConfig(name="mini")
+
+
+def smoke() -> MuseConfig:
+    """Tiny and random, the same classes throughout: for tests. Its sounds are noise."""
+    return MuseConfig(
+        name="smoke",
+        codec=CodecConfig(width=32, encoder_depth=1, decoder_depth=1, latent_dim=8, phase_iterations=2),
+        embedder=EmbedderConfig(width=32, depth=1, text_width=32),
+        stage1=Stage1Config(width=32, depth=2, heads=2),
+        stage2=Stage2Config(latent_dim=8, condition_dim=16, width=32, depth=2, head_dim=16, kv_heads=2, max_frames=259),
+        sample=SampleConfig(stage1_steps=3, stage2_steps=3, seconds=2.0),
+    )
+
+
+PRESETS = {"mini": mini, "smoke": smoke}
+
+
+def suggest(word: str, known, what: str) -> MuseError:
+    """An error for an unknown name that offers the nearest known one."""
+    near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    shown = str(word) if len(str(word)) <= 60 else str(word)[:57] + "..."
+    return MuseError(f"unknown {what} {shown!r}{hint} (known: {', '.join(map(str, known))})")
+
+
+def preset(name: str) -> MuseConfig:
+    """The preset of that name. Raises MuseError with a suggestion."""
+    if name not in PRESETS:
+        raise suggest(name, PRESETS, "preset")
+    return PRESETS[name]()
+
+
+def to_json(config) -> str:
+    """A frozen config as readable JSON."""
+    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
+
+
+def from_dict(cls, values: dict, where: str = "config"):
+    """Rebuild a (nested) dataclass; an unknown field is an error that names the nearest known one."""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    out = {}
+    for key, value in values.items():
+        if key not in known:
+            raise suggest(key, known, f"field in {where}")
+        default = known[key].default_factory if known[key].default_factory is not dataclasses.MISSING else None
+        is_config = default is not None and dataclasses.is_dataclass(default)
+        out[key] = from_dict(default, value, f"{where}.{key}") if is_config else value
+    return cls(**out)
+
+
+def from_json(text: str, cls=MuseConfig, where: str = "config.json"):
+    """Inverse of `to_json`. Raises MuseError when the text is not such a config."""
+    try:
+        values = json.loads(text)
+        return from_dict(cls, values, where)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise MuseError(f"{where} is not a MUSE configuration ({error}); restore it from its source") from error
+
+
+def home() -> Path:
+    """Where caches, runs and checkpoints live: $MUSEKIT_HOME, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("MUSEKIT_HOME") or Path(base) / "musekit").expanduser()

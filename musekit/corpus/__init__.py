@@ -1,0 +1,1 @@
+"""Corpora: scores rendered to audio with captions, and readers of folders of audio."""

@@ -1,0 +1,176 @@
+"""Arrangement: from a score's window to what each player plays, in seconds.
+
+Time in a score is in quarters, time in a clip in seconds: t = (q - start) x seconds_per_quarter. A piece
+shorter than its window is repeated from its first bar, as dances and hymns are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from musekit.corpus.instruments import INSTRUMENTS, players_of
+from musekit.corpus.scores import NAMES, Score
+
+#: Triads by mode, as semitones of root and third quality above the tonic, commonest first.
+TRIADS = {
+    "major": ((0, 4), (7, 4), (5, 4), (9, 3), (2, 3)),
+    "minor": ((0, 3), (7, 4), (5, 3), (8, 4), (3, 4), (10, 4)),
+}
+ACCOMPANIMENTS = ("chords", "oom-pah", "arpeggio", "drone")
+BASE_VELOCITY = {"soft": 44, "medium": 70, "loud": 102}
+
+
+def window(part: list[list[float]], start: float, quarters: float, length: float) -> np.ndarray:
+    """Rows [onset, duration, pitch] that begin in [start, start + quarters), onsets counted from `start`,
+    looped.
+
+    A note that began before `start` and still sounds for a quarter or more is taken up at onset 0.
+    """
+    rows = np.asarray(part, float)
+    taken = []
+    for turn in range(int(np.ceil((start + quarters) / length)) + 1):
+        moved = rows.copy()
+        moved[:, 0] += turn * length - start
+        taken.append(moved[(moved[:, 0] >= -1e-6) & (moved[:, 0] < quarters - 1e-6)])
+        if turn == 0:
+            held = moved[(moved[:, 0] < -1e-6) & (moved[:, 0] + moved[:, 1] >= 1)]
+            held[:, 1] += held[:, 0]
+            held[:, 0] = 0
+            taken.append(held)
+    out = np.concatenate(taken)
+    return out[np.lexsort((out[:, 2], out[:, 0]))]
+
+
+def onset_times(parts: list[np.ndarray], tolerance: float = 1e-3) -> np.ndarray:
+    """Distinct onset times of all parts merged."""
+    times = np.sort(np.concatenate([p[:, 0] for p in parts]))
+    return times[np.r_[True, np.diff(times) > tolerance]] if len(times) else times
+
+
+def texture_of(parts: list[np.ndarray]) -> str:
+    """'solo' for one line; 'chordal' when most onsets are shared by most sounding parts; else
+    'polyphonic'.
+    """
+    if len(parts) == 1:
+        alone = np.mean(np.diff(np.sort(parts[0][:, 0])) > 1e-3) if len(parts[0]) > 1 else 1.0
+        return "solo" if alone > 0.95 else "chordal"
+    times = onset_times(parts)
+    together = [sum(bool(np.any(np.abs(p[:, 0] - t) < 1e-3)) for p in parts) for t in times]
+    return "chordal" if np.mean(np.array(together) >= max(2, 0.6 * len(parts))) > 0.5 else "polyphonic"
+
+
+def accompany(melody: np.ndarray, bars: np.ndarray, key: str, mode: str | None, style: str) -> np.ndarray:
+    """A second part under a melody (quarters): one triad a bar, the one that shares most with the melody's
+    notes.
+    """
+    tonic = NAMES.index(key)
+    rows: list[list[float]] = []
+    floor = 48 + (tonic - 48) % 12 - (12 if tonic > 7 else 0)  # tonic between F2 and E3
+    for left, right in zip(bars[:-1], bars[1:]):
+        if right - left < 0.75:
+            continue
+        sounding = melody[(melody[:, 0] < right) & (melody[:, 0] + melody[:, 1] > left)]
+        best, most = (0, 4 if mode != "minor" else 3), -1.0
+        for rank, (root, third) in enumerate(TRIADS[mode] if mode else ()):
+            members = {(tonic + root + step) % 12 for step in (0, third, 7)}
+            share = sum(r[1] for r in sounding if int(r[2]) % 12 in members) - 0.05 * rank
+            if share > most:
+                best, most = (root, third), share
+        root = floor + best[0] - (12 if best[0] > 7 else 0)
+        chord = [root, root + best[1], root + 7]
+        span = right - left
+        if style == "drone" or mode is None:
+            rows += [[left, span, floor - 12], [left, span, floor - 5]]
+        elif style == "chords":
+            rows += [[left, span, p] for p in [root - 12, *chord]]
+        elif style == "oom-pah":
+            rows.append([left, span / 2, root - 12])
+            rows += [[left + span / 2, span / 2, p] for p in chord]
+        else:
+            steps = [root - 12, *chord]
+            step = span / 4
+            rows += [[left + i * step, span - i * step, p] for i, p in enumerate(steps)]
+    return np.array(sorted(rows)) if rows else np.zeros((0, 3))
+
+
+def fit(parts: list[np.ndarray], players: list[str], transpose: int) -> list[np.ndarray]:
+    """Transposes, shifts by octaves into the players' ranges, folds what still lies outside by single
+    octaves.
+    """
+
+    def cost(pitches: np.ndarray, name: str, shift: int) -> float:
+        about = INSTRUMENTS[name]
+        moved = pitches + shift
+        outside = np.mean((moved < about.low) | (moved > about.high))
+        return float(outside + 0.01 * abs(moved.mean() - (about.low + about.high) / 2))
+
+    shifts = (-36, -24, -12, 0, 12, 24, 36)
+    together = min(shifts, key=lambda s: sum(cost(p[:, 2] + transpose, n, s) for p, n in zip(parts, players)))
+    fitted = []
+    for part, name in zip(parts, players):
+        about = INSTRUMENTS[name]
+        shift = together
+        if len(set(players)) > 1:
+            own = [cost(part[:, 2] + transpose, name, s) + 0.002 * abs(s - together) for s in shifts]
+            shift = shifts[int(np.argmin(own))]
+        moved = part.copy()
+        moved[:, 2] += transpose + shift
+        for _ in range(4):
+            moved[:, 2] += 12 * (moved[:, 2] < about.low) - 12 * (moved[:, 2] > about.high)
+        fitted.append(moved)
+    return fitted
+
+
+def perform(
+    parts: list[np.ndarray],
+    seconds_per_quarter: float,
+    bars: np.ndarray,
+    dynamic: str,
+    rng: np.random.Generator,
+) -> list[list[float]]:
+    """Rows [onset_s, duration_s, pitch, velocity, part]: a swell every four bars, accents, a few ms of human
+    timing.
+    """
+    bar = float(np.median(np.diff(bars))) if len(bars) > 1 else 4.0
+    phase, depth = rng.uniform(0, 2 * np.pi), rng.uniform(3, 7)
+    legato = rng.uniform(0.88, 0.99)
+    notes = []
+    for index, part in enumerate(parts):
+        lead = 5 if index == 0 and len(parts) > 1 else 0
+        for onset, duration, pitch in part:
+            accent = 5 if np.min(np.abs(bars - onset)) < 1e-3 else 0
+            swell = depth * np.sin(2 * np.pi * onset / (4 * bar) + phase)
+            velocity = BASE_VELOCITY[dynamic] + lead + accent + swell + rng.normal(0, 2.5)
+            late = float(np.clip(rng.normal(0, 0.006), -0.015, 0.015))
+            t = max(0.0, onset * seconds_per_quarter + late)
+            length = max(0.05, duration * seconds_per_quarter * legato)
+            notes.append([round(t, 4), round(length, 4), int(pitch), int(np.clip(velocity, 20, 122)), index])
+    return sorted(notes)
+
+
+def bars_in(score: Score, start: float, quarters: float) -> np.ndarray:
+    """Bar lines of the looped piece inside the window, from its start, with the window's end."""
+    marks = np.asarray(score.bars or np.arange(0, score.length, 4), float)
+    turns = int(np.ceil((start + quarters) / score.length)) + 1
+    every = np.concatenate([marks + k * score.length for k in range(turns)]) - start
+    inside = every[(every > -1e-6) & (every < quarters)]
+    return np.unique(np.round(np.r_[0.0, inside, quarters], 4))
+
+
+def ordered(score: Score) -> list[list[list[float]]]:
+    """Parts from high to low."""
+    return sorted(score.parts, key=lambda rows: -sum(r[2] for r in rows) / len(rows))
+
+
+__all__ = [
+    "ACCOMPANIMENTS",
+    "accompany",
+    "bars_in",
+    "fit",
+    "onset_times",
+    "ordered",
+    "perform",
+    "players_of",
+    "texture_of",
+    "window",
+]

@@ -1,0 +1,166 @@
+"""The catalogue: every usable score once, grouped into families that never straddle a split.
+
+Two works are one family when their titles agree, or their melodies share enough interval n-grams (a chorale
+melody in all its harmonisations, a tune and its variants); near-identical ones are dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter, defaultdict
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from musekit.corpus.repertoire import slug, sources
+from musekit.corpus.scores import Score, from_json, parse, to_json
+
+N = 6  # intervals in one n-gram
+SAME_MELODY, SAME_PIECE = 0.30, 0.90
+
+
+def split_of(family: str) -> str:
+    """'train', 'valid' or 'test' (84, 8, 8 %), a function of the family's name alone."""
+    u = int.from_bytes(hashlib.sha256(f"muse split {family}".encode()).digest()[:8], "big") / 2**64
+    return "train" if u < 0.84 else "valid" if u < 0.92 else "test"
+
+
+def melody_ngrams(score: Score) -> set[tuple]:
+    """Interval n-grams of the top part (highest note of each onset, repeated notes merged): free of key and
+    tempo.
+    """
+    part = max(score.parts, key=lambda rows: sum(r[2] for r in rows) / len(rows))
+    top: dict[float, int] = {}
+    for start, _, pitch in part:
+        top[start] = max(pitch, top.get(start, 0))
+    line = [top[s] for s in sorted(top)]
+    line = [p for i, p in enumerate(line) if i == 0 or p != line[i - 1]]
+    steps = [b - a for a, b in zip(line, line[1:])]
+    return {tuple(steps[i : i + N]) for i in range(max(1, len(steps) - N + 1))}
+
+
+def piece_fingerprint(score: Score) -> set[tuple]:
+    """(onset, pitch relative to the first bass note) of all notes: transposition-invariant."""
+    rows = sorted(r for part in score.parts for r in part)
+    return {(round(s - rows[0][0], 2), int(p - rows[0][2])) for s, _, p in rows}
+
+
+def title_key(score: Score) -> str:
+    """What titles are compared by, '' when a title says nothing (opus numbers are compared by folder)."""
+    if score.kind in ("chorale", "modal"):
+        return ""
+    if score.kind == "classical":
+        return "folder:" + re.sub(
+            r"(no_?\d+|movement\d.*|_no\d+)$",
+            "",
+            score.work.rsplit("/", 1)[0] if score.work.count("/") > 1 else score.work,
+        )
+    words = slug(re.sub(r"\(.*?\)|,\s*the\b", " ", score.title.lower())).split("-")
+    drop = {
+        "the",
+        "a",
+        "reel",
+        "jig",
+        "hornpipe",
+        "strathspey",
+        "march",
+        "clog",
+        "s",
+        "of",
+        "and",
+        "favorite",
+        "no",
+    }
+    kept = [w for w in words if w not in drop and not w.isdigit()]
+    return "tune:" + "-".join(kept) if kept and sum(map(len, kept)) > 4 else ""
+
+
+def group(scores: list[Score]) -> tuple[list[Score], list[dict]]:
+    """Sets each score's family; drops near-identical pieces. Returns what is kept and what was set aside."""
+    scores = sorted(scores, key=lambda s: s.work)
+    parent = list(range(len(scores)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    grams = [melody_ngrams(s) for s in scores]
+    holders, dropped, titles = defaultdict(list), {}, {}
+    for i, score in enumerate(scores):
+        name = title_key(score)
+        if name:
+            parent[root(i)] = root(titles.setdefault(name, i))
+        shared = Counter(j for g in grams[i] for j in holders[g])
+        for j, count in shared.items():
+            union = len(grams[i]) + len(grams[j]) - count
+            contained = count >= max(6, 0.6 * min(len(grams[i]), len(grams[j])))
+            if count / union >= SAME_MELODY or contained:
+                parent[root(i)] = root(j)
+                if j not in dropped and count / union >= 0.7:
+                    a, b = piece_fingerprint(score), piece_fingerprint(scores[j])
+                    if len(a & b) / len(a | b) >= SAME_PIECE:
+                        dropped[i] = j
+        for g in grams[i]:
+            if len(holders[g]) < 60:  # a commonplace turn tells nothing
+                holders[g].append(i)
+    first: dict[int, str] = {}
+    for i, score in enumerate(scores):
+        first.setdefault(root(i), slug(score.work))
+    kept = [replace(s, family=first[root(i)]) for i, s in enumerate(scores) if i not in dropped]
+    return kept, [{"work": scores[i].work, "reason": f"near-duplicate of {scores[j].work}"} for i, j in dropped.items()]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes beside the target and renames, so that a kill leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, path)
+
+
+def _parse_to(folder: str, source: str) -> str:
+    target = Path(folder) / f"{slug(source)}.jsonl"
+    if not target.exists():
+        done, aside = parse(source)
+        write_atomically(
+            target,
+            "".join(to_json(s) + "\n" for s in done) + "".join(json.dumps({"aside": a}) + "\n" for a in aside),
+        )
+    return source
+
+
+def catalogue(
+    out: Path, workers: int = 2, only: list[str] | None = None, progress: bool = True
+) -> tuple[list[Score], list[dict]]:
+    """Parses what is not parsed yet into <out>/scores/*.jsonl (a kill loses one file), then groups into
+    families.
+
+    Returns the scores with their families, in the order of their names, and the set-aside ones with reasons.
+    """
+    from tqdm import tqdm
+
+    folder = out / "scores"
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = sources(only)
+    missing = [s for s in wanted if not (folder / f"{slug(s)}.jsonl").exists()]
+    missing.sort(key=lambda s: not s.startswith(("airds", "oneill", "misc")))  # the long files first
+    if missing:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            jobs = [pool.submit(_parse_to, str(folder), s) for s in missing]
+            for job in tqdm(as_completed(jobs), "scores", len(jobs), disable=not progress, mininterval=2):
+                job.result()
+    scores, aside = [], []
+    for source in wanted:
+        for line in (folder / f"{slug(source)}.jsonl").read_text("utf-8").splitlines():
+            if line.startswith('{"aside"'):
+                aside.append(json.loads(line)["aside"])
+            else:
+                scores.append(from_json(line))
+    kept, dropped = group(scores)
+    return kept, aside + dropped

@@ -1,0 +1,236 @@
+"""The plan: an endless, seeded list of clips, balanced over instrument, mode and speed in every prefix.
+
+Clip i does not depend on how many clips are asked for, so a longer corpus contains the shorter one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from musekit.corpus import arrange
+from musekit.corpus.families import split_of
+from musekit.corpus.instruments import DUETS, INSTRUMENTS, MIXED, SINGLE
+from musekit.corpus.render import SOUNDFONT
+from musekit.corpus.repertoire import slug
+from musekit.corpus.scores import NAMES, Score, key_of, third_is_clear
+
+SECONDS = 12.0
+#: Target onset rates (distinct onsets a second) by speed, and what counts as that speed when measured.
+TARGETS = {"slow": (0.85, 1.6), "medium": (2.3, 3.3), "fast": (4.7, 7.5)}
+#: Shares of the kinds of score, by mode.
+KINDS = {
+    "major": {"tune": 0.50, "chorale": 0.32, "classical": 0.13, "modal": 0.05},
+    "minor": {"tune": 0.50, "chorale": 0.42, "classical": 0.04, "modal": 0.04},
+    None: {"modal": 0.70, "tune": 0.15, "chorale": 0.05, "classical": 0.10},
+}
+CHORDERS = {
+    "piano",
+    "harpsichord",
+    "organ",
+    "guitar",
+    "harp",
+    "vibraphone",
+    "choir",
+    "accordion",
+    "music box",
+    "string orchestra",
+}
+
+
+def speed_of(rate: float) -> str | None:
+    """'slow' below 1.8 onsets a second, 'medium' from 2.2 to 3.4, 'fast' above 4.2, None between."""
+    return "slow" if rate < 1.8 else "fast" if rate > 4.2 else "medium" if 2.2 <= rate <= 3.4 else None
+
+
+def cells(seed: int) -> Iterator[tuple[str, str | None, str]]:
+    """(instrumentation, mode, speed) in shuffled blocks of 300: 72 % single instruments, 8 % without a
+    mode.
+    """
+    block = [(i, m, s) for i in SINGLE for m in ("major", "minor") for s in ("slow", "fast")] * 3
+    block += [(i, m, "medium") for i in SINGLE for m in ("major", "minor")] * 2
+    block += [(i, None, s) for i in SINGLE for s in ("slow", "fast")]
+    block += [(i, m, s) for i in MIXED for m in ("major", "minor") for s in TARGETS]
+    number = 0
+    while True:
+        for k in np.random.default_rng([seed, 1, number]).permutation(len(block)):
+            yield block[k]
+        number += 1
+
+
+def felt_bpm(seconds_per_quarter: float) -> float:
+    """Beats a minute, the beat being the quarter, half or eighth that puts it in 40..200."""
+    bpm = 60 / seconds_per_quarter
+    while bpm > 200:
+        bpm /= 2
+    while bpm < 40:
+        bpm *= 2
+    return round(bpm, 1)
+
+
+def attempt(score: Score, instrumentation: str, mode: str | None, speed: str, rng: np.random.Generator) -> dict | None:
+    """One clip of this score in this cell, or None when no window of it fits."""
+    parts = arrange.ordered(score)
+    low, high = TARGETS[speed]
+    rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    marks = [b for b in score.bars if b < score.length - 1] or [0.0]
+    accompanied = (
+        score.kind == "tune"
+        and len(parts) == 1
+        and (instrumentation in DUETS or instrumentation in CHORDERS and rng.random() < 0.5)
+    )
+    style = str(rng.choice(arrange.ACCOMPANIMENTS))
+    density = len(arrange.onset_times([np.asarray(p, float) for p in parts])) / score.length
+    for _ in range(6):
+        start = float(rng.choice(marks))
+        spq = density / rate  # seconds a quarter
+        for _ in range(3):  # the window's own density sets the tempo
+            quarters = SECONDS / spq
+            played = [arrange.window(p, start, quarters, score.length) for p in parts]
+            bars = arrange.bars_in(score, start, quarters)
+            if accompanied and len(played[0]):
+                played = [played[0], arrange.accompany(played[0], bars, score.key, score.mode, style)]
+            played = [p for p in played if len(p)]
+            if not played:
+                break
+            measured = len(arrange.onset_times(played)) / SECONDS
+            if abs(measured - rate) < 0.1 * rate or measured == 0:
+                break
+            spq *= measured / rate
+        if not played or not 0.15 <= spq <= 3.0 or len(played) < len(parts) * 0.5:
+            continue
+        onsets = arrange.onset_times(played) * spq
+        if speed_of(measured) != speed or onsets[0] > 0.01 or len(onsets) < 6:
+            continue
+        # no long silence: what sounds must cover the clip but for 1.2 s at a time
+        rows = np.concatenate(played)
+        ends = np.maximum.accumulate((rows[np.argsort(rows[:, 0])][:, :2].sum(1)) * spq)
+        gaps = np.r_[np.sort(rows[:, 0])[1:] * spq, SECONDS] - ends
+        if gaps.max() > 1.2:
+            continue
+        durations = np.minimum(rows[:, 1], quarters - rows[:, 0])
+        key, own, r, gap = key_of(rows[:, 2], durations)
+        agrees = (
+            (key, own) == (score.key, score.mode)
+            and r >= 0.70
+            and gap >= 0.05
+            and third_is_clear(rows[:, 2], durations, key, own)
+        )
+        if mode is not None and not (agrees and own == mode):
+            continue
+        if mode is None and score.kind != "modal" and agrees:
+            continue
+        return dict(
+            parts=played,
+            spq=spq,
+            start=start,
+            bars=bars,
+            quarters=quarters,
+            rate=round(measured, 3),
+            mode=own if agrees else None,
+            key_confidence=round(r, 3),
+            accompaniment=style if accompanied else None,
+        )
+    return None
+
+
+def clips(scores: list[Score], seed: int = 0) -> Iterator[tuple[dict, list[list[float]], dict]]:
+    """Yields (record without captions, note rows in seconds, how to render) without end, least-used works
+    first.
+    """
+    used = {s.work: 0 for s in scores}
+    pools: dict[tuple, list[Score]] = {}
+    for s in scores:
+        pools.setdefault((s.kind, s.mode), []).append(s)
+        if s.mode is not None or s.kind == "modal":
+            pools.setdefault((s.kind, None), []).append(s)
+    for index, (instrumentation, mode, speed) in enumerate(cells(seed)):
+        rng = np.random.default_rng([seed, 2, index])
+        found = None
+        for _ in range(12):
+            shares = {k: w for k, w in KINDS[mode].items() if pools.get((k, mode))}
+            if not shares:
+                break
+            weights = np.array(list(shares.values()))
+            pool = pools[str(rng.choice(list(shares), p=weights / weights.sum())), mode]
+            order = rng.permutation(len(pool))[:60]  # the least-used of a random handful
+            score = pool[min(order, key=lambda k: used[pool[k].work])]
+            if instrumentation in DUETS and score.kind != "tune" and len(score.parts) < 2:
+                continue
+            found = attempt(score, instrumentation, mode, speed, rng)
+            if found:
+                break
+        if not found:
+            continue
+        number = used[score.work]
+        used[score.work] += 1
+        yield _clip(score, instrumentation, found, number, rng)
+
+
+def _clip(
+    score: Score, instrumentation: str, found: dict, number: int, rng: np.random.Generator
+) -> tuple[dict, list[list[float]], dict]:
+    """Draws what is left (key, dynamic, room), writes the record."""
+    players = arrange.players_of(instrumentation, len(found["parts"]))
+    transpose = int(rng.integers(-5, 6))
+    dynamic = str(rng.choice(["soft", "medium", "loud"]))
+    parts = arrange.fit(found["parts"], players, transpose)
+    notes = arrange.perform(parts, found["spq"], found["bars"], dynamic, rng)
+    spread = np.linspace(-1, 1, len(parts)) if len(parts) > 1 else np.array([rng.uniform(-0.5, 0.5)])
+    pans = [int(np.clip(64 + 34 * x * rng.choice([0.7, 1.0]) + rng.normal(0, 3), 8, 120)) for x in spread]
+    identity = f"{slug(score.work)}-{number:02d}"
+    speed = speed_of(found["rate"])
+    sounding = NAMES[(NAMES.index(score.key) + transpose) % 12]
+    record = {
+        "id": identity,
+        "work": score.work,
+        "family": score.family,
+        "split": split_of(score.family),
+        "path": f"clips/{identity[:2]}/{identity}.flac",
+        "seconds": SECONDS,
+        "sample_rate": 44100,
+        "instrumentation": instrumentation,
+        "instruments": list(dict.fromkeys(players)),
+        "texture": arrange.texture_of(found["parts"]),
+        "composer": score.composer,
+        "era": score.era,
+        "form": score.form,
+        "title": score.title,
+        "key": sounding if found["mode"] else None,
+        "mode": found["mode"],
+        "key_confidence": found["key_confidence"],
+        "bpm": felt_bpm(found["spq"]),
+        "onset_rate": found["rate"],
+        "speed": speed,
+        "metre": score.metre,
+        "dynamic": dynamic,
+        "mood": moods(found["mode"], speed, dynamic),
+        "licence": f"{score.licence}; SoundFont: {SOUNDFONT}",
+        "source": score.source,
+        "start_quarter": found["start"],
+        "transpose": transpose,
+        "accompaniment": found["accompaniment"],
+    }
+    how = dict(
+        programs=[INSTRUMENTS[p].program for p in players],
+        pans=pans,
+        dynamic=dynamic,
+        reverb=int(rng.integers(30, 100)),
+        seconds=SECONDS,
+    )
+    return record, notes, how
+
+
+def moods(mode: str | None, speed: str | None, dynamic: str) -> list[str]:
+    """Mood words that mode, speed and dynamic justify."""
+    found = []
+    if mode == "minor":
+        found += ["dark"] + (["sad"] if speed == "slow" else ["agitated"] if speed == "fast" else [])
+    if mode == "major":
+        found += ["bright"] + (["cheerful"] if speed == "fast" else ["serene"] if speed == "slow" else [])
+    if speed == "slow":
+        found += ["calm"] if dynamic != "loud" else ["solemn"]
+    if speed == "fast":
+        found += ["lively"]
+    return found

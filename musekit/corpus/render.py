@@ -1,0 +1,112 @@
+"""Rendering: notes in seconds to 44.1 kHz stereo audio through a General MIDI SoundFont.
+
+The SoundFont is TimGM6mb.sf2 by Tim Brechbill (GPL-2.0), as shipped inside pretty_midi; the synthesiser is
+midirenderer's (rustysynth, 48 kHz stereo), with General MIDI reverb (CC 91) and pan (CC 10).
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+
+SAMPLE_RATE = 44100
+SOUNDFONT = "TimGM6mb.sf2 by Tim Brechbill (GPL-2.0), shipped in pretty_midi"
+#: Loudness of a clip in dBFS RMS, by dynamic: loud stays louder than soft.
+LEVELS = {"soft": -25.0, "medium": -21.0, "loud": -18.0}
+PEAK = 0.95
+TICKS = 960  # a second: the tempo is fixed at 60, times are written in seconds
+
+
+class SilentRender(ValueError):  # noqa: N818, a state of the clip, told as a reason
+    """A render without usable sound; the message says why."""
+
+
+@functools.cache
+def soundfont() -> bytes:
+    """The SoundFont's bytes."""
+    import importlib.util
+
+    return (Path(importlib.util.find_spec("pretty_midi").origin).parent / "TimGM6mb.sf2").read_bytes()
+
+
+def midi_bytes(notes: list[list[float]], programs: list[int], pans: list[int], reverb: int, end: float) -> bytes:
+    """A MIDI file of rows [onset_s, duration_s, pitch, velocity, part]; pan and reverb in 0..127. `end` in
+    seconds.
+    """
+    import mido
+
+    file = mido.MidiFile(ticks_per_beat=TICKS)
+    conductor = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=1_000_000)])
+    file.tracks.append(conductor)
+    for part, program in enumerate(programs):
+        channel = part + (part >= 9)  # channel 10 is percussion
+        track = mido.MidiTrack([mido.Message("program_change", program=program, channel=channel)])
+        for control, value in ((7, 127), (10, pans[part]), (91, reverb)):
+            track.append(mido.Message("control_change", control=control, value=value, channel=channel))
+        events = []
+        for onset, duration, pitch, velocity, owner in notes:
+            if owner == part:
+                on = max(0, round(onset * TICKS))
+                off = max(on + 1, round((onset + duration) * TICKS) - 1)
+                events += [(on, 1, int(pitch), int(velocity)), (off, 0, int(pitch), 0)]
+        now = 0
+        for tick, is_on, pitch, velocity in sorted(events):
+            kind = "note_on" if is_on else "note_off"
+            track.append(mido.Message(kind, note=pitch, velocity=velocity, time=tick - now, channel=channel))
+            now = tick
+        track.append(mido.MetaMessage("end_of_track", time=max(0, round(end * TICKS) - now)))
+        file.tracks.append(track)
+    buffer = io.BytesIO()
+    file.save(file=buffer)
+    return buffer.getvalue()
+
+
+def render(
+    notes: list[list[float]],
+    programs: list[int],
+    pans: list[int],
+    seconds: float,
+    dynamic: str,
+    reverb: int = 60,
+) -> np.ndarray:
+    """Audio (2, seconds x 44100) float32, normalised to the dynamic's level, last 30 ms faded.
+
+    Raises SilentRender when nothing sounds, the start is silent for over 0.15 s, or a sample is not finite.
+    """
+    import midirenderer
+    import soundfile
+    import soxr
+
+    wav = midirenderer.render_wave_from(soundfont(), midi_bytes(notes, programs, pans, reverb, seconds + 0.5))
+    audio, rate = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
+    audio = soxr.resample(audio, rate, SAMPLE_RATE, quality="HQ").T  # (2, N)
+    samples = round(seconds * SAMPLE_RATE)
+    if audio.shape[0] == 1:
+        audio = np.repeat(audio, 2, axis=0)
+    audio = np.pad(audio, ((0, 0), (0, max(0, samples - audio.shape[1]))))[:, :samples]
+    if not np.isfinite(audio).all():
+        raise SilentRender("not finite")
+    level = float(np.sqrt(np.mean(audio**2)))
+    if level < 1e-4:
+        raise SilentRender(f"silent: RMS {level:.1e}")
+    if np.sqrt(np.mean(audio[:, : round(0.15 * SAMPLE_RATE)] ** 2)) < 0.02 * level:
+        raise SilentRender("starts with silence")
+    gain = min(10 ** (LEVELS[dynamic] / 20) / level, PEAK / float(np.abs(audio).max()))
+    audio = audio * gain
+    fade = round(0.03 * SAMPLE_RATE)
+    audio[:, -fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return np.ascontiguousarray(audio, dtype=np.float32)
+
+
+def write_flac(path: Path, audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
+    """16-bit FLAC of audio (2, N), written beside the target and renamed."""
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    soundfile.write(temporary, audio.T, sample_rate, format="FLAC", subtype="PCM_16")
+    os.replace(temporary, path)

@@ -1,0 +1,243 @@
+"""Scores: pieces of music21's corpus as plain arrays of notes, with what is known about them.
+
+A `Score` holds, for each part, rows (start, duration, pitch) in quarter notes and MIDI numbers, ties joined.
+The key comes from the Krumhansl-Schmuckler key finder (Krumhansl 1990) with the Aarden-Essen weights (Aarden
+2003), which is what music21's `analyze('key')` computes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from musekit.corpus.repertoire import COLLECTIONS, corpus_folder, form_of, rhythms_of, rights_of, title_of
+
+#: Duration-weighted pitch-class profiles of Aarden (2003), as in music21.analysis.discrete.AardenEssen.
+MAJOR = np.array(
+    [
+        17.7661,
+        0.145624,
+        14.9265,
+        0.160186,
+        19.8049,
+        11.3587,
+        0.291248,
+        22.062,
+        0.145624,
+        8.15494,
+        0.232998,
+        4.95122,
+    ]
+)
+MINOR = np.array(
+    [
+        18.2648,
+        0.737619,
+        14.0499,
+        16.8599,
+        0.702494,
+        14.4362,
+        0.702494,
+        18.6161,
+        4.56621,
+        1.93186,
+        7.37619,
+        1.75623,
+    ]
+)
+NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+#: A piece's key is trusted above this correlation, and this far ahead of the second-best key.
+MIN_CORRELATION, MIN_GAP = 0.70, 0.04
+
+
+@dataclass(frozen=True)
+class Score:
+    """One work. `parts[i]` has rows [start_quarter, duration_quarter, midi_pitch]; `bars` are bar starts in
+    quarters.
+
+    `mode` is None unless the key analysis is confident; `key` is then its best guess and is not told to
+    anyone.
+    """
+
+    work: str
+    title: str
+    composer: str
+    era: str
+    form: str
+    kind: str
+    family: str
+    source: str
+    licence: str
+    metre: str
+    key: str
+    mode: str | None
+    key_confidence: float
+    key_gap: float
+    length: float
+    bars: list[float] = field(repr=False, default_factory=list)
+    parts: list[list[list[float]]] = field(repr=False, default_factory=list)
+
+
+def histogram_of(pitches: np.ndarray, durations: np.ndarray) -> np.ndarray:
+    """Sounding time of the 12 pitch classes, in the unit of `durations`."""
+    return np.bincount(np.asarray(pitches, int) % 12, weights=durations, minlength=12)
+
+
+def key_of(pitches: np.ndarray, durations: np.ndarray) -> tuple[str, str, float, float]:
+    """Tonic, mode, correlation of that key with the pitch-class durations, and its lead over the second
+    best.
+    """
+    histogram = histogram_of(pitches, durations)
+    if histogram.std() == 0:
+        return "C", "major", 0.0, 0.0
+    keys = np.stack([np.roll(profile, k) for profile in (MAJOR, MINOR) for k in range(12)])  # (24, 12)
+    keys, h = keys - keys.mean(1, keepdims=True), histogram - histogram.mean()
+    r = keys @ h / np.sqrt((keys**2).sum(1) * (h**2).sum())
+    best, second = np.argsort(-r)[:2]
+    return NAMES[best % 12], ("major", "minor")[best // 12], float(r[best]), float(r[best] - r[second])
+
+
+def third_is_clear(pitches: np.ndarray, durations: np.ndarray, key: str, mode: str, ratio: float = 3) -> bool:
+    """True when the mode's own third above the tonic sounds, and at least `ratio` times as long as the other
+    one.
+    """
+    histogram, tonic = histogram_of(pitches, durations), NAMES.index(key)
+    minor, major = histogram[(tonic + 3) % 12], histogram[(tonic + 4) % 12]
+    own, other = (minor, major) if mode == "minor" else (major, minor)
+    return bool(own > 0 and own >= ratio * other)
+
+
+def notes_of(part) -> list[list[float]]:
+    """Rows of one music21 part, ties joined; grace notes, chord symbols and percussion left out."""
+    from music21 import chord, harmony, note
+
+    rows: list[list[float]] = []
+    open_ties: dict[int, list[float]] = {}
+    for element in part.flatten().notes:
+        if isinstance(element, harmony.Harmony) or element.duration.isGrace or element.quarterLength <= 0:
+            continue
+        members = element.notes if isinstance(element, chord.Chord) else [element]
+        for n in members:
+            if not isinstance(n, note.Note):
+                continue  # unpitched percussion
+            pitch, start, length = n.pitch.midi, float(element.offset), float(element.quarterLength)
+            tie = n.tie or element.tie
+            held = open_ties.get(pitch)
+            if tie and tie.type in ("stop", "continue") and held and abs(held[0] + held[1] - start) < 1e-3:
+                held[1] += length
+            else:
+                held = [start, length, pitch]
+                rows.append(held)
+            if tie and tie.type in ("start", "continue"):
+                open_ties[pitch] = held
+            else:
+                open_ties.pop(pitch, None)
+    return [[round(s, 4), round(d, 4), int(p)] for s, d, p in sorted(rows)]
+
+
+def _trusted(every: np.ndarray, tonic: str, mode: str, r: float, gap: float, declared) -> bool:
+    """Whether a piece may be called major or minor. `declared`: the music21 key that the file states, or
+    None.
+    """
+    found = (mode, NAMES.index(tonic))
+    disagrees = declared is not None and (declared.mode, declared.tonic.pitchClass) != found
+    if disagrees and declared.mode in ("major", "minor") and gap >= 0.07:
+        # files often give the signature alone (G for E minor) or an old one (A minor's for D minor): ask the
+        # last note
+        ends = every[:, 0] + every[:, 1]
+        disagrees = int(every[np.isclose(ends, ends.max()), 2].min()) % 12 != NAMES.index(tonic)
+    return (
+        r >= MIN_CORRELATION
+        and gap >= MIN_GAP
+        and not disagrees
+        and third_is_clear(every[:, 2], every[:, 1], tonic, mode, 1.5)
+    )
+
+
+def score_of(stream, work: str, source: str, rhythm: str = "") -> Score:
+    """A music21 score as a `Score`. Raises ValueError with the reason when it cannot be used."""
+    from music21 import key as keys
+    from music21 import meter
+
+    about = COLLECTIONS[work.split("/")[0]]
+    parts = [notes_of(p) for p in (stream.parts or [stream])]
+    parts = [p for p in parts if len(p) >= 4]
+    if not parts or sum(map(len, parts)) < 16:
+        raise ValueError("fewer than 16 notes")
+    if len(parts) > 10:
+        raise ValueError(f"{len(parts)} parts: orchestral score")
+    every = np.array([row for part in parts for row in part])
+    tonic, mode, r, gap = key_of(every[:, 2], every[:, 1])
+    declared = next(iter(stream.recurse().getElementsByClass(keys.Key)), None)
+    confident = _trusted(every, tonic, mode, r, gap, declared)
+    metre = next(iter(stream.recurse().getElementsByClass(meter.TimeSignature)), None)
+    first = stream.parts[0] if stream.parts else stream
+    bars = sorted({round(float(m.offset), 4) for m in first.getElementsByClass("Measure")})
+    meta = stream.metadata
+    title = title_of(work, str((meta and (meta.title or meta.movementName)) or ""))
+    composer = about["composer"]
+    if composer == "anonymous" and meta and meta.composer and 3 < len(meta.composer) < 40:
+        composer = str(meta.composer)
+    return Score(
+        work=work,
+        title=title,
+        composer=composer,
+        era=about["era"],
+        form=form_of(work, title, rhythm),
+        kind=about["kind"],
+        family=work,
+        source=source,
+        licence=about["licence"],
+        metre=metre.ratioString if metre else "",
+        key=tonic,
+        mode=mode if confident else None,
+        key_confidence=round(r, 4),
+        key_gap=round(gap, 4),
+        length=float((every[:, 0] + every[:, 1]).max()),
+        bars=bars,
+        parts=parts,
+    )
+
+
+def parse(source: str) -> tuple[list[Score], list[dict]]:
+    """All works of one corpus file 'collection/path', and what was set aside: [{"work", "reason"}]."""
+    import warnings
+
+    from music21 import converter, stream
+
+    path = corpus_folder() / source
+    about = COLLECTIONS[source.split("/")[0]]
+    stem = source.rsplit(".", 1)[0]
+    if path.suffix != ".abc" and (rights := rights_of(path)):
+        return [], [{"work": stem, "reason": f"marked: {rights}"}]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            whole = converter.parse(path, forceSource=True)
+        except Exception as error:  # a broken file is set aside, whatever music21 raises
+            return [], [{"work": stem, "reason": f"{type(error).__name__}: {error}"[:200]}]
+        many = list(whole.scores) if isinstance(whole, stream.Opus) else [whole]
+        rhythms = rhythms_of(path) if path.suffix == ".abc" else {}
+        done, aside = [], []
+        for i, one in enumerate(many):
+            number = str(one.metadata.number or "").lstrip("0") if one.metadata else ""
+            work = stem if len(many) == 1 else f"{stem}#{number or i}"
+            try:
+                if about["kind"] == "classical":
+                    one.toSoundingPitch(inPlace=True)
+                done.append(score_of(one, work, f"music21 corpus: {source}", rhythms.get(number, "")))
+            except Exception as error:
+                aside.append({"work": work, "reason": f"{type(error).__name__}: {error}"[:200]})
+    return done, aside
+
+
+def to_json(score: Score) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(score), separators=(",", ":"))
+
+
+def from_json(text: str) -> Score:
+    """The score of one line of JSON."""
+    return Score(**json.loads(text))

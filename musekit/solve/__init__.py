@@ -1,0 +1,156 @@
+"""Solvers of the flow's ordinary differential equation, dx/dt = v(t, x) from noise at t = 0 to data at t = 1.
+
+    euler, midpoint, heun, rk4   `steps` equal steps, or a grid of one's own        fixed.py
+    dopri5                       adaptive: t, step size and acceptance per row      dopri5.py
+    torchdiffeq                  adaptive: one step size for the whole batch        reference.py
+
+NFE, the number of evaluations of the velocity, is what a sample costs; it is counted per row.
+At a fixed batch size the bits of a row depend on that row alone with every solver but `torchdiffeq`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from musekit.config import MuseError, suggest
+
+from . import dopri5, fixed, reference
+from .solution import CancelFlag, Cancelled, Solution, Velocity
+
+__all__ = ["ADAPTIVE", "NFE_PER_STEP", "SOLVERS", "Cancelled", "Solution", "solve"]
+
+ADAPTIVE = ("dopri5", "torchdiffeq")
+SOLVERS = (*fixed.STEPS, *ADAPTIVE)
+NFE_PER_STEP = {name: nfe for name, (_, nfe) in fixed.STEPS.items()}
+NFE_PER_STEP |= dict.fromkeys(ADAPTIVE, dopri5.NFE_STEP)
+"""Evaluations a step. The adaptive solvers spend them on rejected steps too, and 2 more at the start."""
+
+
+def solve(
+    velocity: Velocity,
+    x_0: Tensor,
+    *,
+    solver: str = "euler",
+    steps: int = 50,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+    t_0: float = 0.0,
+    t_1: float = 1.0,
+    on_step: Callable[[int, int], None] | None = None,
+    cancel: CancelFlag | None = None,
+    grid: Sequence[float] | Tensor | None = None,
+    trajectory: bool = False,
+    overshoot: bool = True,
+    max_attempts: int = 10_000,
+) -> Solution:
+    r"""Integrate dx/dt = velocity(t, x) from x_0 at t_0 to t_1.
+
+    Args:
+        velocity: `velocity(t, x) -> dx/dt` with t (B,), one time a row (at least float32), and x (B, ...),
+            both on the device of x_0. Its result has the shape of x and is cast to x's dtype.
+        x_0: (B, ...) floating point, the state at t_0. Left as it is. The state keeps its dtype: give float32
+            where the velocity runs in bfloat16.
+        solver: one of `SOLVERS`.
+        steps: number n of equal steps of a fixed solver. An adaptive solver chooses its own steps: there n
+            only says in how many parts the progress is told and where the trajectory is reported.
+        rtol, atol: an adaptive step is accepted where the root mean square over a row of
+            error / (atol + rtol max(|x|, |x_new|)) is at most 1.
+        t_0, t_1: both ends; t_1 < t_0 integrates backwards, from data to noise.
+        on_step: `on_step(i, n)`, i rising to n: steps done, or the part of [t_0, t_1] that the slowest row
+            has covered. With a fixed solver it tells what is queued: a GPU may still be at work.
+        cancel: looked at before each evaluation.
+        grid: n + 1 strictly monotone times in place of `steps`, t_0 and t_1.
+        trajectory: keep x at all n + 1 times (adaptive solvers interpolate), for n + 1 times the memory.
+        overshoot: an adaptive solver's last step may pass t_1 and x(t_1) is read off its interpolant, which
+            is what torchdiffeq does. False cuts the last step at t_1, where the velocity is no good beyond.
+        max_attempts: most steps, accepted and rejected, that a row of an adaptive solver may try.
+
+    Returns:
+        Solution: x (B, ...), nfe, accepted, rejected (B,) and, where asked, trajectory (n + 1, B, ...).
+
+    Raises:
+        MuseError: unknown solver, steps < 1, an unusable grid, tolerance, x_0 or velocity, an adaptive
+            solver that does not arrive.
+        Cancelled: the flag was set.
+    """
+    if solver not in SOLVERS:
+        raise suggest(solver, SOLVERS, "solver")
+    if x_0.dim() == 0 or x_0.numel() == 0 or not x_0.is_floating_point():
+        raise MuseError(
+            f"x_0 must be a batch (B, ...) of floating-point numbers, not {tuple(x_0.shape)} of {x_0.dtype}"
+        )
+    times = _times(steps, t_0, t_1) if grid is None else _checked_grid(grid)
+
+    def evaluate(t: Tensor, x: Tensor) -> Tensor:
+        if cancel is not None and cancel.is_set():
+            raise Cancelled(f"{solver} was cancelled")
+        v = velocity(t, x)
+        if v.shape != x.shape:
+            raise MuseError(f"the velocity gave {tuple(v.shape)} for a state of {tuple(x.shape)}; they must agree")
+        return v.to(x.dtype)
+
+    on_time = _progress(on_step, times)
+    x_0 = x_0.contiguous()
+    if solver in fixed.STEPS:
+        return fixed.integrate(evaluate, x_0, times, solver=solver, trajectory=trajectory, on_time=on_time)
+
+    if not (rtol >= 0 and 0 < atol < math.inf and rtol < math.inf):
+        raise MuseError(f"rtol must be 0 or more and atol more than 0, not rtol = {rtol} and atol = {atol}")
+    if max_attempts < 1:
+        raise MuseError(f"max_attempts must be 1 or more, not {max_attempts}")
+    options = {
+        "rtol": rtol,
+        "atol": atol,
+        "overshoot": overshoot,
+        "max_attempts": max_attempts,
+        "trajectory": trajectory,
+    }
+    if solver == "torchdiffeq":
+        return reference.integrate(evaluate, x_0, times, on_time=on_time, **options)
+    if times[0] < times[-1]:
+        return dopri5.integrate(evaluate, x_0, times, on_time=on_time, **options)
+    # Backwards: with s = -t, dx/ds = -v(-s, x), and s increases.
+    mirrored = [-t for t in times]
+    solution = dopri5.integrate(lambda s, x: -evaluate(-s, x), x_0, mirrored, on_time=lambda s: on_time(-s), **options)
+    return replace(solution, times=-solution.times)
+
+
+def _times(steps: int, t_0: float, t_1: float) -> list[float]:
+    """The n + 1 ends of n equal steps, in float64; the last is t_1 to the bit."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise MuseError(f"steps must be a whole number of 1 or more, not {steps!r}")
+    return _checked_grid([*(t_0 + (t_1 - t_0) * i / steps for i in range(steps)), t_1])
+
+
+def _checked_grid(grid: Sequence[float] | Tensor) -> list[float]:
+    times = torch.as_tensor(grid, dtype=torch.float64, device="cpu").flatten().tolist()
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    if not gaps or not all(map(math.isfinite, times)) or not (min(gaps) > 0 or max(gaps) < 0):
+        raise MuseError(
+            "the time grid must hold two or more finite times, strictly rising or strictly falling "
+            f"(t_0 and t_1 must differ); got {len(times)}: {', '.join(f'{t:g}' for t in times[:5])} ..."
+        )
+    return times
+
+
+def _progress(on_step: Callable[[int, int], None] | None, times: list[float]) -> Callable[[float], None]:
+    """Turns a time reached into `on_step(i, n)`, called only where i has risen."""
+    told, n = 0, len(times) - 1
+    sign = 1 if times[-1] > times[0] else -1
+
+    def on_time(t: float) -> None:
+        nonlocal told
+        reached = told
+        while reached < n and sign * times[reached + 1] <= sign * t:
+            reached += 1
+        if on_step is not None and reached > told:
+            on_step(reached, n)
+        told = reached
+
+    return on_time

@@ -1,0 +1,225 @@
+"""Dormand-Prince 5(4) with a time, a step size and an acceptance of its own for every row of the batch.
+
+torchdiffeq measures one error over the whole batch and takes one step size for it, so what a sample becomes
+depends on its batch mates. Here row b does what torchdiffeq does for row b alone: the same tableau, first
+step, error norm, controller and interpolant (torchdiffeq 0.2.5, `dopri5`), up to rounding.
+
+The velocity always sees the whole (B, ...) batch with one time a row. Finished rows are evaluated and
+ignored: to leave them out would change the batch size, with it the kernels, and with them the last bits of
+the other rows.
+
+    Dormand & Prince, J. Comp. Appl. Math. 6 (1980) 19; Shampine, Math. Comp. 46 (1986) 135 (the middle).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .controller import (
+    PATIENCE,
+    check_finite,
+    check_step,
+    first_step,
+    next_step,
+    norms,
+    not_finite,
+    probe_step,
+)
+from .solution import Solution, Velocity, counts, time_dtype
+
+C = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)  # stage i is at t + C[i] h
+A = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),  # also the fifth-order solution
+)
+ERROR = (  # fifth-order minus fourth-order weights
+    35 / 384 - 1951 / 21600,
+    0.0,
+    500 / 1113 - 22642 / 50085,
+    125 / 192 - 451 / 720,
+    -2187 / 6784 - -12231 / 42400,
+    11 / 84 - 649 / 6300,
+    -1 / 60,
+)
+MIDDLE = (  # weights of the state half-way through the step
+    6025192743 / 30085553152 / 2,
+    0.0,
+    51252292925 / 65400821598 / 2,
+    -2691868925 / 45128329728 / 2,
+    187940372067 / 1594534317056 / 2,
+    -1776094331 / 19743644256 / 2,
+    11237099 / 235043384 / 2,
+)
+NFE_START, NFE_STEP = 2, 6  # the first slope and the probe of the first step; then six new stages a step
+
+
+def integrate(
+    velocity: Velocity,
+    x_0: Tensor,
+    times: list[float],
+    *,
+    rtol: float,
+    atol: float,
+    overshoot: bool,
+    max_attempts: int,
+    trajectory: bool,
+    on_time: Callable[[float], None],
+) -> Solution:
+    """Integrate each row of x_0 (B, ...) along the rising `times`; report x at all (trajectory) or the last.
+
+    Reports come from the quartic interpolant of the step that first reaches or passes the time, so they
+    change neither the steps nor their number. `on_time(t)` gets the time that the slowest row has reached.
+
+    Raises MuseError where a row needs more than `max_attempts` steps, its step size underflows, or its
+    velocity is not finite.
+    """
+    grid = torch.tensor(times, dtype=torch.float64)
+    times = times if trajectory else [times[0], times[-1]]
+    batch, end = x_0.shape[0], times[-1]
+    rows = range(batch)
+    reports = x_0.new_empty(len(times), *x_0.shape)  # (n + 1, B, ...)
+    reports[0] = x_0
+
+    x, t = x_0, [times[0]] * batch
+    slope = velocity(_per_row(t, x, time_dtype(x)), x)
+    h = _first_steps(velocity, x, slope, t, rtol, atol)
+    accepted, rejected, overflowed = [0] * batch, [0] * batch, [0] * batch
+    due = [1] * batch  # index of the next time to report
+
+    while running := [b for b in rows if due[b] < len(times)]:
+        t_new = [t[b] + h[b] for b in rows]
+        for b in running:
+            if not overshoot and t_new[b] > end:
+                t_new[b], h[b] = end, end - t[b]
+            check_step(b, t[b], t_new[b], h[b], accepted[b] + rejected[b], max_attempts)
+
+        x_new, k, error = _attempt(velocity, x, slope, t, h, t_new)
+        ratio = norms(error / (atol + rtol * torch.maximum(x.abs(), x_new.abs())))
+
+        accept = [False] * batch
+        passed: list[list[int]] = [[] for _ in rows]
+        for b in running:
+            if math.isnan(ratio[b]):  # a stage overflowed: perhaps only because the step was too long
+                ratio[b] = math.inf
+            overflowed[b] += ratio[b] == math.inf
+            if overflowed[b] > PATIENCE:
+                raise not_finite(b, t[b])
+            accept[b] = ratio[b] <= 1
+            if accept[b]:
+                passed[b] = [j for j in range(due[b], len(times)) if times[j] <= t_new[b]]
+        if any(passed):
+            _report(reports, times, passed, _interpolant(x, x_new, k, h), t, t_new)
+        keep = _broadcast(torch.tensor(accept, device=x.device), x)
+        x, slope = torch.where(keep, x_new, x), torch.where(keep, k[-1], slope)
+
+        for b in running:
+            accepted[b] += accept[b]
+            rejected[b] += not accept[b]
+            due[b] += len(passed[b])
+            t[b] = t_new[b] if accept[b] else t[b]
+            h[b] = next_step(h[b], ratio[b]) if due[b] < len(times) else 0.0  # then it stands still
+        on_time(min(end, *t))
+
+    return Solution(
+        x=reports[-1],
+        nfe=counts([NFE_START + NFE_STEP * (accepted[b] + rejected[b]) for b in rows], batch),
+        accepted=counts(accepted, batch),
+        rejected=counts(rejected, batch),
+        times=grid,
+        trajectory=reports if trajectory else None,
+    )
+
+
+def _first_steps(velocity: Velocity, x: Tensor, slope: Tensor, t: list[float], rtol: float, atol: float) -> list[float]:
+    """One first step size a row; costs one evaluation a little ahead, which measures the curvature."""
+    scale = atol + rtol * x.abs()
+    size, speed = norms(x / scale), norms(slope / scale)
+    check_finite(size, t)
+    check_finite(speed, t)
+    probe = list(map(probe_step, size, speed))
+    ahead = [t_b + probe_b for t_b, probe_b in zip(t, probe, strict=True)]
+    x_ahead = x + _broadcast(_per_row(probe, x, x.dtype), x) * slope
+    change = velocity(_per_row(ahead, x, time_dtype(x)), x_ahead) - slope
+    bend = [norm / probe_b for norm, probe_b in zip(norms(change / scale), probe, strict=True)]
+    check_finite(bend, t)
+    return list(map(first_step, probe, speed, bend))
+
+
+def _attempt(
+    velocity: Velocity, x: Tensor, slope: Tensor, t: list[float], h: list[float], t_new: list[float]
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """One step of every row: the new state, the seven slopes and the error, each (B, ...)."""
+    dtype = time_dtype(x)
+    t_start, t_step, t_end = (_per_row(values, x, dtype) for values in (t, h, t_new))  # (B,) each
+    # A hair before the end, as torchdiffeq: a velocity that jumps at that time is seen from this side.
+    t_end = torch.nextafter(t_end, t_end - 1)
+    h_x = _broadcast(_per_row(h, x, x.dtype), x)
+    k = [slope]
+    for c, a in zip(C, A, strict=True):
+        x_new = x + h_x * _combine(a, k)
+        k.append(velocity(t_end if c == 1 else t_start + c * t_step, x_new))
+    return x_new, k, h_x * _combine(ERROR, k)
+
+
+def _interpolant(x: Tensor, x_new: Tensor, k: list[Tensor], h: list[float]) -> list[Tensor]:
+    """Coefficients, lowest first, of the quartic through both ends, both slopes and the middle of a step."""
+    h_x = _broadcast(_per_row(h, x, x.dtype), x)
+    middle = x + h_x * _combine(MIDDLE, k)
+    s_0, s_1 = h_x * k[0], h_x * k[-1]
+    return [
+        x,
+        s_0,
+        s_1 - 4 * s_0 - 11 * x - 5 * x_new + 16 * middle,
+        5 * s_0 - 3 * s_1 + 18 * x + 14 * x_new - 32 * middle,
+        2 * (s_1 - s_0) - 8 * (x_new + x) + 16 * middle,
+    ]
+
+
+def _report(
+    reports: Tensor,
+    times: list[float],
+    passed: list[list[int]],
+    coefficients: list[Tensor],
+    t: list[float],
+    t_new: list[float],
+) -> None:
+    """Write row b's interpolant into reports[j, b] for each time j that it passed in this step."""
+    for turn in range(max(map(len, passed))):
+        rows = [b for b, points in enumerate(passed) if turn < len(points)]
+        points = [passed[b][turn] for b in rows]
+        fraction = [0.0] * len(passed)
+        for b, j in zip(rows, points, strict=True):
+            fraction[b] = (times[j] - t[b]) / (t_new[b] - t[b])
+        value = coefficients[0]
+        s = _broadcast(_per_row(fraction, value, value.dtype), value)
+        power = s
+        for coefficient in coefficients[1:]:
+            value, power = value + power * coefficient, power * s
+        reports[points, rows] = value[rows]
+
+
+def _combine(weights: tuple[float, ...], k: list[Tensor]) -> Tensor:
+    """Sum over i of weights[i] k[i], by products and sums alone."""
+    total = weights[0] * k[0]
+    for weight, slope in zip(weights[1:], k[1:], strict=True):
+        if weight:
+            total = total + weight * slope
+    return total
+
+
+def _per_row(values: list[float], x: Tensor, dtype: torch.dtype) -> Tensor:
+    """One number a row, (B,), on the device of x."""
+    return torch.tensor(values, dtype=dtype, device=x.device)
+
+
+def _broadcast(values: Tensor, x: Tensor) -> Tensor:
+    """(B,) as (B, 1, ..., 1), to multiply x (B, ...) with."""
+    return values.view(-1, *[1] * (x.dim() - 1))

@@ -1,0 +1,82 @@
+"""torchdiffeq's own dopri5: one time and one step size for the whole batch.
+
+Kept as the reference that `dopri5` is checked against, and to show the coupling: the error norm is taken over
+all rows, so a row's result depends on its batch mates (Chen, github.com/rtqichen/torchdiffeq).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from musekit.config import MuseError
+
+from .solution import Solution, Velocity, counts
+
+COMPLAINTS = ("underflow in dt", "non-finite values in state")  # how its assertions begin
+
+
+def integrate(
+    velocity: Velocity,
+    x_0: Tensor,
+    times: list[float],
+    *,
+    rtol: float,
+    atol: float,
+    overshoot: bool,
+    max_attempts: int,
+    trajectory: bool,
+    on_time: Callable[[float], None],
+) -> Solution:
+    """Integrate x_0 (B, ...) along `times`, increasing or decreasing. The counts are the same for all rows.
+
+    Raises MuseError where it needs more than `max_attempts` steps, its step underflows or x is not finite.
+    """
+    from torchdiffeq import odeint
+
+    batch = x_0.shape[0]
+    direction = 1 if times[-1] > times[0] else -1
+    tally = {"nfe": 0, "tried": 0, "accepted": 0}
+
+    def slope(t: Tensor, x: Tensor) -> Tensor:
+        tally["nfe"] += 1
+        return velocity(t.expand(batch).contiguous(), x)
+
+    def before(t: Tensor, x: Tensor, h: Tensor) -> None:
+        if tally["tried"] >= max_attempts:
+            raise MuseError(
+                f"torchdiffeq: has not arrived after {max_attempts} steps (t = {float(t):.6g}, step size "
+                f"{float(h):.3g}); loosen rtol and atol, raise max_attempts, or take a fixed-grid solver"
+            )
+        tally["tried"] += 1
+
+    def after(t: Tensor, x: Tensor, h: Tensor) -> None:
+        tally["accepted"] += 1
+        on_time(float(t + direction * h))
+
+    slope.callback_step, slope.callback_accept_step = before, after  # torchdiffeq looks for these attributes
+
+    grid = torch.tensor(times, dtype=torch.float64)
+    asked = (grid if trajectory else grid[[0, -1]]).to(x_0.device)
+    options = {} if overshoot else {"step_t": asked[-1:]}
+    try:
+        path = odeint(slope, x_0, asked, rtol=rtol, atol=atol, method="dopri5", options=options)
+    except AssertionError as error:
+        complaint = next((c for c in COMPLAINTS if str(error).startswith(c)), None)
+        if complaint is None:  # not torchdiffeq's: an assertion inside the velocity
+            raise
+        raise MuseError(
+            f"torchdiffeq: {complaint}; look at x_0, the weights and the guidance scale, "
+            "loosen rtol and atol, or take a fixed-grid solver"
+        ) from error
+    on_time(times[-1])
+    return Solution(
+        x=path[-1],
+        nfe=counts(tally["nfe"], batch),
+        accepted=counts(tally["accepted"], batch),
+        rejected=counts(tally["tried"] - tally["accepted"], batch),
+        times=grid,
+        trajectory=path if trajectory else None,
+    )

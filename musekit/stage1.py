@@ -1,0 +1,139 @@
+"""Stage 1, `Text2MuQFlow`: the velocity of a 512-d joint embedding, given text tokens.
+
+The sequence is one token long, so self-attention is its value and output projections alone: softmax over one key
+is 1. What varies over the ODE is that token; the text's cross-attention keys and values do not, and are computed
+once (`context`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from musekit import flow
+from musekit.config import Stage1Config
+
+Context = list[tuple[Tensor, Tensor, Tensor]]
+
+
+def time_features(t: Tensor, dim: int) -> Tensor:
+    """Sinusoidal features of t (B,) in [0, 1], (B, dim): frequencies from 1 to 1000 turns, geometrically."""
+    frequency = torch.exp(torch.linspace(0, math.log(1000), dim // 2, device=t.device)) * 2 * math.pi
+    angle = t.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer norm without weights, then x (1 + scale) + shift."""
+    return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+
+
+class Stage1Block(nn.Module):
+    """Self-attention over one token, cross-attention to the text, feed-forward; adaLN-single (arXiv 2310.00426)."""
+
+    def __init__(self, config: Stage1Config):
+        super().__init__()
+        width, self.heads = config.width, config.heads
+        self.self_value, self.self_out = nn.Linear(width, width), nn.Linear(width, width)
+        self.query, self.cross_out = nn.Linear(width, width), nn.Linear(width, width)
+        self.key_value = nn.Linear(config.text_dim, 2 * width)
+        self.ff = nn.Sequential(
+            nn.Linear(width, config.ff_mult * width), nn.GELU(), nn.Linear(config.ff_mult * width, width)
+        )
+        # this layer's share of the modulation: shift, scale, gate of each sublayer; gates start at 1
+        self.table = nn.Parameter(torch.tensor([0.0, 0, 1] * 3)[:, None].repeat(1, width))
+        for out in (self.self_out, self.cross_out, self.ff[-1]):
+            nn.init.zeros_(out.bias)
+
+    def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens (B, L, text_dim) -> keys, values (B, heads, L, head_dim)."""
+        kv = self.key_value(tokens).unflatten(-1, (2, self.heads, -1))
+        return kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)
+
+    def forward(self, x: Tensor, modulation: Tensor, context: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """x (B, D), modulation (B, 9, D)."""
+        a1, b1, g1, a2, b2, g2, a3, b3, g3 = (modulation + self.table).unbind(1)
+        x = x + g1 * self.self_out(self.self_value(modulate(x, a1, b1)))
+        keys, values, bias = context
+        query = self.query(modulate(x, a2, b2)).unflatten(-1, (self.heads, 1, -1))  # (B, heads, 1, head_dim)
+        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias.to(query.dtype))
+        x = x + g2 * self.cross_out(attended.flatten(1))
+        return x + g3 * self.ff(modulate(x, a3, b3))
+
+
+class Text2MuQFlow(nn.Module):
+    """v(x_t, t, text): x_t is the standardised embedding, (B, 512)."""
+
+    def __init__(self, config: Stage1Config):
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.register_buffer("mean", torch.zeros(config.dim))  # of the training embeddings
+        self.register_buffer("std", torch.ones(config.dim))
+        self.enter = nn.Linear(config.dim, width)
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 9 * width))
+        self.null = nn.Parameter(torch.randn(1, 1, config.text_dim) * 0.02)  # the token of "no text"
+        self.blocks = nn.ModuleList(Stage1Block(config) for _ in range(config.depth))
+        self.leave = nn.Linear(width, config.dim)
+        for zero in (self.leave, self.time[-1]):
+            nn.init.zeros_(zero.weight)
+            nn.init.zeros_(zero.bias)
+
+    def standardise(self, embedding: Tensor) -> Tensor:
+        """Embedding -> x_1 with about unit variance a coordinate."""
+        return (embedding - self.mean) / self.std
+
+    def embedding(self, x: Tensor) -> Tensor:
+        """x at t = 1 -> unit embedding."""
+        return F.normalize(x * self.std + self.mean, dim=-1)
+
+    def fit_scale(self, embeddings: Tensor) -> None:
+        """Set mean and standard deviation from the training embeddings (n, 512)."""
+        self.mean.copy_(embeddings.mean(0))
+        self.std.copy_(embeddings.std(0).clamp_min(1e-4))
+
+    def context(self, tokens: Tensor, mask: Tensor, keep: Tensor | None = None) -> Context:
+        """Per-layer keys and values of the text, once a prompt; rows with keep = False get the null token."""
+        if keep is not None:
+            first = torch.arange(tokens.shape[1], device=tokens.device)[None] == 0
+            tokens = torch.where(keep[:, None, None], tokens, self.null.to(tokens.dtype))
+            mask = torch.where(keep[:, None], mask, first)
+        bias = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, float("-inf"))[:, None, None]
+        return [(*block.keys_values(tokens), bias) for block in self.blocks]
+
+    def forward(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
+        """Velocity (B, 512) at x (B, 512), t (B,)."""
+        modulation = self.time(time_features(t, self.config.width)).unflatten(-1, (9, -1))
+        h = self.enter(x)
+        for block, layer in zip(self.blocks, context, strict=True):
+            h = block(h, modulation, layer)
+        return self.leave(F.layer_norm(h, h.shape[-1:]))
+
+    def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Flow-matching loss, beside its Gaussian floor and its value in the embedding's own units."""
+        x_t, u = flow.path(batch["x_0"], self.standardise(batch["x_1"]), batch["t"])
+        v = self(x_t, batch["t"], self.context(batch["tokens"].float(), batch["mask"], batch["keep"])).float()
+        value = flow.loss(v, u).mean()
+        with torch.no_grad():
+            unscaled = ((v - u) * self.std).square().mean()
+        return value, {"floor": flow.gaussian_floor(batch["t"]).mean(), "unscaled": unscaled}
+
+
+class TextRegression(Text2MuQFlow):
+    """The baseline: the same network asked for *the* embedding, trained by squared error.
+
+    Its optimum is the conditional mean E[x_1 | text], which many right answers pull towards the centre.
+    """
+
+    def predict(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """The raw mean, (B, 512), not normalised: its norm tells how much the answers disagree."""
+        start = torch.zeros(len(tokens), self.config.dim, device=tokens.device)
+        x = self(start, torch.zeros(len(tokens), device=tokens.device), self.context(tokens.float(), mask))
+        return x * self.std + self.mean
+
+    def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        error = self.predict(batch["tokens"], batch["mask"]).float() - batch["x_1"]
+        return (error / self.std).square().mean(), {"unscaled": error.detach().square().mean()}

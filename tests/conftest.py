@@ -1,0 +1,68 @@
+"""What every test shares: two threads, no network, its own cache folder, markers for what a machine may lack.
+
+`system("chromium")` skips where the program is missing and says which command installs it. With
+MUSE_REQUIRE_SYSTEM=1 (CI, after `make system-packages`) such a test that does not run is a failure: a green
+run then means that it ran.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+# Read by torch and the Hugging Face libraries when they are imported, so set before any test module is. Bits
+# depend on the number of threads: two, unless the caller says otherwise. Subprocesses inherit all of it.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads and our forked workers do not mix
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"  # where slurmd lives, off a plain user's PATH
+
+
+def system_required() -> bool:
+    return os.environ.get("MUSE_REQUIRE_SYSTEM", "") not in ("", "0")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def musekit_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MUSEKIT_HOME for the whole session, subprocesses included: nothing reaches the user's own caches."""
+    home = tmp_path_factory.mktemp("musekit-home")
+    before = os.environ.get("MUSEKIT_HOME")
+    os.environ["MUSEKIT_HOME"] = str(home)
+    yield home
+    if before is None:
+        del os.environ["MUSEKIT_HOME"]
+    else:
+        os.environ["MUSEKIT_HOME"] = before
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("system"):
+        if not mark.args:
+            pytest.fail('name the programs: @pytest.mark.system("chromium")', pytrace=False)
+        path = os.environ.get("PATH", os.defpath) + SBIN
+        missing = [program for program in mark.args if shutil.which(program, path=path) is None]
+        if missing:
+            verb = "is" if len(missing) == 1 else "are"
+            # pytest_runtest_makereport turns this into a failure where the system is required
+            pytest.skip(f"{', '.join(missing)} {verb} missing: run `make system-packages`")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+            pytest.skip(f"needs a CUDA device: torch.cuda.is_available() is False (this torch was {built})")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """Where the system is required, a system test that skips for any reason but a missing GPU has failed."""
+    report = yield
+    if system_required() and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if item.get_closest_marker("system") and "needs a CUDA device" not in reason:
+            report.outcome = "failed"
+            report.longrepr = f"MUSE_REQUIRE_SYSTEM=1, and this system test did not run. {reason}"
+    return report

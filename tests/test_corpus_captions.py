@@ -1,0 +1,145 @@
+"""Captions are true of their clips, varied, and held-out wordings stay held out."""
+
+import re
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+
+from musekit.corpus import grammar, lexicon
+from musekit.corpus.captions import evaluation_prompts, fits, prompts, write_captions
+from musekit.corpus.instruments import INSTRUMENTATIONS, SINGLE
+
+FIELDS = ("instrument", "mode", "key", "speed", "metre", "form", "era", "dynamic", "composer", "texture")
+
+
+def records(n: int, seed: int = 0) -> list[dict]:
+    """Made-up records with the fields that captions read, some of them unknown."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(n):
+
+        def pick(*values):
+            return values[int(rng.integers(len(values)))]
+
+        mode = pick("major", "minor", None)
+        found.append(
+            {
+                "id": str(i),
+                "instrumentation": pick(*INSTRUMENTATIONS),
+                "mode": mode,
+                "key": pick("D", "Bb", "F#") if mode else None,
+                "speed": pick("slow", "medium", "fast", None),
+                "metre": pick("3/4", "4/4", "7/8", ""),
+                "form": pick("chorale", "jig", "tune", "madrigal"),
+                "era": pick("baroque", "folk", "medieval"),
+                "dynamic": pick("soft", "medium", "loud"),
+                "composer": pick("J. S. Bach", "traditional"),
+                "texture": pick("solo", "chordal", "polyphonic"),
+                "split": pick("train", "valid", "test"),
+            }
+        )
+    return found
+
+
+def slow_fits(asks: dict, record: dict) -> bool:
+    """One attribute after the other, each spelled out."""
+    verdicts = []
+    for field in FIELDS:
+        if field in asks:
+            value = record["instrumentation"] if field == "instrument" else record[field]
+            verdicts.append(value is not None and value == asks[field])
+    return all(verdicts)
+
+
+def test_fits_agrees_with_a_slow_reference():
+    every = records(120)
+    asked = [c["asks"] for r in every[:40] for c in write_captions(r, np.random.default_rng(1))]
+    verdicts = [(fits(a, r), slow_fits(a, r)) for a in asked for r in every]
+    assert all(ours == theirs for ours, theirs in verdicts)
+    assert 0 < sum(ours for ours, _ in verdicts) < len(verdicts)
+    assert fits({}, every[0]) and not fits({"mode": None}, {"mode": None}) and not fits({"key": "D"}, {})
+
+
+def test_every_caption_is_true_of_its_clip():
+    for record in records(200, seed=1):
+        captions = write_captions(record, np.random.default_rng(2))
+        assert len(captions) == 6 == len({c["text"] for c in captions})
+        for c in captions:
+            assert c["asks"] and set(c["asks"]) <= set(FIELDS) and fits(c["asks"], record), c
+            assert "{" not in c["text"] and "None" not in c["text"] and not re.search(r"\ba [aeiou]", c["text"])
+
+
+def test_words_say_what_they_ask():
+    """Key, mode, instrument and sad words may not appear unless they are in the asks."""
+    for record in records(150, seed=3):
+        for c in write_captions(record, np.random.default_rng(4)):
+            words = set(re.findall(r"[a-z#]+", c["text"].lower()))
+            assert not words & {"minor", "major"} or "mode" in c["asks"]
+            if words & {"sad", "melancholy", "mournful", "plaintive"}:
+                assert c["asks"]["mode"] == "minor" and c["asks"]["speed"] == "slow"
+            if words & {"cheerful", "happy", "joyous"}:
+                assert c["asks"]["mode"] == "major" and c["asks"]["speed"] == "fast"
+            if words & {"cello", "piano", "flute", "choir", "trumpet"}:
+                assert c["asks"]["instrument"] == record["instrumentation"]
+            if words & {"melody", "tune", "solo", "unaccompanied"}:
+                assert record["texture"] == "solo"
+            if words & {"chorale", "hymn"}:
+                assert c["asks"]["form"] == "chorale"
+
+
+def test_captions_go_from_vague_to_specific_and_vary():
+    every = [write_captions(r, np.random.default_rng(i)) for i, r in enumerate(records(300, seed=5))]
+    asked = np.array([[len(c["asks"]) for c in captions] for captions in every])
+    assert asked[:, :2].mean() < 2 < 3 < asked[:, 4:].mean()
+    texts = [c["text"] for captions in every for c in captions]
+    assert len(set(texts)) > 0.7 * len(texts)
+
+
+def test_held_out_wordings_never_reach_training():
+    every = records(400, seed=6)
+    texts = {"train": set(), "valid": set(), "test": set()}
+    for i, r in enumerate(every):
+        texts[r["split"]] |= {c["text"] for c in write_captions(r, np.random.default_rng(i))}
+    assert not texts["train"] & (texts["valid"] | texts["test"])
+    held = {w for table in lexicon.HELD_OUT_WORDS.values() for w, _ in table}
+    assert not [t for t in texts["train"] if any(re.search(rf"\b{re.escape(w)}\b", t) for w in held)]
+    common = set().union(*lexicon.TEMPLATES.values()) & set().union(*lexicon.HELD_OUT.values())
+    assert not common
+
+
+def test_the_same_draw_gives_the_same_captions():
+    record = records(1)[0]
+    assert write_captions(record, np.random.default_rng(7)) == write_captions(record, np.random.default_rng(7))
+
+
+def test_every_slot_of_every_template_is_known():
+    for template in [t for group in (lexicon.TEMPLATES, lexicon.HELD_OUT) for ts in group.values() for t in ts]:
+        for slot in grammar.SLOT.findall(template):
+            grammar.words(slot, records(1)[0], held_out=True)
+
+
+def test_evaluation_prompts_cover_every_cell_evenly():
+    asked = evaluation_prompts(240)
+    assert len(asked) == 240 == len({p["text"] for p in asked}) and asked == evaluation_prompts(240)
+    cells = Counter((p["asks"]["instrument"], p["asks"]["mode"], p["asks"]["speed"]) for p in asked)
+    assert set(cells) == set(product(SINGLE, ("major", "minor"), ("slow", "fast"))) and set(cells.values()) == {5}
+    assert all(set(p["asks"]) == {"instrument", "mode", "speed"} for p in asked)
+    train = {
+        c["text"]
+        for i, r in enumerate(records(400))
+        if r["split"] == "train"
+        for c in write_captions(r, np.random.default_rng(i))
+    }
+    assert not train & {p["text"] for p in asked}
+
+
+def test_pairs_go_from_vague_to_specific():
+    assert len(prompts("pairs")) == len(prompts("vague")) == len(prompts("specific")) == 20
+    for vague, specific in prompts("pairs"):
+        assert vague["asks"].items() < specific["asks"].items(), (vague, specific)
+        for p in (vague, specific):
+            assert fits(p["asks"], {**p["asks"], "instrumentation": p["asks"].get("instrument")})
+    with pytest.raises(ValueError, match="unknown kind"):
+        prompts("long")

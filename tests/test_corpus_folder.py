@@ -1,0 +1,191 @@
+"""Folders of audio: every way a file can be bad, every layout of captions, and what comes out."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from musekit.config import MuseError
+from musekit.corpus.folder import BadAudio, locate, read_audio, read_folder, read_table
+
+RATE = 22050
+
+
+def tone(seconds: float = 3.0, rate: int = RATE, channels: int = 1, hz: float = 330.0) -> np.ndarray:
+    t = np.arange(round(seconds * rate)) / rate
+    return np.stack([0.3 * np.sin(2 * np.pi * hz * (c + 1) * t) for c in range(channels)], 1).astype(np.float32)
+
+
+def save(path, audio, rate=RATE, **how):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio, rate, **how)
+    return path
+
+
+def pitch(audio: np.ndarray) -> float:
+    spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio))))
+    return float(np.fft.rfftfreq(len(audio), 1 / 44100)[spectrum.argmax()])
+
+
+@pytest.mark.parametrize(
+    "suffix, how",
+    [
+        (".wav", {}),
+        (".flac", {}),
+        (".ogg", {}),
+        (".mp3", {}),
+        (".aiff", {}),
+        (".wav", {"subtype": "FLOAT"}),
+        (".wav", {"subtype": "PCM_U8"}),
+    ],
+)
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_any_format_and_rate_becomes_44100_stereo(tmp_path, suffix, how, rate):
+    audio = read_audio(save(tmp_path / f"a{suffix}", tone(rate=rate), rate, **how))
+    assert audio.shape[0] == 2 and audio.dtype == np.float32 and abs(audio.shape[1] - 3 * 44100) < 4000
+    assert np.array_equal(audio[0], audio[1]) and pitch(audio[0]) == pytest.approx(330, abs=2)
+
+
+def test_channels_mono_is_doubled_and_of_many_the_first_two_are_taken(tmp_path):
+    stereo = read_audio(save(tmp_path / "s.wav", tone(channels=2)))
+    six = read_audio(save(tmp_path / "6.wav", tone(channels=6)))
+    for audio in (stereo, six):
+        assert audio.shape[0] == 2
+        assert pitch(audio[0]) == pytest.approx(330, abs=2) and pitch(audio[1]) == pytest.approx(660, abs=2)
+
+
+def test_a_mislabelled_file_is_read_by_its_content(tmp_path):
+    flac = save(tmp_path / "real.flac", tone())
+    (tmp_path / "called.mp3").write_bytes(flac.read_bytes())
+    assert np.array_equal(read_audio(tmp_path / "called.mp3"), read_audio(flac))
+
+
+def test_loud_float_audio_is_scaled_into_range(tmp_path):
+    audio = read_audio(save(tmp_path / "hot.wav", 10 * tone(), subtype="FLOAT"))
+    assert 0.95 < np.abs(audio).max() <= 1.05
+
+
+def bad_files(folder):
+    """(name, reason) of files that are each bad in another way."""
+    whole = {s: save(folder / f"whole{s}", tone(4)).read_bytes() for s in (".wav", ".flac", ".ogg")}
+    for suffix, content in whole.items():
+        (folder / f"cut{suffix}").write_bytes(content[: len(content) // 2])
+        (folder / f"whole{suffix}").unlink()
+    (folder / "header.wav").write_bytes(whole[".wav"][:30])
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "text.wav").write_text("this is not audio at all, " * 50)
+    (folder / "picture.mp3").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(2000))
+    (folder / "noise.flac").write_bytes(np.random.default_rng(0).bytes(5000))
+    save(folder / "silent.wav", np.zeros((RATE * 2, 2)))
+    holes = tone()
+    holes[1000] = np.nan
+    save(folder / "nan.wav", holes, subtype="FLOAT")
+    save(folder / "inf.wav", np.where(np.arange(len(holes))[:, None] == 5, np.inf, tone()), subtype="FLOAT")
+    save(folder / "short.wav", tone(0.4))
+    return {
+        "cut.wav": "truncated",
+        "cut.flac": "",
+        "cut.ogg": "truncated",
+        "header.wav": "",
+        "empty.wav": "empty",
+        "text.wav": "not readable",
+        "picture.mp3": "",
+        "noise.flac": "not readable",
+        "silent.wav": "silent",
+        "nan.wav": "NaN",
+        "inf.wav": "NaN or infinite",
+        "short.wav": "shorter",
+        "missing.wav": "no such file",
+    }
+
+
+def test_every_kind_of_bad_audio_says_why(tmp_path):
+    for name, reason in bad_files(tmp_path).items():
+        with pytest.raises(BadAudio) as caught:
+            read_audio(tmp_path / name)
+        assert reason in caught.value.reason and caught.value.reason, name
+
+
+def test_a_folder_with_bad_files_gives_the_good_ones(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    wanted = bad_files(folder)
+    save(folder / "sub" / "good.wav", tone(30))
+    save(tmp_path / "secret.wav", tone())
+    (folder / "link.wav").symlink_to(tmp_path / "secret.wav")
+    save(folder / "wordless.wav", tone())
+    rows = [*wanted, "../secret.wav", str(tmp_path / "secret.wav"), "link.wav", "sub/good.wav"]
+    table = "file,caption\n" + "".join(f'{name},"a tone, plain"\n' for name in rows) + "wordless.wav,\n"
+    (folder / "captions.csv").write_text("\ufeff" + table)
+    records = read_folder(folder, out, progress=False)
+    assert [r["seconds"] for r in records] == [12.0, 12.0, 6.0] and {r["work"] for r in records} == {"sub/good.wav"}
+    assert len({r["split"] for r in records}) == 1  # pieces of one file stay together
+    assert records[0]["captions"] == [{"text": "a tone, plain", "asks": {}}] and records[0]["mode"] is None
+    for r in records:
+        audio, rate = soundfile.read(out / r["path"])
+        assert rate == 44100 and audio.shape == (round(r["seconds"] * 44100), 2)
+    aside = {a["file"]: a["reason"] for a in map(json.loads, (out / "set_aside.jsonl").read_text().splitlines())}
+    assert set(aside) == {*wanted, "../secret.wav", str(tmp_path / "secret.wav"), "link.wav", "wordless.wav"}
+    assert aside["../secret.wav"] == aside["link.wav"] == "outside the folder"
+    assert aside["wordless.wav"] == "no caption"
+    assert [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()] == records
+    with pytest.raises(BadAudio, match="outside"):
+        locate(folder, "/etc/passwd")
+
+
+def test_the_same_command_again_converts_only_what_changed(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a", "b"):
+        save(folder / f"{name}.wav", tone())
+        (folder / f"{name}.txt").write_text(f"tone {name}\nanother word for {name}\n")
+    first = read_folder(folder, out, progress=False)
+    stamps = {r["path"]: (out / r["path"]).stat().st_mtime_ns for r in first}
+    assert [len(r["captions"]) for r in first] == [2, 2]
+    save(folder / "b.wav", tone(4, hz=500))
+    (folder / "a.txt").write_text("new words")
+    again = read_folder(folder, out, progress=False)
+    assert again[0]["captions"][0]["text"] == "new words" and again[1]["seconds"] == 4.0
+    changed = [r["path"] for r in again if (out / r["path"]).stat().st_mtime_ns != stamps[r["path"]]]
+    assert changed == [again[1]["path"]]
+
+
+def test_augmented_copies_share_a_split_and_like_names_do_not_collide(tmp_path):
+    for name in ("x/song.wav", "x/song_1.wav", "x/song_2.wav", "x-song.wav"):
+        save(tmp_path / "in" / name, tone(2))
+        (tmp_path / "in" / name).with_suffix(".txt").write_text("words")
+    records = read_folder(tmp_path / "in", tmp_path / "out", progress=False)
+    assert len({r["id"] for r in records}) == 4
+    assert len({r["family"] for r in records if r["work"].startswith("x/")}) == 1
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("t.csv", "path,text\na.wav,one\n"),
+        ("t.csv", "Caption;File\none;a.wav\n"),
+        ("t.tsv", "file\tcaption\na.wav\tone\n"),
+        ("t.jsonl", '{"location": "a.wav", "main_caption": "one"}\n'),
+        ("t.json", '[{"file": "a.wav", "caption": "one"}]'),
+    ],
+)
+def test_tables_of_many_layouts(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert read_table(tmp_path / name) == [("a.wav", "one")]
+
+
+@pytest.mark.parametrize(
+    "name, text, word",
+    [("t.csv", "a,b\n1,2\n", "columns"), ("t.csv", "", "no rows"), ("t.jsonl", '{"file": ', "JSON")],
+)
+def test_a_table_that_cannot_be_used_says_why(tmp_path, name, text, word):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(MuseError, match=word):
+        read_table(tmp_path / name)
+
+
+def test_no_folder_and_nothing_usable_are_user_errors(tmp_path):
+    with pytest.raises(MuseError, match="no folder"):
+        read_folder(tmp_path / "none", tmp_path / "out", progress=False)
+    with pytest.raises(MuseError, match="nothing usable"):
+        read_folder(tmp_path, tmp_path / "out", progress=False)

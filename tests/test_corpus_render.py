@@ -1,0 +1,160 @@
+"""Real clips of real pieces: what the audio holds, and that a killed run goes on where it stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+import soundfile
+
+from musekit.corpus import clips, families, plan, render
+
+ONLY = ["bach/bwv25", "bach/bwv26", "ryansMammoth/Ac", "ryansMammoth/Al", "ryansMammoth/Bo", "trecento/Fava"]
+SCALE = [[0.4 * i, 0.38, 60 + i, 80, 0] for i in range(10)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Twelve clips, and the same command a second time."""
+    out = tmp_path_factory.mktemp("scores")
+    return out, clips.build_clips(out, n=12, workers=2, progress=False, only=ONLY)
+
+
+def dbfs(audio: np.ndarray) -> float:
+    return float(20 * np.log10(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))))
+
+
+def test_render_is_stereo_at_its_level_and_in_tune():
+    notes = [[0, 3.9, 69, 90, 0]]
+    for dynamic, level in render.LEVELS.items():
+        audio = render.render(notes, programs=[73], pans=[40], seconds=4.0, dynamic=dynamic)
+        assert audio.shape == (2, 4 * 44100) and audio.dtype == np.float32
+        assert dbfs(audio) == pytest.approx(level, abs=0.3) and np.abs(audio).max() <= render.PEAK
+        assert np.corrcoef(audio)[0, 1] < 0.999 and np.sum(audio[0] ** 2) > np.sum(audio[1] ** 2)  # panned left
+    spectrum = np.abs(np.fft.rfft(audio.mean(0) * np.hanning(audio.shape[1])))
+    assert np.fft.rfftfreq(audio.shape[1], 1 / 44100)[spectrum.argmax()] == pytest.approx(440, rel=0.01)
+
+
+def test_the_same_notes_give_the_same_bits():
+    again = [render.render(SCALE, [0], [64], 4.0, "medium") for _ in range(2)]
+    assert np.array_equal(*again)
+
+
+@pytest.mark.parametrize("notes, reason", [([], "silent"), ([[2.0, 1.0, 60, 90, 0]], "starts with silence")])
+def test_silence_is_refused_with_its_reason(notes, reason):
+    with pytest.raises(render.SilentRender, match=reason):
+        render.render(notes, [0], [64], 4.0, "medium")
+
+
+def test_a_failing_clip_is_set_aside_and_does_not_end_the_run(tmp_path):
+    record = {"id": "xx-00", "path": "clips/xx/xx-00.flac"}
+    how = dict(programs=[0], pans=[64], seconds=2.0, dynamic="medium")
+    assert clips.render_clip(str(tmp_path), record, [], how) == ("xx-00", "SilentRender: silent: RMS 0.0e+00")
+    assert not list(tmp_path.rglob("*.flac"))
+    clips.set_aside(tmp_path, [{"id": "xx-00", "reason": "silent"}] * 2)
+    assert (tmp_path / "set_aside.jsonl").read_text() == '{"id": "xx-00", "reason": "silent"}\n'
+
+
+def test_every_clip_is_what_its_record_says(corpus):
+    out, records = corpus
+    assert len(records) == 12 == len({r["id"] for r in records})
+    for r in records:
+        audio, rate = soundfile.read(out / r["path"])
+        notes = json.loads((out / "notes" / f"{r['id']}.json").read_text())
+        assert rate == 44100 and audio.shape == (12 * 44100, 2)
+        # a peaky clip may stay below its level, none goes above it
+        assert render.LEVELS[r["dynamic"]] - 4 < dbfs(audio) < render.LEVELS[r["dynamic"]] + 0.3
+        assert np.abs(audio).max() <= 0.96
+        assert np.argmax(np.abs(audio).max(1) > 0.005) < 0.15 * rate
+        onsets = sorted(n[0] for n in notes)
+        apart = 1 + sum(b - a > 0.04 for a, b in zip(onsets, onsets[1:]))
+        assert apart / 12 == pytest.approx(r["onset_rate"], rel=0.12)
+        assert r["speed"] == plan.speed_of(r["onset_rate"]) and 40 <= r["bpm"] <= 200
+        assert r["split"] == families.split_of(r["family"]) and r["licence"] and r["source"]
+        assert (r["key"] is None) == (r["mode"] is None)
+        assert len(r["captions"]) == 6
+
+
+def test_key_in_the_record_is_the_sounding_one(corpus):
+    """Find the key again from the written MIDI notes."""
+    from musekit.corpus.scores import key_of
+
+    out, records = corpus
+    known = [r for r in records if r["mode"]]
+    assert len(known) >= 6
+    for r in known:
+        notes = np.array(json.loads((out / "notes" / f"{r['id']}.json").read_text()))
+        ends = np.minimum(notes[:, 0] + notes[:, 1], 12.0)
+        assert key_of(notes[:, 2], ends - notes[:, 0])[:2] == (r["key"], r["mode"])
+
+
+def test_a_longer_plan_begins_with_the_shorter_one(corpus):
+    out, records = corpus
+    scored, _ = families.catalogue(out, only=ONLY, progress=False)
+    longer = [record["id"] for record, _, _ in islice(plan.clips(scored, 0), 30)]
+    assert longer[:12] == [r["id"] for r in records]
+    assert [record["id"] for record, _, _ in islice(plan.clips(scored, 1), 12)] != longer[:12]
+
+
+def test_prefixes_of_the_plan_are_balanced():
+    cells = list(islice(plan.cells(0), 300))
+    single = [c for c in cells if c[0] in plan.SINGLE]
+    assert len(single) / len(cells) == pytest.approx(0.72, abs=0.01)
+    assert {sum(c[0] == name for c in single) for name in plan.SINGLE} == {18}
+    assert sum(c[1] == "major" for c in cells) == sum(c[1] == "minor" for c in cells)
+    assert sum(c[2] == "slow" for c in cells) == sum(c[2] == "fast" for c in cells) > 100
+
+
+def test_a_killed_run_goes_on_where_it_stopped(corpus, tmp_path):
+    """SIGKILL the command after a few clips; the same command gives the uninterrupted run's clips, once
+    each.
+    """
+    whole, records = corpus
+    command = [
+        sys.executable,
+        "-m",
+        "musekit.corpus.clips",
+        "--out",
+        str(tmp_path),
+        "--n",
+        "12",
+        "--workers",
+        "1",
+        "--only",
+        *ONLY,
+    ]
+    (tmp_path / "scores").mkdir()
+    for parsed in (whole / "scores").iterdir():
+        os.link(parsed, tmp_path / "scores" / parsed.name)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 40
+    while len(list(tmp_path.glob("records/*/*.json"))) < 3 and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = {p: p.stat().st_mtime_ns for p in tmp_path.glob("records/*/*.json") if not p.name.startswith(".")}
+    assert 3 <= len(finished) < 12 and not (tmp_path / "clips.jsonl").exists()
+    for path in finished:  # what counts as finished is whole
+        record = json.loads(path.read_text())
+        assert soundfile.info(tmp_path / record["path"]).frames == 12 * 44100
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+    assert all(p.stat().st_mtime_ns == t for p, t in finished.items())  # nothing is done twice
+    assert (tmp_path / "clips.jsonl").read_bytes() == (whole / "clips.jsonl").read_bytes()
+    for record in records:
+        assert (tmp_path / record["path"]).read_bytes() == (whole / record["path"]).read_bytes()
+
+
+def test_captions_are_rewritten_without_rendering(corpus):
+    out, records = corpus
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.flac")}
+    (out / "clips.jsonl").rename(out / "old.jsonl")
+    again = clips.merge(out)
+    assert sorted(map(json.dumps, again)) == sorted(map(json.dumps, records))
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.flac")}
+    (out / "old.jsonl").replace(out / "clips.jsonl")

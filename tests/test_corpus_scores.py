@@ -1,0 +1,138 @@
+"""Scores against music21 itself, families against transposed copies, windows against a slow reference."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from musekit.corpus import arrange, families, plan, repertoire, scores
+
+
+@pytest.fixture(scope="module")
+def chorale() -> scores.Score:
+    return scores.parse("bach/bwv253.mxl")[0][0]
+
+
+@pytest.fixture(scope="module")
+def jig() -> scores.Score:
+    return scores.parse("ryansMammoth/AnnieHughesJig.abc")[0][0]
+
+
+def test_notes_are_those_of_music21_with_ties_joined():
+    from music21 import converter
+
+    work = "bach/bwv66.6.mxl"
+    stream = converter.parse(repertoire.corpus_folder() / work)
+    ours = scores.parse(work)[0][0]
+    for part, rows in zip(stream.stripTies().parts, ours.parts):
+        theirs = sorted((float(n.offset), float(n.quarterLength), n.pitch.midi) for n in part.flatten().notes)
+        assert np.array(rows) == pytest.approx(np.array(theirs), abs=1e-3)
+
+
+@pytest.mark.parametrize("work", ["bach/bwv253.mxl", "bach/bwv66.6.mxl", "ryansMammoth/AcaciaReel.abc"])
+def test_key_is_that_of_music21(work):
+    from music21 import converter
+
+    theirs = converter.parse(repertoire.corpus_folder() / work).analyze("key")
+    every = np.array([r for part in scores.parse(work)[0][0].parts for r in part])
+    name, mode, r, gap = scores.key_of(every[:, 2], every[:, 1])
+    assert (scores.NAMES.index(name), mode) == (theirs.tonic.pitchClass, theirs.mode)
+    assert r == pytest.approx(theirs.correlationCoefficient, abs=1e-4)
+    second = theirs.alternateInterpretations[0].correlationCoefficient
+    assert gap == pytest.approx(theirs.correlationCoefficient - second, abs=1e-4)
+
+
+def test_what_is_known_of_a_work(chorale, jig):
+    assert (chorale.title, chorale.form, chorale.key, chorale.mode) == (
+        "Chorale BWV 253",
+        "chorale",
+        "A",
+        "major",
+    )
+    assert len(chorale.parts) == 4 and chorale.metre == "4/4" and "Greentree" in chorale.licence
+    assert jig.form == "jig" and len(jig.parts) == 1 and jig.metre == "2/4"
+    assert scores.from_json(scores.to_json(jig)) == jig
+
+
+def test_music_without_a_clear_mode_has_none():
+    modal = [scores.parse(s)[0][0] for s in repertoire.sources(["monteverdi/madrigal.4.1", "josquin/mille"])]
+    assert None in {s.mode for s in modal}
+    chromatic = np.arange(60, 72)
+    assert scores.key_of(chromatic, np.ones(12))[2] == 0.0
+    assert not scores.third_is_clear(np.array([60, 63, 64]), np.array([4.0, 1.0, 2.0]), "C", "major")
+
+
+def test_what_the_licences_forbid_is_left_out():
+    used = repertoire.sources()
+    assert len(used) > 1500
+    assert not [s for s in used if s.startswith(("palestrina", "essenFolksong", "leadSheet")) or s.endswith(".krn")]
+    assert {s.split("/")[0] for s in used} <= set(repertoire.COLLECTIONS)
+    done, aside = scores.parse("trecento/PMFC_06_8-In Verde Prato.xml")
+    assert not done and "Copyright" in aside[0]["reason"]
+
+
+def test_a_broken_file_is_set_aside_with_its_reason(tmp_path, monkeypatch):
+    (tmp_path / "bach").mkdir()
+    (tmp_path / "bach" / "broken.xml").write_text("<score-partwise><part")
+    monkeypatch.setattr(scores, "corpus_folder", lambda: tmp_path)
+    done, aside = scores.parse("bach/broken.xml")
+    assert not done and aside[0]["work"] == "bach/broken" and aside[0]["reason"]
+
+
+def test_families_hold_variants_together_and_drop_duplicates(chorale, jig):
+    up = [[[s, d, p + 3] for s, d, p in part] for part in chorale.parts]
+    other_bass = [*up[:3], [[s, d, p - (i % 3)] for i, (s, d, p) in enumerate(up[3])]]
+    scored = [
+        chorale,
+        replace(chorale, work="bach/z-copy", title="", parts=up),
+        replace(chorale, work="bach/z-other-harmony", title="", parts=other_bass),
+        jig,
+    ]
+    kept, dropped = families.group(scored)
+    assert [d["work"] for d in dropped] == ["bach/z-copy"]
+    family = {s.work: s.family for s in kept}
+    assert family["bach/bwv253"] == family["bach/z-other-harmony"] != family[jig.work]
+
+
+def test_split_depends_on_the_family_alone_in_its_shares():
+    counts = Counter(families.split_of(f"family-{i}") for i in range(20000))
+    assert counts["train"] / 20000 == pytest.approx(0.84, abs=0.01)
+    assert counts["valid"] / 20000 == pytest.approx(0.08, abs=0.01)
+    assert families.split_of("bach-bwv253") == families.split_of("bach-bwv253")
+
+
+@pytest.mark.parametrize("start, quarters", [(0, 8), (12, 20), (32, 30), (4, 100)])
+def test_window_matches_a_slow_reference(chorale, start, quarters):
+    """Play the piece over and over on a list, one note at a time."""
+    for part in chorale.parts:
+        wanted = []
+        for turn in range(5):
+            for onset, duration, pitch in part:
+                t = onset + turn * chorale.length - start
+                if 0 <= t < quarters:
+                    wanted.append((t, duration, pitch))
+                elif turn == 0 and t < 0 and t + duration >= 1:
+                    wanted.append((0.0, t + duration, pitch))
+        got = arrange.window(part, start, quarters, chorale.length)
+        assert np.array(sorted(got.tolist())) == pytest.approx(np.array(sorted(wanted)))
+
+
+def test_texture_and_speed_words():
+    line = np.array([[0, 1, 60], [1, 1, 62], [2, 1, 64.0]])
+    assert arrange.texture_of([line]) == "solo"
+    assert arrange.texture_of([line, line - [0, 0, 12]]) == "chordal"
+    assert arrange.texture_of([line, line + [0.5, 0, -12]]) == "polyphonic"
+    assert [plan.speed_of(r) for r in (1.0, 2.0, 2.8, 3.8, 5.0)] == ["slow", None, "medium", None, "fast"]
+
+
+def test_players_stay_in_their_ranges(chorale):
+    from musekit.corpus.instruments import INSTRUMENTATIONS, INSTRUMENTS
+
+    parts = [np.asarray(p, float) for p in arrange.ordered(chorale)]
+    for name in INSTRUMENTATIONS:
+        players = arrange.players_of(name, len(parts))
+        assert len(players) == len(parts)
+        for player, fitted in zip(players, arrange.fit(parts, players, transpose=4)):
+            about = INSTRUMENTS[player]
+            assert fitted[:, 2].min() >= about.low and fitted[:, 2].max() <= about.high, (name, player)
