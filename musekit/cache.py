@@ -58,7 +58,7 @@ def build_shards(
     for number in progress(range(rank, len(plan), world), desc=folder.name):
         path, sidecar = folder / f"{number:05d}.safetensors", folder / f"{number:05d}.json"
         want = plan_hash(plan[number], maker)
-        if sidecar.exists() and path.exists() and json.loads(sidecar.read_text())["plan"] == want:
+        if path.exists() and read_sidecar(sidecar).get("plan") == want:
             continue
         tensors, set_aside = compute(plan[number])
         kept = [i for i in plan[number] if i not in set_aside]
@@ -68,21 +68,32 @@ def build_shards(
     return merge_manifest(folder, len(plan), maker)
 
 
+def read_sidecar(path: Path) -> dict:
+    """A shard's record; empty when it is missing or damaged, so that the shard is made again."""
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def merge_manifest(folder: Path, shards: int, maker: str) -> dict:
     """Sum the sidecars into manifest.json; shards that other ranks have not finished are not in it."""
-    done = [json.loads(p.read_text()) for p in sorted(Path(folder).glob("[0-9]*.json"))[:shards]]
-    for stale in sorted(Path(folder).glob("[0-9]*.json"))[shards:]:
+    folder = Path(folder)
+    # the cache had more clips once
+    for stale in (p for p in folder.glob("[0-9]*.*") if int(p.stem) >= shards):
         stale.unlink(missing_ok=True)
-    done = [d for d in done if d["maker"] == maker]
+    done = [read_sidecar(folder / f"{number:05d}.json") for number in range(shards)]
+    done = [d for d in done if d.get("maker") == maker]
     manifest = {
-        "kind": Path(folder).name,
+        "kind": folder.name,
         "maker": maker,
         "complete": len(done) == shards,
         "rows": sum(len(d["ids"]) for d in done),
         "set_aside": {k: v for d in done for k, v in d["set_aside"].items()},
         "shards": done,
     }
-    write_atomic(Path(folder) / "manifest.json", json.dumps(manifest))
+    write_atomic(folder / "manifest.json", json.dumps(manifest))
     return manifest
 
 
@@ -93,9 +104,9 @@ class Shards:
         self.folder, self.verify = Path(folder), verify
         try:
             self.manifest = json.loads((self.folder / "manifest.json").read_text())
-        except FileNotFoundError as error:
+        except (OSError, ValueError) as error:
             raise MuseError(
-                f"{self.folder} has no manifest; run `musekit cache` with the same options again"
+                f"{self.folder} has no whole manifest; run `musekit cache` with the same options again"
             ) from error
         self.index = {i: (n, row) for n, s in enumerate(self.manifest["shards"]) for row, i in enumerate(s["ids"])}
         self._open: dict[int, object] = {}

@@ -1,10 +1,14 @@
 """The command line: every option is a typed dataclass field, built by tyro; a misspelt one is told with a suggestion.
 
-A mistake of the user's (`MuseError`) is one line on standard error and exit code 2.
+A mistake of the user's (`MuseError`) is one line on standard error and exit code 2. What takes long to import is
+imported by `run`, so that help comes at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +16,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from musekit import arguments
 from musekit.config import MuseError, home, preset, to_json
-from musekit.train import TrainConfig
 
 
 def default_cache() -> Path:
@@ -21,11 +25,38 @@ def default_cache() -> Path:
     return home() / "caches" / "scores"
 
 
+def _optional(kind: str, default: str):
+    """tyro's help of an option that may be left out."""
+    return tyro.conf.arg(metavar=kind, help_behavior_hint=f"(default: {default})")
+
+
+PRESETS_INT = _optional("INT", "the preset's")
+PRESETS_FLOAT = _optional("FLOAT", "the preset's")
+PRESETS_NAME = _optional("NAME", "the preset's")
+CACHES = _optional("PATH", "caches/scores under MUSEKIT_HOME")
+
+
+def train_config() -> type:
+    """`train.TrainConfig`, imported only when it is asked for: torch comes with it."""
+    from musekit.train import TrainConfig
+
+    return TrainConfig
+
+
 @dataclass
 class Generate:
-    """Make pieces of music from a prompt."""
+    """Make pieces of music from a prompt.
 
-    prompt: Annotated[str, tyro.conf.Positional]
+    Each is a WAV file with its recipe beside it (.json); a picture shows them all. The same command again makes
+    only what is missing, and the same options always make the same bits. For example:
+
+        musekit generate "a sad piano melody"
+        musekit generate "a fast fiddle tune" --n 8 --seed 100 --out fiddle
+        musekit generate "an organ chorale" --negative-prompt "slow" --seconds 6
+        musekit generate --n 1 -- "- a prompt that starts with a dash"
+    """
+
+    prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
     """What to hear, for example "a sad piano melody"."""
     n: int = 4
     """Number of different pieces; piece i has the seed SEED + i."""
@@ -33,21 +64,21 @@ class Generate:
     """The same seed with the same options gives the same bits."""
     seconds: float = 12.0
     """Length of each piece."""
-    negative_prompt: str | None = None
+    negative_prompt: Annotated[str | None, _optional("PROMPT", "none")] = None
     """What the music should not be."""
-    steps: int | None = None
-    """Solver steps of Stage 2 (default: the preset's)."""
-    solver: str | None = None
+    steps: Annotated[int | None, PRESETS_INT] = None
+    """Solver steps of Stage 2: more cost more time."""
+    solver: Annotated[str | None, PRESETS_NAME] = None
     """Stage 2's solver: euler, midpoint, heun, rk4, dopri5 or torchdiffeq."""
-    guidance_scale: float | None = None
+    guidance_scale: Annotated[float | None, PRESETS_FLOAT] = None
     """Stage 2's classifier-free guidance; 1 is none."""
-    stage1_steps: int | None = None
+    stage1_steps: Annotated[int | None, PRESETS_INT] = None
     """Solver steps of Stage 1."""
-    stage1_solver: str | None = None
+    stage1_solver: Annotated[str | None, PRESETS_NAME] = None
     """Stage 1's solver."""
-    stage1_guidance_scale: float | None = None
+    stage1_guidance_scale: Annotated[float | None, PRESETS_FLOAT] = None
     """Stage 1's classifier-free guidance; more obedient and less varied above 1."""
-    micro_batch: int | None = None
+    micro_batch: Annotated[int | None, PRESETS_INT] = None
     """Pieces sampled together; part of the recipe."""
     weights: str = "mini"
     """A folder of weights, or the name of one that comes with the package."""
@@ -57,19 +88,26 @@ class Generate:
     """Folder for the WAV files, recipes and the contact sheet."""
 
     def run(self) -> None:
-        from musekit.studio import generate_files
+        from musekit.files import generate_files
 
         generate_files(self)
 
 
 @dataclass
 class Cache:
-    """Build or complete a cache: clips, captions, and what networks read of them. The same command resumes."""
+    """Build or complete a cache: clips, captions, and what networks read of them. The same command resumes.
+
+    For example, the scores of music21 as sound, then what each network learns from; or a folder of your own:
+
+        musekit cache --n 4000 --kinds clips tokens spectra views
+        musekit cache --kinds latents embeddings --weights my-weights
+        musekit cache --corpus my-music --out my-cache
+    """
 
     corpus: str = "scores"
     """"scores" (music21's scores, rendered), or a folder of audio with captions (CSV, JSONL or sidecar .txt)."""
-    out: Path | None = None
-    """The cache's folder (default: caches/<corpus> under MUSEKIT_HOME)."""
+    out: Annotated[Path | None, _optional("PATH", "caches/<corpus> under MUSEKIT_HOME")] = None
+    """The cache's folder."""
     n: int = 4000
     """Clips of 12 s to render from the scores."""
     kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings"], ...] = (
@@ -94,19 +132,28 @@ class Cache:
 
 @dataclass
 class Train:
-    """Train one part of the system. The same command resumes."""
+    """Train one part of the system. The same command resumes.
+
+    The codec and the embedder learn first; both stages learn from what these make of the corpus. For example:
+
+        musekit train codec --out my-weights
+        musekit train stage2 --out my-weights --train.samples 200000 --train.batch 32
+    """
 
     part: Annotated[Literal["codec", "embedder", "stage1", "regression", "stage2"], tyro.conf.Positional]
     """What to train."""
     preset: str = "mini"
     """Its shape."""
-    cache: Path | None = None
-    """The cache to learn from (default: caches/scores under MUSEKIT_HOME)."""
-    run_folder: Path | None = None
-    """Where metrics and checkpoints go (default: runs/<preset>-<part> under MUSEKIT_HOME)."""
-    out: Path | None = None
-    """Folder that receives the trained weights, in half precision (default: the run folder's weights/)."""
-    train: TrainConfig = field(default_factory=TrainConfig)
+    cache: Annotated[Path | None, CACHES] = None
+    """The cache to learn from."""
+    run_folder: Annotated[Path | None, _optional("PATH", "runs/<preset>-<part> under MUSEKIT_HOME")] = None
+    """Where metrics and checkpoints go."""
+    out: Annotated[Path | None, _optional("PATH", "weights/ in the run's folder")] = None
+    """Folder that receives the trained weights, in half precision."""
+    train: Annotated[object, tyro.conf.arg(constructor_factory=train_config)] = field(
+        default_factory=lambda: train_config()()
+    )
+    """How to train."""
 
     def run(self) -> None:
         from musekit.fitting import train_part
@@ -116,7 +163,13 @@ class Train:
 
 @dataclass
 class Evaluate:
-    """Measure the system on held-out works and wordings; writes results/<what>.json with provenance."""
+    """Measure the system on held-out works and wordings; writes results/<what>.json with provenance.
+
+    For example:
+
+        musekit eval codec
+        musekit eval prompts --n 24 --results quick
+    """
 
     what: Annotated[
         Literal["all", "codec", "embedder", "judge", "prompts", "diversity", "regression", "memorisation"],
@@ -125,7 +178,7 @@ class Evaluate:
     """Which measurement."""
     weights: str = "mini"
     """Folder of weights, or a packaged name."""
-    cache: Path | None = None
+    cache: Annotated[Path | None, CACHES] = None
     """The cache with the held-out clips."""
     results: Path = Path("results")
     """Where the result files go."""
@@ -140,7 +193,13 @@ class Evaluate:
 
 @dataclass
 class Bench:
-    """Time the system on this machine; writes results/bench.json with provenance."""
+    """Time the system on this machine; writes results/bench.json with provenance.
+
+    Give it the machine for itself: whatever else runs is measured too. For example:
+
+        musekit bench
+        musekit bench --weights my-weights --results results
+    """
 
     weights: str = "mini"
     """Folder of weights, or a packaged name."""
@@ -155,7 +214,12 @@ class Bench:
 
 @dataclass
 class Info:
-    """Print a preset's configuration and parameter counts."""
+    """Print a preset's configuration and parameter counts.
+
+    For example:
+
+        musekit info mini
+    """
 
     preset: Annotated[str, tyro.conf.Positional] = "mini"
     """mini or smoke."""
@@ -172,25 +236,64 @@ class Info:
                 print(f"{part:10s} {sum(p.numel() for p in build(part, config).parameters()) / 1e6:9.3f} M parameters")
 
 
-Command = (
-    Annotated[Generate, tyro.conf.subcommand("generate")]
-    | Annotated[Cache, tyro.conf.subcommand("cache")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("eval")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
-    | Annotated[Info, tyro.conf.subcommand("info")]
-)
+@dataclass
+class Lab:
+    """Open the latent lab, notebook 05, in JupyterLab.
+
+    For example, on a machine without a screen (JupyterLab then prints the address to open):
+
+        musekit lab --no-browser
+    """
+
+    browser: bool = True
+    """Open a browser window."""
+
+    def run(self) -> None:
+        from importlib.util import find_spec
+
+        places = [Path(__file__).resolve().parent.parent / "notebooks", Path("notebooks").resolve()]
+        notebook = next((p / "05_latent_lab.ipynb" for p in places if (p / "05_latent_lab.ipynb").exists()), None)
+        if notebook is None:
+            raise MuseError(
+                "notebooks/05_latent_lab.ipynb is neither beside this package nor in this folder; the notebooks"
+                " come with the source, not with the package: run `musekit lab` or `make lab` in a checkout"
+            )
+        if find_spec("jupyterlab") is None:
+            raise MuseError("JupyterLab is not installed; install it with: pip install jupyterlab")
+        quiet = [] if self.browser else ["--no-browser"]
+        sys.exit(subprocess.run([sys.executable, "-m", "jupyterlab", *quiet, str(notebook)]).returncode)
 
 
-def main(arguments: list[str] | None = None) -> None:
+COMMANDS = {
+    "generate": Generate,
+    "cache": Cache,
+    "train": Train,
+    "eval": Evaluate,
+    "bench": Bench,
+    "info": Info,
+    "lab": Lab,
+}
+
+ABOUT = """A sentence becomes many different pieces of music. For example:
+
+    musekit generate "a sad piano melody"
+    musekit generate --help
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
     """Parse, run, and turn a MuseError into one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # a prompt may hold what the terminal cannot show
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")
     try:
-        tyro.cli(Command, prog="musekit", args=arguments, description=sys.modules["musekit"].__doc__).run()
+        arguments.parse(COMMANDS, "musekit", ABOUT, sys.argv[1:] if argv is None else argv).run()
     except MuseError as error:
         print(f"musekit: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("musekit: stopped; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
+    except BrokenPipeError:  # `musekit ... | head`: the reader has seen enough, and no more can be said to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

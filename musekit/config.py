@@ -38,7 +38,7 @@ class CodecConfig:
     width: int = 384
     encoder_depth: int = 2
     decoder_depth: int = 2
-    kl_weight: float = 2e-5  # of the KL divergence summed over a latent frame's channels
+    kl_weight: float = 4e-4  # of the KL divergence summed over a latent frame's channels
     phase_iterations: int = 32  # fast Griffin-Lim steps after the single-pass phase guess
 
     @property
@@ -184,8 +184,20 @@ def from_dict(cls, values: dict, where: str = "config"):
             raise suggest(key, known, f"field in {where}")
         default = known[key].default_factory if known[key].default_factory is not dataclasses.MISSING else None
         is_config = default is not None and dataclasses.is_dataclass(default)
-        out[key] = from_dict(default, value, f"{where}.{key}") if is_config else value
+        if is_config:
+            out[key] = from_dict(default, value, f"{where}.{key}")
+        else:
+            check_type(known[key], value, f"{where}.{key}")
+            out[key] = value
     return cls(**out)
+
+
+def check_type(known: dataclasses.Field, value, where: str) -> None:
+    """Raise MuseError when a value is not of its field's default's type (a whole number may stand for a float)."""
+    kind = type(known.default)
+    allowed = (float, int) if kind is float else (kind,)
+    if kind in (bool, int, float, str) and type(value) not in allowed:
+        raise MuseError(f"{where} must be a {kind.__name__}, not {value!r:.60}")
 
 
 def from_json(text: str, cls=MuseConfig, where: str = "config.json"):

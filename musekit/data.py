@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from musekit import flow
@@ -48,8 +47,9 @@ class CodecData(_Clips):
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
         key = self.clips[index]["id"]
-        start = draws.integer(max(1, self.shards.row_length(key) - self.frames + 1))
-        c = self.shards.row(key, start=start, stop=start + self.frames)
+        have = self.shards.row_length(key)
+        start = draws.integer(max(1, have - self.frames + 1))
+        c = fill(self.shards.row(key, start=start, stop=min(have, start + self.frames)), self.frames)
         return {"c": c, "epsilon": draws.normal(self.frames, self.config.codec.latent_dim)}
 
 
@@ -63,12 +63,13 @@ class EmbedderData(_Clips):
     def __init__(self, cache: Path, split: str, config: MuseConfig, augment: bool = True):
         super().__init__(cache, split, "views")
         self.tokens, self.config, self.augment = Shards(self.cache / "tokens"), config, augment
+        self.frames = max(self.shards.row_length(c["id"]) for c in self.clips)  # of the longest clip
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
         clip = self.clips[index]
         caption = clip["captions"][draws.integer(len(clip["captions"]))]
-        view = self.shards.row(clip["id"]).float()
-        frames = len(view)
+        view = self.shards.row(clip["id"], stop=self.shards.row_length(clip["id"])).float()
+        view, frames = fill(view, self.frames), self.frames
         if self.augment:
             crop = int(frames * (0.5 + 0.5 * batch_draws.uniform()))
             start = draws.integer(frames - crop + 1)
@@ -85,6 +86,11 @@ class EmbedderData(_Clips):
         }
 
 
+def fill(x: torch.Tensor, frames: int) -> torch.Tensor:
+    """x (T, D) repeated from its start until it has so many frames; a batch's clips are equally long."""
+    return x if len(x) >= frames else x[torch.arange(frames) % len(x)]
+
+
 def transpose(view: torch.Tensor, bands: int, semitones: int) -> torch.Tensor:
     """Shift the log-frequency part of a view (T, D) by semitones; what comes in at the edge is silence."""
     if not semitones:
@@ -97,11 +103,8 @@ def transpose(view: torch.Tensor, bands: int, semitones: int) -> torch.Tensor:
 
 
 def moved(clip: dict, semitones: int) -> dict:
-    """The record of a transposed clip: its key moves, all else stays."""
-    names = ["C", "C#", "D", "E-", "E", "F", "F#", "G", "A-", "A", "B-", "B"]
-    if not semitones or clip.get("key") not in names:
-        return clip if not semitones else {**clip, "key": None}
-    return {**clip, "key": names[(names.index(clip["key"]) + semitones) % 12]}
+    """The record of a transposed clip: its key is no longer what was written, all else stays."""
+    return {**clip, "key": None} if semitones else clip
 
 
 class Stage1Data(_Clips):
@@ -110,7 +113,7 @@ class Stage1Data(_Clips):
     def __init__(self, cache: Path, split: str, config: MuseConfig):
         super().__init__(cache, split, "embeddings")
         self.tokens, self.config = Shards(self.cache / "tokens"), config
-        self.embeddings = self.shards.all(c["id"] for c in self.clips).float()
+        self.embeddings = self.shards.all(c["id"] for c in self.clips)[:, 0].float()  # (n, 512)
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
         captions = self.clips[index]["captions"]
@@ -133,7 +136,7 @@ class Stage2Data(_Clips):
         self.config, self.whole = config, whole
         embeddings = Shards(self.cache / "embeddings")
         self.clips = [c for c in self.clips if c["id"] in embeddings]
-        self.embeddings = embeddings.all(c["id"] for c in self.clips).float()
+        self.embeddings = embeddings.all(c["id"] for c in self.clips)[:, 0].float()  # (n, 512)
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
         key, config = self.clips[index]["id"], self.config
@@ -143,7 +146,7 @@ class Stage2Data(_Clips):
         frames = window if whole else patch * int(window / patch * (0.25 + 0.25 * batch_draws.uniform()))
         have = self.shards.row_length(key)
         start = draws.integer(max(1, have - frames + 1))
-        x_1 = self.shards.row(key, start=start, stop=start + frames).float().T  # (C, T)
+        x_1 = self.shards.row(key, start=start, stop=min(have, start + frames)).float().T  # (C, T)
         mask = torch.arange(frames) < x_1.shape[1]
         x_1 = torch.nn.functional.pad(x_1, (0, frames - x_1.shape[1]))
         second = config.codec.hop / config.codec.sample_rate
@@ -179,8 +182,7 @@ def counters(length: int, batch: int, start: int, seed: int) -> Iterator[tuple[i
         for counter in range(start, start + batch):
             if counter // length != epoch:
                 epoch = counter // length
-                key = [seed & (2**64 - 1), EPOCH_KEY + epoch]
-                order = np.random.Generator(np.random.Philox(key=key)).permutation(length)
+                order = flow.generator(seed, EPOCH_KEY + epoch).permutation(length)
             rows.append((counter, int(order[counter % length])))
         yield start // batch, rows
         start += batch

@@ -22,7 +22,7 @@ DATA = {
 }
 
 RECOMMENDED = {  # what trained the packaged weights; `--train.*` overrides
-    "codec": TrainConfig(samples=600_000, batch=64, micro_batch=64, lr=1.5e-3),
+    "codec": TrainConfig(samples=330_000, batch=32, micro_batch=32, lr=1.2e-3),
     "embedder": TrainConfig(samples=150_000, batch=128, micro_batch=128, lr=1e-3, weight_decay=0.05),
     "stage1": TrainConfig(samples=1_500_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
     "regression": TrainConfig(samples=400_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),

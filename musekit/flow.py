@@ -31,10 +31,11 @@ def guided(v_cond: Tensor, v_uncond: Tensor, guidance_scale: float | Tensor) -> 
 
 def loss(v: Tensor, u: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean squared velocity error of each row, (B,); mask (B, T) leaves out padded frames of (B, C, T)."""
-    error = (v.float() - u.float()).square()
+    exact = torch.promote_types(torch.promote_types(v.dtype, u.dtype), torch.float32)
+    error = (v.to(exact) - u.to(exact)).square()
     if mask is None:
         return error.flatten(1).mean(1)
-    mask = mask[:, None, :].float()
+    mask = mask[:, None, :].to(exact)
     return (error * mask).flatten(1).sum(1) / (mask.flatten(1).sum(1) * error.shape[1]).clamp_min(1)
 
 
@@ -47,6 +48,12 @@ def gaussian_floor(t: Tensor) -> Tensor:
     return 1.0 / ((1 - t) ** 2 + t**2)
 
 
+def generator(seed: int, counter: int) -> np.random.Generator:
+    """The random stream of that key; any whole seed, negative ones too, has its own."""
+    # uint64 by name: numpy would make floats of a list with a number above 2**63
+    return np.random.Generator(np.random.Philox(key=np.array([seed & (2**64 - 1), counter], dtype=np.uint64)))
+
+
 class Draws:
     """The random draws of one training sample, keyed by (seed, draw counter), never by rank.
 
@@ -55,7 +62,7 @@ class Draws:
     """
 
     def __init__(self, seed: int, counter: int):
-        self._rng = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), counter]))
+        self._rng = generator(seed, counter)
 
     def uniform(self) -> float:
         """In [0, 1)."""
@@ -85,5 +92,5 @@ def noise(seed: int, stage: int, frames: int, channels: int) -> Tensor:
 
     A pure function of its arguments on every device; fewer frames get a prefix of the same noise.
     """
-    rng = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), 0x4D555345 + stage]))
+    rng = generator(seed, 0x4D555345 + stage)
     return torch.from_numpy(rng.standard_normal((frames, channels), dtype=np.float32)).T.contiguous()

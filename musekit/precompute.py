@@ -24,11 +24,10 @@ KINDS = ("tokens", "spectra", "views", "latents", "embeddings")
 
 
 def read_clip(cache: Path, clip: dict) -> torch.Tensor:
-    """A clip's audio, (2, N)."""
-    import soundfile
+    """A clip's audio, (2, N) at its record's rate. Raises `corpus.folder.BadAudio` when it is not usable."""
+    from musekit.corpus.folder import read_audio
 
-    audio, _ = soundfile.read(cache / clip["path"], dtype="float32", always_2d=True)
-    return torch.from_numpy(audio.T.copy())
+    return torch.from_numpy(read_audio(cache / clip["path"], clip["sample_rate"]))
 
 
 def each_clip(cache: Path, clips: dict[str, dict], function: Callable[[torch.Tensor], torch.Tensor]) -> Callable:

@@ -102,3 +102,19 @@ def weights_hash(folder: Path) -> str:
     """One short hash of everything that generation reads."""
     hashes = read_hashes(folder)
     return hashlib.sha256("".join(hashes.get(part, "") for part in PARTS).encode()).hexdigest()[:16]
+
+
+def init_random(folder: str | Path, config: MuseConfig, seed: int = 0) -> Path:
+    """Write a whole folder of random weights, for tests; returns it. What it generates is noise, whatever the prompt.
+
+    Layers that training starts at zero are drawn too, so that every input changes every output.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for part in (*PARTS, BASELINE):
+            model = build(part, config)
+            for parameter in model.parameters():
+                if not parameter.any():
+                    nn.init.normal_(parameter, std=0.05)
+            save_part(Path(folder), part, model, config)
+    return Path(folder)

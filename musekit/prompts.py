@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable
@@ -12,7 +13,10 @@ LONGEST = 2000  # characters kept; the text encoder reads far fewer tokens than 
 
 
 def clean(prompt: str, what: str = "prompt", notice: Callable[[str], None] = lambda text: None) -> str:
-    """NFC, control characters as spaces, runs of white space as one. Raises MuseError when nothing is left."""
+    """NFC, control characters as spaces, runs of white space as one.
+
+    Raises MuseError when nothing is left that the text encoder, which learned English, can read.
+    """
     if not isinstance(prompt, str):
         raise MuseError(f"the {what} must be text, not {type(prompt).__name__}")
     if len(prompt) > LONGEST:
@@ -23,10 +27,21 @@ def clean(prompt: str, what: str = "prompt", notice: Callable[[str], None] = lam
     text = re.sub(r"\s+", " ", kept).strip()
     if not text:
         raise MuseError(f'the {what} is empty; describe the music, for example "a sad piano melody"')
+    latin = ["LATIN" in unicodedata.name(c, "") for c in text if c.isalpha()]
+    if not any(latin):
+        raise MuseError(f'the {what} has no English words; describe the music, for example "a sad piano melody"')
+    if not all(latin):
+        notice(f"the {what} has letters of other scripts; the text encoder reads English, so they say little to it")
     return text
 
 
 def file_stem(prompt: str, length: int = 40) -> str:
-    """A safe file name from a prompt: lower-case ASCII letters, digits and dashes."""
+    """A safe file name from a prompt: lower-case ASCII letters, digits and dashes.
+
+    Where the name does not hold the whole prompt, eight digits of its hash keep different prompts apart.
+    """
     ascii_text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:length].strip("-") or "piece"
+    name = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")
+    if len(name) <= length and name.replace("-", " ") == prompt.lower():
+        return name
+    return f"{name[:length].strip('-') or 'piece'}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"

@@ -154,8 +154,14 @@ class Run:
 
     def log(self, record: dict) -> None:
         """Append one line to metrics.jsonl."""
-        with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
+        path = self.folder / "metrics.jsonl"
+        try:
+            with open(path, "ab+") as file:
+                if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                    file.write(b"\n")  # a kill cut the last line: this record starts its own
+                file.write(json.dumps(record).encode() + b"\n")
+        except OSError as error:
+            raise MuseError(f"cannot write {path}: {error.strerror or error}; free some space and run again") from error
 
     def metrics(self) -> list[dict]:
         """All whole lines of metrics.jsonl; a line cut by a kill is left out."""

@@ -55,9 +55,9 @@ def magnitudes(config: CodecConfig, c: Tensor) -> Tensor:
 
 
 def loss_weight(config: CodecConfig) -> Tensor:
-    """Weight of each band in the codec's loss, mean 1: falls as 1 / (1 + f / 1 kHz), as melodies live low."""
+    """Weight of each band in the codec's error, mean 1: falls as (1 + f / 1 kHz)^-0.7, as melodies live low."""
     bin_hz = config.sample_rate / config.n_fft
     low = torch.arange(config.linear_bins) * bin_hz
     high = (config.linear_bins + BAND * (torch.arange(config.high_bands) + 0.5)) * bin_hz
-    weight = 1 / (1 + torch.cat([low, high]) / 1000)
+    weight = (1 + torch.cat([low, high]) / 1000) ** -0.7
     return weight / weight.mean()

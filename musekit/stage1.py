@@ -106,7 +106,7 @@ class Text2MuQFlow(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
         """Velocity (B, 512) at x (B, 512), t (B,)."""
-        modulation = self.time(time_features(t, self.config.width)).unflatten(-1, (9, -1))
+        modulation = self.time(time_features(t, self.config.width).to(x.dtype)).unflatten(-1, (9, -1))
         h = self.enter(x)
         for block, layer in zip(self.blocks, context, strict=True):
             h = block(h, modulation, layer)
@@ -115,7 +115,8 @@ class Text2MuQFlow(nn.Module):
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Flow-matching loss, beside its Gaussian floor and its value in the embedding's own units."""
         x_t, u = flow.path(batch["x_0"], self.standardise(batch["x_1"]), batch["t"])
-        v = self(x_t, batch["t"], self.context(batch["tokens"].float(), batch["mask"], batch["keep"])).float()
+        context = self.context(batch["tokens"].to(self.null.dtype), batch["mask"], batch["keep"])
+        v = self(x_t, batch["t"], context)
         value = flow.loss(v, u).mean()
         with torch.no_grad():
             unscaled = ((v - u) * self.std).square().mean()
@@ -131,7 +132,8 @@ class TextRegression(Text2MuQFlow):
     def predict(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """The raw mean, (B, 512), not normalised: its norm tells how much the answers disagree."""
         start = torch.zeros(len(tokens), self.config.dim, device=tokens.device)
-        x = self(start, torch.zeros(len(tokens), device=tokens.device), self.context(tokens.float(), mask))
+        context = self.context(tokens.to(self.null.dtype), mask)
+        x = self(start.to(self.null.dtype), start[:, 0], context)
         return x * self.std + self.mean
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:

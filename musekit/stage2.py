@@ -40,20 +40,37 @@ def join(*conditions: Condition) -> Condition:
     return Condition(timing, torch.cat([c.modulation for c in conditions]), cross)
 
 
-def rotary(tokens: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin (tokens, dim) of rotary positions (Su et al. 2021, arXiv 2104.09864)."""
+def rotary(tokens: int, head_dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin (tokens, head_dim) of rotary positions (Su et al. 2021, arXiv 2104.09864) on half of each head.
+
+    The other half has cos = 1 and sin = 0: it carries no position. The sign of the half-turn is in sin.
+    """
+    dim = head_dim // 2
     frequency = 10000.0 ** (-torch.arange(0, dim, 2, device=like.device, dtype=torch.float32) / dim)
     angle = torch.outer(torch.arange(tokens, device=like.device, dtype=torch.float32), frequency)
-    return torch.cat([angle.cos()] * 2, dim=-1), torch.cat([angle.sin()] * 2, dim=-1)
+    still = torch.zeros(tokens, head_dim - dim, device=like.device)
+    cos = torch.cat([angle.cos(), angle.cos(), still + 1], dim=-1)
+    return cos.to(like.dtype), torch.cat([-angle.sin(), angle.sin(), still], dim=-1).to(like.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the first dims of each head of x (B, H, T, head_dim); the rest carries no position."""
-    dim = cos.shape[-1]
-    turned, rest = x[..., :dim], x[..., dim:]
-    a, b = turned.chunk(2, dim=-1)
-    turned = turned * cos.to(x.dtype) + torch.cat([-b, a], dim=-1) * sin.to(x.dtype)
-    return torch.cat([turned, rest], dim=-1)
+    """Turn the pairs (i, i + head_dim / 4) of the first half of each head; x (..., T, head_dim)."""
+    a, b, rest = x.split([x.shape[-1] // 4, x.shape[-1] // 4, x.shape[-1] // 2], dim=-1)
+    return torch.addcmul(x * cos, torch.cat([b, a, rest], dim=-1), sin)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k' / sqrt(d)) v for (B, H, T, d).
+
+    On a CPU as plain batched products: torch 2.11's fused kernel takes 6 times as long in its backward pass.
+    """
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v)
+    shape = q.shape
+    q, k, v = (x.reshape(-1, *shape[2:]) for x in (q, k, v))
+    zero = torch.zeros((), dtype=q.dtype)
+    score = torch.baddbmm(zero, q, k.transpose(1, 2), beta=0, alpha=shape[-1] ** -0.5)
+    return torch.bmm(score.softmax(-1), v).view(shape)
 
 
 class Stage2Block(nn.Module):
@@ -82,18 +99,17 @@ class Stage2Block(nn.Module):
         """x (B, T, D), cross (B, D), modulation (B, 6, D)."""
         y = self.norm_attention(x)
         if modulation is not None:
-            a1, b1, g1, a2, b2, g2 = (modulation + self.table)[:, :, None].unbind(1)
-            y = y * (1 + b1) + a1
+            shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table)[:, :, None].unbind(1)
+            y = torch.addcmul(shift1, y, 1 + scale1)
         q, k, v = self.qkv(y).unflatten(-1, (3, -1, self.head_dim)).permute(2, 0, 3, 1, 4)  # (B, H, T, head_dim)
-        y = F.scaled_dot_product_attention(rotate(q, *turn), rotate(k, *turn), v)
-        y = self.out(y.transpose(1, 2).flatten(2))
-        x = x + (y if modulation is None else g1 * y) + cross[:, None]
+        y = self.out(attend(rotate(q, *turn), rotate(k, *turn), v).transpose(1, 2).flatten(2))
+        x = x + cross[:, None] + y if modulation is None else torch.addcmul(x + cross[:, None], gate1, y)
         y = self.norm_ff(x)
         if modulation is not None:
-            y = y * (1 + b2) + a2
+            y = torch.addcmul(shift2, y, 1 + scale2)
         up, gate = self.gate_up(y).chunk(2, dim=-1)
         y = self.down(up * F.silu(gate))
-        return x + (y if modulation is None else g2 * y)
+        return x + y if modulation is None else torch.addcmul(x, gate2, y)
 
 
 class StableAudioMuQ(nn.Module):
@@ -146,7 +162,7 @@ class StableAudioMuQ(nn.Module):
         if keep is not None:
             token = torch.where(keep[:, None], token, self.null.to(token.dtype))
         features = [time_features(s / 60.0, config.width) for s in seconds.unbind(1)]
-        timing = self.timing(torch.cat(features, dim=-1))
+        timing = self.timing(torch.cat(features, dim=-1).to(embedding.dtype))
         modulation = self.modulation_condition(token) if config.modulation else torch.zeros_like(timing)
         return Condition(timing, modulation, [block.cross_vector(token) for block in self.blocks])
 
@@ -155,12 +171,12 @@ class StableAudioMuQ(nn.Module):
         patch, frames = self.config.patch, x.shape[-1]
         x = F.pad(x, (0, -frames % patch))
         x = x.unflatten(-1, (-1, patch)).permute(0, 2, 1, 3).flatten(2)  # (B, T / patch, C * patch)
-        now = self.time(time_features(t, self.config.width))
+        now = self.time(time_features(t, self.config.width).to(x.dtype))
         h = torch.cat([(condition.timing + now)[:, None], self.enter(x)], dim=1)
         modulation = None
         if self.config.modulation:
             modulation = self.modulation(now + condition.timing + condition.modulation).unflatten(-1, (6, -1))
-        turn = rotary(h.shape[1], self.config.head_dim // 2, h)
+        turn = rotary(h.shape[1], self.config.head_dim, h)
         for block, cross in zip(self.blocks, condition.cross, strict=True):
             h = block(h, cross, turn, modulation)
         v = self.leave(self.norm(h[:, 1:]))

@@ -17,6 +17,7 @@ import torch
 
 from musekit import data as data_module
 from musekit import dist, flow
+from musekit.config import MuseError
 from musekit.runs import Run
 
 
@@ -87,7 +88,9 @@ def fit(model, dataset, validation, settings: TrainConfig, run: Run) -> Iterator
     device, rank, world = dist.device(), dist.rank(), dist.world()
     model.to(device).train()
     ema = copy.deepcopy(model).requires_grad_(False)
-    optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.98), fused=True
+    )
     samples = step = 0
     if (state := run.load()) is not None:
         model.load_state_dict(state["model"])
@@ -95,7 +98,12 @@ def fit(model, dataset, validation, settings: TrainConfig, run: Run) -> Iterator
         optimizer.load_state_dict(state["optimizer"])
         samples, step = state["samples"], state["step"]
     wrapped = dist.wrap(model)
-    accumulate = max(1, settings.batch // (settings.micro_batch * world))
+    accumulate = max(1, -(-settings.batch // (settings.micro_batch * world)))
+    if settings.batch % (accumulate * world):
+        raise MuseError(
+            f"a batch of {settings.batch} cannot be split evenly over {world} rank(s) in parts of at most"
+            f" {settings.micro_batch}; choose a batch that is a multiple of {accumulate * world}"
+        )
     feed = data_module.batches(dataset, settings.batch, samples, settings.seed, rank, world)
     began, saved, counted, sums = time.monotonic(), time.monotonic(), samples, {}
 
@@ -130,16 +138,16 @@ def fit(model, dataset, validation, settings: TrainConfig, run: Run) -> Iterator
 
         done = samples >= settings.samples
         if crossed(samples, settings.batch, settings.log_every) or done:
-            seconds, steps = time.monotonic() - began, (samples - counted) // settings.batch
+            seconds, seen = time.monotonic() - began, samples - counted
             record = {
                 "samples": samples,
                 "epoch": samples / len(dataset),
                 "lr": learning_rate(settings, samples),
             }
-            record |= {name: float(value) / steps for name, value in sums.items()}
-            record |= {"samples_per_second": (samples - counted) / seconds, "seconds": seconds}
+            record |= {name: float(value) * settings.batch / seen for name, value in sums.items()}
+            record |= {"samples_per_second": seen / seconds, "seconds": seconds}
             began, counted, sums = time.monotonic(), samples, {}
-            if validation is not None and (crossed(samples, settings.log_every, settings.validate_every) or done):
+            if validation is not None and (crossed(samples, seen, settings.validate_every) or done):
                 record |= {f"valid_{k}": v for k, v in validate(ema, validation, settings).items()}
                 began = time.monotonic()
             if rank == 0:

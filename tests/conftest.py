@@ -18,6 +18,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads and our forked workers do not mix
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from fixtures import minilm, tiny  # noqa: E402, F401 - the environment above comes first
+
 SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"  # where slurmd lives, off a plain user's PATH
 
 
@@ -36,6 +38,15 @@ def musekit_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         del os.environ["MUSEKIT_HOME"]
     else:
         os.environ["MUSEKIT_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def smoke_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of random weights of the smoke preset, the real classes throughout. Read only: copy it to change it."""
+    from musekit.config import smoke
+    from musekit.pretrained import init_random
+
+    return init_random(tmp_path_factory.mktemp("weights") / "smoke", smoke())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -92,7 +92,7 @@ def test_words_say_what_they_ask():
 def test_captions_go_from_vague_to_specific_and_vary():
     every = [write_captions(r, np.random.default_rng(i)) for i, r in enumerate(records(300, seed=5))]
     asked = np.array([[len(c["asks"]) for c in captions] for captions in every])
-    assert asked[:, :2].mean() < 2 < 3 < asked[:, 4:].mean()
+    assert asked[:, :2].mean() < 1.7 < 2.7 < asked[:, 4:].mean()
     texts = [c["text"] for captions in every for c in captions]
     assert len(set(texts)) > 0.7 * len(texts)
 

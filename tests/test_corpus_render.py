@@ -14,7 +14,7 @@ import soundfile
 
 from musekit.corpus import clips, families, plan, render
 
-ONLY = ["bach/bwv25", "bach/bwv26", "ryansMammoth/Ac", "ryansMammoth/Al", "ryansMammoth/Bo", "trecento/Fava"]
+ONLY = ["bach/bwv25", "bach/bwv26", "ryansMammoth/Al", "trecento/Fava"]
 SCALE = [[0.4 * i, 0.38, 60 + i, 80, 0] for i in range(10)]
 
 
@@ -132,7 +132,7 @@ def test_a_killed_run_goes_on_where_it_stopped(corpus, tmp_path):
     for parsed in (whole / "scores").iterdir():
         os.link(parsed, tmp_path / "scores" / parsed.name)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 240
     while len(list(tmp_path.glob("records/*/*.json"))) < 3 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_where_it_stopped(corpus, tmp_path):
     for path in finished:  # what counts as finished is whole
         record = json.loads(path.read_text())
         assert soundfile.info(tmp_path / record["path"]).frames == 12 * 44100
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
     assert all(p.stat().st_mtime_ns == t for p, t in finished.items())  # nothing is done twice
     assert (tmp_path / "clips.jsonl").read_bytes() == (whole / "clips.jsonl").read_bytes()
     for record in records:

@@ -56,7 +56,7 @@ def test_what_is_known_of_a_work(chorale, jig):
 
 
 def test_music_without_a_clear_mode_has_none():
-    modal = [scores.parse(s)[0][0] for s in repertoire.sources(["monteverdi/madrigal.4.1", "josquin/mille"])]
+    modal = [scores.parse(s)[0][0] for s in repertoire.sources(["monteverdi/madrigal.4.1.mxl", "josquin/mille"])]
     assert None in {s.mode for s in modal}
     chromatic = np.arange(60, 72)
     assert scores.key_of(chromatic, np.ones(12))[2] == 0.0

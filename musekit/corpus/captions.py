@@ -26,7 +26,7 @@ def write_captions(record: dict, rng: np.random.Generator, n: int = 6) -> list[d
     for i in range(n):
         level = LEVELS[i * len(LEVELS) // n]
         order = rng.permutation(templates[level]).tolist()
-        for template in order + [t for name in LEVELS for t in templates[name]]:  # what little is known may do
+        for template in order + [t for name in LEVELS for t in templates[name]]:  # any that applies
             caption = fill(template, record, rng, held_out)
             if caption and caption["asks"] and caption["text"] not in captions:
                 captions[caption["text"]] = caption

@@ -1,8 +1,7 @@
 """A folder of audio with captions, read into the same cache layout as the rendered scores.
 
 Captions come from a CSV, TSV or JSON Lines file with one column for the file and one for the caption
-(MusicBench's and Song Describer's names are known too), or from a text file beside each audio file (song.wav
-+ song.txt).
+(MusicBench's names are known too), or from a text file beside each audio file (song.wav + song.txt).
 """
 
 from __future__ import annotations
@@ -78,8 +77,7 @@ def read_audio(path: Path | str, sample_rate: int = 44100) -> np.ndarray:
     """A sound file of any rate and channel count as float32 (2, N) at `sample_rate`, mono on both sides.
 
     The content decides the format, not the name. Of more than two channels the front left and right are
-    taken. Raises BadAudio with the reason: missing, empty, not audio, truncated, not finite, silent, too
-    short.
+    taken. Raises BadAudio with the reason: missing, empty, not audio, truncated, not finite, silent, short.
     """
     import soundfile
     import soxr
@@ -111,9 +109,7 @@ def read_audio(path: Path | str, sample_rate: int = 44100) -> np.ndarray:
 
 
 def read_table(path: Path) -> list[tuple[str, str]]:
-    """(file, caption) rows of a CSV, TSV or JSON Lines file. Raises MuseError when a column cannot be
-    found.
-    """
+    """(file, caption) rows of a CSV, TSV or JSON Lines file. Raises MuseError when a column is missing."""
     from musekit.config import MuseError
 
     text = path.read_text("utf-8-sig", "replace")

@@ -1,0 +1,78 @@
+"""Players: the sound is inside the page, small, and what it was; texts cannot break out of their places."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from musekit.config import MuseError
+from musekit.players import Player, compressed, player, players
+
+RATE = 44100
+
+
+def tone(seconds: float = 1.0, hz: float = 440.0, channels: int = 2) -> np.ndarray:
+    t = np.arange(round(seconds * RATE)) / RATE
+    return np.tile(0.3 * np.sin(2 * np.pi * hz * t), (channels, 1)).astype(np.float32)
+
+
+def sound_in(markup: str) -> list[tuple[np.ndarray, int]]:
+    import soundfile
+
+    found = re.findall(r'src="data:audio/ogg;base64,([A-Za-z0-9+/=]+)"', markup)
+    return [soundfile.read(io.BytesIO(base64.b64decode(data)), always_2d=True) for data in found]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_sound_comes_back(channels):
+    [(back, rate)] = sound_in(player(torch.from_numpy(tone(channels=channels)), RATE, "a tone")._repr_html_())
+    assert rate == 32000 and back.shape == (32000, channels)
+    spectrum = np.abs(np.fft.rfft(back[:, 0]))
+    assert abs(np.argmax(spectrum) * rate / len(back) - 440) < 2
+    assert np.sqrt((back**2).mean()) == pytest.approx(0.3 / 2**0.5, rel=0.05)
+
+
+def test_only_the_first_seconds_are_kept_and_they_are_small():
+    rng = np.random.default_rng(0)
+    music = sum(tone(12, hz) for hz in (220, 331, 440, 661, 1323)) / 5 + 0.01 * rng.standard_normal((2, 12 * RATE))
+    page = player(music, RATE, "twelve seconds").html
+    [(back, rate)] = sound_in(page)
+    assert len(back) == 6 * rate and len(page) < 75_000  # white noise is the hardest; music is two thirds of this
+    assert abs(back[-20:]).max() < 0.02  # faded, not cut
+    [(mono, rate)] = sound_in(player(music, RATE, "mono", mono=True, seconds=2.0, rate=22_050).html)
+    assert rate == 22_050 and mono.shape == (2 * 22_050, 1)
+
+
+def test_loud_and_broken_numbers_become_playable_sound():
+    x = 30 * tone()
+    x[:, :100] = np.nan
+    [(back, _)] = sound_in(player(x, RATE, "loud").html)
+    assert np.isfinite(back).all() and abs(back).max() < 1.0
+
+
+def test_texts_are_escaped_in_captions_and_attributes():
+    bad = '"><script>alert(1)</script>&'
+    page = players([tone(), tone()], RATE, [bad, "b"], [bad, ""], title=bad, seconds=0.5).html
+    assert "<script" not in page and page.count("&lt;script&gt;") >= 4
+    assert re.findall(r'aria-label="([^"]*)"', page)[0].startswith("audio: &quot;&gt;&lt;script&gt;")
+    assert len(sound_in(page)) == 2
+
+
+def test_what_cannot_be_played_is_told():
+    with pytest.raises(MuseError, match="shape"):
+        player(np.zeros((3, 100)), RATE, "three channels")
+    with pytest.raises(MuseError, match="shape"):
+        player(np.zeros((2, 0)), RATE, "nothing")
+    with pytest.raises(MuseError, match="go together"):
+        players([tone()], RATE, [])
+
+
+def test_a_player_shows_itself_and_prints_short():
+    shown = player(tone(), RATE, "a tone")
+    assert isinstance(shown, Player) and len(repr(shown)) < 80 and "a tone" in repr(shown)
+    assert compressed(tone(), RATE)[:4] == b"OggS"
+    [(back, rate)] = sound_in(player(tone(), 16_000, "kept as it is").html)
+    assert rate == 16_000 and len(back) == len(tone()[0])
