@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Annotated, Union
@@ -81,15 +82,12 @@ def check_options(command: type, prog: str, arguments: Sequence[str]) -> None:
 
 
 def one_line(box: str) -> str:
-    """tyro's box as one line: without colours, frame, title, and what stands below its first ruler."""
-    said = []
-    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
-        words = line.strip(" │|")
-        if re.match(r"[╭╰+]", line):
-            continue
-        if words and not words.strip("─-"):
-            break
-        said.append(words)
+    """tyro's box, drawn or plain, as one line: without colours, frame, title, and what is below its first ruler."""
+    lines = [line.strip(" │╭╮╰╯") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    lines = [line for line in lines if line]
+    if len(lines) > 1 and not lines[1].strip("─-"):
+        del lines[1]  # a plain box has a ruler under its title
+    said = list(itertools.takewhile(lambda line: line.strip("─-"), lines[1:]))
     return _short(" ".join(" ".join(said).split()))
 
 

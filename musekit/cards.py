@@ -34,13 +34,13 @@ def waveform(audio, columns: int = 260, height: int = 56) -> str:
     )
 
 
-def card(piece, quality: float = 0.3) -> str:
+def card(piece) -> str:
     """The card of a `sample.Piece`. The prompt is escaped; similarity is the cosine of text and sound, -1 to 1."""
     recipe = piece.recipe
     prompt = html.escape(recipe.prompt, quote=True)
     nfe = sum(piece.nfe.values())
     label = f"seed {recipe.seed}: {recipe.prompt}"
-    sound = audio_tag(piece.audio, piece.sample_rate, label, seconds=None, quality=quality)
+    sound = audio_tag(piece.audio, piece.sample_rate, label, seconds=None, rate=piece.sample_rate)
     facts = f"seed {recipe.seed} &middot; similarity {piece.similarity:+.2f}"
     how = f"{recipe.seconds:g} s, {recipe.stage2_steps} steps, guidance {recipe.guidance_scale:g}, NFE {nfe}"
     return (

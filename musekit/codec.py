@@ -74,7 +74,7 @@ class SpectralVAE(nn.Module):
         return (c - self.mean) * self.gain
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """mean |e| + mean e^2 + kl_weight * KL of batch c (B, T, values) with the posterior's noise epsilon (B, T, C)."""
+        """mean |e| + mean e^2 + kl_weight KL; batch: c (B, T, values), the posterior's noise epsilon (B, T, C)."""
         y = torch.addcmul(-self.mean * self.gain, batch["c"].float(), self.gain)
         if torch.is_autocast_enabled(y.device.type):
             y = y.to(torch.get_autocast_dtype(y.device.type))  # a third of the memory traffic of float32

@@ -35,21 +35,23 @@ class MiniLM:
 
         Texts run one at a time, so a text's states do not depend on its mates.
         """
-        states, masks = [], []
-        for text in texts:
-            batch = self._tokenise(text)
-            states.append(self.model(**batch).last_hidden_state)
-            masks.append(batch["attention_mask"].bool())
-        return torch.cat(states), torch.cat(masks)
+        parts = [self.together([text]) for text in texts]
+        return torch.cat([states for states, _ in parts]), torch.cat([mask for _, mask in parts])
+
+    @torch.no_grad()
+    def together(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The same in one batch: many times faster, and the last bits differ. For the cache, which keeps halves."""
+        batch = self._tokenise(texts)
+        return self.model(**batch).last_hidden_state, batch["attention_mask"].bool()
 
     def is_cut(self, text: str) -> bool:
         """Whether the text has more tokens than the encoder reads."""
         return len(self.tokenizer(text[: 64 * self.config.max_tokens])["input_ids"]) > self.config.max_tokens
 
-    def _tokenise(self, text: str) -> dict:
+    def _tokenise(self, texts: Sequence[str]) -> dict:
         # a prefix is enough, as only max_tokens are read: 100,000 characters cost no more than a line
         return self.tokenizer(
-            [text[: 64 * self.config.max_tokens]],
+            [text[: 64 * self.config.max_tokens] for text in texts],
             padding="max_length",
             truncation=True,
             max_length=self.config.max_tokens,

@@ -23,10 +23,12 @@ DATA = {
 
 RECOMMENDED = {  # what trained the packaged weights; `--train.*` overrides
     "codec": TrainConfig(samples=330_000, batch=32, micro_batch=32, lr=1.2e-3),
-    "embedder": TrainConfig(samples=150_000, batch=128, micro_batch=128, lr=1e-3, weight_decay=0.05),
-    "stage1": TrainConfig(samples=1_500_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
-    "regression": TrainConfig(samples=400_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
-    "stage2": TrainConfig(samples=200_000, batch=32, micro_batch=32, lr=1e-3),
+    "embedder": TrainConfig(
+        samples=110_000, batch=128, micro_batch=128, lr=1e-3, weight_decay=0.05, ema=0.995, validate_every=25_600
+    ),
+    "stage1": TrainConfig(samples=800_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
+    "regression": TrainConfig(samples=300_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
+    "stage2": TrainConfig(samples=200_000, batch=32, micro_batch=32, lr=1e-3, validate_every=32_000),
 }
 
 
@@ -132,4 +134,19 @@ def summary(run: Run, part: str, settings: TrainConfig, clips: int) -> dict:
         "last": last,
         "settings": dataclasses.asdict(settings),
         "provenance": provenance,
+        "metrics": thinned(rows),
     }
+
+
+def thinned(rows: list[dict], most: int = 200) -> list[dict]:
+    """At most so many rows for a training curve: samples and losses, neighbours joined, their training losses averaged.
+
+    A validation loss is measured more rarely than rows are written: the last one of its neighbours is kept.
+    """
+    size, thin = max(1, -(-len(rows) // most)), []
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        row = {k: v for r in part for k, v in r.items() if k == "samples" or k.startswith("valid_")}
+        means = {k: sum(r[k] for r in part) / len(part) for k in ("loss", "floor") if all(k in r for r in part)}
+        thin.append({k: v if k == "samples" else float(f"{v:.5g}") for k, v in {**row, **means}.items()})
+    return thin

@@ -15,7 +15,8 @@ from musekit.style import GRID, HEAT, INK, MARKERS, MUTED, PALETTE, SIGNED, fini
 
 __all__ = [
     "GRID", "HEAT", "INK", "MARKERS", "MUTED", "PALETTE", "SIGNED", "finish", "new_figure", "plain", "styled",
-    "bars", "contact_sheet", "latents", "loss_curves", "scatter", "spectrogram", "trajectories",
+    "bars", "contact_sheet", "latents", "loss_curves", "pairs", "panels", "scatter", "spectrogram", "sweep",
+    "trajectories",
 ]  # fmt: skip
 
 
@@ -134,4 +135,67 @@ def scatter(
         )
     axes.set(xlabel=xlabel, ylabel=ylabel, xticks=[], yticks=[])
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return finish(figure, caption, stamp)
+
+
+@styled
+def sweep(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    levels: Mapping[str, float] | None = None, xlabel="", ylabel="", logx=False, logy=False, ylim=None, title="",
+    caption="", stamp="",
+):  # fmt: skip
+    """What was measured at each setting: {name: (settings, values)} as marked lines; levels: named horizontal lines."""
+    figure = new_figure(8, 4.5, title)
+    axes = figure.add_subplot()
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        axes.plot(x, y, color=PALETTE[i % 8], marker=MARKERS[i % 8], markersize=6, label=name)
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim)
+    if logx:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    if logy:
+        axes.set_yscale("log")
+    _levels(axes, levels)
+    if len(curves) > 1:
+        axes.legend(loc="best")
+    return finish(figure, caption, stamp)
+
+
+@styled
+def pairs(
+    rows: Sequence[tuple[str, float, float]],
+    names: tuple[str, str], xlabel="", xlim=None, title="", caption="", stamp="",
+):  # fmt: skip
+    """Two values a row joined by a line, (label, first, second): which of the two is larger, row by row."""
+    figure = new_figure(8, 1.6 + 0.3 * len(rows), title)
+    axes = figure.add_subplot()
+    y = np.arange(len(rows))[::-1]
+    first, second = (np.array([row[k] for row in rows], dtype=float) for k in (1, 2))
+    axes.hlines(y, first, second, color=GRID, linewidth=3, zorder=1)
+    for i, values in enumerate((first, second)):
+        axes.scatter(values, y, s=55, color=PALETTE[i], marker=MARKERS[i], label=names[i], zorder=2)
+    axes.set_yticks(y, [plain(row[0], 48) for row in rows])
+    axes.set(xlabel=xlabel, xlim=xlim)
+    axes.grid(False, axis="y")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    return finish(figure, caption, stamp)
+
+
+@styled
+def panels(
+    images: Mapping[str, np.ndarray], extent=None, xlabel="", ylabel="", cmap=HEAT, title="", caption="", stamp=""
+):
+    """Pictures (rows, columns) of one quantity side by side under one colour scale, first row at the bottom."""
+    figure = new_figure(3.6 * len(images) + 0.8, 3.8, title)
+    most = max(float(np.quantile(image, 0.999)) for image in images.values())
+    axes = figure.subplots(1, len(images), sharey=True, squeeze=False)[0]
+    for place, (name, image) in zip(axes, images.items(), strict=True):
+        shown = place.imshow(
+            np.asarray(image), origin="lower", aspect="auto", cmap=cmap, vmin=0, vmax=most, extent=extent
+        )
+        place.set_title(name)
+        place.set_xlabel(xlabel)
+        place.grid(False)
+    axes[0].set_ylabel(ylabel)
+    figure.colorbar(shown, ax=axes, shrink=0.9)
     return finish(figure, caption, stamp)

@@ -94,7 +94,7 @@ def compute_rank(
         encode, texts = encoders.text_encoder(config.text), captions_of(clips.values())
 
         def compute(ids: list[str]) -> tuple[dict, dict]:
-            tokens, mask = encode([texts[i] for i in ids])
+            tokens, mask = encode.together([texts[i] for i in ids])
             return {"x": as_half(tokens), "mask": mask}, {}
 
         build_shards(

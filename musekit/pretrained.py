@@ -40,28 +40,28 @@ def build(part: str, config: MuseConfig) -> nn.Module:
 
 def find(name_or_folder: str | Path) -> Path:
     """A folder of weights, by path or by the name of one that comes with the package."""
-    folder = Path(name_or_folder)
-    if not (folder / "config.json").exists() and (WEIGHTS / str(name_or_folder) / "config.json").exists():
-        folder = WEIGHTS / str(name_or_folder)
-    if not (folder / "config.json").exists():
-        known = sorted(p.parent.name for p in WEIGHTS.glob("*/config.json"))
-        raise MuseError(
-            f"no weights at {str(name_or_folder)[:80]!r}: give a folder with a config.json, or one of {', '.join(known)}"
-        )
-    return folder
+    name, known = str(name_or_folder), sorted(p.parent.name for p in WEIGHTS.glob("*/config.json"))
+    for folder in (Path(name), WEIGHTS / name):
+        try:
+            if name and (folder / "config.json").exists():
+                return folder
+        except (OSError, ValueError):
+            break  # too long for a name, or a zero byte in it
+    here = f"no weights at {name[:80]!r}: give a folder with a config.json"
+    raise MuseError(f"{here}, or one of {', '.join(known)}" if known else here)
 
 
 def read_config(folder: str | Path) -> MuseConfig:
     """The config of a folder of weights."""
     path = find(folder) / "config.json"
-    return from_json(path.read_text(), where=str(path))
+    return from_json(path.read_text(errors="replace"), where=str(path))
 
 
 def read_hashes(folder: Path) -> dict[str, str]:
     """{part: sha256} that the folder promises."""
     try:
-        return json.loads((folder / "weights.json").read_text())
-    except (OSError, ValueError) as error:
+        return dict(json.loads((folder / "weights.json").read_text()).items())
+    except (OSError, ValueError, AttributeError) as error:
         raise MuseError(f"{folder / 'weights.json'} is missing or damaged; restore it from where it came") from error
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import platform
 from dataclasses import dataclass
 
-from musekit.config import MuseError, from_dict
+from musekit import solve
+from musekit.config import MuseConfig, MuseError, from_dict, suggest
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,47 @@ def software() -> str:
     import torch
 
     return f"musekit-0.1 torch-{torch.__version__} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+@dataclass
+class Settings:
+    """How to sample; None means the preset's default."""
+
+    seconds: float | None = None
+    steps: int | None = None
+    solver: str | None = None
+    guidance_scale: float | None = None
+    stage1_steps: int | None = None
+    stage1_solver: str | None = None
+    stage1_guidance_scale: float | None = None
+    micro_batch: int | None = None
+
+
+def check(recipe: Recipe, config: MuseConfig) -> None:
+    """Raise MuseError for a value that cannot be sampled."""
+    if not (math.isfinite(recipe.seconds) and 0 < recipe.seconds):
+        raise MuseError(f"seconds must be more than 0, not {recipe.seconds:g}")
+    if recipe.seconds > config.window_seconds:
+        raise MuseError(
+            f"seconds = {recipe.seconds:g} is above the {config.name} preset's window of {config.window_seconds:.2f} s;"
+            f" ask for at most {math.floor(config.window_seconds * 100) / 100:g}"
+        )
+    if recipe.seconds * config.codec.sample_rate < config.codec.n_fft:
+        raise MuseError(f"seconds = {recipe.seconds:g} is too short; ask for at least 0.1")
+    for name in ("stage1_solver", "stage2_solver"):
+        if getattr(recipe, name) not in solve.SOLVERS:
+            raise suggest(getattr(recipe, name), solve.SOLVERS, "solver")
+    for name in ("stage1_steps", "stage2_steps", "micro_batch"):
+        value = getattr(recipe, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000:
+            raise MuseError(f"{name} must be a whole number from 1 to 10000, not {value!r}")
+    for name in ("guidance_scale", "stage1_guidance_scale"):
+        if not 0 <= getattr(recipe, name) <= 100:
+            raise MuseError(f"{name} must be from 0 to 100, not {getattr(recipe, name):g}")
+
+
+def count(n: int) -> int:
+    """n, if it is a number of pieces."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise MuseError(f"n, the number of pieces, must be 1 or more, not {n!r}")
+    return n

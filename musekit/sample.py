@@ -13,7 +13,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,17 +21,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from musekit import dist, flow, pretrained, prompts, solve
+from musekit import dist, pretrained, prompts
 from musekit.config import MuseConfig, MuseError
 from musekit.encoders import JointEmbedder, text_encoder
 from musekit.pretrained import load_part
-from musekit.recipe import Recipe, software
-from musekit.stage2 import join
+from musekit.recipe import Recipe, Settings, check, count, software
+from musekit.rows import OnStep, chunks, finish, padded, stage1_rows, stage2_rows
 
-__all__ = ["Generation", "Muse", "Piece", "load_part"]
+__all__ = ["Generation", "Muse", "Piece", "Settings", "count", "load_part"]
 
 LARGEST = 4 * 2**30  # bytes of audio that `generate` returns at once; `stream` has no such bound
-OnStep = Callable[[str, int, int], None]  # (stage, i, n)
 
 
 @dataclass
@@ -58,20 +57,6 @@ class Generation:
     similarity: list[float]
     nfe: dict[str, list[int]]  # {"stage1": [...], "stage2": [...]}, evaluations of each piece
     timings: dict[str, float]  # seconds spent in each stage
-
-
-@dataclass
-class Settings:
-    """How to sample; None means the preset's default."""
-
-    seconds: float | None = None
-    steps: int | None = None
-    solver: str | None = None
-    guidance_scale: float | None = None
-    stage1_steps: int | None = None
-    stage1_solver: str | None = None
-    stage1_guidance_scale: float | None = None
-    micro_batch: int | None = None
 
 
 @dataclass
@@ -189,81 +174,29 @@ class Muse:
         self, recipes: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
     ) -> tuple[Tensor, Tensor]:
         """Stage 1 of up to one micro-batch of recipes: embeddings (n, 512) and their NFE (n,)."""
-        rows, first = padded(recipes), recipes[0]
-        dim, width = self.config.stage1.dim, first.stage1_guidance_scale
-        tokens, mask = (x.to(self.device) for x in self.text([r.prompt for r in rows]))
-        context = self.stage1.context(tokens, mask)
-        if width != 1.0:
-            negative = [r.negative_prompt for r in rows]
-            keep = torch.tensor([p is not None for p in negative], device=self.device)
-            tokens, mask = (x.to(self.device) for x in self.text([p or "" for p in negative]))
-            other = self.stage1.context(tokens, mask, keep)
-            context = [
-                tuple(torch.cat(pair) for pair in zip(a, b, strict=True)) for a, b in zip(context, other, strict=True)
-            ]
-
-        def velocity(t: Tensor, x: Tensor) -> Tensor:
-            if width == 1.0:
-                return self.stage1(x, t, context)
-            v = self.stage1(torch.cat([x, x]), torch.cat([t, t]), context)
-            return flow.guided(*v.chunk(2), width)
-
-        x_0 = torch.stack([flow.noise(r.seed, 1, 1, dim)[:, 0] for r in rows]).to(self.device)
-        solution = solve.solve(
-            velocity,
-            x_0,
-            solver=first.stage1_solver,
-            steps=first.stage1_steps,
-            overshoot=False,
-            cancel=cancel,
-            on_step=on_step and (lambda i, n: on_step("stage1", i, n)),
-        )
-        return self.stage1.embedding(solution.x)[: len(recipes)].cpu(), solution.nfe[: len(recipes)]
+        embeddings, nfe = stage1_rows(self.stage1, self.text, padded(recipes), on_step, cancel)
+        return embeddings[: len(recipes)].cpu(), nfe[: len(recipes)]
 
     @torch.inference_mode()
     def render_rows(
         self, embeddings: Tensor, recipes: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
     ) -> tuple[list[Tensor], Tensor]:
         """Stage 2 and the codec for up to one micro-batch: audio (2, N) of each row and their NFE (n,)."""
-        rows, first, config = padded(recipes), recipes[0], self.config
-        n, width = len(rows), first.guidance_scale
-        frames, samples = self.frames(first.seconds), round(first.seconds * config.codec.sample_rate)
-        embeddings = torch.stack([embeddings[min(i, len(recipes) - 1)] for i in range(n)]).to(self.device)
-        covered = frames * config.codec.hop / config.codec.sample_rate
-        seconds = torch.tensor([[0.0, covered]], device=self.device).expand(n, 2)
-        precision = torch.autocast(self.device.type, self.autocast_dtype, self.autocast_dtype != torch.float32)
-        with precision:
-            condition = self.stage2.condition(embeddings, seconds)
-            if width != 1.0:
-                other, keep = self._negative_embeddings(rows)
-                condition = join(condition, self.stage2.condition(other, seconds, keep))
-
-        def velocity(t: Tensor, x: Tensor) -> Tensor:
-            with precision:
-                if width == 1.0:
-                    return self.stage2(x, t, condition).float()
-                v = self.stage2(torch.cat([x, x]), torch.cat([t, t]), condition).float()
-            return flow.guided(*v.chunk(2), width)
-
-        x_0 = torch.stack([flow.noise(r.seed, 2, frames, config.stage2.latent_dim) for r in rows]).to(self.device)
-        solution = solve.solve(
-            velocity,
-            x_0,
-            solver=first.stage2_solver,
-            steps=first.stage2_steps,
-            overshoot=False,
-            cancel=cancel,
-            on_step=on_step and (lambda i, n: on_step("stage2", i, n)),
+        rows, n, codec = padded(recipes), len(recipes), self.config.codec
+        frames = self.frames(rows[0].seconds)
+        samples, covered = round(rows[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
+        embeddings = torch.stack([embeddings[min(i, n - 1)] for i in range(len(rows))]).to(self.device)
+        latents, nfe = stage2_rows(
+            self.stage2, embeddings, self._negatives(rows), rows, frames, covered, self.autocast_dtype, on_step, cancel
         )
-        latents = self.stage2.latents(solution.x)
         audio = []
-        for i in range(len(recipes)):  # one row at a time: memory does not grow, and bits depend on the row alone
+        for i in range(n):  # one row at a time: memory does not grow, and bits depend on the row alone
             if on_step:
-                on_step("codec", i, len(recipes))
+                on_step("codec", i, n)
             audio.append(finish(self.codec.decode(latents[i : i + 1])[0, :, :samples].cpu()))
-        return audio, solution.nfe[: len(recipes)]
+        return audio, nfe[:n]
 
-    def _negative_embeddings(self, rows: Sequence[Recipe]) -> tuple[Tensor, Tensor]:
+    def _negatives(self, rows: Sequence[Recipe]) -> tuple[Tensor, Tensor]:
         """The negative prompts' text embeddings and which rows have one."""
         keep = torch.tensor([r.negative_prompt is not None for r in rows], device=self.device)
         if not keep.any():
@@ -291,7 +224,7 @@ class Muse:
             done += len(rows)
         return torch.stack(audio)
 
-    def stream(self, recipes: Sequence[Recipe], on_step: OnStep | None = None, cancel=None) -> Iterator[Piece]:
+    def stream(self, recipes: Iterable[Recipe], on_step: OnStep | None = None, cancel=None) -> Iterator[Piece]:
         """Pieces one after another as their micro-batch is done: any number of them in bounded memory."""
         for rows in chunks(recipes):
             with self._timed("stage1"):
@@ -340,52 +273,3 @@ class Muse:
         began = time.perf_counter()
         yield
         self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - began
-
-
-def check(recipe: Recipe, config: MuseConfig) -> None:
-    """Raise MuseError for a value that cannot be sampled."""
-    if not (math.isfinite(recipe.seconds) and 0 < recipe.seconds):
-        raise MuseError(f"seconds must be more than 0, not {recipe.seconds:g}")
-    if recipe.seconds > config.window_seconds:
-        raise MuseError(
-            f"seconds = {recipe.seconds:g} is above the {config.name} preset's window of {config.window_seconds:.2f} s;"
-            f" ask for at most {math.floor(config.window_seconds * 100) / 100:g}"
-        )
-    if recipe.seconds * config.codec.sample_rate < config.codec.n_fft:
-        raise MuseError(f"seconds = {recipe.seconds:g} is too short; ask for at least 0.1")
-    for name in ("stage1_solver", "stage2_solver"):
-        if getattr(recipe, name) not in solve.SOLVERS:
-            raise solve.suggest(getattr(recipe, name), solve.SOLVERS, "solver")
-    for name in ("stage1_steps", "stage2_steps", "micro_batch"):
-        value = getattr(recipe, name)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000:
-            raise MuseError(f"{name} must be a whole number from 1 to 10000, not {value!r}")
-    for name in ("guidance_scale", "stage1_guidance_scale"):
-        if not 0 <= getattr(recipe, name) <= 100:
-            raise MuseError(f"{name} must be from 0 to 100, not {getattr(recipe, name):g}")
-
-
-def count(n: int) -> int:
-    """n, if it is a number of pieces."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise MuseError(f"n, the number of pieces, must be 1 or more, not {n!r}")
-    return n
-
-
-def chunks(recipes: Sequence[Recipe]) -> Iterator[Sequence[Recipe]]:
-    """Micro-batches of recipes."""
-    size = recipes[0].micro_batch
-    for start in range(0, len(recipes), size):
-        yield recipes[start : start + size]
-
-
-def padded(recipes: Sequence[Recipe]) -> list[Recipe]:
-    """The rows of one micro-batch, the last recipe repeated where there are too few."""
-    return [recipes[min(i, len(recipes) - 1)] for i in range(recipes[0].micro_batch)]
-
-
-def finish(audio: Tensor, fade: int = 441) -> Tensor:
-    """Fade the last 10 ms out, and scale down what would clip; audio (2, N)."""
-    audio = audio.clone()
-    audio[:, -fade:] *= torch.linspace(1, 0, min(fade, audio.shape[1]))
-    return audio / (audio.abs().max() / 0.99).clamp_min(1.0)

@@ -56,6 +56,7 @@ def write_clips(cache: Path, splits: str, seconds=lambda i: 2.0) -> list[dict]:
             "captions": [
                 {"text": f"a {name}", "asks": {"instrument": name}},
                 {"text": f"slow {name} in {mode}", "asks": {"instrument": name, "mode": mode, "speed": "slow"}},
+                {"text": "a chord on A", "asks": {"key": "A"}},
             ],
         }
         path = cache / record["path"]

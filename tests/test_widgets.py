@@ -29,6 +29,10 @@ def studio(smoke_weights, muse):
     return studio
 
 
+def finish(studio, status: str = "done") -> None:
+    assert studio.job.wait(PATIENCE) == status, studio.job.message
+
+
 def shown(studio) -> list[str]:
     return [widget.value for widget in studio.cards.children]
 
@@ -36,7 +40,7 @@ def shown(studio) -> list[str]:
 def test_generate_shows_a_card_for_each_piece(studio, muse):
     studio.prompt.value, studio.seed.value, studio.n.value = "a calm organ piece", 7, 3
     studio.generate.click()
-    assert studio.job.wait(PATIENCE) == "done"
+    finish(studio)
     cards = shown(studio)
     assert len(cards) == 3 and studio.bar.value == 1.0 and studio.bar.bar_style == "success"
     assert sorted(re.findall(r"seed (\d+) &middot;", "".join(cards))) == ["7", "8", "9"]
@@ -73,19 +77,20 @@ def test_the_caller_stays_free_and_cancel_stops_at_the_next_step(studio):
     while studio.bar.value < 0.1 and time.monotonic() < deadline:
         time.sleep(0.01)
     studio.cancel.click()
-    assert studio.job.wait(PATIENCE) == "cancelled"
+    finish(studio, "cancelled")
     assert 0 < studio.bar.value < 0.9 and studio.bar.bar_style == "warning"
     assert "cancelled; 0 of 2" in studio.label.value and shown(studio) == []
     assert not studio.generate.disabled and studio.cancel.disabled
     studio.steps.value = 2
     studio.generate.click()
-    assert studio.job.wait(PATIENCE) == "done" and len(shown(studio)) == 2
+    finish(studio)
+    assert len(shown(studio)) == 2
 
 
 def test_what_a_person_types_is_escaped_everywhere(studio):
     studio.prompt.value, studio.n.value = '<img src=x onerror=alert(1)>"&', 1
     studio.generate.click()
-    assert studio.job.wait(PATIENCE) == "done"
+    finish(studio)
     [text] = shown(studio)
     assert "<img" not in text and "&lt;img src=x onerror=alert(1)&gt;&quot;&amp;" in text
     assert "onerror" not in studio.label.value
@@ -108,7 +113,7 @@ def test_errors_stand_in_the_label(studio, monkeypatch, change, told):
     for name, value in change.items():
         getattr(studio, name).value = value
     studio.generate.click()
-    assert studio.job.wait(PATIENCE) == "failed"
+    finish(studio, "failed")
     assert told in studio.label.value and studio.bar.bar_style == "danger" and not studio.generate.disabled
 
 
@@ -120,7 +125,7 @@ def test_missing_weights_are_told_and_generate_is_off(tmp_path):
 def test_a_long_prompt_is_cut_with_a_notice(studio):
     studio.prompt.value, studio.n.value = "slow " * 3000, 1
     studio.generate.click()
-    assert studio.job.wait(PATIENCE) == "done"
+    finish(studio)
     assert "only the first 2,000" in studio.label.value and "tokens" in studio.label.value
 
 
@@ -137,7 +142,7 @@ def test_new_cards_come_first_and_old_ones_leave(studio):
     for seed in (1, 2):
         studio.seed.value = seed
         studio.generate.click()
-        assert studio.job.wait(PATIENCE) == "done"
+        finish(studio)
     cards = shown(studio)
     assert "seed 2 " in cards[0] and "seed 1 " in cards[1]
     first = studio.cards.children[-1]

@@ -1,0 +1,186 @@
+"""What is measured, and on what: one folder of weights, one cache of clips.
+
+Everything slow is kept under MUSEKIT_HOME/eval and named by what made it, so the same command goes on where it
+stopped: features by the sound's hash, round trips by the codec's, generated clips by the weights'.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from musekit.cache import Shards, read_clips
+from musekit.config import MuseError, home
+from musekit.judge import VERSION, Judge, hear, value_of
+from musekit.pretrained import read_hashes
+from musekit.runs import now, sha256, write_atomic, write_result
+from musekit.sample import Muse
+
+FITTING = 1200  # training clips of single instruments that the judge is fitted on
+FITTING_ROUND_TRIPS = 400  # of these, also heard through the codec
+
+
+def bar(items: Iterable, text: str):
+    """A progress bar that stays quiet where nobody watches for less than two seconds."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=text, mininterval=1, delay=2, leave=False)
+
+
+def read_audio(path: Path) -> tuple[np.ndarray, int]:
+    """(2, N) float32 and its rate in Hz; mono is doubled."""
+    import soundfile
+
+    x, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return (x.T if x.shape[1] == 2 else np.repeat(x[:, :1], 2, axis=1).T), rate
+
+
+class Subject:
+    """A system under measurement and the clips it is measured on."""
+
+    def __init__(self, weights: str | Path, cache: Path, results: Path, n: int):
+        self.cache, self.results, self.n = Path(cache), Path(results), n
+        self.muse = Muse.from_pretrained(weights)
+        self.clips = read_clips(self.cache)
+        self.started = now()
+
+    def split(self, *names: str) -> list[dict]:
+        """Clips of these splits, in the order of a hash of their ids: any prefix is a fair sample."""
+        found = [c for c in self.clips if c["split"] in names]
+        return sorted(found, key=lambda c: hashlib.sha256(c["id"].encode()).digest())
+
+    def singles(self, *names: str) -> list[dict]:
+        """Those of `split` that one kind of instrument plays: what the judge knows."""
+        return [c for c in self.split(*names) if value_of(c, "instrument")]
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """{part: short hash} of the weights."""
+        return {part: digest[:16] for part, digest in read_hashes(self.muse.folder).items()}
+
+    @property
+    def folder(self) -> Path:
+        """Where what these weights generated is kept."""
+        return home() / "eval" / self.muse.weights
+
+    def path(self, clip: dict) -> Path:
+        """The clip's file."""
+        return self.cache / clip["path"]
+
+    # -- the judge's ears
+
+    def heard(self, key: str, sound: Callable[[], tuple[np.ndarray, int]]) -> dict[str, np.ndarray]:
+        """Features of a sound, from disk when the sound of this key was heard before."""
+        path = home() / "eval" / f"heard-{VERSION}" / key[:2] / f"{key}.npz"
+        if path.exists():
+            with np.load(path) as kept:
+                return dict(kept)
+        features, data = hear(*sound()), io.BytesIO()
+        np.savez(data, **features)
+        write_atomic(path, data.getvalue())
+        return features
+
+    def hear_files(self, paths: Sequence[Path], text: str = "listening") -> list[dict[str, np.ndarray]]:
+        """Features of audio files."""
+        return [self.heard(sha256(p)[:32], lambda p=p: read_audio(p)) for p in bar(paths, text)]
+
+    def hear_clips(self, clips: Sequence[dict]) -> list[dict[str, np.ndarray]]:
+        """Features of original clips."""
+        return self.hear_files([self.path(c) for c in clips], "listening to originals")
+
+    def hear_round_trips(self, clips: Sequence[dict]) -> list[dict[str, np.ndarray]]:
+        """Features of clips that went through the codec and back."""
+        codec, rate = self.hashes["codec"], self.muse.config.codec.sample_rate
+        return [
+            self.heard(f"{sha256(self.path(c))[:24]}-{codec}", lambda c=c: (self.round_trip(c), rate))
+            for c in bar(clips, "listening to codec round trips")
+        ]
+
+    def round_trip(self, clip: dict) -> np.ndarray:
+        """decode(encode(clip)), (2, N)."""
+        audio, rate = read_audio(self.path(clip))
+        if rate != self.muse.config.codec.sample_rate:
+            raise MuseError(f"{self.path(clip)} is at {rate} Hz, not the codec's rate; make the cache again")
+        codec, device = self.muse.codec, self.muse.device
+        decoded = codec.decode(codec.encode(torch.from_numpy(audio)[None].to(device)))
+        return decoded[0, :, : audio.shape[1]].cpu().numpy()
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Fitted on originals of training clips, and on round trips of some of them once there is a codec."""
+        clips = self.singles("train")[:FITTING]
+        heard = self.hear_clips(clips)
+        if "codec" in self.hashes:
+            heard = heard + self.hear_round_trips(clips[:FITTING_ROUND_TRIPS])
+            clips = clips + clips[:FITTING_ROUND_TRIPS]
+        return Judge().fit(clips, heard)
+
+    # -- embeddings of real clips
+
+    @cached_property
+    def _shards(self) -> Shards | None:
+        """The cache's embeddings, if this embedder made them."""
+        if not (self.cache / "embeddings" / "manifest.json").exists():
+            return None
+        shards = Shards(self.cache / "embeddings")
+        return shards if shards.manifest["maker"] == f"embeddings {self.hashes['embedder']}" else None
+
+    def embeddings(self, clips: Sequence[dict]) -> np.ndarray:
+        """The audio tower's embeddings of clips, (n, 512), unit length."""
+        rows = [self._embedding(c) for c in bar(clips, "embedding clips")]
+        x = np.stack(rows).astype(np.float64)
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    def _embedding(self, clip: dict) -> np.ndarray:
+        if self._shards is not None and clip["id"] in self._shards:
+            return self._shards.row(clip["id"]).float().numpy().ravel()
+        return self.embedding_of(sha256(self.path(clip))[:24], lambda: read_audio(self.path(clip)))
+
+    def embedding_of(self, key: str, sound: Callable[[], tuple[np.ndarray, int]]) -> np.ndarray:
+        """The embedding of a sound (512,), from disk when this embedder heard the sound of this key before."""
+        path = home() / "eval" / f"embedded-{self.hashes['embedder']}" / f"{key}.npy"
+        if path.exists():
+            return np.load(path)
+        audio, rate = sound()
+        row, data = self.muse.embedder.embed_audio(torch.from_numpy(audio)[None], rate)[0].numpy(), io.BytesIO()
+        np.save(data, row)
+        write_atomic(path, data.getvalue())
+        return row
+
+    # -- results
+
+    def write(self, name: str, rows: list[dict], **more) -> Path:
+        """results/<name>.json with what was measured on what; the smoke preset says so."""
+        clips = hashlib.sha256("\n".join(c["id"] for c in self.clips).encode()).hexdigest()[:16]
+        about = {"weights": self.hashes, "preset": self.muse.config.name, "clips": len(self.clips), "data": clips}
+        if self.muse.config.name == "smoke":
+            about["note"] = "the smoke preset makes noise: these numbers test the machinery only"
+        path = write_result(name, rows, self.results, started=self.started, **about, **more)
+        print(f"-> {path}")
+        return path
+
+
+def target(name: str, value: float | None, at_least: float | None = None, at_most: float | None = None, **more) -> dict:
+    """A row that states a bar: its value, what is asked, and whether it is met. Inside both bounds when both are given."""
+    asked = [f">= {at_least:g}"] * (at_least is not None) + [f"<= {at_most:g}"] * (at_most is not None)
+    met = value is not None and (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+    return {"measure": "bar", "name": name, "value": value, "bar": " and ".join(asked), "met": bool(met), **more}
+
+
+def table(rows: Sequence[dict], *columns: str) -> None:
+    """Print rows as a table, None as a dash, floats to three places."""
+
+    def cell(value) -> str:
+        return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    lines = [list(columns), *([cell(r.get(c)) for c in columns] for r in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
+    print()

@@ -1,0 +1,88 @@
+"""Write the tables of the README and the model card from the result files; `--check` says whether they are up to date.
+
+A block `<!-- table:NAME -->` ... `<!-- end -->` is filled by the function of that name below. Nothing is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WEIGHTS = ROOT / "musekit" / "weights" / "mini"
+PAGES = [ROOT / "README.md", WEIGHTS / "MODEL_CARD.md"]
+BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def result(name: str) -> list[dict]:
+    """The rows of results/<name>.json."""
+    return json.loads((ROOT / "results" / f"{name}.json").read_text())["rows"]
+
+
+def grid(rows: list[dict]) -> str:
+    """A Markdown table; the keys of the first row are its columns."""
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join(lines + ["| " + " | ".join(show(row.get(c, "")) for c in columns) + " |" for row in rows]) + "\n"
+
+
+def show(value) -> str:
+    """A value as a reader wants it."""
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, list):
+        return " to ".join(map(show, value))
+    return "" if value is None else str(value).replace("|", "/")
+
+
+def summary() -> str:
+    """Every bar of the evaluation, what was measured, and whether it is met."""
+    return grid(result("summary"))
+
+
+def bench() -> str:
+    """The speed of generation."""
+    return grid(result("bench"))
+
+
+def training() -> str:
+    """How each part was trained."""
+    rows = []
+    for path in sorted(WEIGHTS.glob("*.train.json")):
+        t = json.loads(path.read_text())
+        row = {"part": t["part"], "samples": f"{t['samples']:,}", "minutes": t["minutes"], "clips": t["clips"]}
+        row |= {"training loss": t["last"]["loss"], "held-out loss": t["last"].get("valid_loss")}
+        rows.append(row | {"command": f"`{t['provenance']['command']}`", "hardware": t["provenance"]["hardware"]["cpu"]})
+    return grid(rows)
+
+
+def files() -> str:
+    """The weight files."""
+    paths = sorted(WEIGHTS.glob("*.safetensors"))
+    return grid([{"file": p.name, "MB": p.stat().st_size / 1e6} for p in paths])
+
+
+def main() -> int:
+    """Fill the blocks of every page; with --check, only compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a page is out of date")
+    check, stale = parser.parse_args().check, []
+    for page in PAGES:
+        text = page.read_text()
+        new = BLOCK.sub(lambda m: m[1] + globals()[m[2]]() + m[3], text)
+        if new != text:
+            stale.append(page.name)
+            if not check:
+                page.write_text(new)
+    if stale:
+        print(("out of date, run `python scripts/tables.py`: " if check else "written: ") + ", ".join(stale))
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

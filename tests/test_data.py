@@ -1,0 +1,293 @@
+"""Training data is a pure function of (seed, counter): ranks, batch sizes and resuming change nothing."""
+
+import itertools
+import threading
+import time
+
+import pytest
+import torch
+
+from musekit import data, flow
+from musekit.cache import Shards, caption_id, read_clips
+from musekit.config import MuseError
+from musekit.data import CodecData, EmbedderData, Stage1Data, Stage2Data
+
+KINDS = {"codec": CodecData, "embedder": EmbedderData, "stage1": Stage1Data, "stage2": Stage2Data}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def dataset(request, tiny):
+    return KINDS[request.param](tiny.cache, "train", tiny.config)
+
+
+def take(dataset, n, **options):
+    """The first n batches."""
+    feed = data.batches(dataset, **options)
+    try:
+        return list(itertools.islice(feed, n))
+    finally:
+        feed.close()
+
+
+def equal(a: dict, b: dict) -> bool:
+    """Bit for bit."""
+    same = (torch.equal(a[k], b[k]) if torch.is_tensor(a[k]) else a[k] == b[k] for k in a)
+    return a.keys() == b.keys() and all(same)
+
+
+def joined(parts: list[dict]) -> dict:
+    """Batches one after another."""
+    first = parts[0]
+    return {
+        k: torch.cat([p[k] for p in parts]) if torch.is_tensor(first[k]) else sum((p[k] for p in parts), []) for k in first
+    }
+
+
+# ---------------------------------------------------------------- order
+
+
+@pytest.mark.parametrize("seed", [0, 7, -1, 2**63])
+@pytest.mark.parametrize(("length", "batch"), [(13, 4), (5, 8), (1, 3), (12, 12)])
+def test_every_epoch_is_every_clip_exactly_once(length, batch, seed):
+    rows = []
+    for number, some in itertools.islice(data.counters(length, batch, 0, seed), -(-6 * length // batch)):
+        assert number == len(rows) // batch and len(some) == batch
+        rows += some
+    assert [counter for counter, _ in rows] == list(range(len(rows)))
+    epochs = [[i for _, i in rows[e * length : (e + 1) * length]] for e in range(6)]
+    assert all(sorted(epoch) == list(range(length)) for epoch in epochs)
+    if length > 10:
+        assert len({tuple(epoch) for epoch in epochs}) == 6
+
+
+def test_seeds_have_orders_of_their_own():
+    orders = {tuple(i for _, i in next(data.counters(20, 20, 0, seed))[1]) for seed in (0, 1, -1, -2, 2**64 - 1)}
+    assert len(orders) == 4  # -1 and 2**64 - 1 are the same 64 bits
+
+
+def test_starting_anywhere_gives_the_same_rows():
+    whole = list(itertools.islice(data.counters(13, 4, 0, 3), 20))
+    for k in (1, 5, 11):
+        assert list(itertools.islice(data.counters(13, 4, 4 * k, 3), 20 - k)) == whole[k:]
+
+
+# ---------------------------------------------------------------- every dataset
+
+
+@pytest.mark.parametrize("world", [2, 4, 8])
+def test_the_ranks_shares_are_the_one_ranks_batch(dataset, world):
+    whole = take(dataset, 3, batch=8, start=0, seed=5)
+    shares = [take(dataset, 3, batch=8, start=0, seed=5, rank=rank, world=world) for rank in range(world)]
+    for number in range(3):
+        assert equal(joined([share[number] for share in shares]), whole[number])
+
+
+def test_resuming_in_the_middle_gives_the_next_batch(dataset):
+    whole = take(dataset, 5, batch=6, start=0, seed=1)  # 13 clips: the third batch straddles two epochs
+    assert equal(take(dataset, 1, batch=6, start=18, seed=1)[0], whole[3])
+    again = take(dataset, 5, batch=6, start=0, seed=1)
+    assert all(equal(a, b) for a, b in zip(whole, again))
+    assert not equal(take(dataset, 1, batch=6, start=0, seed=2)[0], whole[0])
+
+
+def test_a_batch_has_one_shape_whatever_the_clips_lengths(dataset):
+    """One training clip of the tiny cache is shorter than the others."""
+    lengths = {c["seconds"] for c in dataset.clips}
+    assert lengths == {1.2, 2.0}
+    for batch in take(dataset, 4, batch=13, start=0, seed=0):
+        assert all(len(v) == 13 for v in batch.values())
+        assert all(v.isfinite().all() for v in batch.values() if torch.is_tensor(v))
+
+
+def test_only_clips_of_the_split_are_drawn(tiny, dataset):
+    split = {c["id"] for c in read_clips(tiny.cache) if c["split"] == "train"}
+    assert {c["id"] for c in dataset.clips} == split and len(dataset) == 13
+
+
+def test_a_split_or_kind_that_is_missing_says_what_to_do(tiny, tmp_path):
+    with pytest.raises(MuseError, match="no clip of the split 'tset'"):
+        Stage1Data(tiny.cache, "tset", tiny.config)
+    (tmp_path / "clips.jsonl").symlink_to(tiny.cache / "clips.jsonl")
+    with pytest.raises(MuseError, match="run `musekit cache`"):
+        Stage1Data(tmp_path, "train", tiny.config)
+
+
+# ---------------------------------------------------------------- the feed
+
+
+class Toy:
+    """Counters as samples; breaks at one of them."""
+
+    def __init__(self, length=10, breaks_at=None):
+        self.length, self.breaks_at = length, breaks_at
+
+    def __len__(self):
+        return self.length
+
+    def sample(self, index, draws, batch_draws):
+        if index == self.breaks_at:
+            raise MuseError(f"sample {index} is broken")
+        return {"i": torch.tensor(index), "u": torch.tensor(draws.uniform()), "b": torch.tensor(batch_draws.uniform())}
+
+
+def test_batch_sizes_do_not_change_a_samples_draws():
+    small = joined(take(Toy(), 6, batch=4, start=0, seed=0))
+    large = joined(take(Toy(), 2, batch=12, start=0, seed=0))
+    assert torch.equal(small["i"], large["i"]) and torch.equal(small["u"], large["u"])
+    assert len(set(small["u"].tolist())) == 24
+
+
+def test_a_batch_shares_its_draws_and_batches_do_not():
+    shared = torch.stack([b["b"] for b in take(Toy(), 5, batch=4, start=0, seed=0)])
+    assert (shared == shared[:, :1]).all() and len(set(shared[:, 0].tolist())) == 5
+
+
+def test_an_error_in_the_thread_is_raised_to_the_consumer():
+    with pytest.raises(MuseError, match="sample 3 is broken"):
+        take(Toy(breaks_at=3), 3, batch=4, start=0, seed=0)
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused():
+    with pytest.raises(MuseError, match="global batch 6 cannot be split over 4 ranks"):
+        take(Toy(), 1, batch=6, start=0, seed=0, world=4)
+
+
+def test_closing_the_feed_ends_its_thread():
+    before = threading.active_count()
+    take(Toy(), 2, batch=4, start=0, seed=0)
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() == before
+
+
+def test_collate_stacks_tensors_and_lists_the_rest():
+    batch = data.collate([{"x": torch.tensor([i]), "name": str(i)} for i in range(3)])
+    assert batch["x"].tolist() == [[0], [1], [2]] and batch["name"] == ["0", "1", "2"]
+
+
+# ---------------------------------------------------------------- what the samples hold
+
+
+def sample(dataset, index, counter=0, number=0):
+    return dataset.sample(index, flow.Draws(0, counter), flow.Draws(0, data.BATCH_KEY + number))
+
+
+def index_of(dataset, seconds):
+    return next(i for i, c in enumerate(dataset.clips) if c["seconds"] == seconds)
+
+
+def test_codec_crops_are_frames_of_the_clip(tiny):
+    dataset = CodecData(tiny.cache, "train", tiny.config)
+    starts = set()
+    for counter in range(20):
+        made = sample(dataset, 0, counter)
+        whole = dataset.shards.row(dataset.clips[0]["id"])
+        start = next(s for s in range(13) if torch.equal(whole[s : s + 32], made["c"]))
+        starts.add(start)
+        assert made["epsilon"].shape == (32, 8)
+    assert len(starts) > 5
+    short = index_of(dataset, 1.2)  # 26 frames: repeated, padding is not learned
+    whole = dataset.shards.row(dataset.clips[short]["id"])
+    assert torch.equal(sample(dataset, short)["c"], torch.cat([whole[:26], whole[:6]]))
+
+
+def test_stage1_samples(tiny):
+    dataset = Stage1Data(tiny.cache, "train", tiny.config)
+    embeddings, tokens = Shards(tiny.cache / "embeddings"), Shards(tiny.cache / "tokens")
+    drawn = [sample(dataset, 2, counter) for counter in range(2000)]
+    clip = dataset.clips[2]
+    assert drawn[0]["x_1"].shape == drawn[0]["x_0"].shape == (512,)
+    assert torch.equal(drawn[0]["x_1"], embeddings.row(clip["id"])[0].float())
+    texts = {k: 0 for k in range(len(clip["captions"]))}
+    for made in drawn[:300]:
+        k = next(k for k, c in enumerate(clip["captions"]) if torch.equal(made["tokens"], tokens.row(caption_id(c["text"]))))
+        assert torch.equal(made["mask"], tokens.row(caption_id(clip["captions"][k]["text"]), "mask"))
+        texts[k] += 1
+    assert min(texts.values()) > 60  # of 300, three captions
+    kept = torch.stack([m["keep"] for m in drawn]).float().mean().item()
+    assert kept == pytest.approx(0.9, abs=0.03)
+    t = torch.stack([m["t"] for m in drawn])
+    assert t.mean() == pytest.approx(0.5, abs=0.03) and t.var() == pytest.approx(1 / 12, abs=0.01)
+
+
+def test_stage2_samples(tiny):
+    dataset = Stage2Data(tiny.cache, "train", tiny.config)
+    second = 2048 / 44100
+    frames_seen = set()
+    for number in range(30):
+        made = sample(dataset, 0, 100 + number, number)
+        frames = made["x_1"].shape[1]
+        frames_seen.add(frames)
+        assert made["x_1"].shape == made["x_0"].shape == (8, frames) and made["mask"].shape == (frames,)
+        assert frames == 259 or (64 <= frames <= 130 and frames % 2 == 0)
+        have = int(made["mask"].sum())
+        assert have == 44 and made["mask"][:44].all()  # 2 s of latents: the rest of the window is masked
+        assert torch.equal(made["x_1"][:, :44].T.half(), dataset.shards.row(dataset.clips[0]["id"])[:44])
+        assert made["seconds"].tolist() == pytest.approx([0.0, frames * second])
+        assert made["embedding"].norm().item() == pytest.approx(1, abs=1e-5)
+    assert 259 in frames_seen and len(frames_seen) > 5
+    short = sample(dataset, index_of(dataset, 1.2))
+    assert int(short["mask"].sum()) == 26 and not short["x_1"][:, 26:].any()
+    drawn = [sample(dataset, 0, counter) for counter in range(600)]
+    assert torch.stack([m["keep"] for m in drawn]).float().mean().item() == pytest.approx(0.7, abs=0.06)
+    z = torch.logit(torch.stack([m["t"] for m in drawn]))
+    assert z.mean().item() == pytest.approx(0, abs=0.15) and z.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_stage2_crops_inside_a_long_clip_know_where_they_start(tiny, monkeypatch):
+    dataset = Stage2Data(tiny.cache, "train", tiny.config)
+    whole = torch.arange(400.0)[:, None].expand(400, 8)
+    monkeypatch.setattr(dataset.shards, "row_length", lambda key: 400)
+    monkeypatch.setattr(dataset.shards, "row", lambda key, start, stop: whole[start:stop])
+    for number in range(20):
+        made = sample(dataset, 0, number, number)
+        start = made["x_1"][0, 0].item()
+        assert made["mask"].all() and torch.equal(made["x_1"][0], torch.arange(start, start + len(made["mask"])))
+        assert made["seconds"][0].item() == pytest.approx(start * 2048 / 44100, rel=1e-5)
+
+
+def test_embedder_samples(tiny):
+    dataset = EmbedderData(tiny.cache, "train", tiny.config)
+    bands = tiny.config.embedder.bands
+    shifts = set()
+    for number in range(40):
+        made = [sample(dataset, i, 1000 + 13 * number + i, number) for i in range(3)]
+        assert len({len(m["view"]) for m in made}) == 1 and 22 <= len(made[0]["view"]) <= 44
+        for i, m in enumerate(made):
+            whole = dataset.shards.row(dataset.clips[i]["id"]).float()
+            # the attacks are not transposed: they tell where the crop starts
+            start = next(s for s in range(45) if torch.equal(whole[s : s + len(m["view"]), bands:], m["view"][:, bands:]))
+            crop = whole[start : start + len(m["view"])]
+            shift = next(s for s in range(-5, 6) if torch.equal(data.transpose(crop.clone(), bands, s), m["view"]))
+            shifts.add(shift)
+            if "key" in m["asks"]:
+                assert shift == 0 and m["clip"]["key"] == "A"
+            else:
+                assert m["clip"]["key"] == ("A" if shift == 0 else None)
+    assert shifts == set(range(-5, 6))
+    held_out = EmbedderData(tiny.cache, "valid", tiny.config, augment=False)
+    assert torch.equal(sample(held_out, 0, 5)["view"], held_out.shards.row(held_out.clips[0]["id"]).float())
+
+
+def test_transposing_a_view_is_hearing_it_transposed(tiny):
+    """The view of a tone, moved by n semitones, is the view of the tone n semitones away."""
+    from fixtures import sinusoids
+
+    from musekit.encoders import view
+
+    def heard(semitones):
+        tone = sinusoids([440 * 2 ** (semitones / 12)], 1.0)
+        return view(tiny.config.embedder, torch.from_numpy(tone)[None], 44100)[0]
+
+    bands, first = tiny.config.embedder.bands, heard(0)
+    for n in (-5, -1, 3, 5):
+        moved, truly = data.transpose(first.clone(), bands, n), heard(n)
+        assert torch.equal(moved[:, bands:], first[:, bands:])
+        edge = moved[:, : 2 * n] if n > 0 else moved[:, bands + 2 * n : bands]
+        assert not edge.any()
+        inner = slice(12, bands - 12)
+        a, b = moved[3:-3, inner].flatten(), truly[3:-3, inner].flatten()
+        wrong = torch.corrcoef(torch.stack([first[3:-3, inner].flatten(), b]))[0, 1]
+        assert torch.corrcoef(torch.stack([a, b]))[0, 1] > max(0.93, wrong + 0.2)
+    assert data.transpose(first, bands, 0) is first

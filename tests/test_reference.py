@@ -1,0 +1,84 @@
+"""The reference file: the held-out clips of a cache, their embeddings, and refusals that say what to do."""
+
+import shutil
+
+import pytest
+import torch
+
+from musekit import pretrained, reference
+from musekit.cache import Shards, read_clips
+from musekit.config import MuseError
+from musekit.encoders import JointEmbedder
+from musekit.precompute import read_clip
+from musekit.reference import build_reference, read_reference, spread
+
+
+@pytest.fixture
+def weights(tiny, tmp_path):
+    return shutil.copytree(tiny.weights, tmp_path / "weights")
+
+
+def test_held_out_clips_come_back_with_their_embeddings(tiny, weights):
+    path = build_reference(tiny.cache, weights)
+    found = read_reference(weights)
+    held_out = {c["id"]: c for c in read_clips(tiny.cache) if c["split"] != "train"}
+    assert {c["id"] for c in found.clips} == set(held_out) and len(held_out) == 3
+    assert path.stat().st_size < 20_000
+    torch.testing.assert_close(found.embeddings.norm(dim=1), torch.ones(3))
+    shards = Shards(tiny.cache / "embeddings")
+    for row, clip in zip(found.embeddings, found.clips):
+        torch.testing.assert_close(row, shards.row(clip["id"])[0].float(), atol=2e-3, rtol=0)
+        assert clip["captions"] == held_out[clip["id"]]["captions"] and "path" not in clip
+    assert found.fitting({}) == [0, 1, 2]
+    rows = found.fitting({"instrument": found.clips[1]["instrumentation"]})
+    assert 1 in rows and all(found.clips[i]["instrumentation"] == found.clips[1]["instrumentation"] for i in rows)
+    assert found.fitting({"instrument": "bagpipe"}) == []
+
+
+def test_without_cached_embeddings_the_audio_is_heard(tiny, weights, tmp_path):
+    """Equal to the embedder's own call, clip by clip; embeddings that other weights made are not taken."""
+    cache = shutil.copytree(tiny.cache, tmp_path / "cache")
+    build_reference(cache, weights)
+    with_cache = read_reference(weights).embeddings
+    shutil.rmtree(cache / "embeddings")
+    build_reference(cache, weights)
+    found = read_reference(weights)
+    torch.testing.assert_close(found.embeddings, with_cache, atol=2e-3, rtol=0)
+    embedder = JointEmbedder(pretrained.load_part(weights, "embedder")[0], encode_text=None)
+    record = {c["id"]: c for c in read_clips(cache)}[found.clips[0]["id"]]
+    own = embedder.embed_audio(read_clip(cache, record)[None], 44100)[0]
+    torch.testing.assert_close(found.embeddings[0], own, atol=2e-3, rtol=0)
+    assert reference.cached_rows(tiny.cache, "another embedder's hash", found.clips) is None
+
+
+def test_the_choice_is_limited_and_does_not_depend_on_order(tiny):
+    clips = read_clips(tiny.cache)
+    assert reference.chosen(clips, 2) == reference.chosen(clips[::-1], 2) == reference.chosen(clips)[:2]
+
+
+def test_missing_damaged_and_foreign_files_are_refused(tiny, weights):
+    with pytest.raises(MuseError, match="missing; restore it, or make it"):
+        read_reference(weights)
+    path = build_reference(tiny.cache, weights)
+    whole = path.read_bytes()
+    for damaged in (whole[:-40], b"", whole[:200]):
+        path.write_bytes(damaged)
+        with pytest.raises(MuseError, match="damaged"):
+            read_reference(weights)
+    path.write_bytes(whole)
+    torch.manual_seed(1)
+    pretrained.save_part(weights, "embedder", pretrained.build("embedder", tiny.config), tiny.config)
+    with pytest.raises(MuseError, match="not made by this folder's embedder"):
+        read_reference(weights)
+
+
+def test_a_cache_without_held_out_clips_is_refused(tiny, weights, tmp_path):
+    lines = [line for line in (tiny.cache / "clips.jsonl").read_text().splitlines() if '"split": "train"' in line]
+    (tmp_path / "clips.jsonl").write_text("\n".join(lines))
+    with pytest.raises(MuseError, match="no clip of the splits valid, test"):
+        build_reference(tmp_path, weights)
+
+
+def test_spread_is_the_mean_distance_of_pairs():
+    assert spread(torch.tensor([[0.0, 0], [3, 4], [0, 4]])) == pytest.approx((5 + 4 + 3) / 3)
+    assert spread(torch.zeros(1, 2)) != spread(torch.zeros(1, 2))

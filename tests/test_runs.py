@@ -1,0 +1,264 @@
+"""Runs: atomic files on a really full disk, checkpoints that survive damage, provenance, metrics."""
+
+import contextlib
+import json
+import math
+import os
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from musekit import runs
+from musekit.config import MuseError
+from musekit.runs import Run
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of 1 MiB, and a context in which it is full.
+
+    A real tmpfs where this process may mount one; elsewhere the process's own limit on file sizes.
+    """
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    try:
+        mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+
+    @contextlib.contextmanager
+    def full(leaving: int):
+        if mounted:
+            ballast = folder / "ballast"
+            free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+            ballast.write_bytes(b"\0" * (free - leaving))
+            try:
+                yield
+            finally:
+                ballast.unlink()
+            return
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (leaving, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    yield folder, full
+    if mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+# ---------------------------------------------------------------- atomic files
+
+
+def test_write_atomic_replaces_whole_files_and_makes_folders(tmp_path):
+    path = tmp_path / "a" / "b" / "c.txt"
+    runs.write_atomic(path, "one")
+    runs.write_atomic(path, b"two\x00")
+    assert path.read_bytes() == b"two\x00"
+    assert [p.name for p in path.parent.iterdir()] == ["c.txt"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_litter(small_disk):
+    folder, full = small_disk
+    path = folder / "weights.bin"
+    runs.write_atomic(path, b"x" * 100_000)
+    with full(leaving=50_000):
+        with pytest.raises(MuseError, match=r"cannot write .*weights\.bin: .*; free some space"):
+            runs.write_atomic(path, b"y" * 300_000)
+        assert path.read_bytes() == b"x" * 100_000
+        assert not list(folder.glob(".*"))
+    runs.write_atomic(path, b"y" * 300_000)
+    assert path.read_bytes() == b"y" * 300_000
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(small_disk):
+    folder, full = small_disk
+    run = Run(folder / "run")
+    run.folder.mkdir()
+    run.save(64, {"w": torch.ones(40_000)})
+    with full(leaving=100_000):
+        with pytest.raises(MuseError, match="cannot write checkpoint .*the one before it is whole"):
+            run.save(128, {"w": torch.zeros(100_000)})
+        assert [p.name for p in run.checkpoints()] == ["checkpoint-000000000064.pt"]
+        assert not list(run.folder.glob("*.part"))
+        assert torch.equal(run.load()["w"], torch.ones(40_000))
+
+
+def test_a_full_disk_stops_the_log_with_one_line(small_disk):
+    folder, full = small_disk
+    run = Run(folder)
+    run.log({"samples": 1})
+    with full(leaving=0), pytest.raises(MuseError, match=r"cannot write .*metrics\.jsonl"):
+        for i in range(2000):
+            run.log({"samples": i, "what": "x" * 5000})
+    assert run.metrics()[0] == {"samples": 1}
+
+
+@pytest.mark.parametrize("place", ["file/inside.txt", "folder"])
+def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path, place):
+    (tmp_path / "file").write_text("I am a file")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(MuseError, match=f"cannot write .*{place}: .*choose another folder"):
+        runs.write_atomic(tmp_path / place, "x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def state(number):
+    return {"w": torch.full((300,), float(number)), "samples": number, "optimizer": {"state": {0: torch.ones(2)}}}
+
+
+def damage(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "flipped":
+        data[len(data) // 2] ^= 1
+    elif how == "truncated":
+        data = data[: len(data) // 2]
+    elif how == "empty":
+        data = b""
+    path.write_bytes(bytes(data))
+
+
+def test_the_last_checkpoints_stay_and_the_newest_is_loaded(tmp_path):
+    run = Run(tmp_path, keep=2)
+    assert run.load() is None
+    for samples in (64, 128, 1_000_000):
+        run.save(samples, state(samples))
+    assert [p.name for p in run.checkpoints()] == ["checkpoint-000000000128.pt", "checkpoint-000001000000.pt"]
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".pt", ".pt", ".sha256", ".sha256"]
+    loaded = run.load()
+    assert loaded["samples"] == 1_000_000 and torch.equal(loaded["w"], state(1_000_000)["w"])
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "empty"])
+def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, how):
+    run, told = Run(tmp_path), []
+    run.save(64, state(64))
+    run.save(128, state(128))
+    damage(tmp_path / "checkpoint-000000000128.pt", how)
+    assert run.load(told.append)["samples"] == 64
+    assert len(told) == 1 and "checkpoint-000000000128.pt" in told[0]
+    damage(tmp_path / "checkpoint-000000000064.pt", how)
+    assert run.load(told.append) is None and len(told) == 3
+
+
+def test_a_checkpoint_without_its_hash_is_not_trusted(tmp_path):
+    run = Run(tmp_path)
+    run.save(64, state(64))
+    run.save(128, state(128)).with_suffix(".sha256").unlink()
+    assert run.load(lambda text: None)["samples"] == 64
+
+
+KILLED_WHILE_SAVING = """
+import sys, torch
+from pathlib import Path
+from musekit.runs import Run
+run = Run(Path(sys.argv[1]))
+print("ready", flush=True)
+for samples in range(1, 10**6):
+    run.save(samples, {"w": torch.full((200_000,), float(samples)), "samples": samples})
+    print(samples, flush=True)
+"""
+
+
+def test_a_kill_while_saving_loses_at_most_that_checkpoint(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", KILLED_WHILE_SAVING, tmp_path], stdout=subprocess.PIPE, text=True) as writer:
+        saved = [writer.stdout.readline() for _ in range(8)]
+        writer.kill()
+        saved += writer.stdout.read().split()
+    last = int(saved[-1])
+    told = []
+    loaded = Run(tmp_path).load(told.append)
+    assert not told and loaded["samples"] in (last, last + 1)
+    assert (loaded["w"] == loaded["samples"]).all()
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    """weights_only: a tampered file with its own right hash still is only data."""
+
+    class Harm:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harmed"),)
+
+    run = Run(tmp_path)
+    path = tmp_path / "checkpoint-000000000001.pt"
+    torch.save({"samples": Harm()}, path)
+    path.with_suffix(".sha256").write_text(runs.sha256(path))
+    with pytest.raises(Exception, match="(?i)weights.only"):
+        run.load()
+    assert not (tmp_path / "harmed").exists()
+
+
+# ---------------------------------------------------------------- metrics and claims
+
+
+def test_metrics_lose_only_the_line_that_a_kill_cut(tmp_path):
+    run = Run(tmp_path)
+    assert run.metrics() == []
+    for i in range(3):
+        run.log({"samples": i})
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text()[:-5])
+    assert run.metrics() == [{"samples": 0}, {"samples": 1}]
+    run.log({"samples": 3})  # the next record does not join the cut one
+    assert run.metrics() == [{"samples": 0}, {"samples": 1}, {"samples": 3}]
+
+
+def test_a_run_folder_belongs_to_one_configuration(tmp_path):
+    run = Run(tmp_path / "run")
+    run.claim('{"width": 1}')
+    before = (tmp_path / "run" / "provenance.json").read_text()
+    run.claim('{"width": 1}')
+    assert (tmp_path / "run" / "provenance.json").read_text() == before
+    with pytest.raises(MuseError, match="another configuration"):
+        run.claim('{"width": 2}')
+    assert (tmp_path / "run" / "config.json").read_text() == '{"width": 1}'
+
+
+# ---------------------------------------------------------------- results
+
+
+def test_a_result_carries_its_provenance(tmp_path):
+    path = runs.write_result("codec", [{"median": 0.93}], tmp_path, seed=7, preset="smoke")
+    assert path == tmp_path / "codec.json"
+    result = runs.read_result("codec", tmp_path)
+    assert result["name"] == "codec" and result["rows"] == [{"median": 0.93}]
+    made = result["provenance"]
+    assert {"command", "versions", "hardware", "time", "seed", "preset"} <= made.keys()
+    assert torch.__version__.startswith(made["versions"]["torch"])  # without the build's +cu130
+    assert made["hardware"]["cores"] == os.cpu_count()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", made["time"])
+
+
+def test_a_missing_result_says_how_to_make_it_and_nan_is_refused(tmp_path):
+    with pytest.raises(MuseError, match=r"nothing\.json is missing; make it with"):
+        runs.read_result("nothing", tmp_path)
+    with pytest.raises(ValueError):
+        runs.write_result("bad", [{"x": math.nan}], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_is_as_typed_without_the_users_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["/opt/x/bin/musekit", "train", "codec", "--out", f"{tmp_path}/w"])
+    assert runs.command_line() == "musekit train codec --out ~/w"
+    monkeypatch.setattr(sys, "argv", ["/opt/x/scripts/measure.py"])
+    assert runs.command_line() == "python measure.py"
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    import hashlib
+
+    data = os.urandom(3_000_000)
+    (tmp_path / "x").write_bytes(data)
+    assert runs.sha256(tmp_path / "x") == hashlib.sha256(data).hexdigest()
+    assert json.loads(json.dumps(runs.provenance()))["command"]
