@@ -297,3 +297,6 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:  # `musekit ... | head`: the reader has seen enough, and no more can be said to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # the machine said no: a full disk, a folder that may not be read
+        print(f"musekit: {error}", file=sys.stderr)
+        sys.exit(2)

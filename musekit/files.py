@@ -204,11 +204,11 @@ def table(made: list[Made]) -> str:
 def check_folder(folder: Path) -> None:
     """Raise MuseError unless files can be written there; leaves nothing behind."""
     try:
-        place = folder
+        place = folder.resolve()
         while not place.exists() and place != place.parent:
             place = place.parent
         if not place.is_dir():
-            raise MuseError(f"{short(str(place))} is a file, not a folder; choose another --out")
+            raise MuseError(f"{short(str(folder))!r}: {place.name!r} is a file, not a folder; choose another --out")
         probe = place / f".musekit-{os.getpid()}.part"
         probe.write_bytes(b"")
         probe.unlink()

@@ -5,6 +5,7 @@ config.json  weights.json  codec.safetensors  embedder.safetensors  stage1.safet
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from musekit import codec as codec_module
-from musekit.config import MuseConfig, MuseError, from_json, to_json
+from musekit.config import MuseConfig, MuseError, SampleConfig, from_json, to_json
 from musekit.encoders import MiniEmbedder
 from musekit.runs import sha256, write_atomic
 from musekit.stage1 import Text2MuQFlow, TextRegression
@@ -99,9 +100,11 @@ def save_part(folder: Path, part: str, model: nn.Module, config: MuseConfig, hal
 
 
 def weights_hash(folder: Path) -> str:
-    """One short hash of everything that generation reads."""
+    """One short hash of everything that generation reads: the parts and their shape, but not the sampling defaults."""
     hashes = read_hashes(folder)
-    return hashlib.sha256("".join(hashes.get(part, "") for part in PARTS).encode()).hexdigest()[:16]
+    shape = to_json(dataclasses.replace(read_config(folder), sample=SampleConfig()))
+    everything = "".join(hashes.get(part, "") for part in PARTS) + shape
+    return hashlib.sha256(everything.encode()).hexdigest()[:16]
 
 
 def init_random(folder: str | Path, config: MuseConfig, seed: int = 0) -> Path:

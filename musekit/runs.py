@@ -156,6 +156,7 @@ class Run:
         """Append one line to metrics.jsonl."""
         path = self.folder / "metrics.jsonl"
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             with open(path, "ab+") as file:
                 if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
                     file.write(b"\n")  # a kill cut the last line: this record starts its own
@@ -182,6 +183,7 @@ class Run:
         path = self.folder / f"checkpoint-{samples:012d}.pt"
         aside = path.with_suffix(".part")
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             with open(aside, "wb") as file:
                 torch.save(state, file)
                 file.flush()

@@ -78,7 +78,7 @@ def minilm():
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Tiny:
-    """16 clips of 2 s (one of 1.2 s), cached in every kind with random smoke weights. Read only: copy it to change it."""
+    """16 clips of 2 s (one of 1.2 s), cached in every kind with random smoke weights; copy it to change it."""
     import torch
 
     from musekit import pretrained

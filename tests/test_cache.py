@@ -128,11 +128,11 @@ def test_a_kill_in_the_middle_loses_only_the_shard_in_hand(tmp_path):
     assert [shards.row(i)[0, 0].item() for i in ids[: 3 * SHARD]] == [float(n) for n in range(3 * SHARD)]
 
 
-@pytest.mark.parametrize("left", ["data without its record", "record cut short", "record of another plan", "record empty"])
+@pytest.mark.parametrize("left", ["no record", "record cut short", "record of another plan", "record empty"])
 def test_what_a_kill_can_leave_behind_is_made_again(tmp_path, left):
     build_shards(tmp_path, IDS, "maker", Compute())
     sidecar = tmp_path / "00001.json"
-    if left == "data without its record":
+    if left == "no record":
         sidecar.unlink()
     elif left == "record cut short":
         sidecar.write_text(sidecar.read_text()[:40])
@@ -259,7 +259,8 @@ def test_bad_audio_is_converted_or_set_aside_and_never_ends_the_run(tiny, tmp_pa
     paths["empty"].write_bytes(b"")
     paths["text"].write_text("this is no sound\n" * 100)
     paths["truncated"].write_bytes(paths["good"].read_bytes()[: paths["good"].stat().st_size // 2])
-    soundfile.write(paths["nan"], np.where(np.arange(88200) == 5, np.nan, good[0]), SAMPLE_RATE, subtype="FLOAT", format="WAV")
+    broken = np.where(np.arange(88200) == 5, np.nan, good[0])
+    soundfile.write(paths["nan"], broken, SAMPLE_RATE, subtype="FLOAT", format="WAV")
     soundfile.write(paths["silent"], np.zeros((88200, 2)), SAMPLE_RATE)
     records.append({**records[0], "id": "tiny-99", "path": "clips/ti/gone.flac"})
     (tmp_path / "clips.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
@@ -316,7 +317,8 @@ def test_a_folder_of_audio_becomes_a_cache(tmp_path, capsys):
     before = shard.stat().st_mtime_ns
     build_cache(options)
     assert shard.stat().st_mtime_ns == before
-    assert {c["captions"][0]["text"] for c in read_clips(tmp_path / "cache")} == {"a tone of 220 Hz", "a tone of 330 Hz"}
+    texts = {clip["captions"][0]["text"] for clip in read_clips(tmp_path / "cache")}
+    assert texts == {"a tone of 220 Hz", "a tone of 330 Hz"}
 
 
 def test_hashes_tell_makers_apart():

@@ -113,9 +113,9 @@ assert time.process_time() < 2
 def test_words_after_two_dashes_are_no_options(monkeypatch):
     seen = []
     monkeypatch.setattr(cli.Generate, "run", lambda self: seen.append((self.prompt, self.n)))
-    for words in (["--n", "2", "--", "-sad piano"], ["--n", "2", "--", "--steps"], ["--n=2", "-5 pianos"][:1] + ["--", "-5"]):
-        cli.main(["generate", *words])
-    assert seen == [("-sad piano", 2), ("--steps", 2), ("-5", 2)]
+    for prompt in ("-sad piano", "--steps", "-5", "--", ""):
+        cli.main(["generate", "--n", "2", "--", prompt])
+    assert seen == [("-sad piano", 2), ("--steps", 2), ("-5", 2), ("--", 2), ("", 2)]
 
 
 def test_underscores_and_equal_signs_are_welcome(monkeypatch):
@@ -250,9 +250,6 @@ def damage(folder: Path, what: str) -> None:
     elif what == "config with words for numbers":
         config["stage2"]["width"] = "wide"
         (folder / "config.json").write_text(json.dumps(config))
-    elif what == "config with an absurd number":
-        config["stage1"]["heads"] = 0
-        (folder / "config.json").write_text(json.dumps(config))
     elif what == "config of an unknown codec":
         config["codec"]["kind"] = "spectrul"
         (folder / "config.json").write_text(json.dumps(config))
@@ -274,7 +271,6 @@ DAMAGES = {
     "config with an unknown field": "did you mean 'width'?",
     "config of another shape": "config.json",
     "config with words for numbers": "config.json",
-    "config with an absurd number": "config.json",
     "config of an unknown codec": "did you mean 'spectral'?",
 }
 

@@ -38,9 +38,8 @@ def equal(a: dict, b: dict) -> bool:
 def joined(parts: list[dict]) -> dict:
     """Batches one after another."""
     first = parts[0]
-    return {
-        k: torch.cat([p[k] for p in parts]) if torch.is_tensor(first[k]) else sum((p[k] for p in parts), []) for k in first
-    }
+    join = {k: torch.cat if torch.is_tensor(v) else (lambda lists: sum(lists, [])) for k, v in first.items()}
+    return {k: join[k]([p[k] for p in parts]) for k in first}
 
 
 # ---------------------------------------------------------------- order
@@ -199,11 +198,12 @@ def test_stage1_samples(tiny):
     clip = dataset.clips[2]
     assert drawn[0]["x_1"].shape == drawn[0]["x_0"].shape == (512,)
     assert torch.equal(drawn[0]["x_1"], embeddings.row(clip["id"])[0].float())
-    texts = {k: 0 for k in range(len(clip["captions"]))}
+    keys = [caption_id(c["text"]) for c in clip["captions"]]
+    texts = dict.fromkeys(keys, 0)
     for made in drawn[:300]:
-        k = next(k for k, c in enumerate(clip["captions"]) if torch.equal(made["tokens"], tokens.row(caption_id(c["text"]))))
-        assert torch.equal(made["mask"], tokens.row(caption_id(clip["captions"][k]["text"]), "mask"))
-        texts[k] += 1
+        key = next(k for k in keys if torch.equal(made["tokens"], tokens.row(k)))
+        assert torch.equal(made["mask"], tokens.row(key, "mask"))
+        texts[key] += 1
     assert min(texts.values()) > 60  # of 300, three captions
     kept = torch.stack([m["keep"] for m in drawn]).float().mean().item()
     assert kept == pytest.approx(0.9, abs=0.03)
@@ -257,8 +257,9 @@ def test_embedder_samples(tiny):
         for i, m in enumerate(made):
             whole = dataset.shards.row(dataset.clips[i]["id"]).float()
             # the attacks are not transposed: they tell where the crop starts
-            start = next(s for s in range(45) if torch.equal(whole[s : s + len(m["view"]), bands:], m["view"][:, bands:]))
-            crop = whole[start : start + len(m["view"])]
+            n, attacks = len(m["view"]), m["view"][:, bands:]
+            start = next(s for s in range(45) if torch.equal(whole[s : s + n, bands:], attacks))
+            crop = whole[start : start + n]
             shift = next(s for s in range(-5, 6) if torch.equal(data.transpose(crop.clone(), bands, s), m["view"]))
             shifts.add(shift)
             if "key" in m["asks"]:

@@ -128,9 +128,10 @@ def test_a_view_against_librosa():
     pitch = encoders.log_frequency_filters(EMBEDDER, 8192).double().numpy() @ pitch
     mel = librosa.filters.mel(sr=44100, n_fft=1024, n_mels=40, fmax=16000, htk=True, norm=None)
     onset = mel @ onset
-    expected = [np.concatenate([np.log1p(pitch[:, t] / 30), np.log1p(onset[:, 4 * t : 4 * t + 4] / 10).T.ravel()]) for t in range(10)]
+    pitch, onset = np.log1p(pitch / 30), np.log1p(onset / 10)
+    expected = [[*pitch[:, t], *onset[:, 4 * t : 4 * t + 4].T.ravel()] for t in range(10)]
     assert ours.shape == (10, encoders.view_size(EMBEDDER))
-    np.testing.assert_allclose(ours, np.stack(expected), atol=2e-3)
+    np.testing.assert_allclose(ours, np.array(expected), atol=2e-3)
 
 
 def test_a_view_does_not_hear_level_or_sample_rate():
@@ -210,7 +211,8 @@ def test_embeddings_are_unit_length_and_independent_of_their_mates(network, mini
 def test_the_loss_weighs_matches_and_misfits_as_written_out(network):
     torch.manual_seed(0)
     size = encoders.view_size(smoke().embedder)
-    clips = [{"mode": "minor", "instrumentation": "flute"}, {"mode": "major", "instrumentation": "flute"}, {"mode": None, "instrumentation": "organ"}]
+    known = (("minor", "flute"), ("major", "flute"), (None, "organ"))
+    clips = [{"mode": mode, "instrumentation": instrument} for mode, instrument in known]
     batch = {
         "view": torch.randn(3, 6, size).half(),
         "tokens": torch.randn(3, 32, 384).half(),

@@ -171,7 +171,8 @@ for samples in range(1, 10**6):
 
 
 def test_a_kill_while_saving_loses_at_most_that_checkpoint(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", KILLED_WHILE_SAVING, tmp_path], stdout=subprocess.PIPE, text=True) as writer:
+    command = [sys.executable, "-c", KILLED_WHILE_SAVING, tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         saved = [writer.stdout.readline() for _ in range(8)]
         writer.kill()
         saved += writer.stdout.read().split()

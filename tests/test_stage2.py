@@ -10,7 +10,7 @@ from torch import nn
 
 from musekit import flow
 from musekit.config import Stage2Config, mini, smoke
-from musekit.stage2 import Stage2Block, StableAudioMuQ, join, rotary, rotate
+from musekit.stage2 import StableAudioMuQ, Stage2Block, join, rotary, rotate
 
 CONFIG = Stage2Config(
     latent_dim=4, embedding_dim=12, condition_dim=10, width=32, depth=2, head_dim=8, kv_heads=2, max_frames=19
@@ -206,7 +206,8 @@ def test_a_rows_bits_do_not_depend_on_its_place_or_its_mates():
 
 def batch_of(inputs, frames_kept):
     mask = torch.arange(T)[None] < torch.tensor(frames_kept)[:, None]
-    return {**inputs, "x_0": inputs["x"].flip(0), "x_1": inputs["x"], "mask": mask, "keep": torch.tensor([True, True, False])}
+    pairs = {"x_0": inputs["x"].flip(0), "x_1": inputs["x"]}
+    return {**inputs, **pairs, "mask": mask, "keep": torch.tensor([True, True, False])}
 
 
 def test_the_loss_is_over_frames_that_exist(inputs):
@@ -217,7 +218,8 @@ def test_the_loss_is_over_frames_that_exist(inputs):
     value, metrics = network.training_loss(batch)
     x_1 = (batch["x_1"] + 0.5) / 2
     t = batch["t"][:, None, None]
-    v = network((1 - t) * batch["x_0"] + t * x_1, batch["t"], network.condition(batch["embedding"], batch["seconds"], batch["keep"]))
+    condition = network.condition(batch["embedding"], batch["seconds"], batch["keep"])
+    v = network((1 - t) * batch["x_0"] + t * x_1, batch["t"], condition)
     error = (v - (x_1 - batch["x_0"])) ** 2
     expected = (error[0].mean() + error[1, :, :4].mean() + error[2, :, :1].mean()) / 3
     torch.testing.assert_close(value, expected, atol=1e-10, rtol=0)

@@ -64,6 +64,11 @@ class Subject:
         """{part: short hash} of the weights."""
         return {part: digest[:16] for part, digest in read_hashes(self.muse.folder).items()}
 
+    @cached_property
+    def data(self) -> str:
+        """A hash of which clips the cache holds."""
+        return hashlib.sha256("\n".join(c["id"] for c in self.clips).encode()).hexdigest()[:16]
+
     @property
     def folder(self) -> Path:
         """Where what these weights generated is kept."""
@@ -157,8 +162,7 @@ class Subject:
 
     def write(self, name: str, rows: list[dict], **more) -> Path:
         """results/<name>.json with what was measured on what; the smoke preset says so."""
-        clips = hashlib.sha256("\n".join(c["id"] for c in self.clips).encode()).hexdigest()[:16]
-        about = {"weights": self.hashes, "preset": self.muse.config.name, "clips": len(self.clips), "data": clips}
+        about = {"weights": self.hashes, "preset": self.muse.config.name, "clips": len(self.clips), "data": self.data}
         if self.muse.config.name == "smoke":
             about["note"] = "the smoke preset makes noise: these numbers test the machinery only"
         path = write_result(name, rows, self.results, started=self.started, **about, **more)
@@ -167,7 +171,7 @@ class Subject:
 
 
 def target(name: str, value: float | None, at_least: float | None = None, at_most: float | None = None, **more) -> dict:
-    """A row that states a bar: its value, what is asked, and whether it is met. Inside both bounds when both are given."""
+    """A row that states a bar: its value, what is asked, and whether it is met (inside both bounds if both are given)."""
     asked = [f">= {at_least:g}"] * (at_least is not None) + [f"<= {at_most:g}"] * (at_most is not None)
     met = value is not None and (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
     return {"measure": "bar", "name": name, "value": value, "bar": " and ".join(asked), "met": bool(met), **more}

@@ -1,0 +1,77 @@
+"""diversity: are a prompt's samples as different from each other as its right answers are?
+
+Spread is the average distance of two embeddings. Right answers are held-out clips that fit the prompt: the cache's own
+where there are enough of them, else new renderings of held-out works.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from musekit.corpus.captions import fits, prompts
+from musekit.evaluate import reference
+from musekit.evaluate.ceiling import HELD_OUT
+from musekit.evaluate.subject import Subject, bar, table, target
+from musekit.statistics import interval, spread, spread_draws, unit_distances
+
+SAMPLES = 64  # of Stage 1, a prompt
+ENOUGH = 20  # held-out clips that fit; below that, this many and a few more are rendered
+RENDERED = 24
+SEED = 60_000  # prompt k's samples have the seeds SEED + 1000 k ...
+
+
+def samples(subject: Subject, text: str, n: int, seed: int) -> np.ndarray:
+    """n samples of Stage 1 with the preset's defaults, (n, 512), unit length."""
+    x = subject.muse.embed(text, n, seed, micro_batch=min(n, 16)).double().numpy()
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def measure_diversity(subject: Subject) -> None:
+    """Writes results/diversity.json: 20 pairs of a vague and a specific prompt."""
+    held_out = subject.split(*HELD_OUT)
+    real, rows, pairs = subject.embeddings(held_out), [], []
+    for k, pair in enumerate(bar(prompts("pairs"), "diversity, pairs of prompts")):
+        draws = []
+        for level, prompt in zip(("vague", "specific"), pair):
+            seed = SEED + 1000 * (2 * k + (level == "specific"))
+            distances = unit_distances(samples(subject, prompt["text"], SAMPLES, seed))
+            draws.append(spread_draws(distances, seed=k))
+            right = real[[i for i, c in enumerate(held_out) if fits(prompt["asks"], c)]]
+            fitting, source = len(right), "held-out clips"
+            if fitting < ENOUGH:
+                rendered = reference.embeddings(subject, prompt["asks"], RENDERED)
+                if len(rendered) > fitting:
+                    right, source = rendered, "new renderings of held-out works"
+            low, high = interval(draws[-1])
+            known = len(right) > 1
+            row = {"measure": "prompt", "level": level, "prompt": prompt["text"], "spread": spread(distances)}
+            row |= {"low": low, "high": high, "held_out": fitting, "reference": source, "n": len(right)}
+            row["real"] = spread(unit_distances(right)) if known else None
+            row["ratio"] = row["spread"] / row["real"] if known and row["real"] > 0 else None
+            rows.append(row)
+        low, high = interval(draws[0] - draws[1])
+        vague, specific = rows[-2:]
+        difference = vague["spread"] - specific["spread"]
+        row = {"measure": "pair", "vague": vague["prompt"], "specific": specific["prompt"], "difference": difference}
+        truth = vague["real"] - specific["real"] if vague["real"] is not None and specific["real"] is not None else None
+        pairs.append(row | {"low": low, "high": high, "above_0": low > 0, "real_difference": truth})
+    ratios = [r["ratio"] for r in rows if r["ratio"] is not None]
+    summary = []
+    for level in ("vague", "specific"):
+        some = [r for r in rows if r["level"] == level and r["ratio"] is not None]
+        if some:
+            means = {name: float(np.mean([r[name] for r in some])) for name in ("spread", "real", "ratio")}
+            summary.append({"measure": "mean", "level": level, "n": len(some), **means})
+    above = sum(p["above_0"] for p in pairs)
+    within = sum(0.8 <= r <= 1.2 for r in ratios)
+    mean = float(np.mean(ratios)) if ratios else None
+    share = f"{within}/{len(ratios)}"
+    bars = [
+        target("one to many: spread of samples / of right answers, mean", mean, 0.8, 1.2, prompts_within=share),
+        target("one to many: pairs whose vague prompt is spread wider", above, at_least=18),
+    ]
+    table(rows, "level", "spread", "real", "ratio", "n", "held_out", "prompt")
+    table(pairs, "difference", "low", "high", "real_difference", "vague", "specific")
+    table(summary, "level", "n", "spread", "real", "ratio")
+    table(bars, "name", "value", "bar", "met")
+    subject.write("diversity", rows + pairs + summary + bars, seed=SEED)

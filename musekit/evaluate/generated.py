@@ -1,0 +1,83 @@
+"""Generated clips, kept as FLAC with their recipe: made once for a folder of weights, then only read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from musekit.config import MuseError
+from musekit.evaluate.subject import Subject, bar
+from musekit.recipe import Recipe
+from musekit.runs import write_atomic
+from musekit.sample import Settings, chunks
+
+PROMPT_SEED = 20_000  # piece i of the prompts has the seed 20,000 + i
+RENDER_SEED = 40_000
+
+
+def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
+    """audio (2, N) as 16-bit FLAC, written aside and renamed."""
+    import io
+
+    import soundfile
+
+    data = io.BytesIO()
+    soundfile.write(data, np.clip(audio.T, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
+    write_atomic(path, data.getvalue())
+
+
+def finished(path: Path, recipe: Recipe) -> bool:
+    """Whether the kept piece was made by this recipe. Threads and versions may differ: they change last bits only."""
+    if not (path.exists() and path.with_suffix(".json").exists()):
+        return False
+    try:
+        kept = Recipe.from_json(json.dumps(facts(path)["recipe"]))
+    except (MuseError, ValueError, KeyError):  # of another version of the program
+        return False
+    return replace(kept, threads=0, versions="") == replace(recipe, threads=0, versions="")
+
+
+def keep(path: Path, audio, sample_rate: int, recipe: Recipe, **more) -> None:
+    """The sound, then its recipe: a piece exists once both do."""
+    write_flac(path, np.asarray(audio), sample_rate)
+    write_atomic(path.with_suffix(".json"), json.dumps({"recipe": json.loads(recipe.to_json()), **more}))
+
+
+def facts(path: Path) -> dict:
+    """What `keep` wrote beside the sound."""
+    return json.loads(path.with_suffix(".json").read_text())
+
+
+def from_prompts(subject: Subject, prompts: Sequence[dict]) -> list[Path]:
+    """One piece a prompt with the preset's defaults, through `Muse.stream`; returns their files, in order."""
+    muse, folder = subject.muse, subject.folder / "prompts"
+    recipes = [muse.recipe(p["text"], PROMPT_SEED + i, Settings()) for i, p in enumerate(prompts)]
+    paths = [folder / f"{i:04d}.flac" for i in range(len(prompts))]
+    missing = [i for i in range(len(prompts)) if not finished(paths[i], recipes[i])]
+    pieces = muse.stream([recipes[i] for i in missing]) if missing else iter(())
+    for i in bar(missing, "generating from prompts"):
+        piece = next(pieces)
+        more = {"asks": prompts[i]["asks"], "similarity": piece.similarity, "embedding": piece.embedding.tolist()}
+        keep(paths[i], piece.audio, piece.sample_rate, piece.recipe, **more)
+    return paths
+
+
+def from_embeddings(subject: Subject, clips: Sequence[dict]) -> list[Path]:
+    """One piece a clip, by Stage 2 from the clip's own audio embedding; returns their files, in order."""
+    import torch
+
+    muse, folder = subject.muse, subject.folder / "render-true"
+    embeddings = torch.from_numpy(subject.embeddings(clips)).float()
+    recipes = [muse.recipe(f"the embedding of {c['id']}", RENDER_SEED + i, Settings()) for i, c in enumerate(clips)]
+    paths = [folder / f"{c['id']}.flac" for c in clips]
+    missing = [i for i in range(len(clips)) if not finished(paths[i], recipes[i])]
+    for rows in bar(list(chunks([recipes[i] for i in missing]) if missing else []), "rendering true embeddings"):
+        index = [recipes.index(r) for r in rows]
+        audio, _ = muse.render_rows(embeddings[index], rows)
+        for i, sound in zip(index, audio):
+            keep(paths[i], sound, muse.config.codec.sample_rate, recipes[i])
+    return paths

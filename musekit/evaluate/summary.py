@@ -1,0 +1,23 @@
+"""summary: each bar of the measurements, its value, and whether it is met."""
+
+from __future__ import annotations
+
+from musekit.evaluate.subject import Subject, table
+from musekit.runs import read_result
+
+
+def summarise(subject: Subject) -> None:
+    """Writes results/summary.json from the result files. Raises MuseError where one is missing or of other weights."""
+    from musekit.config import MuseError
+    from musekit.evaluate import WHAT
+
+    rows = []
+    for name in WHAT:
+        result = read_result(name, subject.results)
+        if result["provenance"]["weights"] != subject.hashes:
+            path = subject.results / f"{name}.json"
+            raise MuseError(f"{path} was measured on other weights; run `musekit eval {name}` again")
+        rows += [{**row, "result": name} for row in result["rows"] if row["measure"] == "bar"]
+    table(rows, "result", "name", "value", "bar", "met")
+    print(f"{sum(r['met'] for r in rows)} of {len(rows)} bars are met")
+    subject.write("summary", rows)

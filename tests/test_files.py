@@ -1,0 +1,265 @@
+"""`musekit generate` as a whole: files, recipes, bits that depend on nothing else, and going on after a kill."""
+
+import gc
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from musekit import cli, files, prompts
+from musekit.config import MuseError
+from musekit.recipe import Recipe
+
+OPTIONS = {"seconds": 0.5, "n": 4, "micro_batch": 2}
+
+
+@pytest.fixture
+def generate(smoke_weights, tmp_path, monkeypatch):
+    """Make pieces into a folder of an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(prompt: str = "a sad piano melody", out: str = "out", **options) -> list[files.Made]:
+        options = OPTIONS | options
+        return files.generate_files(cli.Generate(prompt, weights=str(smoke_weights), out=Path(out), **options))
+
+    return call
+
+
+def contents(folder: Path, pattern: str = "*") -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob(pattern))}
+
+
+def test_a_prompt_becomes_pieces_recipes_and_a_contact_sheet(generate, capsys):
+    made = generate()
+    out, err = capsys.readouterr()
+    stem = "a-sad-piano-melody"
+    expected = [f"{stem}-{i}.{kind}" for i in range(4) for kind in ("json", "wav")] + [f"{stem}.png"]
+    assert sorted(contents(Path("out"))) == sorted(expected) and err == ""
+    for i, piece in enumerate(made):
+        with soundfile.SoundFile(piece.path) as wav:
+            assert (wav.samplerate, wav.channels, wav.frames, wav.subtype) == (44100, 2, 22050, "PCM_16")
+            assert Recipe.from_json(wav.comment) == piece.recipe  # the sound carries its recipe where it goes
+            assert np.abs(wav.read()).max() > 0.01
+        sidecar = json.loads(piece.path.with_suffix(".json").read_text())
+        assert Recipe(**sidecar["recipe"]) == piece.recipe and piece.recipe.seed == i
+        assert sidecar["nfe"] == {"stage1": 3, "stage2": 3} and -1 <= sidecar["similarity"] <= 1
+    assert len({piece.path.read_bytes() for piece in made}) == 4
+    lines = out.splitlines()
+    assert lines[0].startswith("first sound after ") and str(made[0].path) in lines[0]
+    assert lines[1].split() == ["seed", "seconds", "similarity", "file"]
+    assert [line.split()[0::3] for line in lines[2:6]] == [[str(i), str(p.path)] for i, p in enumerate(made)]
+    assert f"contact sheet: out/{stem}.png" in out and "noise" in out
+    assert Path(f"out/{stem}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_same_recipe_gives_the_same_bits_in_every_company(generate, dtype):
+    options = {"dtype": dtype, "negative_prompt": "slow", "stage1_guidance_scale": 1.5}
+    four, again = generate(out="four", **options), generate(out="again", **options)
+    assert contents(Path("four")) == contents(Path("again"))
+    alone = generate(out="alone", n=1, seed=2, **options)[0]
+    assert alone.path.read_bytes() == four[2].path.read_bytes()
+    assert alone.recipe == four[2].recipe and alone.similarity == four[2].similarity
+    assert len({piece.path.read_bytes() for piece in again}) == 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_row_depends_on_neither_its_place_nor_its_mates(smoke_weights, dtype):
+    """Both stages and the sound, to the bit, with other prompts in the same micro-batch."""
+    import torch
+
+    from musekit.sample import Muse, Settings
+
+    muse = Muse.from_pretrained(smoke_weights, dtype=dtype)
+    settings = Settings(seconds=0.5, micro_batch=4)
+    texts = ["a sad piano melody", "a fast fiddle tune", "an organ", "a calm lullaby for solo harp, in three-four time"]
+    negatives = [None, "slow", None, "fast"]
+    rows = [muse.recipe(text, i, settings, negatives[i]) for i, text in enumerate(texts)]
+    together = list(muse.stream(rows))
+    mixed = {piece.recipe: piece for piece in muse.stream([rows[2], rows[0], rows[3], rows[1]])}
+    for row, piece in zip(rows, together):
+        for other in (*muse.stream([row]), mixed[row]):
+            assert torch.equal(other.embedding, piece.embedding)
+            assert torch.equal(other.audio, piece.audio)
+            assert other.similarity == piece.similarity
+    assert not torch.equal(together[0].embedding, together[2].embedding)
+
+
+def test_a_finished_piece_is_kept_and_only_what_is_missing_is_made(generate, capsys):
+    first = generate(n=3)
+    times = {p.path: p.path.stat().st_mtime_ns for p in first}
+    Path("out/a-sad-piano-melody-1.json").unlink()  # killed between the sound and its sidecar
+    data = first[2].path.read_bytes()
+    first[2].path.write_bytes(data[: len(data) // 2])  # cut short by someone
+    capsys.readouterr()
+    second = generate(n=4)
+    out, err = capsys.readouterr()
+    assert "1 of 4 pieces are there already" in out and err.count("is replaced") == 2
+    assert [p.recipe.seed for p in second] == [0, 1, 2, 3]
+    assert [first[i].path.stat().st_mtime_ns == times[first[i].path] for i in range(3)] == [True, False, False]
+    assert second[2].path.read_bytes() == data
+    assert second == generate(n=4) and "4 of 4 pieces" in capsys.readouterr().out
+
+
+def test_another_recipe_under_the_same_name_is_made_and_told(generate, capsys):
+    before = generate(n=1)[0].path.read_bytes()
+    after = generate(n=1, steps=2)[0].path.read_bytes()
+    assert before != after and "another recipe" in capsys.readouterr().err
+
+
+def test_all_kept_means_no_network_is_loaded(generate, monkeypatch):
+    generate(n=2)
+    monkeypatch.setattr(files, "load", lambda *_: pytest.fail("loaded"))
+    assert len(generate(n=2)) == 2
+
+
+def test_after_a_kill_the_same_command_goes_on(smoke_weights, tmp_path):
+    command = [sys.executable, "-m", "musekit", "generate", "a piano", "--n", "6", "--seconds", "0.5", "--out", "out"]
+    command += ["--weights", str(smoke_weights), "--micro-batch", "1", "--stage1-steps", "40"]
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob("out/*.json")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+    left = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("out/*.json")}
+    assert 1 <= len(left) < 6
+    for wav in tmp_path.glob("out/*.wav"):
+        assert soundfile.info(wav).frames == 22050  # whatever has its name is whole
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert f"{len(left)} of 6 pieces are there already" in done.stdout and "Traceback" not in done.stderr
+    assert len(list(tmp_path.glob("out/*.wav"))) == len(list(tmp_path.glob("out/*.json"))) == 6
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in left} == left
+
+
+def test_any_number_of_pieces_runs_in_the_memory_of_one_micro_batch(generate, monkeypatch):
+    from musekit.sample import Piece
+
+    alive, write = [], files.write
+
+    def count(folder, piece):
+        alive.append(sum(type(thing) is Piece for thing in gc.get_objects()))
+        return write(folder, piece)
+
+    monkeypatch.setattr(files, "write", count)
+    generate(n=7, seconds=0.1)
+    assert len(alive) == 7 and max(alive) <= 2
+    assert alive[-1] == alive[1]
+
+
+def test_the_contact_sheet_stops_at_sixteen(generate, monkeypatch):
+    from musekit import plots
+
+    shown, draw = [], plots.contact_sheet
+
+    def first(clips, *more, **options):
+        shown.append(len(clips))
+        return draw(clips[:1], *more, **options)
+
+    monkeypatch.setattr(plots, "contact_sheet", first)
+    generate(n=18, seconds=0.1, micro_batch=9, steps=1, stage1_steps=1)
+    assert shown == [16]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["../../etc/passwd", "/etc/passwd", "a/b\\c", "con", "a" * 300, "ünïcödé 悲しい", "$(x) `id`", "%s\\x $x_1$"],
+)
+def test_a_file_never_leaves_its_folder(generate, tmp_path, prompt):
+    made = generate(prompt, n=1, seconds=0.1)[0]
+    assert made.path.resolve().parent == tmp_path / "out"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert len(made.path.name) < 100 and made.path.name.isascii()
+    assert made.recipe.prompt == prompts.clean(prompt)
+
+
+def test_file_names_keep_prompts_apart():
+    names = ["a piano", "a piano!", "a-piano", "a piano é", "a piano 悲", *("a piano " + "x" * k for k in (100, 101))]
+    assert len({prompts.file_stem(name) for name in names}) == len(names)
+    assert prompts.file_stem("a sad piano melody") == "a-sad-piano-melody"
+
+
+def test_a_long_prompt_is_cut_with_one_notice_each(generate, capsys):
+    made = generate("a sad piano melody " * 6000, n=3, seconds=0.1)
+    _, err = capsys.readouterr()
+    assert len(made[0].recipe.prompt) <= prompts.LONGEST and len(made) == 3
+    characters, tokens = err.splitlines()
+    assert "114,000 characters" in characters and "first 2,000" in characters
+    assert "first 32 tokens" in tokens and len(tokens) < 250
+    generate("a slow sad piano melody in a minor key " * 4, n=1, seconds=0.1)
+    assert capsys.readouterr().err.count("\n") == 1  # 32 tokens are cut even where 2,000 characters are not
+
+
+def test_control_characters_and_stray_letters_are_cleaned(generate, capsys):
+    made = generate("a \x00sad\x1b[31m\npiano\t \U0001f3b9 melody\x7f", n=1, seconds=0.1)
+    assert made[0].recipe.prompt == "a sad [31m piano \U0001f3b9 melody"
+    assert capsys.readouterr().err == ""
+    generate("a piano, грустно", n=1, seconds=0.1)
+    assert "other scripts" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_error_and_leaves_whole_files(generate, monkeypatch):
+    replace, calls = os.replace, []
+
+    def full(source, target):
+        calls.append(target)
+        if len(calls) > 2:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(MuseError, match="No space left"):
+        generate()
+    assert sorted(contents(Path("out"))) == ["a-sad-piano-melody-0.json", "a-sad-piano-melody-0.wav"]
+
+
+def test_a_disk_too_small_is_told_before_the_start(generate, monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1000))
+    with pytest.raises(MuseError, match="free"):
+        generate()
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_little_memory_is_one_error(generate, monkeypatch):
+    from musekit.sample import Muse
+
+    def stream(self, rows, on_step):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        yield
+
+    monkeypatch.setattr(Muse, "stream", stream)
+    with pytest.raises(MuseError, match="--micro-batch 1"):
+        generate()
+
+
+def test_the_progress_bar_covers_both_stages_exactly(smoke_weights):
+    """Positions rise through Stage 1, Stage 2 and the codec of each micro-batch and end at the total."""
+    from musekit.sample import Muse, Settings
+
+    class Bar:
+        n, said = 0, []
+
+        def update(self, k):
+            self.n += k
+
+        def set_description(self, text, refresh):
+            self.said.append(text)
+
+    muse = Muse.from_pretrained(smoke_weights)
+    recipes = [muse.recipe("a piano", seed, Settings(seconds=0.1, micro_batch=2)) for seed in (0, 1)]
+    bar = Bar()
+    on_step = files.follow(bar, recipes[0], "piece 1 of 2")
+    for _ in muse.stream(recipes, on_step):
+        pass
+    assert bar.n == 3 + 3 + 1  # the last row's decoding ends with its file
+    on_step("codec", 2, 2)
+    assert bar.n == 3 + 3 + 2
+    assert [text.split(": ")[1] for text in dict.fromkeys(bar.said)] == list(files.STAGES.values())

@@ -1,0 +1,483 @@
+"""The one training loop against answers: closed forms, exact algebra, the Gaussian floor, bits after a kill."""
+
+import copy
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_config import run_with_only_the_needed
+from torch import nn
+
+from musekit import fitting, flow, pretrained, train
+from musekit.config import MuseError, Stage1Config
+from musekit.data import CodecData, Stage1Data, Stage2Data
+from musekit.runs import Run
+from musekit.solve import solve
+from musekit.stage1 import Text2MuQFlow, TextRegression
+from musekit.train import TrainConfig, fit, learning_rate, update_ema
+
+PARTS = {"codec": CodecData, "stage1": Stage1Data, "stage2": Stage2Data}
+
+
+def run_all(model, dataset, settings, folder, validation=None):
+    """Train to the end; the records."""
+    return list(fit(model, dataset, validation, settings, Run(folder)))
+
+
+# ---------------------------------------------------------------- closed forms
+
+
+def test_learning_rate_is_a_trapezoid():
+    settings = TrainConfig(samples=1000, batch=10, lr=2.0, warmup=100, decay=0.4)
+    at = [learning_rate(settings, s) for s in range(0, 1001, 10)]
+    assert at[0] == pytest.approx(0.2) and at[9] == at[60] == 2.0  # up in 10 steps, then flat until 600
+    assert at[:10] == pytest.approx([0.2 * k for k in range(1, 11)])
+    assert at[60:] == pytest.approx([2.0 * (40 - k) / 40 for k in range(41)])
+    assert learning_rate(dataclasses.replace(settings, warmup=0, decay=0.0), 500) == 2.0
+    assert learning_rate(settings, 2000) == 0.0
+
+
+def test_the_moving_average_is_its_closed_form():
+    """Constant increments: ema_n = sum over k of (1 - d_k) w_k times the product of the later d's."""
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).double()
+    ema, decay = copy.deepcopy(model), 0.9
+    history, first = [], copy.deepcopy(model.state_dict())
+    for step in range(1, 200):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn_like(p))
+            model[1].running_mean.fill_(step)
+        history.append(copy.deepcopy(model.state_dict()))
+        update_ema(ema, model, decay, step)
+    d = [min(decay, (1 + step) / (10 + step)) for step in range(1, 200)]
+    for name in ("0.weight", "0.bias", "1.weight"):
+        expected = first[name] * torch.tensor(d, dtype=torch.float64).prod()
+        for k, weights in enumerate(history):
+            expected = expected + weights[name] * (1 - d[k]) * torch.tensor(d[k + 1 :], dtype=torch.float64).prod()
+        torch.testing.assert_close(ema.state_dict()[name], expected, atol=1e-10, rtol=0)
+    assert (ema[1].running_mean == 199).all()  # buffers are copied
+
+
+def test_only_matrices_decay():
+    model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+    model[0].weight.requires_grad_(True)
+    matrices, rest = train.parameter_groups(model, 0.5)
+    assert [p.shape for p in matrices["params"]] == [(2, 3)] and matrices["weight_decay"] == 0.5
+    assert len(rest["params"]) == 3 and rest["weight_decay"] == 0.0
+    model[0].weight.requires_grad_(False)
+    assert train.parameter_groups(model, 0.5)[0]["params"] == []
+
+
+@pytest.mark.parametrize("batch", [1, 7, 48, 64, 500])
+def test_crossed_sees_every_multiple_once(batch):
+    for every in (10, 64, 100):
+        seen = [s for s in range(batch, 5000, batch) if train.crossed(s, batch, every)]
+        assert len(seen) == len({s // every for s in range(batch, 5000, batch)} - {0})
+
+
+# ---------------------------------------------------------------- exact algebra
+
+
+class Pairs:
+    """Fixed random Stage 1 samples in float64."""
+
+    config = Stage1Config(dim=6, text_dim=4, width=16, depth=2, heads=2)
+
+    def __len__(self):
+        return 24
+
+    def sample(self, index, draws, batch_draws):
+        rng = torch.Generator().manual_seed(index)
+        return {
+            "x_1": torch.randn(6, generator=rng, dtype=torch.float64),
+            "x_0": draws.normal(6).double(),
+            "t": torch.tensor(draws.uniform(), dtype=torch.float64),
+            "tokens": torch.randn(3, 4, generator=rng, dtype=torch.float64),
+            "mask": torch.tensor([True, True, index % 2 == 0]),
+            "keep": torch.tensor(index % 5 > 0),
+        }
+
+
+def new_network(kind=Text2MuQFlow, config=Pairs.config):
+    torch.manual_seed(0)
+    network = kind(config)
+    nn.init.normal_(network.leave.weight, std=0.1)
+    return network
+
+
+def with_sgd(monkeypatch):
+    """AdamW would amplify rounding where gradients are near zero."""
+    monkeypatch.setattr(train.torch.optim, "AdamW", lambda groups, lr, **options: torch.optim.SGD(groups, lr=lr))
+
+
+PLAIN = TrainConfig(
+    samples=48, batch=12, micro_batch=12, lr=0.3, weight_decay=0.0, warmup=0, clip=1e9, bf16=False, log_every=12
+)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4, 6, 5, 100])
+def test_accumulated_gradients_are_one_big_batchs(tmp_path, monkeypatch, micro_batch):
+    with_sgd(monkeypatch)
+    networks = []
+    for size in (12, micro_batch):
+        network = new_network().double()
+        settings = dataclasses.replace(PLAIN, micro_batch=size)
+        records = run_all(network, Pairs(), settings, tmp_path / f"{len(networks)}")
+        networks.append((network, records))
+    (one, told), (many, also) = networks
+    for name, weights in one.state_dict().items():
+        torch.testing.assert_close(many.state_dict()[name], weights, atol=1e-10, rtol=0, msg=name)
+    for a, b in zip(told, also):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-6) and a["floor"] == pytest.approx(b["floor"], abs=1e-6)
+    assert not torch.equal(one.leave.weight, new_network().double().leave.weight)
+
+
+def test_the_steps_are_those_of_a_loop_written_out(tmp_path, monkeypatch):
+    """SGD with clipping and the trapezoid, by hand, and the EMA that the checkpoint keeps."""
+    with_sgd(monkeypatch)
+    settings = dataclasses.replace(PLAIN, warmup=24, decay=0.5, clip=0.05, ema=0.5)
+    network = new_network().double()
+    records = run_all(network, Pairs(), settings, tmp_path)
+
+    from musekit import data
+
+    reference = new_network().double()
+    ema = copy.deepcopy(reference)
+    feed = data.batches(Pairs(), 12, 0, settings.seed)
+    for step in range(4):
+        reference.zero_grad()
+        value, _ = reference.training_loss(next(feed))
+        value.backward()
+        norm = torch.stack([p.grad.norm() for p in reference.parameters()]).norm()
+        assert records[step]["gradient_norm"] == pytest.approx(norm.item(), rel=1e-5)
+        assert norm > settings.clip  # clipping acts
+        with torch.no_grad():
+            for p in reference.parameters():
+                p -= learning_rate(settings, 12 * step) * p.grad * settings.clip / (norm + 1e-6)
+        update_ema(ema, reference, 0.5, step + 1)
+        assert records[step]["loss"] == pytest.approx(value.item(), rel=1e-6)
+    feed.close()
+    saved = Run(tmp_path).load()
+    for name, weights in reference.state_dict().items():
+        torch.testing.assert_close(saved["model"][name], weights, atol=1e-10, rtol=0)
+        torch.testing.assert_close(saved["ema"][name], ema.state_dict()[name], atol=1e-10, rtol=0)
+    assert saved["samples"] == 48 and saved["step"] == 4
+
+
+@pytest.mark.parametrize(("batch", "micro_batch"), [(13, 4), (10, 4)])
+def test_a_batch_that_cannot_be_split_evenly_is_refused(tmp_path, batch, micro_batch):
+    settings = dataclasses.replace(PLAIN, batch=batch, micro_batch=micro_batch)
+    with pytest.raises(MuseError, match=f"a batch of {batch} cannot be split evenly .* parts of at most {micro_batch}"):
+        run_all(new_network().double(), Pairs(), settings, tmp_path)
+
+
+# ---------------------------------------------------------------- learning
+
+
+class Answers:
+    """Texts as one-hot tokens; text k has the answers `answers[k]` (n, D), each equally right."""
+
+    def __init__(self, answers, config, spread=0.05):
+        self.answers, self.config, self.spread = answers, config, spread
+
+    def __len__(self):
+        return 4096
+
+    def sample(self, index, draws, batch_draws):
+        text = index % len(self.answers)
+        some = self.answers[text]
+        tokens = torch.zeros(2, self.config.text_dim)
+        tokens[0, text] = 3.0
+        return {
+            "x_1": some[draws.integer(len(some))] + self.spread * draws.normal(self.config.dim),
+            "x_0": draws.normal(self.config.dim),
+            "t": torch.tensor(draws.uniform()),
+            "tokens": tokens,
+            "mask": torch.tensor([True, False]),
+            "keep": torch.tensor(draws.uniform() >= self.config.condition_dropout),
+        }
+
+
+TOY = Stage1Config(dim=6, text_dim=4, width=48, depth=2, heads=2, ff_mult=2, condition_dropout=0.1)
+LEARN = TrainConfig(
+    samples=400 * 128, batch=128, micro_batch=128, lr=3e-3, warmup=1000, ema=0.99, bf16=False, log_every=50 * 128,
+    checkpoint_minutes=60,
+)  # fmt: skip
+
+
+def answers():
+    """Three texts with one answer each, and a fourth with two opposite ones."""
+    axes = torch.eye(6)
+    return [axes[:1], axes[1:2], axes[2:3], torch.stack([axes[3], -axes[3]])]
+
+
+def texts(n):
+    """Tokens and mask of each text, n times."""
+    tokens = torch.zeros(4, 2, 4)
+    tokens[range(4), 0, range(4)] = 3.0
+    return tokens.repeat_interleave(n, 0), torch.tensor([[True, False]]).expand(4 * n, 2)
+
+
+def learned(kind, tmp_path):
+    dataset = Answers(answers(), TOY)
+    network = new_network(kind, TOY)
+    network.fit_scale(torch.stack([dataset.sample(i, flow.Draws(9, i), None)["x_1"] for i in range(800)]))
+    records = run_all(network, dataset, LEARN, tmp_path)
+    network.load_state_dict(Run(tmp_path).load()["ema"])
+    return network.eval(), records
+
+
+def test_a_flow_learns_many_right_answers_and_regression_their_mean(tmp_path):
+    """Below the Gaussian floor; samples lie on the answers of their text, on both where there are two."""
+    network, records = learned(Text2MuQFlow, tmp_path / "flow")
+    assert records[-1]["loss"] < 0.7 * records[-1]["floor"] and records[-1]["loss"] < records[0]["loss"]
+    n = 64
+    tokens, mask = texts(n)
+    with torch.no_grad():
+        context = network.context(tokens, mask)
+        x_0 = torch.stack([flow.noise(i, 1, 1, 6)[:, 0] for i in range(4 * n)])
+        end = solve(lambda t, x: network(x, t, context), x_0, solver="heun", steps=25).x
+    found = network.embedding(end).unflatten(0, (4, n))
+    for text in range(3):
+        assert (found[text, :, text] > 0.9).float().mean() > 0.95
+    both = found[3, :, 3]
+    assert (both.abs() > 0.9).float().mean() > 0.9
+    assert 0.25 < (both > 0).float().mean() < 0.75
+
+    network, _ = learned(TextRegression, tmp_path / "regression")
+    with torch.no_grad():
+        mean = network.predict(*texts(1))
+    torch.testing.assert_close(mean[:3], torch.eye(6)[:3], atol=0.1, rtol=0)
+    assert mean[3].norm() < 0.25  # the mean of two opposite answers is no answer
+
+
+class Gaussian:
+    """x_1 ~ N(0, 1), independent of any text."""
+
+    def __len__(self):
+        return 4096
+
+    def sample(self, index, draws, batch_draws):
+        return {
+            "x_1": draws.normal(6),
+            "x_0": draws.normal(6),
+            "t": torch.tensor(draws.uniform()),
+            "tokens": torch.ones(1, 4),
+            "mask": torch.tensor([True]),
+            "keep": torch.tensor(True),
+        }
+
+
+def test_on_independent_gaussian_data_the_loss_comes_to_the_floor_and_not_below(tmp_path):
+    """And the velocity that is learned is the exact one, (2 t - 1) / ((1 - t)^2 + t^2) x."""
+    network = new_network(config=TOY)
+    records = run_all(network, Gaussian(), LEARN, tmp_path, validation=Gaussian())
+    assert 0.97 < records[-1]["loss"] / records[-1]["floor"] < 1.03
+    assert 0.95 < records[-1]["valid_loss"] / records[-1]["valid_floor"] < 1.05
+    network.load_state_dict(Run(tmp_path).load()["ema"])
+    x, t = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)), torch.linspace(0.05, 0.95, 500)
+    x = x * ((1 - t) ** 2 + t**2).sqrt()[:, None]  # where the path is at time t
+    with torch.no_grad():
+        v = network(x, t, network.context(torch.ones(500, 1, 4), torch.ones(500, 1, dtype=torch.bool)))
+    exact = ((2 * t - 1) / ((1 - t) ** 2 + t**2))[:, None] * x
+    assert (v - exact).square().mean() < 0.02 < exact.square().mean() / 10
+
+
+# ---------------------------------------------------------------- records and validation
+
+
+def test_records_come_when_they_should(tmp_path):
+    settings = TrainConfig(samples=500, batch=48, micro_batch=48, log_every=100, validate_every=200, bf16=False)
+    records = run_all(new_network(config=TOY), Gaussian(), settings, tmp_path, validation=Gaussian())
+    assert [r["samples"] for r in records] == [144, 240, 336, 432, 528]
+    assert ["valid_loss" in r for r in records] == [False, True, False, True, True]
+    assert records == Run(tmp_path).metrics()
+    assert records[-1]["epoch"] == pytest.approx(528 / 4096) and records[-1]["lr"] == 0
+    fine = dataclasses.replace(settings, samples=480, log_every=10)  # more often than there are steps
+    records = run_all(new_network(config=TOY), Gaussian(), fine, tmp_path / "fine", validation=Gaussian())
+    assert len(records) == 10 and sum("valid_loss" in r for r in records) == 3  # past 200, past 400, at the end
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_validation_is_fixed_and_disturbs_nothing(tiny, part):
+    torch.manual_seed(3)
+    network = pretrained.build(part, tiny.config).train()
+    dataset = PARTS[part](tiny.cache, "valid", tiny.config)
+    before = copy.deepcopy(network.state_dict())
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    first = train.validate(network, dataset, TrainConfig(micro_batch=2))
+    assert torch.equal(torch.rand(3), expected)
+    assert network.training and first == train.validate(network, dataset, TrainConfig(micro_batch=2))
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_validation_sees_every_time_once_and_always_the_condition():
+    seen = []
+
+    class Network(nn.Module):
+        def training_loss(self, batch):
+            assert batch["keep"].all()
+            seen.extend(batch["t"].tolist())
+            return batch["t"].mean(), {"t": batch["t"].mean()}
+
+    class Dropped(Gaussian):
+        def __len__(self):
+            return 37
+
+        def sample(self, *arguments):
+            return {**super().sample(*arguments), "keep": torch.tensor(False)}
+
+    metrics = train.validate(Network(), Dropped(), TrainConfig(micro_batch=10))
+    assert sorted(seen) == pytest.approx([(k + 0.5) / 37 for k in range(37)])
+    assert metrics["loss"] == metrics["t"] == pytest.approx(0.5, abs=1e-4)  # rows weigh the same, the last few too
+
+
+# ---------------------------------------------------------------- the same bits after a kill
+
+STEPS, BATCH = 20, 8
+RESUME = TrainConfig(
+    samples=STEPS * BATCH, batch=BATCH, micro_batch=4, lr=1e-2, warmup=32, log_every=BATCH, validate_every=5 * BATCH,
+    checkpoint_minutes=0.0,
+)  # fmt: skip
+
+TRAIN_SLOWLY = """
+import sys, time
+from pathlib import Path
+from test_train import new_part, RESUME
+from musekit.runs import Run
+from musekit.train import fit
+
+part, cache, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+model, dataset, validation = new_part(part, cache)
+for record in fit(model, dataset, validation, RESUME, Run(folder)):
+    print(record["samples"], flush=True)
+    if record["samples"] > 10 * 8:
+        time.sleep(600)  # the checkpoint after step 10 is written: here it is killed
+"""
+
+
+def new_part(part, cache):
+    """A new network and its data, as `musekit train` makes them."""
+    from musekit.config import smoke
+
+    torch.manual_seed(0)
+    model, dataset = pretrained.build(part, smoke()), PARTS[part](cache, "train", smoke())
+    fitting.fit_scale(part, model, dataset)
+    return model, dataset, PARTS[part](cache, "valid", smoke())
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_killed_run_resumes_with_the_same_bits(tiny, tmp_path, part):
+    """20 steps at once, against 10, SIGKILL, and the same command again."""
+    model, dataset, validation = new_part(part, tiny.cache)
+    whole = list(fit(model, dataset, validation, RESUME, Run(tmp_path / "whole")))
+    expected = Run(tmp_path / "whole").load()
+
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-c", TRAIN_SLOWLY, part, tiny.cache, folder]
+    environment = {**os.environ, "PYTHONPATH": ":".join(p for p in sys.path if p)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stdout:
+            if int(line) > 10 * BATCH:
+                break
+        process.kill()
+    assert Run(folder).load()["step"] == 10
+
+    model, dataset, validation = new_part(part, tiny.cache)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(7.0)  # what a resumed run starts from does not matter
+    resumed = list(fit(model, dataset, validation, RESUME, Run(folder)))
+    state = Run(folder).load()
+    for key in ("model", "ema"):
+        for name, weights in expected[key].items():
+            assert torch.equal(state[key][name], weights), name
+    assert state["step"] == STEPS and state["samples"] == STEPS * BATCH
+    moments, reference = state["optimizer"]["state"], expected["optimizer"]["state"]
+    assert all(torch.equal(moments[i][k], reference[i][k]) for i in reference for k in reference[i])
+    timeless = [{k: v for k, v in r.items() if k not in ("seconds", "samples_per_second")} for r in whole[10:]]
+    assert timeless == [{k: r[k] for k in t} for t, r in zip(timeless, resumed)] and len(resumed) == 10
+
+
+def test_a_damaged_newest_checkpoint_costs_only_its_steps(tiny, tmp_path, capsys):
+    model, dataset, _ = new_part("stage1", tiny.cache)
+    list(fit(model, dataset, None, RESUME, Run(tmp_path)))
+    expected = Run(tmp_path).load()
+    newest = Run(tmp_path).checkpoints()[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    model, dataset, _ = new_part("stage1", tiny.cache)
+    assert len(list(fit(model, dataset, None, RESUME, Run(tmp_path)))) == 1
+    assert f"{newest.name} is damaged" in capsys.readouterr().out
+    again = Run(tmp_path).load()
+    assert all(torch.equal(again["ema"][k], v) for k, v in expected["ema"].items())
+
+
+# ---------------------------------------------------------------- musekit train
+
+
+def options(tiny, tmp_path, part, **changes):
+    """What the command line hands to `train_part`."""
+    settings = TrainConfig(samples=24, batch=8, micro_batch=8, log_every=8, warmup=8)
+    settings = dataclasses.replace(settings, **changes)
+    folders = {"cache": tiny.cache, "run_folder": tmp_path / "run", "out": tmp_path / "weights"}
+    return SimpleNamespace(part=part, preset="smoke", train=settings, **folders)
+
+
+@pytest.mark.parametrize("part", fitting.DATA)
+def test_every_part_trains_and_its_weights_load(tiny, tmp_path, part):
+    path = fitting.train_part(options(tiny, tmp_path, part))
+    assert path == tmp_path / "weights" / f"{part}.safetensors"
+    network, _ = pretrained.load_part(tmp_path / "weights", part)
+    ema = Run(tmp_path / "run").load()["ema"]
+    for name, value in network.state_dict().items():
+        stored = ema[name].half().float() if ema[name].dim() > 1 else ema[name]
+        assert torch.equal(value, stored), name
+    summary = json.loads((tmp_path / "weights" / f"{part}.train.json").read_text())
+    assert summary["samples"] == 24 and summary["clips"] == 13 and summary["last"]["valid_loss"] > 0
+    assert summary["settings"]["batch"] == 8 and "command" in summary["provenance"]
+
+
+def test_the_same_command_resumes_and_another_network_is_refused(tiny, tmp_path):
+    path = fitting.train_part(options(tiny, tmp_path, "stage1"))
+    first = path.read_bytes()
+    fitting.train_part(options(tiny, tmp_path, "stage1"))
+    assert path.read_bytes() == first and len(Run(tmp_path / "run").metrics()) == 3
+    fitting.train_part(options(tiny, tmp_path, "stage1", samples=40))  # more samples go on from there
+    assert [r["samples"] for r in Run(tmp_path / "run").metrics()] == [8, 16, 24, 32, 40]
+    assert path.read_bytes() != first
+    with pytest.raises(MuseError, match="another configuration"):
+        fitting.train_part(options(tiny, tmp_path, "regression"))
+
+
+def test_weights_can_be_exported_while_a_run_goes_on(tiny, tmp_path):
+    given = options(tiny, tmp_path, "stage2")
+    with pytest.raises(MuseError, match="no checkpoint yet"):
+        fitting.export(given.run_folder, "stage2", tiny.config, tmp_path / "early")
+    fitting.train_part(given)
+    path = fitting.export(given.run_folder, "stage2", tiny.config, tmp_path / "early")
+    assert path.read_bytes() == (tmp_path / "weights" / "stage2.safetensors").read_bytes()
+
+
+def test_training_needs_only_torch_numpy_soundfile_safetensors(tiny, tmp_path):
+    """All five parts, where no other third-party package can be imported (tqdm draws the progress bar)."""
+    code = f"""
+from pathlib import Path
+from types import SimpleNamespace
+from musekit.fitting import DATA, train_part
+from musekit.train import TrainConfig
+for part in DATA:
+    train_part(SimpleNamespace(
+        part=part, preset="smoke", cache=Path({str(tiny.cache)!r}), run_folder=Path({str(tmp_path)!r}) / part,
+        out=Path({str(tmp_path)!r}) / "weights", train=TrainConfig(samples=8, batch=8, micro_batch=8, bf16=False),
+    ))
+"""
+    out = run_with_only_the_needed(code, extra=("tqdm",))
+    assert [line.split(":")[0] for line in out.splitlines()] == list(fitting.DATA)
