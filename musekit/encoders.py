@@ -183,7 +183,8 @@ class MiniEmbedder(nn.Module):
         a = self.audio_tower(batch["view"].float())
         b = self.text_tower(batch["tokens"], batch["mask"])
         match = torch.tensor([[fits(asks, clip) for clip in batch["clip"]] for asks in batch["asks"]], device=a.device)
-        logits = b @ a.T * self.scale.exp() + self.bias  # captions by clips
+        with torch.autocast(a.device.type, enabled=False):
+            logits = b @ a.T * self.scale.exp() + self.bias  # captions by clips, in float32
         each = F.softplus(torch.where(match, -logits, logits))
         # a caption's matches and its misfits weigh the same, however vague it is
         positive = (each * match).sum(1) / match.sum(1).clamp_min(1)
