@@ -90,7 +90,7 @@ class Stage2Config:
 
     latent_dim: int = 64
     embedding_dim: int = 512
-    condition_dim: int = 256  # embedding -> condition_dim -> condition_dim: the one conditioning token
+    condition_dim: int = 192  # embedding -> condition_dim -> condition_dim: the one conditioning token
     width: int = 320
     depth: int = 7
     head_dim: int = 64

@@ -128,6 +128,35 @@ def _stft(x: Tensor, n_fft: int, hop: int) -> Tensor:
     return torch.stft(F.pad(x, (pad, pad)), n_fft, hop, window=window, center=False, return_complex=True).abs()
 
 
+def head(features: int, config: EmbedderConfig) -> nn.Sequential:
+    """Pooled features -> the joint space."""
+    width = config.head_width
+    return nn.Sequential(nn.LayerNorm(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, config.dim))
+
+
+class TonalPool(nn.Module):
+    """A pitch-class profile in whatever key it stands: one network under all 12 rotations, then a maximum.
+
+    Major and minor differ by how pitch classes lie around the tonic, wherever the tonic is, so the answer must not
+    change when all of them are rotated. Without this the audio tower did not learn the mode at all.
+    """
+
+    REGISTERS = ((0, 2), (2, 4), (4, 6))  # octaves from 55 Hz: bass, middle, treble
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(len(self.REGISTERS) * 24, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, pitch: Tensor) -> Tensor:
+        """Mean log-frequency spectrum (B, bands), 24 an octave -> (B, width)."""
+        octaves = pitch.unflatten(-1, (-1, 24))
+        profile = torch.stack([octaves[:, a:b].mean(1) for a, b in self.REGISTERS], dim=1)  # (B, 3, 24)
+        profile = profile - profile.mean(-1, keepdim=True)
+        profile = profile / (profile.std(-1, keepdim=True) + 1e-3)
+        turned = torch.stack([profile.roll(2 * semitones, -1) for semitones in range(12)], dim=1)
+        return self.network(turned.flatten(2)).amax(1)
+
+
 class MiniEmbedder(nn.Module):
     """Two towers into one sphere, trained with a sigmoid loss on true matches (Zhai et al. 2023, arXiv 2303.15343).
 
@@ -135,29 +164,23 @@ class MiniEmbedder(nn.Module):
     knows which pairs of a batch match and vague captions may lie near many clips.
     """
 
+    PATCH = 2  # view frames that the audio tower joins in one
+    TONAL = 64  # features of the pitch-class profile
+
     def __init__(self, config: EmbedderConfig, text: TextConfig):
         super().__init__()
         self.config = config
-        width, heads = config.width, 4
-        size = view_size(config)
+        width, heads, size = config.width, 4, view_size(config)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
-        self.listen = nn.Sequential(nn.Linear(size, width), *[TemporalBlock(width) for _ in range(config.depth)])
+        blocks = [TemporalBlock(width) for _ in range(config.depth)]
+        self.listen = nn.Sequential(nn.Linear(self.PATCH * size, width), *blocks)
         self.listen_pool = AttentionPool(width, heads)
-        self.audio_head = nn.Sequential(
-            nn.LayerNorm((heads + 1) * width),
-            nn.Linear((heads + 1) * width, config.head_width),
-            nn.SiLU(),
-            nn.Linear(config.head_width, config.dim),
-        )
+        self.tonal = TonalPool(self.TONAL)
+        self.audio_head = head((heads + 1) * width + self.TONAL, config)
         self.read = nn.Sequential(nn.Linear(text.dim, config.text_width), nn.SiLU())
         self.read_pool = AttentionPool(config.text_width, heads)
-        self.text_head = nn.Sequential(
-            nn.LayerNorm(heads * config.text_width),
-            nn.Linear(heads * config.text_width, config.head_width),
-            nn.SiLU(),
-            nn.Linear(config.head_width, config.dim),
-        )
+        self.text_head = head(heads * config.text_width, config)
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.tensor(-5.0))
 
@@ -168,8 +191,11 @@ class MiniEmbedder(nn.Module):
 
     def audio_tower(self, views: Tensor) -> Tensor:
         """Views (B, T, D) -> (B, 512) unit length."""
-        h = self.listen((views - self.mean) / self.std).float()
-        pooled = torch.cat([self.listen_pool(h), h.mean(1)], dim=-1)
+        h = (views - self.mean) / self.std
+        h = F.pad(h, (0, 0, 0, -h.shape[1] % self.PATCH)).unflatten(1, (-1, self.PATCH)).flatten(2)
+        h = self.listen(h).float()
+        tonal = self.tonal(views[..., : self.config.bands].mean(1))
+        pooled = torch.cat([self.listen_pool(h), h.mean(1), tonal.float()], dim=-1)
         return F.normalize(self.audio_head(pooled).float(), dim=-1)
 
     def text_tower(self, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def chroma_correlation(decoded: np.ndarray, original: np.ndarray, sample_rate: i
 
 
 def log_mel_l1(decoded: np.ndarray, original: np.ndarray, sample_rate: int) -> float:
-    """Mean absolute difference (dB) of 128-band mel power spectrograms, mono, floored 80 dB below the original's peak."""
+    """Mean absolute difference (dB) of mono 128-band mel power, floored 80 dB below the original's peak."""
     import librosa
 
     def mel(x: np.ndarray) -> np.ndarray:

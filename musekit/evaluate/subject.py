@@ -22,7 +22,7 @@ from musekit.pretrained import read_hashes
 from musekit.runs import now, sha256, write_atomic, write_result
 from musekit.sample import Muse
 
-FITTING = 1200  # training clips of single instruments that the judge is fitted on
+FITTING = 1000  # training clips of single instruments that the judge is fitted on
 FITTING_ROUND_TRIPS = 400  # of these, also heard through the codec
 
 
@@ -171,7 +171,7 @@ class Subject:
 
 
 def target(name: str, value: float | None, at_least: float | None = None, at_most: float | None = None, **more) -> dict:
-    """A row that states a bar: its value, what is asked, and whether it is met (inside both bounds if both are given)."""
+    """A row that states a bar: its value, what is asked, and whether it is met; both bounds if both are given."""
     asked = [f">= {at_least:g}"] * (at_least is not None) + [f"<= {at_most:g}"] * (at_most is not None)
     met = value is not None and (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
     return {"measure": "bar", "name": name, "value": value, "bar": " and ".join(asked), "met": bool(met), **more}

@@ -1,0 +1,161 @@
+"""The judge on rendered notes, planted keys and bare signals."""
+
+import numpy as np
+import pytest
+
+from musekit.config import MuseError
+from musekit.corpus.instruments import INSTRUMENTS
+from musekit.corpus.render import SAMPLE_RATE, render
+from musekit.judge import TEXTURE, TONICS, Judge, KeyTemplates, hear, rise, value_of
+
+PLAYERS = ("piano", "organ", "flute", "trumpet")
+SCALES = {"major": (0, 2, 4, 5, 7, 9, 11, 12), "minor": (0, 2, 3, 5, 7, 8, 11, 12)}
+TRIADS = {"major": (0, 4, 7), "minor": (0, 3, 7)}
+
+
+def piece(player, mode, speed, tonic, rng, seconds=5.0):
+    """A walk on the scale over the tonic's triad: (record, audio)."""
+    step = {"slow": 0.8, "fast": 0.17}[speed] * rng.uniform(0.9, 1.1)
+    degrees = np.abs(np.cumsum(rng.integers(-2, 3, size=round(seconds / step)))) % 8
+    times = step * np.arange(len(degrees))
+    notes = [[t, 0.9 * step, 72 + tonic + SCALES[mode][d], 80, 0] for t, d in zip(times, degrees)]
+    notes += [[t, 3.8 * step, 60 + tonic + i, 60, 0] for t in times[::4] for i in TRIADS[mode]]
+    program = INSTRUMENTS[player].program
+    audio = render(sorted(notes), programs=[program], pans=[64], seconds=seconds, dynamic="medium")
+    names = {"instrumentation": player, "mode": mode, "speed": speed, "key": TONICS[tonic]}
+    return {**names, "onset_rate": 1 / step}, audio
+
+
+def pieces(tonics, seed):
+    rng = np.random.default_rng(seed)
+    return [piece(p, m, s, k, rng) for p in PLAYERS for m in SCALES for s in ("slow", "fast") for k in tonics]
+
+
+@pytest.fixture(scope="module")
+def judge():
+    made = pieces((0, 3, 7, 10), seed=0)
+    return Judge().fit([r for r, _ in made], [hear(a, SAMPLE_RATE) for _, a in made])
+
+
+def test_it_hears_what_new_pieces_in_new_keys_are(judge):
+    made = pieces((2, 5), seed=1)
+    said = judge.judge([hear(a, SAMPLE_RATE) for _, a in made])
+    for attribute, bound in (("instrument", 0.97), ("mode", 0.9), ("speed", 0.97)):
+        right = [s == value_of(r, attribute) for s, (r, _) in zip(said[attribute], made)]
+        assert np.mean(right) >= bound, attribute
+
+
+def test_the_rate_it_hears_is_near_the_rate_played(judge):
+    rng = np.random.default_rng(2)
+    for speed in ("slow", "fast"):
+        record, audio = piece("piano", "major", speed, 4, rng)
+        rate = judge.onset_rates([hear(audio, SAMPLE_RATE)])[0]
+        assert abs(np.log(rate / record["onset_rate"])) < 0.5
+
+
+def test_one_value_is_not_enough_to_learn_from():
+    record, audio = piece("piano", "major", "slow", 0, np.random.default_rng(0))
+    with pytest.raises(MuseError, match="'instrument'"):
+        Judge().fit([record] * 3, [hear(audio, SAMPLE_RATE)] * 3)
+
+
+def test_features_have_their_shapes_and_mono_is_stereo():
+    t = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+    mono = 0.3 * np.sin(2 * np.pi * 440 * t)
+    heard, stereo = hear(mono, SAMPLE_RATE), hear(np.stack([mono, mono]), SAMPLE_RATE)
+    assert heard["chroma"].shape == (4, 12) and heard["texture"].shape == (len(TEXTURE),)
+    assert heard["frames"].shape[0] == 12 and heard["frames"].shape[1] == pytest.approx(2 * 21.53, abs=2)
+    assert heard["frames"].mean(1).argmax() == TONICS.index("A") == heard["chroma"][1].argmax()
+    for name, value in heard.items():
+        assert value.dtype == np.float32 and np.isfinite(value).all()
+        np.testing.assert_allclose(value, stereo[name], rtol=1e-4, atol=1e-4)
+
+
+def test_level_does_not_change_what_is_judged():
+    _, audio = piece("flute", "minor", "fast", 0, np.random.default_rng(3))
+    loud, soft = hear(audio, SAMPLE_RATE), hear(0.25 * audio, SAMPLE_RATE)
+    np.testing.assert_allclose(loud["chroma"], soft["chroma"], atol=1e-3)
+    np.testing.assert_allclose(loud["onsets"], soft["onsets"], atol=0.02)
+
+
+def test_silence_has_features_and_none_is_nan():
+    assert all(np.isfinite(v).all() for v in hear(np.zeros((2, SAMPLE_RATE * 2)), SAMPLE_RATE).values())
+
+
+@pytest.mark.parametrize("audio", [np.zeros(100), np.full((2, SAMPLE_RATE * 2), np.nan)])
+def test_no_sound_is_refused(audio):
+    with pytest.raises(MuseError, match="second of finite sound"):
+        hear(audio, SAMPLE_RATE)
+
+
+def test_notes_are_sparse_and_noise_is_flat():
+    rng = np.random.default_rng(4)
+    _, notes = piece("piano", "major", "slow", 0, rng)
+    noise = 0.1 * rng.normal(size=(2, SAMPLE_RATE * 5))
+    of = {k: dict(zip(TEXTURE, hear(a, SAMPLE_RATE)["texture"])) for k, a in (("notes", notes), ("noise", noise))}
+    assert of["notes"]["pitch_sparsity"] > of["noise"]["pitch_sparsity"] + 0.2
+    assert of["notes"]["onset_sparsity"] > of["noise"]["onset_sparsity"] + 0.2
+    assert of["notes"]["flatness_db"] < of["noise"]["flatness_db"] - 10
+
+
+def test_a_rise_is_an_onset_and_vibrato_is_not():
+    s = np.zeros((9, 6))
+    s[4] = 1.0
+    assert rise(s, 1).sum() == 0
+    wandering = np.zeros((9, 6))
+    wandering[np.array([4, 5, 4, 3, 4, 5]), np.arange(6)] = 1.0  # one band up, one band down
+    assert rise(wandering, 1).sum() == 0
+    starts = np.zeros((9, 6))
+    starts[2, 3:] = 2.0
+    assert rise(starts, 1).tolist() == [0, 0, 2, 0, 0]
+    assert rise(starts, 2).tolist() == [0, 2, 2, 0]
+
+
+def planted(n, rng, noise=0.15):
+    """Chroma drawn round a scale's histogram in a random key: x (n, 4, 12), tonics, modes."""
+    profiles = np.full((2, 12), 0.1)
+    for m, mode in enumerate(SCALES):
+        profiles[m, list(SCALES[mode])[:7]] += 0.5
+        profiles[m, list(TRIADS[mode])] += 0.5
+    tonics, modes = rng.integers(12, size=n), rng.integers(2, size=n)
+    clean = np.stack([np.roll(profiles[m], k) for k, m in zip(tonics, modes)])
+    return clean[:, None] + noise * rng.normal(size=(n, 4, 12)), tonics, modes
+
+
+def test_key_templates_find_planted_keys_and_turn_with_them():
+    rng = np.random.default_rng(5)
+    templates = KeyTemplates().fit(*planted(300, rng))
+    x, tonics, modes = planted(200, rng)
+    p = templates.probabilities(x)
+    np.testing.assert_allclose(p.sum((1, 2)), 1)
+    assert np.mean(p.reshape(200, 24).argmax(1) == 2 * tonics + modes) > 0.98
+    assert np.mean(templates.predict(x) == np.array(["major", "minor"])[modes]) > 0.98
+    for k in (1, 5, 11):  # a transposed clip has the transposed key, and the same mode
+        np.testing.assert_allclose(templates.probabilities(np.roll(x, k, axis=2)), np.roll(p, k, axis=1), atol=1e-12)
+
+
+def test_key_templates_are_the_optimum():
+    """At the fitted weights the penalised likelihood, computed the slow way, has no downhill direction."""
+    rng = np.random.default_rng(6)
+    x, tonics, modes = planted(40, rng, noise=0.5)
+    templates = KeyTemplates(penalty=0.01).fit(x, tonics, modes)
+
+    def value(w):
+        total = 0.0
+        for row, k, m in zip((x - x.mean(2, keepdims=True)) / templates.scale, tonics, modes):
+            scores = [w[b, :-1] @ np.roll(row, -a, axis=1).ravel() + w[b, -1] for a in range(12) for b in range(2)]
+            total -= scores[2 * k + m] - np.log(np.exp(scores).sum())
+        return total / len(x) + 0.01 * (w**2).sum()
+
+    best = value(templates.w)
+    for _ in range(6):
+        step = rng.normal(size=templates.w.shape)
+        step *= 0.05 / np.linalg.norm(step)
+        assert value(templates.w + step) > best - 1e-5
+
+
+def test_only_known_values_are_judged():
+    record = {"instrumentation": "string quartet", "mode": None, "speed": "medium"}
+    assert [value_of(record, a) for a in ("instrument", "mode", "speed")] == [None, None, None]
+    record = {"instrumentation": "harp", "mode": "minor", "speed": "fast"}
+    assert [value_of(record, a) for a in ("instrument", "mode", "speed")] == ["harp", "minor", "fast"]
