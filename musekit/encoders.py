@@ -146,6 +146,7 @@ class TonalPool(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.network = nn.Sequential(nn.Linear(len(self.REGISTERS) * 24, width), nn.SiLU(), nn.Linear(width, width))
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, pitch: Tensor) -> Tensor:
         """Mean log-frequency spectrum (B, bands), 24 an octave -> (B, width)."""
@@ -154,7 +155,7 @@ class TonalPool(nn.Module):
         profile = profile - profile.mean(-1, keepdim=True)
         profile = profile / (profile.std(-1, keepdim=True) + 1e-3)
         turned = torch.stack([profile.roll(2 * semitones, -1) for semitones in range(12)], dim=1)
-        return self.network(turned.flatten(2)).amax(1)
+        return self.norm(self.network(turned.flatten(2)).float().amax(1))
 
 
 class MiniEmbedder(nn.Module):
@@ -166,6 +167,13 @@ class MiniEmbedder(nn.Module):
 
     PATCH = 2  # view frames that the audio tower joins in one
     TONAL = 64  # features of the pitch-class profile
+    # told by one linear layer from either tower's embedding, a loss that helps training only: matching alone is
+    # slow to find the mode, since neither tower gains from it before the other knows it
+    ATTRIBUTES = {
+        "mode": ("major", "minor"),
+        "speed": ("slow", "medium", "fast"),
+        "dynamic": ("soft", "medium", "loud"),
+    }
 
     def __init__(self, config: EmbedderConfig, text: TextConfig):
         super().__init__()
@@ -177,10 +185,12 @@ class MiniEmbedder(nn.Module):
         self.listen = nn.Sequential(nn.Linear(self.PATCH * size, width), *blocks)
         self.listen_pool = AttentionPool(width, heads)
         self.tonal = TonalPool(self.TONAL)
+        self.pool_norm = nn.LayerNorm((heads + 1) * width)
         self.audio_head = head((heads + 1) * width + self.TONAL, config)
         self.read = nn.Sequential(nn.Linear(text.dim, config.text_width), nn.SiLU())
         self.read_pool = AttentionPool(config.text_width, heads)
         self.text_head = head(heads * config.text_width, config)
+        self.attributes = nn.Linear(config.dim, sum(map(len, self.ATTRIBUTES.values())), bias=False)
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.tensor(-5.0))
 
@@ -195,8 +205,8 @@ class MiniEmbedder(nn.Module):
         h = F.pad(h, (0, 0, 0, -h.shape[1] % self.PATCH)).unflatten(1, (-1, self.PATCH)).flatten(2)
         h = self.listen(h).float()
         tonal = self.tonal(views[..., : self.config.bands].mean(1))
-        pooled = torch.cat([self.listen_pool(h), h.mean(1), tonal.float()], dim=-1)
-        return F.normalize(self.audio_head(pooled).float(), dim=-1)
+        pooled = self.pool_norm(torch.cat([self.listen_pool(h), h.mean(1)], dim=-1))
+        return F.normalize(self.audio_head(torch.cat([pooled, tonal], dim=-1)).float(), dim=-1)
 
     def text_tower(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Token states (B, L, 384) -> (B, 512) unit length."""
@@ -216,7 +226,20 @@ class MiniEmbedder(nn.Module):
         positive = (each * match).sum(1) / match.sum(1).clamp_min(1)
         negative = (each * ~match).sum(1) / (~match).sum(1).clamp_min(1)
         top = match.gather(1, logits.argmax(1, keepdim=True)).float().mean()
-        return (positive + negative).mean(), {"top1": top}
+        told = self.attribute_loss(a, batch["clip"]) + self.attribute_loss(b, batch["asks"])
+        return (positive + negative).mean() + 0.2 * told, {"top1": top, "attributes": told}
+
+    def attribute_loss(self, embedding: Tensor, records: Sequence[dict]) -> Tensor:
+        """Cross-entropy of what the linear layer tells of these embeddings (B, 512), where it is known."""
+        logits = self.attributes(embedding).float() * 8.0  # a unit vector's coordinates are small
+        total, start = logits.new_zeros(()), 0
+        for name, values in self.ATTRIBUTES.items():
+            known = [values.index(r[name]) if r.get(name) in values else -100 for r in records]
+            target = torch.tensor(known, device=logits.device)
+            if (target >= 0).any():
+                total = total + F.cross_entropy(logits[:, start : start + len(values)], target)
+            start += len(values)
+        return total
 
 
 class JointEmbedder:

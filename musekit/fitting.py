@@ -24,11 +24,11 @@ DATA = {
 RECOMMENDED = {  # what trained the packaged weights; `--train.*` overrides
     "codec": TrainConfig(samples=330_000, batch=32, micro_batch=32, lr=1.2e-3),
     "embedder": TrainConfig(
-        samples=100_000, batch=128, micro_batch=128, lr=1e-3, weight_decay=0.05, ema=0.995, validate_every=25_600
+        samples=80_000, batch=128, micro_batch=128, lr=1e-3, weight_decay=0.05, ema=0.995, validate_every=25_600
     ),
-    "stage1": TrainConfig(samples=800_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
-    "regression": TrainConfig(samples=300_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
-    "stage2": TrainConfig(samples=200_000, batch=32, micro_batch=32, lr=1e-3, validate_every=32_000),
+    "stage1": TrainConfig(samples=500_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
+    "regression": TrainConfig(samples=150_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
+    "stage2": TrainConfig(samples=160_000, batch=32, micro_batch=32, lr=1e-3, validate_every=32_000),
 }
 
 

@@ -128,7 +128,7 @@ def texture(flux: np.ndarray, cqt: np.ndarray, magnitude: np.ndarray) -> np.ndar
     """
     import librosa
 
-    loud = cqt[:, cqt.sum(0) > 0.05 * cqt.sum(0).max()]
+    loud = cqt[:, cqt.sum(0) >= 0.05 * cqt.sum(0).max()]
     flatness = 10 * np.log10(np.median(librosa.feature.spectral_flatness(S=magnitude)) + 1e-12)
     return np.array([hoyer(flux), np.percentile(flux, 98), hoyer(loud, axis=0).mean(), flatness])
 

@@ -16,7 +16,7 @@ from musekit.style import GRID, HEAT, INK, MARKERS, MUTED, PALETTE, SIGNED, fini
 __all__ = [
     "GRID", "HEAT", "INK", "MARKERS", "MUTED", "PALETTE", "SIGNED", "finish", "new_figure", "plain", "styled",
     "bars", "contact_sheet", "latents", "loss_curves", "pairs", "panels", "scatter", "spectrogram", "sweep",
-    "trajectories",
+    "trajectories", "written_and_heard",
 ]  # fmt: skip
 
 
@@ -199,3 +199,15 @@ def panels(
     axes[0].set_ylabel(ylabel)
     figure.colorbar(shown, ax=axes, shrink=0.9)
     return finish(figure, caption, stamp)
+
+
+@styled
+def written_and_heard(notes: Sequence[Sequence[float]], audio: np.ndarray, sample_rate: int, title="", caption=""):
+    """The spectrogram of audio (C, N), and every written note [onset_s, duration_s, midi pitch, ...] as a line."""
+    low, high = 55.0, 7040.0  # Hz
+    figure = spectrogram(audio, sample_rate, title, caption, low=low, high=high)
+    axes = figure.axes[0]
+    row = [48 * np.log2(440 * 2 ** ((note[2] - 69) / 12) / low) for note in notes]
+    axes.hlines(row, [n[0] for n in notes], [n[0] + n[1] for n in notes], color=PALETTE[4], linewidth=1.6)
+    axes.set_xlim(0, np.atleast_2d(audio).shape[1] / sample_rate)
+    return figure

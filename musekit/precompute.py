@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from musekit import encoders, spectrum
-from musekit.cache import SHARD, as_half, build_shards, caption_id, config_hash, merge_manifest, read_clips
+from musekit import encoders, pretrained, spectrum
+from musekit.cache import SHARD, Shards, as_half, build_shards, caption_id, config_hash, merge_manifest, read_clips
 from musekit.config import MuseConfig, MuseError, suggest
 
 KINDS = ("tokens", "spectra", "views", "latents", "embeddings")
@@ -30,14 +30,14 @@ def read_clip(cache: Path, clip: dict) -> torch.Tensor:
     return torch.from_numpy(read_audio(cache / clip["path"], clip["sample_rate"]))
 
 
-def each_clip(cache: Path, clips: dict[str, dict], function: Callable[[torch.Tensor], torch.Tensor]) -> Callable:
-    """`compute` for `build_shards`: apply `function` to each clip alone; one that cannot be read is set aside."""
+def each_clip(clips: dict[str, dict], read: Callable[[dict], torch.Tensor], function: Callable) -> Callable:
+    """`compute` for `build_shards`: `function` of each clip alone; one that cannot be read is set aside."""
 
     def compute(ids: list[str]) -> tuple[dict, dict]:
         rows, set_aside = [], {}
         for i in ids:
             try:
-                rows.append(as_half(function(read_clip(cache, clips[i])[None])[0]))
+                rows.append(as_half(function(read(clips[i])[None])[0]))
             except Exception as error:  # noqa: BLE001 - one bad file never ends the run; the manifest says why
                 set_aside[i] = f"{type(error).__name__}: {error}"
         if not rows:
@@ -56,8 +56,6 @@ def pad(x: torch.Tensor, length: int) -> torch.Tensor:
 
 def maker_and_function(kind: str, config: MuseConfig, weights: Path | None) -> tuple[str, Callable]:
     """What makes this kind (named by its weights' hash) and the function from audio (1, 2, N) to a row (1, T, D)."""
-    from musekit import sample
-
     rate = config.codec.sample_rate
     if kind == "spectra":
         front = config.codec
@@ -69,11 +67,20 @@ def maker_and_function(kind: str, config: MuseConfig, weights: Path | None) -> t
     if weights is None:
         raise MuseError(f"caching {kind} needs trained weights; give --weights FOLDER")
     if kind == "latents":
-        codec, digest = sample.load_part(weights, "codec")
+        codec, digest = pretrained.load_part(weights, "codec")
         return f"latents {digest[:16]}", lambda audio: codec.encode(audio).transpose(1, 2)
-    network, digest = sample.load_part(weights, "embedder")
+    network, digest = pretrained.load_part(weights, "embedder")
     embedder = encoders.JointEmbedder(network, encode_text=None)
     return f"embeddings {digest[:16]}", lambda audio: embedder.embed_audio(audio, rate)[:, None]
+
+
+def seen(cache: Path, config: MuseConfig) -> Shards | None:
+    """The cached views, if they are complete and made by this front end."""
+    if not (cache / "views" / "manifest.json").exists():
+        return None
+    views = Shards(cache / "views")
+    right = views.manifest["complete"] and views.manifest["maker"] == f"views {config_hash(config.embedder)}"
+    return views if right else None
 
 
 def captions_of(clips: Iterable[dict]) -> dict[str, str]:
@@ -108,8 +115,22 @@ def compute_rank(
         )
         return
     maker, function = maker_and_function(kind, config, weights)
+
+    def read(clip: dict) -> torch.Tensor:
+        return read_clip(cache, clip)
+
+    views = seen(cache, config) if kind == "embeddings" else None
+    if views is not None:  # the tower's input is there already: most of the work is done
+        tower = pretrained.load_part(weights, "embedder")[0].audio_tower
+
+        def read(clip: dict) -> torch.Tensor:
+            return views.row(clip["id"]).float()
+
+        def function(view: torch.Tensor) -> torch.Tensor:
+            return tower(view)[:, None]
+
     with torch.inference_mode():
-        compute = each_clip(cache, clips, function)
+        compute = each_clip(clips, read, function)
         build_shards(cache / kind, clips, maker, compute, progress=progress, rank=rank, world=world)
 
 

@@ -185,6 +185,26 @@ def test_attention_pooling_is_a_weighted_mean_over_the_frames_that_are_kept():
     torch.testing.assert_close(pool(x), pool(x, torch.ones(2, 5, dtype=torch.bool)))
 
 
+def test_the_tonal_pool_hears_the_mode_and_not_the_key():
+    """Turning every octave by n semitones changes nothing; turning a third from major to minor does."""
+    torch.manual_seed(0)
+    pool = encoders.TonalPool(16).double()
+
+    def profile(thirds, key):
+        octave = torch.zeros(24, dtype=torch.float64)
+        for semitones, level in ((0, 3.0), (thirds, 2.0), (7, 2.0)):
+            octave[2 * ((semitones + key) % 12)] = level
+        return octave.repeat(EMBEDDER.bands // 24)[None]
+
+    major, minor = pool(profile(4, 0)), pool(profile(3, 0))
+    for key in range(1, 12):
+        torch.testing.assert_close(pool(profile(4, key)), major, atol=1e-10, rtol=0)
+        torch.testing.assert_close(pool(profile(3, key)), minor, atol=1e-10, rtol=0)
+    assert (major - minor).abs().max() > 1e-2
+    torch.testing.assert_close(pool(5 * profile(4, 0) + 1), major, atol=1e-2, rtol=0)  # nor level
+    assert pool(torch.zeros(1, EMBEDDER.bands, dtype=torch.float64)).isfinite().all()
+
+
 # ---------------------------------------------------------------- the joint embedding
 
 

@@ -48,9 +48,7 @@ def test_the_targets_of_gaussian_data_average_to_the_exact_velocity(mean, std):
         design = torch.stack([torch.ones_like(x_t), x_t], dim=1)
         intercept, slope = torch.linalg.lstsq(design, u[:, None]).solution[:, 0]
         probe = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
-        torch.testing.assert_close(
-            intercept + slope * probe, exact_velocity(probe, t, mean, std), atol=0.05, rtol=0.0
-        )
+        torch.testing.assert_close(intercept + slope * probe, exact_velocity(probe, t, mean, std), atol=0.05, rtol=0.0)
 
 
 def test_the_exact_velocity_carries_noise_to_the_data():

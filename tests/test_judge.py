@@ -8,12 +8,12 @@ from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.render import SAMPLE_RATE, render
 from musekit.judge import TEXTURE, TONICS, Judge, KeyTemplates, hear, rise, value_of
 
-PLAYERS = ("piano", "organ", "flute", "trumpet")
+PLAYERS = ("piano", "organ", "flute")
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11, 12), "minor": (0, 2, 3, 5, 7, 8, 11, 12)}
 TRIADS = {"major": (0, 4, 7), "minor": (0, 3, 7)}
 
 
-def piece(player, mode, speed, tonic, rng, seconds=5.0):
+def piece(player, mode, speed, tonic, rng, seconds=4.0):
     """A walk on the scale over the tonic's triad: (record, audio)."""
     step = {"slow": 0.8, "fast": 0.17}[speed] * rng.uniform(0.9, 1.1)
     degrees = np.abs(np.cumsum(rng.integers(-2, 3, size=round(seconds / step)))) % 8
@@ -33,7 +33,7 @@ def pieces(tonics, seed):
 
 @pytest.fixture(scope="module")
 def judge():
-    made = pieces((0, 3, 7, 10), seed=0)
+    made = pieces((0, 3, 7), seed=0)
     return Judge().fit([r for r, _ in made], [hear(a, SAMPLE_RATE) for _, a in made])
 
 

@@ -76,3 +76,12 @@ def test_a_player_shows_itself_and_prints_short():
     assert compressed(tone(), RATE)[:4] == b"OggS"
     [(back, rate)] = sound_in(player(tone(), 16_000, "kept as it is").html)
     assert rate == 16_000 and len(back) == len(tone()[0])
+
+
+def test_opus_has_the_size_that_is_asked_for():
+    [(back, rate)] = sound_in(player(tone(3.0), RATE, "a tone", mono=True, seconds=None, kbps=20).html)
+    assert rate in (24_000, 48_000) and len(back) == pytest.approx(3 * rate, abs=0.05 * rate) and back.shape[1] == 1
+    spectrum = np.abs(np.fft.rfft(back[:, 0]))
+    assert abs(np.argmax(spectrum) * rate / len(back) - 440) < 2
+    sizes = [len(compressed(tone(3.0), RATE, mono=True, kbps=kbps)) for kbps in (12, 20, 40)]
+    assert sizes[0] < sizes[1] < sizes[2] and sizes[1] == pytest.approx(3 * 20_000 / 8, rel=0.25)

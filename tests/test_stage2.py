@@ -58,9 +58,7 @@ def test_cross_attention_to_one_token_is_one_vector():
         v = block.cross_value(token[b]).unflatten(-1, (2, 8))
         heads = [slow_attention(q[:, h], k[None, h // 2], v[None, h // 2]) for h in range(4)]
         expected = block.cross_out(torch.cat(heads, dim=-1))  # (T, D)
-        torch.testing.assert_close(
-            block.cross_vector(token[b : b + 1]).expand(T, 32), expected, atol=1e-10, rtol=0
-        )
+        torch.testing.assert_close(block.cross_vector(token[b : b + 1]).expand(T, 32), expected, atol=1e-10, rtol=0)
 
 
 def test_it_is_what_torchs_grouped_attention_gives():

@@ -26,15 +26,15 @@ def samples(subject: Subject, text: str, n: int, seed: int) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def measure_diversity(subject: Subject) -> None:
-    """Writes results/diversity.json: 20 pairs of a vague and a specific prompt."""
+def measure_diversity(subject: Subject, some: int | None = None, n: int = SAMPLES) -> None:
+    """Writes results/diversity.json: 20 pairs of a vague and a specific prompt (or some of them), n samples each."""
     held_out = subject.split(*HELD_OUT)
     real, rows, pairs = subject.embeddings(held_out), [], []
-    for k, pair in enumerate(bar(prompts("pairs"), "diversity, pairs of prompts")):
+    for k, pair in enumerate(bar(prompts("pairs")[:some], "diversity, pairs of prompts")):
         draws = []
         for level, prompt in zip(("vague", "specific"), pair):
             seed = SEED + 1000 * (2 * k + (level == "specific"))
-            distances = unit_distances(samples(subject, prompt["text"], SAMPLES, seed))
+            distances = unit_distances(samples(subject, prompt["text"], n, seed))
             draws.append(spread_draws(distances, seed=k))
             right = real[[i for i, c in enumerate(held_out) if fits(prompt["asks"], c)]]
             fitting, source = len(right), "held-out clips"

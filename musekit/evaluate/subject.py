@@ -172,7 +172,7 @@ class Subject:
 
 def target(name: str, value: float | None, at_least: float | None = None, at_most: float | None = None, **more) -> dict:
     """A row that states a bar: its value, what is asked, and whether it is met; both bounds if both are given."""
-    asked = [f">= {at_least:g}"] * (at_least is not None) + [f"<= {at_most:g}"] * (at_most is not None)
+    asked = [f"{sign} {bound:g}" for sign, bound in ((">=", at_least), ("<=", at_most)) if bound is not None]
     met = value is not None and (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
     return {"measure": "bar", "name": name, "value": value, "bar": " and ".join(asked), "met": bool(met), **more}
 

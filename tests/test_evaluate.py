@@ -1,0 +1,295 @@
+"""Measurements against the slow, obvious way, and every one of them end to end on a tiny cache and random weights."""
+
+import json
+import shutil
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fixtures import sinusoids, write_clips
+
+from musekit import evaluate as evaluation
+from musekit import pretrained
+from musekit.config import MuseError, smoke
+from musekit.corpus import lexicon
+from musekit.corpus.captions import evaluation_prompts, fits
+from musekit.corpus.grammar import fill
+from musekit.evaluate import ceiling, diversity, generated, obeyed, reference, regression, summary
+from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
+from musekit.evaluate.embedder import CLASSES, recall_by_chance, retrieval, wordings, zero_shot
+from musekit.evaluate.memorisation import Nearest, sequence
+from musekit.evaluate.subject import Subject, table, target
+from musekit.runs import read_result
+
+RATE = 44100
+
+
+# -- codec
+
+
+def test_a_sound_is_like_itself_and_less_like_another_chord():
+    x, y = sinusoids([220, 277]), sinusoids([311, 392])
+    assert chroma_correlation(x, x, RATE) == pytest.approx(1)
+    assert chroma_correlation(x, 0.2 * x, RATE) > 0.99  # chroma has no level
+    assert chroma_correlation(y, x, RATE) < 0.5
+    assert chroma_correlation(np.zeros_like(x), x, RATE) == 0
+
+
+def test_half_the_amplitude_is_six_decibels():
+    noise = np.random.default_rng(0).normal(size=(2, RATE)).astype(np.float32)
+    assert log_mel_l1(noise, noise, RATE) == 0
+    assert log_mel_l1(noise / 2, noise, RATE) == pytest.approx(20 * np.log10(2), abs=1e-3)
+
+
+def test_true_magnitudes_alone_keep_a_chord():
+    x = sinusoids([220, 277])
+    y = phase_alone(x, 4096, 1024, 16)
+    assert y.shape == x.shape
+    assert chroma_correlation(y, x, RATE) > 0.97
+
+
+# -- embedder
+
+
+def test_wordings_assert_one_thing_in_words_held_out_of_training():
+    for attribute, values in CLASSES.items():
+        field = "instrumentation" if attribute == "instrument" else attribute
+        for value in values:
+            texts = wordings(attribute, value)
+            assert texts and len(set(texts)) == len(texts)
+            assert texts == wordings(attribute, value)
+            rng = np.random.default_rng(0)
+            trained = [t for level in lexicon.TEMPLATES.values() for t in level]
+            said = [fill(t, {field: value}, rng) for t in trained for _ in range(5)]
+            assert not set(texts) & {c["text"] for c in said if c}
+
+
+def test_chance_level_is_the_share_of_draws_that_hit():
+    assert recall_by_chance(0, 9, 3) == 0
+    assert recall_by_chance(1, 9, 9) == 1
+    draws = np.argsort(np.random.default_rng(0).random((20000, 10)), axis=1)[:, :3]
+    assert recall_by_chance(4, 10, 3) == pytest.approx((draws < 4).any(1).mean(), abs=0.01)
+    assert recall_by_chance(4, 10, 3) == pytest.approx(1 - comb(6, 3) / comb(10, 3))
+
+
+def test_retrieval_is_as_counted_by_hand():
+    rng = np.random.default_rng(1)
+    text, audio, match = rng.normal(size=(30, 8)), rng.normal(size=(40, 8)), rng.random((30, 40)) < 0.1
+    for row, k in zip(retrieval(text, audio, match), (1, 5, 10)):
+        served = hits = 0
+        for i in range(30):
+            best = sorted(range(40), key=lambda j: -text[i] @ audio[j])[:k]
+            served += any(match[i, j] for j in best)
+            hits += sum(match[i, j] for j in best)
+        assert (row["name"], row["correct"]) == (f"R@{k}", served)
+        assert row["precision"] == pytest.approx(hits / (30 * k))
+
+
+# -- memorisation
+
+
+def slow_distance(a, b, least=0.5):
+    """The definition: every transposition, every shift with half an overlap."""
+    best = -np.inf
+    for k in range(12):
+        turned = np.roll(a, k, axis=0)
+        for shift in range(-a.shape[1] + 1, b.shape[1]):
+            start, stop = max(0, shift), min(b.shape[1], shift + a.shape[1])
+            if stop - start >= least * min(a.shape[1], b.shape[1]):
+                here = turned[:, start - shift : stop - shift]
+                best = max(best, float((here * b[:, start:stop]).sum(0).mean()))
+    return 1 - best
+
+
+def test_nearest_is_the_definition():
+    rng = np.random.default_rng(2)
+    library = [sequence(rng.random((12, 2 * n))) for n in (9, 14, 14, 11)]
+    for steps in (5, 12, 14):
+        query = sequence(rng.random((12, 2 * steps)))
+        expected = [slow_distance(query, b) for b in library]
+        np.testing.assert_allclose(Nearest(library).distances(query), expected, atol=1e-5)
+
+
+def test_a_transposed_and_shifted_copy_is_found():
+    rng = np.random.default_rng(3)
+    library = [sequence(rng.random((12, 120))) for _ in range(5)]
+    copy = np.roll(library[3], 5, axis=0)[:, 13:]
+    found = Nearest(library).distances(copy)
+    assert found.argmin() == 3 and found[3] == pytest.approx(0, abs=1e-5)
+    assert np.delete(found, 3).min() > 0.3
+
+
+def test_a_chroma_that_is_flat_has_no_direction():
+    assert not sequence(np.ones((12, 8))).any()
+    np.testing.assert_allclose(np.linalg.norm(sequence(np.random.default_rng(0).random((12, 9))), axis=0), 1, rtol=1e-5)
+
+
+# -- bars, tables, records
+
+
+def test_a_bar_holds_inside_its_bounds_only():
+    assert target("x", 0.9, at_least=0.9)["met"] and not target("x", 0.89, at_least=0.9)["met"]
+    assert target("x", 1.0, 0.8, 1.2)["met"] and not target("x", 1.3, 0.8, 1.2)["met"]
+    assert not target("x", None, at_least=0)["met"]
+    assert target("x", 1.0, 0.8, 1.2)["bar"] == ">= 0.8 and <= 1.2"
+
+
+def test_a_table_lines_up(capsys):
+    table([{"a": 0.12345, "b": None}, {"a": "word", "b": 3}], "a", "b")
+    assert capsys.readouterr().out == "a      b\n0.123  -\nword   3\n\n"
+
+
+def test_a_prompt_fits_the_record_of_what_it_asks():
+    for prompt in evaluation_prompts(48):
+        assert fits(prompt["asks"], obeyed.as_record(prompt["asks"]))
+
+
+def test_references_fit_their_prompt_and_come_from_held_out_works(tmp_path):
+    """Scores written by hand: a folk tune in each family; only held-out ones are played, in the key asked for."""
+    from musekit.corpus import scores
+    from musekit.corpus.families import split_of
+
+    rng, written = np.random.default_rng(0), []
+    for i in range(60):
+        degrees = np.abs(np.cumsum(rng.integers(-2, 3, size=96))) % 8
+        degrees[::8] = 0
+        rows = [[0.5 * n, 0.5, 62 + (0, 2, 4, 5, 7, 9, 11, 12)[d]] for n, d in enumerate(degrees)]
+        rows.append([48.0, 2.0, 62])
+        bars = [float(b) for b in range(0, 50, 4)]
+        written.append(
+            scores.Score(
+                work=f"hand/tune{i}", title=f"tune {i}", composer="traditional", era="folk", form="jig", kind="tune",
+                family=f"hand/tune{i}", source="hand", licence="none", metre="6/8", key="D", mode="major",
+                key_confidence=0.9, key_gap=0.1, length=50.0, bars=bars, parts=[rows],
+            )
+        )  # fmt: skip
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "hand.jsonl").write_text("".join(scores.to_json(s) + "\n" for s in written))
+    assert {split_of(s.family) for s in reference.held_out_scores(tmp_path)} == {"valid", "test"}
+    asks = {"instrument": "flute", "mode": "major", "speed": "fast", "form": "jig", "key": "G", "dynamic": "soft"}
+    made = list(reference.plans(tmp_path, asks, 4))
+    assert made == list(reference.plans(tmp_path, asks, 4)) and len(made) == 4
+    for record, notes, how in made:
+        assert fits(asks, record) and record["split"] != "train" and notes and how["dynamic"] == "soft"
+    assert list(reference.plans(tmp_path, {**asks, "form": "waltz"}, 1)) == []
+
+
+# -- end to end
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, musekit_home) -> tuple[Path, Path]:
+    """A cache of 16 two-second clips with two speeds, and random smoke weights: (cache, weights)."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    records = write_clips(folder / "cache", "rrrrrrrrrrevvere")
+    for i, record in enumerate(records):
+        speed = ("slow", "fast")[i % 4 // 2]
+        record |= {"speed": speed, "onset_rate": {"slow": 1.0, "fast": 6.0}[speed], "texture": "chordal"}
+    (folder / "cache" / "clips.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    torch.manual_seed(0)
+    for part in (*pretrained.PARTS, pretrained.BASELINE):
+        pretrained.save_part(folder / "weights", part, pretrained.build(part, smoke()), smoke())
+    return folder / "cache", folder / "weights"
+
+
+def run(what, small, results, n=5):
+    cache, weights = small
+    evaluation.evaluate(what, weights, cache, results, n)
+    return read_result(what, results)
+
+
+def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, capsys):
+    subject = Subject(*reversed(small), tmp_path, 5)
+    diversity.measure_diversity(subject, some=2, n=4)  # of 20 pairs and 64 samples
+    regression.measure_regression(subject, some=2, n=4)
+    for what in evaluation.WHAT:
+        if what not in ("diversity", "regression"):
+            run(what, small, tmp_path)
+    summary.summarise(subject)
+    bars = read_result("summary", tmp_path)["rows"]
+    assert {b["result"] for b in bars} == {"codec", "embedder", "prompts", "diversity", "memorisation"}
+    assert all(b["measure"] == "bar" and isinstance(b["met"], bool) for b in bars)
+    for what in evaluation.WHAT:
+        about = read_result(what, tmp_path)["provenance"]
+        assert about["preset"] == "smoke" and "noise" in about["note"]
+        assert set(about["weights"]) == {*pretrained.PARTS, pretrained.BASELINE}
+    generated_rows = [r for r in read_result("prompts", tmp_path)["rows"] if r.get("source") == "generated"]
+    assert {r["n"] for r in generated_rows if r["measure"] == "accuracy"} == {5}
+    assert "bars are met" in capsys.readouterr().out
+
+
+def test_generation_goes_on_where_it_stopped(small):
+    cache, weights = small
+    subject, asked = Subject(weights, cache, Path("nowhere"), 5), evaluation_prompts(6)
+    paths = generated.from_prompts(subject, asked[:5])
+    before = [p.read_bytes() for p in paths]
+    paths[2].with_suffix(".json").unlink()  # killed between the sound and its recipe
+    paths[4].unlink()
+    times = [p.stat().st_mtime_ns for p in paths[:2]]
+    again = generated.from_prompts(subject, asked)
+    assert [p.read_bytes() for p in again[:5]] == before  # the same recipe, the same bits, beside other pieces
+    assert [p.stat().st_mtime_ns for p in again[:2]] == times
+    assert generated.facts(again[5])["recipe"]["seed"] == generated.PROMPT_SEED + 5
+
+
+def test_features_are_heard_once(small):
+    cache, weights = small
+    subject = Subject(weights, cache, Path("nowhere"), 1)
+    clips = subject.split("train")[:2]
+    first = subject.hear_clips(clips)
+    shutil.move(subject.path(clips[0]), cache / "aside.flac")
+    try:
+        with pytest.raises(FileNotFoundError):
+            subject.hear_clips(clips)  # features are named by the sound, so the sound must be there
+    finally:
+        shutil.move(cache / "aside.flac", subject.path(clips[0]))
+    for a, b in zip(first, subject.hear_clips(clips)):
+        assert all(np.array_equal(a[k], b[k]) for k in a)
+
+
+def test_embeddings_of_the_cache_are_used_when_this_embedder_made_them(small, tmp_path):
+    from musekit.precompute import precompute
+
+    cache, weights = small
+    mine = tmp_path / "cache"
+    shutil.copytree(cache, mine)
+    clips = Subject(weights, mine, tmp_path, 1).split("train")[:3]
+    computed = Subject(weights, mine, tmp_path, 1).embeddings(clips)
+    precompute("embeddings", mine, smoke(), weights, show=False)
+    subject = Subject(weights, mine, tmp_path, 1)
+    assert subject._shards is not None
+    np.testing.assert_allclose(subject.embeddings(clips), computed, atol=2e-3)  # kept in half precision
+    np.testing.assert_allclose(np.linalg.norm(computed, axis=1), 1)
+
+
+def test_zero_shot_names_the_class_whose_words_lie_nearest(small):
+    cache, weights = small
+    subject = Subject(weights, cache, Path("nowhere"), 1)
+    records = [{"instrumentation": "flute", "mode": "minor", "speed": None}]
+    told = subject.muse.embedder.embed_text(wordings("instrument", "flute")).double().numpy().mean(0)
+    rows = {r["attribute"]: r for r in zero_shot(subject, records, told[None], "words")}
+    assert rows["instrument"]["correct"] == 1
+    assert rows["speed"]["n"] == 0 and rows["speed"]["accuracy"] is None
+    assert ceiling.ratio(rows["speed"]["accuracy"], 1.0) is None
+
+
+def test_mistakes_are_told_in_one_line(small, tmp_path):
+    cache, weights = small
+    for arguments, said in (
+        (("memorization", weights, cache), "did you mean 'memorisation'"),
+        (("codec", weights, tmp_path / "nothing"), "make the cache first"),
+        (("codec", tmp_path / "none", cache), "no weights at"),
+    ):
+        with pytest.raises(MuseError, match=said):
+            evaluation.evaluate(*arguments, results=tmp_path)
+    for n in (0, -3, True, 2.5):
+        with pytest.raises(MuseError, match="must be 1 or more"):
+            evaluation.evaluate("prompts", weights, cache, tmp_path, n)
+    part = tmp_path / "part"
+    pretrained.save_part(part, "codec", pretrained.build("codec", smoke()), smoke())
+    with pytest.raises(MuseError, match="musekit train embedder"):
+        evaluation.evaluate("embedder", part, cache, tmp_path)
+    with pytest.raises(MuseError, match="judge.json is missing"):
+        summary.summarise(Subject(weights, cache, tmp_path, 1))
