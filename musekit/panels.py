@@ -133,7 +133,7 @@ def sweep(
         axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if "x" in log else "linear")
         axes.set_yscale("log" if "y" in log else "linear")
         ticks = sorted({value for x, _ in curves.values() for value in x})
-        axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+        axes.set_xticks(ticks, [f"{value:.3g}" for value in ticks])
         axes.minorticks_off()
         if len(curves) > 1:
             axes.legend()

@@ -74,13 +74,22 @@ def maker_and_function(kind: str, config: MuseConfig, weights: Path | None) -> t
     return f"embeddings {digest[:16]}", lambda audio: embedder.embed_audio(audio, rate)[:, None]
 
 
-def seen(cache: Path, config: MuseConfig) -> Shards | None:
-    """The cached views, if they are complete and made by this front end."""
-    if not (cache / "views" / "manifest.json").exists():
+def from_front(kind: str, weights: Path) -> Callable:
+    """Like `maker_and_function`'s, from a cached view or spectrum (1, T, D) instead of audio."""
+    if kind == "embeddings":
+        tower = pretrained.load_part(weights, "embedder")[0].audio_tower
+        return lambda view: tower(view)[:, None]
+    codec = pretrained.load_part(weights, "codec")[0]
+    return lambda c: codec.posterior(codec.scaled(c))[0]
+
+
+def seen(front: str | None, cache: Path, config: MuseConfig) -> Shards | None:
+    """The cached views or spectra, if they are complete and made by this config's front end."""
+    if front is None or not (cache / front / "manifest.json").exists():
         return None
-    views = Shards(cache / "views")
-    right = views.manifest["complete"] and views.manifest["maker"] == f"views {config_hash(config.embedder)}"
-    return views if right else None
+    shards = Shards(cache / front)
+    right = shards.manifest["complete"] and shards.manifest["maker"] == maker_and_function(front, config, None)[0]
+    return shards if right else None
 
 
 def captions_of(clips: Iterable[dict]) -> dict[str, str]:
@@ -119,15 +128,13 @@ def compute_rank(
     def read(clip: dict) -> torch.Tensor:
         return read_clip(cache, clip)
 
-    views = seen(cache, config) if kind == "embeddings" else None
-    if views is not None:  # the tower's input is there already: most of the work is done
-        tower = pretrained.load_part(weights, "embedder")[0].audio_tower
+    front = seen({"embeddings": "views", "latents": "spectra"}.get(kind), cache, config)
+    if front is not None:  # the network's own input is there already: most of the work is done
 
         def read(clip: dict) -> torch.Tensor:
-            return views.row(clip["id"]).float()
+            return front.row(clip["id"], stop=front.row_length(clip["id"])).float()
 
-        def function(view: torch.Tensor) -> torch.Tensor:
-            return tower(view)[:, None]
+        function = from_front(kind, weights)
 
     with torch.inference_mode():
         compute = each_clip(clips, read, function)

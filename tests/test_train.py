@@ -169,6 +169,44 @@ def test_the_steps_are_those_of_a_loop_written_out(tmp_path, monkeypatch):
     assert saved["samples"] == 48 and saved["step"] == 4
 
 
+TWO_RANKS = """
+import sys
+from pathlib import Path
+import torch
+from test_train import PLAIN, Pairs, new_network, run_all
+from musekit import dist, train
+import dataclasses
+
+torch.optim.AdamW = lambda groups, lr, **options: torch.optim.SGD(groups, lr=lr)
+with dist.process_group():
+    network = new_network().double()
+    run_all(network, Pairs(), dataclasses.replace(PLAIN, micro_batch=3), Path(sys.argv[1]))
+    torch.save(network.state_dict(), f"{sys.argv[1]}/rank{dist.rank()}.pt")
+"""
+
+
+def with_tests_on_the_path() -> dict[str, str]:
+    """The environment of a subprocess that imports these tests."""
+    return {**os.environ, "PYTHONPATH": ":".join(p for p in sys.path if p)}
+
+
+def test_two_ranks_with_accumulation_are_one_process(tmp_path, monkeypatch):
+    """DDP over gloo, 2 ranks x 2 parts of 3, against one batch of 12, in float64 with SGD."""
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two.py").write_text(TWO_RANKS)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *torchrun, str(tmp_path / "two.py"), str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, env=with_tests_on_the_path(), timeout=600)
+    assert done.returncode == 0, done.stderr
+    with_sgd(monkeypatch)
+    one = new_network().double()
+    run_all(one, Pairs(), PLAIN, tmp_path / "one")
+    for rank in range(2):
+        for name, weights in torch.load(tmp_path / "two" / f"rank{rank}.pt", weights_only=True).items():
+            torch.testing.assert_close(weights, one.state_dict()[name], atol=1e-10, rtol=0, msg=name)
+    assert len(Run(tmp_path / "two").metrics()) == 4  # only the first rank writes
+
+
 @pytest.mark.parametrize(("batch", "micro_batch"), [(13, 4), (10, 4)])
 def test_a_batch_that_cannot_be_split_evenly_is_refused(tmp_path, batch, micro_batch):
     settings = dataclasses.replace(PLAIN, batch=batch, micro_batch=micro_batch)
@@ -383,8 +421,7 @@ def test_a_killed_run_resumes_with_the_same_bits(tiny, tmp_path, part):
 
     folder = tmp_path / "killed"
     command = [sys.executable, "-c", TRAIN_SLOWLY, part, tiny.cache, folder]
-    environment = {**os.environ, "PYTHONPATH": ":".join(p for p in sys.path if p)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=with_tests_on_the_path()) as process:
         for line in process.stdout:
             if int(line) > 10 * BATCH:
                 break
