@@ -81,6 +81,7 @@ class Stage1Config:
     depth: int = 3
     heads: int = 4
     ff_mult: int = 2
+    gaussian_rank: int = 128  # principal directions whose Gaussian velocity is exact; 0: the network learns all
     condition_dropout: float = 0.1
 
 
@@ -146,7 +147,7 @@ def smoke() -> MuseConfig:
         name="smoke",
         codec=CodecConfig(width=32, encoder_depth=1, decoder_depth=1, latent_dim=8, phase_iterations=2),
         embedder=EmbedderConfig(width=32, depth=1, text_width=32),
-        stage1=Stage1Config(width=32, depth=2, heads=2),
+        stage1=Stage1Config(width=32, depth=2, heads=2, gaussian_rank=8),
         stage2=Stage2Config(latent_dim=8, condition_dim=16, width=32, depth=2, head_dim=16, kv_heads=2, max_frames=259),
         sample=SampleConfig(stage1_steps=3, stage2_steps=3, seconds=2.0),
     )

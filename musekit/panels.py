@@ -113,7 +113,7 @@ def moments(
 
 
 @styled
-def sweep(
+def measures(
     panels: Sequence[tuple[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]],
     xlabel="", log: str = "", levels: Mapping[str, float] | None = None, title="", caption="", stamp="",
 ):  # fmt: skip

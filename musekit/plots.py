@@ -15,7 +15,7 @@ from musekit.style import GRID, HEAT, INK, MARKERS, MUTED, PALETTE, SIGNED, fini
 
 __all__ = [
     "GRID", "HEAT", "INK", "MARKERS", "MUTED", "PALETTE", "SIGNED", "finish", "new_figure", "plain", "styled",
-    "bars", "contact_sheet", "latents", "loss_curves", "pairs", "panels", "scatter", "spectrogram", "sweep",
+    "bars", "contact_sheet", "latents", "loss_curves", "pairs", "scatter", "side_by_side", "spectrogram", "sweep",
     "trajectories", "written_and_heard",
 ]  # fmt: skip
 
@@ -182,7 +182,7 @@ def pairs(
 
 
 @styled
-def panels(
+def side_by_side(
     images: Mapping[str, np.ndarray], extent=None, xlabel="", ylabel="", cmap=HEAT, title="", caption="", stamp=""
 ):
     """Pictures (rows, columns) of one quantity side by side under one colour scale, first row at the bottom."""

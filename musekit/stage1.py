@@ -7,6 +7,7 @@ once (`context`).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -73,6 +74,9 @@ class Text2MuQFlow(nn.Module):
         width = config.width
         self.register_buffer("mean", torch.zeros(config.dim))  # of the training embeddings
         self.register_buffer("std", torch.ones(config.dim))
+        rank = config.gaussian_rank
+        self.register_buffer("basis", torch.zeros(rank, config.dim))  # principal directions of x_1
+        self.register_buffer("variance", torch.ones(rank + 1))  # along each of them, and along all others
         self.enter = nn.Linear(config.dim, width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 9 * width))
         self.null = nn.Parameter(torch.randn(1, 1, config.text_dim) * 0.02)  # the token of "no text"
@@ -94,6 +98,23 @@ class Text2MuQFlow(nn.Module):
         """Set mean and standard deviation from the training embeddings (n, 512)."""
         self.mean.copy_(embeddings.mean(0))
         self.std.copy_(embeddings.std(0).clamp_min(1e-4))
+        if rank := self.config.gaussian_rank:
+            values, vectors = torch.linalg.eigh(self.standardise(embeddings.double()).T.cov())
+            self.basis.copy_(vectors.T.flip(0)[:rank])
+            values = values.flip(0).clamp_min(1e-6)
+            self.variance.copy_(torch.cat([values[:rank], values[rank:].mean(0, keepdim=True)]))
+
+    def gaussian_velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """The exact velocity at x (B, 512) if x_1 were Gaussian with the training embeddings' covariance.
+
+        Along a direction of variance s the flow of N(0, 1) to N(0, s) has v = (s t - (1 - t)) / (s t^2 + (1 - t)^2) x.
+        Embeddings fill few of their 512 directions. In the others the noise must vanish exactly, which a network
+        narrower than 512 cannot do: it learns only what is not Gaussian.
+        """
+        t = t[:, None]
+        gain = (self.variance * t - (1 - t)) / (self.variance * t**2 + (1 - t) ** 2)  # (B, rank + 1)
+        along = x @ self.basis.T
+        return gain[:, -1:] * x + ((gain[:, :-1] - gain[:, -1:]) * along) @ self.basis
 
     def context(self, tokens: Tensor, mask: Tensor, keep: Tensor | None = None) -> Context:
         """Per-layer keys and values of the text, once a prompt; rows with keep = False get the null token."""
@@ -110,7 +131,11 @@ class Text2MuQFlow(nn.Module):
         h = self.enter(x)
         for block, layer in zip(self.blocks, context, strict=True):
             h = block(h, modulation, layer)
-        return self.leave(F.layer_norm(h, h.shape[-1:]))
+        v = self.leave(F.layer_norm(h, h.shape[-1:]))
+        if not self.config.gaussian_rank:
+            return v
+        with torch.autocast(x.device.type, enabled=False):
+            return v.to(x.dtype) + self.gaussian_velocity(x, t.to(x.dtype))
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Flow-matching loss, beside its Gaussian floor and its value in the embedding's own units."""
@@ -128,6 +153,9 @@ class TextRegression(Text2MuQFlow):
 
     Its optimum is the conditional mean E[x_1 | text], which many right answers pull towards the centre.
     """
+
+    def __init__(self, config: Stage1Config):
+        super().__init__(dataclasses.replace(config, gaussian_rank=0))
 
     def predict(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """The raw mean, (B, 512), not normalised: its norm tells how much the answers disagree."""

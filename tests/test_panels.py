@@ -39,7 +39,7 @@ def test_moments_and_sweeps_draw_what_they_get():
     states = [(f"t = {t}", np.random.default_rng(0).standard_normal((8, 21)), tone(330)) for t in (0, 1)]
     assert len(panels.moments(states, RATE, caption="c").axes) == 4
     runs = {"a": ([1, 2, 4], np.ones((3, 2))), "b": ([1, 2, 4], [3, 2, 1])}
-    figure = panels.sweep([("one", runs), ("two", {"a": runs["a"]})], xlabel="x", log="xy", levels={"level": 2.0})
+    figure = panels.measures([("one", runs), ("two", {"a": runs["a"]})], xlabel="x", log="xy", levels={"level": 2.0})
     left, right = figure.axes
     assert [line.get_label() for line in left.get_lines() if not line.get_label().startswith("_")] == ["a", "b"]
     assert left.get_xscale() == "log" and right.get_ylabel() == "two" and right.texts[0].get_text() == "level"
