@@ -15,7 +15,7 @@ from musekit.style import GRID, HEAT, INK, MARKERS, MUTED, PALETTE, SIGNED, fini
 
 __all__ = [
     "GRID", "HEAT", "INK", "MARKERS", "MUTED", "PALETTE", "SIGNED", "finish", "new_figure", "plain", "styled",
-    "bars", "contact_sheet", "latents", "loss_curves", "pairs", "scatter", "side_by_side", "spectrogram", "sweep",
+    "bars", "contact_sheet", "latents", "loss_curves", "pairs", "panels", "scatter", "spectrogram", "sweep",
     "trajectories", "written_and_heard",
 ]  # fmt: skip
 
@@ -182,7 +182,7 @@ def pairs(
 
 
 @styled
-def side_by_side(
+def panels(
     images: Mapping[str, np.ndarray], extent=None, xlabel="", ylabel="", cmap=HEAT, title="", caption="", stamp=""
 ):
     """Pictures (rows, columns) of one quantity side by side under one colour scale, first row at the bottom."""
@@ -202,10 +202,12 @@ def side_by_side(
 
 
 @styled
-def written_and_heard(notes: Sequence[Sequence[float]], audio: np.ndarray, sample_rate: int, title="", caption=""):
+def written_and_heard(
+    notes: Sequence[Sequence[float]], audio: np.ndarray, sample_rate: int, title="", caption="", stamp=""
+):
     """The spectrogram of audio (C, N), and every written note [onset_s, duration_s, midi pitch, ...] as a line."""
     low, high = 55.0, 7040.0  # Hz
-    figure = spectrogram(audio, sample_rate, title, caption, low=low, high=high)
+    figure = spectrogram(audio, sample_rate, title, caption, stamp, low=low, high=high)
     axes = figure.axes[0]
     row = [48 * np.log2(440 * 2 ** ((note[2] - 69) / 12) / low) for note in notes]
     axes.hlines(row, [n[0] for n in notes], [n[0] + n[1] for n in notes], color=PALETTE[4], linewidth=1.6)

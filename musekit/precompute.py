@@ -23,6 +23,10 @@ from musekit.config import MuseConfig, MuseError, suggest
 KINDS = ("tokens", "spectra", "views", "latents", "embeddings")
 
 
+class SetAside(Exception):
+    """A clip that was set aside when its view or spectrum was made, with the reason given then."""
+
+
 def read_clip(cache: Path, clip: dict) -> torch.Tensor:
     """A clip's audio, (2, N) at its record's rate. Raises `corpus.folder.BadAudio` when it is not usable."""
     from musekit.corpus.folder import read_audio
@@ -38,6 +42,10 @@ def each_clip(clips: dict[str, dict], read: Callable[[dict], torch.Tensor], func
         for i in ids:
             try:
                 rows.append(as_half(function(read(clips[i])[None])[0]))
+            except SetAside as before:
+                set_aside[i] = str(before)
+            except MuseError:
+                raise  # the cache itself is damaged: no clip's fault
             except Exception as error:  # noqa: BLE001 - one bad file never ends the run; the manifest says why
                 set_aside[i] = f"{type(error).__name__}: {error}"
         if not rows:
@@ -83,13 +91,13 @@ def from_front(kind: str, weights: Path) -> Callable:
     return lambda c: codec.posterior(codec.scaled(c))[0]
 
 
-def seen(front: str | None, cache: Path, config: MuseConfig) -> Shards | None:
-    """The cached views or spectra, if they are complete and made by this config's front end."""
+def seen(front: str | None, cache: Path, config: MuseConfig, clips: Iterable[str]) -> Shards | None:
+    """The cached views or spectra, if this config's front end made them, of all these clips but those set aside."""
     if front is None or not (cache / front / "manifest.json").exists():
         return None
     shards = Shards(cache / front)
     right = shards.manifest["complete"] and shards.manifest["maker"] == maker_and_function(front, config, None)[0]
-    return shards if right else None
+    return shards if right and set(clips) <= shards.index.keys() | shards.manifest["set_aside"].keys() else None
 
 
 def captions_of(clips: Iterable[dict]) -> dict[str, str]:
@@ -128,10 +136,12 @@ def compute_rank(
     def read(clip: dict) -> torch.Tensor:
         return read_clip(cache, clip)
 
-    front = seen({"embeddings": "views", "latents": "spectra"}.get(kind), cache, config)
+    front = seen({"embeddings": "views", "latents": "spectra"}.get(kind), cache, config, clips)
     if front is not None:  # the network's own input is there already: most of the work is done
 
         def read(clip: dict) -> torch.Tensor:
+            if clip["id"] not in front:
+                raise SetAside(front.manifest["set_aside"][clip["id"]])
             return front.row(clip["id"], stop=front.row_length(clip["id"])).float()
 
         function = from_front(kind, weights)

@@ -42,6 +42,7 @@ FIGURES = {
     "sweep": lambda **k: plots.sweep({"euler": ([1, 10, 100], [3.0, 2.0, 1.0])}, {"bar": 2.0}, logx=True, **k),
     "pairs": lambda **k: plots.pairs([("vague $", 0.2, 0.4), ("specific", 0.3, 0.1)], ("a", "b"), **k),
     "panels": lambda **k: plots.panels({"one": np.eye(9), "two": np.ones((9, 9))}, **k),
+    "written and heard": lambda **k: plots.written_and_heard([[0.1, 0.5, 69, 80, 0]], tone(440), RATE, **k),
     "scatter": lambda **k: plots.scatter(
         {"a": np.zeros((4, 2)), "b": np.ones((3, 2))}, np.ones((9, 2)), {"regression": np.zeros(2)}, **k
     ),

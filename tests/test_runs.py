@@ -60,7 +60,9 @@ def small_disk(tmp_path):
 def test_write_atomic_replaces_whole_files_and_makes_folders(tmp_path):
     path = tmp_path / "a" / "b" / "c.txt"
     runs.write_atomic(path, "one")
-    runs.write_atomic(path, b"two\x00")
+    with open(path) as reader:  # who reads the old file goes on reading it whole
+        runs.write_atomic(path, b"two\x00")
+        assert reader.read() == "one"
     assert path.read_bytes() == b"two\x00"
     assert [p.name for p in path.parent.iterdir()] == ["c.txt"]
 

@@ -11,9 +11,11 @@ from torch import nn
 
 from musekit import flow
 from musekit.config import Stage1Config, mini, smoke
+from musekit.solve import solve
 from musekit.stage1 import Stage1Block, Text2MuQFlow, TextRegression, modulate, time_features
 
-CONFIG = Stage1Config(dim=24, text_dim=12, width=32, depth=3, heads=4, ff_mult=2)
+CONFIG = Stage1Config(dim=24, text_dim=12, width=32, depth=3, heads=4, ff_mult=2, gaussian_rank=5)
+ALL_LEARNED = dataclasses.replace(CONFIG, gaussian_rank=0)
 B, L = 5, 7
 
 
@@ -22,7 +24,12 @@ def lively(network: nn.Module, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     for p in network.parameters():
         nn.init.normal_(p, std=0.3)
-    return network.double().eval()
+    network.double().eval()
+    if hasattr(network, "fit_scale"):
+        network.fit_scale(
+            torch.randn(60, CONFIG.dim, dtype=torch.float64) @ torch.randn(CONFIG.dim, CONFIG.dim).double()
+        )
+    return network
 
 
 @pytest.fixture
@@ -159,9 +166,48 @@ def test_modulate_is_an_affine_layer_norm():
     torch.testing.assert_close(modulate(x, shift, scale), centred * (1 + scale) + shift)
 
 
-def test_a_new_network_says_zero_and_its_loss_is_that_of_zero():
+def stretched(n: int, config: Stage1Config = CONFIG) -> torch.Tensor:
+    """Gaussian embeddings (n, D) whose standardised covariance has `gaussian_rank` long directions and equal others."""
+    rng = torch.Generator().manual_seed(5)
+    directions = torch.linalg.qr(torch.randn(config.dim, config.dim, generator=rng, dtype=torch.float64))[0]
+    lengths = torch.ones(config.dim, dtype=torch.float64) * 0.1
+    lengths[: config.gaussian_rank] = torch.linspace(3, 1, config.gaussian_rank, dtype=torch.float64)
+    return torch.randn(n, config.dim, generator=rng, dtype=torch.float64) * lengths @ directions + 2
+
+
+def test_a_new_network_says_the_exact_velocity_of_gaussian_data():
+    """E[x_1 - x_0 | x_t = x] = (t S - (1 - t)) (t^2 S + (1 - t)^2)^-1 x, written with whole matrices."""
+    network = Text2MuQFlow(dataclasses.replace(CONFIG, gaussian_rank=CONFIG.dim - 1)).double()
+    embeddings = stretched(4000)
+    network.fit_scale(embeddings)
+    S, one = network.standardise(embeddings).T.cov(), torch.eye(CONFIG.dim, dtype=torch.float64)
+    x = torch.randn(6, CONFIG.dim, dtype=torch.float64)
+    t = torch.tensor([0.0, 0.1, 0.5, 0.9, 0.99, 1.0], dtype=torch.float64)
+    context = network.context(torch.randn(6, L, 12, dtype=torch.float64), torch.ones(6, L, dtype=torch.bool))
+    v = network(x, t, context)
+    for row, now in enumerate(t):
+        exact = (now * S - (1 - now) * one) @ torch.linalg.solve(now**2 * S + (1 - now) ** 2 * one, x[row])
+        torch.testing.assert_close(v[row], exact, atol=1e-8, rtol=1e-8)
+
+
+def test_a_new_network_already_samples_the_gaussian_of_its_data():
+    network = Text2MuQFlow(CONFIG).double()
+    embeddings = stretched(20_000)
+    network.fit_scale(embeddings)
+    n = 20_000
+    one_token = torch.zeros(1, 1, 12, dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
+    context = [tuple(c.expand(n, *c.shape[1:]) for c in layer) for layer in network.context(*one_token)]
+    x_0 = torch.randn(n, CONFIG.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        end = solve(lambda t, x: network(x, t, context), x_0, solver="heun", steps=50).x
+    wanted = network.standardise(embeddings).T.cov()
+    assert (end.T.cov() - wanted).norm() / wanted.norm() < 0.05
+    assert end.mean(0).abs().max() < 0.05
+
+
+def test_without_the_gaussian_part_a_new_network_says_zero_and_its_loss_is_that_of_zero():
     torch.manual_seed(0)
-    network = Text2MuQFlow(CONFIG)
+    network = Text2MuQFlow(ALL_LEARNED)
     batch = {
         "x_0": torch.randn(64, CONFIG.dim),
         "x_1": torch.randn(64, CONFIG.dim) * 0.1 + 2,

@@ -86,7 +86,7 @@ def test_crossed_sees_every_multiple_once(batch):
 class Pairs:
     """Fixed random Stage 1 samples in float64."""
 
-    config = Stage1Config(dim=6, text_dim=4, width=16, depth=2, heads=2)
+    config = Stage1Config(dim=6, text_dim=4, width=16, depth=2, heads=2, gaussian_rank=2)
 
     def __len__(self):
         return 24
@@ -241,7 +241,9 @@ class Answers:
         }
 
 
-TOY = Stage1Config(dim=6, text_dim=4, width=48, depth=2, heads=2, ff_mult=2, condition_dropout=0.1)
+TOY = Stage1Config(
+    dim=6, text_dim=4, width=48, depth=2, heads=2, ff_mult=2, gaussian_rank=0, condition_dropout=0.1
+)  # all is learned
 LEARN = TrainConfig(
     samples=400 * 128, batch=128, micro_batch=128, lr=3e-3, warmup=1000, ema=0.99, bf16=False, log_every=50 * 128,
     checkpoint_minutes=60,

@@ -47,7 +47,7 @@ def test_generate_shows_a_card_for_each_piece(studio, muse):
     for text in cards:
         assert 'src="data:audio/ogg;base64,' in text and "<svg" in text and "a calm organ piece" in text
         assert re.search(r"similarity [+-][01]\.\d\d", text)
-    assert "0.5 s, 2 steps, guidance 3" in cards[0]
+    assert f"0.5 s, 2 steps, guidance {studio.guidance.value:g}" in cards[0]
     assert not studio.generate.disabled and studio.cancel.disabled
     recipe = studio.job.pieces[1].recipe
     assert (recipe.seed, recipe.seconds, recipe.stage2_steps) == (8, 0.5, 2)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from musekit.corpus.captions import evaluation_prompts
+from musekit.corpus.captions import evaluation_prompts, fits
 from musekit.evaluate import generated
 from musekit.evaluate.ceiling import HELD_OUT, confusion, rate_of, ratio, references, verdicts
 from musekit.evaluate.embedder import zero_shot
@@ -38,6 +38,20 @@ def textures(heard: Sequence[dict], reference: Sequence[dict], source: str) -> l
     return rows
 
 
+def similarities(subject: Subject, prompts: Sequence[dict], x: np.ndarray, real: Sequence[dict]) -> list[dict]:
+    """Mean cosine of a prompt and its clip, x (n, 512), beside that of held-out clips that fit the prompt or do not."""
+    text = subject.muse.embedder.embed_text([p["text"] for p in prompts]).double().numpy()
+    cosine = text @ subject.embeddings(real).T
+    match = np.array([[fits(p["asks"], c) for c in real] for p in prompts])
+    sources = {
+        "generated": (text * x).sum(1),
+        "held-out clips that fit the prompt": cosine[match],
+        "held-out clips that do not": cosine[~match],
+    }
+    some = {k: v for k, v in sources.items() if len(v)}
+    return [{"measure": "similarity", "source": k, "n": len(v), "mean": float(v.mean())} for k, v in some.items()]
+
+
 def like_prompts(subject: Subject) -> list[dict]:
     """Held-out clips that are what the prompts ask for: single instruments, major or minor, slow or fast."""
     clips = subject.singles(*HELD_OUT)
@@ -63,9 +77,8 @@ def measure_prompts(subject: Subject) -> None:
         *zero_shot(subject, records, asked, "embedder, of Stage 1's embeddings"),
         *zero_shot(subject, records, final, "embedder, of generated audio"),
     ]
-    similarity = [f["similarity"] for f in facts]
-    rows.append({"measure": "similarity", "source": "generated", "n": len(facts), "mean": float(np.mean(similarity))})
     real = like_prompts(subject)
+    rows += similarities(subject, prompts, final, real)
     shown = subject.hear_clips(real)
     rows += textures(shown, shown, "held-out originals")
     rows += textures(subject.hear_round_trips(real), shown, "held-out round trips")
@@ -73,6 +86,7 @@ def measure_prompts(subject: Subject) -> None:
     rows += told + confusion(subject, records, heard, "generated")
     table([r for r in rows if r["measure"] == "accuracy"], "attribute", "source", "n", "accuracy", "low", "high")
     table([r for r in rows if r["measure"] == "texture"], "name", "source", "p10", "p50", "p90", "ks")
+    table([r for r in rows if r["measure"] == "similarity"], "source", "n", "mean")
     table([r for r in rows if r["measure"] == "confusion"], "true", "judged")
     table(bars, "name", "value", "bar", "met")
     subject.write("prompts", rows + bars, seed=generated.PROMPT_SEED)
