@@ -39,7 +39,7 @@ class CodecConfig:
     encoder_depth: int = 2
     decoder_depth: int = 2
     kl_weight: float = 4e-4  # of the KL divergence summed over a latent frame's channels
-    phase_iterations: int = 32  # fast Griffin-Lim steps after the single-pass phase guess
+    phase_iterations: int = 16  # fast Griffin-Lim steps after the single-pass phase guess
 
     @property
     def hop(self) -> int:
@@ -109,7 +109,7 @@ class SampleConfig:
     """Defaults of sampling; every field can be overridden in a call."""
 
     stage1_steps: int = 50
-    stage2_steps: int = 100
+    stage2_steps: int = 50
     stage1_solver: str = "euler"
     stage2_solver: str = "euler"
     guidance_scale: float = 3.0

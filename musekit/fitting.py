@@ -21,6 +21,14 @@ DATA = {
     "stage2": data.Stage2Data,
 }
 
+SHAPE = {  # the part of the config that a run must keep: how pieces are sampled later is not its business
+    "codec": lambda config: config.codec,
+    "embedder": lambda config: config.embedder,
+    "stage1": lambda config: config.stage1,
+    "regression": lambda config: config.stage1,
+    "stage2": lambda config: config.stage2,
+}
+
 RECOMMENDED = {  # what trained the packaged weights; `--train.*` overrides
     "codec": TrainConfig(samples=330_000, batch=32, micro_batch=32, lr=1.2e-3),
     "embedder": TrainConfig(
@@ -62,12 +70,8 @@ def train_part(options) -> Path:
         model = pretrained.build(part, config)
         fit_scale(part, model, dataset)
         if dist.rank() == 0:
-            run.claim(
-                json.dumps(
-                    {"part": part, "config": dataclasses.asdict(config), "data": dataset_hash(dataset)},
-                    indent=1,
-                )
-            )
+            shape = dataclasses.asdict(SHAPE[part](config))
+            run.claim(json.dumps({"part": part, "config": shape, "data": dataset_hash(dataset)}, indent=1))
         quiet = dist.rank() != 0
         with tqdm(total=settings.samples, unit="sample", unit_scale=True, desc=f"train {part}", disable=quiet) as bar:
             for record in fit(model, dataset, validation, settings, run):

@@ -19,7 +19,7 @@ from musekit.corpus.grammar import fill
 from musekit.evaluate import ceiling, diversity, generated, obeyed, reference, regression, summary
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.embedder import CLASSES, recall_by_chance, retrieval, wordings, zero_shot
-from musekit.evaluate.memorisation import Nearest, sequence
+from musekit.evaluate.memorisation import Nearest, normal
 from musekit.evaluate.subject import Subject, table, target
 from musekit.runs import read_result
 
@@ -105,16 +105,16 @@ def slow_distance(a, b, least=0.5):
 
 def test_nearest_is_the_definition():
     rng = np.random.default_rng(2)
-    library = [sequence(rng.random((12, 2 * n))) for n in (9, 14, 14, 11)]
+    library = [normal(rng.random((12, n))) for n in (9, 14, 14, 11)]
     for steps in (5, 12, 14):
-        query = sequence(rng.random((12, 2 * steps)))
+        query = normal(rng.random((12, steps)))
         expected = [slow_distance(query, b) for b in library]
         np.testing.assert_allclose(Nearest(library).distances(query), expected, atol=1e-5)
 
 
 def test_a_transposed_and_shifted_copy_is_found():
     rng = np.random.default_rng(3)
-    library = [sequence(rng.random((12, 120))) for _ in range(5)]
+    library = [normal(rng.random((12, 60))) for _ in range(5)]
     copy = np.roll(library[3], 5, axis=0)[:, 13:]
     found = Nearest(library).distances(copy)
     assert found.argmin() == 3 and found[3] == pytest.approx(0, abs=1e-5)
@@ -122,8 +122,8 @@ def test_a_transposed_and_shifted_copy_is_found():
 
 
 def test_a_chroma_that_is_flat_has_no_direction():
-    assert not sequence(np.ones((12, 8))).any()
-    np.testing.assert_allclose(np.linalg.norm(sequence(np.random.default_rng(0).random((12, 9))), axis=0), 1, rtol=1e-5)
+    assert not normal(np.ones((12, 8))).any()
+    np.testing.assert_allclose(np.linalg.norm(normal(np.random.default_rng(0).random((12, 9))), axis=0), 1, rtol=1e-5)
 
 
 # -- bars, tables, records
@@ -202,8 +202,8 @@ def run(what, small, results, n=5):
 
 def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, capsys):
     subject = Subject(*reversed(small), tmp_path, 5)
-    diversity.measure_diversity(subject, some=2, n=4)  # of 20 pairs and 64 samples
-    regression.measure_regression(subject, some=2, n=4)
+    diversity.measure_diversity(subject, first=2, n=4)  # of 20 pairs and 64 samples
+    regression.measure_regression(subject, first=2, n=4)
     for what in evaluation.WHAT:
         if what not in ("diversity", "regression"):
             run(what, small, tmp_path)

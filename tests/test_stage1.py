@@ -194,15 +194,15 @@ def test_a_new_network_already_samples_the_gaussian_of_its_data():
     network = Text2MuQFlow(CONFIG).double()
     embeddings = stretched(20_000)
     network.fit_scale(embeddings)
-    n = 20_000
+    n = 3000
     one_token = torch.zeros(1, 1, 12, dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
     context = [tuple(c.expand(n, *c.shape[1:]) for c in layer) for layer in network.context(*one_token)]
     x_0 = torch.randn(n, CONFIG.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
-        end = solve(lambda t, x: network(x, t, context), x_0, solver="heun", steps=50).x
+        end = solve(lambda t, x: network(x, t, context), x_0, solver="heun", steps=30).x
     wanted = network.standardise(embeddings).T.cov()
-    assert (end.T.cov() - wanted).norm() / wanted.norm() < 0.05
-    assert end.mean(0).abs().max() < 0.05
+    assert (end.T.cov() - wanted).norm() / wanted.norm() < 0.1
+    assert end.mean(0).abs().max() < 0.1
 
 
 def test_without_the_gaussian_part_a_new_network_says_zero_and_its_loss_is_that_of_zero():

@@ -11,6 +11,7 @@ from musekit.judge import ATTRIBUTES, value_of
 from musekit.statistics import accuracy
 
 HELD_OUT = ("valid", "test")  # neither split's works were heard when the judge was fitted
+ROUND_TRIPS = 240  # held-out clips that are also heard through the codec, as many as are generated
 
 
 def verdicts(subject: Subject, records: Sequence[dict], heard: Sequence[dict], source: str) -> list[dict]:
@@ -34,12 +35,19 @@ def confusion(subject: Subject, records: Sequence[dict], heard: Sequence[dict], 
     return [{"measure": "confusion", "source": source, "true": t, "judged": rows[t]} for t in sorted(rows)]
 
 
+def like_prompts(subject: Subject) -> list[dict]:
+    """Held-out clips that are what the prompts ask for: single instruments, major or minor, slow or fast."""
+    clips = subject.singles(*HELD_OUT)
+    return [c for c in clips if value_of(c, "mode") and value_of(c, "speed")][:ROUND_TRIPS]
+
+
 def references(subject: Subject) -> list[dict]:
     """Accuracy rows of held-out originals and of their round trips."""
     clips = subject.singles(*HELD_OUT)
     rows = verdicts(subject, clips, subject.hear_clips(clips), "held-out originals")
     if "codec" in subject.hashes:
-        rows += verdicts(subject, clips, subject.hear_round_trips(clips), "held-out round trips")
+        some = like_prompts(subject)
+        rows += verdicts(subject, some, subject.hear_round_trips(some), "held-out round trips")
     return rows
 
 

@@ -47,12 +47,12 @@ def phase_alone(audio: np.ndarray, n_fft: int, hop: int, iterations: int) -> np.
 
 def measure_codec(subject: Subject) -> None:
     """Writes results/codec.json: fidelity of 64 test clips, and what the judge hears in round trips."""
-    config, rows = subject.muse.config.codec, []
+    config, clips = subject.muse.config.codec, []
     for clip in bar(subject.split("test")[:CLIPS], "codec"):
         original, rate = read_audio(subject.path(clip))
         decoded = subject.round_trip(clip)
         phased = phase_alone(original, config.n_fft, config.stft_hop, config.phase_iterations)
-        rows.append(
+        clips.append(
             {
                 "measure": "clip",
                 "id": clip["id"],
@@ -65,14 +65,14 @@ def measure_codec(subject: Subject) -> None:
                 "phase_alone_log_mel_l1_db": log_mel_l1(phased, original, rate),
             }
         )
-    names = [name for name in rows[0] if name.endswith(("correlation", "_db"))]
-    for name in names:
-        values = [r[name] for r in rows]
+    rows = []
+    for name in [name for name in clips[0] if name.endswith(("correlation", "_db"))]:
+        values = [c[name] for c in clips]
         some = {f"p{p}": float(np.percentile(values, p)) for p in (10, 50, 90)}
         rows.append({"measure": "percentiles", "name": name, "n": len(values), **some})
-    table(rows[-len(names) :], "name", "n", "p10", "p50", "p90")
-    chroma = next(r for r in rows if r.get("name") == "chroma_correlation")
-    clips = sorted((r for r in rows if r["measure"] == "clip"), key=lambda r: r["chroma_correlation"])
+    table(rows, "name", "n", "p10", "p50", "p90")
+    chroma = next(r for r in rows if r["name"] == "chroma_correlation")
+    clips.sort(key=lambda c: c["chroma_correlation"])
     print("worst clips:")
     table(clips[:WORST], "id", "instrumentation", "texture", "speed", "chroma_correlation", "log_mel_l1_db")
     bars = [
@@ -85,4 +85,4 @@ def measure_codec(subject: Subject) -> None:
         bars.append(target(f"codec keeps {attribute}: round trips / originals", ratio(*sources), at_least=0.95))
     table(heard, "attribute", "source", "n", "accuracy", "low", "high")
     table(bars, "name", "value", "bar", "met")
-    subject.write("codec", rows + heard + bars)
+    subject.write("codec", rows + clips + heard + bars)

@@ -10,24 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from musekit.config import MuseError
-from musekit.evaluate.subject import Subject, bar
+from musekit.evaluate.subject import Subject, bar, write_flac
 from musekit.recipe import Recipe
 from musekit.runs import write_atomic
 from musekit.sample import Settings, chunks
 
 PROMPT_SEED = 20_000  # piece i of the prompts has the seed 20,000 + i
 RENDER_SEED = 40_000
-
-
-def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
-    """audio (2, N) as 16-bit FLAC, written aside and renamed."""
-    import io
-
-    import soundfile
-
-    data = io.BytesIO()
-    soundfile.write(data, np.clip(audio.T, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
-    write_atomic(path, data.getvalue())
 
 
 def finished(path: Path, recipe: Recipe) -> bool:

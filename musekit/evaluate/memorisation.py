@@ -1,7 +1,7 @@
 """memorisation: is what is generated nearer to the training clips than new music is?
 
-A clip is a sequence of chroma vectors, 10.8 a second. Two clips are compared over every time shift that overlaps
-by half, and every transposition:
+A clip is a sequence of chroma vectors of an STFT, 10.8 a second. Two clips are compared over every time shift that
+overlaps by half, and every transposition:
 
     distance = 1 - max over (shift, transposition) of mean over the overlap of corr(chroma_a, chroma_b)
 
@@ -11,24 +11,39 @@ is not found.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from musekit.corpus.captions import evaluation_prompts
 from musekit.evaluate import generated
-from musekit.evaluate.obeyed import like_prompts
-from musekit.evaluate.subject import Subject, bar, table, target
+from musekit.evaluate.ceiling import like_prompts
+from musekit.evaluate.subject import Subject, bar, read_audio, table, target
 from musekit.statistics import percentile_difference
 
-POOL = 2  # chroma frames of 46 ms in one step
+WINDOW, HOP = 8192, 4096  # samples at 44.1 kHz: 10.8 steps a second
 PERCENT = 5
 
 
-def sequence(frames: np.ndarray) -> np.ndarray:
-    """Chroma frames (12, T) -> steps (12, T // POOL), each of mean 0 and length 1, or 0 where all classes are alike."""
-    steps = frames.shape[1] // POOL
-    x = frames[:, : steps * POOL].reshape(12, steps, POOL).mean(2)
+def normal(chroma: np.ndarray) -> np.ndarray:
+    """Chroma (12, S) >= 0 -> each step of mean 0 and length 1, or 0 where all classes are alike; same shape."""
+    x = np.sqrt(chroma)  # a root, so that quiet notes count
     x = x - x.mean(0)
     return (x / np.maximum(np.linalg.norm(x, axis=0), 1e-6)).astype(np.float32)
+
+
+def sequence(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """audio (2, N) -> normal chroma steps (12, S)."""
+    import librosa
+
+    options = {"n_fft": WINDOW, "hop_length": HOP, "tuning": 0.0, "norm": None}
+    return normal(librosa.feature.chroma_stft(y=audio.mean(0), sr=sample_rate, **options))
+
+
+def sequences(paths: Sequence[Path], text: str) -> list[np.ndarray]:
+    """Of each file."""
+    return [sequence(*read_audio(p)) for p in bar(paths, text)]
 
 
 class Nearest:
@@ -61,31 +76,32 @@ class Nearest:
         return 1 - np.where(allowed, similarity / np.maximum(overlap, 1), -np.inf).max(1)
 
 
-def nearest(library: Nearest, heard: list[dict], text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of each clip heard: the distance to its nearest clip of the library, and which one it is."""
-    each = [library.distances(sequence(h["frames"])) for h in bar(heard, text)]
+def nearest(library: Nearest, queries: list[np.ndarray], text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of each sequence: the distance to its nearest one of the library, and which one it is."""
+    each = [library.distances(query) for query in bar(queries, text)]
     return np.array([d.min() for d in each]), np.array([d.argmin() for d in each])
 
 
 def measure_memorisation(subject: Subject) -> None:
     """Writes results/memorisation.json. Held-out clips are of the kinds that the prompts ask for."""
     train = subject.split("train")
-    library = Nearest([sequence(h["frames"]) for h in subject.hear_clips(train)])
+    library = Nearest(sequences([subject.path(c) for c in train], "chroma of the training clips"))
     prompts = evaluation_prompts(subject.n)
     paths = generated.from_prompts(subject, prompts)
     held_out = like_prompts(subject)
     clips = train[:8]  # the ruler: a training clip through the codec is found again
     sources = {
-        "generated": subject.hear_files(paths, "listening to generated clips"),
-        "held-out originals": subject.hear_clips(held_out),
-        "held-out round trips": subject.hear_round_trips(held_out),
-        "round trips of training clips": subject.hear_round_trips(clips),
+        "generated": paths,
+        "held-out originals": [subject.path(c) for c in held_out],
+        "held-out round trips": subject.round_trips(held_out),
+        "round trips of training clips": subject.round_trips(clips),
     }
     found, rows = {}, []
-    for source, heard in sources.items():
-        found[source], which = nearest(library, heard, f"nearest training clip, {source}")
+    for source, files in sources.items():
+        queries = sequences(files, f"chroma, {source}")
+        found[source], which = nearest(library, queries, f"nearest training clip, {source}")
         some = {f"p{p}": float(np.percentile(found[source], p)) for p in (5, 25, 50, 95)}
-        rows.append({"measure": "nearest training clip", "source": source, "n": len(heard), **some})
+        rows.append({"measure": "nearest training clip", "source": source, "n": len(files), **some})
         if source == "generated":
             closest = np.argsort(found[source])[:10]
             near = [{"measure": "closest", "distance": float(found[source][i]), "file": paths[i].name} for i in closest]

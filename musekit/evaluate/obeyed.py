@@ -11,10 +11,10 @@ import numpy as np
 
 from musekit.corpus.captions import evaluation_prompts, fits
 from musekit.evaluate import generated
-from musekit.evaluate.ceiling import HELD_OUT, confusion, rate_of, ratio, references, verdicts
+from musekit.evaluate.ceiling import confusion, like_prompts, rate_of, ratio, references, verdicts
 from musekit.evaluate.embedder import zero_shot
 from musekit.evaluate.subject import Subject, read_audio, table, target
-from musekit.judge import ATTRIBUTES, TEXTURE, value_of
+from musekit.judge import ATTRIBUTES, TEXTURE
 from musekit.runs import sha256
 
 RENDERED = 96  # clips that are rendered from their true embeddings
@@ -50,12 +50,6 @@ def similarities(subject: Subject, prompts: Sequence[dict], x: np.ndarray, real:
     }
     some = {k: v for k, v in sources.items() if len(v)}
     return [{"measure": "similarity", "source": k, "n": len(v), "mean": float(v.mean())} for k, v in some.items()]
-
-
-def like_prompts(subject: Subject) -> list[dict]:
-    """Held-out clips that are what the prompts ask for: single instruments, major or minor, slow or fast."""
-    clips = subject.singles(*HELD_OUT)
-    return [c for c in clips if value_of(c, "mode") and value_of(c, "speed")]
 
 
 def measure_prompts(subject: Subject) -> None:

@@ -31,7 +31,7 @@ def mean_interval(x: np.ndarray, seed: int = 0) -> dict:
     return {"mean": float(np.mean(x)), "low": low, "high": high}
 
 
-def measure_regression(subject: Subject, some: int | None = None, n: int = 16) -> None:
+def measure_regression(subject: Subject, first: int | None = None, n: int = 16) -> None:
     """Writes results/regression.json: 40 prompts, one answer each, n samples of Stage 1, and real clips that fit."""
     train, held_out = subject.split("train"), subject.split(*HELD_OUT)
     library, real = subject.embeddings(train), subject.embeddings(held_out)
@@ -42,7 +42,7 @@ def measure_regression(subject: Subject, some: int | None = None, n: int = 16) -
 
     rows = []
     for level in ("vague", "specific"):
-        for k, prompt in enumerate(bar(prompts(level)[:some], f"regression, {level} prompts")):
+        for k, prompt in enumerate(bar(prompts(level)[:first], f"regression, {level} prompts")):
             raw = predict(subject, prompt["text"])
             answer = raw / max(np.linalg.norm(raw), 1e-9)
             x = samples(subject, prompt["text"], n, SEED + 1000 * k)

@@ -22,8 +22,8 @@ from musekit.pretrained import read_hashes
 from musekit.runs import now, sha256, write_atomic, write_result
 from musekit.sample import Muse
 
-FITTING = 1000  # training clips of single instruments that the judge is fitted on
-FITTING_ROUND_TRIPS = 400  # of these, also heard through the codec
+FITTING = 600  # training clips of single instruments that the judge is fitted on
+FITTING_ROUND_TRIPS = 200  # of these, also heard through the codec
 
 
 def bar(items: Iterable, text: str):
@@ -101,11 +101,17 @@ class Subject:
 
     def hear_round_trips(self, clips: Sequence[dict]) -> list[dict[str, np.ndarray]]:
         """Features of clips that went through the codec and back."""
-        codec, rate = self.hashes["codec"], self.muse.config.codec.sample_rate
-        return [
-            self.heard(f"{sha256(self.path(c))[:24]}-{codec}", lambda c=c: (self.round_trip(c), rate))
-            for c in bar(clips, "listening to codec round trips")
-        ]
+        return self.hear_files(self.round_trips(clips), "listening to codec round trips")
+
+    def round_trips(self, clips: Sequence[dict]) -> list[Path]:
+        """Files of decode(encode(clip)), made once for a codec and its phase steps."""
+        config = self.muse.config.codec
+        folder = home() / "eval" / f"round-trips-{self.hashes['codec']}-{config.phase_iterations}"
+        paths = [folder / f"{c['id']}.flac" for c in clips]
+        for clip, path in bar(list(zip(clips, paths)), "through the codec and back"):
+            if not path.exists():
+                write_flac(path, self.round_trip(clip), config.sample_rate)
+        return paths
 
     def round_trip(self, clip: dict) -> np.ndarray:
         """decode(encode(clip)), (2, N)."""
@@ -168,6 +174,15 @@ class Subject:
         path = write_result(name, rows, self.results, started=self.started, **about, **more)
         print(f"-> {path}")
         return path
+
+
+def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
+    """audio (2, N) as 16-bit FLAC, written aside and renamed."""
+    import soundfile
+
+    data = io.BytesIO()
+    soundfile.write(data, np.clip(audio.T, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
+    write_atomic(path, data.getvalue())
 
 
 def target(name: str, value: float | None, at_least: float | None = None, at_most: float | None = None, **more) -> dict:
