@@ -171,11 +171,8 @@ class Evaluate:
         musekit eval prompts --n 24 --results quick
     """
 
-    what: Annotated[
-        Literal["all", "codec", "embedder", "judge", "prompts", "diversity", "regression", "memorisation"],
-        tyro.conf.Positional,
-    ] = "all"
-    """Which measurement."""
+    what: Annotated[str, tyro.conf.Positional] = "all"
+    """corpus, judge, codec, embedder, prompts, render-true, diversity, regression, memorisation, or all of them."""
     weights: str = "mini"
     """Folder of weights, or a packaged name."""
     cache: Annotated[Path | None, CACHES] = None

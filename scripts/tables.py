@@ -45,6 +45,12 @@ def summary() -> str:
     return grid(result("summary"))
 
 
+def corpus() -> str:
+    """The size of the corpus and of its splits."""
+    rows = [r for r in result("corpus") if r["measure"] == "size"]
+    return grid([{"": r["what"], **{k: r[k] for k in ("train", "valid", "test", "all")}} for r in rows])
+
+
 def bench() -> str:
     """The speed of generation."""
     return grid(result("bench"))
@@ -57,7 +63,9 @@ def training() -> str:
         t = json.loads(path.read_text())
         row = {"part": t["part"], "samples": f"{t['samples']:,}", "minutes": t["minutes"], "clips": t["clips"]}
         row |= {"training loss": t["last"]["loss"], "held-out loss": t["last"].get("valid_loss")}
-        rows.append(row | {"command": f"`{t['provenance']['command']}`", "hardware": t["provenance"]["hardware"]["cpu"]})
+        rows.append(
+            row | {"command": f"`{t['provenance']['command']}`", "hardware": t["provenance"]["hardware"]["cpu"]}
+        )
     return grid(rows)
 
 

@@ -1,5 +1,6 @@
 """Evaluation: each measurement is a file, writes results/<what>.json with provenance, and prints its tables.
 
+corpus       what the clips are, their splits and licences
 judge        the judge's own ceiling on held-out originals and their codec round trips
 codec        chroma and mel fidelity of round trips; do they keep what the judge hears?
 embedder     zero-shot attributes and text-to-audio retrieval in held-out wordings
@@ -17,9 +18,10 @@ from pathlib import Path
 
 from musekit.config import MuseError, suggest
 
-WHAT = ("judge", "codec", "embedder", "prompts", "render-true", "diversity", "regression", "memorisation")
+WHAT = ("corpus", "judge", "codec", "embedder", "prompts", "render-true", "diversity", "regression", "memorisation")
 #: Parts of the system without which a measurement cannot be made.
 NEEDS = {
+    "corpus": (),
     "judge": (),
     "codec": ("codec",),
     "embedder": ("embedder",),
@@ -37,7 +39,7 @@ def evaluate(what: str, weights: str | Path, cache: Path, results: Path = Path("
     n: clips of the measurements that generate. Raises MuseError for an unknown measurement, a missing cache or
     missing weights.
     """
-    from musekit.evaluate import ceiling, codec, diversity, embedder, memorisation, obeyed, regression, summary
+    from musekit.evaluate import ceiling, codec, corpus, diversity, embedder, memorisation, obeyed, regression, summary
     from musekit.evaluate.subject import Subject
 
     if what not in (*WHAT, "all"):
@@ -45,6 +47,7 @@ def evaluate(what: str, weights: str | Path, cache: Path, results: Path = Path("
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise MuseError(f"n, the number of generated clips, must be 1 or more, not {n!r}")
     measures = {
+        "corpus": corpus.measure_corpus,
         "judge": ceiling.measure_judge,
         "codec": codec.measure_codec,
         "embedder": embedder.measure_embedder,
