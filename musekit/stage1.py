@@ -74,9 +74,9 @@ class Text2MuQFlow(nn.Module):
         width = config.width
         self.register_buffer("mean", torch.zeros(config.dim))  # of the training embeddings
         self.register_buffer("std", torch.ones(config.dim))
-        rank = config.gaussian_rank
-        self.register_buffer("basis", torch.zeros(rank, config.dim))  # principal directions of x_1
-        self.register_buffer("variance", torch.ones(rank + 1))  # along each of them, and along all others
+        if rank := config.gaussian_rank:
+            self.register_buffer("basis", torch.zeros(rank, config.dim))  # principal directions of x_1
+            self.register_buffer("variance", torch.ones(rank + 1))  # along each of them, and along all others
         self.enter = nn.Linear(config.dim, width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 9 * width))
         self.null = nn.Parameter(torch.randn(1, 1, config.text_dim) * 0.02)  # the token of "no text"

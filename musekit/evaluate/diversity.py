@@ -27,7 +27,7 @@ def samples(subject: Subject, text: str, n: int, seed: int) -> np.ndarray:
 
 
 def measure_diversity(subject: Subject, first: int | None = None, n: int = SAMPLES) -> None:
-    """Writes results/diversity.json: 20 pairs of a vague and a specific prompt (or the first of them), n samples each."""
+    """Writes results/diversity.json: 20 pairs of a vague and a specific prompt, or the first of them."""
     held_out = subject.split(*HELD_OUT)
     real, rows, pairs = subject.embeddings(held_out), [], []
     for k, pair in enumerate(bar(prompts("pairs")[:first], "diversity, pairs of prompts")):
