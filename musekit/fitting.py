@@ -36,7 +36,7 @@ RECOMMENDED = {  # what trained the packaged weights; `--train.*` overrides
     ),
     "stage1": TrainConfig(samples=500_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
     "regression": TrainConfig(samples=150_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
-    "stage2": TrainConfig(samples=125_000, batch=32, micro_batch=32, lr=1e-3, validate_every=32_000),
+    "stage2": TrainConfig(samples=106_000, batch=32, micro_batch=32, lr=1e-3, validate_every=32_000),
 }
 
 
