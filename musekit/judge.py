@@ -27,8 +27,8 @@ TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 def hear(audio: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
     """Features of audio (N,) or (channels, N), all float32:
 
-    timbre (D,), chroma (4, 12), onsets (E,), texture (4,) (see `texture`), and frames (12, T), the chroma sequence
-    at 21.5 Hz. Raises MuseError for less than a second of sound, or a sound that is no number.
+    timbre (D,), chroma (4, 12), onsets (E,) and texture (4,), see the functions of these names. Raises MuseError
+    for less than a second of sound, or a sound that is no number.
     """
     import librosa
 
@@ -49,7 +49,6 @@ def hear(audio: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
         "chroma": chroma(semitones),
         "onsets": onsets(flux, semitones.max(1)),
         "texture": texture(flux, cqt, magnitude),
-        "frames": librosa.feature.chroma_cqt(C=cqt, sr=RATE, bins_per_octave=octave),
     }
     return {name: np.nan_to_num(value).astype(np.float32) for name, value in heard.items()}
 

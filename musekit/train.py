@@ -9,6 +9,7 @@ compare across batch sizes and world sizes. To resume, run the same command agai
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,6 +146,8 @@ def fit(model, dataset, validation, settings: TrainConfig, run: Run) -> Iterator
                 "lr": learning_rate(settings, samples),
             }
             record |= {name: float(value) * settings.batch / seen for name, value in sums.items()}
+            if not math.isfinite(record["loss"]):
+                raise MuseError(f"the loss is {record['loss']} at sample {samples:,}; try a smaller --train.lr")
             record |= {"samples_per_second": seen / seconds, "seconds": seconds}
             began, counted, sums = time.monotonic(), samples, {}
             if validation is not None and (crossed(samples, seen, settings.validate_every) or done):

@@ -68,7 +68,7 @@ def test_wordings_assert_one_thing_in_words_held_out_of_training():
 
 def test_chance_level_is_the_share_of_draws_that_hit():
     assert recall_by_chance(0, 9, 3) == 0
-    assert recall_by_chance(1, 9, 9) == 1
+    assert recall_by_chance(1, 9, 9) == recall_by_chance(1, 9, 10) == 1
     draws = np.argsort(np.random.default_rng(0).random((20000, 10)), axis=1)[:, :3]
     assert recall_by_chance(4, 10, 3) == pytest.approx((draws < 4).any(1).mean(), abs=0.01)
     assert recall_by_chance(4, 10, 3) == pytest.approx(1 - comb(6, 3) / comb(10, 3))

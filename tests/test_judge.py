@@ -64,8 +64,7 @@ def test_features_have_their_shapes_and_mono_is_stereo():
     mono = 0.3 * np.sin(2 * np.pi * 440 * t)
     heard, stereo = hear(mono, SAMPLE_RATE), hear(np.stack([mono, mono]), SAMPLE_RATE)
     assert heard["chroma"].shape == (4, 12) and heard["texture"].shape == (len(TEXTURE),)
-    assert heard["frames"].shape[0] == 12 and heard["frames"].shape[1] == pytest.approx(2 * 21.53, abs=2)
-    assert heard["frames"].mean(1).argmax() == TONICS.index("A") == heard["chroma"][1].argmax()
+    assert heard["chroma"][1].argmax() == TONICS.index("A")
     for name, value in heard.items():
         assert value.dtype == np.float32 and np.isfinite(value).all()
         np.testing.assert_allclose(value, stereo[name], rtol=1e-4, atol=1e-4)

@@ -220,7 +220,8 @@ MARKED = """
 )
 def test_system_tests_skip_with_the_command_or_fail_when_required(tmp_path: Path, required: str, counts: str):
     (tmp_path / "tests").mkdir()
-    shutil.copy(ROOT / "tests/conftest.py", tmp_path / "tests/conftest.py")
+    for name in ("conftest.py", "fixtures.py"):
+        shutil.copy(ROOT / "tests" / name, tmp_path / "tests" / name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path / "pyproject.toml")
     (tmp_path / "tests/test_marked.py").write_text(textwrap.dedent(MARKED))
     done = subprocess.run(

@@ -58,6 +58,7 @@ def recall_by_chance(fitting: int, clips: int, k: int) -> float:
     """P(at least one of `fitting` among k of `clips` drawn at random) = 1 - C(clips - fitting, k) / C(clips, k)."""
     from math import comb
 
+    k = min(k, clips)
     return 1 - comb(clips - fitting, k) / comb(clips, k)
 
 
