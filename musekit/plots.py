@@ -149,12 +149,14 @@ def sweep(
     axes = figure.add_subplot()
     for i, (name, (x, y)) in enumerate(curves.items()):
         axes.plot(x, y, color=PALETTE[i % 8], marker=MARKERS[i % 8], markersize=6, label=name)
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     if logx:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
     if logy:
         axes.set_yscale("log")
+    if ylim is not None:  # set_ylim(None) would freeze the limits
+        axes.set_ylim(ylim)
     _levels(axes, levels)
     if len(curves) > 1:
         axes.legend(loc="best")
@@ -175,9 +177,9 @@ def pairs(
     for i, values in enumerate((first, second)):
         axes.scatter(values, y, s=55, color=PALETTE[i], marker=MARKERS[i], label=names[i], zorder=2)
     axes.set_yticks(y, [plain(row[0], 48) for row in rows])
-    axes.set(xlabel=xlabel, xlim=xlim)
+    axes.set(xlabel=xlabel, **({} if xlim is None else {"xlim": xlim}))
     axes.grid(False, axis="y")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     return finish(figure, caption, stamp)
 
 

@@ -291,5 +291,5 @@ def test_mistakes_are_told_in_one_line(small, tmp_path):
     pretrained.save_part(part, "codec", pretrained.build("codec", smoke()), smoke())
     with pytest.raises(MuseError, match="musekit train embedder"):
         evaluation.evaluate("embedder", part, cache, tmp_path)
-    with pytest.raises(MuseError, match="judge.json is missing"):
+    with pytest.raises(MuseError, match="corpus.json is missing"):
         summary.summarise(Subject(weights, cache, tmp_path, 1))
