@@ -12,8 +12,9 @@ STAMP := .venv/.musekit-installed
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 ARGS ?=
 
-# Debian's names. chromium: the tests of the widgets. The rest: a real one-machine Slurm for the tests of slurm/.
-SYSTEM_PACKAGES := chromium slurmctld slurmd slurm-client munge
+# Debian's names. chromium: the tests of the widgets. The rest: a real one-machine Slurm for the tests of slurm/, and
+# what checks its scripts.
+SYSTEM_PACKAGES := chromium slurmctld slurmd slurm-client munge shellcheck
 
 # What `make demo` is asked for.
 PROMPT ?= a sad piano melody
@@ -38,7 +39,7 @@ PYTHON ?=
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3 python)
 RIGHT_PYTHON := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: help demo test test-long lint system-packages lab notebooks check-notebooks constraints clean .venv
+.PHONY: help demo test test-long lint system-packages lab notebooks check-notebooks results poster constraints clean .venv
 
 help: ## list the targets
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -68,6 +69,19 @@ notebooks: $(STAMP) ## execute the notebooks in place and check them (NOTEBOOKS=
 
 check-notebooks: $(STAMP) ## check the notebooks as they are, without running them
 	$(BIN)/python scripts/run_notebooks.py --check $(NOTEBOOKS)
+
+# In this order: later ones read what earlier ones keep under MUSEKIT_HOME, and each goes on where it was stopped.
+# bench comes last and wants the machine for itself. What needs a GPU is not here: slurm/bench.sh makes it.
+results: $(STAMP) ## measure again all that a CPU can: hours; the same command goes on where it was stopped
+	$(BIN)/musekit cache --corpus scores --kinds clips
+	$(BIN)/musekit eval all
+	$(BIN)/musekit eval ablations
+	$(BIN)/musekit eval gallery
+	set -e; for what in end-to-end stage1 stage2 batch sizes memory ddp lab; do $(BIN)/musekit bench $$what; done
+	$(BIN)/python scripts/tables.py
+
+poster: $(STAMP) ## draw the figures and the A0 poster (poster/poster.pdf, .png) from results/
+	$(BIN)/python -m poster
 
 .venv: $(STAMP) ## only make .venv and install (again when pyproject.toml or constraints.txt changed)
 

@@ -27,8 +27,13 @@ def parse(commands: dict[str, type], prog: str, description: str, arguments: Seq
     arguments = list(arguments)
     if arguments and arguments[0] in commands:
         name, rest = arguments[0], arguments[1:]
-        check_options(commands[name], f"{prog} {name}", rest)
-        return _tyro(commands[name], f"{prog} {name}", rest)
+        command, prog = commands[name], f"{prog} {name}"
+        check_options(command, prog, rest)
+        if not hasattr(command, "prepared"):
+            return _tyro(command, prog, rest)
+        # options left out mean what suits another argument, which a first reading tells
+        parsed = _tyro(command, prog, rest, default=command.prepared(rest))
+        return _tyro(command, prog, rest, default=command.prepared([parsed.part]))
     if arguments and not arguments[0].startswith("-"):
         raise suggest(arguments[0], commands, "command")
     if not arguments:

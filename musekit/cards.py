@@ -34,14 +34,15 @@ def waveform(audio, columns: int = 260, height: int = 56) -> str:
     )
 
 
-def card(piece) -> str:
-    """The card of a `sample.Piece`. The prompt is escaped; similarity is the cosine of text and sound, -1 to 1."""
+def card(piece, note: str = "") -> str:
+    """The card of a `sample.Piece`. Prompt and note are escaped; similarity: cosine of text and sound, -1 to 1."""
     recipe = piece.recipe
     prompt = html.escape(recipe.prompt, quote=True)
     nfe = sum(piece.nfe.values())
     label = f"seed {recipe.seed}: {recipe.prompt}"
     sound = audio_tag(piece.audio, piece.sample_rate, label, seconds=None, rate=piece.sample_rate)
     facts = f"seed {recipe.seed} &middot; similarity {piece.similarity:+.2f}"
+    facts += f"<br>{html.escape(note)}" if note else ""
     how = f"{recipe.seconds:g} s, {recipe.stage2_steps} steps, guidance {recipe.guidance_scale:g}, NFE {nfe}"
     return (
         f'<figure class="muse-card" style="{STYLE}"><figcaption style="{PROMPT}" title="{prompt}">{prompt}</figcaption>'

@@ -17,9 +17,16 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # how records and prompts spell them
+
 
 class MuseError(Exception):
     """A mistake that a user can mend. The text says what is wrong, where, and what to do; the CLI exits with 2."""
+
+
+def later(default):
+    """A field that came after weights, caches and runs were first made: at its default it changes no name or hash."""
+    return field(default=default, repr=False)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class CodecConfig:
     decoder_depth: int = 2
     kl_weight: float = 4e-4  # of the KL divergence summed over a latent frame's channels
     phase_iterations: int = 16  # fast Griffin-Lim steps after the single-pass phase guess
+    name: str = later("")  # "oobleck": hub name or folder of a diffusers pipeline or of its vae/
 
     @property
     def hop(self) -> int:
@@ -51,9 +59,10 @@ class CodecConfig:
 class TextConfig:
     """The frozen text encoder whose token states condition Stage 1."""
 
-    name: str = "all-MiniLM-L6-v2"
+    name: str = "all-MiniLM-L6-v2"  # "t5": hub name or folder
     dim: int = 384
     max_tokens: int = 32  # longer prompts are cut with a notice; every prompt is padded to this length
+    kind: str = later("minilm")  # "minilm": from its PyPI package. "t5": the encoder of a T5
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ class EmbedderConfig:
     onset_bands: int = 40  # mel bands of the short window that hears attacks
     text_width: int = 128
     head_width: int = 256
+    name: str = later("")  # "muq": hub name or folder
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class Stage1Config:
     ff_mult: int = 2
     gaussian_rank: int = 128  # principal directions whose Gaussian velocity is exact; 0: the network learns all
     condition_dropout: float = 0.1
+    idle_weights: bool = later(False)  # carry self-attention's query and key, which change nothing over one token
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,10 @@ class Stage2Config:
     max_frames: int = 259  # latent frames of the window
     condition_dropout: float = 0.3
     embedding_noise: float = 0.0  # standard deviation of Gaussian noise on the training embeddings
+    stable_audio: bool = later(False)  # Stable Audio Open's own transformer, weight for weight (`stable_audio`)
+    time_dim: int = later(256)  # its Fourier features of time
+    number_dim: int = later(256)  # its Fourier features of start and total seconds
+    max_seconds: float = later(512.0)  # the largest number of seconds that its timing token tells apart
 
 
 @dataclass(frozen=True)
@@ -138,7 +153,8 @@ class MuseConfig:
 
 def mini() -> MuseConfig:
     """The laptop preset: ~22M parameters, 12 s window, weights in the package."""
-    return MuseConfig(name="mini")
+    # the noise keeps Stage 2 from knowing a training clip by the last digits of its embedding
+    return MuseConfig(name="mini", stage2=Stage2Config(embedding_noise=0.01))
 
 
 def smoke() -> MuseConfig:
@@ -153,7 +169,33 @@ def smoke() -> MuseConfig:
     )
 
 
-PRESETS = {"mini": mini, "smoke": smoke}
+def paper() -> MuseConfig:
+    """The full-size system on public encoders: 271M + 1.05B, a window of 47.55 s; no weights come with it.
+
+    The frozen parts are named, not copied: hub names here, and a folder's path does as well (`encoders.hub`).
+    """
+    return MuseConfig(
+        name="paper",
+        codec=CodecConfig(kind="oobleck", name="stabilityai/stable-audio-open-1.0"),
+        text=TextConfig(kind="t5", name="google/flan-t5-base", dim=768, max_tokens=128),
+        embedder=EmbedderConfig(kind="muq", name="OpenMuQ/MuQ-MuLan-large", sample_rate=24000),
+        stage1=Stage1Config(text_dim=768, width=1024, depth=16, heads=16, ff_mult=4, idle_weights=True),
+        stage2=Stage2Config(
+            condition_dim=768,
+            width=1536,
+            depth=24,
+            kv_heads=12,
+            ff_mult=4.0,
+            patch=1,
+            modulation=False,
+            max_frames=1024,
+            stable_audio=True,
+        ),
+        sample=SampleConfig(stage2_steps=100, stage1_solver="dopri5", stage1_guidance_scale=3.0, seconds=47.5),
+    )
+
+
+PRESETS = {"mini": mini, "smoke": smoke, "paper": paper}
 
 
 def suggest(word: str, known, what: str) -> MuseError:
@@ -169,6 +211,16 @@ def preset(name: str) -> MuseConfig:
     if name not in PRESETS:
         raise suggest(name, PRESETS, "preset")
     return PRESETS[name]()
+
+
+def identity(config) -> dict:
+    """A config as a dict that names what was made with it: fields that came `later` only where off their default."""
+    values = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if f.repr or value != f.default:
+            values[f.name] = identity(value) if dataclasses.is_dataclass(value) else value
+    return values
 
 
 def to_json(config) -> str:

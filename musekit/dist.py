@@ -1,17 +1,24 @@
-"""Ranks, devices, and the launch of a run: one process, or torchrun on CPU (gloo) and GPU (nccl)."""
+"""Ranks, devices, and the launch of a run: one process, or torchrun on CPU (gloo) and GPU (nccl).
+
+Every rank runs the same program. What they must agree on travels over the CPU (gloo), also where gradients travel
+over nccl: a flag then costs no wait for the GPU.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from musekit.config import MuseError
+from musekit.launch import LOST
+from musekit.launch import launch as launch
 
 
 def rank() -> int:
@@ -36,20 +43,74 @@ def to_device(batch: dict) -> dict:
     return {k: v.to(device(), non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
 
 
+def check_gpus(asked: int = 0) -> None:
+    """Raise MuseError when this machine has fewer GPUs than `asked`, or than its processes where there are any."""
+    there, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if there < asked or 0 < there < processes:
+        raise MuseError(
+            f"{max(asked, processes)} GPUs are asked for and torch sees {there} on this machine; ask for fewer"
+            " processes, or see what nvidia-smi and CUDA_VISIBLE_DEVICES say"
+        )
+
+
 @contextlib.contextmanager
-def process_group():
-    """Join the other ranks for the length of the block; does nothing for one process."""
+def process_group(timeout: datetime.timedelta | None = None):
+    """Join the other ranks for the length of the block; does nothing for one process.
+
+    Raises MuseError when they cannot meet, or when one of them is lost.
+    """
     if world() == 1:
         yield
         return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if device().type == "cuda":
+    check_gpus()
+    gpu = device().type == "cuda"
+    if gpu:
         torch.cuda.set_device(device())
-    torch.distributed.init_process_group(backend)
+    try:
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        place, why = os.environ.get("MASTER_PORT", "of MASTER_PORT"), str(error).splitlines()[0]
+        if "EADDRINUSE" in str(error) or "address already in use" in str(error):
+            raise MuseError(f"port {place} is in use on this machine; set MASTER_PORT to a free one") from error
+        raise MuseError(f"rank {rank()} of {world()} cannot meet the others ({why}); start with torchrun") from error
     try:
         yield
-    finally:
-        torch.distributed.destroy_process_group()
+    except RuntimeError as error:
+        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower():
+            raise MuseError(f"rank {rank()} {LOST}; what it said is above or below this line") from error
+        raise
+    torch.distributed.destroy_process_group()  # after an error it might wait for a rank that is gone
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    highest(0)
+
+
+def highest(value: int) -> int:
+    """The largest of the ranks' whole numbers, known to all of them."""
+    if world() == 1:
+        return value
+    held = torch.tensor(value, dtype=torch.int64)
+    torch.distributed.all_reduce(held, torch.distributed.ReduceOp.MAX)
+    return int(held)
+
+
+def total(values: torch.Tensor) -> torch.Tensor:
+    """The ranks' tensors summed, the same bits on every rank; float64, on the CPU."""
+    values = values.to("cpu", torch.float64)
+    if world() > 1:
+        torch.distributed.all_reduce(values)
+    return values
+
+
+def gathered(value) -> list:
+    """Every rank's value (anything that pickles), on every rank."""
+    if world() == 1:
+        return [value]
+    values = [None] * world()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 class _Loss(nn.Module):
@@ -80,19 +141,45 @@ def no_sync(wrapped: nn.Module, skip: bool):
     return wrapped.no_sync() if skip and hasattr(wrapped, "no_sync") else contextlib.nullcontext()
 
 
-def launch(arguments: Sequence[str], processes: int = 1, on_line: Callable[[str], None] = print) -> None:
-    """Run `musekit <arguments>` in `processes` processes and hand over each line of its log.
+class Stopped(SystemExit):
+    """A signal asked for the end and the state is saved: the same command goes on.
 
-    One process is plain Python, more are torchrun on this machine. Raises MuseError with the log's end on failure.
+    Its exit code is 75 (os.EX_TEMPFAIL: try again) after SIGUSR1 or SIGTERM, 130 after Ctrl-C.
     """
-    command = [sys.executable, "-m", "musekit", *arguments]
-    if processes > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [sys.executable, *torchrun, "-m", "musekit", *arguments]
-    tail: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1) as process:
-        for line in process.stdout:
-            tail = [*tail[-19:], line.rstrip()]
-            on_line(line.rstrip())
-    if process.returncode:
-        raise MuseError(f"`musekit {' '.join(arguments)}` failed with {process.returncode}:\n" + "\n".join(tail))
+
+
+@contextlib.contextmanager
+def signals(interrupt: bool = True):
+    """Yields `stop() -> int`: 0, or the exit code that a signal to this process asked for since the block began.
+
+    Nothing is cut short: the work looks at `stop` where its state is whole. A second Ctrl-C interrupts at once;
+    without `interrupt` the first one does.
+    """
+    asked = 0
+
+    def note(number: int, frame) -> None:
+        nonlocal asked
+        if number == signal.SIGINT and asked == 130:
+            raise KeyboardInterrupt
+        asked = max(asked, 130 if number == signal.SIGINT else os.EX_TEMPFAIL)
+
+    stop: Callable[[], int] = lambda: asked  # noqa: E731 - the flag as it is when it is asked for
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread hears signals
+        return
+    heard = (signal.SIGUSR1, signal.SIGTERM, *([signal.SIGINT] if interrupt else []))
+    before = {n: signal.signal(n, note) for n in heard}
+    try:
+        yield stop
+    except Stopped:
+        raise  # ending: torchrun's SIGTERM to those that end last must not turn 75 into a kill
+    except BaseException:
+        put(before)
+        raise
+    put(before)
+
+
+def put(handlers: dict) -> None:
+    """Install signal handlers."""
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -1,29 +1,33 @@
 """`musekit generate`: pieces as WAV files, each with its recipe beside it. The same command resumes.
 
 A piece is finished when its sidecar `<name>.json` is there: recipe, similarity, NFE and the hash of the WAV, which
-is written first. Both are written aside and renamed, so a kill at any moment leaves whole files only.
+is written first. Both are written aside and renamed, so a kill at any moment leaves whole files only. Under torchrun
+the ranks share the micro-batches out; a piece's bits are those of its recipe, whoever makes it.
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
-import itertools
 import json
 import os
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from musekit import prompts
+from musekit import dist, prompts
 from musekit.config import MuseError
+from musekit.prompt_files import Request
 from musekit.recipe import Recipe
+from musekit.rows import chunks
+from musekit.sheet import SHOWN, draw, short, table
+from musekit.wanted import Wanted, recipes, requests, share
 
-SHOWN = 16  # pieces in the contact sheet
 STAGES = {"stage1": "text to embedding", "stage2": "embedding to latents", "codec": "latents to sound"}
+PATIENCE = datetime.timedelta(days=30)  # how long a rank that has made its share waits for the others
 
 
 @dataclass(frozen=True)
@@ -41,75 +45,93 @@ def generate_files(options) -> list[Made]:
 
     Memory is bounded by one micro-batch, however many pieces are asked for.
     """
-    began = time.perf_counter()
-    prompt = prompts.clean(options.prompt, notice=notice)
-    negative = options.negative_prompt
-    negative = negative if negative is None else prompts.clean(negative, "negative prompt", notice)
+    began, first = time.perf_counter(), dist.rank() == 0
+    tell = notice if first else lambda text: None
+    asked = requests(options, tell)
     check_folder(options.out)
 
-    from musekit.sample import Muse, Settings, count  # torch comes with it
+    from musekit.sample import Muse
 
-    count(options.n)
-    muse = Muse.from_pretrained(options.weights, dtype=options.dtype, notice=notice)
-    names = [name for name in Settings.__dataclass_fields__ if hasattr(options, name)]
-    settings = Settings(**{name: getattr(options, name) for name in names})
-    first, last = (muse.recipe(prompt, options.seed + i, settings, negative) for i in (0, options.n - 1))
-    check_space(options.out, first, options.n, muse.config.codec.sample_rate)
-
-    wanted = (muse.recipe(prompt, seed, settings, negative) for seed in range(first.seed, last.seed + 1))
-    made, missing = [], []
-    for recipe in wanted:
-        kept = read_made(options.out, recipe)
-        made += [kept] if kept else []
-        missing += [] if kept else [recipe.seed]
-    if made:
-        say(f"{len(made)} of {options.n} pieces are there already with this very recipe and are kept")
-    if missing:
-        load(muse, [prompt] if negative is None else [prompt, negative])
-        recipes = (muse.recipe(prompt, seed, settings, negative) for seed in missing)
-        made += make(muse, recipes, len(missing), first, options.out, began)
-    made.sort(key=lambda piece: piece.recipe.seed)
-    print(table(made))
-    say(f"contact sheet: {draw(made, options.out)}")
-    if first.preset == "smoke":
-        say("these are the smoke preset's random weights: what you hear is noise, not music")
-    if missing:
-        seconds, wall = len(missing) * first.seconds, time.perf_counter() - began
-        say(f"{seconds:.0f} s of sound in {wall:.1f} s, loading included")
+    muse = Muse.from_pretrained(options.weights, dtype=options.dtype)  # the prompts are clean: no notices twice
+    if options.threads is not None:
+        set_threads(options.threads)
+    wanted = recipes(muse, asked, options)
+    with dist.signals(interrupt=False) as stop, dist.process_group(PATIENCE):
+        missing = [w for w in share(wanted, dist.rank(), dist.world()) if read_made(w) is None]
+        dist.barrier()  # all have looked before any begins
+        if kept := len(wanted) - sum(dist.gathered(len(missing))):
+            say(f"{kept} of {len(wanted)} pieces are there already with this very recipe and are kept", first)
+        if missing:
+            load(muse, [t for r in asked for t in (r.prompt, r.negative_prompt) if t is not None], tell)
+            make(muse, missing, began, stop)
+        dist.barrier()
+    made = [read_made(w) for w in wanted] if first else []
+    if None in made:
+        raise MuseError(f"a piece in {options.out} was changed while others were made; run the same command again")
+    if first:
+        show(made, options, asked)
+        if missing:
+            seconds, wall = sum(w.recipe.seconds for w in missing), time.perf_counter() - began
+            say(f"{seconds:.0f} s of sound in {wall:.1f} s, loading included")
     return made
 
 
-def load(muse, texts: list[str]) -> None:
+def set_threads(threads: int) -> None:
+    """Threads of this process's matrix products. Raises MuseError for no possible number."""
+    import torch
+
+    if not 1 <= threads <= 4096:
+        raise MuseError(f"--threads must be from 1 to 4096, not {threads}")
+    torch.set_num_threads(threads)
+
+
+def show(made: list[Made], options, asked: Sequence[Request]) -> None:
+    """The table, the contact sheet, and what the smoke preset is."""
+    print(table(made))
+    name, title = asked[0].stem, asked[0].prompt
+    if options.prompts is not None:
+        name = title = prompts.file_stem(options.prompts.stem)
+        title += f": {len(made)} pieces" + (f", the first {SHOWN}" if len(made) > SHOWN else "")
+    say(f"contact sheet: {draw(made, options.out / f'{name}.png', title)}")
+    if made[0].recipe.preset == "smoke":
+        say("these are the smoke preset's random weights: what you hear is noise, not music")
+
+
+def load(muse, texts: list[str], tell: Callable[[str], None]) -> None:
     """Read and check every part now, so that a damaged file is told before the first step; tell which texts are cut."""
-    for text in texts:
+    for text in dict.fromkeys(texts):
         if muse.text.is_cut(text):
             most = muse.config.text.max_tokens
-            notice(f"the text encoder reads the first {most} tokens (about {most * 3 // 4} words) of {short(text)!r}")
+            tell(f"the text encoder reads the first {most} tokens (about {most * 3 // 4} words) of {short(text)!r}")
     for part in ("stage1", "stage2", "codec", "embedder"):
         getattr(muse, part)
 
 
-def make(muse, recipes: Iterator[Recipe], n: int, first: Recipe, folder: Path, began: float) -> list[Made]:
-    """Sample n pieces and write each as soon as it is there, one micro-batch in memory at a time."""
+def make(muse, missing: list[Wanted], began: float, stop: Callable[[], int]) -> None:
+    """Sample pieces and write each as soon as it is there, one micro-batch in memory at a time."""
     from tqdm import tqdm
 
-    size, made = first.micro_batch, []
-    total = -(-n // size) * (first.stage1_steps + first.stage2_steps) + n
-    with tqdm(total=total, unit="step", disable=None, leave=False, dynamic_ncols=True) as bar:
-        while rows := list(itertools.islice(recipes, size)):
-            on_step = follow(bar, first, f"piece {len(made) + 1} of {n}")
+    batches = list(chunks(w.recipe for w in missing))
+    n, done, first = len(missing), 0, dist.rank() == 0
+    total = sum(rows[0].stage1_steps + rows[0].stage2_steps + len(rows) for rows in batches)
+    with tqdm(total=total, unit="step", disable=None if first else True, leave=False, dynamic_ncols=True) as bar:
+        for rows in batches:
+            if code := stop():
+                say(f"rank {dist.rank()} was told to stop; {done} of its {n} pieces are made: the same command goes on")
+                raise dist.Stopped(code)
+            on_step = follow(bar, rows[0], f"piece {done + 1} of {n}")
             try:
                 for piece in muse.stream(rows, on_step):
-                    made.append(write(folder, piece))
-                    if len(made) == 1:
+                    write(missing[done].path, piece)
+                    done += 1
+                    if done == 1:
                         bar.clear()
-                        say(f"first sound after {time.perf_counter() - began:.1f} s: {made[0].path}")
+                        say(f"first sound after {time.perf_counter() - began:.1f} s: {missing[0].path}", first)
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, MemoryError) or "memory" in str(error).lower():
                     raise MuseError("this machine has too little free memory; try --micro-batch 1") from error
                 raise
             on_step("codec", len(rows), len(rows))
-    return made
 
 
 def follow(bar, first: Recipe, label: str) -> Callable[[str, int, int], None]:
@@ -124,12 +146,7 @@ def follow(bar, first: Recipe, label: str) -> Callable[[str, int, int], None]:
     return on_step
 
 
-def file_name(recipe: Recipe) -> str:
-    """Name of the WAV: the prompt's safe stem and the seed."""
-    return f"{prompts.file_stem(recipe.prompt)}-{recipe.seed}.wav"
-
-
-def write(folder: Path, piece) -> Made:
+def write(path: Path, piece) -> None:
     """Write one `sample.Piece` as a 16-bit WAV that carries its recipe, then its sidecar."""
     import soundfile
 
@@ -139,7 +156,6 @@ def write(folder: Path, piece) -> Made:
     with soundfile.SoundFile(data, "w", piece.sample_rate, 2, subtype="PCM_16", format="WAV") as file:
         file.comment = recipe.to_json()
         file.write(piece.audio.T.numpy())
-    path = folder / file_name(recipe)
     if path.exists() or sidecar(path).exists():
         notice(f"{path} was there with another recipe, or unfinished, and is replaced")
     sidecar(path).unlink(missing_ok=True)
@@ -151,7 +167,6 @@ def write(folder: Path, piece) -> Made:
         "sha256": hashlib.sha256(data.getvalue()).hexdigest(),
     }
     write_atomic(sidecar(path), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    return Made(path, recipe, content["similarity"], piece.nfe)
 
 
 def sidecar(path: Path) -> Path:
@@ -159,9 +174,9 @@ def sidecar(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def read_made(folder: Path, recipe: Recipe) -> Made | None:
-    """The whole, finished piece of exactly this recipe in the folder, if there is one."""
-    path = folder / file_name(recipe)
+def read_made(wanted: Wanted) -> Made | None:
+    """The whole, finished piece of exactly this recipe, if it is there."""
+    path, recipe = wanted.path, wanted.recipe
     try:
         content = json.loads(sidecar(path).read_text())
         same = content["recipe"] == asdict(recipe)
@@ -170,35 +185,6 @@ def read_made(folder: Path, recipe: Recipe) -> Made | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no such piece, cut short, or altered: it is made again
     return None
-
-
-def draw(made: list[Made], folder: Path) -> Path:
-    """The contact sheet of the first pieces; returns its path."""
-    import soundfile
-
-    from musekit import plots
-    from musekit.runs import write_atomic
-
-    clips, sample_rate = [], 0
-    for piece in made[:SHOWN]:
-        audio, sample_rate = soundfile.read(piece.path, dtype="float32", always_2d=True)
-        clips.append((f"seed {piece.recipe.seed}   similarity {piece.similarity:.2f}", audio.T))
-    recipe = made[0].recipe
-    title = plots.plain(recipe.prompt, 90) + (" (smoke preset: noise)" if recipe.preset == "smoke" else "")
-    figure = plots.contact_sheet(clips, sample_rate, title=title)
-    path, data = folder / f"{prompts.file_stem(recipe.prompt)}.png", io.BytesIO()
-    figure.savefig(data, format="png", metadata={"Software": None})
-    write_atomic(path, data.getvalue())
-    return path
-
-
-def table(made: list[Made]) -> str:
-    """One line a piece."""
-    width = max(4, *(len(str(piece.recipe.seed)) for piece in made))
-    lines = [f"{'seed':>{width}}  seconds  similarity  file"]
-    for p in made:
-        lines.append(f"{p.recipe.seed:>{width}}  {p.recipe.seconds:7.2f}  {p.similarity:10.3f}  {p.path}")
-    return "\n".join(lines)
 
 
 def check_folder(folder: Path) -> None:
@@ -211,7 +197,7 @@ def check_folder(folder: Path) -> None:
             raise MuseError(f"{short(str(folder))!r}: {place.name!r} is a file, not a folder; choose another --out")
         probe = place / f".musekit-{os.getpid()}.part"
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another machine's process may have the same number
         for stale in folder.glob(".*.part") if folder.exists() else ():  # what a kill left behind, an hour ago or more
             if time.time() - stale.stat().st_mtime > 3600:
                 stale.unlink(missing_ok=True)
@@ -220,29 +206,10 @@ def check_folder(folder: Path) -> None:
         raise MuseError(f"cannot write into {short(str(folder))!r}: {why}; choose another --out") from error
 
 
-def check_space(folder: Path, recipe: Recipe, n: int, sample_rate: int) -> None:
-    """Raise MuseError when n pieces cannot fit on the disk beside those that are there."""
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
-    stem = prompts.file_stem(recipe.prompt)
-    there = sum(1 for _ in folder.glob(f"{stem}-*.wav")) if folder.exists() else 0
-    need, free = max(0, n - there) * recipe.seconds * sample_rate * 4, shutil.disk_usage(place).free
-    if need > free:
-        raise MuseError(
-            f"{n:,} pieces need {need / 2**30:,.0f} GiB, and {short(str(folder))!r} has {free / 2**30:,.0f} GiB free;"
-            " ask for fewer with --n, or choose another --out"
-        )
-
-
-def short(text: str, length: int = 80) -> str:
-    """Text that may be long, cut for a message."""
-    return text if len(text) <= length else text[: length - 3] + "..."
-
-
-def say(text: str) -> None:
-    """A line of the result, on standard output, at once even through a pipe."""
-    print(text, flush=True)
+def say(text: str, first: bool = True) -> None:
+    """A line of the result, on standard output, at once even through a pipe; from the first rank only."""
+    if first:
+        print(text, flush=True)
 
 
 def notice(text: str) -> None:

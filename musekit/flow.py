@@ -29,6 +29,15 @@ def guided(v_cond: Tensor, v_uncond: Tensor, guidance_scale: float | Tensor) -> 
     return v_uncond + guidance_scale * (v_cond - v_uncond)
 
 
+def guidance_at(t: Tensor, guidance_scale: float, interval: tuple[float, float], x: Tensor) -> float | Tensor:
+    """w where t (B,) lies in [low, high] and 1 elsewhere, shaped for x (B, ...): guidance on an interval of time
+    (Kynkaanniemi et al. 2024, arXiv 2404.07724)."""
+    if interval == (0.0, 1.0):
+        return guidance_scale
+    inside = (t >= interval[0]) & (t <= interval[1])
+    return expand(torch.where(inside, guidance_scale, 1.0).to(x.dtype), x)
+
+
 def loss(v: Tensor, u: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean squared velocity error of each row, (B,); mask (B, T) leaves out padded frames of (B, C, T)."""
     exact = torch.promote_types(torch.promote_types(v.dtype, u.dtype), torch.float32)
@@ -77,9 +86,9 @@ class Draws:
         return torch.from_numpy(self._rng.standard_normal(shape, dtype=np.float32))
 
 
-def logit_normal_time(z: Tensor) -> Tensor:
-    """t in (0, 1) from a standard normal z: more training at middle t (Esser et al. 2024, arXiv 2403.03206)."""
-    return torch.sigmoid(z)
+def logit_normal_time(z: Tensor, location: float = 0.0) -> Tensor:
+    """t in (0, 1) from a standard normal z: more training round sigmoid(location) (Esser et al. 2024, arXiv 2403.03206)."""
+    return torch.sigmoid(z + location)
 
 
 def stratified_time(n: int) -> Tensor:

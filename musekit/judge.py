@@ -5,7 +5,7 @@ trips of training clips, so what the codec does to a sound is not taken for anot
 
     instrument   linear discriminant analysis (shrunk) of MFCC and spectral-contrast statistics
     mode         24 key templates on chroma, learned: one weight vector a mode, turned to each tonic
-    speed        onsets a second, by ridge regression of their logarithm on onset-envelope statistics
+    speed        onsets a second, by support vector regression of their logarithm on onset statistics and timbre
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from musekit.config import MuseError
+from musekit.config import TONICS, MuseError
 from musekit.statistics import hoyer
 
 VERSION = 1  # of `hear`; features kept on disk are named by it
 RATE, HOP, OCTAVES, STEPS = 22050, 1024, 7, 3  # Hz, samples, octaves from C1, CQT bins a semitone
 ATTRIBUTES = ("instrument", "mode", "speed")
 BETWEEN = 2.75  # onsets a second: between what the corpus calls slow (below 1.8) and fast (above 4.2)
-TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
 def hear(audio: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
@@ -132,6 +131,21 @@ def texture(flux: np.ndarray, cqt: np.ndarray, magnitude: np.ndarray) -> np.ndar
     return np.array([hoyer(flux), np.percentile(flux, 98), hoyer(loud, axis=0).mean(), flatness])
 
 
+def in_scale(chroma: np.ndarray) -> float:
+    """Share of the chroma (4, 12) of spectral peaks in the major or natural minor scale that holds most of it.
+
+    7/12 for a flat chroma; music in a key has more, notes without a key have less.
+    """
+    scale = np.isin(np.arange(12), (0, 2, 4, 5, 7, 9, 11))
+    peaks = chroma[2] / max(chroma[2].sum(), 1e-9)
+    return float(max(peaks[np.roll(scale, k)].sum() for k in range(12)))
+
+
+def pace(heard: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
+    """What the onset rate is read from: onset statistics and timbre, (n, E + D)."""
+    return np.stack([np.concatenate([h["onsets"], h["timbre"]]) for h in heard])
+
+
 class KeyTemplates:
     """log p(tonic k, mode m | chroma) = w_m . (chroma turned down by k) + b_m + const: Krumhansl's method with
     learned profiles, fitted by maximum likelihood with a penalty on |w|^2.
@@ -183,9 +197,9 @@ class Judge:
     def fit(self, records: Sequence[dict], heard: Sequence[dict[str, np.ndarray]]) -> Judge:
         """Fit on clip records and their features. Raises MuseError when an attribute has fewer than two values."""
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-        from sklearn.linear_model import Ridge
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
+        from sklearn.svm import SVR
 
         def of(attribute: str, name: str) -> tuple[np.ndarray, np.ndarray]:
             truth = np.array([str(value_of(r, attribute)) for r in records])
@@ -196,8 +210,9 @@ class Judge:
 
         self.instruments = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
         self.instruments.fit(*of("instrument", "timbre"))
-        self.rates = make_pipeline(StandardScaler(), Ridge(30.0))  # all speeds teach the rate, not only slow and fast
-        self.rates.fit(np.stack([h["onsets"] for h in heard]), np.log([r["onset_rate"] for r in records]))
+        # all speeds teach the rate, not only slow and fast; a choir's beating is no onset, hence the timbre
+        self.rates = make_pipeline(StandardScaler(), SVR(C=3.0, epsilon=0.05, gamma=0.002))
+        self.rates.fit(pace(heard), np.log([r["onset_rate"] for r in records]))
         x, modes = of("mode", "chroma")
         keyed = [r["key"] for r in records if value_of(r, "mode")]
         self.modes = KeyTemplates().fit(x, np.array([TONICS.index(k) for k in keyed]), (modes == "minor").astype(int))
@@ -205,7 +220,7 @@ class Judge:
 
     def onset_rates(self, heard: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
         """Onsets a second as heard, (n,)."""
-        return np.exp(self.rates.predict(np.stack([h["onsets"] for h in heard])))
+        return np.exp(self.rates.predict(pace(heard)))
 
     def judge(self, heard: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """{"instrument", "mode", "speed"}: what each clip sounds like, one array of words each."""

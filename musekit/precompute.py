@@ -1,7 +1,7 @@
 """What is computed once from the clips of a cache, and by what.
 
-spectra     the codec's compressed spectra     from audio (to train the codec)
-views       the embedder's view                from audio (to train the embedder)
+spectra     the codec's compressed spectra     from audio (to train the mini codec)
+views       the embedder's view                from audio (to train the mini embedder)
 tokens      text token states and masks        from captions, by the frozen text encoder
 latents     codec latents                      from audio, by the trained codec
 embeddings  joint embeddings of the audio      from audio, by the trained embedder
@@ -9,16 +9,19 @@ embeddings  joint embeddings of the audio      from audio, by the trained embedd
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
-from musekit import encoders, pretrained, spectrum
-from musekit.cache import SHARD, Shards, as_half, build_shards, caption_id, config_hash, merge_manifest, read_clips
+from musekit import dist, encoders, pretrained
+from musekit.cache import SHARD, Shards, as_half, build_shards, caption_id, merge_manifest, read_clips, read_sidecar
 from musekit.config import MuseConfig, MuseError, suggest
+from musekit.makers import PARTS, from_front, maker, maker_and_function
+from musekit.sources import Sources
+from musekit.workers import run as run_workers
 
 KINDS = ("tokens", "spectra", "views", "latents", "embeddings")
 
@@ -29,25 +32,66 @@ class SetAside(Exception):
 
 def read_clip(cache: Path, clip: dict) -> torch.Tensor:
     """A clip's audio, (2, N) at its record's rate. Raises `corpus.folder.BadAudio` when it is not usable."""
-    from musekit.corpus.folder import read_audio
+    from musekit.corpus.sound import read_audio
 
-    return torch.from_numpy(read_audio(cache / clip["path"], clip["sample_rate"]))
+    stretch = (clip["start"], clip["seconds"]) if "start" in clip else ()  # else the whole file
+    return torch.from_numpy(read_audio(cache / clip["path"], clip["sample_rate"], *stretch))
 
 
-def each_clip(clips: dict[str, dict], read: Callable[[dict], torch.Tensor], function: Callable) -> Callable:
-    """`compute` for `build_shards`: `function` of each clip alone; one that cannot be read is set aside."""
+def ahead(function: Callable, items: Iterable, threads: int) -> Iterator:
+    """`function` of each item, in order; up to so many are computed ahead, in threads."""
+    if threads < 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def each_clip(
+    clips: dict[str, dict], read: Callable[[dict], torch.Tensor], function: Callable, threads: int = 0
+) -> Callable:
+    """`compute` for `build_shards`: `function` of each clip alone; one that cannot be read is set aside.
+
+    `threads` read ahead while `function` works, where that is on a GPU. Raises MuseError when `function` fails, or its
+    rows have different widths: that is no clip's fault.
+    """
+
+    def try_read(i: str) -> torch.Tensor | str:
+        try:
+            return read(clips[i])[None]
+        except SetAside as before:
+            return str(before)
+        except MuseError:
+            raise  # the cache itself is damaged: no clip's fault
+        except Exception as error:  # noqa: BLE001 - one bad file never ends the run; the manifest says why
+            return f"{type(error).__name__}: {error}"
 
     def compute(ids: list[str]) -> tuple[dict, dict]:
         rows, set_aside = [], {}
-        for i in ids:
+        for i, audio in zip(ids, ahead(try_read, ids, threads)):
+            if isinstance(audio, str):
+                set_aside[i] = audio
+                continue
             try:
-                rows.append(as_half(function(read(clips[i])[None])[0]))
-            except SetAside as before:
-                set_aside[i] = str(before)
+                row = as_half(function(audio)[0].cpu())
             except MuseError:
-                raise  # the cache itself is damaged: no clip's fault
-            except Exception as error:  # noqa: BLE001 - one bad file never ends the run; the manifest says why
-                set_aside[i] = f"{type(error).__name__}: {error}"
+                raise
+            except Exception as error:
+                told = (str(error).splitlines() or [""])[0]
+                raise MuseError(f"the encoder failed at the clip {i}: {type(error).__name__}: {told}") from error
+            if not row.isfinite().all():
+                set_aside[i] = "the encoder gave no finite numbers"
+            elif rows and row.shape[1:] != rows[0].shape[1:]:
+                shapes = f"{tuple(row.shape)} after {tuple(rows[0].shape)}"
+                raise MuseError(f"the encoder's rows have different shapes: {shapes} at the clip {i}")
+            else:
+                rows.append(row)
         if not rows:
             return {"x": torch.zeros(0, 1, 1)}, set_aside
         longest = max(len(r) for r in rows)
@@ -62,42 +106,22 @@ def pad(x: torch.Tensor, length: int) -> torch.Tensor:
     return torch.nn.functional.pad(x, (0, 0, 0, length - len(x)))
 
 
-def maker_and_function(kind: str, config: MuseConfig, weights: Path | None) -> tuple[str, Callable]:
-    """What makes this kind (named by its weights' hash) and the function from audio (1, 2, N) to a row (1, T, D)."""
-    rate = config.codec.sample_rate
-    if kind == "spectra":
-        front = config.codec
-        return f"spectra {config_hash(front.n_fft, front.stft_hop, front.frames, front.power)}", (
-            lambda audio: spectrum.compress(front, audio)
-        )
-    if kind == "views":
-        return f"views {config_hash(config.embedder)}", lambda audio: encoders.view(config.embedder, audio, rate)
-    if weights is None:
-        raise MuseError(f"caching {kind} needs trained weights; give --weights FOLDER")
-    if kind == "latents":
-        codec, digest = pretrained.load_part(weights, "codec")
-        return f"latents {digest[:16]}", lambda audio: codec.encode(audio).transpose(1, 2)
-    network, digest = pretrained.load_part(weights, "embedder")
-    embedder = encoders.JointEmbedder(network, encode_text=None)
-    return f"embeddings {digest[:16]}", lambda audio: embedder.embed_audio(audio, rate)[:, None]
-
-
-def from_front(kind: str, weights: Path) -> Callable:
-    """Like `maker_and_function`'s, from a cached view or spectrum (1, T, D) instead of audio."""
-    if kind == "embeddings":
-        tower = pretrained.load_part(weights, "embedder")[0].audio_tower
-        return lambda view: tower(view)[:, None]
-    codec = pretrained.load_part(weights, "codec")[0]
-    return lambda c: codec.posterior(codec.scaled(c))[0]
-
-
-def seen(front: str | None, cache: Path, config: MuseConfig, clips: Iterable[str]) -> Shards | None:
-    """The cached views or spectra, if this config's front end made them, of all these clips but those set aside."""
+def seen(front: str | None, cache: Path, config: MuseConfig, sources: Sources) -> Shards | None:
+    """The cached views or spectra, if this config's front end made them, of all these clips but those set aside, from
+    the sound that the clips have now.
+    """
     if front is None or not (cache / front / "manifest.json").exists():
         return None
-    shards = Shards(cache / front)
-    right = shards.manifest["complete"] and shards.manifest["maker"] == maker_and_function(front, config, None)[0]
-    return shards if right and set(clips) <= shards.index.keys() | shards.manifest["set_aside"].keys() else None
+    shards, clips = Shards(cache / front), sources.clips.keys()
+    right = shards.manifest["complete"] and shards.manifest["maker"] == maker(front, config)
+    if not right or not clips <= shards.index.keys() | shards.manifest["set_aside"].keys():
+        return None
+    for shard in shards.manifest["shards"]:
+        path, told = cache / front / shard["file"], read_sidecar((cache / front / shard["file"]).with_suffix(".json"))
+        ids = clips & {*shard["ids"], *shard["set_aside"]}
+        if path.exists() and sources.unchanged(ids, told.get("sources"), path.stat().st_mtime) is None:
+            return None
+    return shards
 
 
 def captions_of(clips: Iterable[dict]) -> dict[str, str]:
@@ -106,49 +130,54 @@ def captions_of(clips: Iterable[dict]) -> dict[str, str]:
 
 
 def compute_rank(
-    kind: str, cache: Path, config: MuseConfig, weights: Path | None, rank: int, world: int, show: bool
+    kind: str,
+    cache: Path,
+    config: MuseConfig,
+    weights: Path | None,
+    share: tuple[int, int],
+    show: bool,
+    verify: bool,
+    threads: int,
+    stop: Callable[[], int],
 ) -> None:
-    """This rank's share of the shards of one kind."""
+    """This rank's share (rank, of how many) of the shards of one kind."""
     from tqdm import tqdm
 
-    torch.set_num_threads(1 if world > 1 else torch.get_num_threads())
+    torch.set_num_threads(1 if share[1] > 1 else torch.get_num_threads())
     progress = (lambda shards, **kw: tqdm(shards, unit="shard", **kw)) if show else (lambda shards, **kw: shards)
     clips = {c["id"]: c for c in read_clips(cache)}
+    how = {"progress": progress, "rank": share[0], "world": share[1], "verify": verify, "stop": stop}
     if kind == "tokens":
-        encode, texts = encoders.text_encoder(config.text), captions_of(clips.values())
+        texts = captions_of(clips.values())
+        encode = encoders.text_encoder(config.text)
 
         def compute(ids: list[str]) -> tuple[dict, dict]:
             tokens, mask = encode.together([texts[i] for i in ids])
-            return {"x": as_half(tokens), "mask": mask}, {}
+            return {"x": as_half(tokens.cpu()), "mask": mask.cpu()}, {}
 
-        build_shards(
-            cache / kind,
-            texts,
-            f"tokens {config_hash(config.text)}",
-            compute,
-            progress=progress,
-            rank=rank,
-            world=world,
-        )
+        build_shards(cache / kind, texts, maker(kind, config), compute, **how)
         return
-    maker, function = maker_and_function(kind, config, weights)
+    sources = Sources(cache, clips)
+    trained_here = kind in PARTS and not pretrained.public(PARTS[kind], config)
+    front = {"embeddings": "views", "latents": "spectra"}[kind] if trained_here else None
+    front = seen(front, cache, config, sources)
+    if front is None:
+        name, function = maker_and_function(kind, config, weights)
 
-    def read(clip: dict) -> torch.Tensor:
-        return read_clip(cache, clip)
+        def read(clip: dict) -> torch.Tensor:
+            return read_clip(cache, clip)
 
-    front = seen({"embeddings": "views", "latents": "spectra"}.get(kind), cache, config, clips)
-    if front is not None:  # the network's own input is there already: most of the work is done
+    else:  # the network's own input is there already: most of the work is done
+        name, function, threads = maker(kind, config, weights), from_front(kind, weights), 0
 
         def read(clip: dict) -> torch.Tensor:
             if clip["id"] not in front:
                 raise SetAside(front.manifest["set_aside"][clip["id"]])
             return front.row(clip["id"], stop=front.row_length(clip["id"])).float()
 
-        function = from_front(kind, weights)
-
     with torch.inference_mode():
-        compute = each_clip(clips, read, function)
-        build_shards(cache / kind, clips, maker, compute, progress=progress, rank=rank, world=world)
+        compute = each_clip(clips, read, function, threads)
+        build_shards(cache / kind, clips, name, compute, sources=sources, **how)
 
 
 def precompute(
@@ -158,25 +187,36 @@ def precompute(
     weights: Path | None = None,
     workers: int = 1,
     show: bool = True,
+    *,
+    share: tuple[int, int] = (0, 1),
+    remake: bool = True,
+    verify: bool = False,
+    stop: Callable[[], int] = lambda: 0,
 ) -> dict:
-    """Compute what is missing of one kind, in `workers` processes; returns the manifest. Same command resumes."""
+    """Compute what is missing of one kind, in `workers` processes; returns the manifest. Same command resumes.
+
+    share: (rank, of how many) where several such commands share the work; `remake=False` raises MuseError instead of
+    making again what other weights have made; `verify` makes shards again that differ from their hash. On a GPU there
+    is one process, for which the other workers read ahead. Raises `dist.Stopped` after the shard in hand when `stop()`.
+    """
     if kind not in KINDS:
         raise suggest(kind, KINDS, "kind of cache")
-    cache = Path(cache)
-    if workers <= 1:
-        compute_rank(kind, cache, config, weights, 0, 1, show)
+    cache, name = Path(cache), maker(kind, config, weights)
+    before = read_sidecar(cache / kind / "manifest.json")
+    if not remake and before.get("rows") and before.get("maker") != name:
+        raise MuseError(
+            f"{cache / kind} was made by other weights or settings ({before.get('maker')}, not {name}): give --remake"
+            f" to make its {before['rows']:,} rows again, or another --out"
+        )
+    gpu = dist.device().type == "cuda"
+    processes, threads = (1, max(2, workers)) if gpu else (max(1, workers), 0)
+    shares = [(share[0] * processes + i, share[1] * processes) for i in range(processes)]
+    each = [(kind, cache, config, weights, s, show and i == 0, verify, threads) for i, s in enumerate(shares)]
+    if processes == 1:
+        compute_rank(*each[0], stop)
     else:
-        context = multiprocessing.get_context("spawn")
-        arguments = [(kind, cache, config, weights, rank, workers, show and rank == 0) for rank in range(workers)]
-        processes = [context.Process(target=compute_rank, args=a) for a in arguments]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        if any(process.exitcode for process in processes):
-            raise MuseError(f"a worker that made {kind} stopped; run the same command again to go on")
-    manifest = json.loads((cache / kind / "manifest.json").read_text())
-    return merge_manifest(cache / kind, manifest_size(kind, cache), manifest["maker"])
+        run_workers(compute_rank, each, stop, kind)
+    return merge_manifest(cache / kind, manifest_size(kind, cache), name)
 
 
 def manifest_size(kind: str, cache: Path) -> int:
@@ -184,28 +224,3 @@ def manifest_size(kind: str, cache: Path) -> int:
     clips = read_clips(cache)
     rows = len(captions_of(clips)) if kind == "tokens" else len(clips)
     return -(-rows // SHARD)
-
-
-def build_cache(options) -> None:
-    """`musekit cache`: the clips of a corpus, then each kind asked for."""
-    from musekit.config import home, preset
-
-    config = preset(options.preset)
-    name = "scores" if options.corpus == "scores" else Path(options.corpus).name
-    out = Path(options.out or home() / "caches" / name)
-    if "clips" in options.kinds:
-        if options.corpus == "scores":
-            from musekit.corpus.clips import build_clips
-
-            build_clips(out, n=options.n, workers=options.workers, seed=options.seed)
-        else:
-            from musekit.corpus.folder import read_folder
-
-            read_folder(Path(options.corpus), out)
-    for kind in KINDS:
-        if kind in options.kinds:
-            from musekit import pretrained
-
-            weights = pretrained.find(options.weights) if kind in ("latents", "embeddings") else None
-            manifest = precompute(kind, out, config, weights, options.workers)
-            print(f"{kind}: {manifest['rows']:,} rows, {len(manifest['set_aside'])} set aside -> {out / kind}")

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from musekit import solve
 from musekit.config import MuseConfig, MuseError, from_dict, suggest
 
+SAMPLER = 2  # counts the changes of the sampler's arithmetic: each gives other last bits, and so another recipe
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -38,6 +40,8 @@ class Recipe:
     device: str
     threads: int
     versions: str
+    guidance_low: float = 0.0  # Stage 2's guidance acts for t in [low, high]; recipes from before that have all of it
+    guidance_high: float = 1.0
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -56,7 +60,8 @@ def software() -> str:
     """Versions and instruction set that bits depend on."""
     import torch
 
-    return f"musekit-0.1 torch-{torch.__version__} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"musekit-0.1 sampler-{SAMPLER} torch-{torch.__version__} {machine}"
 
 
 @dataclass
@@ -71,6 +76,8 @@ class Settings:
     stage1_solver: str | None = None
     stage1_guidance_scale: float | None = None
     micro_batch: int | None = None
+    guidance_low: float | None = None
+    guidance_high: float | None = None
 
 
 def check(recipe: Recipe, config: MuseConfig) -> None:
@@ -94,6 +101,11 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
     for name in ("guidance_scale", "stage1_guidance_scale"):
         if not 0 <= getattr(recipe, name) <= 100:
             raise MuseError(f"{name} must be from 0 to 100, not {getattr(recipe, name):g}")
+    if not 0 <= recipe.guidance_low <= recipe.guidance_high <= 1:
+        raise MuseError(
+            f"guidance acts for t from guidance_low to guidance_high, between 0 (noise) and 1 (sound), not"
+            f" from {recipe.guidance_low:g} to {recipe.guidance_high:g}"
+        )
 
 
 def count(n: int) -> int:

@@ -103,10 +103,10 @@ def heard_rows(cache: Path, network, clips: list[dict], show: bool = False) -> T
     """The clips' embeddings (n, 512), computed from their audio."""
     from tqdm import tqdm
 
-    from musekit.encoders import JointEmbedder
+    from musekit.encoders import joint
     from musekit.precompute import read_clip
 
-    embedder, rows = JointEmbedder(network, encode_text=None), []
+    embedder, rows = joint(network, None), []
     for clip in tqdm(clips, desc="reference", unit="clip", disable=not show):
         try:
             audio = read_clip(cache, clip)

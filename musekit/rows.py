@@ -7,7 +7,6 @@ one batch; a negative prompt takes the unconditional row's place.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -15,9 +14,11 @@ import torch
 from torch import Tensor
 
 from musekit import flow, solve
+from musekit.prepared1 import Guided1, Prepared1
+from musekit.prepared1 import join as join_texts
+from musekit.prepared2 import Guided2, Prepared2
 from musekit.recipe import Recipe
-from musekit.stage1 import Text2MuQFlow
-from musekit.stage2 import StableAudioMuQ, join
+from musekit.stage2 import join
 
 OnStep = Callable[[str, int, int], None]  # (stage, i, n)
 
@@ -45,26 +46,38 @@ def padded(recipes: Sequence[Recipe]) -> list[Recipe]:
 
 
 def stage1_rows(
-    network: Text2MuQFlow, encode, rows: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
+    network: Prepared1, encode, rows: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
 ) -> tuple[Tensor, Tensor]:
     """Sample an embedding for each row: (B, 512) unit length, and NFE (B,); `encode` is the text encoder."""
     first, device = rows[0], network.mean.device
     scale = first.stage1_guidance_scale
-    context = network.context(*encode_rows(encode, [r.prompt for r in rows], device))
-    if scale != 1.0:
-        keep = torch.tensor([r.negative_prompt is not None for r in rows], device=device)
-        other = network.context(*encode_rows(encode, [r.negative_prompt or "" for r in rows], device), keep)
-        context = [tuple(map(torch.cat, zip(a, b, strict=True))) for a, b in zip(context, other, strict=True)]
-
-    def velocity(t: Tensor, x: Tensor) -> Tensor:
-        if scale == 1.0:
-            return network(x, t, context)
-        return flow.guided(*network(torch.cat([x, x]), torch.cat([t, t]), context).chunk(2), scale)
-
+    negative = [r.negative_prompt is not None for r in rows]
+    if scale != 1.0 and len(set(negative)) == 2:
+        return stage1_apart(network, encode, rows, negative, on_step, cancel)
+    text = network.text(*encode_rows(encode, [r.prompt for r in rows], device))
+    if scale != 1.0 and all(negative):
+        text = join_texts(text, network.text(*encode_rows(encode, [r.negative_prompt for r in rows], device)))
     x_0 = torch.stack([flow.noise(r.seed, 1, 1, network.config.dim)[:, 0] for r in rows]).to(device)
     options = {"solver": first.stage1_solver, "steps": first.stage1_steps, "cancel": cancel, "overshoot": False}
-    solution = solve.solve(velocity, x_0, **options, on_step=on_step and (lambda i, n: on_step("stage1", i, n)))
-    return network.embedding(solution.x), solution.nfe
+    velocity, told = Guided1(network, text, scale), on_step and (lambda i, n: on_step("stage1", i, n))
+    solution = solve.solve(velocity, x_0, **options, on_step=told)
+    return network.network.embedding(solution.x), solution.nfe
+
+
+def stage1_apart(network: Prepared1, encode, rows, negative: list[bool], on_step, cancel) -> tuple[Tensor, Tensor]:
+    """Rows with a negative prompt and rows without, each kind as a full micro-batch of its own.
+
+    A row without one has a constant cross-attention, which is computed in another way than a text's: were both
+    kinds to share a batch, a row's bits would depend on its mates.
+    """
+    embeddings = torch.empty(len(rows), network.config.dim, device=network.mean.device)
+    nfe = torch.empty(len(rows), dtype=torch.int64)
+    for kind in (False, True):
+        index = [i for i, has_one in enumerate(negative) if has_one is kind]
+        mates = [rows[index[min(i, len(index) - 1)]] for i in range(len(rows))]
+        some, counts = stage1_rows(network, encode, mates, on_step, cancel)
+        embeddings[index], nfe[index] = some[: len(index)], counts[: len(index)]
+    return embeddings, nfe
 
 
 def encode_rows(encode, texts: Sequence[str], device) -> tuple[Tensor, Tensor]:
@@ -76,41 +89,33 @@ def encode_rows(encode, texts: Sequence[str], device) -> tuple[Tensor, Tensor]:
 
 
 def stage2_rows(
-    network: StableAudioMuQ,
+    network: Prepared2,
     embeddings: Tensor,
     negatives: tuple[Tensor, Tensor],
     rows: Sequence[Recipe],
     frames: int,
     seconds: float,
-    dtype: torch.dtype,
     on_step: OnStep | None = None,
     cancel=None,
+    x_0: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sample codec latents (B, C, frames) for embeddings (B, 512), and NFE (B,).
 
     negatives: embeddings (B, 512) of the negative prompts and which rows have one (B,). seconds: what the timing
-    token is told. dtype: of the matrix products; the state stays float32.
+    token is told. x_0: noise in place of the seeds' own.
     """
-    first, device = rows[0], network.mean.device
-    scale = first.guidance_scale
-    autocast = torch.autocast(device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
+    first, device, trained = rows[0], network.mean.device, network.network
     timing = torch.tensor([[0.0, seconds]], device=device).expand(len(rows), 2)
-    with autocast:
-        condition = network.condition(embeddings, timing)
-        if scale != 1.0:
-            condition = join(condition, network.condition(negatives[0], timing, negatives[1]))
-
-    def velocity(t: Tensor, x: Tensor) -> Tensor:
-        with autocast:
-            if scale == 1.0:
-                return network(x, t, condition).float()
-            v = network(torch.cat([x, x]), torch.cat([t, t]), condition).float()
-        return flow.guided(*v.chunk(2), scale)
-
-    x_0 = torch.stack([flow.noise(r.seed, 2, frames, network.config.latent_dim) for r in rows]).to(device)
+    condition = trained.condition(embeddings, timing)
+    if first.guidance_scale != 1.0:
+        condition = join(condition, trained.condition(negatives[0], timing, negatives[1]))
+    velocity = Guided2(network, condition, first.guidance_scale, (first.guidance_low, first.guidance_high))
+    if x_0 is None:
+        x_0 = torch.stack([flow.noise(r.seed, 2, frames, network.config.latent_dim) for r in rows])
+    x_0 = x_0.to(device)
     options = {"solver": first.stage2_solver, "steps": first.stage2_steps, "cancel": cancel, "overshoot": False}
     solution = solve.solve(velocity, x_0, **options, on_step=on_step and (lambda i, n: on_step("stage2", i, n)))
-    return network.latents(solution.x), solution.nfe
+    return trained.latents(solution.x), solution.nfe
 
 
 def finish(audio: Tensor, fade: int = 441) -> Tensor:

@@ -1,4 +1,4 @@
-"""Runs: provenance, result files, metrics, atomic files and checkpoints.
+"""Runs: result files, metrics, atomic files and checkpoints.
 
 A file that a reader may rely on is written aside, flushed to disk and renamed: a kill or a full disk leaves the
 one before it whole.
@@ -7,18 +7,19 @@ one before it whole.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import json
 import os
-import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
+from musekit.board import Board
 from musekit.config import MuseError
+from musekit.provenance import command_line, commit, hardware, now, provenance, versions
+
+__all__ = ["Run", "command_line", "commit", "hardware", "now", "provenance", "read_result", "sha256", "versions"]
+__all__ += ["write_atomic", "write_result"]
 
 
 def sha256(path: Path) -> str:
@@ -49,76 +50,6 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         ) from error
 
 
-def hardware() -> dict:
-    """What the numbers were measured on."""
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass  # not Linux: the generic name stands
-    gpus = (
-        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
-    return {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus}
-
-
-def versions() -> dict:
-    """Versions of what decides the numbers."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("musekit", "torch", "numpy", "transformers", "librosa", "scikit-learn"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def commit() -> dict:
-    """The source's commit and whether the tree differed from it; empty outside a checkout."""
-
-    def git(*args: str) -> str:
-        here = Path(__file__).resolve().parent
-        return subprocess.run(
-            ["git", "-C", str(here), *args], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "dirty": bool(git("status", "--porcelain", "--", "musekit")),
-        }
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-
-
-def now() -> str:
-    """UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def command_line() -> str:
-    """The command as a person would type it: no machine's paths."""
-    program = Path(sys.argv[0]).name
-    program = "musekit" if program in ("__main__.py", "musekit") else f"python {program}"
-    home = str(Path.home())
-    return " ".join([program, *(arg.replace(home, "~") for arg in sys.argv[1:])])
-
-
-def provenance(**more) -> dict:
-    """What a result needs so that it can be made again."""
-    return {
-        "command": command_line(),
-        **commit(),
-        "versions": versions(),
-        "hardware": hardware(),
-        "time": now(),
-        **more,
-    }
-
-
 def write_result(name: str, rows, folder: Path = Path("results"), **more) -> Path:
     """`results/<name>.json`: {"name", "provenance", "rows"}, one schema for eval, bench and train. Returns its path."""
     path = Path(folder) / f"{name}.json"
@@ -137,23 +68,30 @@ def read_result(name: str, folder: Path = Path("results")) -> dict:
 
 
 class Run:
-    """A run folder: config.json, metrics.jsonl, checkpoints."""
+    """A run folder: config.json, metrics.jsonl, the last checkpoints and the best one (best.json names it)."""
 
-    def __init__(self, folder: Path, keep: int = 2):
-        self.folder = Path(folder)
-        self.keep = keep
+    def __init__(self, folder: Path, keep: int = 2, tensorboard: bool = False):
+        self.folder, self.keep = Path(folder), max(1, keep)
+        self.board = Board(self.folder / "tensorboard") if tensorboard else None
 
-    def claim(self, config: str) -> None:
-        """Write the run's config, or check that the folder belongs to the same one. Raises MuseError if it does not."""
+    def claim(self, config: str, write: bool = True) -> None:
+        """Write the run's config, or check that the folder belongs to the same one. Raises MuseError if it does not.
+
+        What config.json does not tell, because it is older than that entry, is not compared.
+        """
         path = self.folder / "config.json"
-        if path.exists() and path.read_text() != config:
-            raise MuseError(f"{self.folder} holds a run with another configuration; choose another --run or remove it")
-        if not path.exists():
+        if path.exists():
+            if wrong := difference(path.read_text(errors="replace"), config):
+                raise MuseError(
+                    f"{self.folder} holds a run with another configuration ({wrong}); choose another --run-folder or"
+                    " remove it"
+                )
+        elif write:
             write_atomic(path, config)
             write_atomic(self.folder / "provenance.json", json.dumps(provenance(), indent=1) + "\n")
 
     def log(self, record: dict) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl, and its numbers to TensorBoard where that is asked for."""
         path = self.folder / "metrics.jsonl"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -163,27 +101,45 @@ class Run:
                 file.write(json.dumps(record).encode() + b"\n")
         except OSError as error:
             raise MuseError(f"cannot write {path}: {error.strerror or error}; free some space and run again") from error
+        if self.board is not None:
+            self.board.log(record)
 
     def metrics(self) -> list[dict]:
-        """All whole lines of metrics.jsonl; a line cut by a kill is left out."""
+        """All whole lines of metrics.jsonl: without a line cut by a kill, or steps that were done again after it."""
         path, rows = self.folder / "metrics.jsonl", []
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
                 continue
+            while rows and "samples" in row and rows[-1].get("samples", -1) >= row["samples"]:
+                rows.pop()
+            rows.append(row)
         return rows
 
     def checkpoints(self) -> list[Path]:
         """Oldest first."""
         return sorted(self.folder.glob("checkpoint-*.pt"))
 
-    def save(self, samples: int, state: dict) -> Path:
-        """An atomic checkpoint with its hash beside it; the last `keep` stay."""
+    def best(self) -> dict:
+        """{"checkpoint", "samples", "valid_loss"} of the best checkpoint; empty when none is known."""
+        try:
+            found = json.loads((self.folder / "best.json").read_text())
+            return found if (self.folder / found["checkpoint"]).exists() else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def save(self, samples: int, state: dict, valid_loss: float | None = None) -> Path:
+        """An atomic checkpoint with its hash beside it; the last `keep` stay, and the best by validation loss.
+
+        valid_loss: given where this checkpoint is the best so far.
+        """
         path = self.folder / f"checkpoint-{samples:012d}.pt"
         aside = path.with_suffix(".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for cut in (*self.folder.glob("*.part"), *self.folder.glob(".*.part")):
+                cut.unlink(missing_ok=True)  # what a kill left behind
             with open(aside, "wb") as file:
                 torch.save(state, file)
                 file.flush()
@@ -191,12 +147,18 @@ class Run:
             digest = sha256(aside)
             write_atomic(path.with_suffix(".sha256"), digest)
             os.replace(aside, path)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        except (OSError, RuntimeError, MuseError) as error:  # torch reports a full disk as RuntimeError
             aside.unlink(missing_ok=True)
-            raise MuseError(f"cannot write checkpoint {path}: {error}; the one before it is whole") from error
+            why = " ".join(str(error).split())
+            raise MuseError(f"cannot write checkpoint {path}: {why}; the one before it is whole") from error
+        if valid_loss is not None:
+            found = {"checkpoint": path.name, "samples": samples, "valid_loss": valid_loss}
+            write_atomic(self.folder / "best.json", json.dumps(found) + "\n")
+        best = self.best().get("checkpoint")
         for old in self.checkpoints()[: -self.keep]:
-            old.unlink()
-            old.with_suffix(".sha256").unlink(missing_ok=True)
+            if old.name != best:
+                old.unlink()
+                old.with_suffix(".sha256").unlink(missing_ok=True)
         return path
 
     def load(self, warn=print) -> dict | None:
@@ -207,3 +169,22 @@ class Run:
                 return torch.load(path, map_location="cpu", weights_only=True)
             warn(f"{path.name} is damaged (its hash differs); using the checkpoint before it")
         return None
+
+
+def difference(stored: str, config: str) -> str:
+    """Where two JSON objects differ first, in words; empty when what is stored is the same."""
+    try:
+        there, here = json.loads(stored), json.loads(config)
+    except ValueError:
+        return "its config.json is damaged"
+    if not isinstance(there, dict) or not isinstance(here, dict):
+        return "" if there == here else "its config.json is damaged"
+    for key, value in there.items():
+        if value != here.get(key):
+            inner = {k for pair in (value, here.get(key)) if isinstance(pair, dict) for k in pair}
+            other = here.get(key) if isinstance(here.get(key), dict) else {}
+            for k in sorted(inner) if isinstance(value, dict) else ():
+                if value.get(k) != other.get(k):
+                    return f"{key}.{k} is {value.get(k)!r} there and {other.get(k)!r} here"
+            return f"{key} is {value!r:.60} there and {here.get(key)!r:.60} here"
+    return ""

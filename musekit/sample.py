@@ -23,7 +23,9 @@ from torch import Tensor
 
 from musekit import dist, pretrained, prompts
 from musekit.config import MuseConfig, MuseError
-from musekit.encoders import JointEmbedder, text_encoder
+from musekit.encoders import JointEmbedder, MuQ, joint, text_encoder
+from musekit.prepared1 import Prepared1
+from musekit.prepared2 import Prepared2
 from musekit.pretrained import load_part
 from musekit.recipe import Recipe, Settings, check, count, software
 from musekit.rows import OnStep, chunks, finish, padded, stage1_rows, stage2_rows
@@ -93,9 +95,9 @@ class Muse:
         return text_encoder(self.config.text)
 
     @cached_property
-    def embedder(self) -> JointEmbedder:
+    def embedder(self) -> JointEmbedder | MuQ:
         """The joint text-audio embedding."""
-        return JointEmbedder(load_part(self.folder, "embedder")[0], self.text)
+        return joint(load_part(self.folder, "embedder")[0], self.text)
 
     @cached_property
     def codec(self):
@@ -108,9 +110,19 @@ class Muse:
         return load_part(self.folder, "stage1")[0].to(self.device)
 
     @cached_property
+    def prepared1(self) -> Prepared1:
+        """Stage 1 prepared for sampling."""
+        return Prepared1(self.stage1)
+
+    @cached_property
     def stage2(self):
         """Embedding -> latents."""
         return load_part(self.folder, "stage2")[0].to(self.device)
+
+    @cached_property
+    def prepared2(self) -> Prepared2:
+        """Stage 2 prepared for sampling, in this machine's precision."""
+        return Prepared2(self.stage2, self.autocast_dtype)
 
     @cached_property
     def regression(self):
@@ -161,6 +173,8 @@ class Muse:
             device=self.device.type,
             threads=torch.get_num_threads(),
             versions=software(),
+            guidance_low=float(value("guidance_low", 0.0)),
+            guidance_high=float(value("guidance_high", 1.0)),
         )
         check(recipe, self.config)
         return recipe
@@ -174,20 +188,29 @@ class Muse:
         self, recipes: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
     ) -> tuple[Tensor, Tensor]:
         """Stage 1 of up to one micro-batch of recipes: embeddings (n, 512) and their NFE (n,)."""
-        embeddings, nfe = stage1_rows(self.stage1, self.text, padded(recipes), on_step, cancel)
+        embeddings, nfe = stage1_rows(self.prepared1, self.text, padded(recipes), on_step, cancel)
         return embeddings[: len(recipes)].cpu(), nfe[: len(recipes)]
 
     @torch.inference_mode()
     def render_rows(
-        self, embeddings: Tensor, recipes: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
+        self,
+        embeddings: Tensor,
+        recipes: Sequence[Recipe],
+        on_step: OnStep | None = None,
+        cancel=None,
+        x_0: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Stage 2 and the codec for up to one micro-batch: audio (2, N) of each row and their NFE (n,)."""
+        """Stage 2 and the codec for up to one micro-batch: audio (2, N) of each row and their NFE (n,).
+
+        x_0 (n, C, frames): noise in place of what the recipes' seeds give.
+        """
         rows, n, codec = padded(recipes), len(recipes), self.config.codec
         frames = self.frames(rows[0].seconds)
         samples, covered = round(rows[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
-        embeddings = torch.stack([embeddings[min(i, n - 1)] for i in range(len(rows))]).to(self.device)
+        full = [min(i, n - 1) for i in range(len(rows))]
+        embeddings, x_0 = embeddings[full].to(self.device), None if x_0 is None else x_0[full]
         latents, nfe = stage2_rows(
-            self.stage2, embeddings, self._negatives(rows), rows, frames, covered, self.autocast_dtype, on_step, cancel
+            self.prepared2, embeddings, self._negatives(rows), rows, frames, covered, on_step, cancel, x_0
         )
         audio = []
         for i in range(n):  # one row at a time: memory does not grow, and bits depend on the row alone

@@ -20,9 +20,12 @@ from musekit.config import Stage1Config
 Context = list[tuple[Tensor, Tensor, Tensor]]
 
 
-def time_features(t: Tensor, dim: int) -> Tensor:
-    """Sinusoidal features of t (B,) in [0, 1], (B, dim): frequencies from 1 to 1000 turns, geometrically."""
-    frequency = torch.exp(torch.linspace(0, math.log(1000), dim // 2, device=t.device)) * 2 * math.pi
+TURNS = 16.0  # of Stage 1's fastest time feature: a velocity that is smooth in time, for solvers of higher order
+
+
+def time_features(t: Tensor, dim: int, turns: float = 1000.0) -> Tensor:
+    """Sinusoidal features of t (B,) in [0, 1], (B, dim): frequencies from 1 to `turns` turns, geometrically."""
+    frequency = torch.exp(torch.linspace(0, math.log(turns), dim // 2, device=t.device)) * 2 * math.pi
     angle = t.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
@@ -48,6 +51,8 @@ class Stage1Block(nn.Module):
         self.table = nn.Parameter(torch.tensor([0.0, 0, 1] * 3)[:, None].repeat(1, width))
         for out in (self.self_out, self.cross_out, self.ff[-1]):
             nn.init.zeros_(out.bias)
+        if config.idle_weights:  # of the full-size count; softmax over one key is 1, whatever they say
+            self.self_query, self.self_key = (nn.Linear(width, width).requires_grad_(False) for _ in range(2))
 
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """tokens (B, L, text_dim) -> keys, values (B, heads, L, head_dim)."""
@@ -111,10 +116,16 @@ class Text2MuQFlow(nn.Module):
         Embeddings fill few of their 512 directions. In the others the noise must vanish exactly, which a network
         narrower than 512 cannot do: it learns only what is not Gaussian.
         """
-        t = t[:, None]
-        gain = (self.variance * t - (1 - t)) / (self.variance * t**2 + (1 - t) ** 2)  # (B, rank + 1)
+        return self.gaussian(x, self.gain(t[:, None]))
+
+    def gain(self, t: Tensor) -> Tensor:
+        """v / x of the Gaussian along each principal direction and along all others: t (..., 1) -> (..., rank + 1)."""
+        return (self.variance * t - (1 - t)) / (self.variance * t**2 + (1 - t) ** 2)
+
+    def gaussian(self, x: Tensor, gain: Tensor) -> Tensor:
+        """x (B, 512) times the gains (B, rank + 1), or (rank + 1,) for all rows, in the principal directions."""
         along = x @ self.basis.T
-        return gain[:, -1:] * x + ((gain[:, :-1] - gain[:, -1:]) * along) @ self.basis
+        return gain[..., -1:] * x + ((gain[..., :-1] - gain[..., -1:]) * along) @ self.basis
 
     def context(self, tokens: Tensor, mask: Tensor, keep: Tensor | None = None) -> Context:
         """Per-layer keys and values of the text, once a prompt; rows with keep = False get the null token."""
@@ -127,7 +138,7 @@ class Text2MuQFlow(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
         """Velocity (B, 512) at x (B, 512), t (B,)."""
-        modulation = self.time(time_features(t, self.config.width).to(x.dtype)).unflatten(-1, (9, -1))
+        modulation = self.time(time_features(t, self.config.width, TURNS).to(x.dtype)).unflatten(-1, (9, -1))
         h = self.enter(x)
         for block, layer in zip(self.blocks, context, strict=True):
             h = block(h, modulation, layer)

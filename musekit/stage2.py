@@ -3,7 +3,8 @@
 Stable Audio Open's transformer (Evans et al. 2024, arXiv 2407.14358): a global token that carries time and
 timing, self-attention with rotary positions on half of each head, cross-attention to one conditioning token, and
 SwiGLU. Softmax over one key is 1, so cross-attention adds one vector to every position: it is computed once a
-prompt (`condition`). The mini preset adds adaLN-single modulation and joins two latent frames in a token.
+prompt (`condition`). The mini preset adds adaLN-single modulation and joins two latent frames in a token; the paper
+preset is that transformer weight for weight (`stable_audio`, `foreign`), which says v instead of u (`v_objective`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musekit import flow
+from musekit import flow, v_objective
 from musekit.config import Stage2Config
+from musekit.stable_audio import Residual, TimeToken, TimingToken, two_layers
 from musekit.stage1 import time_features
 
 
@@ -89,6 +91,10 @@ class Stage2Block(nn.Module):
         gates = torch.tensor([0.0, 0, 1, 0, 0, 1])[:, None].expand(6, width)
         self.table = nn.Parameter(gates.clone()) if config.modulation else None
         self.repeat = width // (config.kv_heads * config.head_dim)  # query heads that share a value head
+        if config.stable_audio:  # one key makes these idle; they are carried so that all weights can go back
+            self.norm_cross = nn.LayerNorm(width).requires_grad_(False)
+            self.cross_query = nn.Linear(width, width, bias=False).requires_grad_(False)
+            self.cross_key = nn.Linear(*self.cross_value.weight.shape[::-1], bias=False).requires_grad_(False)
 
     def cross_vector(self, token: Tensor) -> Tensor:
         """Cross-attention to one token (B, condition_dim) -> (B, D), the same at every position."""
@@ -127,19 +133,26 @@ class StableAudioMuQ(nn.Module):
             nn.Linear(config.condition_dim, config.condition_dim),
         )
         self.null = nn.Parameter(torch.randn(config.condition_dim) * 0.02)  # the conditioning token of "no prompt"
-        self.timing = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
-        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        if config.stable_audio:
+            self.token = two_layers(config.condition_dim, config.condition_dim, bias=False)
+            self.timing, self.time = TimingToken(config), TimeToken(config)
+        else:
+            self.timing = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
+            self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         if config.modulation:
             self.modulation_condition = nn.Linear(config.condition_dim, width)
             self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
             nn.init.zeros_(self.modulation[-1].weight)
             nn.init.zeros_(self.modulation[-1].bias)
-        self.enter = nn.Linear(channels, width)
+        self.enter = nn.Linear(channels, width, bias=not config.stable_audio)
         self.blocks = nn.ModuleList(Stage2Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(width)
-        self.leave = nn.Linear(width, channels)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        self.norm = nn.Identity() if config.stable_audio else nn.LayerNorm(width)
+        self.leave = nn.Linear(width, channels, bias=not config.stable_audio)
+        self.before = Residual(channels) if config.stable_audio else nn.Identity()
+        self.after = Residual(channels) if config.stable_audio else nn.Identity()
+        zeros = [self.null, self.before.weight, self.after.weight] if config.stable_audio else [self.leave.bias]
+        for zero in (self.leave.weight, *zeros):
+            nn.init.zeros_(zero)
 
     def standardise(self, latents: Tensor) -> Tensor:
         """Codec latents -> x_1 with about unit variance a channel."""
@@ -161,25 +174,34 @@ class StableAudioMuQ(nn.Module):
         token = self.embedding_projection(embedding * math.sqrt(config.embedding_dim))
         if keep is not None:
             token = torch.where(keep[:, None], token, self.null.to(token.dtype))
-        features = [time_features(s / 60.0, config.width) for s in seconds.unbind(1)]
-        timing = self.timing(torch.cat(features, dim=-1).to(embedding.dtype))
+        if config.stable_audio:
+            token, timing = self.token(token), self.timing(seconds)
+        else:
+            features = [time_features(s / 60.0, config.width) for s in seconds.unbind(1)]
+            timing = self.timing(torch.cat(features, dim=-1).to(embedding.dtype))
         modulation = self.modulation_condition(token) if config.modulation else torch.zeros_like(timing)
         return Condition(timing, modulation, [block.cross_vector(token) for block in self.blocks])
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, T) at x (B, C, T), t (B,)."""
+        if not self.config.stable_audio:
+            return self.transformer(x, self.time(time_features(t, self.config.width).to(x.dtype)), condition)
+        z, tau = v_objective.foreign_input(x, t)
+        return v_objective.velocity(x, t, self.transformer(z, self.time(tau), condition))
+
+    def transformer(self, x: Tensor, now: Tensor, condition: Condition) -> Tensor:
+        """What the layers say of x (B, C, T) with the time's token `now` (B, D): u, or v of Stable Audio Open's."""
         patch, frames = self.config.patch, x.shape[-1]
         x = F.pad(x, (0, -frames % patch))
         x = x.unflatten(-1, (-1, patch)).permute(0, 2, 1, 3).flatten(2)  # (B, T / patch, C * patch)
-        now = self.time(time_features(t, self.config.width).to(x.dtype))
-        h = torch.cat([(condition.timing + now)[:, None], self.enter(x)], dim=1)
+        h = torch.cat([(condition.timing + now)[:, None], self.enter(self.before(x))], dim=1)
         modulation = None
         if self.config.modulation:
             modulation = self.modulation(now + condition.timing + condition.modulation).unflatten(-1, (6, -1))
         turn = rotary(h.shape[1], self.config.head_dim, h)
         for block, cross in zip(self.blocks, condition.cross, strict=True):
             h = block(h, cross, turn, modulation)
-        v = self.leave(self.norm(h[:, 1:]))
+        v = self.after(self.leave(self.norm(h[:, 1:])))
         return v.unflatten(-1, (-1, patch)).permute(0, 2, 1, 3).flatten(2)[..., :frames]
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:

@@ -43,6 +43,30 @@ STYLE = {
     "figure.facecolor": "white",
 }
 
+# What a colour stands for wherever the three are compared, and its marker: real music, MUSE's samples, regression
+REAL, SAMPLED, AVERAGED = (PALETTE[2], "o"), (PALETTE[0], "^"), (PALETTE[5], "X")
+# The house style for a sheet that is read from two metres: at true size no letter is under 24 pt
+SHEET = {
+    **STYLE,
+    "font.size": 26,
+    "axes.titlesize": 28,
+    "axes.labelsize": 26,
+    "axes.linewidth": 2.0,
+    "axes.labelpad": 8,
+    "grid.linewidth": 1.6,
+    "xtick.labelsize": 25,
+    "ytick.labelsize": 25,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.major.pad": 8,
+    "ytick.major.pad": 8,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "legend.fontsize": 26,
+    "lines.linewidth": 5.0,
+    "lines.markersize": 16,
+}
+
 
 def styled(draw: Callable) -> Callable:
     """Draw under the house style, whatever the caller's rcParams are, and leave those as they were."""

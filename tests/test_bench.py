@@ -1,26 +1,129 @@
-"""The bench: its hand count against torch's own, and its result file."""
+"""The bench: its peers are the same velocity, its hand counts are torch's own, its files say what was measured."""
 
 import json
+import math
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from musekit import bench
-from musekit.config import MuseError, mini, smoke
+from musekit import bench, flow, v_objective
+from musekit.bench import ddp, end_to_end, measure, memory, networks, roofline, stage2, table
+from musekit.bench.naive import Naive1
+from musekit.bench.roofline import Work, naive1_work, stage1_work, stage2_work
+from musekit.config import MuseError, mini, paper, smoke
+from musekit.prepared1 import Guided1, Prepared1
+from musekit.prepared2 import Guided2, Prepared2
 from musekit.stage2 import StableAudioMuQ
 
+STABLE = networks.stage2_config("50M", quick=True)
 
-@pytest.mark.parametrize("config", [mini().stage2, smoke().stage2], ids=["mini", "smoke"])
+
+def counted(call) -> int:
+    """Operations by torch's own counter."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("config", [mini().stage2, smoke().stage2, STABLE], ids=["mini", "smoke", "stable audio"])
 @pytest.mark.parametrize("rows, frames", [(2, 43), (1, 258)])
 def test_stage_2s_work_counted_by_hand_is_what_torch_counts(config, rows, frames):
     with torch.device("meta"):
         network = StableAudioMuQ(config)
         held = network.condition(torch.zeros(rows, config.embedding_dim), torch.zeros(rows, 2))
         x, t = torch.zeros(rows, config.latent_dim, frames), torch.zeros(rows)
-    with FlopCounterMode(display=False) as counter:
-        network(x, t, held)
-    assert bench.stage2_flops(config, rows, frames) == counter.get_total_flops()
+    assert bench.stage2_flops(config, rows, frames) == counted(lambda: network(x, t, held))
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_stage_1s_work_counted_by_hand_is_what_torch_counts(merge):
+    config, batch, tokens = networks.stage1_config(quick=True), 3, 5
+    network = networks.stage1(config).double()  # in float64 every product is one that the counter knows
+    fast = Prepared1(network)
+    said, mask = networks.prompt(config, batch, tokens)
+    text = fast.text(said.double(), mask, merge=merge)
+    velocity, x = Guided1(fast, text, 3.0), torch.randn(batch, config.dim, dtype=torch.float64)
+    moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
+    work = stage1_work(config, batch, tokens, torch.float32, merge)
+    attention = (
+        0 if merge else config.depth * batch * 4 * tokens * config.width
+    )  # a fused kernel on a CPU is not counted
+    assert work.flops == counted(lambda: velocity(moment, x)) + attention
+
+
+def test_bytes_are_those_of_the_weights_and_the_prompt():
+    config, network = networks.stage1_config(quick=True), networks.stage1(networks.stage1_config(quick=True))
+    fast = Prepared1(network)
+    layers = [
+        layer.own.weight.numel() + layer.ff_in.weight.numel() + layer.ff_out.weight.numel() for layer in fast.layers
+    ]
+    ends = fast.enter.weight.numel() + fast.leave.weight.numel()
+    for merge in (False, True):
+        text = fast.text(*networks.prompt(config, 2, 7), merge=merge)
+        crossing = 0 if merge else sum(la.query.weight.numel() + la.out.weight.numel() for la in fast.layers)
+        numbers = sum(layers) + ends + crossing + text.keys.numel() + text.values.numel()
+        assert stage1_work(config, 2, 7, torch.float32, merge).bytes == 4 * numbers
+        assert stage1_work(config, 2, 7, torch.bfloat16, merge).bytes == 2 * numbers
+
+
+def test_the_full_sizes_are_the_published_ones():
+    assert networks.stage1_config() == networks.stage1_config("271M")
+    for size, many in (("50M", 50e6), ("271M", 271e6), ("500M", 500e6), ("1.05B", 1.05e9)):
+        for config, of in (
+            (networks.stage1_config(size), networks.Text2MuQFlow),
+            (networks.stage2_config(size), StableAudioMuQ),
+        ):
+            with torch.device("meta"):
+                assert networks.parameters(of(config)) == pytest.approx(many, rel=0.12), (size, of)
+    assert networks.stage2_config() == paper().stage2
+    floor = stage1_work(networks.stage1_config(), 1, 16, torch.bfloat16, False).bytes / 2
+    assert floor == pytest.approx(185e6, rel=0.02)  # the numbers that a step of Stage 1 cannot but read
+
+
+def test_the_naive_design_is_the_same_velocity():
+    config = networks.stage1_config(quick=True)
+    network = networks.stage1(config).double()
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    tokens, mask = networks.prompt(config, 3, 5)
+    tokens, x, t = tokens.double(), torch.randn(3, config.dim, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
+    fast = Prepared1(network)
+    naive = Naive1(network).guided(tokens, mask, 3.0)
+    torch.testing.assert_close(Guided1(fast, fast.text(tokens, mask), 3.0)(t, x), naive(t, x), atol=1e-10, rtol=1e-10)
+    work, passes = naive1_work(config, 3, 5), counted(lambda: naive(t, x))
+    assert 0.9 < work.flops / passes <= 1.1  # its attention's fused kernel is not counted by torch
+
+
+def test_diffusers_is_given_our_weights_and_says_our_velocity():
+    network = networks.stage2(STABLE)
+    for name, p in network.named_parameters():
+        if "norm" not in name:
+            torch.nn.init.normal_(p, std=0.1)
+    theirs = stage2.transformer(network, 16)
+    condition, x = networks.condition(network, 2), torch.randn(2, STABLE.latent_dim, 16)
+    t = torch.full((2,), 0.3)
+    z, tau = v_objective.foreign_input(torch.cat([x, x]), torch.cat([t, t]))
+    from diffusers.models.embeddings import get_1d_rotary_pos_embed
+
+    rotary = get_1d_rotary_pos_embed(32, 17, use_real=True, repeat_interleave_real=False)
+    seen = {}
+    theirs.cross_attention_proj.register_forward_hook(lambda m, a, out: seen.update(token=a[0]))
+    embedding = torch.nn.functional.normalize(torch.randn(2, STABLE.embedding_dim), dim=-1)
+    token = network.embedding_projection(embedding * math.sqrt(STABLE.embedding_dim))[:, None]
+    timing = torch.cat([network.timing.start(torch.zeros(2)), network.timing.total(torch.full((2,), 12.0))], dim=-1)[
+        :, None
+    ]
+    nobody = torch.zeros(2, dtype=torch.bool)
+    when = torch.tensor([[0.0, 12.0]]).expand(2, 2)
+    condition = stage2.networks.join(network.condition(embedding, when), network.condition(embedding, when, nobody))
+    said = theirs(
+        z, tau, encoder_hidden_states=torch.cat([token, network.null.expand(2, 1, -1)]),
+        global_hidden_states=torch.cat([timing, timing]), rotary_embedding=rotary, return_dict=False,
+    )[0]  # fmt: skip
+    wanted = flow.guided(*v_objective.velocity(torch.cat([x, x]), torch.cat([t, t]), said).chunk(2), stage2.SCALE)
+    ours = Guided2(Prepared2(network), condition, stage2.SCALE)(t, x)
+    torch.testing.assert_close(ours, wanted, atol=1e-3, rtol=1e-3)
 
 
 def test_a_row_is_a_median_with_its_range_and_its_bar():
@@ -30,10 +133,61 @@ def test_a_row_is_a_median_with_its_range_and_its_bar():
     assert bench.row("time", [31.0], "s", "so", ("<", 30))["met"] is False
 
 
-def test_the_bench_writes_every_measurement_with_provenance(smoke_weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "RUNS", 1)
-    monkeypatch.setattr(bench, "BATCHES", (1, 4))
-    rows = bench.bench(str(smoke_weights), tmp_path / "results", seconds=0.5)
+def test_peers_take_turns():
+    seen = []
+    times = measure.interleaved({name: lambda name=name: seen.append(name) for name in "ab"}, runs=3)
+    assert seen == ["a", "b"] * 4 and [len(t) for t in times.values()] == [3, 3]
+
+
+def test_peak_memory_is_what_was_taken_in_between():
+    found = measure.peak_bytes(lambda: torch.ones(2**26))  # 256 MiB, let go at once
+    if found is None:
+        pytest.skip("this system does not tell a process's peak memory: needs Linux's /proc/self/clear_refs")
+    assert 0.9 * 2**28 < found[1] - found[0] < 1.5 * 2**28
+
+
+def test_the_floor_is_the_higher_of_both_roofs():
+    ceilings = {"bandwidth": 10.0, "float32": 100.0}
+    assert Work(flops=1000, bytes=1).floor(ceilings, torch.float32) == 10
+    assert (Work(flops=1, bytes=50) * 2).floor(ceilings, torch.float32) == 10
+    assert set(roofline.ceilings(quick=True)) == {"bandwidth", "read", "triad", "float32", "bfloat16"}
+    assert stage2_work(STABLE, 1, 16, torch.bfloat16).bytes < 2 * networks.parameters(networks.stage2(STABLE))
+
+
+def test_the_model_of_ddp_is_told_by_hand():
+    row = ddp.modelled(10**9, tokens=1000, batch=8, gpu="A800", ranks=4, mfu=0.5, bus=1.0)
+    compute, summed = 6e9 * 8000 / 156e12, 2 * 3 / 4 * 4e9 / 200e9
+    assert row["compute"] == pytest.approx(compute) and row["sum_seconds"] == pytest.approx(summed)
+    assert row["seconds"] == pytest.approx([compute, compute + summed])
+    assert ddp.modelled(10**9, 1000, 8, "A800", 1, 0.5)["efficiency"] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("what", ["stage1", "stage2", "batch", "sizes", "memory"])
+def test_every_bench_runs_quickly_and_says_that_its_numbers_are_none(what, smoke_weights, tmp_path, capsys):
+    rows = bench.bench(what, str(smoke_weights), tmp_path, quick=True)
+    content = json.loads((tmp_path / f"bench-{what}.json").read_text())
+    assert content["rows"] == rows and "no speeds" in content["provenance"]["note"]
+    assert {"hardware", "versions", "command", "load", "device", "threads"} <= content["provenance"].keys()
+    if what == "memory":
+        assert {row["what"].split(" decoder ")[-1] for row in rows} >= {"whole", f"in parts of {memory.PARTS} frames"}
+    else:
+        assert set(content["provenance"]["ceilings"]) == {"bandwidth", "read", "triad", "float32", "bfloat16"}
+        assert all(set(table.COLUMNS) <= row.keys() for row in rows)
+        assert all(row["least"] <= row["seconds"] <= row["most"] for row in rows)
+        assert any(row["floor_share"] for row in rows)
+    assert len(capsys.readouterr().out.splitlines()) >= len(rows) + 1
+
+
+def test_one_and_two_ranks_train_in_processes_of_their_own(tmp_path):
+    rows = bench.bench("ddp", "mini", tmp_path, quick=True)
+    assert [row["ranks"] for row in rows] == [1, 2] and [row["batch"] for row in rows] == [4, 8]
+    assert rows[0]["efficiency"] == 1 and rows[0]["sum_seconds"] == 0 < rows[1]["sum_seconds"]
+
+
+def test_end_to_end_writes_every_measurement_with_provenance(smoke_weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(end_to_end, "RUNS", 1)
+    monkeypatch.setattr(end_to_end, "BATCHES", (1, 4))
+    rows = bench.bench("end-to-end", str(smoke_weights), tmp_path / "results", seconds=0.5)
     content = json.loads((tmp_path / "results" / "bench.json").read_text())
     assert content["rows"] == rows and content["name"] == "bench"
     assert len({tuple(row) for row in rows}) == 1  # one schema: a table can be made of it
@@ -41,14 +195,19 @@ def test_the_bench_writes_every_measurement_with_provenance(smoke_weights, tmp_p
     assert "smoke" in content["provenance"]["note"]
     by_name = {row["what"]: row["value"] for row in rows}
     wall = by_name["4 x 0.5 s, warm: wall time"]
-    parts = sum(by_name[f"4 x 0.5 s, warm: {stage}"] for stage in bench.STAGES)
+    parts = sum(by_name[f"4 x 0.5 s, warm: {stage}"] for stage in end_to_end.STAGES)
     assert 0.7 * wall < parts <= 1.01 * wall  # the parts are the whole
     assert by_name["4 x 0.5 s, warm: sound a second of work"] == pytest.approx(2 / wall)
     assert all(value > 0 for value in by_name.values())
     assert "first sound" in capsys.readouterr().out
 
 
+def test_an_unknown_bench_is_told_with_the_nearest_one(tmp_path):
+    with pytest.raises(MuseError, match="did you mean 'stage1'"):
+        bench.bench("stage-1", "mini", tmp_path)
+
+
 def test_a_failing_command_is_told(monkeypatch):
-    monkeypatch.setattr(bench, "RUNS", 1)
+    monkeypatch.setattr(end_to_end, "RUNS", 1)
     with pytest.raises(MuseError, match="exit code 2"):
-        bench.cold("no-such-weights", 0.5)
+        end_to_end.cold("no-such-weights", 0.5)

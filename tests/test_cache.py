@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +14,11 @@ from fixtures import SAMPLE_RATE, sinusoids, write_clips
 from musekit import cache as cache_module
 from musekit import pretrained, spectrum
 from musekit.cache import SHARD, Shards, as_half, build_shards, caption_id, plan_hash, read_clips
+from musekit.caching import build_cache
+from musekit.cli import Cache
 from musekit.config import MuseError
 from musekit.encoders import view
-from musekit.precompute import build_cache, precompute, read_clip
+from musekit.precompute import precompute, read_clip
 
 IDS = [f"clip-{i:03d}" for i in range(2 * SHARD + 10)]
 
@@ -342,10 +343,7 @@ def test_a_folder_of_audio_becomes_a_cache(tmp_path, capsys):
     for i, f in enumerate((220, 330)):
         soundfile.write(music / f"{i}.wav", sinusoids([f], 3.0).T, SAMPLE_RATE)
         (music / f"{i}.txt").write_text(f"a tone of {f} Hz\n")
-    options = SimpleNamespace(
-        corpus=str(music), out=tmp_path / "cache", n=10, kinds=("clips", "spectra"), preset="smoke",
-        weights="smoke", workers=1, seed=0,
-    )  # fmt: skip
+    options = Cache(corpus=str(music), out=tmp_path / "cache", kinds=("clips", "spectra"), preset="smoke", workers=1)
     build_cache(options)
     assert "spectra: 2 rows, 0 set aside" in capsys.readouterr().out
     shard = tmp_path / "cache" / "spectra" / "00000.safetensors"

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from musekit.config import MuseError
+from musekit.corpus import recordings, sound
 from musekit.corpus.folder import BadAudio, locate, read_audio, read_folder, read_table
 
 RATE = 22050
@@ -118,36 +119,50 @@ def test_a_folder_with_bad_files_gives_the_good_ones(tmp_path):
     rows = [*wanted, "../secret.wav", str(tmp_path / "secret.wav"), "link.wav", "sub/good.wav"]
     table = "file,caption\n" + "".join(f'{name},"a tone, plain"\n' for name in rows) + "wordless.wav,\n"
     (folder / "captions.csv").write_text("\ufeff" + table)
-    records = read_folder(folder, out, progress=False)
-    assert [r["seconds"] for r in records] == [12.0, 12.0, 6.0] and {r["work"] for r in records} == {"sub/good.wav"}
+    records = everything = read_folder(folder, out, progress=False)
+    hidden = {"cut.flac", "silent.wav", "nan.wav", "inf.wav"}  # only their samples tell
+    assert {r["work"] for r in records} == {"sub/good.wav", *hidden}
+    for r in (r for r in records if r["work"] in hidden):
+        with pytest.raises(BadAudio) as caught:
+            read_audio(out / r["path"], r["sample_rate"], r["start"], r["seconds"])
+        assert wanted[r["work"]] in caught.value.reason
+    records = [r for r in records if r["work"] not in hidden]
+    assert [r["seconds"] for r in records] == [12.0, 12.0, 6.0]
     assert len({r["split"] for r in records}) == 1  # pieces of one file stay together
-    assert records[0]["captions"] == [{"text": "a tone, plain", "asks": {}}] and records[0]["mode"] is None
+    caption = {"text": "a tone, plain", "asks": {"work": "sub/good.wav"}}
+    assert records[0]["captions"] == [caption] and records[0]["mode"] is None
+    assert [r["start"] for r in records] == [0.0, 12.0, 24.0]
     for r in records:
-        audio, rate = soundfile.read(out / r["path"])
-        assert rate == 44100 and audio.shape == (round(r["seconds"] * 44100), 2)
+        audio = read_audio(out / r["path"], r["sample_rate"], r["start"], r["seconds"])
+        assert audio.shape == (2, round(r["seconds"] * 44100)) and pitch(audio[0]) == pytest.approx(330, abs=2)
+    assert not list(out.rglob("*.flac")) and (out / "data").resolve() == folder.resolve()  # nothing is copied
     aside = {a["file"]: a["reason"] for a in map(json.loads, (out / "set_aside.jsonl").read_text().splitlines())}
-    assert set(aside) == {*wanted, "../secret.wav", str(tmp_path / "secret.wav"), "link.wav", "wordless.wav"}
+    assert set(aside) == {*wanted, "../secret.wav", str(tmp_path / "secret.wav"), "link.wav", "wordless.wav"} - hidden
     assert aside["../secret.wav"] == aside["link.wav"] == "outside the folder"
     assert aside["wordless.wav"] == "no caption"
-    assert [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()] == records
+    assert [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()] == everything
     with pytest.raises(BadAudio, match="outside"):
         locate(folder, "/etc/passwd")
 
 
-def test_the_same_command_again_converts_only_what_changed(tmp_path):
+def test_the_same_command_again_reads_only_the_headers_that_changed(tmp_path, monkeypatch):
     folder, out = tmp_path / "in", tmp_path / "out"
     for name in ("a", "b"):
         save(folder / f"{name}.wav", tone())
         (folder / f"{name}.txt").write_text(f"tone {name}\nanother word for {name}\n")
     first = read_folder(folder, out, progress=False)
-    stamps = {r["path"]: (out / r["path"]).stat().st_mtime_ns for r in first}
     assert [len(r["captions"]) for r in first] == [2, 2]
     save(folder / "b.wav", tone(4, hz=500))
     (folder / "a.txt").write_text("new words")
+    opened = []
+    monkeypatch.setattr(recordings, "header", lambda path: opened.append(path.name) or sound.header(path))
+    journal = (out / "headers.jsonl").read_text()
+    (out / "headers.jsonl").write_text(journal + '["cut by a k')
     again = read_folder(folder, out, progress=False)
+    assert opened == ["b.wav"] and [r["id"] for r in again] == [r["id"] for r in first]
     assert again[0]["captions"][0]["text"] == "new words" and again[1]["seconds"] == 4.0
-    changed = [r["path"] for r in again if (out / r["path"]).stat().st_mtime_ns != stamps[r["path"]]]
-    assert changed == [again[1]["path"]]
+    read_folder(folder, out, progress=False)
+    assert opened == ["b.wav"]
 
 
 def test_augmented_copies_share_a_split_and_like_names_do_not_collide(tmp_path):

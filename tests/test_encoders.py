@@ -11,7 +11,7 @@ from fixtures import sinusoids
 from torch import nn
 
 from musekit import encoders
-from musekit.config import MuseError, TextConfig, mini, smoke
+from musekit.config import TONICS, MuseError, TextConfig, mini, smoke
 from musekit.layers import AttentionPool, TemporalBlock
 
 EMBEDDER = mini().embedder
@@ -190,19 +190,24 @@ def test_the_tonal_pool_hears_the_mode_and_not_the_key():
     torch.manual_seed(0)
     pool = encoders.TonalPool(16)
 
-    def profile(thirds, key):
+    def pitches(thirds, key):
         octave = torch.zeros(24)
         for semitones, level in ((0, 3.0), (thirds, 2.0), (7, 2.0)):
             octave[2 * ((semitones + key) % 12)] = level
         return octave.repeat(EMBEDDER.bands // 24)[None]
 
-    major, minor = pool(profile(4, 0)), pool(profile(3, 0))
+    def heard(x):
+        return pool(pool.profile(x))
+
+    major, minor = heard(pitches(4, 0)), heard(pitches(3, 0))
     for key in range(1, 12):
-        torch.testing.assert_close(pool(profile(4, key)), major, atol=1e-5, rtol=0)
-        torch.testing.assert_close(pool(profile(3, key)), minor, atol=1e-5, rtol=0)
+        torch.testing.assert_close(heard(pitches(4, key)), major, atol=1e-5, rtol=0)
+        torch.testing.assert_close(heard(pitches(3, key)), minor, atol=1e-5, rtol=0)
     assert (major - minor).abs().max() > 1e-2
-    torch.testing.assert_close(pool(5 * profile(4, 0) + 1), major, atol=2e-2, rtol=0)  # nor level
-    assert pool(torch.zeros(1, EMBEDDER.bands)).isfinite().all()
+    torch.testing.assert_close(heard(5 * pitches(4, 0) + 1), major, atol=2e-2, rtol=0)  # nor level
+    assert heard(torch.zeros(1, EMBEDDER.bands)).isfinite().all()
+    # the key is in the profile itself
+    torch.testing.assert_close(pool.profile(pitches(4, 5)), pool.profile(pitches(4, 0)).roll(10, -1))
 
 
 # ---------------------------------------------------------------- the joint embedding
@@ -231,8 +236,8 @@ def test_embeddings_are_unit_length_and_independent_of_their_mates(network, mini
 def test_the_loss_weighs_matches_and_misfits_as_written_out(network):
     torch.manual_seed(0)
     size = encoders.view_size(smoke().embedder)
-    known = (("minor", "flute"), ("major", "flute"), (None, "organ"))
-    clips = [{"mode": mode, "instrumentation": instrument} for mode, instrument in known]
+    known = (("minor", "flute", "A"), ("major", "flute", None), (None, "organ", None))
+    clips = [{"mode": mode, "instrumentation": instrument, "key": key} for mode, instrument, key in known]
     batch = {
         "view": torch.randn(3, 6, size).half(),
         "tokens": torch.randn(3, 32, 384).half(),
@@ -253,9 +258,10 @@ def test_the_loss_weighs_matches_and_misfits_as_written_out(network):
             loss[matches[i][j]].append(math.log1p(math.exp(-sign * logits[j])))
         total += sum(np.mean(group) for group in loss.values() if group)
         top += matches[i][int(np.argmax(logits))]
-    with torch.no_grad():  # and one linear layer tells what is known: two clips' modes, one caption's
+    with torch.no_grad():  # and one linear layer tells what is known: two clips' modes, one's scale, one caption's mode
         told = [(8 * network.attributes(z)[:2]).log_softmax(0) for z in (*a, *b)]
-    attributes = float(-(told[0][1] + told[1][0]) / 2 - told[3][1])
+        scale = (8 * network.attributes(a[0])[-24:]).log_softmax(0)
+    attributes = float(-(told[0][1] + told[1][0]) / 2 - told[3][1] - scale[2 * TONICS.index("A") + 1])
     assert float(metrics["attributes"].detach()) == pytest.approx(attributes, rel=1e-5)
     assert float(value.detach()) == pytest.approx(total / 3 + 0.2 * attributes, rel=1e-5)
     assert float(metrics["top1"]) == pytest.approx(top / 3)

@@ -16,7 +16,7 @@ from musekit.config import MuseError, smoke
 from musekit.corpus import lexicon
 from musekit.corpus.captions import evaluation_prompts, fits
 from musekit.corpus.grammar import fill
-from musekit.evaluate import ceiling, diversity, generated, obeyed, reference, regression, summary
+from musekit.evaluate import ceiling, generated, obeyed, reference, summary
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.embedder import CLASSES, recall_by_chance, retrieval, wordings, zero_shot
 from musekit.evaluate.memorisation import Nearest, normal
@@ -194,20 +194,16 @@ def small(tmp_path_factory, musekit_home) -> tuple[Path, Path]:
     return folder / "cache", folder / "weights"
 
 
-def run(what, small, results, n=5):
+def run(what, small, results):
     cache, weights = small
-    evaluation.evaluate(what, weights, cache, results, n)
+    evaluation.evaluate(what, weights, cache, results, quick=True)
     return read_result(what, results)
 
 
 def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, capsys):
-    subject = Subject(*reversed(small), tmp_path, 5)
-    diversity.measure_diversity(subject, first=2, n=4)  # of 20 pairs and 64 samples
-    regression.measure_regression(subject, first=2, n=4)
     for what in evaluation.WHAT:
-        if what not in ("diversity", "regression"):
-            run(what, small, tmp_path)
-    summary.summarise(subject)
+        run(what, small, tmp_path)
+    summary.summarise(Subject(*reversed(small), tmp_path, 4, quick=True))
     bars = read_result("summary", tmp_path)["rows"]
     assert {b["result"] for b in bars} == {"codec", "embedder", "prompts", "diversity", "memorisation"}
     assert all(b["measure"] == "bar" and isinstance(b["met"], bool) for b in bars)
@@ -216,7 +212,7 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, capsy
         assert about["preset"] == "smoke" and "noise" in about["note"]
         assert set(about["weights"]) == {*pretrained.PARTS, pretrained.BASELINE}
     generated_rows = [r for r in read_result("prompts", tmp_path)["rows"] if r.get("source") == "generated"]
-    assert {r["n"] for r in generated_rows if r["measure"] == "accuracy"} == {5}
+    assert {r["n"] for r in generated_rows if r["measure"] == "accuracy"} == {evaluation.QUICK}
     assert "bars are met" in capsys.readouterr().out
 
 

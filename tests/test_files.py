@@ -145,9 +145,9 @@ def test_any_number_of_pieces_runs_in_the_memory_of_one_micro_batch(generate, mo
 
     alive, write = [], files.write
 
-    def count(folder, piece):
+    def count(path, piece):
         alive.append(sum(type(thing) is Piece for thing in gc.get_objects()))
-        return write(folder, piece)
+        return write(path, piece)
 
     monkeypatch.setattr(files, "write", count)
     generate(n=7, seconds=0.1)
@@ -263,3 +263,144 @@ def test_the_progress_bar_covers_both_stages_exactly(smoke_weights):
     on_step("codec", 2, 2)
     assert bar.n == 3 + 3 + 2
     assert [text.split(": ")[1] for text in dict.fromkeys(bar.said)] == list(files.STAGES.values())
+
+
+# ---------------------------------------------------------------- files of prompts, and ranks
+
+LINES = [
+    {"prompt": "a sad piano melody", "n": 3},
+    {"prompt": "an organ chorale", "seed": 7, "negative_prompt": "slow"},
+    {"prompt": "a sad piano melody", "seed": 1, "steps": 2, "name": "two steps"},
+    {"prompt": "a fast fiddle tune", "seconds": 0.3, "n": 2},
+]
+
+
+def prompt_file(folder: Path, lines, name: str = "many.jsonl") -> Path:
+    path = folder / name
+    text = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("\ufeff" + "\r\n".join([*text[:1], "", *text[1:]]) + "\n", encoding="utf-8")
+    return path
+
+
+def words(smoke_weights, prompts_path: Path, out: Path) -> list[str]:
+    made = ["generate", "--prompts", str(prompts_path), "--out", str(out), "--weights", str(smoke_weights)]
+    return [*made, "--n", "1", "--seconds", "0.5", "--micro-batch", "2", "--threads", "1"]
+
+
+def test_two_ranks_make_the_same_files_as_one_and_go_on(ranks, smoke_weights, tmp_path):
+    """Hashes of every file; what is there is not made again, what was removed is, whoever's share it is."""
+    path = prompt_file(tmp_path, LINES)
+    for world in (1, 2):
+        ranks.run(world, words(smoke_weights, path, tmp_path / f"out{world}"), tmp_path / f"log{world}")
+    one, two = contents(tmp_path / "out1"), contents(tmp_path / "out2")
+    assert one == two and sum(name.endswith(".wav") for name in one) == 7
+    stems = [
+        "a-sad-piano-melody-0",
+        "a-sad-piano-melody-1",
+        "an-organ-chorale-7",
+        "two-steps-1",
+        "a-fast-fiddle-tune-1",
+    ]
+    assert {f"{stem}.{kind}" for stem in stems for kind in ("wav", "json")} | {"many.png"} <= one.keys()
+    assert json.loads(one["two-steps-1.json"])["recipe"]["stage2_steps"] == 2
+    assert soundfile.info(tmp_path / "out1" / "a-fast-fiddle-tune-0.wav").frames == 13230
+    times = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out2").glob("*.wav")}
+    (tmp_path / "out2" / "an-organ-chorale-7.json").unlink()
+    job = ranks.run(2, words(smoke_weights, path, tmp_path / "out2"), tmp_path / "log")
+    assert "6 of 7 pieces are there already" in job.text(0) and contents(tmp_path / "out2") == one
+    changed = {p.name for p in (tmp_path / "out2").glob("*.wav") if p.stat().st_mtime_ns != times[p.name]}
+    assert changed == {"an-organ-chorale-7.wav"}
+    assert "contact sheet" not in job.text(1)
+
+
+def test_told_to_stop_it_ends_with_75_and_goes_on(ranks, smoke_weights, tmp_path):
+    path = prompt_file(tmp_path, [{"prompt": "a piano", "n": 12, "stage1_steps": 40}])
+    command = [w if w != "2" else "1" for w in words(smoke_weights, path, tmp_path / "out")]
+    job = ranks.start(1, command, tmp_path / "log")
+    while not list(tmp_path.glob("out/*.json")):
+        assert not job.ranks.speaks(0.005), job.text()
+    os.kill(job.pids[0], signal.SIGUSR1)
+    assert job.wait() == [os.EX_TEMPFAIL] and "was told to stop" in job.text()
+    left = len(list(tmp_path.glob("out/*.json")))
+    assert 1 <= left < 12 and len(list(tmp_path.glob("out/*.wav"))) == left
+    assert f"{left} of 12 pieces are there already" in ranks.run(1, command, tmp_path / "log").text()
+    assert len(list(tmp_path.glob("out/*.wav"))) == 12
+
+
+def test_the_shares_are_all_of_it_once_in_whole_micro_batches(smoke_weights, tmp_path):
+    from musekit.sample import Muse
+    from musekit.wanted import recipes, requests, share
+
+    path = prompt_file(tmp_path, [*LINES, {"prompt": "a harp", "n": 9}])
+    given = cli.Generate(prompts=path, n=1, seconds=0.5, micro_batch=4, out=tmp_path / "out")
+    asked = requests(given, lambda text: None)
+    wanted = recipes(Muse.from_pretrained(smoke_weights), asked, given)
+    assert len(wanted) == 16 and share(wanted, 0, 1) == wanted
+    for world in (2, 3, 8):
+        shares = [share(wanted, rank, world) for rank in range(world)]
+        assert sorted(w.path for some in shares for w in some) == sorted(w.path for w in wanted)
+    assert max(map(len, (share(wanted, r, 2) for r in range(2)))) <= 10
+
+
+def test_plain_text_is_one_prompt_a_line(tmp_path):
+    from musekit import prompt_files
+
+    path = prompt_file(tmp_path, ["a piano", '  {"prompt": "not an object here"}', "an organ\x85 in C"], "a.txt")
+    found = prompt_files.read(path, prompt_files.Request("", seed=5, n=2))
+    assert [(r.prompt, r.seed, r.n, r.line) for r in found] == [
+        ("a piano", 5, 2, 1),
+        ('{"prompt": "not an object here"}', 5, 2, 3),
+        ("an organ in C", 5, 2, 4),
+    ]
+
+
+def test_odd_lines_are_named_by_number_before_any_work(generate, tmp_path, monkeypatch):
+    bad = [
+        {"prompt": "a piano", "promt": "x"}, "{", '["a piano"]', {"n": 2}, {"prompt": "", "n": 1},
+        {"prompt": "a piano", "n": "4"}, {"prompt": "a piano", "n": True}, {"prompt": "a piano", "n": 0},
+    ]  # fmt: skip
+    told = {
+        1: "unknown field 'promt'; did you mean 'prompt'", 3: "this is no JSON", 4: "must be an object",
+        5: 'has no "prompt"', 6: "prompt is empty",
+    }  # fmt: skip
+    with pytest.raises(MuseError) as error:
+        generate(None, prompts=prompt_file(tmp_path, bad))
+    for number, why in told.items():
+        assert f"line {number}: " in str(error.value) and why in str(error.value)
+    assert "and 3 more" in str(error.value) and "\n" not in str(error.value)
+    values = [
+        {"prompt": "a piano"}, {"prompt": "a piano", "seed": -1}, {"prompt": "a piano", "seconds": 1e9},
+        {"prompt": "a piano", "solver": "eular"}, {"prompt": "a piano", "seed": 0, "steps": 2},
+    ]  # fmt: skip
+    with pytest.raises(MuseError) as error:
+        generate(None, n=1, prompts=prompt_file(tmp_path, values))
+    for why in ("line 3: seed must be", "line 4: seconds", "line 5: unknown solver"):
+        assert why in str(error.value)
+    with pytest.raises(MuseError, match='line 3: its file a-piano-0.wav is line 1.s too, .* give one a "name"'):
+        generate(None, n=1, prompts=prompt_file(tmp_path, [values[0], values[4]]))
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("a.csv", b"a piano", "neither .jsonl"),
+        ("a.txt", b"\xff\xfe", "not UTF-8"),
+        ("a.txt", b" \n\n", "holds no prompt"),
+        ("gone.txt", None, "cannot read"),
+    ],
+)
+def test_a_file_that_is_no_file_of_prompts_is_one_line(generate, tmp_path, name, data, told):
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(MuseError, match=told):
+        generate(None, prompts=tmp_path / name)
+
+
+def test_the_same_piece_twice_is_made_once_and_a_prompt_is_given_once(generate, tmp_path):
+    path = prompt_file(tmp_path, [{"prompt": "a piano"}, {"prompt": "a  piano"}])
+    assert len(generate(None, n=1, seconds=0.1, prompts=path)) == 1
+    with pytest.raises(MuseError, match="not both"):
+        generate("a piano", prompts=path)
+    with pytest.raises(MuseError, match="say what to hear: a PROMPT"):
+        generate(None)

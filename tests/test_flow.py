@@ -131,6 +131,8 @@ def test_time_sampling():
     t = flow.logit_normal_time(z)
     assert ((t > 0) & (t < 1)).all() and t[50] == pytest.approx(0.5)
     torch.testing.assert_close(torch.log(t / (1 - t)), z, atol=1e-2, rtol=0)
+    early = flow.logit_normal_time(z, -0.8)
+    assert (early < t).all() and early[50] == pytest.approx(1 / (1 + math.exp(0.8)))
 
 
 def test_noise_is_standard_reproducible_and_fewer_frames_are_a_prefix():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from musekit.config import MuseError
+from musekit.config import TONICS, MuseError
 from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.render import SAMPLE_RATE, render
-from musekit.judge import TEXTURE, TONICS, Judge, KeyTemplates, hear, rise, value_of
+from musekit.judge import TEXTURE, Judge, KeyTemplates, hear, in_scale, rise, value_of
 
 PLAYERS = ("piano", "organ", "flute")
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11, 12), "minor": (0, 2, 3, 5, 7, 8, 11, 12)}
@@ -108,6 +108,16 @@ def test_a_rise_is_an_onset_and_vibrato_is_not():
     starts[2, 3:] = 2.0
     assert rise(starts, 1).tolist() == [0, 0, 2, 0, 0]
     assert rise(starts, 2).tolist() == [0, 2, 2, 0]
+
+
+def test_notes_of_one_scale_lie_in_a_scale():
+    for k in range(12):
+        for mode in ("major", "minor"):
+            chroma = np.zeros((4, 12))
+            chroma[2, [(k + s) % 12 for s in SCALES[mode][:7] if (mode, s) != ("minor", 11)]] = 0.4
+            assert in_scale(chroma) == pytest.approx(1)
+    assert in_scale(np.ones((4, 12))) == pytest.approx(7 / 12)
+    assert in_scale(np.zeros((4, 12))) == 0
 
 
 def planted(n, rng, noise=0.15):

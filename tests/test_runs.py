@@ -19,13 +19,13 @@ from musekit.runs import Run
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a file system of 1 MiB, and a context in which it is full.
+    """A folder on a file system of 12 MiB, and a context in which it is full.
 
     A real tmpfs where this process may mount one; elsewhere the process's own limit on file sizes.
     """
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
     try:
         mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -139,6 +139,18 @@ def test_the_last_checkpoints_stay_and_the_newest_is_loaded(tmp_path):
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".pt", ".pt", ".sha256", ".sha256"]
     loaded = run.load()
     assert loaded["samples"] == 1_000_000 and torch.equal(loaded["w"], state(1_000_000)["w"])
+
+
+def test_the_best_checkpoint_stays(tmp_path):
+    run = Run(tmp_path, keep=2)
+    assert run.best() == {}
+    for samples in range(1, 7):
+        run.save(samples, state(samples), valid_loss={2: 0.5, 3: 0.4}.get(samples))
+    assert [p.name[-5:-3] for p in run.checkpoints()] == ["03", "05", "06"]
+    assert run.best() == {"checkpoint": "checkpoint-000000000003.pt", "samples": 3, "valid_loss": 0.4}
+    assert run.load()["samples"] == 6
+    (tmp_path / "best.json").write_text("{")  # no reason to stop
+    assert run.best() == {} and run.save(7, state(7)).exists() and len(run.checkpoints()) == 2
 
 
 @pytest.mark.parametrize("how", ["flipped", "truncated", "empty"])
@@ -256,6 +268,19 @@ def test_the_command_is_as_typed_without_the_users_folder(monkeypatch, tmp_path)
     assert runs.command_line() == "musekit train codec --out ~/w"
     monkeypatch.setattr(sys, "argv", ["/opt/x/scripts/measure.py"])
     assert runs.command_line() == "python measure.py"
+    monkeypatch.setattr(sys, "argv", ["/opt/x/site-packages/pytest/__main__.py", "-q"])
+    assert runs.command_line() == "python -m pytest -q"
+
+
+def test_the_command_hides_other_places_too(monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MUSEKIT_HOME", "/scratch/someone/muse")
+    words = [f"{tmp_path}/here/out", f"--cache={tmp_path}/music", "--run-folder", "/scratch/someone/muse/runs/a"]
+    monkeypatch.setattr(sys, "argv", ["/opt/x/musekit/__main__.py", "train", *words, "/data/music4all", "a/b", "3/4"])
+    told = "musekit train out --cache=~/music --run-folder $MUSEKIT_HOME/runs/a .../music4all a/b 3/4"
+    assert runs.command_line() == told
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):
@@ -265,3 +290,53 @@ def test_sha256_is_that_of_the_bytes(tmp_path):
     (tmp_path / "x").write_bytes(data)
     assert runs.sha256(tmp_path / "x") == hashlib.sha256(data).hexdigest()
     assert json.loads(json.dumps(runs.provenance()))["command"]
+
+
+# ---------------------------------------------------------------- whose folder, whose lines
+
+
+def test_a_folder_of_another_configuration_is_told_by_what_differs(tmp_path):
+    run = Run(tmp_path)
+    run.claim(json.dumps({"part": "stage2", "config": {"width": 320, "depth": 7}}))
+    run.claim(json.dumps({"config": {"depth": 7, "width": 320}, "part": "stage2", "tokens": "newer than the run"}))
+    for other, told in (
+        ({"part": "stage1", "config": {"width": 320, "depth": 7}}, "part is 'stage2' there and 'stage1' here"),
+        ({"part": "stage2", "config": {"width": 8, "depth": 7}}, r"config\.width is 320 there and 8 here"),
+        ({"part": "stage2", "config": {"width": 320, "depth": 7, "new": 1}}, r"config\.new is None there and 1 here"),
+    ):
+        with pytest.raises(MuseError, match=f"another configuration .{told}.; choose another --run-folder"):
+            run.claim(json.dumps(other), write=False)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(MuseError, match="damaged"):
+        run.claim("{}")
+
+
+def test_only_who_may_write_claims_a_folder(tmp_path):
+    Run(tmp_path / "new").claim("{}", write=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_steps_that_were_done_again_count_once(tmp_path):
+    run = Run(tmp_path)
+    for samples, loss in ((8, 3.0), (16, 2.0), (24, 1.5), (16, 2.0), (24, 1.4), (32, 1.0)):
+        run.log({"samples": samples, "loss": loss})
+    assert [(r["samples"], r["loss"]) for r in run.metrics()] == [(8, 3.0), (16, 2.0), (24, 1.4), (32, 1.0)]
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+    pytest.importorskip("tensorboard", reason="pip install tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = Run(tmp_path, tensorboard=True)
+    for samples in (8, 16):
+        run.log({"samples": samples, "loss": 8 / samples, "valid_loss": 0.25})
+    read = EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    assert {(e.step, e.value) for e in read.Scalars("loss")} == {(8, 1.0), (16, 0.5)}
+    assert [e.value for e in read.Scalars("valid/loss")] == [0.25, 0.25]
+
+
+def test_a_missing_tensorboard_is_told_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(MuseError, match="pip install tensorboard"):
+        Run(tmp_path, tensorboard=True)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from musekit import statistics
+from musekit.statistics import bootstrap, frechet, neighbours
+from musekit.statistics.kernel import SCALE, KernelDistance, median_distance
 
 
 def test_wilson_is_the_root_of_its_equation():
@@ -94,3 +96,223 @@ def test_hoyer_sparsity_of_k_equal_values():
         assert statistics.hoyer(x) == pytest.approx((math.sqrt(n) - math.sqrt(k)) / (math.sqrt(n) - 1), abs=1e-9)
     assert statistics.hoyer(np.zeros(9)) == 0
     assert statistics.hoyer(np.eye(4), axis=0) == pytest.approx(np.ones(4))
+
+
+# -- bootstrap
+
+
+def test_a_mean_interval_is_as_wide_as_the_central_limit_says():
+    x = np.random.default_rng(0).normal(3, 2, size=400)
+    found = statistics.mean_interval(x)
+    half = 1.96 * x.std() / math.sqrt(len(x))
+    assert found["mean"] == pytest.approx(x.mean())
+    assert found["high"] - found["mean"] == pytest.approx(half, rel=0.1)
+    assert found["mean"] - found["low"] == pytest.approx(half, rel=0.1)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(200):
+        found = statistics.mean_interval(rng.normal(size=60))
+        held += found["low"] <= 0 <= found["high"]
+    assert 0.89 <= held / 200 <= 0.99
+
+
+def test_pairs_see_what_groups_cannot():
+    rng = np.random.default_rng(2)
+    common = 10 * rng.normal(size=50)
+    x, y = common + rng.normal(size=50) * 0.1 + 0.2, common
+    assert statistics.paired_difference(x, y)["low"] > 0
+    assert statistics.mean_interval(x)["low"] < statistics.mean_interval(y)["high"]
+    with pytest.raises(ValueError, match="as many x as y"):
+        statistics.paired_difference(x, y[:-1])
+
+
+# -- Frechet distance
+
+
+def test_frechet_distance_of_commuting_gaussians_is_their_parameters_distance():
+    """N(m, diag(s^2)): |m_x - m_y|^2 + |s_x - s_y|^2."""
+    rng = np.random.default_rng(3)
+    turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    means, deviations = rng.normal(size=(2, 6)), rng.uniform(0.1, 3, size=(2, 6))
+    covs = [turn * s**2 @ turn.T for s in deviations]
+    expected = ((means[0] - means[1]) ** 2).sum() + ((deviations[0] - deviations[1]) ** 2).sum()
+    assert frechet.of_gaussians(means[0], covs[0], means[1], covs[1]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n, m", [(200, 90), (5, 90), (5, 4)])  # also with fewer rows than dimensions
+def test_frechet_distance_is_scipys_root_of_a_matrix(n, m):
+    from scipy.linalg import sqrtm
+
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(n, 12)) @ rng.normal(size=(12, 12)), rng.normal(1, 2, size=(m, 12))
+    cov_x, cov_y = np.cov(x.T), np.cov(y.T)
+    root = sqrtm(cov_x @ cov_y + 1e-13 * np.eye(12))
+    gap = x.mean(0) - y.mean(0)
+    expected = gap @ gap + np.trace(cov_x + cov_y - 2 * np.real(root))
+    assert frechet.distance(x, y) == pytest.approx(expected, rel=1e-4)
+    assert frechet.of_gaussians(x.mean(0), cov_x, y.mean(0), cov_y) == pytest.approx(expected, rel=1e-4)
+
+
+def test_frechet_distance_to_itself_and_to_a_shifted_copy():
+    x = np.random.default_rng(5).normal(size=(40, 64))
+    assert frechet.distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert frechet.distance(x + 0.5, x) == pytest.approx(64 * 0.25)
+    with pytest.raises(ValueError, match="two rows"):
+        frechet.distance(x[:1], x)
+
+
+def test_the_line_to_infinite_n_takes_the_bias_away():
+    """One distribution twice, 0 apart, and two that are 8 x 0.5^2 = 2 apart."""
+    rng = np.random.default_rng(6)
+    for shift, exact in ((0.0, 0.0), (0.5, 2.0)):
+        plain, far = [], []
+        for seed in range(12):
+            x, y = rng.normal(shift, 1, size=(120, 8)), rng.normal(size=(300, 8))
+            found = frechet.at_infinity(x, y, seed)
+            plain.append(frechet.distance(x, y))
+            far.append(found["value"])
+            assert found["points"][0] == (1.0, pytest.approx(plain[-1])) and found["r2"] <= 1
+        error = np.std(far) / math.sqrt(12)
+        assert np.mean(far) == pytest.approx(exact, abs=4 * error)
+        assert np.mean(plain) > exact + 0.1 > exact + 3 * error if exact == 0 else np.mean(plain) > np.mean(far)
+
+
+# -- kernel distance
+
+
+def expected_kernel(mean_x, cov_x, mean_y, cov_y, s):
+    """E exp(-|x - y|^2 / 2 s^2) of independent Gaussians: x - y is N(m_x - m_y, C_x + C_y)."""
+    d, cov = len(mean_x), cov_x + cov_y
+    gap = mean_x - mean_y
+    quadratic = gap @ np.linalg.solve(cov + s**2 * np.eye(d), gap)
+    return np.linalg.det(np.eye(d) + cov / s**2) ** -0.5 * np.exp(-quadratic / 2)
+
+
+def test_kernel_distance_of_gaussians_is_the_exact_expectation():
+    """Unbiased: the mean over many small samples is the closed form, and twice the same distribution gives 0."""
+    rng = np.random.default_rng(7)
+    a = rng.normal(size=(4, 4)) * 0.5
+    gaussians = {"x": (np.full(4, 0.7), a @ a.T + 0.2 * np.eye(4)), "y": (np.zeros(4), np.eye(4))}
+    x, y = gaussians["x"], gaussians["y"]
+    s = 1.7
+    exact = expected_kernel(*x, *x, s) + expected_kernel(*y, *y, s) - 2 * expected_kernel(*x, *y, s)
+
+    def mean_of(p, q, times=400):
+        draws = [
+            KernelDistance(rng.multivariate_normal(*q, 14), s).of(rng.multivariate_normal(*p, 9)) for _ in range(times)
+        ]
+        return np.mean(draws), np.std(draws) / math.sqrt(times)
+
+    mean, error = mean_of(x, y)
+    assert mean == pytest.approx(SCALE * exact, abs=4 * error) and error < 0.1 * SCALE * exact
+    mean, error = mean_of(y, y)
+    assert mean == pytest.approx(0, abs=4 * error)
+
+
+def test_kernel_distance_is_the_slow_sum_over_pairs():
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(0.3, 1, size=(7, 3)), rng.normal(size=(9, 3))
+    s = np.median([np.linalg.norm(y[i] - y[j]) for i in range(9) for j in range(i)])
+    assert median_distance(y) == pytest.approx(s)
+
+    def k(a, b):
+        return math.exp(-((a - b) ** 2).sum() / (2 * s**2))
+
+    xx = np.mean([k(x[i], x[j]) for i in range(7) for j in range(7) if i != j])
+    yy = np.mean([k(y[i], y[j]) for i in range(9) for j in range(9) if i != j])
+    xy = np.mean([k(a, b) for a in x for b in y])
+    assert KernelDistance(y).of(x) == pytest.approx(100 * (xx + yy - 2 * xy))
+
+
+def test_kernel_draws_leave_pairs_of_a_row_with_itself_out():
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(size=(5, 2)), rng.normal(size=(6, 2))
+    drawn_x, drawn_y = np.array([[2.0, 0, 1, 1, 1]]), np.array([[1.0, 1, 0, 3, 0, 1]])
+    kernel = KernelDistance(y)
+
+    def mean(a, b, same):
+        (i, m), (j, n) = a, b
+        pairs = [(p, q) for p in np.repeat(np.arange(len(m)), i) for q in np.repeat(np.arange(len(n)), j)]
+        return np.mean([kernel.kernel(m[[p]], n[[q]])[0, 0] for p, q in pairs if not (same and p == q)])
+
+    a, b = (drawn_x[0].astype(int), x), (drawn_y[0].astype(int), y)
+    slow = 100 * (mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False))
+    assert kernel.draws(x, drawn_x, drawn_y)[0] == pytest.approx(slow)
+
+
+def test_kernel_intervals_hold_the_distance_and_pairs_narrow_them():
+    rng = np.random.default_rng(10)
+    reference, x = rng.normal(size=(150, 6)), rng.normal(0.6, 1, size=(80, 6))
+    kernel = KernelDistance(reference)
+    found = kernel.measured(x)
+    assert 0 < found["low"] < found["value"] < found["high"]
+    better = x - 0.1  # each row a little nearer
+    gap = kernel.paired_difference(better, x)
+    assert gap["difference"] == pytest.approx(kernel.of(better) - kernel.of(x)) and gap["high"] < 0
+    assert gap["high"] - gap["low"] < found["high"] - found["low"]
+    for few in (reference[:1], np.ones((4, 3))):
+        with pytest.raises(ValueError, match="two rows|all alike"):
+            KernelDistance(few)
+
+
+# -- neighbours
+
+
+def test_neighbours_are_sklearns_and_the_slow_definition():
+    from sklearn.neighbors import NearestNeighbors
+
+    rng = np.random.default_rng(11)
+    real, fake = rng.normal(size=(30, 4)), rng.normal(0.5, 1.2, size=(23, 4))
+    for k in (1, 3, 5):
+        far = NearestNeighbors(n_neighbors=k + 1).fit(real).kneighbors(real)[0][:, k]
+        assert neighbours.radii(real, k) == pytest.approx(far)
+    distance, which = NearestNeighbors(n_neighbors=1).fit(real).kneighbors(fake)
+    found = neighbours.nearest(fake, real)
+    assert found[0] == pytest.approx(distance[:, 0]) and np.array_equal(found[1], which[:, 0])
+
+    def ball(points, i, k):
+        return sorted(np.linalg.norm(points[i] - p) for p in points)[k]
+
+    def inside(p, points, k):
+        return [np.linalg.norm(p - q) <= ball(points, i, k) for i, q in enumerate(points)]
+
+    slow = {
+        "precision": np.mean([any(inside(p, real, 3)) for p in fake]),
+        "recall": np.mean([any(inside(p, fake, 3)) for p in real]),
+        "density": np.mean([sum(inside(p, real, 5)) / 5 for p in fake]),
+        "coverage": np.mean(np.array([inside(p, real, 5) for p in fake]).any(0)),
+    }
+    measured = neighbours.manifold(fake, real)
+    assert {k: v["value"] for k, v in measured.items()} == pytest.approx(slow)
+    assert all(v["low"] <= v["value"] <= v["high"] for v in measured.values())
+    with pytest.raises(ValueError, match="more than 5 rows"):
+        neighbours.manifold(fake[:5], real[:5])
+
+
+def test_one_distribution_twice_has_density_1_and_the_expected_coverage():
+    """Naeem et al. 2020, Lemmas 1 and 2: whatever the distribution and its dimension."""
+    rng = np.random.default_rng(12)
+    found = [neighbours.manifold(rng.exponential(size=(25, 3)), rng.exponential(size=(40, 3))) for _ in range(150)]
+    for name, exact in (("density", 1.0), ("coverage", neighbours.expected_coverage(40, 25))):
+        values = [f[name]["value"] for f in found]
+        assert np.mean(values) == pytest.approx(exact, abs=4 * np.std(values) / math.sqrt(150))
+    assert neighbours.expected_coverage(40, 25) == pytest.approx(
+        1 - math.prod(40 - i for i in range(1, 6)) / math.prod(65 - i for i in range(1, 6))
+    )
+
+
+def test_a_dropped_mode_costs_recall_and_far_samples_cost_precision():
+    rng = np.random.default_rng(13)
+    real = np.concatenate([rng.normal(0, 0.1, (40, 2)), rng.normal(9, 0.1, (40, 2))])
+    one_mode = neighbours.manifold(rng.normal(0, 0.1, (60, 2)), real)
+    assert one_mode["precision"]["value"] > 0.8 and one_mode["recall"]["value"] < 0.55
+    assert one_mode["coverage"]["value"] <= 0.5
+    astray = neighbours.manifold(np.concatenate([real, rng.normal(-9, 0.1, (80, 2))]), real)
+    assert astray["precision"]["value"] == 0.5 and astray["recall"]["value"] == 1
+
+
+def test_draws_of_one_seed_are_shared():
+    assert np.array_equal(bootstrap.counts(7, 3, 10), bootstrap.counts(7, 3, 10))
+    assert (bootstrap.counts(7, 3, 10).sum(1) == 7).all()

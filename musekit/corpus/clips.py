@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
@@ -78,16 +79,18 @@ def build_clips(
     seed: int = 0,
     progress: bool = True,
     only: list[str] | None = None,
+    stop: Callable[[], int] = lambda: 0,
 ) -> list[dict]:
     """Renders the first `n` clips of the plan into `out` and returns their records.
 
     out: cache folder; workers: processes; only: prefixes of corpus files (tests). Order is the plan's, which
     is shuffled: whatever is finished is a balanced corpus. Bad pieces go to <out>/set_aside.jsonl with their
-    reasons.
+    reasons. When `stop()` says so, what is begun is finished and `dist.Stopped` raised.
     """
     from tqdm import tqdm
 
     from musekit.corpus.plan import clips
+    from musekit.dist import Stopped
 
     out = Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
@@ -112,7 +115,7 @@ def build_clips(
                     bar.update()
 
         for index, (record, notes, how) in enumerate(clips(scores, seed)):
-            if index >= n:
+            if index >= n or stop():
                 break
             identities.append(record["id"])
             if _record_path(out, record["id"]).exists() and (out / record["path"]).exists():
@@ -122,6 +125,8 @@ def build_clips(
             collect(8 * workers)
         collect(0)
     set_aside(out, failed)
+    if code := stop():
+        raise Stopped(code)
     return merge(out, seed, identities)
 
 

@@ -26,22 +26,29 @@ def samples(subject: Subject, text: str, n: int, seed: int) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
+def right_answers(subject: Subject, asks: dict) -> tuple[np.ndarray, str, int]:
+    """Embeddings (n, 512) of real music that fits, where they come from, and how many held-out clips of the cache fit.
+
+    n may be 0: no held-out work can be played as asked.
+    """
+    right = subject.embeddings([c for c in subject.split(*HELD_OUT) if fits(asks, c)])
+    if len(right) < ENOUGH:
+        rendered = reference.embeddings(subject, asks, 2 if subject.quick else RENDERED)
+        if len(rendered) > len(right):
+            return rendered, "new renderings of held-out works", len(right)
+    return right, "held-out clips", len(right)
+
+
 def measure_diversity(subject: Subject, first: int | None = None, n: int = SAMPLES) -> None:
     """Writes results/diversity.json: 20 pairs of a vague and a specific prompt, or the first of them."""
-    held_out = subject.split(*HELD_OUT)
-    real, rows, pairs = subject.embeddings(held_out), [], []
+    rows, pairs = [], []
     for k, pair in enumerate(bar(prompts("pairs")[:first], "diversity, pairs of prompts")):
         draws = []
         for level, prompt in zip(("vague", "specific"), pair):
             seed = SEED + 1000 * (2 * k + (level == "specific"))
             distances = unit_distances(samples(subject, prompt["text"], n, seed))
             draws.append(spread_draws(distances, seed=k))
-            right = real[[i for i, c in enumerate(held_out) if fits(prompt["asks"], c)]]
-            fitting, source = len(right), "held-out clips"
-            if fitting < ENOUGH:
-                rendered = reference.embeddings(subject, prompt["asks"], RENDERED)
-                if len(rendered) > fitting:
-                    right, source = rendered, "new renderings of held-out works"
+            right, source, fitting = right_answers(subject, prompt["asks"])
             low, high = interval(draws[-1])
             known = len(right) > 1
             row = {"measure": "prompt", "level": level, "prompt": prompt["text"], "spread": spread(distances)}

@@ -57,16 +57,25 @@ def from_prompts(subject: Subject, prompts: Sequence[dict]) -> list[Path]:
 
 def from_embeddings(subject: Subject, clips: Sequence[dict]) -> list[Path]:
     """One piece a clip, by Stage 2 from the clip's own audio embedding; returns their files, in order."""
+    muse, embeddings = subject.muse, subject.embeddings(clips)
+    recipes = [muse.recipe(f"the embedding of {c['id']}", RENDER_SEED + i, Settings()) for i, c in enumerate(clips)]
+    paths = [subject.folder / "render-true" / f"{c['id']}.flac" for c in clips]
+    return rendered(subject, embeddings, recipes, paths, "rendering true embeddings")
+
+
+def rendered(
+    subject: Subject, embeddings: np.ndarray, recipes: Sequence[Recipe], paths: list[Path], text: str
+) -> list[Path]:
+    """One piece a row of embeddings (n, 512), by Stage 2 with the row's recipe, into the row's path; the paths."""
     import torch
 
-    muse, folder = subject.muse, subject.folder / "render-true"
-    embeddings = torch.from_numpy(subject.embeddings(clips)).float()
-    recipes = [muse.recipe(f"the embedding of {c['id']}", RENDER_SEED + i, Settings()) for i, c in enumerate(clips)]
-    paths = [folder / f"{c['id']}.flac" for c in clips]
-    missing = [i for i in range(len(clips)) if not finished(paths[i], recipes[i])]
-    for rows in bar(list(chunks([recipes[i] for i in missing]) if missing else []), "rendering true embeddings"):
-        index = [recipes.index(r) for r in rows]
-        audio, _ = muse.render_rows(embeddings[index], rows)
+    muse, x = subject.muse, torch.from_numpy(np.asarray(embeddings)).float()
+    missing = [i for i in range(len(recipes)) if not finished(paths[i], recipes[i])]
+    done = 0
+    for rows in bar(list(chunks([recipes[i] for i in missing])), text):
+        index = missing[done : done + len(rows)]
+        done += len(rows)
+        audio, _ = muse.render_rows(x[index], rows)
         for i, sound in zip(index, audio):
             keep(paths[i], sound, muse.config.codec.sample_rate, recipes[i])
     return paths

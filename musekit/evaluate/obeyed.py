@@ -14,7 +14,7 @@ from musekit.evaluate import generated
 from musekit.evaluate.ceiling import confusion, like_prompts, rate_of, ratio, references, verdicts
 from musekit.evaluate.embedder import zero_shot
 from musekit.evaluate.subject import Subject, read_audio, table, target
-from musekit.judge import ATTRIBUTES, TEXTURE
+from musekit.judge import ATTRIBUTES, TEXTURE, in_scale
 from musekit.runs import sha256
 
 RENDERED = 96  # clips that are rendered from their true embeddings
@@ -25,13 +25,18 @@ def as_record(asks: dict) -> dict:
     return {**asks, "instrumentation": asks.get("instrument")}
 
 
+def measured(heard: dict, name: str) -> float:
+    """One of the judge's measures of texture, or the share of the chroma that lies in one scale."""
+    return in_scale(heard["chroma"]) if name == "in_scale" else float(heard["texture"][TEXTURE.index(name)])
+
+
 def textures(heard: Sequence[dict], reference: Sequence[dict], source: str) -> list[dict]:
-    """Medians of the measures that tell notes from texture, and their Kolmogorov-Smirnov distance to real clips."""
+    """Percentiles of what tells notes from texture, a key from none; KS (Kolmogorov-Smirnov) distance to real clips."""
     from scipy.stats import ks_2samp
 
     rows = []
-    for i, name in enumerate(TEXTURE):
-        x, real = ([float(h["texture"][i]) for h in many] for many in (heard, reference))
+    for name in (*TEXTURE, "in_scale"):
+        x, real = ([measured(h, name) for h in many] for many in (heard, reference))
         some = {f"p{p}": float(np.percentile(x, p)) for p in (10, 50, 90)}
         distance = float(ks_2samp(x, real).statistic)
         rows.append({"measure": "texture", "name": name, "source": source, **some, "ks": distance})

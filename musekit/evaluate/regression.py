@@ -13,7 +13,7 @@ from musekit.corpus.captions import fits, prompts
 from musekit.evaluate.ceiling import HELD_OUT
 from musekit.evaluate.diversity import SEED, samples
 from musekit.evaluate.subject import Subject, bar, table
-from musekit.statistics import interval, unit_distances
+from musekit.statistics import mean_interval, unit_distances
 
 
 def predict(subject: Subject, text: str) -> np.ndarray:
@@ -22,13 +22,6 @@ def predict(subject: Subject, text: str) -> np.ndarray:
     with torch.inference_mode():
         tokens, mask = (x.to(muse.device) for x in muse.text([text]))
         return muse.regression.predict(tokens, mask)[0].double().cpu().numpy()
-
-
-def mean_interval(x: np.ndarray, seed: int = 0) -> dict:
-    """{"mean", "low", "high"}: the mean and its bootstrap interval over prompts."""
-    rng = np.random.default_rng(seed)
-    low, high = interval(rng.choice(x, (2000, len(x))).mean(1))
-    return {"mean": float(np.mean(x)), "low": low, "high": high}
 
 
 def measure_regression(subject: Subject, first: int | None = None, n: int = 16) -> None:

@@ -22,8 +22,8 @@ from musekit.pretrained import read_hashes
 from musekit.runs import now, sha256, write_atomic, write_result
 from musekit.sample import Muse
 
-FITTING = 600  # training clips of single instruments that the judge is fitted on
-FITTING_ROUND_TRIPS = 200  # of these, also heard through the codec
+FITTING = 1000  # training clips of single instruments that the judge is fitted on
+FITTING_ROUND_TRIPS = 400  # of these, also heard through the codec
 
 
 def bar(items: Iterable, text: str):
@@ -41,13 +41,25 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
     return (x.T if x.shape[1] == 2 else np.repeat(x[:, :1], 2, axis=1).T), rate
 
 
+def cut(audio: np.ndarray, rate: int, seconds: float | None) -> tuple[np.ndarray, int]:
+    """The first `seconds` of audio (2, N), all of it where that is None or more, and the rate."""
+    return (audio if seconds is None else audio[:, : round(seconds * rate)]), rate
+
+
+def sound_key(path: Path, seconds: float | None = None, length: int = 24) -> str:
+    """Names what is heard in a file: a hash of its bytes, and how much of it."""
+    return sha256(path)[:length] + ("" if seconds is None else f"-{round(1000 * seconds)}ms")
+
+
 class Subject:
     """A system under measurement and the clips it is measured on."""
 
-    def __init__(self, weights: str | Path, cache: Path, results: Path, n: int):
-        self.cache, self.results, self.n = Path(cache), Path(results), n
+    def __init__(self, weights: str | Path, cache: Path | None, results: Path, n: int, quick: bool = False):
+        """cache: None where a measurement needs no clips. quick: tiny sizes, whose numbers only test the machinery."""
+        self.results, self.n, self.quick = Path(results), n, quick
+        self.cache = None if cache is None else Path(cache)
         self.muse = Muse.from_pretrained(weights)
-        self.clips = read_clips(self.cache)
+        self.clips = [] if self.cache is None else read_clips(self.cache)
         self.started = now()
 
     def split(self, *names: str) -> list[dict]:
@@ -91,9 +103,13 @@ class Subject:
         write_atomic(path, data.getvalue())
         return features
 
-    def hear_files(self, paths: Sequence[Path], text: str = "listening") -> list[dict[str, np.ndarray]]:
-        """Features of audio files."""
-        return [self.heard(sha256(p)[:32], lambda p=p: read_audio(p)) for p in bar(paths, text)]
+    def hear_files(
+        self, paths: Sequence[Path], text: str = "listening", seconds: float | None = None
+    ) -> list[dict[str, np.ndarray]]:
+        """Features of audio files, or of the first `seconds` of each."""
+        return [
+            self.heard(sound_key(p, seconds, 32), lambda p=p: cut(*read_audio(p), seconds)) for p in bar(paths, text)
+        ]
 
     def hear_clips(self, clips: Sequence[dict]) -> list[dict[str, np.ndarray]]:
         """Features of original clips."""
@@ -144,14 +160,29 @@ class Subject:
 
     def embeddings(self, clips: Sequence[dict]) -> np.ndarray:
         """The audio tower's embeddings of clips, (n, 512), unit length."""
-        rows = [self._embedding(c) for c in bar(clips, "embedding clips")]
-        x = np.stack(rows).astype(np.float64)
+        return self.unit([self._embedding(c) for c in bar(clips, "embedding clips")])
+
+    def unit(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Embeddings as one array (n, 512) of float64, unit length; n may be 0."""
+        x = np.stack(rows).astype(np.float64) if len(rows) else np.zeros((0, self.muse.config.embedder.dim))
         return x / np.linalg.norm(x, axis=1, keepdims=True)
 
     def _embedding(self, clip: dict) -> np.ndarray:
         if self._shards is not None and clip["id"] in self._shards:
             return self._shards.row(clip["id"]).float().numpy().ravel()
         return self.embedding_of(sha256(self.path(clip))[:24], lambda: read_audio(self.path(clip)))
+
+    @property
+    def embedding_name(self) -> str:
+        """What a distance between embeddings must be told with: which embedding it was."""
+        return f"{self.muse.config.embedder.kind} joint embedding {self.hashes['embedder'][:8]}"
+
+    def embed_files(self, paths: Sequence[Path], seconds: float | None = None) -> np.ndarray:
+        """Embeddings (n, 512) of files, or of the first `seconds` of each, kept by the file's hash."""
+        return self.unit([self._embed_file(path, seconds) for path in bar(paths, "embedding files")])
+
+    def _embed_file(self, path: Path, seconds: float | None) -> np.ndarray:
+        return self.embedding_of(sound_key(path, seconds), lambda: cut(*read_audio(path), seconds))
 
     def embedding_of(self, key: str, sound: Callable[[], tuple[np.ndarray, int]]) -> np.ndarray:
         """The embedding of a sound (512,), from disk when this embedder heard the sound of this key before."""
@@ -169,6 +200,8 @@ class Subject:
     def write(self, name: str, rows: list[dict], **more) -> Path:
         """results/<name>.json with what was measured on what; the smoke preset says so."""
         about = {"weights": self.hashes, "preset": self.muse.config.name, "clips": len(self.clips), "data": self.data}
+        if self.quick:
+            about["note"] = "made with --quick: too small to mean anything, these numbers test the machinery only"
         if self.muse.config.name == "smoke":
             about["note"] = "the smoke preset makes noise: these numbers test the machinery only"
         path = write_result(name, rows, self.results, started=self.started, **about, **more)

@@ -53,7 +53,9 @@ def solve(
 
     Args:
         velocity: `velocity(t, x) -> dx/dt` with t (B,), one time a row (at least float32), and x (B, ...),
-            both on the device of x_0. Its result has the shape of x and is cast to x's dtype.
+            both on the device of x_0. Its result has the shape of x and is cast to x's dtype. Where it has a
+            method `at(times) -> list`, a fixed-grid solver calls that once with float64 times (n,) that all rows
+            share and shows it the list's items in place of t: time embeddings are then computed once a grid.
         x_0: (B, ...) floating point, the state at t_0. Left as it is. The state keeps its dtype: give float32
             where the velocity runs in bfloat16.
         solver: one of `SOLVERS`.
@@ -98,7 +100,8 @@ def solve(
     on_time = _progress(on_step, times)
     x_0 = x_0.contiguous()
     if solver in fixed.STEPS:
-        return fixed.integrate(evaluate, x_0, times, solver=solver, trajectory=trajectory, on_time=on_time)
+        fixed_options = {"trajectory": trajectory, "on_time": on_time, "at": getattr(velocity, "at", None)}
+        return fixed.integrate(evaluate, x_0, times, solver=solver, **fixed_options)
 
     if not (rtol >= 0 and 0 < atol < math.inf and rtol < math.inf):
         raise MuseError(f"rtol must be 0 or more and atol more than 0, not rtol = {rtol} and atol = {atol}")

@@ -15,7 +15,7 @@ IEEE 754 rounds alike wherever in the batch a row lies.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,11 +25,11 @@ from .solution import Solution, Velocity, counts, time_dtype
 
 
 class Step(NamedTuple):
-    """One interval of the grid, on the device."""
+    """One interval of the grid, on the device. Its times are (B,) tensors, or what the velocity's `at` made of them."""
 
-    t: Tensor  # (B,) its start
-    t_mid: Tensor  # (B,) its middle
-    t_end: Tensor  # (B,) its end
+    t: Tensor  # its start
+    t_mid: Tensor | None  # its middle, for the methods that look there
+    t_end: Tensor | None  # its end, likewise
     h: Tensor  # () its length; negative where time runs backwards
 
 
@@ -66,6 +66,7 @@ STEPS: dict[str, tuple[Callable[[Velocity, Tensor, Step], Tensor], int]] = {
     "rk4": (rk4, 4),
 }
 """Name -> (step, evaluations of the velocity a step)."""
+MIDDLES, ENDS = ("midpoint", "rk4"), ("heun", "rk4")  # which methods look at t_mid and at t_end
 
 
 def integrate(
@@ -76,22 +77,30 @@ def integrate(
     solver: str,
     trajectory: bool,
     on_time: Callable[[float], None],
+    at: Callable[[Tensor], Sequence] | None = None,
 ) -> Solution:
-    """Step through the n + 1 `times` from x_0 (B, ...). `on_time(t)` is called when each step is queued."""
+    """Step through the n + 1 `times` from x_0 (B, ...). `on_time(t)` is called when each step is queued.
+
+    at: turns times (m,) float64 into m things that the velocity is shown in their place; None: (B,) tensors.
+    """
     step, nfe_per_step = STEPS[solver]
     batch, n = x_0.shape[0], len(times) - 1
+    if at is None:
+
+        def at(moments: Tensor) -> Tensor:  # (m, B): all rows share their times
+            return moments.to(x_0.device, time_dtype(x_0))[:, None].expand(-1, batch).contiguous()
 
     # Middles and lengths come from float64 and are rounded once: lengths of float32 times would jitter.
     grid = torch.tensor(times, dtype=torch.float64)
-    place = {"device": x_0.device, "dtype": time_dtype(x_0)}
-    t = grid.to(**place)[:, None].expand(-1, batch).contiguous()  # (n + 1, B)
-    t_mid = ((grid[1:] + grid[:-1]) / 2).to(**place)[:, None].expand(-1, batch).contiguous()  # (n, B)
+    t = at(grid if solver in ENDS else grid[:-1])
+    t_mid = at((grid[1:] + grid[:-1]) / 2) if solver in MIDDLES else [None] * n
+    t_end = t[1:] if solver in ENDS else [None] * n
     h = grid.diff().to(device=x_0.device, dtype=x_0.dtype)  # (n,)
 
     x = x_0
     path = [x_0]
     for i in range(n):
-        x = step(velocity, x, Step(t[i], t_mid[i], t[i + 1], h[i]))
+        x = step(velocity, x, Step(t[i], t_mid[i], t_end[i], h[i]))
         if trajectory:
             path.append(x)
         on_time(times[i + 1])

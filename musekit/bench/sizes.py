@@ -1,0 +1,73 @@
+"""`musekit bench sizes`: does a model's size decide how much a batch gains?
+
+One evaluation (guided, two rows a sample) of Stage 1's design, one token a sample, and of Stage 2's, 129 tokens a
+sample, at four sizes each and growing batches.
+"""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+
+from musekit.bench import networks
+from musekit.bench.measure import Row, timed
+from musekit.bench.roofline import stage1_work, stage2_work
+from musekit.bench.stage1 import SCALE, TOKENS, shares
+from musekit.bench.table import compared
+from musekit.prepared1 import Guided1, Prepared1
+from musekit.prepared2 import Guided2, Prepared2
+
+FRAMES = 128
+BATCHES = {1: (1, 2, 4, 8, 16, 32), 2: (1, 2, 4, 8)}
+RUNS = 3
+
+
+def sizes(device: torch.device, ceilings: dict, quick: bool = False) -> list[Row]:
+    """A row a stage's design, size and batch, in bfloat16."""
+    dtype, rows = torch.bfloat16, []
+    for stage, size in ((stage, size) for stage in (1, 2) for size in networks.SIZES):
+        config, evaluation = (one_token if stage == 1 else many_tokens)(size, device, dtype, quick)
+        with torch.inference_mode():
+            for batch in BATCHES[stage][:2] if quick else BATCHES[stage]:
+                call, network, work = evaluation(batch)
+                times = timed(call, device, 1 if quick else RUNS)
+                row = compared(f"stage {stage}'s design, {size}", stage, network, batch, dtype, times, None)
+                row |= {"steps": 1, "nfe": 1, "frames": None if stage == 1 else config.max_frames}
+                rows.append(row | shares(work, 1, times, ceilings, dtype))
+                alone = next(r for r in rows if r["peer"] == row["peer"])
+                rows[-1] |= {"efficiency": alone["seconds"] / row["seconds"]}
+                rows[-1] |= {"speedup": alone["ms_a_sample"] / row["ms_a_sample"]}  # over one by one
+        del evaluation, call, network
+        gc.collect()
+    return rows
+
+
+def one_token(size: str, device, dtype, quick: bool):
+    """Stage 1's design: (config, batch -> (call, network, work))."""
+    config = networks.stage1_config(size, quick)
+    network = networks.stage1(config, device)
+    fast = Prepared1(network, dtype)
+
+    def evaluation(batch: int):
+        text = fast.text(*networks.prompt(config, batch, TOKENS, device))
+        velocity, x = Guided1(fast, text, SCALE), torch.randn(batch, config.dim, device=device)
+        moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
+        return lambda: velocity(moment, x), network, stage1_work(config, batch, TOKENS, dtype, text.merged)
+
+    return config, evaluation
+
+
+def many_tokens(size: str, device, dtype, quick: bool):
+    """Stage 2's design, likewise."""
+    config, frames = networks.stage2_config(size, quick), 8 if quick else FRAMES
+    network = networks.stage2(config, device)
+    fast = Prepared2(network, dtype)
+
+    def evaluation(batch: int):
+        velocity = Guided2(fast, networks.condition(network, batch), SCALE)
+        x = torch.randn(batch, config.latent_dim, frames, device=device)
+        moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
+        return lambda: velocity(moment, x), network, stage2_work(config, batch, frames, dtype)
+
+    return config, evaluation

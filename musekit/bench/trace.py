@@ -1,0 +1,53 @@
+"""Where the time of a call goes, by kind of work: torch's profiler with its hundred names in a few groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from musekit.bench.measure import Row
+
+GROUPS = {  # the first group one of whose words is in an operation's name
+    "matrix products": ("linear", "mm", "bmm", "matmul", "gemm"),
+    "attention": ("attention", "softmax"),
+    "Fourier transforms": ("fft", "stft"),
+    "norms": ("norm",),
+    "copies": ("cat", "copy", "clone", "contiguous", "_to_", "pad", "gather", "index", "stack", "flip"),
+    "elementwise": (
+        "add",
+        "mul",
+        "silu",
+        "gelu",
+        "sub",
+        "div",
+        "pow",
+        "exp",
+        "log",
+        "abs",
+        "cos",
+        "sin",
+        "polar",
+        "clamp",
+    ),
+}
+
+
+def where_time_goes(call: Callable[[], object], runs: int = 3) -> list[Row]:
+    """{"kind", "share", "ms", "calls"} of `call`, largest first, after one run that is not counted; the rest: "other".
+
+    Times are each operation's own, without those that it calls, so they add up to the whole.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    call()
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        for _ in range(runs):
+            call()
+    groups: dict[str, list[float]] = {}
+    for event in seen.key_averages():
+        kind = next((k for k, words in GROUPS.items() if any(w in event.key.lower() for w in words)), "other")
+        total = groups.setdefault(kind, [0.0, 0])
+        total[0] += event.self_cpu_time_total / 1000 / runs
+        total[1] += event.count // runs
+    whole = sum(ms for ms, _ in groups.values())
+    rows = [{"kind": k, "share": ms / whole, "ms": ms, "calls": int(n)} for k, (ms, n) in groups.items()]
+    return sorted(rows, key=lambda row: -row["ms"])

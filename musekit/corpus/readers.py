@@ -1,0 +1,85 @@
+"""Readers: which data set a folder holds, and its clip records.
+
+A reader is a module with LOOKED_FOR (what its folder must hold), found(folder) and items(folder, lacks, keep_apart).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from musekit.config import MuseError, suggest
+from musekit.corpus import folder as plain
+from musekit.corpus import music4all, musicbench, musiccaps, songdescriber
+from musekit.corpus.recordings import SPLITS, write_records
+
+READERS = {
+    "musicbench": musicbench,
+    "music4all": music4all,
+    "musiccaps": musiccaps,
+    "songdescriber": songdescriber,
+    "folder": plain,  # the last: it takes any audio
+}
+
+
+def choose(corpus: str | None, data: Path | None) -> tuple[str, Path | None]:
+    """(reader's name, or "scores"; the folder it reads) from --corpus and --data; --corpus may be the folder itself.
+
+    Raises MuseError for an unknown name, a missing folder, or one that does not hold what the reader looks for.
+    """
+    if data is None:
+        if corpus in (None, "scores"):
+            return "scores", None
+        if corpus in READERS:
+            raise MuseError(f"--corpus {corpus} needs --data FOLDER, the one with {READERS[corpus].LOOKED_FOR}")
+        if not Path(corpus).expanduser().is_dir():
+            if "/" in corpus:
+                raise MuseError(f"no folder of audio at {corpus}: give the one that holds the files and captions")
+            raise suggest(corpus, ["scores", *READERS], "corpus, and no folder,")
+        corpus, data = None, Path(corpus)
+    folder = data.expanduser()
+    if not folder.is_dir():
+        raise MuseError(f"no folder at {data}: --data is the folder that the data set was unpacked to")
+    if corpus is None:
+        name = next((name for name, reader in READERS.items() if reader.found(folder)), None)
+        if name is None:
+            looked = "; ".join(f"{name}: {reader.LOOKED_FOR}" for name, reader in READERS.items())
+            raise MuseError(f"{data} holds no data set that is known. Looked for {looked}")
+        return name, folder
+    if corpus == "scores":
+        raise MuseError("--corpus scores comes with music21 and takes no --data; leave one of the two out")
+    if corpus not in READERS:
+        raise suggest(corpus, READERS, "corpus")
+    if not READERS[corpus].found(folder):
+        raise MuseError(f"{data} does not hold {corpus}: looked for {READERS[corpus].LOOKED_FOR}")
+    return corpus, folder
+
+
+def read_corpus(
+    name: str,
+    folder: Path,
+    out: Path,
+    seconds: float,
+    keep_apart: bool = True,
+    progress: bool = True,
+    stop: Callable[[], None] = lambda: None,
+) -> tuple[list[dict], str]:
+    """Write <out>/clips.jsonl from a data set's folder; returns the records and one paragraph of what was found."""
+    lacks: Counter = Counter()
+    items = READERS[name].items(folder, lacks, keep_apart)
+    records = write_records(items, lacks, folder, out, name, seconds, progress, stop)
+    return records, told(name, records, lacks)
+
+
+def told(name: str, records: list[dict], lacks: Counter) -> str:
+    """Counts of what was found, and of what was not, by reason."""
+    splits = Counter(r["split"] for r in records)
+    counts = ", ".join(f"{s} {splits[s]:,}" for s in SPLITS if splits[s])
+    works, hours = len({r["work"] for r in records}), sum(r["seconds"] for r in records) / 3600
+    captions = len({c["text"] for r in records for c in r["captions"]})
+    lines = [f"{name}: {len(records):,} clips of {works:,} files, {hours:,.1f} h, {captions:,} captions ({counts})"]
+    if lacks := +lacks:
+        lines += ["left out or missing (files are named in set_aside.jsonl):"]
+        lines += [f"  {n:,} x {reason}" for reason, n in lacks.most_common()]
+    return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""Public models: where they are found, and one clear line where they are not.
+
+A name is a folder, or "owner/model" of the Hugging Face hub. A hub name is looked for in models/ under MUSEKIT_HOME
+(models/flan-t5-base for "google/flan-t5-base"), then in the hub's own cache, and only then fetched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from musekit.config import MuseError, home
+
+LICENCES = {
+    "google/flan-t5-base": "Apache-2.0",
+    "OpenMuQ/MuQ-MuLan-large": "CC-BY-NC 4.0",
+    "OpenMuQ/MuQ-large-msd-iter": "CC-BY-NC 4.0",
+    "FacebookAI/xlm-roberta-base": "MIT",
+    "xlm-roberta-base": "MIT",
+    "stabilityai/stable-audio-open-1.0": "Stability AI Community licence",
+}
+WEIGHTS = ("*.safetensors", "*.bin")  # the second only where there is none of the first; read with weights_only
+SETTINGS = ("*.json", "*.model", "*.txt")
+
+
+def on_this_machine(name: str, near: Path | None = None) -> Path | None:
+    """A model's folder: itself, inside or beside `near`, or in MUSEKIT_HOME/models. Raises MuseError for no name."""
+    try:
+        if name and Path(name).expanduser().is_dir():
+            return Path(name).expanduser().resolve()
+    except (OSError, ValueError, RuntimeError):
+        pass  # too long for a path, a zero byte, an unknown ~user: no folder
+    if len(name) > 200 or not re.fullmatch(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", name):
+        raise MuseError(f"{name[:80]!r} is neither a folder here nor a model's hub name (owner/model)")
+    places = [*([near, near.parent] if near else []), home() / "models"]
+    copies = (place / name.rpartition("/")[2] for place in places)
+    return next((copy.resolve() for copy in copies if copy.is_dir()), None)
+
+
+def fetched(name: str, part: str) -> Path:
+    """The hub's copy of a model (of its subfolder `part`): from the hub's cache, else from the network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    folder = None
+    for offline in (True, False):
+        for weights in WEIGHTS:
+            patterns = [f"{part}/{p}" if part else p for p in (weights, *SETTINGS)]
+            with contextlib.suppress(*[LocalEntryNotFoundError] * offline):
+                folder = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=offline))
+            if folder and any((folder / part).glob(weights)):
+                return folder
+    raise FileNotFoundError(f"no weights in {name}")
+
+
+def folder(name: str, field: str, part: str = "", near: Path | None = None) -> Path:
+    """The folder of the model that `field` of the config names: config.json and weights, in `part` where it has one.
+
+    Raises MuseError when it cannot be had: which model, under which licence it comes, where to put it.
+    """
+    found = on_this_machine(name, near)
+    if found is None:
+        with loading(name, field):
+            found = fetched(name, part)
+    inside = found / part if part and (found / part).is_dir() else found
+    if not (inside / "config.json").exists():
+        raise MuseError(f"{inside} has no config.json; {field} wants a whole copy of such a model's folder")
+    return inside
+
+
+@contextlib.contextmanager
+def loading(name: str, field: str) -> Iterator[None]:
+    """Whatever a library raises while it loads `name` becomes one MuseError; what it prints goes to standard error."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except MuseError:
+        raise
+    except Exception as error:  # many libraries, many exceptions: what the user can do about them is the same
+        raise trouble(name, field, error) from error
+
+
+def trouble(name: str, field: str, error: Exception) -> MuseError:
+    """What is wrong or missing, under which licence it comes, and where to put it."""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    here = on_this_machine(name)
+    if here is not None:
+        return MuseError(f"{here} is not a whole copy of the model that {field} wants ({reason}); fetch it again")
+    place = f"put a copy into {home() / 'models' / name.rpartition('/')[2]}, or name its folder in {field}"
+    licence = LICENCES.get(name, "see its page on the hub")
+    chain, cause = "", error
+    while cause is not None:
+        chain, cause = f"{chain} {type(cause).__name__} {cause}", cause.__cause__ or cause.__context__
+    if re.search(r"gated|\b40[13]\b", chain, re.IGNORECASE):
+        return MuseError(
+            f"{name} is gated: accept its licence ({licence}) on its page of the Hugging Face hub, run `hf auth login`"
+            f" and this again; or {place}"
+        )
+    return MuseError(
+        f"{name} (licence: {licence}) is not on this machine and could not be fetched ({reason}): run"
+        f" `hf download {name}` where there is a network, or {place}"
+    )
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """sha256 of all arrays with their names and shapes: which weights a cache was made by, wherever they lay."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def identity(folder: Path) -> str:
+    """A hash that tells one model's folder from another's without loading it: sizes and samples of its files.
+
+    Of a file above 8 MiB 128 pieces are read, evenly spaced: other weights differ everywhere, and 2.5 GB cost nothing.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(p for pattern in (*WEIGHTS, *SETTINGS) for p in folder.glob(pattern)):
+        size, piece = path.stat().st_size, 2**16
+        digest.update(f"{path.name} {size}\n".encode())
+        starts = range(0, size, piece) if size <= 2**23 else [i * (size - piece) // 127 for i in range(128)]
+        with open(path, "rb") as file:
+            for start in starts:
+                file.seek(start)
+                digest.update(file.read(piece))
+    return digest.hexdigest()

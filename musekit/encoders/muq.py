@@ -1,0 +1,67 @@
+"""MuQ-MuLan (Zhu et al. 2025, arXiv 2501.01108): the paper preset's joint text-audio embedding, 512-d."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from musekit import dist
+from musekit.config import EmbedderConfig, MuseError
+from musekit.encoders import hub
+from musekit.encoders.mini import mono
+
+
+class MuQ:
+    """A frozen `muq.MuQMuLan` behind `JointEmbedder`'s calls; its two backbones are located like itself.
+
+    Runs on a GPU if there is one; embeddings come back to the CPU. Raises MuseError when it or a backbone is missing
+    or has another size than the config says.
+    """
+
+    def __init__(self, config: EmbedderConfig):
+        from muq import MuQMuLan
+
+        where = hub.folder(config.name, "embedder.name")
+        with hub.loading(config.name, "embedder.name"):
+            about = json.loads((where / "config.json").read_text())
+            for tower in ("audio_model", "text_model"):
+                backbone = hub.folder(about[tower]["name"], f"{tower}.name in {where / 'config.json'}", near=where)
+                about[tower]["name"] = str(backbone)
+            self.network = MuQMuLan.from_pretrained(where, config=about)
+        if self.network.mulan.dim_latent != config.dim:
+            raise MuseError(f"{config.name} embeds in {self.network.mulan.dim_latent} dimensions, not {config.dim}")
+        self.network.eval().requires_grad_(False).to(dist.device())
+        self.sample_rate = self.network.sr
+
+    @torch.no_grad()
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """(B, 512), unit length; one text at a time: together, the padding of shorter ones would be in their mean."""
+        rows = [self.network(texts=[self._shortened(text)]) for text in texts]
+        return F.normalize(torch.cat(rows).float(), dim=-1).cpu()
+
+    @torch.no_grad()
+    def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
+        """(B, 512), unit length, of audio (B, 1 or 2, N) at `sample_rate` Hz.
+
+        The network hears 24 kHz mono in clips of 10 s, shorter audio over and over; the mean of several clips'
+        embeddings is shorter than 1, so it is brought back to the sphere.
+        """
+        x = mono(audio, sample_rate, self.sample_rate)
+        clip = int(self.network.clip_secs * self.sample_rate)
+        if x.shape[1] < clip:
+            x = x.repeat(1, -(-clip // x.shape[1]))[:, :clip]
+        rows = [self.network(wavs=row[None].to(self.network.device)) for row in x]
+        return F.normalize(torch.cat(rows).float(), dim=-1).cpu()
+
+    def _shortened(self, text: str) -> str:
+        """A beginning of the text that fits the text tower's positions; it cuts nothing itself and would fail."""
+        tower = self.network.mulan_module.text
+        most = tower.model.config.max_position_embeddings - 2  # two are taken by its padding's convention
+        text = text[: 32 * most]
+        while text and (tokens := len(tower.tokenizer(text)["input_ids"])) > most:
+            text = text[: len(text) * most // tokens]
+        return text

@@ -1,0 +1,171 @@
+"""diffusers' Stable Audio Open <-> our Stage 2, weight by weight.
+
+A pipeline's folder holds transformer/ (`StableAudioDiTModel`) and projection_model/ (the embedders of start and
+total seconds), each a config.json and safetensors. Its text projection has no part here: our one conditioning token
+comes from the joint embedding. What the transformer says is converted by `v_objective`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from musekit.config import MuseError, Stage2Config
+
+CLASS, TRANSFORMER, PROJECTION = "StableAudioDiTModel", "transformer", "projection_model"
+OWN = ("embedding_projection.", "null", "mean", "std")  # what they have nothing of
+
+NUMBERS = {"timing.start": "start", "timing.total": "end"}  # of the projection model
+ARRAYS = {"time.frequencies": "time_proj.weight"} | {
+    f"{ours}.{name}": f"{theirs}_number_conditioner.time_positional_embedding.{their_name}"
+    for ours, theirs in NUMBERS.items()
+    for name, their_name in (("frequencies", "0.weights"), ("out.weight", "1.weight"), ("out.bias", "1.bias"))
+}
+MODULES = {
+    "time.network.0": "timestep_proj.0",
+    "time.network.2": "timestep_proj.2",
+    "timing.network.0": "global_proj.0",
+    "timing.network.2": "global_proj.2",
+    "token.0": "cross_attention_proj.0",
+    "token.2": "cross_attention_proj.2",
+    "before": "preprocess_conv",
+    "enter": "proj_in",
+    "leave": "proj_out",
+    "after": "postprocess_conv",
+}
+BLOCK = {  # ours: what of theirs is stacked in it
+    "norm_attention": ["norm1"],
+    "qkv": ["attn1.to_q", "attn1.to_k", "attn1.to_v"],
+    "out": ["attn1.to_out.0"],
+    "norm_cross": ["norm2"],
+    "cross_query": ["attn2.to_q"],
+    "cross_key": ["attn2.to_k"],
+    "cross_value": ["attn2.to_v"],
+    "cross_out": ["attn2.to_out.0"],
+    "norm_ff": ["norm3"],
+    "gate_up": ["ff.net.0.proj"],
+    "down": ["ff.net.2"],
+}
+
+
+def their_names(ours: str) -> list[str]:
+    """Names in their state dicts of what is stacked in one array of ours."""
+    module, _, kind = ours.rpartition(".")
+    if ours in ARRAYS:
+        return [ARRAYS[ours]]
+    if module.startswith("blocks."):
+        _, i, module = module.split(".", 2)
+        return [f"transformer_blocks.{i}.{name}.{kind}" for name in BLOCK[module]]
+    return [f"{MODULES[module]}.{kind}"]
+
+
+def to_ours(theirs: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Their arrays under the names that `like`, our state dict, has. Raises KeyError for one that they lack."""
+    ours = {}
+    for name in like:
+        if not name.startswith(OWN):
+            value = torch.cat([theirs[n] for n in their_names(name)])
+            ours[name] = value.squeeze(-1) if value.dim() == 3 else value  # a convolution of width 1 is a matrix
+    return ours
+
+
+def to_theirs(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of `to_ours`: the transformer's and the projection model's arrays, under their names."""
+    theirs = {}
+    for name, value in ours.items():
+        if not name.startswith(OWN):
+            names = their_names(name)
+            wide = value[..., None] if name.startswith(("before.", "after.")) else value
+            theirs |= {n: part.contiguous() for n, part in zip(names, wide.chunk(len(names)), strict=True)}
+    return theirs
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether this is a diffusers folder: of a pipeline, or of one of its models."""
+    try:
+        if (folder / "model_index.json").exists() or (folder / TRANSFORMER / "config.json").exists():
+            return True
+        return "_class_name" in read(folder / "config.json")
+    except (OSError, ValueError, MuseError):
+        return False
+
+
+def read(path: Path) -> dict:
+    """A JSON object. Raises MuseError when the file is missing or holds none."""
+    try:
+        return dict(json.loads(path.read_text()).items())
+    except (OSError, ValueError, AttributeError) as error:
+        raise MuseError(f"{path} is missing or damaged; fetch the model's folder again") from error
+
+
+def arrays(folder: Path) -> dict[str, Tensor]:
+    """All arrays of a folder's safetensors files, one file or several."""
+    files = sorted(p for p in folder.glob("*.safetensors") if ".fp16." not in p.name)
+    if not files:
+        raise MuseError(f"{folder} holds no .safetensors; fetch the model's folder again, with its weights")
+    try:
+        return {name: value for path in files for name, value in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise MuseError(f"{folder} holds a damaged .safetensors ({error}); fetch it again") from error
+
+
+def shape(transformer: dict, projection: dict | None, like: Stage2Config) -> dict[str, tuple]:
+    """{what: (theirs, ours)} of every number that must agree."""
+    width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
+    pairs = {
+        "in_channels": like.latent_dim,
+        "out_channels": like.latent_dim,
+        "num_layers": like.depth,
+        "attention_head_dim": like.head_dim,
+        "num_key_value_attention_heads": like.kv_heads,
+        "cross_attention_dim": like.condition_dim,
+        "cross_attention_input_dim": like.condition_dim,
+        "time_proj_dim": like.time_dim,
+        "global_states_input_dim": 2 * like.condition_dim,
+    }
+    numbers = {name: (transformer[name], ours) for name, ours in pairs.items()}
+    numbers["width"] = (width, like.width)
+    if projection is not None:
+        numbers["conditioning_dim"] = (projection["conditioning_dim"], like.condition_dim)
+        numbers["min_value"] = (projection["min_value"], 0)
+        numbers["max_value"] = (projection["max_value"], like.max_seconds)
+    return numbers
+
+
+def initialise(network, folder: Path) -> list[str]:
+    """Give Stage 2 `network` the weights of a diffusers Stable Audio Open folder; returns the names that stay new.
+
+    New are the embedding's projection, which they have nothing of, and the timing's embedders where the folder has no
+    projection_model/. "No prompt" becomes the zero token that they were trained with. Latents keep their own scale
+    (mean 0, deviation 1): the path that they learned has unit noise in it. Raises MuseError when the folder is no
+    Stable Audio Open, is damaged or has another shape than `network`.
+    """
+    if not network.config.stable_audio:
+        raise MuseError(f"{folder} is a diffusers folder, and this preset's Stage 2 is another network; use paper")
+    inside = folder / TRANSFORMER if (folder / TRANSFORMER).is_dir() else folder
+    about = read(inside / "config.json")
+    if about.get("_class_name") != CLASS:
+        raise MuseError(f"{inside} holds a {str(about.get('_class_name'))[:60]}, not Stable Audio Open's {CLASS}")
+    beside = inside.parent / PROJECTION
+    projection = read(beside / "config.json") if beside.is_dir() else None
+    try:
+        numbers = shape(about, projection, network.config)
+    except (KeyError, TypeError) as error:
+        raise MuseError(f"{inside / 'config.json'} does not tell {error}; fetch the model's folder again") from error
+    wrong = [f"{name} {theirs} (ours {ours})" for name, (theirs, ours) in numbers.items() if theirs != ours]
+    if wrong:
+        raise MuseError(f"{folder} has another shape than this preset's Stage 2: {', '.join(wrong)}")
+    theirs = arrays(inside) | (arrays(beside) if projection is not None else {})
+    like = network.state_dict()
+    wanted = {k: v for k, v in like.items() if projection is not None or not k.startswith(tuple(NUMBERS))}
+    try:
+        ours = to_ours(theirs, wanted)
+        network.load_state_dict({**like, **ours, "null": torch.zeros_like(like["null"])})
+    except (KeyError, RuntimeError) as error:
+        raise MuseError(f"{folder} does not hold what its config.json promises ({str(error)[:200]})") from error
+    return [name for name in like if name not in ours and name not in ("null", "mean", "std")]

@@ -1,0 +1,68 @@
+"""A few pieces of a Stage 2 in training, decoded now and then: what a loss does not tell, an ear does.
+
+<run>/samples/true-<i>.flac               the held-out clip's own latents, decoded once: the most that can come
+<run>/samples/<samples seen>-<i>.flac     what Stage 2 makes of that clip's embedding, always from the same noise
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from musekit import dist, flow, solve
+from musekit.config import MuseConfig, MuseError
+from musekit.runs import write_atomic
+from musekit.stage2 import join
+
+PIECES = 4  # held-out clips that are heard, shared out over the ranks
+
+
+class Listener:
+    """Called by `train.fit` with the moving average and the samples it has seen; all ranks call it together."""
+
+    def __init__(self, codec: nn.Module, validation, config: MuseConfig, run_folder: Path):
+        self.codec, self.data, self.config = codec.to(dist.device()), validation, config
+        self.folder = Path(run_folder) / "samples"
+        if (channels := self.data.latents(0, 1).shape[0]) != config.codec.latent_dim:
+            raise MuseError(f"the codec decodes {config.codec.latent_dim} channels, the cache holds {channels}")
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module, samples: int) -> None:
+        training = network.training
+        network.eval()
+        for i in range(min(PIECES, len(self.data)))[dist.rank() :: dist.world()]:
+            if not (self.folder / f"true-{i}.flac").exists():
+                self.write(f"true-{i}", self.data.latents(i, self.config.stage2.max_frames))
+            self.write(f"{samples:012d}-{i}", self.piece(network, i))
+        network.train(training)
+
+    def piece(self, network: nn.Module, i: int) -> torch.Tensor:
+        """Latents (C, T) from clip i's embedding, as long as that clip, with the preset's solver and guidance."""
+        sample, device = self.config.sample, dist.device()
+        frames = self.data.latents(i, self.config.stage2.max_frames).shape[1]
+        seconds = torch.tensor([[0.0, frames * self.config.codec.hop / self.config.codec.sample_rate]], device=device)
+        embedding = self.data.embeddings[i][None].to(device)
+        no, w = torch.zeros(1, dtype=torch.bool, device=device), sample.guidance_scale
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            both = join(network.condition(embedding, seconds), network.condition(embedding, seconds, no))
+
+        def velocity(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                v = network(torch.cat([x, x]), torch.cat([t, t]), both).float()
+            return flow.guided(*v.chunk(2), w)
+
+        x_0 = flow.noise(i, 2, frames, self.config.stage2.latent_dim)[None].to(device)
+        end = solve.solve(velocity, x_0, solver=sample.stage2_solver, steps=sample.stage2_steps).x
+        return network.latents(end)[0]
+
+    def write(self, name: str, latents: torch.Tensor) -> None:
+        """Decode latents (C, T) into a FLAC file, scaled down where it would clip."""
+        import soundfile
+
+        audio = self.codec.decode(latents[None].float().to(dist.device()))[0].cpu()
+        audio, data = audio / (audio.abs().max() / 0.99).clamp_min(1.0), io.BytesIO()
+        soundfile.write(data, audio.T.numpy(), self.config.codec.sample_rate, format="FLAC", subtype="PCM_16")
+        write_atomic(self.folder / f"{name}.flac", data.getvalue())

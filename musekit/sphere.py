@@ -1,0 +1,126 @@
+"""The unit sphere that embeddings live on: angles, great circles, means, and how to pick points that differ.
+
+Rows are (n, D) unit vectors; angles are in radians, 0 to pi. Two samples of one prompt are typically 0.5 to 1 apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from musekit.config import MuseError
+
+TINY = 1e-6  # radians: nearer than that, or that near to opposite, there is no one great circle
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows of x (..., D) scaled to length 1."""
+    return torch.nn.functional.normalize(x, dim=-1)
+
+
+def angle(a: Tensor, b: Tensor) -> Tensor:
+    """The angle between rows of a and b (..., D), exact also where they are close: 2 atan2(|a - b|, |a + b|)."""
+    a, b = unit(a.double()), unit(b.double())
+    return 2 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))
+
+
+def slerp(a: Tensor, b: Tensor, position: float) -> Tensor:
+    """The point at `position` (0: a, 1: b, both to the bit) of the great circle from a to b, any shape, any length.
+
+    (sin((1 - p) w) a + sin(p w) b) / sin w, with w their angle (Shoemake 1985). Vectors need not be unit: between two
+    independent Gaussian noises, nearly orthogonal in many dimensions, it keeps the variance. Raises MuseError for
+    opposite vectors, between which no way is the shortest.
+    """
+    if position in (0.0, 1.0):
+        return a if position == 0.0 else b
+    w = float(angle(a.flatten(), b.flatten()))
+    if w < TINY:
+        return a
+    if math.pi - w < TINY:
+        raise MuseError("the two ends are opposite points of the sphere; choose another end, or a point between them")
+    p = float(position)
+    mixed = (math.sin((1 - p) * w) * a.double() + math.sin(p * w) * b.double()) / math.sin(w)
+    return mixed.to(a.dtype)
+
+
+def towards(x: Tensor, goal: Tensor, radians: float) -> Tensor:
+    """x (D,) moved by exactly that angle along the great circle to `goal` (D,), beyond it if need be; unit length."""
+    x, goal = unit(x.double()), unit(goal.double())
+    side = goal - (goal @ x) * x
+    if float(side.norm()) < TINY:
+        raise MuseError("there is no one direction from a point to itself or its opposite; choose another goal")
+    return unit(math.cos(radians) * x + math.sin(radians) * unit(side)).float()
+
+
+def along(stops: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """n points (n, D) at equal angles on the way through `stops` (k, D), k >= 2; positions (n,) in [0, k - 1].
+
+    The first and the last are the first and last stop, to the bit.
+    """
+    if len(stops) < 2 or n < 2:
+        raise MuseError(f"a path needs 2 or more stops and 2 or more points, not {len(stops)} and {n}")
+    legs = angle(stops[:-1], stops[1:])
+    ends = torch.cat([torch.zeros(1, dtype=torch.float64), legs.cumsum(0)])
+    rows, positions = [], []
+    for s in torch.linspace(0, float(ends[-1]), n, dtype=torch.float64).tolist():
+        k = min(int((ends[1:] < s).sum()), len(legs) - 1)
+        p = min(1.0, (s - float(ends[k])) / max(float(legs[k]), TINY))
+        rows.append(slerp(stops[k], stops[k + 1], p))
+        positions.append(k + p)
+    rows[0], rows[-1], positions[-1] = stops[0], stops[-1], len(legs) * 1.0
+    return torch.stack(rows), torch.tensor(positions, dtype=torch.float64)
+
+
+def mean(rows: Tensor, weights: Sequence[float]) -> Tensor:
+    """The weighted mean direction of rows (n, D): sum_i w_i x_i, scaled to length 1.
+
+    Weights are 0 or more and not all 0. Raises MuseError where they are not, or where the rows cancel out.
+    """
+    w = torch.tensor([float(weight) for weight in weights], dtype=torch.float64)
+    if len(w) != len(rows) or not torch.isfinite(w).all() or (w < 0).any() or not (w > 0).any():
+        raise MuseError("a mix needs one weight of 0 or more for each part, and one of them above 0")
+    if int((w > 0).sum()) == 1:
+        return rows[int(w.argmax())]  # one part alone stays itself, to the bit
+    total = (w / w.sum()) @ rows.double()
+    if float(total.norm()) < 1e-3:
+        raise MuseError("the parts of this mix cancel each other out; change a weight")
+    return unit(total).to(rows.dtype)
+
+
+def spread_out(rows: Tensor, k: int, first: int | None = None) -> list[int]:
+    """k indices, each farthest from those before it (Gonzalez 1985); the first is the row farthest from the mean."""
+    k = min(k, len(rows))
+    if not k:
+        return []
+    x = unit(rows.double())
+    chosen = [int((x @ unit(x.mean(0))).argmin()) if first is None else first]
+    nearest = x @ x[chosen[0]]  # of each row, the cosine with the nearest chosen one
+    while len(chosen) < k:
+        nearest[chosen] = 2.0  # never again
+        chosen.append(int(nearest.argmin()))
+        nearest = torch.maximum(nearest, x @ x[chosen[-1]])
+    return chosen
+
+
+def medoids(rows: Tensor, k: int, rounds: int = 50) -> list[int]:
+    """k indices of rows that stand for the clusters around them: least total angle, by alternation from `spread_out`.
+
+    Each row goes to its nearest medoid, each cluster to its most central row (Park & Jun 2009), until nothing moves.
+    """
+    if len(rows) <= k:
+        return list(range(len(rows)))
+    distance = angle(rows[:, None], rows[None])  # (n, n)
+    chosen = spread_out(rows, k)
+    for _ in range(rounds):
+        own = distance[:, chosen].argmin(1)
+        moved = []
+        for c in range(k):
+            members = torch.where(own == c)[0]
+            moved.append(int(members[distance[members][:, members].sum(1).argmin()]) if len(members) else chosen[c])
+        if moved == chosen:
+            break
+        chosen = moved
+    return chosen

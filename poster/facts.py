@@ -1,0 +1,138 @@
+"""The numbers in the sheet's sentences, read from results, and the claims that these sentences make.
+
+A sentence of `poster.typ` takes every number from here. Where a result no longer says what a sentence claims, `facts`
+refuses: the sentence has to be written anew, not the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from musekit.config import MuseError
+from poster.sheet import row, rows
+
+PARTS = ("codec", "embedder", "stage1", "stage2")
+RESULTS = ("gallery", "regression", "diversity", "prompts", "bench", "memorisation")
+INPUTS = (
+    *(f"results/{name}.json" for name in RESULTS),
+    *(f"musekit/weights/mini/{part}.train.json" for part in PARTS),
+)
+
+
+def claim(holds: bool, sentence: str, path: str) -> None:
+    """Raises MuseError when a result does not support a sentence of the sheet."""
+    if not holds:
+        raise MuseError(
+            f"{path} does not say that {sentence}; change that sentence in poster/poster.typ, and its claim"
+        )
+
+
+def facts(read: Callable[[str], dict], on: tuple[str, ...] = ()) -> dict[str, str]:
+    """{name: text} for `poster.typ`; `on` are the figures built. Raises MuseError: a missing result, a false claim."""
+    found: dict[str, str] = {}
+    for part in (one_to_many, calibration, obedience, speed, training):
+        found |= part(read)
+    not_copied(read)
+    for figure, check in (("ddp", ranks_agree), ("roofline", tokens_decide)):
+        if figure in on:
+            check(read)
+    return found
+
+
+def one_to_many(read) -> dict[str, str]:
+    """The headline: the average of the right answers lies far from all of them."""
+    result, shown = read("results/regression.json"), row(read("results/gallery.json"), measure="map")
+    mean = {
+        name: row(result, measure="mean", level="vague", name=f"{name}_to_nearest")
+        for name in ("regression", "samples", "real")
+    }
+    apart = mean["regression"]["low"] > mean["samples"]["high"]
+    claim(apart, "for vague prompts samples lie nearer to real music than regression", "results/regression.json")
+    ratio = mean["regression"]["mean"] / mean["real"]["mean"]
+    return {
+        "regression_times": f"{ratio:.1f}",
+        "samples_times": f"{mean['samples']['mean'] / mean['real']['mean']:.1f}",
+        "prompt": shown["prompt"],
+        "answers": str(len(shown["samples"])),
+        "held_out": f"{len(shown['clips']):,}",
+    }
+
+
+def calibration(read) -> dict[str, str]:
+    """Samples differ as much as right answers do."""
+    path = "results/diversity.json"
+    result = read(path)
+    mean = {level: row(result, measure="mean", level=level) for level in ("vague", "specific")}
+    near = all(0.8 <= m["ratio"] <= 1.25 for m in mean.values())
+    claim(near, "samples are spread about as wide as right answers", path)
+    return {"spread_vague": f"{100 * mean['vague']['ratio']:.0f}"}
+
+
+def obedience(read) -> dict[str, str]:
+    """What a judge hears in generated pieces; which attributes are obeyed is told, whatever it is."""
+    result, attributes = read("results/prompts.json"), ("instrument", "speed", "mode")
+    met = {r["name"].split(":")[0].split(", ")[1]: r["met"] for r in rows(result, measure="bar")}
+    heard = row(result, measure="accuracy", attribute=attributes[0], source="generated")
+    return {
+        "obeyed": listed([a for a in attributes if met[a]]) or "nothing",
+        "not_obeyed": listed([a for a in attributes if not met[a]]),
+        "obeyed_n": str(heard["n"]),
+    }
+
+
+def listed(names: list[str]) -> str:
+    """a, b and c."""
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])
+
+
+def speed(read) -> dict[str, str]:
+    """How fast the mini preset is on a laptop-class processor."""
+    result = read("results/bench.json")
+    value = {r["what"]: r["value"] for r in rows(result)}
+    stage1 = {int(what.split()[-1]): v for what, v in value.items() if what.startswith("Stage 1, micro-batch ")}
+    cores, gpus = result["provenance"]["hardware"]["cores"], result["provenance"]["hardware"]["gpus"]
+    return {
+        "first_sound": f"{value['4 x 12 s, cold process: first sound']:.0f}",
+        "real_time": f"{value['4 x 12 s, warm: sound a second of work']:.0f}",
+        "stage1_batch": str(max(stage1)),
+        "stage1_gain": f"{stage1[min(stage1)] / stage1[max(stage1)]:.0f}",
+        "machine": gpus[0] if gpus else f"{cores} CPU cores",
+    }
+
+
+def training(read) -> dict[str, str]:
+    """What training cost, all parts together."""
+    told = [read(f"musekit/weights/mini/{part}.train.json") for part in PARTS]
+    hours = sum(t["minutes"] for t in told) / 60
+    cores = max(t["provenance"]["hardware"]["cores"] for t in told)
+    gpus = {name for t in told for name in t["provenance"]["hardware"]["gpus"]}
+    return {
+        "train_hours": f"{hours:.1f}",
+        "train_clips": f"{told[-1]['clips']:,}",
+        "train_machine": " and ".join(sorted(gpus)) if gpus else f"{cores} CPU cores",
+    }
+
+
+def not_copied(read) -> None:
+    """No piece is a copy."""
+    path = "results/memorisation.json"
+    nearer = [r for r in rows(read(path), measure="difference of 5th percentiles") if r["high"] < 0]
+    claim(not nearer, "pieces lie no nearer to training clips than held-out music does", path)
+
+
+def ranks_agree(read) -> None:
+    """The same training on other numbers of ranks follows the same curve."""
+    path = "results/ddp.json"
+    near = all(r["mean_difference"] < 0.05 * r["last_loss"] for r in rows(read(path)))
+    claim(near, "several ranks train like one", path)
+
+
+def tokens_decide(read) -> None:
+    """A batch gains much where a piece is one token, at any size, and little where it is many."""
+    path, gains = "results/bench-sizes.json", {1: [], 2: []}
+    told = rows(read(path))
+    for peer in dict.fromkeys(r["peer"] for r in told):
+        one = sorted((r for r in told if r["peer"] == peer), key=lambda r: r["batch"])
+        gains[one[0]["stage"]].append(one[0]["seconds"] / one[-1]["seconds"] * one[-1]["batch"] / one[0]["batch"])
+    apart = min(gains[1]) > 1.5 * max(gains[2])
+    claim(apart, "operations a byte decide what a batch gains, at every model size", path)

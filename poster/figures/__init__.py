@@ -1,0 +1,1 @@
+"""One module a figure; `poster.sheet` says what is in one."""

@@ -1,0 +1,60 @@
+"""One prompt, many answers: samples on the map of real music, and the regression's single answer."""
+
+import numpy as np
+from matplotlib.patheffects import withStroke
+
+from musekit.style import AVERAGED, INK, REAL, SAMPLED
+from poster.sheet import row, rows
+
+INPUTS = ("results/gallery.json",)
+SIZE = (330, 287)
+ALT = "A map of held-out pieces. MUSE's samples lie on every island of right answers; regression's one answer between."
+FEWEST = 6  # right answers of an instrumentation for its name to be shown
+
+
+def draw(read, figure):
+    """Grey: held-out pieces; green: those that fit; blue: samples, the played ones numbered; cross: the regression."""
+    result = read("results/gallery.json")
+    shown = row(result, measure="map")
+    axes = figure.add_subplot()
+    clips = shown["clips"]
+    real, fits = np.array([(c["x"], c["y"]) for c in clips]), np.array([c["fits"] for c in clips])
+    samples, single = np.array(shown["samples"]), np.array(shown["regression"])
+    axes.scatter(*real[~fits].T, s=70, color="#D1D5DB", linewidths=0, label="other real pieces", zorder=1)
+    axes.scatter(
+        *real[fits].T, s=300, color=REAL[0], marker=REAL[1], edgecolors="white", linewidths=1.2,
+        label=f"{fits.sum()} real pieces that fit", zorder=2,
+    )  # fmt: skip
+    axes.scatter(
+        *samples.T, s=340, color=SAMPLED[0], marker=SAMPLED[1], edgecolors="white", linewidths=1.2,
+        label=f"{len(samples)} answers by MUSE", zorder=3,
+    )  # fmt: skip
+    axes.scatter(
+        *single, s=1900, color=AVERAGED[0], marker=AVERAGED[1], edgecolors="white", linewidths=3,
+        label="regression's one answer", zorder=5,
+    )  # fmt: skip
+    for i, place in enumerate(samples[: len(rows(result, measure="piece"))]):
+        axes.scatter(*place, s=1500, color="white", edgecolors=SAMPLED[0], linewidths=5, zorder=6)
+        axes.annotate(
+            str(i + 1), place, ha="center", va="center", color=SAMPLED[0], fontsize=28, fontweight="bold", zorder=7
+        )
+    names = np.array([c["instrumentation"] for c in clips])
+    for name in sorted(set(names)):
+        island = real[fits & (names == name)]
+        if len(island) >= FEWEST:
+            middle = np.median(island, axis=0)
+            label(axes, name, middle)
+    axes.set(xticks=[], yticks=[], aspect="equal")
+    axes.margins(0.03)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    figure.legend(loc="outside upper left", ncols=2, markerscale=1, borderaxespad=0, columnspacing=1.2)
+
+
+def label(axes, name, place):
+    """An island's name, outward from the middle of the map."""
+    outward = place / (np.linalg.norm(place) + 1e-9)
+    axes.annotate(
+        name, place + 0.13 * outward, ha="center", va="center", fontsize=26, color=INK, fontstyle="italic", zorder=4,
+        path_effects=[withStroke(linewidth=7, foreground="white")],
+    )  # fmt: skip

@@ -1,0 +1,27 @@
+#!/bin/bash
+# Compute a cache once, on one GPU or many jobs. What follows goes to `musekit cache`; the same command resumes.
+#
+#   sbatch slurm/cache.sh --preset paper --data ~/data/MusicBench --kinds clips tokens latents embeddings
+#   sbatch --array=0-15 slurm/cache.sh ...                    16 jobs of one GPU, every one with its share
+#   sbatch --nodes=2 --gpus-per-node=4 slurm/cache.sh ...     one job of 8 processes
+#
+#SBATCH --job-name=muse-cache
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem-per-cpu=6G
+#SBATCH --time=08:00:00
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --output=slurm-%j.out
+#SBATCH --open-mode=append
+
+cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
+[ -e slurm/job.sh ] || { echo "submit from the top of the checkout: sbatch slurm/cache.sh" >&2; exit 2; }
+. slurm/job.sh
+
+name=$(realpath -m "$(option corpus "$(option data scores "$@")" "$@")")
+out=$(option out "$MUSEKIT_HOME/caches/$(basename "$name")" "$@")
+start "$out"
+work apart cache --out "$out" "$@"

@@ -1,0 +1,148 @@
+"""Data sets in their published formats, tiny: what the tests of the readers write, odd rows included."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+RATE = 22050
+YTIDS = ("-0SdAVK79lg", "_1a2B3c4D-5", "abcdefgh_12", "ZZZZZZZZZZZ", "0123456789a", "Abcdefgh_12")
+
+
+def sound(path: Path, seconds: float = 2.0, hz: float = 330.0) -> Path:
+    """A sine as the path's suffix says (wav, flac, mp3)."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, (0.3 * np.sin(2 * np.pi * hz * t)).astype(np.float32), RATE)
+    return path
+
+
+def lines(rows: list[dict]) -> str:
+    """JSON Lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def musicbench_row(location: str, **other) -> dict:
+    """All 16 keys."""
+    return {
+        "dataset": "MusicBench", "location": location, "main_caption": f"main of {location}",
+        "alt_caption": f"plain of {location}", "prompt_aug": "", "prompt_ch": "The chord sequence is Gm, Eb.",
+        "prompt_bt": "The beat counts to 4.", "prompt_bpm": "The bpm is 120.5.", "prompt_key": "The key is A# minor.",
+        "beats": [[0.5, 1.0, 1.5], [1.0, 2.0, 4.0]], "bpm": 120.5, "chords": ["Gm", "Eb"], "chords_time": [0.4, 1.1],
+        "key": ["A#", "minor"], "keyprob": [0.8], "is_audioset_eval_mcaps": False, **other,
+    }  # fmt: skip
+
+
+def musicbench(folder: Path) -> Path:
+    """Five clips: one with two augmented copies, one of AudioSet's evaluation set, one of the tests; and odd rows."""
+    a, b, c, d, e, _ = YTIDS
+    share = folder / "datashare"
+    for location in (f"data/{a}.wav", f"data_aug2/{a}_1.wav", f"data_aug2/{a}_2.wav", f"data/{b}.wav", f"data/{c}.wav"):
+        sound(share / location)
+    sound(share / f"data_aug2/{c}_3.wav")
+    sound(share / f"data/{d}.wav")
+    sound(folder / "secret.wav")
+    silent = {name: "" for name in ("prompt_ch", "prompt_bt", "prompt_bpm", "prompt_key")}
+    train = [
+        musicbench_row(f"data/{a}.wav"),
+        musicbench_row(f"data_aug2/{a}_1.wav", bpm=None, key=["H", "minor"], keyprob=[None], beats=[[], []]),
+        musicbench_row(f"data_aug2/{a}_2.wav", **silent, alt_caption="", key=None, bpm="fast"),
+        musicbench_row(f"data/{b}.wav", is_audioset_eval_mcaps=True),
+        musicbench_row(f"data_aug2/{c}_3.wav"),  # a copy of a test clip
+        musicbench_row(f"data/{d}.wav", **silent, main_caption="", alt_caption=" \n"),  # nothing is said of it
+        musicbench_row(f"data/{e}.wav"),  # no such file
+        musicbench_row("../secret.wav"),
+        musicbench_row(str(folder / "secret.wav")),
+        musicbench_row(""),
+    ]
+    (folder / "MusicBench_train.json").write_text(lines(train) + '{"location": "cut by a k\n[1, 2]\n')
+    plain = musicbench_row(f"data/{c}.wav", **silent, alt_caption="", main_caption="plain words")
+    (folder / "MusicBench_test_A.json").write_text(lines([plain]))
+    full = musicbench_row(f"data/{c}.wav", main_caption="plain words and controls", alt_caption="plain words")
+    (folder / "MusicBench_test_B.json").write_text(json.dumps([full]))  # a copy that was saved as one list
+    return folder
+
+
+MUSIC4ALL = {
+    "id_information": [
+        ("id", "artist", "song", "album_name"),
+        ("AAAAAAAAAAAAAAA1", "Somebody", "A song, of sorts", "First"),
+        ("AAAAAAAAAAAAAAA2", "somebody", "Another", "Second"),
+        ("BBBBBBBBBBBBBBB3", "Nobody", "Third", "Third"),
+        ("CCCCCCCCCCCCCCC4", "", "Fourth", ""),
+        ("DDDDDDDDDDDDDDD5", "Else", "Fifth", ""),
+    ],
+    "id_metadata": [
+        tuple("id spotify_id popularity release danceability energy key mode valence tempo duration_ms".split()),
+        ("AAAAAAAAAAAAAAA1", "s1", "50.0", "2010", "0.9", "0.95", "10.0", "0.0", "0.1", "150.02", "200000"),
+        ("AAAAAAAAAAAAAAA2", "s2", "10.0", "2011", "0.5", "0.1", "0", "1", "0.9", "75.0", "200000"),
+        ("BBBBBBBBBBBBBBB3", "s3", "", "", "", "", "-1", "", "", "0.0", ""),
+        ("DDDDDDDDDDDDDDD5", "s5", "1", "2000", "nan", "2.0", "3", "1", "0.5", "100", "1"),
+    ],
+    "id_tags": [("id", "tags"), ("AAAAAAAAAAAAAAA1", "rock,loud guitars,rock"), ("BBBBBBBBBBBBBBB3", "calm")],
+    "id_genres": [("id", "genres"), ("AAAAAAAAAAAAAAA1", "rock,indie rock"), ("AAAAAAAAAAAAAAA2", "folk")],
+    "id_lang": [("id", "lang"), ("AAAAAAAAAAAAAAA1", "en"), ("BBBBBBBBBBBBBBB3", "INTRUMENTAL")],
+}  # fmt: skip
+
+
+def music4all(folder: Path, delimiter: str = "\t", header: bool = True, quoted: bool = True) -> Path:
+    """Five tracks; the audio of the last is missing, nothing but a title is known of the fourth."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in MUSIC4ALL.items():
+        text = io.StringIO()
+        quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        writer = csv.writer(
+            text, delimiter=delimiter, quoting=quoting, escapechar=None if quoted else "\\", lineterminator="\n"
+        )
+        writer.writerows(rows[0 if header else 1 :])
+        (folder / f"{name}.csv").write_text(text.getvalue() if quoted else text.getvalue().replace("\\", ""))
+    for row in MUSIC4ALL["id_information"][1:5]:
+        sound(folder / "audios" / f"{row[0]}.mp3", 3.0)
+    return folder
+
+
+def musiccaps(folder: Path) -> Path:
+    """Six rows; audio under four kinds of names, one file the whole video's sound, one missing."""
+    a, b, c, d, e, f = YTIDS
+    sound(folder / "wav" / f"{a}.wav", 10.0)
+    sound(folder / f"[{b}]-[30-40].mp3", 10.0)
+    sound(folder / "wav" / f"{c}_10_20.flac", 9.8)
+    t = np.arange(60 * RATE) / RATE
+    whole = np.where((t >= 40) & (t < 50), np.sin(2 * np.pi * 880 * t), np.sin(2 * np.pi * 220 * t))
+    soundfile.write(folder / "wav" / f"{d}.wav", 0.3 * whole.astype(np.float32), RATE)
+    sound(folder / f"{f}.wav", 10.0)
+    head = (
+        "ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,is_balanced_subset,is_audioset_eval"
+    )
+    rows = [
+        f'''{a},30,40,"/m/0140xf,/m/02","['low quality', 'strings, sustained']","It is low, and slow.",4,False,True''',
+        f'''{b},30,40,/m/04rlf,"__import__('os').mkdir('hacked')","A ""low"" voice\u2028of 2 lines.",0,False,False''',
+        f'''{c},10,20,/m/04rlf,"[__import__('os').mkdir('hacked')]",,0,True,False''',
+        f'''{d},40,50,/m/04rlf,"['sine']",A sine.,0,False,False''',
+        f'''{e},40,50,/m/04rlf,"['gone']",Not on this disk.,0,False,False''',
+        f'''{f},0,10,/m/04rlf,[],An id that differs by case.,0,False,False''',
+        '''../../etc/x,0,10,,"[]",No id.,0,False,False''',
+    ]  # fmt: skip
+    (folder / "musiccaps-public.csv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return folder
+
+
+def songdescriber(folder: Path) -> Path:
+    """Three tracks, one with two captions, one under its plain name, one missing; and a path that leaves the folder."""
+    sound(folder / "audio" / "21" / "1012721.2min.mp3", 26.0)
+    sound(folder / "audio" / "05" / "77705.mp3", 3.0)
+    sound(folder / "secret.2min.mp3")
+    head = "caption_id,track_id,caption,is_valid_subset,familiarity,artist_id,album_id,path,duration"
+    rows = [
+        '1,1012721,"A guitar, and more.",True,0,artist_1,album_1,21/1012721.mp3,120.0',
+        "2,1012721,Another ear heard this.,False,1,artist_1,album_1,21/1012721.mp3,120.0",
+        "3,77705,Drums.,True,0,artist_2,album_2,audio/05/77705.2min.mp3,120.0",
+        "4,9,Gone.,True,0,artist_3,album_3,00/9.mp3,120.0",
+        "5,10,Elsewhere.,True,0,artist_4,album_4,../../secret.mp3,120.0",
+        "6,11,Nowhere.,True,0,artist_4,album_4,,120.0",
+    ]
+    (folder / "song_describer.csv").write_text("\n".join([head, *rows]) + "\n")
+    return folder

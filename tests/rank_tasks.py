@@ -1,0 +1,83 @@
+"""What single ranks are asked to do in the tests of distributed training; see `ranks`."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from musekit import dist, fitting, pretrained, train
+from musekit.config import smoke
+from musekit.data import Stage2Data
+from musekit.runs import Run
+from musekit.train import TrainConfig
+
+
+class Double:
+    """A data set in float64 that remembers which samples were drawn, and what they held."""
+
+    def __init__(self, dataset):
+        self.dataset, self.drawn = dataset, []
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def sample(self, index, draws, batch_draws):
+        made = self.dataset.sample(index, draws, batch_draws)
+        digest = hashlib.sha256(str(index).encode())
+        for value in made.values():
+            digest.update(value.numpy().tobytes())
+        self.drawn.append(digest.hexdigest()[:16])
+        return {k: v.double() if v.is_floating_point() else v for k, v in made.items()}
+
+
+class Remembering(torch.optim.SGD):
+    """Plain SGD that keeps the gradients of its last step; AdamW amplifies rounding where they are near zero."""
+
+    def step(self, *arguments):
+        self.last = [p.grad.clone() for group in self.param_groups for p in group["params"]]
+        return super().step(*arguments)
+
+
+def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batch: int = 8) -> None:
+    """Train Stage 2 in float64 with SGD; each rank writes weights, moving average, gradients and draws."""
+    kept = []
+
+    def sgd(groups, lr, **_):
+        kept.append(Remembering(groups, lr=lr))
+        return kept[0]
+
+    torch.optim.AdamW = sgd  # in this process only
+    settings = TrainConfig(
+        samples=steps * batch, batch=batch, micro_batch=micro_batch, lr=0.2, weight_decay=0.0, warmup=24, clip=0.5,
+        ema=0.9, bf16=False, log_every=batch, validate_every=10 * batch, checkpoint_minutes=60,
+    )  # fmt: skip
+    with dist.process_group():
+        torch.manual_seed(0)
+        network = pretrained.build("stage2", smoke())
+        plain = Stage2Data(Path(cache), "train", smoke())
+        fitting.fit_scale("stage2", network, plain)
+        torch.nn.init.normal_(network.leave.weight, std=0.1)  # training starts it at zero: gradients everywhere
+        data = Double(plain)
+        records = list(train.fit(network.double(), data, None, settings, Run(Path(folder))))
+        tensors = {f"weights.{k}": v.clone() for k, v in network.state_dict().items()}
+        tensors |= {f"gradients.{i}": g for i, g in enumerate(kept[0].last)}
+        if dist.rank() == 0:
+            tensors |= {f"ema.{k}": v.clone() for k, v in Run(Path(folder)).load()["ema"].items()}
+        save_file(tensors, f"{folder}/rank{dist.rank()}.safetensors")
+        told = {"drawn": data.drawn[: steps * batch // dist.world()], "losses": [r["loss"] for r in records]}
+        told["norms"] = [r["gradient_norm"] for r in records]
+        Path(f"{folder}/rank{dist.rank()}.json").write_text(json.dumps(told))
+
+
+def validation(cache: str, folder: str, micro_batch: int) -> None:
+    """Every rank writes what `validate` says of each kind of network."""
+    with dist.process_group():
+        told = {}
+        for part, kind in fitting.DATA.items():
+            torch.manual_seed(0)
+            network, data = pretrained.build(part, smoke()), kind(Path(cache), "train", smoke())
+            data.together = 4  # 13 clips: four groups to share out
+            told[part] = train.validate(network, data, TrainConfig(micro_batch=micro_batch))
+        Path(f"{folder}/rank{dist.rank()}.json").write_text(json.dumps(told))

@@ -1,0 +1,183 @@
+"""Real ranks without the price of starting Python for each: one process imports torch once and forks groups of ranks.
+
+    with Ranks() as ranks:
+        job = ranks.start(2, ["train", "stage2", ...], log)     # `musekit train stage2 ...` in two processes over gloo
+        os.kill(job.pids[1], signal.SIGKILL)
+        codes = job.wait()
+
+A job is the words of a musekit command, or {"task": name of a function in rank_tasks, ...its arguments}.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    """A TCP port that nothing holds at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Job:
+    """A group of ranks at work; its ranks write to `log`.<rank>."""
+
+    ranks: "Ranks"
+    pids: list[int]
+    log: Path
+    codes: list[int] | None = None
+
+    def wait(self, timeout: float = 60.0) -> list[int]:
+        """Exit codes (-n: killed by signal n); who goes on after `timeout` seconds is killed, as torchrun does."""
+        if self.codes is None:
+            if not self.ranks.speaks(timeout):
+                self.kill(*range(len(self.pids)))
+            self.codes = self.ranks.hear()["codes"]
+        return self.codes
+
+    def kill(self, *which: int) -> None:
+        """SIGKILL to these ranks."""
+        for rank in which:
+            os.kill(self.pids[rank], signal.SIGKILL)
+
+    def text(self, rank: int = 0) -> str:
+        """What a rank has said."""
+        return Path(f"{self.log}.{rank}").read_text()
+
+
+class Ranks:
+    """The process that forks."""
+
+    def __enter__(self):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+        command = [sys.executable, str(Path(__file__).resolve())]
+        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self.heard = b""
+        assert self.hear() == "ready"
+        return self
+
+    def __exit__(self, *_):
+        self.server.stdin.close()
+        self.server.wait(30)
+        self.server.stdout.close()
+
+    def speaks(self, timeout: float | None) -> bool:
+        """Whether a whole line of the server's is there within so many seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while b"\n" not in self.heard:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            if not select.select([self.server.stdout], [], [], left)[0]:
+                return False
+            more = os.read(self.server.stdout.fileno(), 65536)
+            assert more, "the process that forks ranks has died"
+            self.heard += more
+        return True
+
+    def hear(self):
+        """The server's next word."""
+        self.speaks(None)
+        line, self.heard = self.heard.split(b"\n", 1)
+        return json.loads(line)
+
+    def start(self, world: int, job, log: Path, file_limit: int | None = None) -> Job:
+        """Fork `world` ranks; file_limit: bytes that a file of theirs may have (RLIMIT_FSIZE)."""
+        order = {"world": world, "job": job, "log": str(log), "port": free_port(), "file_limit": file_limit}
+        self.server.stdin.write(json.dumps(order).encode() + b"\n")
+        self.server.stdin.flush()
+        return Job(self, self.hear()["pids"], log)
+
+    def run(self, world: int, job, log: Path, **options) -> Job:
+        """Start and wait; all ranks must succeed."""
+        made = self.start(world, job, log, **options)
+        codes = made.wait(120)
+        assert codes == [0] * world, f"{codes}\n" + "\n".join(made.text(rank) for rank in range(world))
+        return made
+
+
+@pytest.fixture(scope="session")
+def ranks():
+    """One such process for all tests."""
+    with Ranks() as some:
+        yield some
+
+
+def serve() -> None:
+    """Read orders, fork, tell the process ids, wait, tell the exit codes."""
+    import rank_tasks
+    import torch.distributed
+
+    import musekit.files
+    import musekit.fitting
+    import musekit.sample  # noqa: F401 - all of these are imported here so that ranks need not
+
+    torch.set_num_threads(1)
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        order, pids = json.loads(line), []
+        for rank in range(order["world"]):
+            pid = os.fork()
+            if not pid:
+                become(rank, order, rank_tasks)
+            pids.append(pid)
+        print(json.dumps({"pids": pids}), flush=True)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        print(json.dumps({"codes": codes}), flush=True)
+
+
+def become(rank: int, order: dict, tasks) -> None:
+    """Be that rank, and end."""
+    import resource
+
+    from musekit import cli
+
+    code = 1
+    try:
+        log = os.open(f"{order['log']}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if order["file_limit"] is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], resource.RLIM_INFINITY))
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": order["world"], "MASTER_ADDR": "127.0.0.1"}
+        os.environ |= {name: str(value) for name, value in (place | {"MASTER_PORT": order["port"]}).items()}
+        job = order["job"]
+        if isinstance(job, list):
+            sys.argv = ["musekit", *job]
+            cli.main(job)
+        else:
+            getattr(tasks, job.pop("task"))(**job)
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def until(condition, seconds: float = 60.0, every: float = 0.002):
+    """What `condition()` says once it says something; fails when it does not."""
+    end = time.monotonic() + seconds
+    while not (said := condition()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(every)
+    return said
+
+
+if __name__ == "__main__":
+    serve()

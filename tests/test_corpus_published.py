@@ -1,0 +1,284 @@
+"""Data sets as published: every row becomes the right clips or a count, however odd the row or the copy."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import published
+import pytest
+from published import MUSIC4ALL, YTIDS, sound
+
+from musekit.config import MuseError
+from musekit.corpus import musicbench, musiccaps
+from musekit.corpus.captions import fits
+from musekit.corpus.families import split_of
+from musekit.corpus.readers import READERS, choose, read_corpus
+from musekit.corpus.sound import read_audio
+from musekit.corpus.tables import asserted, clean, delimited, json_rows, mode, number, tonic, words
+
+A, B, C, D, E, F = YTIDS
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """The folder of a data set, written once."""
+    made = {}
+
+    def write(name):
+        if name not in made:
+            made[name] = getattr(published, name)(tmp_path_factory.mktemp(name) / name.upper())
+        return made[name]
+
+    return write
+
+
+@pytest.fixture
+def read(data, tmp_path):
+    """(records by work, what was told) of a data set."""
+
+    def run(name, seconds=12.0, keep_apart=True, folder=None):
+        records, told = read_corpus(name, folder or data(name), tmp_path / "out", seconds, keep_apart, progress=False)
+        written = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
+        assert written == records and len({r["id"] for r in records}) == len(records)
+        by_work = {}
+        for r in records:
+            by_work.setdefault(r["work"], []).append(r)
+            assert all(fits(c["asks"], r) and c["text"].strip() == c["text"] for c in r["captions"]) and r["captions"]
+            assert r["sample_rate"] == 44100 and r["seconds"] >= 1
+        families = {}
+        for r in records:
+            assert families.setdefault(r["family"], r["split"]) == r["split"]
+        return by_work, told
+
+    return run
+
+
+# ---------------------------------------------------------------- MusicBench
+
+
+def test_musicbench(read, tmp_path):
+    clips, told = read("musicbench")
+    assert set(clips) == {
+        f"data/{A}.wav", f"data_aug2/{A}_1.wav", f"data_aug2/{A}_2.wav",
+        f"data/{B}.wav", f"data/{C}.wav", f"data_aug2/{C}_3.wav",
+    }  # fmt: skip
+    assert {c["family"] for name in clips if A in name for c in clips[name]} == {A}
+    split = {name: c[0]["split"] for name, c in clips.items()}
+    assert split[f"data/{A}.wav"] == ("valid" if split_of(A) == "valid" else "train")
+    assert split[f"data/{B}.wav"] == "eval"
+    assert split[f"data/{C}.wav"] == split[f"data_aug2/{C}_3.wav"] == "test"  # a copy follows its clip into the test
+
+    (clip,) = clips[f"data/{A}.wav"]
+    assert (clip["key"], clip["mode"], clip["bpm"], clip["beats_in_bar"]) == ("Bb", "minor", 120.5, 4)
+    main, plain, full = clip["captions"]
+    assert main["asks"] == plain["asks"] == {"work": f"data/{A}.wav"}
+    assert (
+        full["text"].startswith(f"plain of data/{A}.wav The chord sequence is Gm, Eb.") and "A# minor" in full["text"]
+    )
+    assert full["asks"] == {"key": "Bb", "mode": "minor", "bpm": 120.5}
+    assert read_audio(tmp_path / "out" / clip["path"]).shape == (2, 88200)
+
+    (odd,) = clips[f"data_aug2/{A}_1.wav"]  # null bpm, a key that is none, no beats
+    assert odd["bpm"] is odd["key"] is odd["mode"] is odd["key_confidence"] is None and "beats_in_bar" not in odd
+    assert all(set(c["asks"]) == {"work"} for c in odd["captions"])
+    (quiet,) = clips[f"data_aug2/{A}_2.wav"]  # empty prompts
+    assert [c["text"] for c in quiet["captions"]] == [f"main of data_aug2/{A}_2.wav"] and quiet["bpm"] is None
+    (test,) = clips[f"data/{C}.wav"]  # A and B are one sound
+    assert test["subset"] == "test A"
+    assert [c["text"] for c in test["captions"]][:2] == ["plain words", "plain words and controls"]
+
+    assert told.startswith("musicbench: 6 clips of 6 files")
+    lacks = Counter({line.split(" x ")[1]: int(line.split(" x ")[0]) for line in told.splitlines()[2:]})
+    assert lacks == {
+        "a row that is not JSON": 2, "a row without a location": 1, "no caption": 1, "no such file": 1,
+        "outside the folder": 2,
+    }  # fmt: skip
+
+
+def test_musicbench_may_train_on_audioset_s_evaluation_set_when_asked(read):
+    clips, _ = read("musicbench", keep_apart=False)
+    assert clips[f"data/{B}.wav"][0]["split"] in ("train", "valid") and clips[f"data/{C}.wav"][0]["split"] == "test"
+
+
+def test_a_video_id_may_end_like_an_augmented_copy():
+    assert musicbench.family_of("abcdefgh_12") == musicbench.family_of("abcdefgh_12_3") == "abcdefgh_12"
+    assert musicbench.family_of("another name_4") == "another name"
+
+
+# ---------------------------------------------------------------- Music4All
+
+
+def test_music4all(read):
+    clips, told = read("music4all")
+    one, two, three, _ = (row[0] for row in MUSIC4ALL["id_information"][1:5])
+    assert set(clips) == {one, two, three} and "1 x no such file" in told and "1 x no caption" in told
+    (first,), (second,), (third,) = (clips[i] for i in (one, two, three))
+    assert first["family"] == second["family"] == "somebody"  # however it is spelt
+    assert (first["key"], first["mode"], first["bpm"], first["tempo"]) == ("Bb", "minor", 150.02, "fast")
+    assert (first["energy"], first["valence"], first["danceability"]) == ("high", "low", "high")
+    assert first["tags"] == ["rock", "loud guitars"] and first["genre:indie rock"] is True and first["language"] == "en"
+    assert (second["tempo"], second["energy"], second["valence"], second["key"]) == ("slow", "low", "high", "C")
+    assert third["key"] is third["bpm"] is None and [c["text"] for c in third["captions"]] == [
+        "calm music",
+        "music, calm",
+    ]
+    said = [c for clip in (first, second) for c in clip["captions"]]
+    assert len({c["text"] for c in said}) == len(said) >= 5
+    assert any("150 bpm" in c["text"] and "in Bb minor" in c["text"] and c["asks"]["bpm"] == 150.02 for c in said)
+    assert not any(word in c["text"].lower() for c in said for word in ("somebody", "song", "first", "second"))
+    vague = first["captions"][0]
+    assert not fits(vague["asks"], second) and len(vague["asks"]) < len(first["captions"][-1]["asks"])
+
+
+@pytest.mark.parametrize(
+    "delimiter, header, quoted",
+    [(",", True, True), (",", False, True), ("\t", False, True), (";", True, True), ("\t", True, False)],
+)
+def test_copies_of_music4all_give_the_same(read, tmp_path, delimiter, header, quoted):
+    clips, _ = read("music4all")
+    name, folder = choose(None, published.music4all(tmp_path / "copy", delimiter, header, quoted))
+    assert name == "music4all" and read("music4all", folder=folder)[0] == clips
+
+
+def test_unquoted_lists_of_a_comma_separated_copy_stay_together(tmp_path):
+    (tmp_path / "id_tags.csv").write_text("AAAAAAAAAAAAAAA1,rock,loud guitars\nBBBBBBBBBBBBBBB3,calm\n\n")
+    rows = delimited(tmp_path / "id_tags.csv", ("id", "tags"))
+    assert [words(r["tags"]) for r in rows] == [["rock", "loud guitars"], ["calm"]]
+
+
+# ---------------------------------------------------------------- MusicCaps
+
+
+def test_musiccaps(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clips, told = read("musiccaps")
+    assert set(clips) == {A, B, D, F} and not (tmp_path / "hacked").exists()  # a list literal is never run
+    assert clips[A][0]["split"] == "test" and clips[B][0]["split"] in ("train", "valid")
+    assert [c["text"] for c in clips[A][0]["captions"]] == [
+        "It is low, and slow.",
+        "low quality, strings, sustained",
+    ]
+    assert clips[A][0]["aspects"] == ["low quality", "strings, sustained"]
+    assert clips[B][0]["captions"][0]["text"] == 'A "low" voice of 2 lines.' and len(clips[B][0]["captions"]) == 1
+    assert [clips[i][0]["start"] for i in (A, B, D, F)] == [0, 0, 40, 0]  # the whole video's sound, or the clip alone
+    heard = read_audio(tmp_path / "out" / clips[D][0]["path"], 44100, 40.0, 10.0)
+    spectrum = np.abs(np.fft.rfft(heard[0]))
+    assert heard.shape == (2, 441000) and np.fft.rfftfreq(441000, 1 / 44100)[spectrum.argmax()] == pytest.approx(
+        880, abs=1
+    )
+    assert (
+        clips[D][0]["seconds"] == pytest.approx(10)
+        and clips[F][0]["family"] != clips.get(C, [{"family": C}])[0]["family"]
+    )
+    for reason in ("1 x a row without a video id", "1 x no such file", "1 x no caption"):
+        assert reason in told
+
+
+def test_clips_of_one_video_are_in_the_same_split_of_both_data_sets():
+    assert musicbench.development_split is musiccaps.development_split  # a function of the video's id alone
+
+
+# ---------------------------------------------------------------- Song Describer
+
+
+def test_song_describer(read):
+    clips, told = read("songdescriber")
+    assert set(clips) == {"21/1012721.mp3", "05/77705.mp3"} and {
+        c["split"] for many in clips.values() for c in many
+    } == {"test"}
+    long = clips["21/1012721.mp3"]
+    assert [c["path"] for c in long] == ["data/audio/21/1012721.2min.mp3"] * 2
+    assert [(c["start"], round(c["seconds"], 1)) for c in long] == [(0.0, 12.0), (12.0, 12.0)]  # 2 s are left off
+    assert [(c["text"], c["valid"]) for c in long[0]["captions"]] == [
+        ("A guitar, and more.", True),
+        ("Another ear heard this.", False),
+    ]
+    assert clips["05/77705.mp3"][0]["path"] == "data/audio/05/77705.mp3"
+    for reason in ("1 x a row without a path", "1 x no such file", "1 x outside the folder"):
+        assert reason in told
+
+
+# ---------------------------------------------------------------- which data set is it
+
+
+@pytest.mark.parametrize("name", ["musicbench", "music4all", "musiccaps", "songdescriber"])
+def test_a_folder_says_which_data_set_it_holds(data, name):
+    assert choose(None, data(name)) == (name, data(name))
+    assert choose(str(data(name)), None) == (name, data(name))  # --corpus FOLDER
+    assert choose(name, data(name)) == (name, data(name))
+    other = "musiccaps" if name != "musiccaps" else "musicbench"
+    with pytest.raises(MuseError, match=f"does not hold {other}: looked for {READERS[other].LOOKED_FOR[:10]}"):
+        choose(other, data(name))
+
+
+def test_a_wrong_folder_is_one_line_that_says_what_was_looked_for(tmp_path):
+    assert choose(None, None) == choose("scores", None) == ("scores", None)
+    (tmp_path / "notes.txt").write_text("no music")
+    for corpus, folder, said in [
+        (None, tmp_path, "MusicBench_train.json.*id_metadata.csv.*musiccaps-public.csv.*song_describer.csv.*csv"),
+        (None, tmp_path / "none", "no folder at"),
+        ("musicbench", None, "needs --data FOLDER, the one with MusicBench_train.json"),
+        ("musicbench", tmp_path, "does not hold musicbench"),
+        ("musicbenhc", tmp_path, "did you mean 'musicbench'"),
+        ("musicbenhc", None, "did you mean 'musicbench'"),
+        (str(tmp_path / "gone"), None, "no folder"),
+        ("scores", tmp_path, "takes no --data"),
+    ]:  # fmt: skip
+        with pytest.raises(MuseError, match=said) as caught:
+            choose(corpus, folder)
+        assert "\n" not in str(caught.value)
+    sound(tmp_path / "a.wav")
+    assert choose(None, tmp_path)[0] == "folder"
+
+
+def test_a_data_set_that_moves_is_linked_again(data, tmp_path):
+    first = published.songdescriber(tmp_path / "one" / "D")
+    out = tmp_path / "out"
+    records, _ = read_corpus("songdescriber", first, out, 12.0, progress=False)
+    first.rename(tmp_path / "moved")
+    again, _ = read_corpus("songdescriber", tmp_path / "moved", out, 12.0, progress=False)
+    assert again == records and (out / records[0]["path"]).is_file()
+    (out / "data").unlink()
+    (out / "data").mkdir()
+    with pytest.raises(MuseError, match="is in the way"):
+        read_corpus("songdescriber", tmp_path / "moved", out, 12.0, progress=False)
+
+
+# ---------------------------------------------------------------- cells
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [("A#", "Bb"), ("Db", "C#"), ("b flat", "Bb"), ("F sharp", "F#"), ("11", "B"), (3.0, "Eb"), ("E♭", "Eb"),
+     *((odd, None) for odd in ("H", "", None, 12, 0.5, -1))],
+)  # fmt: skip
+def test_tonics_as_the_records_spell_them(value, said):
+    assert tonic(value) == said
+
+
+def test_cells_that_are_odd():
+    assert [mode(x) for x in ("Major", "0.0", 1, "", None)] == ["major", "minor", "major", None, None]
+    assert [number(x) for x in ("1.5", "", None, "nan", "inf", [1])] == [1.5, None, None, None, None, None]
+    assert words("['a', 'b, c', 3]") == ["a", "b, c"] and words("[" * 5000) == words(None) == words({"a": 1}) == []
+    assert clean("a\x00b\x1b[31m\n c" + "x" * 9000).startswith("a b [31m c") and len(clean("x" * 9000)) == 4000
+    assert clean(None) == clean(3) == ""
+
+
+def test_what_a_caption_asserts():
+    known = {"key": "Eb", "mode": "major", "bpm": 90.2}
+    assert asserted("in E flat major at 90 bpm", known) == {"key": "Eb", "mode": "major", "bpm": 90.2}
+    assert asserted("The key is D# major. The bpm is 91.0.", known) == {"key": "Eb", "mode": "major", "bpm": 90.2}
+    assert asserted("in E major at 120 bpm", known) == asserted("a major hit", {}) == asserted("in E major", {}) == {}
+
+
+def test_tables_that_cannot_be_read_say_so(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfid,tags\nA,\xff\x00x\n")
+    assert delimited(tmp_path / "t.csv") == [{"id": "A", "tags": "\ufffdx"}] or len(delimited(tmp_path / "t.csv")) == 1
+    (tmp_path / "t.csv").write_text("id,tags\nA," + "x" * 200_000 + "\n")
+    with pytest.raises(MuseError, match=r"t\.csv, line 2: field larger"):
+        delimited(tmp_path / "t.csv")
+    (tmp_path / "t.json").write_text("[{]")
+    with pytest.raises(MuseError, match="neither JSON Lines nor a JSON list"):
+        json_rows(tmp_path / "t.json")
+    (tmp_path / "t.json").write_text('{"a": "x\u2028y"}\n\nnull\n{"a"\n')
+    assert json_rows(tmp_path / "t.json") == ([{"a": "x\u2028y"}], 2)

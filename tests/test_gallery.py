@@ -1,0 +1,108 @@
+"""The poster's pictures are of what the package generates: same seeds, same pieces, nothing chosen."""
+
+import base64
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from musekit import flow, pretrained
+from musekit.config import MuseError
+from musekit.corpus.captions import prompts
+from musekit.evaluate import evaluate
+from musekit.evaluate.gallery import MOMENTS, PIECES, SAMPLES, gallery, picture, png
+from musekit.reference import build_reference, read_reference
+from musekit.sample import Muse
+
+
+def grey(text: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) / 255
+
+
+@pytest.fixture(scope="module")
+def made(tiny, tmp_path_factory):
+    """(weights, rows) of a gallery of random weights."""
+    folder = tmp_path_factory.mktemp("gallery")
+    weights = shutil.copytree(tiny.weights, folder / "weights")
+    build_reference(tiny.cache, weights)
+    evaluate("gallery", weights, tiny.cache, folder)
+    return weights, json.loads((folder / "gallery.json").read_text())["rows"]
+
+
+def of(rows: list[dict], measure: str) -> list[dict]:
+    return [r for r in rows if r["measure"] == measure]
+
+
+def test_the_map_shows_every_held_out_clip_and_every_sample(made):
+    weights, rows = made
+    (shown,), reference, prompt = of(rows, "map"), read_reference(weights), prompts("vague")[0]
+    assert shown["prompt"] == prompt["text"] and len(shown["samples"]) == SAMPLES
+    assert [c["instrumentation"] for c in shown["clips"]] == [c["instrumentation"] for c in reference.clips]
+    assert [i for i, c in enumerate(shown["clips"]) if c["fits"]] == reference.fitting(prompt["asks"])
+    places = np.array([(c["x"], c["y"]) for c in shown["clips"]] + shown["samples"] + [shown["regression"]])
+    assert np.abs(places).max() == 1 and len(np.unique(places, axis=0)) > SAMPLES
+
+
+def test_a_longer_sentence_has_no_more_right_answers(made):
+    steps = of(made[1], "chain")
+    assert steps[0]["fitting"] == steps[0]["clips"] and steps[0]["asks"] == {}
+    assert all(
+        a["fitting"] >= b["fitting"] and a["asks"].items() <= b["asks"].items() for a, b in zip(steps, steps[1:])
+    )
+
+
+def test_pieces_are_those_of_the_first_seeds(made):
+    weights, rows = made
+    shown, muse = of(rows, "piece"), Muse.from_pretrained(weights)
+    assert [r["seed"] for r in shown] == list(range(PIECES))
+    x = muse.embed(prompts("vague")[0]["text"], SAMPLES, 0, micro_batch=16)[:PIECES]
+    audio = muse.render(x, 0, prompts("vague")[0]["text"])
+    for row, sound in zip(shown, audio, strict=True):
+        assert row["png"] == picture(sound.numpy(), muse.config.codec.sample_rate)["png"]
+    assert len({r["png"] for r in shown}) == PIECES
+
+
+def test_the_last_moment_is_the_piece_and_the_first_is_noise(made):
+    """The flow written out there ends where `Muse.render`'s own does."""
+    weights, rows = made
+    moments, piece = of(rows, "moment"), grey(of(rows, "piece")[0]["png"])
+    assert tuple(r["t"] for r in moments) == MOMENTS
+    last = grey(moments[-1]["png"])
+    width = min(last.shape[1], piece.shape[1]) - 8  # the piece is cut to its length, and fades out
+    assert np.abs(last[:, :width] - piece[:, :width]).mean() < 0.05
+    noise = grey(moments[0]["latents"])  # three deviations to either side of the middle
+    x_0 = flow.noise(0, 2, 99, len(noise))[:, : noise.shape[1]].numpy()
+    assert np.abs(noise - np.clip(x_0 / 6 + 0.5, 0, 1)).max() < 0.03
+
+
+def test_sizes_are_those_of_the_networks(made):
+    weights, rows = made
+    told = {(r["preset"], r["part"]): r["parameters"] for r in of(rows, "size")}
+    for part in ("stage1", "stage2"):
+        network, _ = pretrained.load_part(weights, part)
+        assert told["smoke", part] == sum(p.numel() for p in network.parameters())
+    assert told["paper", "stage1"] == pytest.approx(271e6, rel=0.005)
+    assert told["paper", "stage2"] == pytest.approx(1.05e9, rel=0.01)
+
+
+def test_a_picture_keeps_what_it_was_given():
+    x = np.linspace(0, 1, 60).reshape(6, 10)
+    assert np.abs(grey(png(x)) - x).max() < 0.5 / 31 + 1 / 255
+    tone = np.sin(2 * np.pi * 440 * np.arange(44100) / 44100)[None].repeat(2, 0).astype(np.float32)
+    rows = grey(picture(tone, 44100)["png"])
+    loudest = np.bincount(rows.argmax(0)).argmax()
+    assert 65.4 * 2 ** (loudest / 20) == pytest.approx(440, rel=0.03)
+
+
+def test_weights_without_the_baseline_are_refused(made, tmp_path):
+    weights = shutil.copytree(made[0], tmp_path / "weights")
+    hashes = json.loads((weights / "weights.json").read_text())
+    del hashes["regression"]
+    (weights / "weights.json").write_text(json.dumps(hashes))
+    with pytest.raises(MuseError, match="musekit train regression"):
+        gallery(weights, tmp_path)
+    assert torch.get_default_device() == torch.device("cpu")  # counting sizes leaves no other default

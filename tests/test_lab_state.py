@@ -1,0 +1,306 @@
+"""The Lab's state, no widget near: maps, ways, mixes, sounds as prompts. Random smoke weights: it sounds as noise."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from fixtures import sinusoids
+
+from musekit import landscape, sphere
+from musekit.config import MuseError
+from musekit.lab import Lab
+from musekit.library import Library
+from musekit.sample import Muse
+from musekit.sequence import crossfade
+from musekit.trajectory import stage1_path
+from musekit.uploads import read_sound
+from musekit.vocabulary import Vocabulary, sentences
+
+
+@pytest.fixture(scope="module")
+def muse(smoke_weights):
+    return Muse.from_pretrained(smoke_weights)
+
+
+@pytest.fixture
+def lab(muse, tmp_path):
+    return Lab(muse, Library(tmp_path / "library"), seconds=0.5)
+
+
+def blobs(n: int = 60, k: int = 3, dim: int = 32, noise: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors around k directions and which one each belongs to."""
+    rng = np.random.default_rng(0)
+    which = np.arange(n) % k
+    x = np.eye(dim)[which] + noise * rng.standard_normal((n, dim))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), which
+
+
+# -- points and the map
+
+
+def test_samples_are_those_of_the_sampler(lab, muse):
+    index = lab.sample("a waltz", n=5, seed=3)
+    assert list(index) == [0, 1, 2, 3, 4] and [p.seed for p in lab.points] == [3, 4, 5, 6, 7]
+    assert torch.allclose(lab.embeddings, muse.embed("a waltz", 5, 3), atol=1e-5)
+    lab.sample("a jig", n=2)
+    assert lab.groups() == {"a waltz": [0, 1, 2, 3, 4], "a jig": [5, 6]}
+    lab.clear("a waltz")
+    assert len(lab.points) == 2 and lab.embeddings.shape == (2, 512)
+    with pytest.raises(MuseError, match="at most 5,000"):
+        lab.sample("a waltz", n=5000)
+    with pytest.raises(MuseError, match="4 points or more"):
+        lab.map()
+
+
+def test_a_small_map_needs_no_umap_and_newcomers_are_placed_beside_their_like(lab):
+    lab.sample("a waltz", n=8)
+    land = lab.map()
+    assert land.xy.shape == (8, 2) and land.density.max() == 1.0 and land.peaks[0].label
+    lab.points.append(lab.points[3])
+    again = lab.map()
+    assert np.array_equal(again.xy[:8], land.xy) and len(again.xy) == 9
+    near = np.linalg.norm(again.xy - again.xy[8], axis=1)[:8]
+    assert near.argmin() == 3
+    assert len(lab.map(refit=True).xy) == 9 and land.nearest(*land.xy[5]) == 5
+
+
+def test_umap_keeps_clusters_together_and_their_hills_apart():
+    x, which = blobs()
+    land = landscape.landscape(x)
+    assert np.array_equal(land.xy, landscape.landscape(x).xy)  # the same map each time
+    centre = np.stack([land.xy[which == k].mean(0) for k in range(3)])
+    nearest = np.linalg.norm(land.xy[:, None] - centre, axis=2).argmin(1)
+    assert (nearest == which).mean() > 0.95
+    assert {int(which[peak.points[0]]) for peak in land.peaks} == {0, 1, 2}
+    assert land.place(np.zeros(32)) == pytest.approx(land.xy.mean(0))  # as near to all as to any
+    assert np.linalg.norm(land.place(x) - land.xy, axis=1).mean() < land.xy.std()
+
+
+def test_hills_stand_where_points_are_dense():
+    rng = np.random.default_rng(1)
+    xy = np.concatenate([rng.normal((0, 0), 0.3, (200, 2)), rng.normal((5, 2), 0.3, (100, 2))])
+    x, y, density = landscape.hills(xy)
+    high, low = landscape.peaks(xy, x, y, density, 8)
+    assert math.dist((high.x, high.y), (0, 0)) < 0.4 and math.dist((low.x, low.y), (5, 2)) < 0.4
+    assert high.density == 1.0 and 0.2 < low.density < 0.9 and all(k >= 200 for k in low.points)
+    assert landscape.hills(np.zeros((9, 2)))[2].max() == 0  # all in one place: flat, no error
+
+
+class Letters:
+    """An embedder whose texts are known directions."""
+
+    def embed_text(self, texts):
+        return torch.eye(4)[[("a music", "b music", "c music").index(text) for text in texts]]
+
+
+def test_places_are_named_by_what_tells_them_apart():
+    words = Vocabulary(Letters(), {"a": "a music", "b": "b music", "c": "c music"})
+    rows = sphere.unit(torch.tensor([[1.0, 0.2, 0, 0], [1, 0, 0.5, 0], [1, 0, 0.5, 0]]))
+    assert words.nearest(rows) == ["a", "c", "b"] and words.nearest(rows[1:], rows, 1) == ["c"]
+    assert words.of_each(rows) == ["b", "c", "c"] and words.of_each(rows, ["a", "b"])[0] == "b"
+    assert len(sentences()) > 50
+
+
+def test_colours(lab):
+    lab.sample("a waltz", n=3)
+    lab.sample("a jig", n=2)
+    assert lab.colours() == ["a waltz"] * 3 + ["a jig"] * 2
+    own, asked = lab.colours("similarity"), lab.colours("similarity", "a waltz")
+    assert own[:3] == pytest.approx(asked[:3]) and own[3] != pytest.approx(asked[3])
+    assert set(lab.colours("tag")) <= set(sentences())
+    with pytest.raises(MuseError, match="did you mean 'similarity'"):
+        lab.colours("similarty")
+
+
+# -- ways, mixes, sounds
+
+
+def test_the_ends_of_a_path_sound_as_the_ends_do(lab):
+    lab.sample("a waltz", n=2)
+    way = lab.path([0, "a jig"], n=4)
+    alone = Lab(lab.muse, seconds=0.5)
+    assert torch.equal(alone.sound(lab.points[0]).audio, lab.sound(way[0]).audio)
+    assert torch.equal(alone.sound("a jig").audio, lab.sound(way[-1]).audio)
+    steps = [float(sphere.angle(a.embedding, b.embedding)) for a, b in zip(way, way[1:])]
+    assert steps == pytest.approx([sum(steps) / 3] * 3, rel=1e-3)
+    assert [p.label.rpartition(": ")[2] for p in way] == ["0%", "33%", "67%", "100%"]
+
+
+def test_a_noise_path_keeps_the_embedding_and_ends_in_the_other_seeds_noise(lab, muse):
+    lab.sample("a waltz", n=1)
+    way = lab.noise_path(0, seed=9, n=3)
+    first, middle, last = (lab.sound(p) for p in way)
+    assert torch.equal(first.audio, lab.sound(0).audio) and not torch.equal(first.audio, middle.audio)
+    other = Lab(muse, seconds=0.5, noise_seed=9)
+    assert torch.equal(last.audio, other.sound(lab.points[0]).audio)
+
+
+def test_a_sound_is_rendered_once_and_then_at_hand(lab):
+    lab.sample("a waltz", n=1)
+    first = lab.sound(0)
+    assert lab.sound(0) is first and first.recipe.micro_batch == 1 and first.audio.shape == (2, 22050)
+    lab.quality = "best"
+    assert lab.sound(0) is not first
+
+
+def test_sounds_of_the_lab_are_kept_and_made_again_to_the_bit(lab, muse):
+    point = lab.mix([("a waltz", 0.7), ("a jig", 0.3), ("<b>ignored</b> tune", 0.0)])
+    assert point.label == "70% a waltz (seed 0), 30% a jig (seed 0)"
+    take = lab.sound(point)
+    kept = lab.library.add(take, tags=["mix"])
+    assert torch.equal(lab.library.again(kept.id, muse).audio, take.audio)
+    assert lab.add_kept(kept.id).label == kept.name and len(lab.points) == 1
+
+
+def test_a_sequence_fades_from_one_to_the_next(lab):
+    audio, rate = lab.sequence(lab.path(["a waltz", "a jig"], n=3), fade=0.1)
+    assert rate == 44100 and audio.shape == (2, 3 * 22050 - 2 * 4410) and float(audio.abs().max()) <= 0.9901
+    one, two = torch.ones(2, 1000), -torch.ones(2, 1000)
+    joined = crossfade([one, two], 1000, 0.2)
+    assert joined.shape == (2, 1800) and joined[0, 0] > 0 > joined[0, -1]
+    left, right = torch.randn(2, 2, 40_000, generator=torch.Generator().manual_seed(0)) * 0.1
+    power = crossfade([left, right], 10_000, 2.0)[:, 22_000:38_000].square().mean()
+    assert float(power) == pytest.approx(0.01, rel=0.05)  # unrelated sounds keep their loudness
+    with pytest.raises(MuseError, match="nothing to play"):
+        crossfade([], 1000)
+
+
+def test_what_cannot_be_walked_is_told(lab):
+    lab.sample("a waltz", n=2)
+    for call, told in (
+        (lambda: lab.path([0]), "2 or more stops"),
+        (lambda: lab.path([0, 99]), "no point 99"),
+        (lambda: lab.path([0, " "]), "is empty"),
+        (lambda: lab.mix([]), "needs a part"),
+        (lambda: lab.mix([(0, 0.0)]), "above 0"),
+        (lambda: lab.pick("nearest"), "unknown strategy"),
+        (lambda: Lab(lab.muse).add_kept("x"), "has no library"),
+    ):
+        with pytest.raises(MuseError, match=told):
+            call()
+
+
+# -- the flow, numbers, picks
+
+
+def test_the_flow_ends_where_stage_1_does(lab, muse):
+    times, states = stage1_path(muse, "a waltz", 3, seed=5, steps=3)
+    assert times.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1]) and states.shape == (4, 3, 512)
+    assert np.allclose(states[-1], muse.embed("a waltz", 3, 5), atol=1e-5)
+    lab.sample("a waltz", n=6)
+    flow = lab.flow("a waltz", n=2, steps=4)
+    assert flow.xy.shape == (5, 2, 2) and np.isfinite(flow.xy).all()
+    assert np.allclose(flow.embeddings[0], stage1_path(muse, "a waltz", 2, steps=4)[1][-1][0], atol=1e-6)
+
+
+def test_diversity_and_picks(lab):
+    x, which = blobs(30, 3, 512)
+    lab.sample("a waltz", n=1)
+    lab.points = [type(lab.points[0])(torch.from_numpy(row), str(k), f"blob {k}") for row, k in zip(x, which)]
+    rows = {row["group"]: row for row in lab.diversity()}
+    assert rows["blob 0"]["n"] == 10 and 0 < rows["blob 0"]["spread"] < 1.5
+    right = torch.pdist(torch.from_numpy(x[which == 0]).double())
+    assert rows["blob 0"]["spread"] == pytest.approx(float(right.mean()))
+    assert rows["blob 0"]["angle"] == pytest.approx(math.degrees(float((2 * (right / 2).arcsin()).mean())), rel=1e-6)
+    for strategy in ("diverse", "medoids"):
+        assert {int(which[i]) for i in lab.pick(strategy, 3)} == {0, 1, 2}
+    assert all(which[i] == 1 for i in lab.pick("diverse", 4, group="blob 1"))
+
+
+def test_one_pick_a_hill(lab):
+    lab.sample("a waltz", n=8)
+    tops = lab.pick("peaks", 3)
+    assert tops and tops[0] == lab.map().peaks[0].points[0]
+
+
+# -- sounds that people bring
+
+
+def wav(audio: np.ndarray, rate: int, **options) -> bytes:
+    data = io.BytesIO()
+    soundfile.write(data, audio.T, rate, format="WAV", **options)
+    return data.getvalue()
+
+
+def test_an_uploaded_sound_becomes_a_point(lab, muse):
+    point, notes = lab.add_sound(wav(sinusoids([440], 1.0), 44100), "../a <b>tune</b>.wav")
+    heard = muse.embedder.embed_audio(
+        torch.from_numpy(read_sound(wav(sinusoids([440], 1.0), 44100)).audio)[None], 44100
+    )
+    assert notes == [] and torch.equal(point.embedding, heard[0]) and lab.points == [point]
+    take = lab.sound(0)
+    assert take.recipe.prompt.startswith("like the sound") and take.audio.shape == (2, 22050)
+
+
+def test_long_wide_and_fast_sounds_are_cut_mixed_and_resampled():
+    tone = sinusoids([440], 3.0)
+    long = read_sound(wav(tone, 44100), "long.wav", seconds=1.0, rate=44100)
+    assert long.audio.shape == (2, 44100) and "only the first 1.0 s of its 0:03" in long.notes[0]
+    wide = read_sound(wav(np.repeat(tone[:1], 8, axis=0), 96000), "wide.wav", rate=44100)
+    assert wide.audio.shape[0] == 2 and abs(wide.audio.shape[1] - 3 * 44100 * 44100 / 96000) < 2
+    assert wide.notes == ["its 8 channels were mixed to one", "resampled from 96 to 44.1 kHz"]
+    spectrum = np.abs(np.fft.rfft(wide.audio[0]))
+    assert abs(spectrum.argmax() * 44100 / wide.audio.shape[1] - 440 * 96000 / 44100) < 3
+
+
+def test_three_hours_are_read_no_further_than_needed_and_refused_whole(tmp_path):
+    path, rate = tmp_path / "long.wav", 8000
+    with soundfile.SoundFile(path, "w", rate, 1, subtype="PCM_16") as file:
+        file.write(np.sin(np.arange(rate * 2) / 10))
+    header = bytearray(path.read_bytes()[:44])
+    size = 3 * 3600 * rate * 2  # a sparse file: three hours, and nearly nothing on the disk
+    header[4:8], header[40:44] = (36 + size).to_bytes(4, "little"), size.to_bytes(4, "little")
+    path.write_bytes(bytes(header) + path.read_bytes()[44:])
+    with open(path, "ab") as file:
+        file.truncate(44 + size)
+    sound = read_sound(path, seconds=2.0)
+    assert sound.audio.shape == (1, 16000) and "of its 3:00:00" in sound.notes[0]
+    with pytest.raises(MuseError, match="lasts 180 minutes"):
+        read_sound(path)
+
+
+@pytest.mark.parametrize(
+    "source, told",
+    [
+        (b"", "no sound that can be read"),
+        (b"RIFF" + b"\0" * 200, "no sound that can be read"),
+        (b"<script>alert(1)</script>" * 99, "no sound that can be read"),
+        ("/nowhere/at all.wav", "is no file"),
+        ("a\0b.wav", "no file|cannot be read"),
+        (wav(np.zeros((2, 44100)), 44100), "is silent"),
+        (wav(np.ones((1, 10)), 44100), "bring at least 0.1 s"),
+        (wav(np.ones((1, 5000)), 100), "100 samples a second"),
+    ],
+    ids=["empty", "header", "page", "missing", "null", "silent", "short", "slow"],
+)
+def test_what_is_no_sound_is_refused(lab, source, told):
+    with pytest.raises(MuseError, match=told):
+        lab.add_sound(source)
+    assert lab.points == []
+
+
+def test_broken_numbers_in_a_sound_are_silence():
+    x = sinusoids([440], 1.0)
+    x[:, :100] = np.nan
+    x[:, 100:200] = np.inf
+    sound = read_sound(wav(x, 44100, subtype="FLOAT"))
+    assert np.isfinite(sound.audio).all() and (sound.audio[:, :200] == 0).all()
+
+
+# -- measured
+
+
+def test_a_path_is_measured_and_its_ends_are_the_ends(muse):
+    from musekit.evaluate.path import PAIRS, path_rows, rises
+
+    assert len(set(PAIRS)) == 20
+    *paths, correlation, ends = path_rows(muse, n=2, places=3, seconds=0.5)
+    assert len(paths) == 2 and all(row["ends_equal"] and len(row["difference"]) == 3 for row in paths)
+    assert correlation["value"] == pytest.approx(np.mean([row["spearman"] for row in paths])) and ends["met"]
+    assert rises(np.array([0.1, 0.2, 0.9, 1.0]), np.arange(4)) == pytest.approx(1.0)
+    assert (
+        rises(np.array([3.0, 2.0, 1.0]), np.arange(3)) == pytest.approx(-1.0) and rises(np.ones(3), np.arange(3)) == 0
+    )

@@ -1,0 +1,478 @@
+"""The paper preset's code path on a CPU: its own classes, tiny and random, saved and loaded as the real ones are."""
+
+import dataclasses
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torch.nn.functional as F
+from fixtures import sinusoids, write_clips
+from public_models import SECONDS, save_muq, save_oobleck, save_t5
+from safetensors.torch import load_file
+
+from musekit import cli, config, encoders, oobleck, pretrained
+from musekit.config import CodecConfig, EmbedderConfig, MuseError, TextConfig, paper
+from musekit.encoders import hub
+from musekit.sample import Muse
+
+TEXTS = ["a sad slow piano melody", "happy flute", ""]
+
+
+def tiny_paper() -> config.MuseConfig:
+    """`paper` with small numbers: every kind, flag and hub name is its own."""
+    made = paper()
+    return dataclasses.replace(
+        made,
+        name="tiny-paper",
+        codec=dataclasses.replace(made.codec, latent_dim=8),
+        text=dataclasses.replace(made.text, dim=24, max_tokens=12),
+        stage1=dataclasses.replace(made.stage1, text_dim=24, width=32, depth=2, heads=2, gaussian_rank=8),
+        stage2=dataclasses.replace(
+            made.stage2, latent_dim=8, condition_dim=16, width=32, depth=2, head_dim=8, kv_heads=2, time_dim=8,
+            max_frames=40,
+        ),
+        sample=dataclasses.replace(made.sample, stage1_steps=3, stage2_steps=3, seconds=1.0, micro_batch=2),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A MUSEKIT_HOME whose models/ holds all public models under their hub names' last words."""
+    path = tmp_path_factory.mktemp("home")
+    save_t5(path / "models" / "flan-t5-base")
+    save_muq(path / "models")
+    save_oobleck(path / "models" / "stable-audio-open-1.0")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def at_home(home, monkeypatch):
+    monkeypatch.setenv("MUSEKIT_HOME", str(home))
+
+
+@pytest.fixture(scope="module")
+def muse(home, tmp_path_factory):
+    """The whole system with random stages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MUSEKIT_HOME", str(home))
+        return Muse.from_pretrained(
+            pretrained.init_random(tmp_path_factory.mktemp("weights"), tiny_paper()), dtype="float32"
+        )
+
+
+@pytest.fixture(scope="module")
+def t5(home):
+    return encoders.text_encoder(
+        TextConfig(kind="t5", name=str(home / "models" / "flan-t5-base"), dim=24, max_tokens=8)
+    )
+
+
+@pytest.fixture(scope="module")
+def muq(home):
+    return encoders.MuQ(EmbedderConfig(kind="muq", name=str(home / "models" / "MuQ-MuLan-large"), sample_rate=24000))
+
+
+# -- text encoder
+
+
+def test_t5_gives_its_own_states_padded_and_masked(t5, home):
+    from transformers import T5EncoderModel
+
+    model = T5EncoderModel.from_pretrained(home / "models" / "flan-t5-base").eval()
+    tokens, mask = t5(TEXTS)
+    assert tokens.shape == (3, 8, 24) and mask.tolist() == [[i < n for i in range(8)] for n in (6, 3, 1)]
+    for text, states, kept in zip(TEXTS, tokens, mask, strict=True):
+        ids = t5.tokenizer(text, return_tensors="pt")["input_ids"]  # no padding at all
+        with torch.no_grad():
+            alone = model(ids).last_hidden_state[0]
+        torch.testing.assert_close(states[kept], alone, atol=1e-5, rtol=1e-4)
+    together = t5.together(TEXTS)
+    torch.testing.assert_close(together[0][mask], tokens[mask], atol=1e-5, rtol=1e-4)
+    assert torch.equal(t5(TEXTS[::-1])[0].flip(0), tokens)  # bits do not depend on mates
+    assert t5.is_cut("slow " * 8) and not t5.is_cut("slow " * 7)
+    assert t5(["slow " * 1000])[1].all()
+
+
+# -- joint embedding
+
+
+def noise(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(0.3 * rng.standard_normal((1, channels, round(seconds * rate)), dtype=np.float32))
+
+
+def test_muq_of_one_clip_is_the_librarys_own(muq):
+    audio = noise(SECONDS, 24000)
+    ours = muq.embed_audio(audio, 24000)
+    with torch.no_grad():
+        theirs = muq.network(wavs=audio[:, 0])
+    assert ours.shape == (1, 512) and ours.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_muq_of_long_audio_is_the_normalised_mean_of_its_clips(muq):
+    """Three clips of noise, silence and a tone: the library's mean lies inside the sphere, ours on it."""
+    t = torch.arange(24000 * SECONDS) / 24000
+    clips = [noise(SECONDS, 24000)[0, 0], torch.zeros(24000 * SECONDS), 0.5 * torch.sin(2 * torch.pi * 440 * t)]
+    audio = torch.cat(clips)[None, None]
+    with torch.no_grad():
+        parts = torch.cat([muq.network.mulan_module.get_audio_latents(c[None]) for c in clips])
+        inside = muq.network(wavs=audio[:, 0]).norm()
+    torch.testing.assert_close(parts.norm(dim=-1), torch.ones(3))
+    assert inside < 0.9999
+    ours = muq.embed_audio(audio, 24000)
+    torch.testing.assert_close(ours[0], F.normalize(parts.mean(0), dim=0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.norm(dim=-1), torch.ones(1))
+
+
+def test_muq_hears_24_khz_mono(muq):
+    """44.1 kHz stereo is averaged and resampled as librosa does it; channels with opposite signs cancel to silence."""
+    import librosa
+
+    from musekit.encoders.mini import mono
+
+    chord = sinusoids([440.0, 550.0], SECONDS)
+    low = mono(torch.from_numpy(chord)[None], 44100, 24000)
+    theirs = librosa.resample(chord.mean(0), orig_sr=44100, target_sr=24000, res_type="soxr_hq")
+    assert low.shape == (1, 24000) and np.corrcoef(low[0].numpy(), theirs[:24000])[0, 1] > 0.9999
+    ours = muq.embed_audio(torch.from_numpy(chord)[None], 44100)
+    torch.testing.assert_close(ours, muq.embed_audio(low[:, None], 24000), atol=1e-6, rtol=0)
+    # the same samples called 24 kHz are another sound
+    assert (muq.embed_audio(torch.from_numpy(chord)[None], 24000) - ours).abs().max() > 1e-4
+    cancelling = torch.from_numpy(np.stack([chord[0], -chord[0]]))[None]
+    silence = muq.embed_audio(torch.zeros(1, 1, 24000), 24000)
+    torch.testing.assert_close(muq.embed_audio(cancelling, 44100), silence, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("samples", [1, 100, 12000, 23999, 24001])
+def test_muq_takes_any_length(muq, samples):
+    """Shorter than a clip: over and over, as the library does itself from half a clip on."""
+    audio = noise(2, 24000)[..., :samples]
+    ours = muq.embed_audio(audio, 24000)
+    assert ours.isfinite().all() and abs(float(ours.norm()) - 1) < 1e-5
+    if 12000 <= samples:
+        with torch.no_grad():
+            torch.testing.assert_close(ours, F.normalize(muq.network(wavs=audio[:, 0]), dim=-1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(24000,), (1, 24000), (1, 3, 24000), (1, 1, 0)])
+def test_muq_refuses_other_shapes(muq, shape):
+    with pytest.raises(MuseError, match="embed_audio wants audio of shape"):
+        muq.embed_audio(torch.zeros(shape), 24000)
+
+
+def test_muq_reads_texts_of_any_length_one_at_a_time(muq):
+    ours = muq.embed_text([*TEXTS, "slow piano " * 5000])
+    assert ours.shape == (4, 512) and ours.isfinite().all()
+    torch.testing.assert_close(ours.norm(dim=-1), torch.ones(4))
+    assert torch.equal(muq.embed_text(TEXTS[1:2])[0], ours[1])
+    with torch.no_grad():
+        torch.testing.assert_close(muq.network(texts=TEXTS[:1]), ours[:1], atol=1e-5, rtol=0)
+        padded = muq.network(texts=TEXTS[:2])[1]
+    assert (padded - ours[1]).abs().max() > 1e-4  # together, padding changes the shorter one: why they go alone
+
+
+# -- codec
+
+
+def test_oobleck_is_the_posteriors_mean_and_its_decoder(home):
+    from diffusers import AutoencoderOobleck
+
+    for name in (
+        "stabilityai/stable-audio-open-1.0",
+        *(str(home / "models" / "stable-audio-open-1.0" / p) for p in ("", "vae")),
+    ):
+        codec = oobleck.load(CodecConfig(kind="oobleck", name=name, latent_dim=8))
+        vae = AutoencoderOobleck.from_pretrained(home / "models" / "stable-audio-open-1.0" / "vae")
+        audio = noise(0.2, 44100, 2)[..., : 4 * 2048 - 5]
+        with torch.no_grad():
+            expected = vae.encode(F.pad(audio, (0, 5))).latent_dist.mean
+        latents = codec.encode(audio)
+        assert codec.hop == 2048 and codec.sample_rate == 44100 and latents.shape == (1, 8, 4)
+        torch.testing.assert_close(latents, expected, atol=1e-5, rtol=0)
+        decoded = codec.decode(latents)
+        assert decoded.shape == (1, 2, 4 * 2048)
+        with torch.no_grad():
+            torch.testing.assert_close(decoded, vae.decode(latents).sample, atol=1e-5, rtol=0)
+
+
+def test_oobleck_refuses_other_shapes_and_other_configs(home):
+    name = str(home / "models" / "stable-audio-open-1.0")
+    codec = oobleck.load(CodecConfig(kind="oobleck", name=name, latent_dim=8))
+    with pytest.raises(MuseError, match=r"audio of shape \(B, 2, N\)"):
+        codec.encode(torch.zeros(1, 1, 4096))
+    with pytest.raises(MuseError, match=r"latents \(B, 8, T\)"):
+        codec.decode(torch.zeros(1, 4, 3))
+    for change, says in (({"latent_dim": 64}, "latent_dim = 8"), ({"sample_rate": 48000}, "sample_rate = 44100")):
+        with pytest.raises(MuseError, match=says):
+            oobleck.load(CodecConfig(kind="oobleck", name=name, **{"latent_dim": 8, **change}))
+    with pytest.raises(MuseError, match="hop = 2048"):
+        oobleck.load(CodecConfig(kind="oobleck", name=name, latent_dim=8, stft_hop=512))
+
+
+# -- where models are found
+
+
+@pytest.fixture
+def empty_home(monkeypatch, tmp_path):
+    """No models anywhere, and the hub's cache is empty."""
+    import huggingface_hub.constants
+
+    monkeypatch.setenv("MUSEKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+LOADERS = {
+    "google/flan-t5-base": lambda name: encoders.text_encoder(TextConfig(kind="t5", name=name, dim=24)),
+    "OpenMuQ/MuQ-MuLan-large": lambda name: encoders.MuQ(EmbedderConfig(kind="muq", name=name, sample_rate=24000)),
+    "stabilityai/stable-audio-open-1.0": lambda name: oobleck.load(
+        CodecConfig(kind="oobleck", name=name, latent_dim=8)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_missing_model_is_one_line_that_says_what_to_do(name, empty_home):
+    with pytest.raises(MuseError) as caught:
+        LOADERS[name](name)
+    told = str(caught.value)
+    assert "\n" not in told and len(told) < 700
+    for part in (name, hub.LICENCES[name], f"hf download {name}", str(empty_home / "home" / "models"), ".name"):
+        assert part in told
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_gated_model_says_which_licence_to_accept(name, empty_home, monkeypatch):
+    """The hub's own error, as its client raises it."""
+    import huggingface_hub
+    import requests
+    from huggingface_hub.errors import GatedRepoError
+
+    def refuse(*args, local_files_only=False, **kw):
+        response = requests.Response()
+        response.status_code = 403
+        raise GatedRepoError("Access to this model is restricted.", response=response)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(MuseError, match="is gated: accept its licence") as caught:
+        LOADERS[name](name)
+    assert hub.LICENCES[name] in str(caught.value) and "\n" not in str(caught.value)
+
+
+def put_in_hub_cache(cache, name, source):
+    """A snapshot as `hf download` leaves it."""
+    folder = cache / f"models--{name.replace('/', '--')}"
+    shutil.copytree(source, folder / "snapshots" / "abc123")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc123")
+
+
+def test_the_hubs_own_cache_serves_without_a_network(home, empty_home, muq):
+    for name in (*LOADERS, "OpenMuQ/MuQ-large-msd-iter", "xlm-roberta-base"):
+        put_in_hub_cache(empty_home / "hub", name, home / "models" / name.rpartition("/")[2])
+    made = {name: load(name) for name, load in LOADERS.items()}
+    assert torch.equal(made["OpenMuQ/MuQ-MuLan-large"].embed_text(TEXTS), muq.embed_text(TEXTS))
+    assert made["google/flan-t5-base"](TEXTS)[0].isfinite().all()
+
+
+def test_backbones_lie_beside_or_inside_their_model(home, empty_home, muq):
+    for place in ("beside", "inside"):
+        folder = empty_home / place
+        shutil.copytree(home / "models" / "MuQ-MuLan-large", folder / "MuQ-MuLan-large")
+        for backbone in ("MuQ-large-msd-iter", "xlm-roberta-base"):
+            into = folder / "MuQ-MuLan-large" if place == "inside" else folder
+            shutil.copytree(home / "models" / backbone, into / backbone)
+        loaded = LOADERS["OpenMuQ/MuQ-MuLan-large"](str(folder / "MuQ-MuLan-large"))
+        assert torch.equal(loaded.embed_text(TEXTS), muq.embed_text(TEXTS))
+        assert hub.fingerprint(loaded.network) == hub.fingerprint(muq.network)
+
+
+def test_a_missing_backbone_is_named(home, empty_home):
+    folder = shutil.copytree(home / "models" / "MuQ-MuLan-large", empty_home / "alone" / "MuQ-MuLan-large")
+    with pytest.raises(
+        MuseError, match=r"OpenMuQ/MuQ-large-msd-iter \(licence: CC-BY-NC 4\.0\) is not on this machine"
+    ):
+        LOADERS["OpenMuQ/MuQ-MuLan-large"](str(folder))
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("how", ["empty folder", "no weights", "truncated weights", "another model", "damaged config"])
+def test_a_folder_that_is_not_whole_is_one_line(name, how, home, empty_home):
+    last = name.rpartition("/")[2]
+    folder = empty_home / "copies" / last
+    if how == "empty folder":
+        folder.mkdir(parents=True)
+    else:
+        shutil.copytree(home / "models" / ("xlm-roberta-base" if how == "another model" else last), folder)
+        for backbone in ("MuQ-large-msd-iter", "xlm-roberta-base"):
+            shutil.copytree(home / "models" / backbone, folder.parent / backbone, dirs_exist_ok=True)
+    for path in list(folder.rglob("*.safetensors")):
+        if how == "no weights":
+            path.unlink()
+        elif how == "truncated weights":
+            path.write_bytes(path.read_bytes()[:-50])
+    for path in list(folder.rglob("config.json")):
+        if how == "damaged config":
+            path.write_text("{")
+    with pytest.raises(MuseError) as caught:
+        LOADERS[name](str(folder))
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../nothing", "/nowhere/model", "a b", "owner/..", "x" * 5000, "a\0b", "~nobody/x"]
+)
+def test_what_is_no_name_is_one_line(name):
+    with pytest.raises(MuseError, match="neither a folder here nor a model's hub name") as caught:
+        hub.on_this_machine(name)
+    assert len(str(caught.value)) < 250
+
+
+def test_identity_is_of_what_a_folder_holds_not_of_where_it_lies(home, tmp_path):
+    here = home / "models" / "flan-t5-base"
+    copy = shutil.copytree(here, tmp_path / "elsewhere")
+    assert hub.identity(copy) == hub.identity(here) != hub.identity(home / "models" / "xlm-roberta-base")
+    path = copy / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    assert hub.identity(copy) != hub.identity(here)
+
+
+def test_identity_of_a_large_file_samples_all_of_it(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(bytes(2**24))
+    first = hub.identity(tmp_path)
+    for start in (0, 2**23, 2**24 - 2**16):
+        data = bytearray(2**24)
+        data[start : start + 2**18] = b"\1" * (min(2**24, start + 2**18) - start)
+        path.write_bytes(bytes(data[: 2**24]))
+        assert hub.identity(tmp_path) != first
+
+
+# -- the whole chain
+
+
+def test_text_becomes_audio(muse):
+    """T5 -> Stage 1 by dopri5 -> Stage 2 -> Oobleck -> MuQ's similarity, all of the paper preset's classes."""
+    told = []
+    made = muse.generate(TEXTS[0], n=3, seed=5, negative_prompt="fast violin", on_step=lambda *a: told.append(a[0]))
+    assert made.audio.shape == (3, 2, 44100) and made.sample_rate == 44100
+    assert made.audio.isfinite().all() and (made.audio.abs().amax((1, 2)) > 0).all()
+    assert made.embeddings.shape == (3, 512)
+    torch.testing.assert_close(made.embeddings.norm(dim=-1), torch.ones(3))
+    assert {"stage1", "stage2", "codec"} <= set(told)
+    assert made.recipes[0].stage1_solver == "dopri5" and made.recipes[0].preset == "tiny-paper"
+    heard = muse.embedder.embed_audio(made.audio, 44100)
+    said = muse.embedder.embed_text([TEXTS[0]])
+    np.testing.assert_allclose(made.similarity, (heard @ said.T)[:, 0].numpy(), atol=1e-5)
+    assert isinstance(muse.codec, oobleck.Oobleck) and isinstance(muse.embedder, encoders.MuQ)
+    assert isinstance(muse.text, encoders.T5)
+    alone = muse.generate(TEXTS[0], n=1, seed=6, negative_prompt="fast violin")
+    assert torch.equal(alone.audio[0], made.audio[1])
+    assert not torch.equal(made.audio[0], made.audio[1])
+    other = muse.generate(TEXTS[1], n=1, seed=5)
+    assert (other.embeddings[0] - made.embeddings[0]).abs().max() > 1e-4
+
+
+def test_frozen_parts_are_named_not_copied(muse, home, tmp_path, monkeypatch):
+    written = {p.name for p in muse.folder.iterdir()}
+    assert "stage1.safetensors" in written and not {"codec.safetensors", "embedder.safetensors"} & written
+    assert set(json.loads((muse.folder / "weights.json").read_text())) == {"stage1", "stage2", "regression"}
+    assert json.loads((muse.folder / "config.json").read_text())["codec"]["name"] == paper().codec.name
+    before = pretrained.weights_hash(muse.folder)
+    shutil.copytree(home / "models", tmp_path / "models")
+    monkeypatch.setenv("MUSEKIT_HOME", str(tmp_path))
+    assert pretrained.weights_hash(muse.folder) == before  # another place, the same bytes
+    save_oobleck(tmp_path / "models" / "stable-audio-open-1.0", channels=9)
+    assert pretrained.weights_hash(muse.folder) != before  # another codec makes other sounds
+    for part in ("codec", "embedder"):
+        with pytest.raises(MuseError, match="frozen"):
+            pretrained.build(part, muse.config)
+
+
+def test_the_cache_is_made_by_the_public_models(muse, tmp_path):
+    from musekit.cache import Shards, caption_id
+    from musekit.precompute import precompute
+
+    records = write_clips(tmp_path, "rv", lambda i: (1.2, 2.5)[i])
+    for kind in ("tokens", "latents", "embeddings"):
+        manifest = precompute(kind, tmp_path, muse.config, None, show=False)
+        assert manifest["complete"] and not manifest["set_aside"]
+    for record in records:
+        audio = torch.from_numpy(soundfile.read(tmp_path / record["path"], dtype="float32")[0].T)[None]
+        latents = Shards(tmp_path / "latents")
+        row = latents.row(record["id"], stop=latents.row_length(record["id"])).float()
+        expected = muse.codec.encode(audio)[0].T
+        assert row.shape == expected.shape
+        torch.testing.assert_close(row, expected, atol=5e-3, rtol=5e-3)
+        heard = Shards(tmp_path / "embeddings").row(record["id"])[0].float()
+        torch.testing.assert_close(heard, muse.embedder.embed_audio(audio, 44100)[0], atol=2e-3, rtol=0)
+    tokens = Shards(tmp_path / "tokens")
+    text = records[0]["captions"][0]["text"]
+    expected, mask = muse.text([text])
+    torch.testing.assert_close(tokens.row(caption_id(text)).float(), expected[0], atol=5e-3, rtol=5e-3)
+    assert torch.equal(tokens.row(caption_id(text), "mask"), mask[0])
+    with pytest.raises(MuseError):
+        precompute("views", tmp_path, muse.config, None, show=False)
+
+
+# -- the command line
+
+
+def test_info_tells_both_sizes(capsys):
+    cli.main(["info", "paper"])
+    told = {
+        line.split()[0]: line
+        for line in capsys.readouterr().out.splitlines()
+        if " M parameters" in line or "frozen" in line
+    }
+    stage1, stage2 = (float(told[part].split()[1]) for part in ("stage1", "stage2"))
+    assert abs(stage1 / 271 - 1) < 0.005 and abs(stage2 / 1050 - 1) < 0.01
+    assert "156.113" in told["codec"] and "CC-BY-NC" in told["embedder"] and "Apache-2.0" in told["text"]
+
+
+def test_stage2_starts_from_stable_audio_open(home, tmp_path, monkeypatch, capsys):
+    """`musekit train stage2 --init`: their folder's weights are the run's, and latents keep their own scale."""
+    from diffusers import StableAudioDiTModel
+    from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
+
+    from musekit.precompute import precompute
+
+    torch.manual_seed(3)
+    theirs, made = tmp_path / "theirs", tiny_paper()
+    monkeypatch.setitem(config.PRESETS, "tiny-paper", tiny_paper)
+    StableAudioDiTModel(
+        in_channels=8, out_channels=8, num_layers=2, attention_head_dim=8, num_attention_heads=4,
+        num_key_value_attention_heads=2, cross_attention_dim=16, cross_attention_input_dim=16, time_proj_dim=8,
+        global_states_input_dim=32,
+    ).save_pretrained(theirs / "transformer")  # fmt: skip
+    StableAudioProjectionModel(16, 16, 0, 512).save_pretrained(theirs / "projection_model")
+    cache = tmp_path / "cache"
+    write_clips(cache, "rrrrv")
+    for kind in ("tokens", "latents", "embeddings"):
+        precompute(kind, cache, made, None, show=False)
+    places = ["--cache", str(cache), "--run-folder", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
+    short = {"samples": 4, "batch": 4, "micro-batch": 4, "lr": 1e-9}
+    how = [word for name, value in short.items() for word in (f"--train.{name}", str(value))]
+    command = ["train", "stage2", "--preset", "tiny-paper", *places, *how, "--train.no-bf16"]
+    cli.main([*command, "--init", str(theirs)])
+    network = load_file(tmp_path / "out" / "stage2.safetensors")
+    sent = load_file(theirs / "transformer" / "diffusion_pytorch_model.safetensors")
+    torch.testing.assert_close(
+        network["blocks.1.down.weight"].float(), sent["transformer_blocks.1.ff.net.2.weight"], atol=1e-3, rtol=1e-3
+    )
+    assert not network["mean"].any() and torch.equal(network["std"], torch.ones_like(network["std"]))
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["train", "stage1", *command[2:], "--run-folder", str(tmp_path / "other"), "--init", str(theirs)])
+    assert caught.value.code == 2 and "only Stage 2 starts from one" in capsys.readouterr().err
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--run-folder", str(tmp_path / "third"), "--init", str(tmp_path / "nothing")])
+    assert "no weights at" in capsys.readouterr().err
+    assert "diffusers" in sys.modules

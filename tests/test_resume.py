@@ -1,0 +1,237 @@
+"""Killed at any moment, a run goes on as if nothing had been: the same bits at 1, 2 and 4 ranks.
+
+What is killed is `musekit train` itself, its ranks real processes over gloo.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import until
+from test_ddp import train_words
+from test_runs import small_disk  # noqa: F401 - a fixture
+
+from musekit import runs
+from musekit.config import MuseError
+from musekit.launch import launch
+from musekit.runs import Run
+
+SAMPLES, BATCH = 160, 8  # 20 steps, each with its checkpoint
+WORLDS = (1, 2, 4)
+
+
+def words(tiny, folder, samples=SAMPLES) -> list[str]:
+    """The command whose bits are compared: checkpoints at every step, validation and best ones in between."""
+    more = ["--train.micro-batch", "2", "--train.checkpoint-minutes", "0", "--train.validate-every", str(5 * BATCH)]
+    return train_words(tiny, folder, samples, BATCH, "--train.no-bf16", *more)
+
+
+@pytest.fixture(scope="session")
+def whole(ranks, tiny, tmp_path_factory):
+    """{world: (checkpoint, metrics, seconds)} of uninterrupted runs, and {-world: their folder}."""
+    found = {}
+    for world in WORLDS:
+        folder = tmp_path_factory.mktemp("whole") / "run"
+        began = time.monotonic()
+        ranks.run(world, words(tiny, folder), folder.with_name("log"))
+        found[world] = (Run(folder).load(), Run(folder).metrics(), time.monotonic() - began)
+        found[-world] = folder
+    return found
+
+
+def different(state: dict, expected: dict) -> list[str]:
+    """Names of what is not the same to the bit in two checkpoints: weights, average, moments, counters."""
+    names = [f"{k}.{n}" for k in ("model", "ema") for n, v in expected[k].items() if not torch.equal(state[k][n], v)]
+    mine, other = state["optimizer"]["state"], expected["optimizer"]["state"]
+    names += [f"moment {i} {k}" for i in other for k, v in other[i].items() if not torch.equal(mine[i][k], v)]
+    return names + [k for k in ("samples", "step") if state[k] != expected[k]]
+
+
+def writes(folder: Path) -> bool:
+    """Whether a checkpoint is being written at this moment."""
+    return any("checkpoint" in path.name for path in folder.glob("*.part"))
+
+
+def newest(folder: Path) -> int:
+    """Samples of the newest checkpoint, by its name; 0 where there is none."""
+    return max((int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*.pt")), default=0)
+
+
+def kill_at(job, folder: Path, after: int, pause: float, writing: bool, which: list[int]) -> bool:
+    """SIGKILL so many seconds after a checkpoint of `after` samples, or while one is written; False: it had ended."""
+    while newest(folder) < after or (writing and not writes(folder)):
+        if job.ranks.speaks(0.0005):
+            return False
+    if not writing and job.ranks.speaks(pause):
+        return False
+    job.kill(*which)
+    codes = job.wait(15)
+    return all(codes[rank] == -signal.SIGKILL for rank in which)
+
+
+def killed_and_resumed(ranks, tiny, folder: Path, world: int, kinds: list[str], step: float, rng) -> list[dict]:
+    """Run, kill ("start": while it starts; "step": at any moment of a step; "write": of a checkpoint), and so on to the
+    end; what each kill met."""
+    told = []
+    for kind in kinds:
+        one = rng.randrange(world) if kind != "write" else 0  # the first rank writes
+        which = rng.choice([list(range(world)), [one]])  # the machine, or one process of it
+        for _ in range(20):
+            if newest(folder) > SAMPLES - 4 * BATCH:
+                shutil.rmtree(folder)  # nothing is left to interrupt
+            saved = newest(folder)
+            after = 0 if kind == "start" else saved + BATCH * rng.randint(1, 5)
+            pause = rng.uniform(0, 1.0 if kind == "start" else step)
+            job = ranks.start(world, words(tiny, folder), folder.with_suffix(".log"))
+            killed = kill_at(job, folder, after, pause, kind == "write", which)
+            cut = writes(folder)
+            if killed and (cut or kind != "write"):
+                break
+        else:
+            pytest.fail(f"no kill met the run at work: {kind}")
+        whole = Run(folder).load(lambda text: pytest.fail(text)) if folder.exists() else None
+        at = {"world": world, "ranks_killed": len(which), "kind": kind, "during_a_checkpoint_write": cut}
+        told.append(at | {"samples_saved": whole["samples"] if whole else 0})
+    ranks.run(world, words(tiny, folder), folder.with_suffix(".log"))
+    return told
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_killed_run_ends_with_the_same_bits(ranks, tiny, whole, tmp_path, world):
+    """Three kills: at a random moment of a random step with 1 and 4 ranks, during a checkpoint write with 2."""
+    state, metrics, seconds = whole[world]
+    kind = "write" if world == 2 else "step"
+    rng = random.Random(os.urandom(8))
+    told = killed_and_resumed(ranks, tiny, tmp_path / "run", world, [kind], seconds * BATCH / SAMPLES, rng)
+    assert told[0]["samples_saved"] >= BATCH and told[0]["during_a_checkpoint_write"] >= (kind == "write")
+    run = Run(tmp_path / "run")
+    assert different(run.load(), state) == []
+    assert [r["loss"] for r in run.metrics()] == [r["loss"] for r in metrics]
+    assert [r.get("valid_loss") for r in run.metrics()] == [r.get("valid_loss") for r in metrics]
+    assert not list(run.folder.glob("*.part"))  # what the kill had cut is cleared away
+
+
+def test_on_another_number_of_ranks_the_loss_curve_goes_on(ranks, tiny, whole, tmp_path):
+    """Stopped on 2 ranks by SIGTERM to one of them, ended on 1: equal to float tolerance, no sample lost or twice."""
+    folder = tmp_path / "run"
+    job = ranks.start(2, words(tiny, folder), folder.with_suffix(".log"))
+    until(lambda: len(Run(folder).metrics()) >= 4)
+    os.kill(job.pids[1], signal.SIGTERM)
+    assert job.wait() == [os.EX_TEMPFAIL] * 2  # all together, though one was told
+    assert "stopped by a signal; saved at sample" in job.text() and "Traceback" not in job.text(1)
+    assert Run(folder).load()["samples"] == Run(folder).metrics()[-1]["samples"] < SAMPLES
+    ranks.run(1, words(tiny, folder), folder.with_suffix(".log"))
+    mine, expected = Run(folder).metrics(), whole[1][1]
+    assert [r["samples"] for r in mine] == [r["samples"] for r in expected]
+    assert [r["loss"] for r in mine] == pytest.approx([r["loss"] for r in expected], rel=1e-4)
+    assert mine[-1]["valid_loss"] == pytest.approx(expected[-1]["valid_loss"], rel=1e-4)
+
+
+def test_ctrl_c_leaves_a_checkpoint(ranks, tiny, tmp_path):
+    folder = tmp_path / "run"
+    job = ranks.start(1, words(tiny, folder, 80_000), folder.with_suffix(".log"))
+    until(lambda: len(Run(folder).metrics()) >= 3)
+    os.kill(job.pids[0], signal.SIGINT)
+    assert job.wait() == [130] and "the same command goes on" in job.text()
+    assert Run(folder).load()["samples"] == Run(folder).metrics()[-1]["samples"]
+
+
+def test_a_full_disk_while_checkpointing_leaves_the_one_before(ranks, tiny, whole, tmp_path, small_disk):  # noqa: F811
+    """A full tmpfs where one may be mounted, else a limit on the ranks' file sizes; then space, and the same bits."""
+    place, full = small_disk
+    folder = place / "run"
+    shutil.copytree(whole[-2], folder)
+    Run(folder).checkpoints()[-1].unlink()  # the last step is still to be done
+    before = Run(folder).load()
+    limit = None if os.path.ismount(place) else 100_000
+    with full(leaving=100_000):
+        job = ranks.start(2, words(tiny, folder), tmp_path / "log", file_limit=limit)
+        assert job.wait() == [2, 2]
+    assert "cannot write checkpoint" in job.text(0) and "the one before it is whole" in job.text(0)
+    assert "lost another rank" in job.text(1) and "Traceback" not in job.text(0) + job.text(1)
+    assert different(Run(folder).load(lambda text: pytest.fail(text)), before) == []
+    ranks.run(2, words(tiny, folder), tmp_path / "log")
+    assert different(Run(folder).load(), whole[2][0]) == []
+
+
+def test_a_damaged_newest_checkpoint_costs_its_steps_and_says_so_once(ranks, tiny, whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[-2], folder)
+    newest = Run(folder).checkpoints()[-1]
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    again = ranks.run(2, words(tiny, folder), tmp_path / "log")
+    assert again.text(0).count(f"{newest.name} is damaged") == 1 and "damaged" not in again.text(1)
+    assert different(Run(folder).load(), whole[2][0]) == []
+
+
+def test_under_torchrun_usr1_is_75_and_a_failing_rank_is_one_error(tiny, whole, tmp_path, monkeypatch):
+    """`launch`, three times on one folder: rank 0 cannot save, then SIGUSR1, then to the end with the same bits."""
+    import resource
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder, lines = tmp_path / "run", []
+    command = words(tiny, folder)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # processes that are started inherit it
+    try:
+        with pytest.raises(MuseError) as failed:
+            launch(command, processes=2, on_line=lines.append, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "failed: cannot write checkpoint" in str(failed.value) and "\n" not in str(failed.value)
+    assert any("lost another rank" in line for line in lines) and not Run(folder).checkpoints()
+
+    from musekit.launch import children
+
+    def stop(line: str) -> None:
+        if f"stage2 {3 * BATCH}/" in line:
+            torchrun = children(os.getpid(), b"musekit.torchrun")
+            for worker in children(torchrun[0]):
+                os.kill(worker, signal.SIGUSR1)
+
+    with pytest.raises(MuseError, match="was told to stop and has saved its state"):
+        launch(command, processes=2, on_line=stop)
+    saved = Run(folder).load()["samples"]
+    assert 3 * BATCH <= saved < SAMPLES
+    assert launch(command, processes=2, on_line=lines.append) == folder
+    assert different(Run(folder).load(), whole[2][0]) == []
+
+
+def test_an_interrupt_of_launch_lets_the_process_save(tiny, tmp_path):
+    folder = tmp_path / "run"
+
+    def interrupt(line: str) -> None:
+        if f"stage2 {3 * BATCH}/" in line:
+            raise KeyboardInterrupt  # as a notebook's stop button does, in the middle of the loop that follows the log
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(words(tiny, folder, 80_000), on_line=interrupt, progress=False)
+    assert Run(folder).load()["samples"] == Run(folder).metrics()[-1]["samples"] >= 3 * BATCH
+
+
+@pytest.mark.long
+def test_twenty_kills(ranks, tiny, whole, tmp_path):
+    """At random moments, several a run, of steps, of checkpoint writes and of the start; see results/resume.json."""
+    rng, rows = random.Random(os.urandom(8)), []
+    seed = rng.randrange(2**32)
+    rng.seed(seed)
+    kinds = ["step", "write", "step", "start", "step"] * 4
+    for number in range(7):
+        world = WORLDS[number % 3]
+        state, metrics, seconds = whole[world]
+        folder, some = tmp_path / f"run{number}", kinds[3 * number : 3 * number + 3]
+        told = killed_and_resumed(ranks, tiny, folder, world, some, seconds * BATCH / SAMPLES, rng)
+        wrong = different(Run(folder).load(), state)
+        same = [r["loss"] for r in Run(folder).metrics()] == [r["loss"] for r in metrics]
+        rows += [{"run": number, **kill, "same_bits": not wrong, "same_curve": same} for kill in told]
+        assert not wrong and same
+    assert len(rows) == 20 and json.dumps(rows)
+    runs.write_result("resume", rows, seed=seed, preset="smoke", what="stage2, 20 steps, SIGKILL, run again")
