@@ -79,6 +79,10 @@ class Generate:
     """Stage 2's solver: euler, midpoint, heun, rk4, dopri5 or torchdiffeq."""
     guidance_scale: Annotated[float | None, PRESETS_FLOAT] = None
     """Stage 2's classifier-free guidance; 1 is none."""
+    guidance_low: Annotated[float | None, _optional("FLOAT", "0")] = None
+    """Guide only for t from here (0 is noise) ..."""
+    guidance_high: Annotated[float | None, _optional("FLOAT", "1")] = None
+    """... to here (1 is sound); elsewhere half the work is saved."""
     stage1_steps: Annotated[int | None, PRESETS_INT] = None
     """Solver steps of Stage 1."""
     stage1_solver: Annotated[str | None, PRESETS_NAME] = None

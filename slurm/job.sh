@@ -18,7 +18,10 @@ say() {
     [ -z "$log" ] || printf 'job %s: %s\n' "$job" "$*" >&3 # Slurm's own log of the job, which start has left
 }
 
-fail() { say "${*:2}" && exit "$1"; }
+fail() {
+    say "${*:2}"
+    exit "$1"
+}
 
 . slurm/env.sh || fail 2 "slurm/env.sh went wrong, see above"
 if [ -n "$MUSE_ENV" ]; then
@@ -32,7 +35,9 @@ set -u # from here on: a site's own activation scripts may not bear it
 gpus=${SLURM_GPUS_ON_NODE:-0} # of each node, which musekit must find
 # shellcheck disable=SC2034 # read by the scripts
 [ -z "$MUSE_PROCS" ] || gpus=0
-procs=${MUSE_PROCS:-${SLURM_GPUS_ON_NODE:-1}}
+procs=${MUSE_PROCS:-${SLURM_GPUS_ON_NODE:-0}}
+[ "$procs" -gt 0 ] 2>/dev/null ||
+    fail 2 "'$procs' processes a node: ask for GPUs, or say how many on CPUs: MUSE_PROCS=2 sbatch ..."
 cpus=$((${SLURM_CPUS_PER_TASK:-1} / procs))
 cpus=$((cpus > 0 ? cpus : 1)) # of each process
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus} PYTHONUNBUFFERED=1 TQDM_MININTERVAL=${TQDM_MININTERVAL:-30}
@@ -87,7 +92,7 @@ work() {
     trap '' USR1 TERM
     [ -z "$teller" ] || kill "$teller"
 
-    [ "$code" != 0 ] || { say "done" && exit 0; }
+    [ "$code" != 0 ] || { say "done"; exit 0; }
     [ "$stop" != end ] || fail "$code" "stopped from outside; started again by Slurm or by the same command, it goes on"
     if [ "$code" != 75 ]; then # 75: state is saved, the same command goes on
         ! all_answer || fail "$code" "failed with $code, see $log; $(grep -a '^musekit: ' "$log" | tail -n 1)"

@@ -20,6 +20,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from fixtures import minilm, tiny  # noqa: E402, F401 - the environment above comes first
 from ranks import ranks  # noqa: E402, F401
+from slurm_runs import cluster, submit  # noqa: E402, F401
 
 SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"  # where slurmd lives, off a plain user's PATH
 

@@ -208,7 +208,7 @@ def test_stage1_samples(tiny):
     kept = torch.stack([m["keep"] for m in drawn]).float().mean().item()
     assert kept == pytest.approx(0.9, abs=0.03)
     t = torch.stack([m["t"] for m in drawn])
-    assert t.mean() == pytest.approx(0.5, abs=0.03) and t.var() == pytest.approx(1 / 12, abs=0.01)
+    assert t.mean() == pytest.approx(1 / 3, abs=0.03) and t.var() == pytest.approx(4 / 45, abs=0.01)  # of u ** 2
 
 
 def test_stage2_samples(tiny):

@@ -220,8 +220,9 @@ MARKED = """
 )
 def test_system_tests_skip_with_the_command_or_fail_when_required(tmp_path: Path, required: str, counts: str):
     (tmp_path / "tests").mkdir()
-    for name in ("conftest.py", "fixtures.py"):
-        shutil.copy(ROOT / "tests" / name, tmp_path / "tests" / name)
+    for path in (ROOT / "tests").glob("*.py"):
+        if not path.name.startswith("test_"):  # conftest.py and what it imports
+            shutil.copy(path, tmp_path / "tests" / path.name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path / "pyproject.toml")
     (tmp_path / "tests/test_marked.py").write_text(textwrap.dedent(MARKED))
     done = subprocess.run(

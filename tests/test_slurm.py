@@ -9,7 +9,6 @@ import pytest
 from slurm_cluster import PROGRAMS, ROOT, until
 from slurm_runs import STEP, VENV, train_words
 
-pytest_plugins = ["slurm_runs"]
 pytestmark = [pytest.mark.slurm, pytest.mark.system(*PROGRAMS)]
 
 GPUS = {"cache": 1, "stage1": 2, "stage2": 4, "bench": 1, "generate": 4}
@@ -42,7 +41,7 @@ def test_the_scripts_are_clean_shell():
 
 def test_the_last_option_counts():
     """`option` reads --name value, --name=value and underscores; a value may look like an option's name."""
-    ask = """SLURM_JOB_ID=1 MUSE_ENV=$1; . slurm/job.sh; shift; option run-folder "the default" "$@" """
+    ask = """SLURM_JOB_ID=1 MUSE_PROCS=1 MUSE_ENV=$1; . slurm/job.sh; shift; option run-folder "the default" "$@" """
 
     def option(*words: str) -> str:
         command = ["bash", "-c", ask, "_", VENV, *words]
@@ -67,6 +66,7 @@ def test_a_mistake_is_told_and_ends_the_job(cluster, submit, tiny, tmp_path):
         submit("stage1", *here, MUSE_ENV=str(tmp_path / "none")): "no virtual environment",
         submit("stage1", *here, MUSE_ENV=str(tmp_path / "empty")): "musekit is not installed",
         submit("stage1", *here, "--run-folder", str(tmp_path / "file")): "choose another folder",
+        submit("stage1", *here, options=("--gpus-per-node=0",)): "MUSE_PROCS=2",
         submit("stage1", *here, cwd=tmp_path): "submit from the top of the checkout",
         submit("stage1", *here, "--train.bathc", "8"): "did you mean --train.batch?",
         submit("stage2", *here, "--preset", "mini", options=few): "GPUs",

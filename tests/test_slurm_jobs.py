@@ -12,7 +12,6 @@ from slurm_runs import STEP, log, samples, saved, train_words
 
 from musekit.cache import SHARD, Shards
 
-pytest_plugins = ["slurm_runs"]
 pytestmark = [pytest.mark.slurm, pytest.mark.system(*PROGRAMS)]
 
 
@@ -78,10 +77,10 @@ def test_a_crashed_node_is_no_end(cluster, submit, tiny, tmp_path):
 
 
 def test_the_time_limit_is_no_end(cluster, submit, tiny, tmp_path):
-    """Slurm itself sends the signal before the limit of a minute; the job saves and waits to start again."""
+    """Slurm itself sends the signal before the limit; the job saves and waits to start again. No GPUs are asked for."""
     run = tmp_path / "run"
-    words = train_words(tiny, run, 10**9)
-    job = submit("stage1", *words, options=("--time=1", "--signal=B:USR1@58"), MUSE_PROCS="1")
+    words, options = train_words(tiny, run, 10**9), ("--time=1", "--signal=B:USR1@58", "--gpus-per-node=0")
+    job = submit("stage1", *words, options=options, MUSE_PROCS="1")
     until("the job waits to start again", lambda: cluster.job(job).get("Restarts") == "1", 100)
     assert saved(run) > 0 and "the time limit is near" in log(run, job)
     cluster.run("scancel", job)

@@ -10,13 +10,13 @@ import dataclasses
 import torch
 from torch import nn
 
-from musekit.config import MuseConfig, Stage1Config, Stage2Config, paper, smoke
+from musekit.config import Stage1Config, Stage2Config, paper
 from musekit.stage1 import Text2MuQFlow
 from musekit.stage2 import StableAudioMuQ, join
 
 SIZES = ("50M", "271M", "500M", "1.05B")
-SHAPES1 = {"50M": (8, 640), "271M": (16, 1024), "500M": (16, 1408), "1.05B": (18, 1920)}  # depth, width
-SHAPES2 = {"50M": (8, 512), "271M": (11, 1024), "500M": (20, 1024), "1.05B": (24, 1536)}
+SHAPES1 = {"50M": (8, 576), "271M": (16, 1024), "500M": (16, 1408), "1.05B": (16, 2048)}  # depth, width
+SHAPES2 = {"50M": (10, 512), "271M": (14, 1024), "500M": (25, 1024), "1.05B": (24, 1536)}
 
 
 def stage1_config(size: str = "271M", quick: bool = False) -> Stage1Config:
@@ -83,8 +83,3 @@ def condition(network: StableAudioMuQ, batch: int, seconds: float = 12.0):
 def parameters(network: nn.Module) -> int:
     """Numbers that are learned or carried."""
     return sum(p.numel() for p in network.parameters())
-
-
-def config_of(quick: bool) -> MuseConfig:
-    """The preset whose defaults a bench of full-size networks takes."""
-    return smoke() if quick else paper()

@@ -49,6 +49,13 @@ class Recorded:
         return [row for row in self.rows if all(row.get(k) == v for k, v in wanted.items())]
 
 
+def frame(rows: list[dict], digits: int = 2):
+    """Rows as a table to be shown; None, which shows nothing, where there are none."""
+    import pandas as pd
+
+    return pd.DataFrame(rows).round(digits).fillna("") if rows else None
+
+
 def file_name(what: str, gpu: bool) -> str:
     """Name of a bench's result, without .json: a GPU's never replaces a CPU's."""
     return ("bench" if what == "end-to-end" else f"bench-{what}") + ("-gpu" if gpu else "")

@@ -6,29 +6,21 @@ from collections.abc import Callable
 
 from musekit.bench.measure import Row
 
-GROUPS = {  # the first group one of whose words is in an operation's name
-    "matrix products": ("linear", "mm", "bmm", "matmul", "gemm"),
+GROUPS = {  # the first kind one of whose words is in an operation's name
+    "matrix products": ("linear", "mm", "matmul", "gemm"),
     "attention": ("attention", "softmax"),
-    "Fourier transforms": ("fft", "stft"),
+    "Fourier transforms": ("fft",),
     "norms": ("norm",),
-    "copies": ("cat", "copy", "clone", "contiguous", "_to_", "pad", "gather", "index", "stack", "flip"),
-    "elementwise": (
-        "add",
-        "mul",
-        "silu",
-        "gelu",
-        "sub",
-        "div",
-        "pow",
-        "exp",
-        "log",
-        "abs",
-        "cos",
-        "sin",
-        "polar",
-        "clamp",
+    "copies": ("cat", "copy", "clone", "contiguous", "pad", "gather", "index", "stack", "flip", "reorder"),
+    "bookkeeping": (
+        "view", "slice", "select", "strided", "empty", "expand", "transpose", "permute", "squeeze", "narrow", "reshape",
+        "chunk", "split", "unbind", "resize", "detach", "alias", "flatten", "item", "_to", "zeros", "ones", "fill",
     ),
-}
+    "elementwise": (
+        "add", "mul", "silu", "gelu", "sub", "div", "pow", "exp", "log", "abs", "cos", "sin", "polar", "clamp", "where",
+        "remainder", "cumm", "sgn", "sqrt", "mean", "sum", "bitwise", "arange", "stft", "rsub",
+    ),
+}  # fmt: skip
 
 
 def where_time_goes(call: Callable[[], object], runs: int = 3) -> list[Row]:
@@ -36,10 +28,10 @@ def where_time_goes(call: Callable[[], object], runs: int = 3) -> list[Row]:
 
     Times are each operation's own, without those that it calls, so they add up to the whole.
     """
-    from torch.profiler import ProfilerActivity, profile
+    from torch.autograd.profiler import profile
 
     call()
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile() as seen:
         for _ in range(runs):
             call()
     groups: dict[str, list[float]] = {}

@@ -4,7 +4,7 @@ from musekit.style import INK, PALETTE
 from poster.sheet import rows
 
 INPUTS = ("results/ddp.json",)
-SIZE = (268, 118)
+SIZE = (268, 106)
 ALT = (
     "Loss over training steps for one, two and four processes and for accumulated steps: the curves lie on each other."
 )
@@ -25,6 +25,6 @@ def draw(read, figure):
         steps = [each * (i + 0.5) for i in range(len(told["loss"]))]
         axes.plot(steps, told["loss"], label=told["case"], solid_capstyle="round", **look)
     worst = max(r["mean_difference"] for r in rows(result))
-    told = f"training steps ({result['provenance']['preset']} preset; {worst:.4f} apart on average)"
+    told = f"steps ({result['provenance']['preset']} preset; mean gap of the loss {worst:.1g})"
     axes.set(xlabel=told, ylabel="loss")
     figure.legend(loc="outside upper left", ncols=2, borderaxespad=0, columnspacing=1.2, handlelength=1.6)

@@ -30,8 +30,6 @@ def draw(read, figure):
             zorder=4,
         )  # fmt: skip
     low = 0.85 * min(min(r["real"], r["low"]) for r in known)
-    axes.set(
-        xlim=(low, most), ylim=(low, most), xlabel="spread of the right answers", ylabel="spread of MUSE's answers"
-    )
-    axes.annotate("equal", (most, most), (-6, -48), textcoords="offset points", ha="right", va="top", color=MUTED)
+    axes.set(xlim=(low, most), ylim=(low, most), xlabel="spread of the right answers", ylabel="spread of MUSE's")
+    axes.annotate("equal", (most, most), (-6, -64), textcoords="offset points", ha="right", va="top", color=MUTED)
     axes.legend(loc="upper left", borderaxespad=0, handletextpad=0.3)

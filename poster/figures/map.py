@@ -7,7 +7,7 @@ from musekit.style import AVERAGED, INK, REAL, SAMPLED
 from poster.sheet import row, rows
 
 INPUTS = ("results/gallery.json",)
-SIZE = (330, 287)
+SIZE = (330, 283)
 ALT = "A map of held-out pieces. MUSE's samples lie on every island of right answers; regression's one answer between."
 FEWEST = 6  # right answers of an instrumentation for its name to be shown
 
@@ -39,11 +39,17 @@ def draw(read, figure):
             str(i + 1), place, ha="center", va="center", color=SAMPLED[0], fontsize=28, fontweight="bold", zorder=7
         )
     names = np.array([c["instrumentation"] for c in clips])
+    played = samples[: len(rows(result, measure="piece"))]
+    crowd = [(real[~fits], 1), (real[fits], 3), (samples, 3), (played, 40), (single[None], 40)]
     for name in sorted(set(names)):
         island = real[fits & (names == name)]
         if len(island) >= FEWEST:
-            middle = np.median(island, axis=0)
-            label(axes, name, middle)
+            place = free_place(np.median(island, axis=0), 0.042 * len(name), crowd)
+            crowd.append((place + np.linspace(-0.5, 0.5, 9)[:, None] * (0.042 * len(name), 0), 40))
+            axes.annotate(
+                name, place, ha="center", va="center", fontsize=26, color=INK, fontstyle="italic", zorder=4,
+                path_effects=[withStroke(linewidth=7, foreground="white")],
+            )  # fmt: skip
     axes.set(xticks=[], yticks=[], aspect="equal")
     axes.margins(0.03)
     axes.grid(False)
@@ -51,10 +57,17 @@ def draw(read, figure):
     figure.legend(loc="outside upper left", ncols=2, markerscale=1, borderaxespad=0, columnspacing=1.2)
 
 
-def label(axes, name, place):
-    """An island's name, outward from the middle of the map."""
-    outward = place / (np.linalg.norm(place) + 1e-9)
-    axes.annotate(
-        name, place + 0.13 * outward, ha="center", va="center", fontsize=26, color=INK, fontstyle="italic", zorder=4,
-        path_effects=[withStroke(linewidth=7, foreground="white")],
-    )  # fmt: skip
+def free_place(middle, width, crowd):
+    """Where beside an island its name hides least: crowd is (places (n, 2), how bad it is to hide one) each."""
+    best, least = middle, np.inf
+    for angle in np.linspace(0, 2 * np.pi, 24, endpoint=False):
+        for reach in (0.09, 0.12, 0.16, 0.20):
+            at = middle + np.array([(reach + 0.4 * width) * np.cos(angle), reach * np.sin(angle)])
+            hidden = sum(
+                bad * np.sum((np.abs(p[:, 0] - at[0]) < 0.5 * width + 0.03) & (np.abs(p[:, 1] - at[1]) < 0.065))
+                for p, bad in crowd
+            )
+            score = hidden + 20 * reach + 1000 * (abs(at[0]) + 0.5 * width > 1.02 or abs(at[1]) > 1.02)
+            if score < least:
+                best, least = at, score
+    return best

@@ -9,7 +9,7 @@ from musekit.style import HEAT, INK, MUTED, SAMPLED
 from poster.sheet import rows
 
 INPUTS = ("results/gallery.json",)
-SIZE = (205, 287)
+SIZE = (205, 283)
 ALT = "Four log-frequency spectrograms: four different pieces for one prompt, by different instruments."
 
 

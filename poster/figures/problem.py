@@ -29,7 +29,10 @@ def draw(read, figure):
         axes.scatter(*at[:, ~chosen], s=34, color=GRID, linewidths=0)
         axes.scatter(*at[:, chosen], s=80 if fit < n else 34, color=REAL[0], linewidths=0)
         text = SENTENCES[tuple(sorted(step["asks"]))].format(**step["asks"])
-        axes.set_title(f"{fit}", fontsize=56, loc="left", color=REAL[0], pad=6, x=0.02)
+        axes.annotate(
+            f"{fit}", (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", ha="left", va="bottom",
+            fontsize=56, fontweight="bold", color=REAL[0],
+        )  # fmt: skip
         axes.set_xlabel(text, loc="left", color=INK)
         axes.set(xticks=[], yticks=[], xlim=(-0.7, COLUMNS - 0.3), aspect="equal")
         axes.grid(False)

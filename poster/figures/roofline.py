@@ -6,7 +6,7 @@ from musekit.style import INK, MUTED, PALETTE
 from poster.sheet import rows
 
 INPUTS = ("results/bench-sizes.json",)
-SIZE = (268, 132)
+SIZE = (268, 116)
 ALT = (
     "Speed against operations a byte: Stage 1's design climbs the memory roof as the batch grows, Stage 2's is on top."
 )

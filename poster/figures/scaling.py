@@ -4,7 +4,7 @@ from musekit.style import INK, MUTED, PALETTE
 from poster.sheet import rows
 
 INPUTS = ("results/bench-ddp.json",)
-SIZE = (268, 74)
+SIZE = (268, 62)
 ALT = "Samples a second of one and two training processes, with the parallel efficiency; GPUs where they were measured."
 GPUS = "2 and 4 GPUs: not measured"
 
