@@ -5,6 +5,8 @@ Peers that are compared run interleaved (A B C A B C ...), so that a machine tha
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import os
 import time
@@ -61,6 +63,8 @@ def row(what: str, values: Sequence[float], unit: str, how: str, bar: tuple[str,
 def peak_bytes(call: Callable[[], object], device: torch.device | str = "cpu") -> tuple[int, int] | None:
     """(before, at its most) bytes while `call` runs: of tensors on a GPU, of this process in RAM on Linux."""
     gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc: what was freed goes back, so that it counts again
+        ctypes.CDLL(None).malloc_trim(0)
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

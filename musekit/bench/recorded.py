@@ -30,7 +30,8 @@ class Recorded:
             self.rows, self.stamp, self.ceilings = [], "", {}
             self.notice = f"NOT MEASURED: `{self.command}` writes results/{name}.json, which is not here."
             return
-        machine = about["hardware"]["gpus"][0] if gpu else f"{about['hardware']['cpu']}, {about['threads']} threads"
+        on = about["hardware"]
+        machine = on["gpus"][0] if gpu else f"{on['cpu']}, {on['threads']} threads"
         self.ceilings = about.get("ceilings", {})
         self.stamp = (
             f"recorded {about['time'][:10]} on {machine}, commit {about.get('commit', 'unknown')[:7]}: {name}.json"

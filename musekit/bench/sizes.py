@@ -27,13 +27,14 @@ def sizes(device: torch.device, ceilings: dict, quick: bool = False) -> list[Row
     """A row a stage's design, size and batch, in bfloat16."""
     dtype, rows = torch.bfloat16, []
     for stage, size in ((stage, size) for stage in (1, 2) for size in networks.SIZES):
-        config, evaluation = (one_token if stage == 1 else many_tokens)(size, device, dtype, quick)
+        evaluation = (one_token if stage == 1 else many_tokens)(size, device, dtype, quick)
         with torch.inference_mode():
+            frames = None if stage == 1 else 8 if quick else FRAMES
             for batch in BATCHES[stage][:2] if quick else BATCHES[stage]:
                 call, network, work = evaluation(batch)
                 times = timed(call, device, 1 if quick else RUNS)
                 row = compared(f"stage {stage}'s design, {size}", stage, network, batch, dtype, times, None)
-                row |= {"steps": 1, "nfe": 1, "frames": None if stage == 1 else config.max_frames}
+                row |= {"steps": 1, "nfe": 1, "frames": frames}
                 rows.append(row | shares(work, 1, times, ceilings, dtype))
                 alone = next(r for r in rows if r["peer"] == row["peer"])
                 rows[-1] |= {"efficiency": alone["seconds"] / row["seconds"]}
@@ -44,7 +45,7 @@ def sizes(device: torch.device, ceilings: dict, quick: bool = False) -> list[Row
 
 
 def one_token(size: str, device, dtype, quick: bool):
-    """Stage 1's design: (config, batch -> (call, network, work))."""
+    """Stage 1's design: batch -> (call, network, work)."""
     config = networks.stage1_config(size, quick)
     network = networks.stage1(config, device)
     fast = Prepared1(network, dtype)
@@ -55,7 +56,7 @@ def one_token(size: str, device, dtype, quick: bool):
         moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
         return lambda: velocity(moment, x), network, stage1_work(config, batch, TOKENS, dtype, text.merged)
 
-    return config, evaluation
+    return evaluation
 
 
 def many_tokens(size: str, device, dtype, quick: bool):
@@ -70,4 +71,4 @@ def many_tokens(size: str, device, dtype, quick: bool):
         moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
         return lambda: velocity(moment, x), network, stage2_work(config, batch, frames, dtype)
 
-    return config, evaluation
+    return evaluation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from musekit.bench.measure import Row
@@ -28,6 +29,7 @@ def where_time_goes(call: Callable[[], object], runs: int = 3) -> list[Row]:
 
     Times are each operation's own, without those that it calls, so they add up to the whole.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or it says on standard error that there is no GPU
     from torch.autograd.profiler import profile
 
     call()
