@@ -117,6 +117,8 @@ def draw_figure(name: str, module: ModuleType, inputs: Inputs):
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.05)
     module.draw(read, figure)
     figure.supxlabel(stamp(name, module), x=0, ha="left", fontsize=SMALLEST, color=MUTED)
+    for _ in range(3):  # axes of equal aspect move while they are drawn: the layout settles
+        figure.draw_without_rendering()
     return figure
 
 

@@ -12,6 +12,7 @@ memorisation distance to the nearest training clip, generated against held-out
 distances    kernel and Frechet distance, precision, recall, coverage of generated clips against held-out ones
 one-to-many  right answers, samples and regression's answer for prompts from vague to specific; how they sound
 guidance     guidance scale and steps against quality and diversity, of both stages
+path         is the way between two embeddings heard as a way?
 all          every one of these, in this order, then results/summary.json
 
 folder       the distances of any folder of audio against another one, or against held-out clips
@@ -28,7 +29,7 @@ from musekit.config import MuseError, suggest
 
 WHAT = (
     "corpus", "judge", "codec", "embedder", "prompts", "render-true", "diversity", "regression", "memorisation",
-    "distances", "one-to-many", "guidance",
+    "distances", "one-to-many", "guidance", "path",
 )  # fmt: skip
 QUICK = 4  # generated clips of a measurement made with quick=True
 #: Parts of the system without which a measurement cannot be made.
@@ -45,6 +46,7 @@ NEEDS = {
     "distances": ("codec", "embedder", "stage1", "stage2"),
     "one-to-many": ("codec", "embedder", "stage1", "regression", "stage2"),
     "guidance": ("codec", "embedder", "stage1", "stage2"),
+    "path": ("codec", "embedder", "stage1", "stage2"),
     "folder": ("embedder",),
     "ablation-guidance": ("embedder",),
     "ablation-solver": ("embedder", "stage1", "stage2"),
@@ -119,6 +121,7 @@ def measure(subject, name: str, audio: Path | None, reference: Path | None, seco
         memorisation,
         obeyed,
         one_to_many,
+        path,
         regression,
     )
     from musekit.evaluate.ablations import ABLATIONS, ablate
@@ -136,6 +139,7 @@ def measure(subject, name: str, audio: Path | None, reference: Path | None, seco
         "distances": distances.measure_distances,
         "one-to-many": one_to_many.measure_one_to_many,
         "guidance": guidance.measure_guidance,
+        "path": path.measure_path,
     }
     if name == "folder":
         folder.measure_folder(subject, audio, reference, subject.cache, seconds)

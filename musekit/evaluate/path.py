@@ -70,7 +70,7 @@ def path_rows(muse: Muse, n: int = len(PAIRS), places: int = PLACES, seconds: fl
 
 def measure_path(subject: Subject) -> None:
     """Writes results/path.json."""
-    rows = path_rows(subject.muse)
+    rows = path_rows(subject.muse, *((2, 3, 1.0) if subject.quick else ()))
     table([r for r in rows if r["measure"] == "path"], "spearman", "angle", "ends_equal", "first", "last")
     table([r for r in rows if r["measure"] == "bar"], "name", "value", "bar", "met", "above", "least")
     subject.write("path", rows, seed=SEED, places=PLACES, seconds=SECONDS, quality=QUALITY)

@@ -10,7 +10,7 @@ NAMES = ("Stage 1", "Stage 2")
 
 def draw(read, figure):
     """Loss / Gaussian floor over samples: lines in training, marks on held-out clips."""
-    axes = figure.add_subplot()
+    axes, ends = figure.add_subplot(), []
     for path, name, colour, marker in zip(INPUTS, NAMES, PALETTE[:2], "os", strict=True):
         run = read(path)
         told, whole = run["metrics"], run["samples"] / 100
@@ -18,15 +18,15 @@ def draw(read, figure):
         valid = [(r["samples"] / whole, r["valid_loss"] / r["valid_floor"]) for r in told if "valid_loss" in r]
         axes.plot(*zip(*train, strict=True), color=colour, zorder=3)
         axes.plot(*zip(*valid, strict=True), marker, color=colour, markersize=18, markeredgecolor="white", zorder=4)
-        axes.annotate(
-            f"{name}\n{run['samples'] / 1e6:.1f} M samples", train[-1], (18, 0), textcoords="offset points", ha="left",
-            va="center", color=colour, fontsize=25, fontweight="bold",
-        )  # fmt: skip
+        ends.append((train[-1], name, colour))
+    for k, (end, name, colour) in enumerate(sorted(ends)):  # by the last loss: the lower one's name below its line
+        place = {"textcoords": "offset points", "ha": "left", "va": "bottom" if k else "top"}
+        axes.annotate(name, end, (20, -4 if k else 4), **place, color=colour, fontsize=28, fontweight="bold")
     axes.axhline(1, color=MUTED, linestyle=(0, (4, 3)), linewidth=3)
     axes.annotate(
         "data without structure", (1, 1), (0, -8), xycoords=("axes fraction", "data"), textcoords="offset points",
         ha="right", va="top", color=MUTED,
     )  # fmt: skip
     axes.set(ylim=(0, 1.12), xlabel="share of the training, % (marks: held out)", ylabel="loss / floor")
-    axes.set(xlim=(0, 146), xticks=[0, 25, 50, 75, 100])
+    axes.set(xlim=(0, 132), xticks=[0, 25, 50, 75, 100])
     axes.yaxis.label.set_color(INK)
