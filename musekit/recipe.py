@@ -42,6 +42,7 @@ class Recipe:
     versions: str
     guidance_low: float = 0.0  # Stage 2's guidance acts for t in [low, high]; recipes from before that have all of it
     guidance_high: float = 1.0
+    stage1_dtype: str = "float32"
 
     def to_json(self) -> str:
         """One line of JSON."""

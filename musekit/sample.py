@@ -61,6 +61,14 @@ class Generation:
     timings: dict[str, float]  # seconds spent in each stage
 
 
+def precision(name: str) -> torch.dtype:
+    """The dtype of that name. Raises MuseError for one that is not computed in."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise MuseError(f"unknown dtype {name!r} (known: auto, float32, bfloat16)")
+    return known[name]
+
+
 @dataclass
 class Muse:
     """Both stages, the codec and the encoders of one folder of weights."""
@@ -68,6 +76,7 @@ class Muse:
     folder: Path
     config: MuseConfig
     dtype: str = "auto"  # of Stage 2's matrix products: "float32", "bfloat16", or what this machine does best
+    stage1_dtype: str = "float32"  # of Stage 1's: "bfloat16" halves what a step reads, and rounds the embedding
     notice: Callable[[str], None] = lambda text: None
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -112,7 +121,7 @@ class Muse:
     @cached_property
     def prepared1(self) -> Prepared1:
         """Stage 1 prepared for sampling."""
-        return Prepared1(self.stage1)
+        return Prepared1(self.stage1, precision(self.stage1_dtype))
 
     @cached_property
     def stage2(self):
@@ -137,11 +146,8 @@ class Muse:
     @cached_property
     def autocast_dtype(self) -> torch.dtype:
         """bf16 where there is hardware for its products (GPU, AMX, AVX512-BF16), else float32."""
-        known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
         if self.dtype != "auto":
-            if self.dtype not in known:
-                raise MuseError(f"unknown dtype {self.dtype!r} (known: auto, float32, bfloat16)")
-            return known[self.dtype]
+            return precision(self.dtype)
         fast = self.device.type == "cuda" or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if fast else torch.float32
 
@@ -175,6 +181,7 @@ class Muse:
             versions=software(),
             guidance_low=float(value("guidance_low", 0.0)),
             guidance_high=float(value("guidance_high", 1.0)),
+            stage1_dtype=str(precision(self.stage1_dtype)).removeprefix("torch."),
         )
         check(recipe, self.config)
         return recipe

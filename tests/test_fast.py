@@ -460,3 +460,45 @@ def test_a_recorded_graph_is_the_velocity_it_recorded(merge):
         for moment, place in itertools.product(moments, x):
             torch.testing.assert_close(ours(moment, place), ours._velocity(place, moment, text), atol=1e-5, rtol=1e-5)
     assert len(fast.recorded) == 1
+
+
+def test_settings_and_recipes_know_the_new_choices_and_old_recipes_keep_their_meaning(smoke_weights):
+    """Guidance on an interval and Stage 1 in bfloat16 are off by default; a recipe from before has neither field."""
+    import json
+
+    from musekit.config import MuseError
+    from musekit.recipe import Recipe
+    from musekit.sample import Muse, Settings
+
+    muse, half = Muse.from_pretrained(smoke_weights), Muse.from_pretrained(smoke_weights, stage1_dtype="bfloat16")
+    plain = muse.recipe("a piano", 0, Settings(seconds=0.5))
+    old = {
+        k: v
+        for k, v in json.loads(plain.to_json()).items()
+        if k not in ("guidance_low", "guidance_high", "stage1_dtype")
+    }
+    assert Recipe.from_json(json.dumps(old)) == plain
+    some = muse.recipe("a piano", 0, Settings(seconds=0.5, guidance_low=0.3, guidance_high=0.7))
+    assert (some.guidance_low, some.guidance_high, some.stage1_dtype) == (0.3, 0.7, "float32")
+    first, second = next(muse.stream([plain])), next(muse.stream([some]))
+    assert torch.equal(first.embedding, second.embedding) and not torch.equal(first.audio, second.audio)
+    rounded = next(half.stream([half.recipe("a piano", 0, Settings(seconds=0.5))]))
+    assert rounded.recipe.stage1_dtype == "bfloat16"
+    assert 1e-5 < float((rounded.embedding - first.embedding).norm()) < 0.1
+    with pytest.raises(MuseError, match="from guidance_low to guidance_high"):
+        muse.recipe("a piano", 0, Settings(guidance_low=0.8, guidance_high=0.2))
+    with pytest.raises(MuseError, match="unknown dtype 'int8'"):
+        Muse.from_pretrained(smoke_weights, stage1_dtype="int8").recipe("a piano", 0, Settings())
+
+
+def test_rows_with_and_without_a_negative_prompt_keep_their_bits_side_by_side(smoke_weights):
+    """Stage 1 with guidance computes both kinds in different ways: they must not share a batch."""
+    from musekit.sample import Muse, Settings
+
+    muse = Muse.from_pretrained(smoke_weights)
+    settings = Settings(seconds=0.5, micro_batch=4, stage1_guidance_scale=3.0)
+    rows = [muse.recipe("a piano", i, settings, negative) for i, negative in enumerate([None, "slow", None, "fast"])]
+    together, nfe = muse.embed_rows(rows)
+    for i, row in enumerate(rows):
+        assert torch.equal(muse.embed_rows([row])[0][0], together[i])
+    assert nfe.tolist() == [3] * 4 and len(set(map(tuple, together.tolist()))) == 4

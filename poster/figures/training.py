@@ -19,7 +19,9 @@ def draw(read, figure):
         axes.plot(*zip(*train, strict=True), color=colour, zorder=3)
         axes.plot(*zip(*valid, strict=True), marker, color=colour, markersize=18, markeredgecolor="white", zorder=4)
         ends.append((train[-1], name, colour))
-    for k, (end, name, colour) in enumerate(sorted(ends)):  # by the last loss: the lower one's name below its line
+    for k, (end, name, colour) in enumerate(
+        sorted(ends, key=lambda e: e[0][1])
+    ):  # the lower one is named below its line
         place = {"textcoords": "offset points", "ha": "left", "va": "bottom" if k else "top"}
         axes.annotate(name, end, (20, -4 if k else 4), **place, color=colour, fontsize=28, fontweight="bold")
     axes.axhline(1, color=MUTED, linestyle=(0, (4, 3)), linewidth=3)
