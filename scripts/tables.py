@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "musekit" / "weights" / "mini"
 PAGES = [ROOT / "README.md", WEIGHTS / "MODEL_CARD.md"]
-MEASUREMENTS = ("codec", "embedder", "prompts", "diversity", "memorisation")  # those that have a bar to reach
+MEASUREMENTS = ("codec", "embedder", "prompts", "diversity", "memorisation", "path")  # those that have a bar to reach
 BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

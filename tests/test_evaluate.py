@@ -205,7 +205,7 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, capsy
         run(what, small, tmp_path)
     summary.summarise(Subject(*reversed(small), tmp_path, 4, quick=True))
     bars = read_result("summary", tmp_path)["rows"]
-    assert {b["result"] for b in bars} == {"codec", "embedder", "prompts", "diversity", "memorisation"}
+    assert {b["result"] for b in bars} == {"codec", "embedder", "prompts", "diversity", "memorisation", "path"}
     assert all(b["measure"] == "bar" and isinstance(b["met"], bool) for b in bars)
     for what in evaluation.WHAT:
         about = read_result(what, tmp_path)["provenance"]
