@@ -87,7 +87,7 @@ class Draws:
 
 
 def logit_normal_time(z: Tensor, location: float = 0.0) -> Tensor:
-    """t in (0, 1) from a standard normal z: most of it round sigmoid(location) (Esser et al. 2024, arXiv 2403.03206)."""
+    """t in (0, 1) from a standard normal z: most near sigmoid(location) (Esser et al. 2024, arXiv 2403.03206)."""
     return torch.sigmoid(z + location)
 
 

@@ -51,7 +51,8 @@ SOUND = """async () => {
 def lab(tmp_path: Path, smoke_weights: Path):
     """A server of its own in a folder of its own, on a copy of the notebook with tiny settings: (url, token)."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    set_parameters(notebook, {"weights": str(smoke_weights), "n": 1, "seconds": 1.0, "steps": 3, "points": 12, "stops": 3})
+    tiny = {"n": 1, "seconds": 1.0, "steps": 3, "points": 12, "stops": 3}
+    set_parameters(notebook, {"weights": str(smoke_weights), **tiny})
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
