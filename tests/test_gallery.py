@@ -43,8 +43,14 @@ def test_the_map_shows_every_held_out_clip_and_every_sample(made):
     assert shown["prompt"] == prompt["text"] and len(shown["samples"]) == SAMPLES
     assert [c["instrumentation"] for c in shown["clips"]] == [c["instrumentation"] for c in reference.clips]
     assert [i for i, c in enumerate(shown["clips"]) if c["fits"]] == reference.fitting(prompt["asks"])
-    places = np.array([(c["x"], c["y"]) for c in shown["clips"]] + shown["samples"] + [shown["regression"]])
-    assert np.abs(places).max() == 1 and len(np.unique(places, axis=0)) > SAMPLES
+    muse = Muse.from_pretrained(weights)
+    answer = muse.regression.predict(*muse.text([prompt["text"]]))[0]
+    answer = answer / answer.norm()
+    for row, clip in zip(reference.embeddings, shown["clips"], strict=True):
+        assert np.hypot(clip["x"], clip["y"]) == pytest.approx(float((row - answer).norm()), abs=2e-4)
+    samples = muse.embed(prompt["text"], SAMPLES, 0, micro_batch=16)
+    away = [float((x - answer).norm()) for x in samples]
+    np.testing.assert_allclose(np.hypot(*np.array(shown["samples"]).T), away, atol=2e-4)
 
 
 def test_a_longer_sentence_has_no_more_right_answers(made):

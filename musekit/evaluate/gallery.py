@@ -2,7 +2,7 @@
 
 Nothing here is a measure of quality. It needs the weights and their reference, and no cache.
 
-    map      held-out clips, samples of Stage 1 and the regression's answer on one t-SNE map
+    map      held-out clips and samples of Stage 1 around the regression's answer, at their true distances
     chain    how many held-out clips are right answers, as the sentence says more
     piece    what the first seeds sound like: level over time and log frequency, as a small PNG
     moment   the first piece's latents on their way from noise, and what the codec makes of them
@@ -50,25 +50,35 @@ def gallery(weights: str | Path = "mini", results: Path = Path("results"), seed:
 
 
 def draw_map(muse: Muse, prompt: dict, x: torch.Tensor) -> dict:
-    """t-SNE of held-out clips, samples x (n, 512) and the regression's answer, in units of the map's radius."""
+    """Held-out clips and samples x (n, 512) as the regression's answer sees them, which lies at the origin.
+
+    A place's length is the true distance from the answer, put on the sphere. Its direction comes from a t-SNE map of
+    clips and samples alone, turned so that directions are evenly used: those that sound alike share one.
+    """
     from sklearn.manifold import TSNE
 
     reference = read_reference(muse.folder)
     with torch.inference_mode():
         raw = muse.regression.predict(*(part.to(muse.device) for part in muse.text([prompt["text"]])))[0].cpu()
-    real, fitting = reference.embeddings, set(reference.fitting(prompt["asks"]))
-    together = torch.cat([real, x, torch.nn.functional.normalize(raw, dim=0)[None]]).double().numpy()
-    perplexity = min(PERPLEXITY, (len(together) - 1) / 3)
-    flat = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(together)
-    flat = np.round((flat - flat.mean(0)) / np.abs(flat - flat.mean(0)).max(), 4)
-    places, n = flat.tolist(), len(real)
+    real, fitting = reference.embeddings, reference.fitting(prompt["asks"])
+    together = torch.cat([real, x]).double()
+    flat = TSNE(init="pca", perplexity=min(PERPLEXITY, (len(together) - 1) / 3), random_state=0).fit_transform(
+        together.numpy()
+    )
+    flat = flat - flat.mean(0)
+    order = np.arctan2(flat[:, 1], flat[:, 0]).argsort(kind="stable").argsort(kind="stable")
+    angle = 2 * np.pi * order / len(order)
+    away = torch.linalg.vector_norm(together - torch.nn.functional.normalize(raw, dim=0).double(), dim=1).numpy()
+    places = np.round(away[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1), 4).tolist()
+    n, apart = len(real), torch.cdist(real.double(), real.double()).fill_diagonal_(torch.inf).min(1).values
     clips = [
-        {"x": px, "y": py, "fits": i in fitting, "instrumentation": clip["instrumentation"]}
+        {"x": px, "y": py, "fits": i in set(fitting), "instrumentation": clip["instrumentation"]}
         for i, (clip, (px, py)) in enumerate(zip(reference.clips, places[:n], strict=True))
     ]
-    row = {"measure": "map", "method": "t-SNE of unit embeddings", "perplexity": perplexity}
+    row = {"measure": "map", "method": "distance from the regression's answer, direction by t-SNE"}
     row |= {"prompt": prompt["text"], "asks": prompt["asks"], "fitting": len(fitting), "clips": clips}
-    return row | {"samples": places[n:-1], "regression": places[-1], "regression_length": float(raw.norm())}
+    row |= {"samples": places[n:], "regression": [0.0, 0.0], "regression_length": float(raw.norm())}
+    return row | {"real_to_next": float((apart[fitting] if fitting else apart).mean())}
 
 
 def chain(reference: Reference, asks: dict, instrument: str = "piano") -> list[dict]:

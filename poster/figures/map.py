@@ -1,4 +1,4 @@
-"""One prompt, many answers: samples on the map of real music, and the regression's single answer."""
+"""One prompt, many answers: real music and samples around the regression's single answer, at their true distances."""
 
 import numpy as np
 from matplotlib.patheffects import withStroke
@@ -8,7 +8,9 @@ from poster.sheet import row, rows
 
 INPUTS = ("results/gallery.json",)
 SIZE = (330, 283)
-ALT = "A map of held-out pieces. MUSE's samples lie on every island of right answers; regression's one answer between."
+ALT = (
+    "Regression's answer in the middle of a wide empty disc; around it the real pieces, with MUSE's samples among them."
+)
 FEWEST = 6  # right answers of an instrumentation for its name to be shown
 
 
@@ -20,6 +22,16 @@ def draw(read, figure):
     clips = shown["clips"]
     real, fits = np.array([(c["x"], c["y"]) for c in clips]), np.array([c["fits"] for c in clips])
     samples, single = np.array(shown["samples"]), np.array(shown["regression"])
+    reach = np.linalg.norm(real, axis=1).max()
+    real, samples, single = real / reach, samples / reach, single / reach
+    step, turn = shown["real_to_next"] / reach, np.linspace(0, 2 * np.pi, 200)
+    empty = np.linalg.norm(real, axis=1).min()
+    axes.fill(empty * np.cos(turn), empty * np.sin(turn), color=AVERAGED[0], alpha=0.10, linewidth=0, zorder=1)
+    axes.plot(step * np.cos(turn), step * np.sin(turn), color=INK, linestyle=(0, (3, 3)), linewidth=3, zorder=2)
+    axes.annotate(
+        "from one real\npiece to the next", (0, -0.5 * step), ha="center", va="center", fontsize=25, color=INK,
+        zorder=6, path_effects=[withStroke(linewidth=7, foreground="#FBEFE6")],
+    )  # fmt: skip
     axes.scatter(*real[~fits].T, s=70, color="#D1D5DB", linewidths=0, label="other real pieces", zorder=1)
     axes.scatter(
         *real[fits].T, s=300, color=REAL[0], marker=REAL[1], edgecolors="white", linewidths=1.2,
@@ -41,6 +53,7 @@ def draw(read, figure):
     names = np.array([c["instrumentation"] for c in clips])
     played = samples[: len(rows(result, measure="piece"))]
     crowd = [(real[~fits], 1), (real[fits], 3), (samples, 3), (played, 40), (single[None], 40)]
+    crowd.append((step * np.stack([np.cos(turn), np.sin(turn)], 1), 5))
     for name in sorted(set(names)):
         island = real[fits & (names == name)]
         if len(island) >= FEWEST:
