@@ -52,25 +52,29 @@ def gallery(weights: str | Path = "mini", results: Path = Path("results"), seed:
 def draw_map(muse: Muse, prompt: dict, x: torch.Tensor) -> dict:
     """Held-out clips and samples x (n, 512) as the regression's answer sees them, which lies at the origin.
 
-    A place's length is the true distance from the answer, put on the sphere. Its direction comes from a t-SNE map of
-    clips and samples alone, turned so that directions are evenly used: those that sound alike share one.
+    A place's length is the true distance from the answer, put on the sphere. Its direction is evenly used by the
+    right answers and samples in the order of their t-SNE map, so that what sounds alike shares one; other clips lie
+    in the direction of the nearest of these.
     """
     from sklearn.manifold import TSNE
 
     reference = read_reference(muse.folder)
     with torch.inference_mode():
         raw = muse.regression.predict(*(part.to(muse.device) for part in muse.text([prompt["text"]])))[0].cpu()
-    real, fitting = reference.embeddings, reference.fitting(prompt["asks"])
-    together = torch.cat([real, x]).double()
-    flat = TSNE(init="pca", perplexity=min(PERPLEXITY, (len(together) - 1) / 3), random_state=0).fit_transform(
-        together.numpy()
-    )
+    real, fitting = reference.embeddings.double(), reference.fitting(prompt["asks"])
+    shown = torch.cat([real[fitting], x.double()])
+    perplexity = min(PERPLEXITY, (len(shown) - 1) / 3)
+    flat = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(shown.numpy())
     flat = flat - flat.mean(0)
     order = np.arctan2(flat[:, 1], flat[:, 0]).argsort(kind="stable").argsort(kind="stable")
-    angle = 2 * np.pi * order / len(order)
-    away = torch.linalg.vector_norm(together - torch.nn.functional.normalize(raw, dim=0).double(), dim=1).numpy()
+    own = 2 * np.pi * order / len(order)
+    angle = own[torch.cdist(real, shown).argmin(1).numpy()] + np.random.default_rng(0).normal(0, 0.08, len(real))
+    angle[fitting] = own[: len(fitting)]
+    angle, together = np.concatenate([angle, own[len(fitting) :]]), torch.cat([real, x.double()])
+    answer = torch.nn.functional.normalize(raw, dim=0).double()
+    away = torch.linalg.vector_norm(together - answer, dim=1).numpy()
     places = np.round(away[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1), 4).tolist()
-    n, apart = len(real), torch.cdist(real.double(), real.double()).fill_diagonal_(torch.inf).min(1).values
+    n, apart = len(real), torch.cdist(real, real).fill_diagonal_(torch.inf).min(1).values
     clips = [
         {"x": px, "y": py, "fits": i in set(fitting), "instrumentation": clip["instrumentation"]}
         for i, (clip, (px, py)) in enumerate(zip(reference.clips, places[:n], strict=True))
