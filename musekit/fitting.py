@@ -31,7 +31,9 @@ SHAPE = {  # the part of the config that a run must keep: how pieces are sampled
     "stage2": lambda config: config.stage2,
 }
 
-RECOMMENDED = {  # what trained the packaged weights, and the defaults of `--train.*`
+# The defaults of `--train.*`. The packaged Stage 1 and Stage 2 were trained in two runs each, with other settings: their
+# train.json tells (`before`, `note`)
+RECOMMENDED = {
     "codec": TrainConfig(samples=330_000, batch=32, micro_batch=32, lr=1.2e-3),
     "embedder": TrainConfig(
         samples=80_000, batch=128, micro_batch=128, lr=1e-3, weight_decay=0.05, ema=0.995, validate_every=25_600
