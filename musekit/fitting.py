@@ -31,7 +31,7 @@ SHAPE = {  # the part of the config that a run must keep: how pieces are sampled
     "stage2": lambda config: config.stage2,
 }
 
-# The defaults of `--train.*`. The packaged Stage 1 and Stage 2 were trained in two runs each, with other settings: their
+# The defaults of `--train.*`. The packaged Stage 1 and 2 were trained in two runs each, with other settings: their
 # train.json tells (`before`, `note`)
 RECOMMENDED = {
     "codec": TrainConfig(samples=330_000, batch=32, micro_batch=32, lr=1.2e-3),

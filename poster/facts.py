@@ -114,7 +114,7 @@ def training(read) -> dict[str, str]:
 
 
 def not_copied(read) -> None:
-    """Pieces lie nearer to training clips than held-out music does, but the 95 % interval of the difference holds zero."""
+    """Pieces lie nearer to training clips than held-out music, but the 95 % interval of the difference holds zero."""
     path = "results/memorisation.json"
     nearer = [r for r in rows(read(path), measure="difference of 5th percentiles") if r["high"] < 0]
     claim(not nearer, "pieces lie not significantly nearer to training clips than held-out music does", path)
