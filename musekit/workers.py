@@ -33,6 +33,8 @@ def worker(told, function: Callable, arguments: tuple) -> None:
         except MuseError as error:
             told.put(str(error))
             raise SystemExit(2) from None
+        finally:  # its work is whole: a signal that comes while the process ends must not count as its death
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def run(function: Callable, each: Sequence[tuple], stop: Callable[[], int], what: str) -> None:
