@@ -105,7 +105,7 @@ class Generate:
         return self.out
 
     def run(self) -> None:
-        from musekit.files import generate_files
+        from musekit.generate.files import generate_files
 
         generate_files(self)
 
@@ -141,11 +141,11 @@ class Cache:
     """Longest clip; longer recordings are cut into several."""
     keep_apart: bool = True
     """Keep clips of AudioSet's evaluation set, which is MusicCaps' test set, out of MusicBench's training split."""
-    kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings"], ...] = (
+    kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings", "transposed"], ...] = (
         "clips",
         "tokens",
     )
-    """What to make: clips first, latents and embeddings only with trained weights."""
+    """What to make: clips first, latents and embeddings (transposed: in ten other keys) only with trained weights."""
     preset: str = "mini"
     """Whose front ends and encoders to use."""
     weights: str = "mini"
@@ -170,11 +170,11 @@ class Cache:
 
     def run(self) -> None:
         if self.estimate:
-            from musekit.estimate import estimate
+            from musekit.cache.estimate import estimate
 
             estimate(self.preset, self.results)
             return
-        from musekit.caching import build_cache
+        from musekit.cache.build import build_cache
 
         build_cache(self)
 
@@ -217,19 +217,19 @@ class Train:
     @classmethod
     def prepared(cls, words: Sequence[str]) -> Train:
         """Options left out: the recommended ones of the first part that is named."""
-        from musekit.fitting import RECOMMENDED
+        from musekit.train.fitting import RECOMMENDED
 
         part = next((word for word in words if word in RECOMMENDED), None)
         return cls(part=tyro.MISSING, train=RECOMMENDED[part] if part else train_config()())
 
     def folder(self) -> Path:
         """Where the run's metrics and checkpoints are."""
-        from musekit.fitting import run_folder
+        from musekit.train.fitting import run_folder
 
         return run_folder(self)
 
     def run(self) -> None:
-        from musekit.fitting import train_part
+        from musekit.train.fitting import train_part
 
         train_part(self)
 

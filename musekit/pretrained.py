@@ -18,13 +18,13 @@ from safetensors.torch import load, save
 from torch import nn
 
 from musekit import codec as codec_module
-from musekit import foreign, oobleck
 from musekit.bounds import check
+from musekit.codec import oobleck
 from musekit.config import MuseConfig, MuseError, SampleConfig, from_json, identity, to_json
 from musekit.encoders import MiniEmbedder, MuQ, hub
 from musekit.runs import sha256, write_atomic
 from musekit.stage1 import Text2MuQFlow, TextRegression
-from musekit.stage2 import StableAudioMuQ
+from musekit.stage2 import StableAudioMuQ, foreign
 
 PARTS = ("codec", "embedder", "stage1", "stage2")  # what generation needs
 BASELINE = "regression"  # the notebooks' baseline; a folder may leave it out

@@ -103,8 +103,8 @@ def heard_rows(cache: Path, network, clips: list[dict], show: bool = False) -> T
     """The clips' embeddings (n, 512), computed from their audio."""
     from tqdm import tqdm
 
+    from musekit.cache.precompute import read_clip
     from musekit.encoders import joint
-    from musekit.precompute import read_clip
 
     embedder, rows = joint(network, None), []
     for clip in tqdm(clips, desc="reference", unit="clip", disable=not show):

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from musekit import flow, solve
-from musekit.prepared1 import Guided1, Prepared1
-from musekit.prepared1 import join as join_texts
-from musekit.prepared2 import Guided2, Prepared2
+from musekit.prepared.stage1 import Guided1, Prepared1
+from musekit.prepared.stage1 import join as join_texts
+from musekit.prepared.stage2 import Guided2, Prepared2
 from musekit.recipe import Recipe
 from musekit.stage2 import join
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from musekit import dist, pretrained, prompts
 from musekit.config import MuseConfig, MuseError
 from musekit.encoders import JointEmbedder, MuQ, joint, text_encoder
-from musekit.prepared1 import Prepared1
-from musekit.prepared2 import Prepared2
+from musekit.prepared.stage1 import Prepared1
+from musekit.prepared.stage2 import Prepared2
 from musekit.pretrained import load_part
 from musekit.recipe import Recipe, Settings, check, count, software
 from musekit.rows import OnStep, chunks, finish, padded, stage1_rows, stage2_rows

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from musekit.config import MuseError
-from musekit.style import MUTED, SHEET
+from musekit.show.style import MUTED, SHEET
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMATS = ("pdf", "svg", "png")

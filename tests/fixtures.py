@@ -82,8 +82,8 @@ def tiny(tmp_path_factory) -> Tiny:
     import torch
 
     from musekit import pretrained
+    from musekit.cache.precompute import KINDS, precompute
     from musekit.config import smoke
-    from musekit.precompute import KINDS, precompute
 
     folder, config = tmp_path_factory.mktemp("tiny"), smoke()
     cache, weights = folder / "cache", folder / "weights"

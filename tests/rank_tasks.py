@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from musekit import dist, fitting, pretrained, train
+from musekit import dist, pretrained, train
 from musekit.config import smoke
-from musekit.data import Stage2Data
 from musekit.runs import Run
-from musekit.train import TrainConfig
+from musekit.train import TrainConfig, fitting
+from musekit.train.data import Stage2Data
 
 
 class Double:

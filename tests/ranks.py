@@ -119,8 +119,7 @@ def serve() -> None:
     import rank_tasks
     import torch.distributed
 
-    import musekit.files
-    import musekit.fitting
+    import musekit.generate.files
     import musekit.sample  # noqa: F401 - all of these are imported here so that ranks need not
 
     torch.set_num_threads(1)

@@ -10,11 +10,11 @@ import torch
 from musekit import evaluate as evaluation
 from musekit import flow, solve
 from musekit.config import MuseError, mini
-from musekit.data import Stage1Data
 from musekit.evaluate.ablations import ABLATIONS, cached, small, solver
 from musekit.evaluate.subject import Subject
 from musekit.pretrained import build
 from musekit.runs import read_result
+from musekit.train.data import Stage1Data
 
 
 def parameters(part: str, config) -> int:

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from musekit import bench, flow, v_objective
+from musekit import bench, flow
 from musekit.bench import ddp, end_to_end, measure, memory, networks, roofline, stage2, table
 from musekit.bench.naive import Naive1
 from musekit.bench.recorded import Recorded, frame
 from musekit.bench.roofline import Work, naive1_work, stage1_work, stage2_work
 from musekit.bench.trace import where_time_goes
 from musekit.config import MuseError, mini, paper, smoke
-from musekit.prepared1 import Guided1, Prepared1
-from musekit.prepared2 import Guided2, Prepared2
+from musekit.prepared.stage1 import Guided1, Prepared1
+from musekit.prepared.stage2 import Guided2, Prepared2
 from musekit.runs import write_result
-from musekit.stage2 import StableAudioMuQ
+from musekit.stage2 import StableAudioMuQ, v_objective
 
 STABLE = networks.stage2_config("50M", quick=True)
 

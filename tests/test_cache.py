@@ -12,13 +12,14 @@ import torch
 from fixtures import SAMPLE_RATE, sinusoids, write_clips
 
 from musekit import cache as cache_module
-from musekit import pretrained, spectrum
+from musekit import pretrained
 from musekit.cache import SHARD, Shards, as_half, build_shards, caption_id, plan_hash, read_clips
-from musekit.caching import build_cache
+from musekit.cache.build import build_cache
+from musekit.cache.precompute import precompute, read_clip
 from musekit.cli import Cache
+from musekit.codec import spectrum
 from musekit.config import MuseError
 from musekit.encoders import view
-from musekit.precompute import precompute, read_clip
 
 IDS = [f"clip-{i:03d}" for i in range(2 * SHARD + 10)]
 

@@ -17,14 +17,14 @@ from fixtures import SAMPLE_RATE, sinusoids, write_clips
 
 from musekit import cache as cache_module
 from musekit import cli, dist, flow, pretrained
-from musekit import precompute as precompute_module
 from musekit.cache import SHARD, Shards, build_shards, caption_id, merge_manifest, read_clips
-from musekit.caching import share
+from musekit.cache import precompute as precompute_module
+from musekit.cache.build import share
+from musekit.cache.makers import maker, named
+from musekit.cache.precompute import each_clip, precompute
+from musekit.cache.sources import Sources
 from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, TextConfig, mini, paper, smoke
-from musekit.data import Stage1Data, Stage2Data
-from musekit.makers import maker, named
-from musekit.precompute import each_clip, precompute
-from musekit.sources import Sources
+from musekit.train.data import Stage1Data, Stage2Data
 
 IDS = [f"clip-{i:03d}" for i in range(2 * SHARD + 10)]
 
@@ -221,7 +221,7 @@ def test_latents_are_not_made_from_spectra_of_sound_that_has_changed(few, tiny):
 
 def test_a_digest_is_only_taken_where_size_or_time_differ(few, monkeypatch):
     cache, records, again = few
-    monkeypatch.setattr("musekit.sources.digest", lambda *a: pytest.fail("read every file"))
+    monkeypatch.setattr("musekit.cache.sources.digest", lambda *a: pytest.fail("read every file"))
     assert not again()
     assert Sources(cache, {r["id"]: r for r in records}).unchanged([], {}, 0) == {}
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from fixtures import sinusoids
 
-from musekit import phase, spectrum
-from musekit.codec import SpectralVAE, build
+from musekit.codec import SpectralVAE, build, phase, spectrum
 from musekit.config import CodecConfig, MuseError, mini, smoke
 
 CONFIG = CodecConfig()

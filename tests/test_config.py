@@ -145,9 +145,10 @@ def run_with_only_the_needed(code: str, extra: tuple[str, ...] = ()) -> str:
 def test_imports_need_only_torch_numpy_soundfile_safetensors():
     out = run_with_only_the_needed(
         "import musekit; import musekit.config; light = 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
-        "import musekit.train, musekit.fitting, musekit.pretrained, musekit.data, musekit.codec, musekit.encoders\n"
+        "import musekit.train, musekit.train.fitting, musekit.train.data, musekit.pretrained, musekit.codec\n"
+        "import musekit.encoders\n"
         "from musekit import Muse\n"
-        "import musekit.precompute, musekit.runs, musekit.dist, musekit.recipe\n"
+        "import musekit.cache.precompute, musekit.runs, musekit.dist, musekit.recipe\n"
         "print(light, Muse.__name__)"
     )
     assert out.split() == ["True", "Muse"]
@@ -155,7 +156,8 @@ def test_imports_need_only_torch_numpy_soundfile_safetensors():
 
 def test_importing_does_nothing(tmp_path):
     """No file is written, no environment read decides anything, nothing is printed."""
-    code = "import musekit.sample, musekit.fitting, musekit.precompute, torch; print(torch.get_default_dtype())"
+    code = "import musekit.sample, musekit.train.fitting, musekit.cache.precompute, torch\n"
+    code += "print(torch.get_default_dtype())"
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", code],
         capture_output=True, text=True, timeout=600, cwd=tmp_path,

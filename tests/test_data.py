@@ -7,10 +7,11 @@ import time
 import pytest
 import torch
 
-from musekit import data, flow
+from musekit import flow
 from musekit.cache import Shards, caption_id, read_clips
 from musekit.config import TONICS, MuseError
-from musekit.data import CodecData, EmbedderData, Stage1Data, Stage2Data
+from musekit.train import data
+from musekit.train.data import CodecData, EmbedderData, Stage1Data, Stage2Data
 
 KINDS = {"codec": CodecData, "embedder": EmbedderData, "stage1": Stage1Data, "stage2": Stage2Data}
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from musekit import cli, estimate
+from musekit import cli
+from musekit.cache import estimate
 from musekit.config import smoke
 from musekit.runs import read_result
 

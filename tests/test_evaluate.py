@@ -246,7 +246,7 @@ def test_features_are_heard_once(small):
 
 
 def test_embeddings_of_the_cache_are_used_when_this_embedder_made_them(small, tmp_path):
-    from musekit.precompute import precompute
+    from musekit.cache.precompute import precompute
 
     cache, weights = small
     mine = tmp_path / "cache"

@@ -10,9 +10,9 @@ from torch import nn
 
 from musekit import flow, solve
 from musekit.config import Stage1Config, Stage2Config
-from musekit.packed import FEW, Packed, has_bfloat16
-from musekit.prepared1 import Guided1, Prepared1, join
-from musekit.prepared2 import Guided2, Prepared2
+from musekit.prepared.packed import FEW, Packed, has_bfloat16
+from musekit.prepared.stage1 import Guided1, Prepared1, join
+from musekit.prepared.stage2 import Guided2, Prepared2
 from musekit.stage1 import TURNS, Text2MuQFlow, time_features
 from musekit.stage2 import StableAudioMuQ, rotary
 from musekit.stage2 import join as join_conditions

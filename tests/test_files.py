@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from musekit import cli, files, prompts
+from musekit import cli, prompts
 from musekit.config import MuseError
+from musekit.generate import files
 from musekit.recipe import Recipe
 
 OPTIONS = {"seconds": 0.5, "n": 4, "micro_batch": 2}
@@ -156,7 +157,7 @@ def test_any_number_of_pieces_runs_in_the_memory_of_one_micro_batch(generate, mo
 
 
 def test_the_contact_sheet_stops_at_sixteen(generate, monkeypatch):
-    from musekit import plots
+    from musekit.show import plots
 
     shown, draw = [], plots.contact_sheet
 
@@ -328,8 +329,8 @@ def test_told_to_stop_it_ends_with_75_and_goes_on(ranks, smoke_weights, tmp_path
 
 
 def test_the_shares_are_all_of_it_once_in_whole_micro_batches(smoke_weights, tmp_path):
+    from musekit.generate.wanted import recipes, requests, share
     from musekit.sample import Muse
-    from musekit.wanted import recipes, requests, share
 
     path = prompt_file(tmp_path, [*LINES, {"prompt": "a harp", "n": 9}])
     given = cli.Generate(prompts=path, n=1, seconds=0.5, micro_batch=4, out=tmp_path / "out")
@@ -343,7 +344,7 @@ def test_the_shares_are_all_of_it_once_in_whole_micro_batches(smoke_weights, tmp
 
 
 def test_plain_text_is_one_prompt_a_line(tmp_path):
-    from musekit import prompt_files
+    from musekit.generate import prompt_files
 
     path = prompt_file(tmp_path, ["a piano", '  {"prompt": "not an object here"}', "an organ\x85 in C"], "a.txt")
     found = prompt_files.read(path, prompt_files.Request("", seed=5, n=2))

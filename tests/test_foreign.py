@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from musekit import flow, foreign, pretrained, v_objective
+from musekit import flow, pretrained
 from musekit.config import MuseError, Stage2Config, mini, paper
-from musekit.stage2 import StableAudioMuQ, join
+from musekit.stage2 import StableAudioMuQ, foreign, join, v_objective
 
 CONFIG = Stage2Config(
     latent_dim=4, embedding_dim=12, condition_dim=12, width=32, depth=2, head_dim=8, kv_heads=2, ff_mult=4.0, patch=1,

@@ -6,7 +6,7 @@ import pytest
 from musekit.config import TONICS, MuseError
 from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.render import SAMPLE_RATE, render
-from musekit.judge import TEXTURE, Judge, KeyTemplates, hear, in_scale, rise, value_of
+from musekit.evaluate.judge import TEXTURE, Judge, KeyTemplates, hear, in_scale, rise, value_of
 
 PLAYERS = ("piano", "organ", "flute")
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11, 12), "minor": (0, 2, 3, 5, 7, 8, 11, 12)}

@@ -9,15 +9,15 @@ import soundfile
 import torch
 from fixtures import sinusoids
 
-from musekit import landscape, sphere
 from musekit.config import MuseError
-from musekit.lab import Lab
+from musekit.explore import landscape, sphere
+from musekit.explore.lab import Lab
+from musekit.explore.sequence import crossfade
+from musekit.explore.trajectory import stage1_path
+from musekit.explore.uploads import read_sound
+from musekit.explore.vocabulary import Vocabulary, sentences
 from musekit.library import Library
 from musekit.sample import Muse
-from musekit.sequence import crossfade
-from musekit.trajectory import stage1_path
-from musekit.uploads import read_sound
-from musekit.vocabulary import Vocabulary, sentences
 
 
 @pytest.fixture(scope="module")

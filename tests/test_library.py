@@ -488,7 +488,7 @@ def test_a_piece_of_a_batch_is_made_again_to_the_bit(library, muse):
 
 
 def test_a_take_between_two_seeds_is_made_again_to_the_bit(library, muse):
-    from musekit.take import Origin, takes
+    from musekit.explore.take import Origin, takes
 
     embeddings = muse.embed("a waltz", 4, **vars(SHORT))
     recipes = [muse.recipe("a waltz", 5, SHORT)] * 4

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from musekit import observe, solve
-from musekit.fitting import thinned
+from musekit import solve
 from musekit.sample import Muse
+from musekit.show import observe
+from musekit.train.fitting import thinned
 
 
 def test_distance_is_relative_and_of_each_row():

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from musekit import overlap
+from musekit.codec import overlap
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import io
 import numpy as np
 import pytest
 
-from musekit import panels
-from musekit.panels import Picture, log_frequency
+from musekit.show import panels
+from musekit.show.panels import Picture, log_frequency
 
 RATE = 44100
 

@@ -14,7 +14,8 @@ from fixtures import sinusoids, write_clips
 from public_models import SECONDS, save_muq, save_oobleck, save_t5
 from safetensors.torch import load_file
 
-from musekit import cli, config, encoders, oobleck, pretrained
+from musekit import cli, config, encoders, pretrained
+from musekit.codec import oobleck
 from musekit.config import CodecConfig, EmbedderConfig, MuseError, TextConfig, paper
 from musekit.encoders import hub
 from musekit.sample import Muse
@@ -398,7 +399,7 @@ def test_frozen_parts_are_named_not_copied(muse, home, tmp_path, monkeypatch):
 
 def test_the_cache_is_made_by_the_public_models(muse, tmp_path):
     from musekit.cache import Shards, caption_id
-    from musekit.precompute import precompute
+    from musekit.cache.precompute import precompute
 
     records = write_clips(tmp_path, "rv", lambda i: (1.2, 2.5)[i])
     for kind in ("tokens", "latents", "embeddings"):
@@ -442,7 +443,7 @@ def test_stage2_starts_from_stable_audio_open(home, tmp_path, monkeypatch, capsy
     from diffusers import StableAudioDiTModel
     from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
 
-    from musekit.precompute import precompute
+    from musekit.cache.precompute import precompute
 
     torch.manual_seed(3)
     theirs, made = tmp_path / "theirs", tiny_paper()

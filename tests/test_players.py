@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from musekit.config import MuseError
-from musekit.players import Player, compressed, player, players
+from musekit.show.players import Player, compressed, player, players
 
 RATE = 44100
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musekit import pictures, plots, style
+from musekit.show import pictures, plots, style
 
 RATE = 44100
 
@@ -79,7 +79,7 @@ def test_figures_leave_no_global_state():
         assert matplotlib.rcParams["font.size"] == 3
     finally:
         matplotlib.rcParams.update(before)
-    code = "import sys; from musekit import plots; assert not {'matplotlib', 'torch'} & set(sys.modules); "
+    code = "import sys; from musekit.show import plots; assert not {'matplotlib', 'torch'} & set(sys.modules); "
     code += "plots.latents([[0, 1], [1, 0]], 1.0); assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(style.__file__).parents[1])
 

@@ -7,9 +7,9 @@ import torch
 
 from musekit import pretrained, reference
 from musekit.cache import Shards, read_clips
+from musekit.cache.precompute import read_clip
 from musekit.config import MuseError
 from musekit.encoders import JointEmbedder
-from musekit.precompute import read_clip
 from musekit.reference import build_reference, read_reference, spread
 
 

@@ -8,13 +8,13 @@ import pytest
 import soundfile
 import torch
 
-from musekit import sphere
 from musekit.config import MuseError, mini
-from musekit.job import Job
+from musekit.explore import sphere
+from musekit.explore.job import Job
+from musekit.explore.studio import Knobs, Studio
 from musekit.library import Library
 from musekit.recipe import Recipe
 from musekit.sample import Muse
-from musekit.studio import Knobs, Studio
 
 PATIENCE = 120  # seconds; a busy machine is slow
 

@@ -13,13 +13,13 @@ import torch
 from test_config import run_with_only_the_needed
 from torch import nn
 
-from musekit import fitting, flow, pretrained, train
+from musekit import flow, pretrained, train
 from musekit.config import MuseError, Stage1Config
-from musekit.data import CodecData, Stage1Data, Stage2Data
 from musekit.runs import Run
 from musekit.solve import solve
 from musekit.stage1 import Text2MuQFlow, TextRegression
-from musekit.train import TrainConfig, fit, learning_rate, update_ema
+from musekit.train import TrainConfig, fit, fitting, learning_rate, update_ema
+from musekit.train.data import CodecData, Stage1Data, Stage2Data
 
 PARTS = {"codec": CodecData, "stage1": Stage1Data, "stage2": Stage2Data}
 
@@ -144,7 +144,7 @@ def test_the_steps_are_those_of_a_loop_written_out(tmp_path, monkeypatch):
     network = new_network().double()
     records = run_all(network, Pairs(), settings, tmp_path)
 
-    from musekit import data
+    from musekit.train import data
 
     reference = new_network().double()
     ema = copy.deepcopy(reference)
@@ -215,15 +215,15 @@ def test_recomputed_activations_change_no_bit_and_take_less_memory(tiny):
 
 def iter_batches(dataset):
     """Batches of 8."""
-    from musekit import data
+    from musekit.train import data
 
     return data.batches(dataset, 8, 0, 0)
 
 
 def test_training_work_is_three_times_the_forward_pass_counted_by_hand(tiny):
     """Against `bench.stage2_flops`, which leaves out the condition: counted here."""
-    from musekit import flops
     from musekit.bench import stage2_flops
+    from musekit.train import flops
 
     config = tiny.config.stage2
     network = pretrained.build("stage2", tiny.config)
@@ -256,7 +256,7 @@ def test_speed_work_and_memory_are_recorded(tiny, tmp_path):
 
 
 def test_the_rate_of_matrix_products_is_a_rate():
-    from musekit import flops
+    from musekit.train import flops
 
     rate = flops.matrix_rate(torch.device("cpu"), torch.float32, size=128, seconds=0.05)
     assert 1e8 < rate < 1e13
@@ -549,7 +549,7 @@ def test_a_cache_made_by_other_weights_is_refused(tiny, tmp_path):
     """The run goes on with the embeddings that it began with, or not at all."""
     import shutil
 
-    from musekit.precompute import precompute
+    from musekit.cache.precompute import precompute
 
     given = options(tiny, tmp_path, "stage2")
     fitting.train_part(given)
@@ -574,7 +574,7 @@ def test_training_needs_only_torch_numpy_soundfile_safetensors(tiny, tmp_path):
     code = f"""
 from pathlib import Path
 from types import SimpleNamespace
-from musekit.fitting import DATA, train_part
+from musekit.train.fitting import DATA, train_part
 from musekit.train import TrainConfig
 for part in DATA:
     train_part(SimpleNamespace(
@@ -663,7 +663,7 @@ def test_an_option_that_says_what_the_plain_default_says_is_heard():
 def test_ports_and_gpus_are_checked_before_a_launch(tiny):
     import socket
 
-    from musekit.launch import launch
+    from musekit.dist.launch import launch
 
     with socket.socket() as held:
         held.bind(("", 0))
@@ -692,7 +692,7 @@ def test_a_port_in_use_is_one_line_where_ranks_meet(monkeypatch):
 
 
 def test_what_a_failed_run_said_becomes_one_line():
-    from musekit.launch import failure
+    from musekit.dist.launch import failure
 
     words = ["train", "stage2"]
     lost = "musekit: rank 1 lost another rank; what it said is above or below this line"

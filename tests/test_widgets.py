@@ -11,12 +11,12 @@ from fixtures import sinusoids
 from plotly.callbacks import Points
 from test_library import piece
 
-from musekit.cards import waveform
 from musekit.config import MuseError
 from musekit.library import Library as Kept
 from musekit.recipe import Settings
 from musekit.sample import Muse
-from musekit.widgets import MOST_CARDS, Lab, Library, Studio
+from musekit.show.cards import waveform
+from musekit.view import MOST_CARDS, Lab, Library, Studio
 
 PATIENCE = 120  # seconds; a busy machine is slow
 QUICK = {"seconds": 0.5, "steps": 2, "stage1_steps": 2, "micro_batch": 2}

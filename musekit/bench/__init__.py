@@ -88,7 +88,7 @@ def makers(weights, device, ceilings, quick, muse, seconds) -> dict[str, Callabl
         return end_to_end.end_to_end(weights, muse, length, tell)
 
     def lab():
-        from musekit.bench_lab import lab
+        from musekit.bench.lab import lab
 
         return lab(muse)
 

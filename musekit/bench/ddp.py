@@ -39,7 +39,7 @@ def ddp(quick: bool = False) -> list[Row]:
 
 def launched(ranks: int, quick: bool) -> Row:
     """One measurement in processes of its own, through the launcher that training uses."""
-    from musekit.launch import launch
+    from musekit.dist.launch import launch
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         out = Path(folder) / "row.json"

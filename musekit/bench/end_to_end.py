@@ -18,7 +18,7 @@ import torch
 from musekit.bench.measure import RUNS, Row, now, row, timed
 from musekit.bench.roofline import matrix_rate, stage2_flops
 from musekit.config import MuseError
-from musekit.prepared2 import Guided2
+from musekit.prepared.stage2 import Guided2
 from musekit.sample import Muse, Settings
 
 PROMPT, BATCHES = "a sad piano melody", (1, 4, 16, 64)

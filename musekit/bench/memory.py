@@ -10,8 +10,8 @@ import warnings
 
 import torch
 
-from musekit import overlap
 from musekit.bench.measure import Row, now, peak_bytes
+from musekit.codec import overlap
 from musekit.sample import Muse, Settings
 
 PARTS, WHOLE = 32, 1 << 30  # latent frames decoded at a time

@@ -12,15 +12,14 @@ import warnings
 import torch
 from torch import Tensor
 
-from musekit import foreign
 from musekit.bench import networks
 from musekit.bench.measure import RUNS, Row, interleaved, median, peak_bytes
 from musekit.bench.roofline import stage2_work
 from musekit.bench.stage1 import shares
 from musekit.bench.table import compared
 from musekit.config import Stage2Config
-from musekit.prepared2 import Guided2, Prepared2
-from musekit.stage2 import StableAudioMuQ
+from musekit.prepared.stage2 import Guided2, Prepared2
+from musekit.stage2 import StableAudioMuQ, foreign
 
 FRAMES, SCALE = 256, 3.0
 BARS = {torch.float32: 1.2, torch.bfloat16: 1.7}  # x diffusers' transformer, batch 1, two CPU cores

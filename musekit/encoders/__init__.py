@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from musekit.encoders.mini import (
     LONG,
+    SHIFTS,
     JointEmbedder,
     MiniEmbedder,
     TonalPool,
     attribute_of,
     log_frequency_filters,
     mel_filters,
+    transpose,
     view,
     view_size,
 )
@@ -22,6 +24,7 @@ from musekit.encoders.text import T5, MiniLM, TokenStates, text_encoder
 
 __all__ = [
     "LONG",
+    "SHIFTS",
     "JointEmbedder",
     "MiniEmbedder",
     "MiniLM",
@@ -34,6 +37,7 @@ __all__ = [
     "log_frequency_filters",
     "mel_filters",
     "text_encoder",
+    "transpose",
     "view",
     "view_size",
 ]

@@ -76,6 +76,21 @@ def view(config: EmbedderConfig, audio: Tensor, sample_rate: int) -> Tensor:
     return torch.cat([torch.log1p(pitch / 30), torch.log1p(onset / 10)], dim=-1)
 
 
+#: The other keys that a clip is also embedded in, in semitones: each pitch class once, none far from its register.
+SHIFTS = (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5)
+
+
+def transpose(view: Tensor, bands: int, semitones: int) -> Tensor:
+    """Shift the log-frequency part of a view (T, D) by semitones; what comes in at the edge is silence."""
+    if not semitones:
+        return view
+    low, rest = view[:, :bands], view[:, bands:]
+    low = low.roll(2 * semitones, dims=1)
+    edge = slice(0, 2 * semitones) if semitones > 0 else slice(2 * semitones, None)
+    low[:, edge] = 0
+    return torch.cat([low, rest], dim=1)
+
+
 def _stft(x: Tensor, n_fft: int, hop: int) -> Tensor:
     window = torch.hann_window(n_fft, device=x.device, dtype=x.dtype)
     pad = n_fft // 2  # zeros, not reflection: very short audio is welcome

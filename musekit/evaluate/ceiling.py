@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from musekit.evaluate.judge import ATTRIBUTES, value_of
 from musekit.evaluate.subject import Subject, table
-from musekit.judge import ATTRIBUTES, value_of
 from musekit.statistics import accuracy
 
 HELD_OUT = ("valid", "test")  # neither split's works were heard when the judge was fitted

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from musekit import phase
+from musekit.codec import phase
 from musekit.evaluate.ceiling import rate_of, ratio, references
+from musekit.evaluate.judge import ATTRIBUTES
 from musekit.evaluate.subject import Subject, bar, read_audio, table, target
-from musekit.judge import ATTRIBUTES
 
 CLIPS = 64
 WORST = 5

@@ -16,8 +16,8 @@ import numpy as np
 from musekit.corpus.captions import evaluation_prompts
 from musekit.evaluate import generated
 from musekit.evaluate.ceiling import like_prompts
+from musekit.evaluate.judge import pace
 from musekit.evaluate.subject import Subject, table
-from musekit.judge import pace
 from musekit.statistics import KernelDistance, frechet, interval, neighbours, spread, spread_draws, unit_distances
 from musekit.statistics.kernel import median_distance
 

@@ -11,8 +11,8 @@ from musekit.corpus.captions import fits
 from musekit.corpus.grammar import fill
 from musekit.corpus.instruments import SINGLE
 from musekit.evaluate.ceiling import rate_of, ratio, references
+from musekit.evaluate.judge import ATTRIBUTES, value_of
 from musekit.evaluate.subject import Subject, table, target
-from musekit.judge import ATTRIBUTES, value_of
 from musekit.statistics import accuracy
 
 WORDINGS = 12  # sentences a class, at most

@@ -139,7 +139,7 @@ def moments(muse: Muse, x: torch.Tensor, seed: int) -> list[dict]:
 
 def picture(audio: np.ndarray, rate: int) -> dict:
     """Audio (2, N) over time and log frequency as a grey PNG: black is DEPTH dB below the peak, low notes first."""
-    from musekit.pictures import decibels, magnitudes
+    from musekit.show.pictures import decibels, magnitudes
 
     n_fft = 8192
     m = magnitudes(audio, n_fft, max(512, audio.shape[1] // COLUMNS))

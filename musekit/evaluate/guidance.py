@@ -16,11 +16,11 @@ from musekit.corpus.captions import evaluation_prompts
 from musekit.evaluate import generated
 from musekit.evaluate.ceiling import like_prompts, verdicts
 from musekit.evaluate.distances import LIBROSA, standardised
+from musekit.evaluate.judge import ATTRIBUTES
 from musekit.evaluate.obeyed import as_record
 from musekit.evaluate.one_to_many import spectral_contrast
 from musekit.evaluate.quality import Quality, sampled
 from musekit.evaluate.subject import Subject, bar, read_audio, table
-from musekit.judge import ATTRIBUTES
 from musekit.sample import Settings
 from musekit.statistics import KernelDistance, mean_interval, spread, unit_distances
 

@@ -13,8 +13,8 @@ from musekit.corpus.captions import evaluation_prompts, fits
 from musekit.evaluate import generated
 from musekit.evaluate.ceiling import confusion, like_prompts, rate_of, ratio, references, verdicts
 from musekit.evaluate.embedder import zero_shot
+from musekit.evaluate.judge import ATTRIBUTES, TEXTURE, in_scale
 from musekit.evaluate.subject import Subject, read_audio, table, target
-from musekit.judge import ATTRIBUTES, TEXTURE, in_scale
 from musekit.runs import sha256
 
 RENDERED = 96  # clips that are rendered from their true embeddings

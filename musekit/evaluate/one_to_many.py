@@ -16,9 +16,9 @@ from musekit.corpus.captions import fits, prompts
 from musekit.evaluate import generated
 from musekit.evaluate.ceiling import HELD_OUT
 from musekit.evaluate.diversity import SAMPLES, SEED, right_answers, samples
+from musekit.evaluate.judge import TEXTURE
 from musekit.evaluate.regression import predict
 from musekit.evaluate.subject import Subject, bar, cut, read_audio, table
-from musekit.judge import TEXTURE
 from musekit.sample import Settings
 from musekit.statistics import (
     KernelDistance,

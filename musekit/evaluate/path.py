@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from musekit.evaluate.subject import Subject, bar, table, target
-from musekit.lab import Lab
+from musekit.explore.lab import Lab
 from musekit.sample import Muse
 
 PLACES, SECONDS, QUALITY, SEED = 9, 6.0, "good", 90_000

@@ -17,7 +17,7 @@ import torch
 
 from musekit.cache import Shards, read_clips
 from musekit.config import MuseError, home
-from musekit.judge import VERSION, Judge, hear, value_of
+from musekit.evaluate.judge import VERSION, Judge, hear, value_of
 from musekit.pretrained import read_hashes
 from musekit.runs import now, sha256, write_atomic, write_result
 from musekit.sample import Muse

@@ -17,11 +17,11 @@ import numpy as np
 
 from musekit import prompts
 from musekit.config import MuseError
+from musekit.explore.uploads import SUFFIXES, read_sound
 from musekit.library.entry import IDENTITY, LONGEST, Entry, new_id, now, written, written_tags
 from musekit.library.vorbis import about, believed, read_flac, tagged
 from musekit.recipe import Recipe
 from musekit.runs import sha256
-from musekit.uploads import SUFFIXES, read_sound
 
 if TYPE_CHECKING:
     from musekit.library.shelf import Library

@@ -114,13 +114,13 @@ class Library(Store):
 
     def again(self, identity: str, muse, on_step=None, cancel=None):
         """The piece once more from its recipe: the same bits on the same kind of machine (`same_bits` tells)."""
-        from musekit.take import remake
+        from musekit.explore.take import remake
 
         return remake(muse, self.recipe(identity), self.origin(identity), self.embedding(identity), on_step, cancel)
 
     def origin(self, identity: str):
         """The piece's `take.Origin`, or None."""
-        from musekit.take import Origin
+        from musekit.explore.take import Origin
 
         text = self.get(identity).origin
         return None if text is None else Origin.from_json(text)

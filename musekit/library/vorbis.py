@@ -123,7 +123,7 @@ def facts(entry: Entry, found: dict[str, list[str]]) -> Entry:
     fields: dict = {}
     if recipe is not None and (parsed := believed(Recipe, recipe)):
         fields = about(parsed)
-        from musekit.take import Origin
+        from musekit.explore.take import Origin
 
         if origin is not None and believed(Origin, origin):
             fields["origin"] = origin

@@ -1,5 +1,11 @@
-"""What is seen of the Studio, the Lab and the Library: thin widgets over `studio`, `lab` and `library`.
+"""The three instruments for a notebook: `Studio`, `Lab` and `Library`, each a thin view over a plain class.
 
-No tensor arithmetic here. Every text that a person may have written is escaped or set as a widget's plain value;
-whatever takes long runs in a job's thread; every control has a class (`muse-...`) by which a test finds it.
+from musekit.view import Studio, Lab, Library
+Studio("mini")          # the last value of a cell shows it; `.state` is the plain class behind it
 """
+
+from musekit.view.lab import Lab
+from musekit.view.library import Library
+from musekit.view.studio import MOST_CARDS, Studio
+
+__all__ = ["MOST_CARDS", "Lab", "Library", "Studio"]

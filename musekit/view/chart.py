@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from musekit.landscape import Landscape
-from musekit.style import PALETTE
+from musekit.explore.landscape import Landscape
+from musekit.show.style import PALETTE
 from musekit.view.parts import escaped
 
 WIDTH, HEIGHT = 760, 520  # set, or a FigureWidget has no size where its cell is hidden

@@ -105,7 +105,7 @@ class Desk(anywidget.AnyWidget):
 
     def play(self, audio, sample_rate: int, label: str) -> None:
         """Put on audio (channels, N); `label` is shown and read aloud."""
-        from musekit.players import compressed
+        from musekit.show.players import compressed
 
         data = compressed(audio, sample_rate, seconds=None, rate=sample_rate)
         with self.hold_sync():  # one message: the player never sees half of it

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import ipywidgets as w
 
-from musekit import lab as state
 from musekit.config import MuseError
+from musekit.explore import lab as state
+from musekit.explore.points import Point
+from musekit.explore.take import Take
 from musekit.library import Library
-from musekit.points import Point
 from musekit.sample import Muse
-from musekit.take import Take
 from musekit.view.chart import Chart, legend
 from musekit.view.desk import Desk
 from musekit.view.lab_tools import FlowTool, MixTool, PickTool, WayTool

@@ -6,8 +6,8 @@ import ipywidgets as w
 import numpy as np
 
 from musekit.config import MuseError
-from musekit.lab import STRATEGIES
-from musekit.points import Point
+from musekit.explore.lab import STRATEGIES
+from musekit.explore.points import Point
 from musekit.view.parts import WIDE, View, button, escaped, row
 
 

@@ -8,7 +8,7 @@ import ipywidgets as w
 
 from musekit import library as state
 from musekit.config import MuseError
-from musekit.job import Job
+from musekit.explore.job import Job
 from musekit.library.database import SORTS
 from musekit.library.entry import Entry
 from musekit.sample import Muse

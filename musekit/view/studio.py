@@ -7,12 +7,12 @@ from pathlib import Path
 
 import ipywidgets as w
 
-from musekit import studio as state
-from musekit.cards import card
 from musekit.config import MuseConfig, MuseError, preset
-from musekit.job import Job
+from musekit.explore import studio as state
+from musekit.explore.job import Job
 from musekit.library import Library
 from musekit.sample import Muse
+from musekit.show.cards import card
 from musekit.solve import SOLVERS
 from musekit.view.desk import Desk
 from musekit.view.parts import WIDE, View, button, close, row

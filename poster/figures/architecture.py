@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from musekit.style import HEAT, INK, MUTED, PALETTE, SIGNED
+from musekit.show.style import HEAT, INK, MUTED, PALETTE, SIGNED
 from poster.figures.pieces import picture
 from poster.sheet import row, rows
 

@@ -1,6 +1,6 @@
 """Several ranks train like one: loss curves of the same run on 1, 2 and 4 processes."""
 
-from musekit.style import INK, PALETTE
+from musekit.show.style import INK, PALETTE
 from poster.sheet import rows
 
 INPUTS = ("results/ddp.json",)

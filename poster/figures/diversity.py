@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from musekit.style import MUTED, PALETTE, SAMPLED
+from musekit.show.style import MUTED, PALETTE, SAMPLED
 from poster.sheet import rows
 
 INPUTS = ("results/diversity.json",)

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.patheffects import withStroke
 
-from musekit.style import AVERAGED, INK, REAL, SAMPLED
+from musekit.show.style import AVERAGED, INK, REAL, SAMPLED
 from poster.sheet import row, rows
 
 INPUTS = ("results/gallery.json",)

@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 
-from musekit.style import HEAT, INK, MUTED, SAMPLED
+from musekit.show.style import HEAT, INK, MUTED, SAMPLED
 from poster.sheet import rows
 
 INPUTS = ("results/gallery.json",)

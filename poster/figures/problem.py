@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from musekit.style import GRID, INK, REAL
+from musekit.show.style import GRID, INK, REAL
 from poster.sheet import rows
 
 INPUTS = ("results/gallery.json",)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from musekit.style import INK, MUTED, REAL, SAMPLED
+from musekit.show.style import INK, MUTED, REAL, SAMPLED
 from poster.sheet import row
 
 INPUTS = ("results/prompts.json",)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from musekit.style import AVERAGED, INK, MUTED, REAL, SAMPLED
+from musekit.show.style import AVERAGED, INK, MUTED, REAL, SAMPLED
 from poster.sheet import row, rows
 
 INPUTS = ("results/regression.json",)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from musekit.style import INK, MUTED, PALETTE
+from musekit.show.style import INK, MUTED, PALETTE
 from poster.sheet import rows
 
 INPUTS = ("results/bench-sizes.json",)

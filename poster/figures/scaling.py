@@ -1,6 +1,6 @@
 """Data-parallel training on more ranks: samples a second, measured."""
 
-from musekit.style import INK, MUTED, PALETTE
+from musekit.show.style import INK, MUTED, PALETTE
 from poster.sheet import rows
 
 INPUTS = ("results/bench-ddp.json",)

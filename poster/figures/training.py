@@ -1,6 +1,6 @@
 """Training curves of both stages, each beside its floor of structureless data."""
 
-from musekit.style import INK, MUTED, PALETTE
+from musekit.show.style import INK, MUTED, PALETTE
 
 INPUTS = ("musekit/weights/mini/stage1.train.json", "musekit/weights/mini/stage2.train.json")
 SIZE = (268, 118)

@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 import torch
 
-from musekit.data import Stage1Data
 from musekit.evaluate.ablations import small
 from musekit.evaluate.quality import Quality
 from musekit.evaluate.subject import Subject, bar, read_audio, table
-from musekit.fitting import RECOMMENDED
 from musekit.sample import Settings
+from musekit.train.data import Stage1Data
+from musekit.train.fitting import RECOMMENDED
 
 TIMED, CLIPS, SAMPLES = 24, 128, 25_600
 

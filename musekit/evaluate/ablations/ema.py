@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from musekit.data import Stage1Data
 from musekit.evaluate.ablations import small
 from musekit.evaluate.quality import Quality
 from musekit.evaluate.subject import Subject, table
 from musekit.sample import Settings
+from musekit.train.data import Stage1Data
 
 
 def measure_ema(subject: Subject) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 
 from musekit.config import MuseConfig
-from musekit.data import Stage2Data
 from musekit.evaluate.ablations import small
 from musekit.evaluate.subject import Subject, table
+from musekit.train.data import Stage2Data
 
 NOISES = (0.0, 0.01, 0.03, 0.1)
 OFF = 0.03

@@ -18,12 +18,12 @@ import torch
 from musekit import pretrained
 from musekit.cache import config_hash
 from musekit.config import MuseConfig, home, identity
-from musekit.data import Stage1Data, Stage2Data
 from musekit.evaluate.subject import Subject
-from musekit.fitting import fit_scale
 from musekit.runs import Run, write_atomic
 from musekit.sample import Muse
 from musekit.train import TrainConfig, fit
+from musekit.train.data import Stage1Data, Stage2Data
+from musekit.train.fitting import fit_scale
 
 NAME = "small"
 SAMPLES = {"stage1": 90_000, "stage2": 24_000}

@@ -1,0 +1,1 @@
+"""`musekit generate`: from requests to files, each with its recipe beside it."""

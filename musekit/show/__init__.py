@@ -1,0 +1,1 @@
+"""What sounds, numbers and spaces look like: figures in the house style, pictures of sound, players and cards."""

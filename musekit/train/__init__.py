@@ -1,0 +1,247 @@
+"""The one training loop, for the codec, the embedder and both stages.
+
+    for record in fit(model, data, validation, settings, run): ...
+
+yields a metrics record now and then; the caller prints, plots or stops. Progress is counted in samples, so runs
+compare across batch sizes and world sizes. To resume, run the same command again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint as computed_again
+
+from musekit import dist, flow
+from musekit.config import MuseError
+from musekit.runs import Run
+from musekit.train import data as data_module
+from musekit.train import flops
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the model's own shape is in `MuseConfig`."""
+
+    samples: int = 100_000  # training samples to see, all epochs and ranks together
+    batch: int = 64  # samples an optimizer step, over all ranks and accumulation steps
+    micro_batch: int = 64  # samples a forward pass on one rank
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: int = 6_000  # samples
+    decay: float = 0.5  # the last part of training, with the learning rate falling linearly to zero
+    clip: float = 1.0  # largest gradient norm
+    ema: float = 0.999  # decay of the weights' exponential moving average, a step
+    seed: int = 0
+    bf16: bool = True  # autocast
+    fused: bool = True  # one kernel for all of AdamW's updates
+    recompute: bool = False  # activations of each block again in the backward pass: less memory, a third more work
+    log_every: int = 6_400  # samples
+    validate_every: int = 64_000  # samples
+    samples_every: int = 0  # samples between decoded pieces of a Stage 2 in training, in the run's folder; 0: none
+    checkpoint_minutes: float = 3.0
+    keep: int = 2  # newest checkpoints that stay, beside the best one
+    damaged: Literal["refuse", "skip"] = "refuse"  # shards of the cache that differ from their hash
+    tensorboard: bool = False  # metrics as TensorBoard's event files too
+    peak_teraflops: float = 0.0  # of one GPU's dense matrix units, for MFU; 0: measured at the start on a GPU
+
+
+def learning_rate(settings: TrainConfig, samples: int) -> float:
+    """Linear warm-up, constant, linear decay to zero (a trapezoid: more samples can be added before the decay)."""
+    rise = min(1.0, (samples + settings.batch) / max(1, settings.warmup))
+    fall = (settings.samples - samples) / max(1, settings.decay * settings.samples)
+    return settings.lr * max(0.0, min(rise, fall, 1.0))
+
+
+def update_ema(ema: torch.nn.Module, model: torch.nn.Module, decay: float, step: int) -> None:
+    """ema <- d ema + (1 - d) model with d warmed up, so that the first steps are forgotten soon; buffers are copied."""
+    decay = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        pairs = list(zip(ema.parameters(), model.parameters(), strict=True))
+        torch._foreach_lerp_([e for e, _ in pairs], [p.detach() for _, p in pairs], 1 - decay)
+        for old, new in zip(ema.buffers(), model.buffers(), strict=True):
+            old.copy_(new)
+
+
+@torch.no_grad()
+def validate(model: nn.Module, dataset, settings: TrainConfig, limit: int = 512) -> dict[str, float]:
+    """Mean metrics over the first clips of a held-out split, with fixed draws and stratified times.
+
+    Clips are evaluated in groups of `dataset.together`, which ranks share out: neither the micro-batch nor the number
+    of ranks changes a bit of the result, which all ranks have.
+    """
+    training = model.training
+    model.eval()
+    n, size = min(limit, len(dataset)), getattr(dataset, "together", 16)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for group, start in list(enumerate(range(0, n, size)))[dist.rank() :: dist.world()]:
+        rows = list(range(start, min(n, start + size)))
+        batch = data_module.collate([dataset.sample(i, flow.Draws(1, i), flow.Draws(2, start)) for i in rows])
+        if "t" in batch:
+            batch["t"] = flow.stratified_time(n)[order[rows]]
+            batch["keep"] = torch.ones_like(batch["keep"])
+        with torch.autocast(dist.device().type, torch.bfloat16, enabled=settings.bf16):
+            value, metrics = model.training_loss(dist.to_device(batch))
+        found[group] = {name: float(number) * len(rows) / n for name, number in {"loss": value, **metrics}.items()}
+    model.train(training)
+    groups = {k: v for some in dist.gathered(found) for k, v in some.items()}
+    return {name: sum(groups[k][name] for k in sorted(groups)) for name in groups[0]}
+
+
+def fit(
+    model: nn.Module,
+    dataset,
+    validation,
+    settings: TrainConfig,
+    run: Run,
+    stop: Callable[[], int] = lambda: 0,
+    listen: Callable[[nn.Module, int], None] | None = None,
+) -> Iterator[dict]:
+    """Train until `settings.samples`; yields records and leaves `run` holding checkpoints and metrics.jsonl.
+
+    model.training_loss(batch) -> (scalar, metrics). The moving average ends in `run` as checkpoint["ema"].
+    stop: looked at after each step; when it says other than 0 on any rank, all save and raise `dist.Stopped`.
+    listen(ema, samples): called on every rank each `samples_every` samples.
+    """
+    device, rank, world = dist.device(), dist.rank(), dist.world()
+    accumulate = accumulation(settings, world)
+    model.to(device).train()
+    ema = copy.deepcopy(model).requires_grad_(False)
+    work_of = flops.TrainingFlops(ema)
+    peak = settings.peak_teraflops * 1e12
+    if not peak and device.type == "cuda":
+        peak = flops.matrix_rate(device, torch.bfloat16 if settings.bf16 else torch.float32)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.98), fused=settings.fused
+    )
+    samples = step = 0
+    if (state := run.load(print if rank == 0 else lambda text: None)) is not None:
+        model.load_state_dict(state["model"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+        samples, step = state["samples"], state["step"]
+        del state
+    if dist.highest(samples) != -dist.highest(-samples):
+        raise MuseError(f"the ranks see different checkpoints in {run.folder}; put it where all machines see it")
+    best = run.best().get("valid_loss", math.inf)
+    heard = settings.samples_every if listen is not None else 0
+    if settings.recompute:
+        recompute(model)
+    wrapped = dist.wrap(model)
+    began, saved, counted, work, sums = time.monotonic(), time.monotonic(), samples, 0, {}
+
+    def checkpoint(valid_loss: float | None = None):
+        if rank == 0:
+            parts = {
+                "model": model.state_dict(),
+                "ema": ema.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+            run.save(samples, {**parts, "samples": samples, "step": step}, valid_loss)
+
+    with contextlib.closing(data_module.batches(dataset, settings.batch, samples, settings.seed, rank, world)) as feed:
+        while samples < settings.samples:
+            batch = dist.to_device(next(feed))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, samples)
+            for i, part in enumerate(split(batch, accumulate)):
+                with (
+                    dist.no_sync(wrapped, i < accumulate - 1),
+                    torch.autocast(device.type, torch.bfloat16, settings.bf16),
+                ):
+                    value, metrics = wrapped(part)
+                (value / accumulate).backward()
+                for name, number in {"loss": value, **metrics}.items():
+                    sums[name] = sums.get(name, 0.0) + number.detach() / accumulate
+                work += work_of(part) * world if rank == 0 else 0  # who writes the metrics counts
+            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+            sums["gradient_norm"] = sums.get("gradient_norm", 0.0) + norm
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            samples, step = samples + settings.batch, step + 1
+            update_ema(ema, model, settings.ema, step)
+
+            done, better = samples >= settings.samples, None
+            if crossed(samples, settings.batch, settings.log_every) or done:
+                means = dist.total(torch.stack([value.double() for value in sums.values()])) / world
+                seconds, seen = time.monotonic() - began, samples - counted
+                record = {
+                    "samples": samples,
+                    "epoch": samples / len(dataset),
+                    "lr": learning_rate(settings, samples),
+                }
+                record |= {name: float(mean) * settings.batch / seen for name, mean in zip(sums, means, strict=True)}
+                if not math.isfinite(record["loss"]):
+                    raise MuseError(f"the loss is {record['loss']} at sample {samples:,}; try a smaller --train.lr")
+                record |= {"samples_per_second": seen / seconds, "seconds": seconds}
+                record |= {"memory_gib": flops.peak_memory(device)}
+                record |= {"teraflops": work / seconds / 1e12} if work else {}
+                record |= {"mfu": work / seconds / (peak * world)} if work and peak else {}
+                if validation is not None and (crossed(samples, seen, settings.validate_every) or done):
+                    record |= {f"valid_{k}": v for k, v in validate(ema, validation, settings).items()}
+                    if record["valid_loss"] < best:
+                        best = better = record["valid_loss"]
+                began, counted, work, sums = time.monotonic(), samples, 0, {}
+                if rank == 0:
+                    run.log(record)
+                yield record
+            if heard and crossed(samples, settings.batch, heard):
+                listen(ema, samples)
+                began = time.monotonic()
+            asked = dist.highest(stop())
+            if done or asked or better is not None or time.monotonic() - saved > 60 * settings.checkpoint_minutes:
+                checkpoint(better)
+                saved = time.monotonic()
+            if asked or done:
+                dist.barrier()  # all ranks end together, and after the first one's checkpoint
+            if asked and not done:
+                if rank == 0:
+                    print(f"stopped by a signal; saved at sample {samples:,} in {run.folder}: the same command goes on")
+                raise dist.Stopped(asked)
+
+
+def accumulation(settings: TrainConfig, world: int) -> int:
+    """Forward passes of each rank in one optimizer step. Raises MuseError for a batch that does not split evenly."""
+    if min(settings.samples, settings.batch, settings.micro_batch) < 1:
+        raise MuseError("--train.samples, --train.batch and --train.micro-batch must be 1 or more")
+    accumulate = max(1, -(-settings.batch // (settings.micro_batch * world)))
+    if settings.batch % (accumulate * world):
+        raise MuseError(
+            f"a batch of {settings.batch} cannot be split evenly over {world} rank(s) in parts of at most"
+            f" {settings.micro_batch}; choose a batch that is a multiple of {accumulate * world}"
+        )
+    return accumulate
+
+
+def recompute(model: nn.Module) -> None:
+    """Each block computes its activations again for its backward pass (Chen et al. 2016, arXiv 1604.06174)."""
+    for block in getattr(model, "blocks", ()):
+        block.forward = functools.partial(computed_again, block.forward, use_reentrant=False)
+
+
+def crossed(samples: int, step: int, every: int) -> bool:
+    """Whether the last `step` samples passed a multiple of `every`."""
+    return samples // every != (samples - step) // every
+
+
+def split(batch: dict, parts: int) -> list[dict]:
+    """A batch in equal parts along its first axis."""
+    n = len(next(iter(batch.values()))) // parts
+    return [{k: v[i * n : (i + 1) * n] for k, v in batch.items()} for i in range(parts)]
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
+    """Matrices decay, vectors and scalars do not."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices, rest = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]

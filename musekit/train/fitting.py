@@ -1,0 +1,198 @@
+"""`musekit train`: which model, which data, which defaults; the loop itself is `train.fit`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from musekit import dist, pretrained
+from musekit.config import MuseConfig, MuseError, home, identity, preset
+from musekit.runs import Run, write_atomic
+from musekit.train import TrainConfig, accumulation, data, fit
+from musekit.train.listen import Listener
+
+DATA = {
+    "codec": data.CodecData,
+    "embedder": data.EmbedderData,
+    "stage1": data.Stage1Data,
+    "regression": data.Stage1Data,
+    "stage2": data.Stage2Data,
+}
+
+SHAPE = {  # the part of the config that a run must keep: how pieces are sampled later is not its business
+    "codec": lambda config: config.codec,
+    "embedder": lambda config: config.embedder,
+    "stage1": lambda config: config.stage1,
+    "regression": lambda config: config.stage1,
+    "stage2": lambda config: config.stage2,
+}
+
+# The defaults of `--train.*`. The packaged Stage 1 and 2 were trained in two runs each, with other settings: their
+# train.json tells (`before`, `note`)
+RECOMMENDED = {
+    "codec": TrainConfig(samples=330_000, batch=32, micro_batch=32, lr=1.2e-3),
+    "embedder": TrainConfig(
+        samples=80_000, batch=128, micro_batch=128, lr=1e-3, weight_decay=0.05, ema=0.995, validate_every=25_600
+    ),
+    "stage1": TrainConfig(
+        samples=2_000_000,
+        batch=128,
+        micro_batch=128,
+        lr=8e-4,
+        ema=0.9985,
+        warmup=20_000,
+        decay=0.6,
+        validate_every=128_000,
+    ),
+    "regression": TrainConfig(samples=150_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
+    "stage2": TrainConfig(samples=360_000, batch=32, micro_batch=32, lr=1e-3, validate_every=32_000),
+}
+
+
+SCALED_BY = 4096  # clips, evenly over the split, that tell Stage 2 the latents' mean and scale
+
+
+def fit_scale(part: str, model, dataset, n: int = 256) -> None:
+    """Give a new model its data's mean and scale, from the first training clips (all embeddings for Stage 1)."""
+    clips = [c["id"] for c in dataset.clips[:n]]
+    if part == "codec":
+        model.fit_scale(torch.cat([dataset.shards.row(i)[::8].float() for i in clips]))
+    elif part == "embedder":
+        model.fit_scale(torch.cat([dataset.shards.row(i)[::4].float() for i in clips]))
+    elif part == "stage2":
+        some = dataset.clips[:: -(-len(dataset.clips) // SCALED_BY)]
+        model.fit_scale(torch.cat([dataset.shards.row(c["id"])[::8].float() for c in some]))
+    else:
+        model.fit_scale(dataset.embeddings)
+
+
+def run_folder(options) -> Path:
+    """Where `musekit train` with these options keeps metrics and checkpoints."""
+    return Path(options.run_folder or home() / "runs" / f"{options.preset}-{options.part}")
+
+
+def train_part(options) -> Path:
+    """Train `options.part` and write its weights; returns their file. Progress bar, metrics, same command resumes.
+
+    What cannot work is refused before any work: a MuseError in one line. A signal saves and raises `dist.Stopped`.
+    """
+    with dist.signals() as stop:
+        return _train(options, stop)
+
+
+def _train(options, stop) -> Path:
+    from tqdm import tqdm
+
+    part, settings, config, first = options.part, options.train, preset(options.preset), dist.rank() == 0
+    accumulation(settings, dist.world())
+    dist.check_gpus(getattr(options, "gpus", 0))
+    folder = run_folder(options)
+    out = options.out or folder / "weights"
+    run = Run(folder, settings.keep, settings.tensorboard and first)
+    cache = options.cache or home() / "caches" / "scores"
+    dataset = DATA[part](cache, "train", config, damaged=settings.damaged)
+    validation = held_out(part, cache, config, settings.damaged)
+    claim = {"part": part, "config": identity(SHAPE[part](config)), "data": dataset_hash(dataset)}
+    run.claim(json.dumps({**claim, "made_by": dataset.made_by}, indent=1), write=first)
+    listen = listener(options, validation, config, folder)
+    with dist.process_group():
+        torch.manual_seed(settings.seed)
+        model = pretrained.build(part, config)
+        init = getattr(options, "init", None)
+        if init is None or not pretrained.initialise(model, part, init):  # Stable Audio Open's latents keep their scale
+            fit_scale(part, model, dataset)
+        # a bar on a terminal, lines in a log
+        bar = tqdm(total=settings.samples, unit="sample", unit_scale=True, disable=None if first else True)
+        with bar:
+            for record in fit(model, dataset, validation, settings, run, stop, listen):
+                told = {k: f"{record[k]:.4f}" for k in ("loss", "floor", "valid_loss") if k in record}
+                bar.set_description(f"train {part}", refresh=False)
+                bar.set_postfix(told, refresh=False)
+                bar.update(record["samples"] - bar.n)
+                if first and bar.disable:
+                    speed = f"{record['samples_per_second']:.1f} samples/s"
+                    losses = ", ".join(f"{k} {v}" for k, v in told.items())
+                    print(f"{part} {record['samples']:,}/{settings.samples:,}: {losses}, {speed}", file=sys.stderr)
+        if not first:
+            return out / f"{part}.safetensors"
+    state = run.load()
+    if state is None:
+        raise MuseError(f"{folder} has no whole checkpoint; run the same command again")
+    model.load_state_dict(state["ema"])
+    path = pretrained.save_part(out, part, model, config)
+    write_atomic(
+        out / f"{part}.train.json",
+        json.dumps(summary(run, part, settings, len(dataset)), indent=1) + "\n",
+    )
+    print(f"{part}: {path}")
+    return path
+
+
+def listener(options, validation, config: MuseConfig, folder: Path) -> Listener | None:
+    """What decodes pieces of a Stage 2 in training, where that is asked for. Raises MuseError without a codec."""
+    if not options.train.samples_every:
+        return None
+    if options.part != "stage2":
+        raise MuseError("--train.samples-every decodes what Stage 2 makes; no other part makes sound")
+    if pretrained.public("codec", config):
+        codec = pretrained.load_public("codec", config)[0]
+    else:
+        codec = pretrained.load_part(getattr(options, "codec", None) or config.name, "codec")[0]
+    return Listener(codec, validation, config, folder)
+
+
+def export(folder: Path, part: str, config: MuseConfig, out: Path) -> Path:
+    """Write the moving average of a run's newest checkpoint as weights, while the run goes on."""
+    state = Run(folder).load()
+    if state is None:
+        raise MuseError(f"{folder} has no checkpoint yet")
+    model = pretrained.build(part, config)
+    model.load_state_dict(state["ema"])
+    return pretrained.save_part(out, part, model, config)
+
+
+def held_out(part: str, cache: Path, config: MuseConfig, damaged: str = "refuse"):
+    """The validation split, without augmentation."""
+    if part == "embedder":
+        return data.EmbedderData(cache, "valid", config, augment=False, damaged=damaged)
+    return DATA[part](cache, "valid", config, damaged=damaged)
+
+
+def dataset_hash(dataset) -> str:
+    """What was learned from: the shards' maker and number of clips."""
+    return f"{dataset.shards.manifest['maker']}, {len(dataset)} clips"
+
+
+def summary(run: Run, part: str, settings: TrainConfig, clips: int) -> dict:
+    """What the model card tells of a training: command, minutes, hardware, last losses."""
+    rows = run.metrics()
+    provenance = json.loads((run.folder / "provenance.json").read_text())
+    last = {k: v for r in rows for k, v in r.items() if k in ("loss", "floor") or k.startswith("valid_")}
+    minutes = sum(r["seconds"] for r in rows) / 60
+    done = {"samples": rows[-1]["samples"], "minutes": round(minutes, 1), "clips": clips}
+    return {
+        "part": part,
+        **done,
+        "last": last,
+        "settings": dataclasses.asdict(settings),
+        "provenance": provenance,
+        "metrics": thinned(rows),
+    }
+
+
+def thinned(rows: list[dict], most: int = 200) -> list[dict]:
+    """At most so many rows for a training curve: samples and losses, neighbours joined, their training losses averaged.
+
+    A validation loss is measured more rarely than rows are written: the last one of its neighbours is kept.
+    """
+    size, thin = max(1, -(-len(rows) // most)), []
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        row = {k: v for r in part for k, v in r.items() if k == "samples" or k.startswith("valid_")}
+        means = {k: sum(r[k] for r in part) / len(part) for k in ("loss", "floor") if all(k in r for r in part)}
+        thin.append({k: v if k == "samples" else float(f"{v:.5g}") for k, v in {**row, **means}.items()})
+    return thin
