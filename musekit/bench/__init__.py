@@ -3,6 +3,7 @@
     end-to-end   from text to sound with the trained preset                       results/bench.json
     stage1       full size, a whole sample beside the naive design                results/bench-stage1.json
     stage2       full size, a step beside diffusers' own transformer              results/bench-stage2.json
+    piece        full size, a whole piece beside diffusers' loop and decoder       results/bench-piece.json
     batch        the original's batch tables; 16 pieces one by one and batched    results/bench-batch.json
     sizes        50M to 1.05B: what decides how much a batch gains                results/bench-sizes.json
     memory       against the number of pieces, the micro-batch and the length     results/bench-memory.json
@@ -28,7 +29,7 @@ from musekit.config import suggest
 from musekit.runs import write_result
 
 __all__ = ["ALL", "RUNS", "Row", "bench", "now", "row", "stage2_flops"]
-ALL = ("end-to-end", "stage1", "stage2", "batch", "sizes", "memory", "ddp", "lab")
+ALL = ("end-to-end", "stage1", "stage2", "piece", "batch", "sizes", "memory", "ddp", "lab")
 
 
 def bench(what: str, weights: str, results: Path, quick: bool = False, seconds: float | None = None) -> list[Row]:
@@ -46,7 +47,7 @@ def bench(what: str, weights: str, results: Path, quick: bool = False, seconds: 
     device, more = dist.device(), circumstances(dist.device())
     needs_muse, needs_ceilings = (
         what in ("end-to-end", "batch", "memory", "lab"),
-        what in ("stage1", "stage2", "batch", "sizes"),
+        what in ("stage1", "stage2", "piece", "batch", "sizes"),
     )
     muse = None
     if needs_muse:
@@ -102,6 +103,7 @@ def makers(weights, device, ceilings, quick, muse, seconds) -> dict[str, Callabl
         "lab": lab,
         "stage1": lambda: full("stage1", device, ceilings, quick),
         "stage2": lambda: full("stage2", device, ceilings, quick),
+        "piece": lambda: full("piece", device, ceilings, quick),
         "batch": lambda: full("batch", device, ceilings, quick, muse),
         "sizes": lambda: full("sizes", device, ceilings, quick),
         "memory": lambda: full("memory", device, quick, muse),
