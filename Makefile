@@ -39,7 +39,7 @@ PYTHON ?=
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3 python)
 RIGHT_PYTHON := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: help demo test test-long lint system-packages lab notebooks check-notebooks results poster constraints clean .venv
+.PHONY: help demo test test-long lint system-packages lab app notebooks check-notebooks samples results poster constraints clean .venv
 
 help: ## list the targets
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -47,7 +47,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'make demo takes PROMPT="a sad piano melody" N=4 SEED=0 SECONDS=12 OUT=demo; a dollar sign is typed once, in single quotes.'
-	@echo 'make test, test-long and lab pass ARGS="..." on, for example: make test ARGS="-k flow -x"'
+	@echo 'make test, test-long, lab and app pass ARGS="..." on, for example: make test ARGS="-k flow -x"'
 
 demo: $(STAMP) ## generate N different pieces for PROMPT into the folder OUT
 	@$(BIN)/musekit generate --n "$$DEMO_N" --seed "$$DEMO_SEED" --seconds "$$DEMO_SECONDS" --out "$$DEMO_OUT" -- "$$DEMO_PROMPT"
@@ -64,11 +64,18 @@ lint: $(STAMP) ## ruff over code and notebooks
 lab: $(STAMP) ## open the latent lab in JupyterLab
 	$(BIN)/jupyter lab $(ARGS) notebooks/05_latent_lab.ipynb
 
+app: $(STAMP) ## serve the latent lab as a web page (Voila, on this machine only)
+	$(BIN)/python scripts/app.py $(ARGS)
+
 notebooks: $(STAMP) ## execute the notebooks in place and check them (NOTEBOOKS="..." picks some)
 	$(BIN)/python scripts/run_notebooks.py $(NOTEBOOKS)
 
 check-notebooks: $(STAMP) ## check the notebooks as they are, without running them
 	$(BIN)/python scripts/run_notebooks.py --check $(NOTEBOOKS)
+
+samples: $(STAMP) ## make the README's samples again (samples/*.mp3, results/samples.json): after other weights
+	$(BIN)/python scripts/samples.py
+	$(BIN)/python scripts/tables.py
 
 # In this order: later ones read what earlier ones keep under MUSEKIT_HOME, and each goes on where it was stopped.
 # bench comes last and wants the machine for itself. What needs a GPU is not here: slurm/bench.sh makes it.
@@ -77,6 +84,7 @@ results: $(STAMP) ## measure again all that a CPU can: hours; the same command g
 	$(BIN)/musekit eval all
 	$(BIN)/musekit eval ablations
 	$(BIN)/musekit eval gallery
+	$(BIN)/python scripts/samples.py
 	set -e; for what in end-to-end stage1 stage2 batch sizes memory ddp lab; do $(BIN)/musekit bench $$what; done
 	$(BIN)/python scripts/tables.py
 

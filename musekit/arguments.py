@@ -22,6 +22,17 @@ from musekit.config import MuseError, suggest
 LONGEST = 300  # characters of a mistake that are repeated to the user
 
 
+def optional(kind: str, default: str):
+    """tyro's help of an option that may be left out: what kind of value it takes, and what is taken instead."""
+    return tyro.conf.arg(metavar=kind, help_behavior_hint=f"(default: {default})")
+
+
+PRESETS_INT = optional("INT", "the preset's")
+PRESETS_FLOAT = optional("FLOAT", "the preset's")
+PRESETS_NAME = optional("NAME", "the preset's")
+CACHES = optional("PATH", "caches/scores under MUSEKIT_HOME")
+
+
 def parse(commands: dict[str, type], prog: str, description: str, arguments: Sequence[str]):
     """The filled dataclass of the command named by the first argument. Raises MuseError; exits 0 after a help text."""
     arguments = list(arguments)

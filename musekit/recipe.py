@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from musekit import solve
 from musekit.config import MuseConfig, MuseError, from_dict, suggest
+from musekit.solve.bespoke import evaluations
 
 SAMPLER = 2  # counts the changes of the sampler's arithmetic: each gives other last bits, and so another recipe
 
@@ -93,8 +94,10 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
     if recipe.seconds * config.codec.sample_rate < config.codec.n_fft:
         raise MuseError(f"seconds = {recipe.seconds:g} is too short; ask for at least 0.1")
     for name in ("stage1_solver", "stage2_solver"):
-        if getattr(recipe, name) not in solve.SOLVERS:
-            raise suggest(getattr(recipe, name), solve.SOLVERS, "solver")
+        solver = getattr(recipe, name)
+        learned = name == "stage2_solver" and evaluations(solver) is not None  # `Muse` looks for its file
+        if not learned and solver not in solve.SOLVERS:
+            raise suggest(solver, solve.SOLVERS, "solver")
     for name in ("stage1_steps", "stage2_steps", "micro_batch"):
         value = getattr(recipe, name)
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000:

@@ -18,6 +18,7 @@ from musekit.prepared.stage1 import Guided1, Prepared1
 from musekit.prepared.stage1 import join as join_texts
 from musekit.prepared.stage2 import Guided2, Prepared2
 from musekit.recipe import Recipe
+from musekit.solve.bespoke import Bespoke
 from musekit.stage2 import join
 
 OnStep = Callable[[str, int, int], None]  # (stage, i, n)
@@ -98,11 +99,12 @@ def stage2_rows(
     on_step: OnStep | None = None,
     cancel=None,
     x_0: Tensor | None = None,
+    table: Bespoke | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sample codec latents (B, C, frames) for embeddings (B, 512), and NFE (B,).
 
     negatives: embeddings (B, 512) of the negative prompts and which rows have one (B,). seconds: what the timing
-    token is told. x_0: noise in place of the seeds' own.
+    token is told. x_0: noise in place of the seeds' own. table: of a bespoke solver.
     """
     first, device, trained = rows[0], network.mean.device, network.network
     timing = torch.tensor([[0.0, seconds]], device=device).expand(len(rows), 2)
@@ -114,6 +116,7 @@ def stage2_rows(
         x_0 = torch.stack([flow.noise(r.seed, 2, frames, network.config.latent_dim) for r in rows])
     x_0 = x_0.to(device)
     options = {"solver": first.stage2_solver, "steps": first.stage2_steps, "cancel": cancel, "overshoot": False}
+    options |= {"table": table}
     solution = solve.solve(velocity, x_0, **options, on_step=on_step and (lambda i, n: on_step("stage2", i, n)))
     return trained.latents(solution.x), solution.nfe
 

@@ -11,26 +11,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from musekit import dist, pretrained, prompts
-from musekit.config import MuseConfig, MuseError
-from musekit.encoders import JointEmbedder, MuQ, joint, text_encoder
-from musekit.prepared.stage1 import Prepared1
-from musekit.prepared.stage2 import Prepared2
-from musekit.pretrained import load_part
+from musekit import prompts
+from musekit.config import MuseError
 from musekit.recipe import Recipe, Settings, check, count, software
 from musekit.rows import OnStep, chunks, finish, padded, stage1_rows, stage2_rows
+from musekit.solve import learned
+from musekit.solve.bespoke import evaluations
+from musekit.system import System, precision
 
-__all__ = ["Generation", "Muse", "Piece", "Settings", "count", "load_part"]
+__all__ = ["Generation", "Muse", "Piece", "Settings", "chunks", "count"]
 
 LARGEST = 4 * 2**30  # bytes of audio that `generate` returns at once; `stream` has no such bound
 
@@ -61,95 +57,9 @@ class Generation:
     timings: dict[str, float]  # seconds spent in each stage
 
 
-def precision(name: str) -> torch.dtype:
-    """The dtype of that name. Raises MuseError for one that is not computed in."""
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if name not in known:
-        raise MuseError(f"unknown dtype {name!r} (known: auto, float32, bfloat16)")
-    return known[name]
-
-
 @dataclass
-class Muse:
-    """Both stages, the codec and the encoders of one folder of weights."""
-
-    folder: Path
-    config: MuseConfig
-    dtype: str = "auto"  # of Stage 2's matrix products: "float32", "bfloat16", or what this machine does best
-    stage1_dtype: str = "float32"  # of Stage 1's: "bfloat16" halves what a step reads, and rounds the embedding
-    notice: Callable[[str], None] = lambda text: None
-    timings: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path = "mini", **options) -> Muse:
-        """The system of a folder, or of a name that comes with the package. Raises MuseError on bad weights."""
-        folder = pretrained.find(name_or_folder)
-        return cls(folder, pretrained.read_config(folder), **options)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Copy this system's folder of weights: safetensors, hashes and config."""
-        for path in sorted(self.folder.glob("*")):
-            if path.suffix in (".safetensors", ".json", ".md"):
-                Path(folder).mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, Path(folder) / path.name)
-
-    @cached_property
-    def device(self) -> torch.device:
-        """A GPU if there is one."""
-        return dist.device()
-
-    @cached_property
-    def text(self):
-        """The frozen text encoder."""
-        return text_encoder(self.config.text)
-
-    @cached_property
-    def embedder(self) -> JointEmbedder | MuQ:
-        """The joint text-audio embedding."""
-        return joint(load_part(self.folder, "embedder")[0], self.text)
-
-    @cached_property
-    def codec(self):
-        """Audio <-> latents."""
-        return load_part(self.folder, "codec")[0].to(self.device)
-
-    @cached_property
-    def stage1(self):
-        """Text -> embedding."""
-        return load_part(self.folder, "stage1")[0].to(self.device)
-
-    @cached_property
-    def prepared1(self) -> Prepared1:
-        """Stage 1 prepared for sampling."""
-        return Prepared1(self.stage1, precision(self.stage1_dtype))
-
-    @cached_property
-    def stage2(self):
-        """Embedding -> latents."""
-        return load_part(self.folder, "stage2")[0].to(self.device)
-
-    @cached_property
-    def prepared2(self) -> Prepared2:
-        """Stage 2 prepared for sampling, in this machine's precision."""
-        return Prepared2(self.stage2, self.autocast_dtype)
-
-    @cached_property
-    def regression(self):
-        """The baseline that predicts one embedding; not needed to generate."""
-        return load_part(self.folder, pretrained.BASELINE)[0].to(self.device)
-
-    @cached_property
-    def weights(self) -> str:
-        """Hash of the weights, part of every recipe."""
-        return pretrained.weights_hash(self.folder)
-
-    @cached_property
-    def autocast_dtype(self) -> torch.dtype:
-        """bf16 where there is hardware for its products (GPU, AMX, AVX512-BF16), else float32."""
-        if self.dtype != "auto":
-            return precision(self.dtype)
-        fast = self.device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
+class Muse(System):
+    """The system of one folder of weights (`from_pretrained`), sampled."""
 
     def recipe(self, prompt: str, seed: int, settings: Settings, negative_prompt: str | None = None) -> Recipe:
         """The complete, checked recipe of one piece. Raises MuseError for a value that cannot be."""
@@ -160,6 +70,11 @@ class Muse:
 
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise MuseError(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
+        guidance = [("guidance_scale", defaults.guidance_scale), ("guidance_low", 0.0), ("guidance_high", 1.0)]
+        guidance = tuple(float(value(name, default)) for name, default in guidance)
+        solver, steps = value("solver", defaults.stage2_solver), value("steps", defaults.stage2_steps)
+        if evaluations(solver) is not None:
+            solver, steps = learned.chosen(self.folder, solver, given.steps, guidance)
         recipe = Recipe(
             prompt=prompts.clean(prompt, notice=self.notice),
             negative_prompt=None if negative_prompt is None else prompts.clean(negative_prompt, "negative prompt"),
@@ -170,17 +85,17 @@ class Muse:
             stage1_solver=value("stage1_solver", defaults.stage1_solver),
             stage1_steps=value("stage1_steps", defaults.stage1_steps),
             stage1_guidance_scale=float(value("stage1_guidance_scale", defaults.stage1_guidance_scale)),
-            stage2_solver=value("solver", defaults.stage2_solver),
-            stage2_steps=value("steps", defaults.stage2_steps),
-            guidance_scale=float(value("guidance_scale", defaults.guidance_scale)),
+            stage2_solver=solver,
+            stage2_steps=steps,
+            guidance_scale=guidance[0],
             micro_batch=value("micro_batch", defaults.micro_batch),
             max_tokens=self.config.text.max_tokens,
             dtype=str(self.autocast_dtype).removeprefix("torch."),
             device=self.device.type,
             threads=torch.get_num_threads(),
             versions=software(),
-            guidance_low=float(value("guidance_low", 0.0)),
-            guidance_high=float(value("guidance_high", 1.0)),
+            guidance_low=guidance[1],
+            guidance_high=guidance[2],
             stage1_dtype=str(precision(self.stage1_dtype)).removeprefix("torch."),
         )
         check(recipe, self.config)
@@ -216,8 +131,10 @@ class Muse:
         samples, covered = round(rows[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
         full = [min(i, n - 1) for i in range(len(rows))]
         embeddings, x_0 = embeddings[full].to(self.device), None if x_0 is None else x_0[full]
+        solver = rows[0].stage2_solver
+        table = None if evaluations(solver) is None else learned.named(self.folder, solver)[0]
         latents, nfe = stage2_rows(
-            self.prepared2, embeddings, self._negatives(rows), rows, frames, covered, on_step, cancel, x_0
+            self.prepared2, embeddings, self._negatives(rows), rows, frames, covered, on_step, cancel, x_0, table
         )
         audio = []
         for i in range(n):  # one row at a time: memory does not grow, and bits depend on the row alone

@@ -10,6 +10,7 @@ not found" in a new kernel, and plotly's alone is 5 MB; outputs that are only a 
 
 import argparse
 import ast
+import copy
 import os
 import re
 import sys
@@ -64,8 +65,14 @@ def problems(notebook: nbformat.NotebookNode, size: int) -> list[str]:
         for output in cell.outputs:
             if output.output_type == "error":
                 found.append(f"{where} ended in {output.ename}: {output.evalue}")
+            if output.get("name") == "stderr":  # warnings and progress bars, which a reader has no use for
+                found.append(f"{where} wrote to stderr: {output.text.strip().splitlines()[-1][:100]}")
             if WIDGET_VIEW in output.get("data", {}):
                 found.append(f"{where} keeps a widget's view, which is dead without its kernel")
+    heads = [i for i, cell in enumerate(notebook.cells) if re.search(r"^## Check\b", cell.source, re.MULTILINE)]
+    last = [cell for cell in notebook.cells[heads[-1] :] if cell.cell_type == "code"] if heads else []
+    if not any(isinstance(node, ast.Assert) for cell in last for node in ast.walk(ast.parse(cell.source))):
+        found.append("no code cell below a heading `## Check` asserts what the notebook claims")
     for number, cell in enumerate(notebook.cells):
         for path in sorted({match for text in texts(cell) for match in ABSOLUTE_PATH.findall(text)}):
             found.append(f"cell {number} of {len(notebook.cells)} names an absolute path: {path}")
@@ -83,6 +90,14 @@ def set_parameters(notebook: nbformat.NotebookNode, values: dict[str, object]) -
         hits[0].source = pattern.sub(lambda _, line=f"{name} = {value!r}": line, hits[0].source)
 
 
+def each_twice(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A notebook in which every code cell stands twice in a row: what a reader does who runs a cell again."""
+    cells = [copy.deepcopy(c) for cell in notebook.cells for c in [cell] * (1 + (cell.cell_type == "code"))]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"twice-{number}"
+    return nbformat.v4.new_notebook(metadata=notebook.metadata, cells=cells)
+
+
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
     """Run every cell in a new kernel, in `folder`, and drop widget state. Raises CellExecutionError."""
     client = NotebookClient(
@@ -91,6 +106,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
         kernel_name="python3",
         store_widget_state=False,
         record_timing=False,
+        extra_arguments=["--log-level=ERROR"],  # of the kernel itself, which warns that it talks over local TCP
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute()

@@ -11,6 +11,9 @@ import re
 import sys
 from pathlib import Path
 
+import findings
+import published
+
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "musekit" / "weights" / "mini"
 PAGES = [ROOT / "README.md", WEIGHTS / "MODEL_CARD.md"]
@@ -55,6 +58,11 @@ def summary() -> str:
     return grid(rows)
 
 
+def found() -> str:
+    """What was found, in sentences that their results support."""
+    return findings.text(result)
+
+
 def corpus() -> str:
     """The size of the corpus and of its splits."""
     rows = [r for r in result("corpus") if r["measure"] == "size"]
@@ -65,6 +73,33 @@ def bench() -> str:
     """The speed of generation, and the bars it had to reach."""
     columns = ("what", "value", "unit", "bar", "met")
     return grid([{k: r[k] for k in columns} for r in result("bench")])
+
+
+def original() -> str:
+    """Our results beside the original's; where a bench has not been run, the command that would."""
+    notes = [f"\nNot measured yet: {command}.\n" for command in published.missing(ROOT / "results")]
+    return grid(published.compared(ROOT / "results", WEIGHTS)) + "".join(notes)
+
+
+def systems() -> str:
+    """What public systems state."""
+    return grid(list(published.SYSTEMS))
+
+
+def samples() -> str:
+    """The pieces to listen to; their links are relative to the README."""
+    rows = [r for r in result("samples") if r["measure"] == "sample"]
+    return grid(
+        [
+            {
+                "prompt": r["prompt"],
+                "seed": r["seed"],
+                "listen": f"[{r['file']}](samples/{r['file']}) ({r['bytes'] / 1000:.0f} kB)",
+                "similarity of sound and prompt": r["similarity"],
+            }
+            for r in rows
+        ]
+    )
 
 
 def training() -> str:
@@ -91,7 +126,8 @@ def fill(name: str) -> str:
     try:
         return globals()[name]()
     except FileNotFoundError as error:
-        return f"Not measured yet: {Path(error.filename).name} is made by `musekit eval all` or `musekit bench`.\n"
+        made = "`make samples`" if name == "samples" else "`musekit eval all` or `musekit bench`"
+        return f"Not measured yet: {Path(error.filename).name} is made by {made}.\n"
 
 
 def main() -> int:

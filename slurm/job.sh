@@ -6,6 +6,7 @@
 #   work COMMAND...                runs it to its end, then: done, start again, or failed
 #   together WORDS...              `musekit WORDS` by ranks that wait for each other: one torchrun a node
 #   apart WORDS...                 `musekit WORDS` by ranks that only share the work: plain srun
+#   train STAGE WORDS...           all of it for `musekit train STAGE WORDS`; the paper preset, unless they say another
 
 [ -n "${SLURM_JOB_ID:-}" ] || { echo "this is a job script, submit it: sbatch slurm/..." >&2; exit 2; }
 job=$SLURM_JOB_ID
@@ -33,7 +34,6 @@ command -v musekit >/dev/null || fail 2 "musekit is not installed in this enviro
 
 set -u # from here on: a site's own activation scripts may not bear it
 gpus=${SLURM_GPUS_ON_NODE:-0} # of each node, which musekit must find
-# shellcheck disable=SC2034 # read by the scripts
 [ -z "$MUSE_PROCS" ] || gpus=0
 procs=${MUSE_PROCS:-${SLURM_GPUS_ON_NODE:-0}}
 [ "$procs" -gt 0 ] 2>/dev/null ||
@@ -103,10 +103,16 @@ work() {
     exit 0
 }
 
+free_port() { # below the ports that the system deals out by itself: nobody gets it before torchrun listens there
+    python -c 'import random, socket
+ports = iter(lambda: random.randrange(20000, 32000), None)
+print(next(port for port in ports if socket.socket().connect_ex(("", port))))'
+}
+
 together() {
     local head port
     head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) # this script runs there
-    port=${MUSE_PORT:-$(python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}
+    port=${MUSE_PORT:-$(free_port)}
     # USR1 is for musekit: torchrun, which would die of it, starts with it ignored. A node gone: the rest has 5 minutes.
     # shellcheck disable=SC2016 # SLURMD_NODENAME is another one on every node
     exec srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=$((cpus * procs)) --wait=300 \
@@ -120,4 +126,14 @@ apart() {
     exec srun --ntasks=$((SLURM_JOB_NUM_NODES * procs)) --ntasks-per-node="$procs" --cpus-per-task="$cpus" --wait=0 \
         bash -c 'trap "" USR1; RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"' _ \
         python -m musekit "$@"
+}
+
+train() {
+    local stage=$1 preset run
+    shift
+    preset=$(option preset paper "$@")
+    [ "$preset" != smoke ] || gpus=0 # tiny, for tests: where there are no GPUs it trains on CPUs
+    run=$(option run-folder "$MUSEKIT_HOME/runs/$preset-$stage" "$@")
+    start "$run"
+    work together train "$stage" --preset "$preset" --run-folder "$run" --gpus "$gpus" "$@"
 }

@@ -21,8 +21,4 @@ cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 [ -e slurm/job.sh ] || { echo "submit from the top of the checkout: sbatch slurm/stage2.sh" >&2; exit 2; }
 . slurm/job.sh
 
-preset=$(option preset paper "$@")
-[ "$preset" != smoke ] || gpus=0 # tiny, for tests: where there are no GPUs it trains on CPUs
-run=$(option run-folder "$MUSEKIT_HOME/runs/$preset-stage2" "$@")
-start "$run"
-work together train stage2 --preset "$preset" --run-folder "$run" --gpus "$gpus" "$@"
+train stage2 "$@"

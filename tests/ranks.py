@@ -8,8 +8,10 @@
 A job is the words of a musekit command, or {"task": name of a function in rank_tasks, ...its arguments}.
 """
 
+import contextlib
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -23,11 +25,15 @@ from pathlib import Path
 import pytest
 
 
-def free_port() -> int:
-    """A TCP port that nothing holds at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_ports(n: int) -> list[int]:
+    """TCP ports that nothing holds, below those that the system deals out: nobody gets one before it is used."""
+    found = []
+    while len(found) < n:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            found += [port] if port not in found else []
+    return found
 
 
 @dataclass
@@ -50,7 +56,8 @@ class Job:
     def kill(self, *which: int) -> None:
         """SIGKILL to these ranks."""
         for rank in which:
-            os.kill(self.pids[rank], signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pids[rank], signal.SIGKILL)
 
     def text(self, rank: int = 0) -> str:
         """What a rank has said."""
@@ -94,7 +101,7 @@ class Ranks:
 
     def start(self, world: int, job, log: Path, file_limit: int | None = None) -> Job:
         """Fork `world` ranks; file_limit: bytes that a file of theirs may have (RLIMIT_FSIZE)."""
-        order = {"world": world, "job": job, "log": str(log), "port": free_port(), "file_limit": file_limit}
+        order = {"world": world, "job": job, "log": str(log), "port": free_ports(1)[0], "file_limit": file_limit}
         self.server.stdin.write(json.dumps(order).encode() + b"\n")
         self.server.stdin.flush()
         return Job(self, self.hear()["pids"], log)

@@ -9,7 +9,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ranks import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
@@ -59,17 +59,6 @@ NodeName=127.0.0.2 NodeHostName=localhost Port={node0} CPUs=64 RealMemory=512000
 NodeName=127.0.0.3 NodeHostName=localhost Port={node1} CPUs=64 RealMemory=512000 Gres=gpu:8 State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-
-
-def free_ports(n: int) -> list[int]:
-    """Ports that nothing listens on now."""
-    held = [socket.socket() for _ in range(n)]
-    for one in held:
-        one.bind(("", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def until(what: str, condition, seconds: float, every: float = 0.2):

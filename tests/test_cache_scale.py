@@ -17,7 +17,7 @@ from fixtures import SAMPLE_RATE, sinusoids, write_clips
 
 from musekit import cache as cache_module
 from musekit import cli, dist, flow, pretrained
-from musekit.cache import SHARD, Shards, build_shards, caption_id, merge_manifest, read_clips
+from musekit.cache import SHARD, Shards, build_shards, caption_id, merge_manifest, read_clips, workers
 from musekit.cache import precompute as precompute_module
 from musekit.cache.build import share
 from musekit.cache.makers import maker, named
@@ -146,6 +146,48 @@ def test_a_signal_in_this_process_is_looked_at_between_shards(tmp_path):
     with dist.signals() as stop, pytest.raises(dist.Stopped) as caught:
         build_shards(tmp_path, IDS, "maker", compute, stop=stop)
     assert caught.value.code == 75 and len(Shards(tmp_path)) == SHARD
+
+
+LATE = """
+import os, signal, sys
+from musekit import dist
+
+class Late:
+    def __del__(self, kill=os.kill, me=os.getpid(), term=signal.SIGTERM, usr1=signal.SIGUSR1):
+        kill(me, usr1), kill(me, term)  # while Python takes itself apart, its own handlers gone
+
+late = Late()
+with dist.signals() as stop:
+    os.kill(os.getpid(), signal.SIGUSR1)
+    raise dist.Stopped(stop())
+"""
+
+
+def test_a_second_signal_while_a_stopped_process_ends_does_not_change_its_exit_code():
+    """A job script repeats its signal, and torchrun sends its own, to those that end last."""
+    assert subprocess.run([sys.executable, "-c", LATE]).returncode == 75
+
+
+class Late:
+    """Signals its process while Python takes itself apart."""
+
+    def __init__(self, number):
+        self.number, self.kill, self.me = number, os.kill, os.getpid()
+
+    def __del__(self):
+        self.kill(self.me, self.number)
+
+
+def ends_late(folder: Path, number: int, stop) -> None:
+    """A worker's whole work; then the signal that ends the others comes."""
+    (folder / str(number)).touch()
+    sys.modules[__name__].late = Late(number)
+
+
+def test_a_signal_to_a_worker_that_has_finished_is_no_death(tmp_path):
+    each = [(tmp_path, int(number)) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    workers.run(ends_late, each, lambda: 0, "nothing")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(str(number) for _, number in each)
 
 
 # ---------------------------------------------------------------- sound that changes

@@ -245,6 +245,35 @@ def test_features_are_heard_once(small):
         assert all(np.array_equal(a[k], b[k]) for k in a)
 
 
+def test_clips_cut_from_one_recording_are_heard_as_the_cache_reads_them(small, tmp_path):
+    """Three clips of one long mono file at another rate, one of them silent and so set aside."""
+    import soundfile
+
+    from musekit.cache.precompute import precompute, read_clip
+    from musekit.evaluate.judge import hear
+
+    cache, weights = tmp_path / "cache", small[1]
+    records = write_clips(cache, "rrrr")
+    tones = [sinusoids([f], 2.0, 48000)[0] for f in (220, 550)]
+    soundfile.write(cache / "long.wav", np.concatenate([*tones, np.zeros(96000)]), 48000)
+    for i, record in enumerate(records[:3]):
+        record |= {"path": "long.wav", "start": 2.0 * i}
+    (cache / "clips.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    precompute("views", cache, smoke(), show=False)
+    subject = Subject(weights, cache, tmp_path, 1)
+    clips = sorted(subject.split("train"), key=lambda c: c["id"])
+    assert [c["id"] for c in clips] == ["tiny-00", "tiny-01", "tiny-03"]
+    sounds = [read_clip(cache, c).numpy() for c in clips]
+    assert [s.shape for s in sounds] == [(2, 2 * RATE)] * 3
+    for heard, x in zip(subject.hear_clips(clips), sounds):
+        assert all(np.array_equal(heard[k], value) for k, value in hear(x, RATE).items())
+    rows = torch.cat([subject.muse.embedder.embed_audio(torch.from_numpy(x)[None], RATE) for x in sounds])
+    np.testing.assert_allclose(subject.embeddings(clips), rows.double().numpy(), atol=1e-6)
+    assert [subject.round_trip(c).shape for c in clips] == [(2, 2 * RATE)] * 3
+    with pytest.raises(MuseError, match=r"long\.wav \(2 s from 4 s on\) cannot be heard \(silent\)"):
+        subject.hear_clips(records[2:3])
+
+
 def test_embeddings_of_the_cache_are_used_when_this_embedder_made_them(small, tmp_path):
     from musekit.cache.precompute import precompute
 

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from musekit import flow, solve
+from musekit.bench.naive import Naive1
 from musekit.config import Stage1Config, Stage2Config
 from musekit.prepared.packed import FEW, Packed, has_bfloat16
 from musekit.prepared.stage1 import Guided1, Prepared1, join
 from musekit.prepared.stage2 import Guided2, Prepared2
-from musekit.stage1 import TURNS, Text2MuQFlow, time_features
+from musekit.stage1 import Text2MuQFlow, time_features
 from musekit.stage2 import StableAudioMuQ, rotary
 from musekit.stage2 import join as join_conditions
 
@@ -39,50 +40,12 @@ def prompts(dtype=torch.float64, width: int = CONFIG.text_dim, length: int = L):
     return torch.randn(B, length, width, generator=rng).to(dtype), torch.arange(length)[None] < lengths[:, None]
 
 
-class Original(nn.Module):
-    """One block as the original builds it: `nn.MultiheadAttention` twice, all of it run for every evaluation."""
-
-    def __init__(self, block, width: int, text_dim: int, heads: int):
-        super().__init__()
-        self.own = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.cross = nn.MultiheadAttention(width, heads, kdim=text_dim, vdim=text_dim, batch_first=True)
-        self.to(block.table.dtype)
-        with torch.no_grad():
-            nn.init.normal_(
-                self.own.in_proj_weight
-            )  # its queries and keys: whatever they are, one token attends to itself
-            self.own.in_proj_weight[2 * width :].copy_(block.self_value.weight)
-            self.own.in_proj_bias[2 * width :].copy_(block.self_value.bias)
-            self.own.out_proj.load_state_dict(block.self_out.state_dict())
-            self.cross.q_proj_weight.copy_(block.query.weight)
-            self.cross.k_proj_weight.copy_(block.key_value.weight[:width])
-            self.cross.v_proj_weight.copy_(block.key_value.weight[width:])
-            self.cross.in_proj_bias.copy_(torch.cat([block.query.bias, block.key_value.bias]))
-            self.cross.out_proj.load_state_dict(block.cross_out.state_dict())
-        self.ff, self.table = block.ff, block.table
-
-    def forward(self, x, modulation, tokens, mask):
-        """x (B, 1, D)."""
-        m = (modulation + self.table)[:, :, None]
-        y = F.layer_norm(x, x.shape[-1:]) * (1 + m[:, 1]) + m[:, 0]
-        x = x + m[:, 2] * self.own(y, y, y, need_weights=False)[0]
-        y = F.layer_norm(x, x.shape[-1:]) * (1 + m[:, 4]) + m[:, 3]
-        x = x + m[:, 5] * self.cross(y, tokens, tokens, key_padding_mask=~mask, need_weights=False)[0]
-        y = F.layer_norm(x, x.shape[-1:]) * (1 + m[:, 7]) + m[:, 6]
-        return x + m[:, 8] * self.ff(y)
-
-
 def original(network: Text2MuQFlow):
     """velocity(x, t, tokens, mask) of the naive design, nothing cached; the Gaussian part row by row."""
-    config = network.config
-    blocks = [Original(b, config.width, config.text_dim, config.heads).eval() for b in network.blocks]
+    config, naive = network.config, Naive1(network)
 
     def velocity(x, t, tokens, mask):
-        modulation = network.time(time_features(t, config.width, TURNS).to(x.dtype)).unflatten(-1, (9, -1))
-        h = network.enter(x)[:, None]
-        for block in blocks:
-            h = block(h, modulation, tokens, mask)
-        v = network.leave(F.layer_norm(h, h.shape[-1:]))[:, 0]
+        v = naive(x, t, tokens, mask)
         if not config.gaussian_rank:
             return v
         basis, spread = network.basis, network.variance

@@ -1,157 +1,242 @@
-"""The lab as a person meets it: JupyterLab, a browser, notebook 05, Generate, sound. Random smoke weights: noise."""
+"""The lab as a person meets it: JupyterLab, a browser, notebook 05, sound. Random smoke weights: noise.
 
-import json
-import os
-import secrets
-import shutil
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
+One server, one browser and one page with all cells run serve the module; each test brings what it needs.
+"""
+
+import io
 from pathlib import Path
 
 import nbformat
 import pytest
+import soundfile
+from browser import (
+    CELLS,
+    chromium,
+    command,
+    heard,
+    jupyterlab,
+    new_page,
+    new_sound,
+    picture,
+    run_all,
+    strangers,
+    until,
+    write_notebook,
+)
+from fixtures import sinusoids
+from legible import faint, outside
+from visitor import LAB, LIBRARY, LINES, STUDIO, choose, click_point, generate, kept, mapped, says, slide, upload
 
-from run_notebooks import set_parameters
+from app import page as page_of
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "05_latent_lab.ipynb"
-PATIENCE = float(os.environ.get("MUSE_LAB_PATIENCE", "120"))  # seconds for any one thing; a busy machine is slow
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # proves that nothing is fetched
-]
-IDLE = """() => {
-  const app = window.jupyterapp, panel = app && app.shell.currentWidget, session = panel && panel.sessionContext;
-  const kernel = session && session.isReady && session.session && session.session.kernel;
-  return !!kernel && kernel.status === 'idle' && kernel.connectionStatus === 'connected';
-}"""
-CELLS = """() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells.map(
-  c => ({type: c.cell_type, count: c.execution_count ?? null, outputs: c.outputs ? c.outputs.length : 0,
-         errors: (c.outputs || []).filter(o => o.output_type === 'error').map(o => o.evalue)}))"""
-SOUND = """async () => {
-  const audio = document.querySelector('.muse-cards audio');
-  if (!audio) return null;
-  if (!Number.isFinite(audio.duration))
-    await new Promise(done => { audio.onloadedmetadata = done; setTimeout(done, 5000); });
-  const error = audio.error ? audio.error.message : null;
-  return {duration: audio.duration, error, cards: document.querySelectorAll('.muse-card').length};
-}"""
+pytestmark = pytest.mark.system("chromium")
+TINY = {"n": 1, "seconds": 1.0, "steps": 3, "points": 12, "stops": 3}
 
 
-@pytest.fixture
-def lab(tmp_path: Path, smoke_weights: Path):
-    """A server of its own in a folder of its own, on a copy of the notebook with tiny settings: (url, token)."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    tiny = {"n": 1, "seconds": 1.0, "steps": 3, "points": 12, "stops": 3}
-    set_parameters(notebook, {"weights": str(smoke_weights), **tiny})
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    root = tmp_path / "root"
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, smoke_weights):
+    """A server on two notebooks that share one library: (f(name, workspace) -> address, library's folder)."""
+    folder = tmp_path_factory.mktemp("lab")
+    root, home, values = folder / "root", folder / "home", {"weights": str(smoke_weights), **TINY}
     root.mkdir()
-    nbformat.write(notebook, root / NOTEBOOK.name)
-    settings = tmp_path / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text(
-        json.dumps({"fetchNews": "false", "checkForUpdates": False})
-    )
-    token = secrets.token_hex(16)
-    places = {name: str(tmp_path / name) for name in ("config", "data", "runtime")}
-    environment = os.environ | {f"JUPYTER_{name.upper()}_DIR": place for name, place in places.items()}
-    environment |= {"JUPYTER_NO_CONFIG": "1", "IPYTHONDIR": str(tmp_path / "ipython")}
-    options = {
-        "ServerApp.root_dir": root,
-        "ServerApp.ip": "127.0.0.1",
-        "ServerApp.port": 0,
-        "ServerApp.open_browser": False,
-        "ServerApp.allow_root": True,
-        "IdentityProvider.token": token,
-        "LabApp.expose_app_in_browser": True,
-        "LabApp.user_settings_dir": tmp_path / "settings",
-        "LabApp.workspaces_dir": tmp_path / "workspaces",
-    }
-    log = open(tmp_path / "server.log", "wb")
-    command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
-    server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        yield wait_for_server(server, Path(places["runtime"]), tmp_path / "server.log"), token
-    finally:
-        server.send_signal(signal.SIGTERM)  # it shuts its kernels down before it ends
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        log.close()
+    write_notebook(root / "lab.ipynb", **values)
+    nbformat.write(page_of(values), root / "other.ipynb")  # only the instruments
+    with jupyterlab(folder, root, home) as address:
+        yield address, home / "library"
 
 
-def wait_for_server(server: subprocess.Popen, runtime: Path, log: Path) -> str:
-    """The address that the server wrote, once it answers."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()[-3000:]
-        for path in runtime.glob("jpserver-*.json"):
-            try:
-                info = json.loads(path.read_text())
-                with urllib.request.urlopen(f"{info['url']}api?token={info['token']}", timeout=10):
-                    return info["url"]
-            except (OSError, ValueError, KeyError):
-                pass
-        time.sleep(0.1)
-    raise AssertionError(f"no server within {PATIENCE:.0f} s: {log.read_text()[-3000:]}")
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def lab(site, browser):
+    """The page of notebook 05, all cells run."""
+    page = new_page(browser)
+    page.goto(site[0]("lab.ipynb"))
+    run_all(page)
+    return page
 
 
 @pytest.fixture
-def page(tmp_path: Path):
-    """A page of a real chromium that can reach this machine only; a picture of it is kept where a test fails."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(PATIENCE * 1000)
-        try:
-            yield page
-        finally:
-            page.screenshot(path=tmp_path / "page.png")
-            browser.close()
+def page(lab, request, tmp_path):
+    """The same; a picture of it is kept where a test fails, and nothing may have been asked of the network."""
+    yield lab
+    lab.screenshot(path=tmp_path / "page.png")
+    assert strangers(lab) == [] and lab.errors == []
 
 
-@pytest.mark.system("chromium")
-def test_a_person_presses_generate_and_hears_sound(lab, page):
-    url, token = lab
-    page.goto(f"{url}lab/tree/{NOTEBOOK.name}?token={token}&reset")
-    page.wait_for_function(IDLE)
-    # not awaited inside the page: evaluate has no time-out
-    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-    page.wait_for_selector(".muse-generate")
-    number = sum(1 for cell in page.evaluate(CELLS) if cell["type"] == "code")
-    deadline = time.monotonic() + PATIENCE
-    while len([c for c in page.evaluate(CELLS) if c["count"]]) < number and time.monotonic() < deadline:
-        time.sleep(0.2)
-    page.wait_for_function(IDLE)
+def test_all_cells_of_notebook_05_run(page):
     cells = [cell for cell in page.evaluate(CELLS) if cell["type"] == "code"]
     assert [error for cell in cells for error in cell["errors"]] == []
-    assert sorted(cell["count"] for cell in cells) == list(range(1, number + 1))
+    assert sorted(cell["count"] for cell in cells) == list(range(1, len(cells) + 1))
+    assert sum(cell["outputs"] > 0 for cell in cells) == len(cells) - 1  # all but the parameters
+    assert page.locator(".muse-view").count() == 3
 
-    prompt = page.locator(".muse-prompt input")
-    prompt.fill("<b>a waltz</b> & more")
-    prompt.press("Tab")
-    page.locator("button.muse-generate").click()
-    page.wait_for_selector(".muse-card audio", state="attached")
-    sound = page.evaluate(SOUND)
-    assert sound["error"] is None and sound["cards"] == 1
-    assert 0.9 < sound["duration"] < 1.1, sound
-    assert page.locator(".muse-card figcaption").inner_text() == "<b>a waltz</b> & more"
-    assert "similarity" in page.locator(".muse-card").inner_text()
-    page.wait_for_function("() => !document.querySelector('button.muse-generate').disabled")
-    assert "seed 0" in page.locator(".muse-label").inner_text()
+
+def test_generate_and_hear(page):
+    card = generate(page, "<b>a waltz</b> & more", seed=3)
+    assert card.locator("figcaption").inner_text() == "<b>a waltz</b> & more"
+    assert "similarity" in card.inner_text() and "seed 3" in card.inner_text()
+    first = heard(page, ".muse-card audio")
+    assert 0.9 < first["duration"] < 1.1, first
+    says(page, STUDIO, "seed 3")
+    generate(page, "<b>a waltz</b> & more", seed=4)
+    assert heard(page, ".muse-card audio")["digest"] != first["digest"]
+
+
+def test_only_one_sound_plays(page):
+    generate(page, "one"), generate(page, "two", 1)
+    playing = page.evaluate(
+        """async () => {
+          const [a, b] = document.querySelectorAll('.muse-card audio');
+          a.loop = b.loop = true;
+          await a.play(); await b.play();
+          await new Promise(done => { if (a.paused) done(); else a.onpause = done; setTimeout(done, 5000); });
+          const found = [a.paused, b.paused]; b.pause(); return found;
+        }"""
+    )
+    assert playing == [True, False]
+
+
+def test_a_click_on_the_map_is_heard(page):
+    mapped(page)
+    one = new_sound(page, LAB, lambda: click_point(page, 0))
+    label = page.locator(f".{LAB} .muse-desk-label").inner_text()
+    other = new_sound(page, LAB, lambda: click_point(page, 5))
+    assert 0.9 < one["duration"] < 6.5 and one["digest"] != other["digest"]
+    assert "(seed " in label and label != page.locator(f".{LAB} .muse-desk-label").inner_text()
+    assert new_sound(page, LAB, lambda: click_point(page, 0))["digest"] == one["digest"]
+
+
+def test_the_slider_walks_from_one_end_to_the_other(page):
+    mapped(page)
+    page.locator(f".{LAB} .lm-TabBar-tab", has_text="Ways").click()
+    page.locator(".muse-way-clear").click()
+    ends = []
+    for i, n in ((1, 1), (7, 2)):
+        ends.append(new_sound(page, LAB, lambda i=i: click_point(page, i))["digest"])
+        page.locator(".muse-way-add").click()
+        until(lambda n=n: page.locator(".muse-way-stops-list").inner_text().count("seed") == n, f"stop {n}")
+    slide(page, ".muse-way-places", "Home", "ArrowRight")  # three places
+    page.locator(".muse-way-make").click()
+    says(page, LAB, "3 places; move the slider")
+    handle = page.locator(".muse-way-place .noUi-handle")
+    handle.scroll_into_view_if_needed()
+    at, track = handle.bounding_box(), page.locator(".muse-way-place .noUi-target").bounding_box()
+
+    def drag() -> None:
+        page.mouse.move(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(track["x"] + track["width"], at["y"] + at["height"] / 2, steps=6)
+        page.mouse.up()
+
+    last = new_sound(page, LAB, drag)["digest"]
+    middle = new_sound(page, LAB, lambda: slide(page, ".muse-way-place", "ArrowLeft"))["digest"]
+    first = new_sound(page, LAB, lambda: slide(page, ".muse-way-place", "Home"))["digest"]
+    assert (first, last) == tuple(ends) and middle not in ends
+    whole = new_sound(page, LAB, lambda: page.locator(".muse-way-play").click())
+    assert whole["duration"] > 2 and whole["digest"] not in (*ends, middle)
+
+
+def test_a_sound_is_uploaded_and_what_is_none_is_refused(page):
+    page.locator(f".{LAB} .lm-TabBar-tab", has_text="Map").click()
+    sound = io.BytesIO()
+    soundfile.write(sound, sinusoids([440], 1.0).T, 48000, format="WAV")
+    tune = {"name": "my <i>tune</i>.wav", "mimeType": "audio/wav", "buffer": sound.getvalue()}
+    upload(page, tune)
+    says(page, LAB, "my <i>tune</i>.wav: resampled from 48")
+    upload(page, {"name": "page.wav", "mimeType": "audio/wav", "buffer": b"<script>alert(1)</script>" * 99})
+    says(page, LAB, "no sound that can be read")
+    assert "muse-trouble" in page.locator(f".{LAB} .muse-say").inner_html()
+
+
+def test_keep_tag_search_delete_and_undo(page):
+    for name in ("a lonely gigue", "a merry air"):
+        kept(page, name)
+    choose(page, "a lonely gigue")
+    page.locator(".muse-library-tags input").fill("blue, <u>odd</u>")
+    page.locator(".muse-library-give").click()
+    page.locator(LINES, has_text="a lonely gigue").locator(".muse-tag", has_text="<u>odd</u>").wait_for()
+    page.locator(".muse-library-query input").fill("blue")
+    until(lambda: page.locator(LINES).count() == 1, "one piece found by its tag")
+    sound = new_sound(page, LIBRARY, lambda: page.locator(LINES).locator(".muse-line-play").click())
+    assert 0.9 < sound["duration"] < 1.1
+    choose(page, "a lonely gigue")
+    page.locator(".muse-library-delete").click()
+    until(lambda: page.locator(LINES).count() == 0, "empty list")
+    page.locator(".muse-library-undo").click()
+    page.locator(LINES, has_text="a lonely gigue").wait_for()
+    page.locator(".muse-library-query input").fill("")
+    page.locator(LINES, has_text="a merry air").wait_for()
+
+
+def test_two_notebooks_share_one_library(page, site, browser):
+    other = new_page(browser)
+    other.goto(site[0]("other.ipynb", "b"))
+    run_all(other)
+    kept(other, "from the other notebook")
+    page.locator(".muse-library-look").click()
+    page.locator(LINES, has_text="from the other notebook").wait_for()
+    choose(page, "from the other notebook")
+    page.locator(".muse-library-delete").click()
+    until(lambda: page.locator(LINES, has_text="from the other notebook").count() == 0, "delete")
+    other.locator(".muse-library-look").click()
+    until(lambda: other.locator(LINES, has_text="from the other notebook").count() == 0, "delete seen by the other")
+    kept(other, "still at work")
+    kept(page, "here too")
+    assert strangers(other) == [] and other.errors == []
+    other.close()
+
+
+def test_the_questions_of_legibility_see_faults(browser):
+    page = browser.new_page()
+    page.set_content(
+        '<body style="background:#fff"><div id="panel" style="width:300px"><p style="color:#999">pale</p>'
+        '<p style="color:#000;opacity:.4">thin</p><p>good</p><button style="margin-left:290px">wide</button></div>'
+    )
+    assert [text.split(": ")[1] for text in page.evaluate(faint, "#panel")] == ["pale", "thin"]
+    assert "BUTTON" in page.evaluate(outside, "#panel")[0]
+    page.close()
+
+
+@pytest.mark.parametrize("look", ["light", "dark", "narrow", "narrow-dark"])
+def test_every_view_is_legible(page, look):
+    mapped(page)
+    kept(page, f"{look} is a long name" + ", and longer" * 6)
+    if not page.evaluate("() => window.jupyterapp.shell.leftCollapsed"):
+        command(page, "application:toggle-left-area")
+    command(page, "apputils:change-theme", theme="JupyterLab Dark" if "dark" in look else "JupyterLab Light")
+    dark = "false" if "dark" in look else "true"
+    page.wait_for_function(f"() => document.body.dataset.jpThemeLight === '{dark}'")
+    page.set_viewport_size({"width": 700 if "narrow" in look else 1400, "height": 1000})
+    try:
+        # the chart has taken the width of its place
+        page.wait_for_function(
+            """() => { const place = document.querySelector('.muse-lab-map'), plot = place.querySelector('.main-svg');
+                       return Math.abs(plot.clientWidth - place.clientWidth) < 4; }"""
+        )
+        for name, views in (("studio", STUDIO), ("lab", LAB), ("library", LIBRARY)):
+            picture(page, views, f"{name}-{look}")
+            assert page.evaluate(outside, f".{views}") == []
+            assert page.evaluate(faint, f".{views}") == []
+    finally:
+        page.set_viewport_size({"width": 1400, "height": 1000})
+
+
+def test_a_reload_loses_nothing(page, site):
+    kept(page, "kept before the reload")
+    command(page, "docmanager:save")
+    page.reload()
+    page.locator(LINES, has_text="kept before the reload").wait_for()  # the widgets live on in their kernel
+    sound = new_sound(
+        page,
+        LIBRARY,
+        lambda: page.locator(LINES, has_text="kept before the reload").locator(".muse-line-play").click(),
+    )
+    assert 0.9 < sound["duration"] < 1.1
+    kept(page, "and kept after it")
+    files = [path for path in Path(site[1]).rglob("*.flac")]
+    assert len(files) >= 2

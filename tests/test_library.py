@@ -22,7 +22,7 @@ import torch
 from fixtures import sinusoids
 
 from musekit.config import MuseError
-from musekit.library import Library
+from musekit.library import Library, metadata
 from musekit.recipe import Recipe, Settings
 from musekit.sample import Muse, Piece
 
@@ -82,12 +82,12 @@ def test_what_is_kept_comes_back_in_another_process(library):
 
 def test_a_file_alone_tells_how_to_make_it_again(library):
     kept = library.add(piece(negative_prompt="drums"), tags=["a", "b"])
-    from mutagen.flac import FLAC
-
-    said = FLAC(kept.path)
-    assert Recipe.from_json(said["muse_recipe"][0]) == piece(negative_prompt="drums").recipe
-    assert (said["prompt"], said["seed"], said["negative_prompt"]) == ([RECIPE.prompt], ["7"], ["drums"])
-    assert json.loads(said["settings"][0])["stage2_steps"] == 2 and said["keywords"] == ["a", "b"]
+    said = metadata.read_comments(metadata.read_blocks(kept.path.read_bytes())[0][1][1])[1]
+    assert [text for name, text in said if name == "KEYWORDS"] == ["a", "b"]
+    said = dict(said)
+    assert Recipe.from_json(said["MUSE_RECIPE"]) == piece(negative_prompt="drums").recipe
+    assert (said["PROMPT"], said["SEED"], said["NEGATIVE_PROMPT"]) == (RECIPE.prompt, "7", "drums")
+    assert json.loads(said["SETTINGS"])["stage2_steps"] == 2
 
 
 def test_the_same_piece_is_kept_once_and_comes_out_of_the_bin(library):
@@ -207,13 +207,14 @@ def test_texts_that_cannot_be_are_told(library):
 # -- kills, full disks, two processes
 
 
-def forked(task, *args, kill_after: float | None = None) -> int:
-    """Run a task in a process of its own; its exit code, -9 for a kill."""
+def forked(task, *args, kill_when=None) -> int:
+    """Run a task in a process of its own, killed once `kill_when()`; its exit code, -9 for a kill."""
     process = multiprocessing.get_context("fork").Process(target=task, args=args)
     process.start()
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(process.pid, signal.SIGKILL)
+    if kill_when is not None:
+        while process.is_alive() and not kill_when():
+            time.sleep(0.001)
+        process.kill()
     process.join(60)
     return process.exitcode
 
@@ -233,11 +234,16 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_told(library, tmp_path):
     rng, told = random.Random(0), tmp_path / "told"
     told.touch()
     for round_ in range(10):
-        forked(add_and_tell, library.folder, told, 100 * round_, 100, kill_after=0.05 + 0.25 * rng.random())
+        size, pause = told.stat().st_size, 0.03 * rng.random()  # within the save of a piece, or a star, or between them
+
+        def begun(size=size, pause=pause) -> bool:
+            return told.stat().st_size > size and time.sleep(pause) is None
+
+        assert forked(add_and_tell, library.folder, told, 100 * round_, 100, kill_when=begun) == -signal.SIGKILL
     lines = told.read_text().split("\n")[:-1]
     now = again(library)
     kept = {line for line in lines if not line.startswith("star")}
-    assert len(kept) >= 5 and kept <= ids(now.search())
+    assert len(kept) >= 10 and kept <= ids(now.search())
     assert {line[5:] for line in lines if line.startswith("star")} <= ids(now.search(starred=True))
     assert {p.kind for p in now.check()} <= {"unfinished"}
     for entry in now.search():

@@ -26,10 +26,45 @@ def test_a_result_carries_its_provenance(path):
     content = json.loads(path.read_text())
     assert content["name"] == path.stem and content["rows"]
     provenance = content["provenance"]
-    assert provenance["command"].startswith("musekit ")
+    assert provenance["command"].startswith(("musekit ", "python samples.py"))
     assert {"commit", "dirty", "versions", "hardware", "time"} <= provenance.keys()
 
 
 def test_weights_are_under_48_mebibytes():
     files = list((ROOT / "musekit" / "weights").rglob("*.safetensors"))
     assert files and sum(f.stat().st_size for f in files) < 48 * 2**20
+
+
+def test_a_finding_that_the_results_deny_is_refused():
+    """The README's sentences: as they are from the real results, refused once regression comes nearest to music."""
+    import copy
+
+    import findings
+    import tables
+
+    held = {name: tables.result(name) for name in ("diversity", "regression", "bench", "path")}
+    assert f"{findings.row(held['diversity'], measure='mean', level='vague')['spread']:.2f}" in findings.text(held.get)
+    denied = copy.deepcopy(held)
+    findings.row(denied["regression"], measure="mean", level="vague", name="regression_to_nearest")["low"] = 0.0
+    with pytest.raises(ValueError, match="regression lies farther"):
+        findings.text(denied.get)
+
+
+def test_what_a_bench_has_not_measured_is_said(tmp_path):
+    """Beside the original: a column for each full-size bench that was recorded, the command for one that was not."""
+    import shutil
+
+    import published
+
+    for name in ("bench", "diversity", "path"):
+        shutil.copy(ROOT / "results" / f"{name}.json", tmp_path)
+    weights = ROOT / "musekit" / "weights" / "mini"
+    bare = published.compared(tmp_path, weights)
+    assert "full size, CPU" not in bare[0] and "`musekit bench batch`" in published.missing(tmp_path)
+    row = {"stage": 2, "dtype": "bfloat16", "backend": "cpu", "seconds": 1.0}
+    rows = [row | {"batch": 1, "ms_a_sample": 80.0}, row | {"batch": 4, "ms_a_sample": 40.0}]
+    (tmp_path / "bench-batch.json").write_text(json.dumps({"rows": rows}))
+    told = {row[""]: row for row in published.compared(tmp_path, weights)}
+    stage2 = next(row for what, row in told.items() if what.startswith("Stage 2, ms"))
+    assert stage2["full size, CPU"] == "8,000 / 4,000 / – (2.0 x at 4)"
+    assert "1,667 / 442 / 239" in next(row for what, row in told.items() if "Stage 1, ms" in what)["original, A800"]

@@ -144,14 +144,14 @@ def test_the_steps_are_those_of_a_loop_written_out(tmp_path, monkeypatch):
     network = new_network().double()
     records = run_all(network, Pairs(), settings, tmp_path)
 
-    from musekit.train import data
+    from musekit.train import feed
 
     reference = new_network().double()
     ema = copy.deepcopy(reference)
-    feed = data.batches(Pairs(), 12, 0, settings.seed)
+    made = feed.batches(Pairs(), 12, 0, settings.seed)
     for step in range(4):
         reference.zero_grad()
-        value, _ = reference.training_loss(next(feed))
+        value, _ = reference.training_loss(next(made))
         value.backward()
         norm = torch.stack([p.grad.norm() for p in reference.parameters()]).norm()
         assert records[step]["gradient_norm"] == pytest.approx(norm.item(), rel=1e-5)
@@ -161,7 +161,7 @@ def test_the_steps_are_those_of_a_loop_written_out(tmp_path, monkeypatch):
                 p -= learning_rate(settings, 12 * step) * p.grad * settings.clip / (norm + 1e-6)
         update_ema(ema, reference, 0.5, step + 1)
         assert records[step]["loss"] == pytest.approx(value.item(), rel=1e-6)
-    feed.close()
+    made.close()
     saved = Run(tmp_path).load()
     for name, weights in reference.state_dict().items():
         torch.testing.assert_close(saved["model"][name], weights, atol=1e-10, rtol=0)
@@ -215,9 +215,9 @@ def test_recomputed_activations_change_no_bit_and_take_less_memory(tiny):
 
 def iter_batches(dataset):
     """Batches of 8."""
-    from musekit.train import data
+    from musekit.train import feed
 
-    return data.batches(dataset, 8, 0, 0)
+    return feed.batches(dataset, 8, 0, 0)
 
 
 def test_training_work_is_three_times_the_forward_pass_counted_by_hand(tiny):

@@ -256,6 +256,42 @@ def test_the_desk_holds_playable_bytes():
     assert "innerHTML" not in desk._esm  # labels are text
 
 
+def test_the_lamp_tells_how_the_work_stands(studio):
+    lamps = {"muse-busy", "muse-done", "muse-failed"}
+    assert not lamps & set(studio.view._dom_classes)
+    studio.steps.value = 200
+    studio.generate.click()
+    assert lamps & set(studio.view._dom_classes) == {"muse-busy"}
+    studio.cancel.click()
+    finish(studio, "cancelled")
+    assert not lamps & set(studio.view._dom_classes)
+    studio.prompt.value = " "
+    studio.generate.click()
+    finish(studio, "failed")
+    assert lamps & set(studio.view._dom_classes) == {"muse-failed"}
+
+
+def test_every_colour_of_a_page_has_one_to_fall_back_on():
+    from musekit.view.sheet import SHEET
+
+    used = re.findall(r"var\((--jp-[\w-]+)([,)])", SHEET)
+    assert len(used) > 8 and all(end == "," for _, end in used)
+    assert SHEET.count("{") == SHEET.count("}") and "url(" not in SHEET  # nothing is fetched
+
+
+def test_names_of_hills_do_not_lie_on_each_other():
+    import numpy as np
+
+    from musekit.explore.landscape import Landscape, Peak
+    from musekit.view.chart import NAME_HEIGHT, placed
+
+    grid = np.linspace(0, 10, 72)
+    tops = [Peak(5.0, 5.0, 1.0 - i / 10, (i,), f"name {i}") for i in range(5)] + [Peak(5.0, 9.0, 0.1, (9,), "far")]
+    x, y, names = placed(Landscape(np.zeros((1, 2)), np.zeros((1, 2)), grid, grid, np.zeros((72, 72)), tuple(tops)))
+    assert names == ["name 0", "name 1", "name 2", "far"] and x == [5.0] * 4  # there is room for three in one place
+    assert min(abs(a - b) for i, a in enumerate(y) for b in y[:i]) >= NAME_HEIGHT * 10 * 0.999
+
+
 # -- the Library
 
 
@@ -333,6 +369,26 @@ def test_another_notebooks_pieces_are_there_after_a_refresh(shelf, kept):
     Kept(kept.folder).add(piece(77, "from elsewhere"))
     shelf.query.value = "elsewhere"
     assert names(shelf) == ["from elsewhere"]
+
+
+def test_views_of_one_kernel_hear_of_each_other(studio):
+    library = studio.state.library
+    shelf, lab = Library(library), Lab(studio.state.muse, library=library)
+    [box] = made(studio)
+    press(box, "keep")
+    assert names(shelf) == ["a sad piano melody"] and len(lab.kept.options) == 1
+    choose(shelf, "a sad piano melody")
+    shelf.delete.click()
+    assert names(shelf) == [] and lab.kept.options == ()
+    Kept(library.folder).add(piece(78, "from elsewhere"))  # another process: Refresh asks for it
+    shelf.look.click()
+    assert names(shelf) == ["from elsewhere"]
+
+
+def test_what_empties_the_bin_stands_beside_the_bin(shelf):
+    assert shelf.waste.layout.display == "none"
+    shelf.bin.value = True
+    assert shelf.waste.layout.display is None
 
 
 def test_play_check_export_and_import(shelf, kept, tmp_path):
@@ -447,8 +503,9 @@ def test_a_way_is_made_walked_and_played(lab):
         way.add.click()
     assert "<u>" not in way.stops_list.value and "a waltz" in way.stops_list.value
     way.places.value = 3
+    assert way.place.disabled
     done(lab, way.make)
-    assert way.place.max == 2 and lab.desk.turn == 0
+    assert way.place.max == 2 and not way.place.disabled and lab.desk.turn == 0
     way.place.value = 1
     way.place.value = 2
     assert lab.desk.turn == 2 and lab.desk.label.endswith("100%")

@@ -22,7 +22,7 @@ FRONTS = {"spectra": "codec", "views": "embedder"}  # what the mini networks rea
 
 
 def named(config) -> str:
-    """A hash of what made a kind; fields that came later (`config.later`) change it only where they say something."""
+    """A hash of what made a kind; fields that came later (`parts.later`) change it only where they say something."""
     first = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.repr}
     told = identity(config)
     return config_hash(config) if told == first else config_hash(config, sorted(told.items()))

@@ -26,15 +26,13 @@ def held_back() -> Iterator[None]:
 
 def worker(told, function: Callable, arguments: tuple) -> None:
     """What each process runs: `function(*arguments, stop)`; a user's mistake is told to the parent, in a word."""
-    with dist.signals() as stop:
+    with dist.signals(last=True) as stop:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
             function(*arguments, stop)
         except MuseError as error:
             told.put(str(error))
             raise SystemExit(2) from None
-        finally:  # its work is whole: a signal that comes while the process ends must not count as its death
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def run(function: Callable, each: Sequence[tuple], stop: Callable[[], int], what: str) -> None:

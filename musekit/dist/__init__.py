@@ -149,11 +149,13 @@ class Stopped(SystemExit):
 
 
 @contextlib.contextmanager
-def signals(interrupt: bool = True):
+def signals(interrupt: bool = True, last: bool = False):
     """Yields `stop() -> int`: 0, or the exit code that a signal to this process asked for since the block began.
 
     Nothing is cut short: the work looks at `stop` where its state is whole. A second Ctrl-C interrupts at once;
-    without `interrupt` the first one does.
+    without `interrupt` the first one does. After the block signals mean what they did before it, but where the process
+    only has to end (`Stopped`, or the block is its `last`) they are ignored: Python takes its handlers away while it
+    ends, and a second signal, of torchrun's or of a job script's, would turn the exit code into a kill.
     """
     asked = 0
 
@@ -169,14 +171,14 @@ def signals(interrupt: bool = True):
         return
     heard = (signal.SIGUSR1, signal.SIGTERM, *([signal.SIGINT] if interrupt else []))
     before = {n: signal.signal(n, note) for n in heard}
+    after = dict.fromkeys(before, signal.SIG_IGN) if last else before
     try:
         yield stop
     except Stopped:
-        raise  # ending: torchrun's SIGTERM to those that end last must not turn 75 into a kill
-    except BaseException:
-        put(before)
+        after = {**after, signal.SIGUSR1: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}
         raise
-    put(before)
+    finally:
+        put(after)
 
 
 def put(handlers: dict) -> None:

@@ -60,11 +60,13 @@ def launch(
     )  # fmt: skip
     said: list[str] = []
     with process:
+        lines = lines_of(process)
         try:
-            follow(process, said, on_line, Bar(folder, options) if progress and hasattr(options, "train") else None)
+            follow(lines, said, on_line, Bar(folder, options) if progress and hasattr(options, "train") else None)
         except KeyboardInterrupt:
             pass_on(process.pid)
-            follow(process, said, on_line, None)
+            follow(lines, said, on_line, None)
+            process.wait()  # `with` waits for no more than a moment after an interrupt
             raise
         except BaseException:
             pass_on(process.pid)
@@ -91,8 +93,8 @@ def check(processes: int, port: int | None) -> None:
                 raise MuseError(f"port {port} cannot be used ({error}); choose another, or none") from error
 
 
-def follow(process: subprocess.Popen, said: list[str], on_line: Callable[[str], None], bar: Bar | None) -> None:
-    """Hand over the log's lines until it ends; a thread reads, so that an interrupt is heard at once."""
+def lines_of(process: subprocess.Popen) -> queue.Queue:
+    """The log's lines, then None; a thread reads, so that an interrupt is heard at once."""
     lines: queue.Queue = queue.Queue()
 
     def read() -> None:
@@ -100,8 +102,12 @@ def follow(process: subprocess.Popen, said: list[str], on_line: Callable[[str], 
             lines.put(line.rstrip())
         lines.put(None)
 
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
+    threading.Thread(target=read, daemon=True).start()
+    return lines
+
+
+def follow(lines: queue.Queue, said: list[str], on_line: Callable[[str], None], bar: Bar | None) -> None:
+    """Hand over the log's lines until it ends."""
     try:
         while True:
             try:
@@ -119,7 +125,6 @@ def follow(process: subprocess.Popen, said: list[str], on_line: Callable[[str], 
     finally:
         if bar is not None:
             bar.close()
-    process.wait()
 
 
 class Bar:

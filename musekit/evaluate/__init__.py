@@ -15,6 +15,7 @@ guidance     guidance scale and steps against quality and diversity, of both sta
 path         is the way between two embeddings heard as a way?
 all          every one of these, in this order, then results/summary.json
 
+few-step     bespoke and plain solvers of few evaluations, guidance on an interval: what they save, what they cost
 folder       the distances of any folder of audio against another one, or against held-out clips
 ablation-*   what each design decision is worth, on a small model: see `ablations`; "ablations" is all of them
 
@@ -47,6 +48,7 @@ NEEDS = {
     "one-to-many": ("codec", "embedder", "stage1", "regression", "stage2"),
     "guidance": ("codec", "embedder", "stage1", "stage2"),
     "path": ("codec", "embedder", "stage1", "stage2"),
+    "few-step": ("codec", "embedder", "stage1", "stage2"),
     "folder": ("embedder",),
     "ablation-guidance": ("embedder",),
     "ablation-solver": ("embedder", "stage1", "stage2"),
@@ -76,7 +78,7 @@ def evaluate(
     from musekit.evaluate.ablations import ABLATIONS
     from musekit.evaluate.subject import Subject
 
-    known = (*WHAT, "all", "folder", *ABLATIONS, "ablations", "gallery")
+    known = (*WHAT, "all", "few-step", "folder", *ABLATIONS, "ablations", "gallery")
     if what not in known:
         raise suggest(what, known, "measurement")
     if what == "gallery":
@@ -116,6 +118,7 @@ def measure(subject, name: str, audio: Path | None, reference: Path | None, seco
         distances,
         diversity,
         embedder,
+        few_step,
         folder,
         guidance,
         memorisation,
@@ -140,6 +143,7 @@ def measure(subject, name: str, audio: Path | None, reference: Path | None, seco
         "one-to-many": one_to_many.measure_one_to_many,
         "guidance": guidance.measure_guidance,
         "path": path.measure_path,
+        "few-step": few_step.measure_few_step,
     }
     if name == "folder":
         folder.measure_folder(subject, audio, reference, subject.cache, seconds)

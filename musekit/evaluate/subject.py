@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musekit.cache import Shards, read_clips
+from musekit.cache import Shards, read_clips, read_sidecar
 from musekit.config import MuseError, home
 from musekit.evaluate.judge import VERSION, Judge, hear, value_of
+from musekit.evaluate.stretch import Stretch, cut, read_audio, sound_key, write_flac
 from musekit.pretrained import read_hashes
-from musekit.runs import now, sha256, write_atomic, write_result
+from musekit.runs import now, write_atomic, write_result
 from musekit.sample import Muse
 
 FITTING = 1000  # training clips of single instruments that the judge is fitted on
@@ -33,22 +34,11 @@ def bar(items: Iterable, text: str):
     return tqdm(items, desc=text, mininterval=1, delay=2, leave=False)
 
 
-def read_audio(path: Path) -> tuple[np.ndarray, int]:
-    """(2, N) float32 and its rate in Hz; mono is doubled."""
-    import soundfile
-
-    x, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return (x.T if x.shape[1] == 2 else np.repeat(x[:, :1], 2, axis=1).T), rate
-
-
-def cut(audio: np.ndarray, rate: int, seconds: float | None) -> tuple[np.ndarray, int]:
-    """The first `seconds` of audio (2, N), all of it where that is None or more, and the rate."""
-    return (audio if seconds is None else audio[:, : round(seconds * rate)]), rate
-
-
-def sound_key(path: Path, seconds: float | None = None, length: int = 24) -> str:
-    """Names what is heard in a file: a hash of its bytes, and how much of it."""
-    return sha256(path)[:length] + ("" if seconds is None else f"-{round(1000 * seconds)}ms")
+def usable(cache: Path) -> list[dict]:
+    """The clips of a cache but those whose sound could not be read or encoded when it was filled."""
+    manifests = [read_sidecar(cache / kind / "manifest.json") for kind in ("spectra", "views", "latents", "embeddings")]
+    aside = {i for manifest in manifests for i in manifest.get("set_aside", ())}
+    return [clip for clip in read_clips(cache) if clip["id"] not in aside]
 
 
 class Subject:
@@ -59,7 +49,7 @@ class Subject:
         self.results, self.n, self.quick = Path(results), n, quick
         self.cache = None if cache is None else Path(cache)
         self.muse = Muse.from_pretrained(weights)
-        self.clips = [] if self.cache is None else read_clips(self.cache)
+        self.clips = [] if self.cache is None else usable(self.cache)
         self.started = now()
 
     def split(self, *names: str) -> list[dict]:
@@ -86,9 +76,10 @@ class Subject:
         """Where what these weights generated is kept."""
         return home() / "eval" / self.muse.weights
 
-    def path(self, clip: dict) -> Path:
-        """The clip's file."""
-        return self.cache / clip["path"]
+    def path(self, clip: dict) -> Path | Stretch:
+        """Where the clip's sound is: its file, or a stretch of a recording that several clips were cut from."""
+        path = self.cache / clip["path"]
+        return Stretch(path, clip["start"], clip["seconds"], clip["sample_rate"]) if "start" in clip else path
 
     # -- the judge's ears
 
@@ -104,7 +95,7 @@ class Subject:
         return features
 
     def hear_files(
-        self, paths: Sequence[Path], text: str = "listening", seconds: float | None = None
+        self, paths: Sequence[Path | Stretch], text: str = "listening", seconds: float | None = None
     ) -> list[dict[str, np.ndarray]]:
         """Features of audio files, or of the first `seconds` of each."""
         return [
@@ -170,18 +161,18 @@ class Subject:
     def _embedding(self, clip: dict) -> np.ndarray:
         if self._shards is not None and clip["id"] in self._shards:
             return self._shards.row(clip["id"]).float().numpy().ravel()
-        return self.embedding_of(sha256(self.path(clip))[:24], lambda: read_audio(self.path(clip)))
+        return self.embedding_of(sound_key(self.path(clip)), lambda: read_audio(self.path(clip)))
 
     @property
     def embedding_name(self) -> str:
         """What a distance between embeddings must be told with: which embedding it was."""
         return f"{self.muse.config.embedder.kind} joint embedding {self.hashes['embedder'][:8]}"
 
-    def embed_files(self, paths: Sequence[Path], seconds: float | None = None) -> np.ndarray:
+    def embed_files(self, paths: Sequence[Path | Stretch], seconds: float | None = None) -> np.ndarray:
         """Embeddings (n, 512) of files, or of the first `seconds` of each, kept by the file's hash."""
         return self.unit([self._embed_file(path, seconds) for path in bar(paths, "embedding files")])
 
-    def _embed_file(self, path: Path, seconds: float | None) -> np.ndarray:
+    def _embed_file(self, path: Path | Stretch, seconds: float | None) -> np.ndarray:
         return self.embedding_of(sound_key(path, seconds), lambda: cut(*read_audio(path), seconds))
 
     def embedding_of(self, key: str, sound: Callable[[], tuple[np.ndarray, int]]) -> np.ndarray:
@@ -207,15 +198,6 @@ class Subject:
         path = write_result(name, rows, self.results, started=self.started, **about, **more)
         print(f"-> {path}")
         return path
-
-
-def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
-    """audio (2, N) as 16-bit FLAC, written aside and renamed."""
-    import soundfile
-
-    data = io.BytesIO()
-    soundfile.write(data, np.clip(audio.T, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
-    write_atomic(path, data.getvalue())
 
 
 def target(name: str, value: float | None, at_least: float | None = None, at_most: float | None = None, **more) -> dict:

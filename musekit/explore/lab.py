@@ -13,10 +13,8 @@ All sounds of a lab share one noise (`noise_seed`), so that what differs between
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,15 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musekit import prompts
 from musekit.config import MuseError, suggest
 from musekit.explore import points, sphere
 from musekit.explore.job import Job
 from musekit.explore.landscape import Landscape, landscape
 from musekit.explore.points import Point
+from musekit.explore.recent import Recent
 from musekit.explore.sequence import crossfade
 from musekit.explore.studio import Knobs
 from musekit.explore.take import Origin, Take, takes
+from musekit.explore.trajectory import Flow, stage1_path
 from musekit.explore.uploads import read_sound
 from musekit.explore.vocabulary import Vocabulary
 from musekit.library import Library
@@ -45,15 +44,6 @@ CACHED = 120  # sounds that stay at hand: 250 MB of 6 s
 MOST = 5000  # points of a lab
 STRATEGIES = ("peaks", "diverse", "medoids")
 COLOURS = ("prompt", "similarity", "tag")
-
-
-@dataclass(frozen=True)
-class Flow:
-    """Samples on their way from noise to the map."""
-
-    times: np.ndarray  # (T + 1,), 0 to 1
-    xy: np.ndarray  # (T + 1, n, 2)
-    embeddings: np.ndarray  # (n, 512), where they end
 
 
 class Lab:
@@ -74,8 +64,7 @@ class Lab:
         self.seconds, self.quality, self.noise_seed = seconds, quality, noise_seed
         self.points: list[Point] = []
         self._land: Landscape | None = None
-        self._heard: OrderedDict[str, Take] = OrderedDict()
-        self._lock = threading.Lock()
+        self._heard = Recent(CACHED)
 
     # -- points
 
@@ -122,20 +111,17 @@ class Lab:
 
         Only the length that the embedder was made for is decoded. Raises MuseError for what cannot be read.
         """
-        return self._hear(source, name)
+        sound = read_sound(source, name, self.muse.config.window_seconds, self.muse.config.codec.sample_rate)
+        heard = self.muse.embedder.embed_audio(torch.from_numpy(sound.audio)[None], sound.sample_rate)[0]
+        self.points.append(points.of_sound(heard, name or sound.name))
+        return self.points[-1], sound.notes
 
     def add_kept(self, identity: str) -> Point:
         """Put a piece of the library on the map, as it sounds."""
         if self.library is None:
             raise MuseError("this lab has no library; make it with Lab(..., library=Library())")
         entry = self.library.get(identity)
-        return self._hear(entry.path, entry.name)[0]
-
-    def _hear(self, source: bytes | str | Path, name: str) -> tuple[Point, list[str]]:
-        sound = read_sound(source, name, self.muse.config.window_seconds, self.muse.config.codec.sample_rate)
-        heard = self.muse.embedder.embed_audio(torch.from_numpy(sound.audio)[None], sound.sample_rate)[0]
-        self.points.append(points.of_sound(heard, name or sound.name))
-        return self.points[-1], sound.notes
+        return self.add_sound(entry.path, entry.name)[0]
 
     def clear(self, group: str | None = None) -> None:
         """Take a group's points off the map (None: all)."""
@@ -149,7 +135,7 @@ class Lab:
         x = self.embeddings.numpy()
         land = self._land
         if refit or land is None or len(land.xy) > len(x) or len(x) > 1.5 * len(land.xy):
-            land = self._labelled(landscape(x, seed))
+            land = self.vocabulary.named(landscape(x, seed))
         elif len(land.xy) < len(x):
             land = replace(land, embeddings=x, xy=np.concatenate([land.xy, land.place(x[len(land.xy) :])]))
         self._land = land
@@ -160,15 +146,6 @@ class Lab:
         """The tags that places are named by."""
         return Vocabulary(self.muse.embedder)
 
-    def _labelled(self, land: Landscape) -> Landscape:
-        x = torch.from_numpy(land.embeddings)
-        background = x if len(land.peaks) > 1 else None
-        named = [
-            replace(peak, label=", ".join(self.vocabulary.nearest(x[list(peak.points)], background)))
-            for peak in land.peaks
-        ]
-        return replace(land, peaks=tuple(named))
-
     def colours(self, by: str = "prompt", text: str = "") -> list[str] | np.ndarray:
         """What to colour each point by: its group, its cosine with `text` (default: its own prompt), or its tag."""
         if by not in COLOURS:
@@ -177,15 +154,10 @@ class Lab:
             return [p.group for p in self.points]
         if by == "tag":
             return self.vocabulary.of_each(self.embeddings)
-        asked = [prompts.clean(text) if text.strip() else p.prompt or p.label for p in self.points]
-        distinct = list(dict.fromkeys(asked))
-        rows = dict(zip(distinct, self.muse.embedder.embed_text(distinct)))
-        return np.array([float(rows[a] @ p.embedding) for a, p in zip(asked, self.points)])
+        return points.cosines(self.points, self.muse.embedder.embed_text, text)
 
     def flow(self, prompt: str, n: int = 40, seed: int = 0, steps: int = 24) -> Flow:
         """Stage 1's ordinary differential equation at work: n samples at steps + 1 times, on the present map."""
-        from musekit.explore.trajectory import stage1_path
-
         land = self.map()
         times, states = stage1_path(self.muse, prompt, count(n), seed, steps, self.job.flag)
         return Flow(times, land.place(states), states[-1])
@@ -228,19 +200,12 @@ class Lab:
             return there
         origin = Origin(point.label[:500], point.kind == "sample", point.noise)
         [take] = takes(self.muse, point.embedding[None], [recipe], [origin], on_step, self.job.flag)
-        with self._lock:
-            self._heard[key] = take
-            while len(self._heard) > CACHED:
-                self._heard.popitem(last=False)
+        self._heard.put(key, take)
         return take
 
     def at_hand(self, point: Point) -> Take | None:
         """The sound of a place that was rendered before with the present settings."""
-        with self._lock:
-            key = self._asked(point)[1]
-            if key in self._heard:
-                self._heard.move_to_end(key)
-            return self._heard.get(key)
+        return self._heard.get(self._asked(point)[1])
 
     def _asked(self, point: Point) -> tuple[Recipe, str]:
         """The recipe of a place, and the key of its sound."""
@@ -279,6 +244,5 @@ class Lab:
             allowed = set(index)
             tops = [next((i for i in peak.points if i in allowed), None) for peak in self.map().peaks]
             return list(dict.fromkeys(i for i in tops if i is not None))[: count(k)]
-        rows = self.embeddings[index]
-        chosen = sphere.spread_out(rows, count(k)) if strategy == "diverse" else sphere.medoids(rows, count(k))
+        chosen = {"diverse": sphere.spread_out, "medoids": sphere.medoids}[strategy](self.embeddings[index], count(k))
         return [index[i] for i in chosen]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,6 +58,14 @@ def mix(points: Sequence[Point], weights: Sequence[float]) -> Point:
     row, total = sphere.mean(torch.stack([p.embedding for p in points]), weights), sum(weights)
     told = ", ".join(f"{w / total:.0%} {p.label[:50]}" for p, w in zip(points, weights) if w > 0)
     return Point(row, told, "mix", "mix", f"a mix of {told}"[: prompts.LONGEST])
+
+
+def cosines(points: Sequence[Point], embed_text: Callable[[list[str]], Tensor], text: str = "") -> np.ndarray:
+    """The cosine of each point with a text (default: its own prompt), (n,)."""
+    asked = [prompts.clean(text) if text.strip() else p.prompt or p.label for p in points]
+    distinct = list(dict.fromkeys(asked))
+    rows = dict(zip(distinct, embed_text(distinct)))
+    return np.array([float(rows[a] @ p.embedding) for a, p in zip(asked, points)])
 
 
 def diversity(sets: Mapping[str, Tensor]) -> list[dict]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from musekit import flow, prompts, solve
 from musekit.sample import Muse
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Samples on their way from noise to the map."""
+
+    times: np.ndarray  # (T + 1,), 0 to 1
+    xy: np.ndarray  # (T + 1, n, 2)
+    embeddings: np.ndarray  # (n, 512), where they end
 
 
 @torch.inference_mode()

@@ -7,10 +7,13 @@ by how much nearer a tag is to them than to music on average.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from musekit.explore.landscape import Landscape
 
 WORDS = (
     "sad", "happy", "calm", "agitated", "cheerful", "dark", "serene", "solemn", "slow", "fast", "moderate", "soft",
@@ -59,3 +62,10 @@ class Vocabulary:
         if among is not None:
             scores[:, [i for i, name in enumerate(names) if name not in among]] = -torch.inf
         return [names[i] for i in scores.argmax(1)]
+
+    def named(self, land: Landscape) -> Landscape:
+        """The map with its hills named by the tags nearest to their points, told apart where there are several."""
+        x = torch.from_numpy(land.embeddings)
+        background = x if len(land.peaks) > 1 else None
+        names = [", ".join(self.nearest(x[list(peak.points)], background)) for peak in land.peaks]
+        return replace(land, peaks=tuple(replace(peak, label=name) for peak, name in zip(land.peaks, names)))

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from musekit.config import MuseError
+from musekit.library import metadata
 from musekit.library.entry import LONGEST, Entry, written
 from musekit.recipe import Recipe
 
@@ -44,19 +45,21 @@ def flac(audio: np.ndarray, sample_rate: int, entry: Entry) -> bytes:
 
 
 def tagged(data: bytes, entry: Entry) -> bytes:
-    """A FLAC file's bytes with the entry's facts in place of older ones; a stranger's other comments stay."""
-    from mutagen.flac import FLAC
+    """A FLAC file's bytes with the entry's facts in place of older ones; a stranger's other comments stay.
 
-    place = io.BytesIO(data)
-    file = FLAC(place)
-    if file.tags is None:
-        file.add_tags()
-    said = comments(entry)
-    for name in NAMES:
-        file.tags[name] = said.get(name, [])
-    place.seek(0)
-    file.save(place, padding=lambda info: PADDING)
-    return place.getvalue()
+    Raises MuseError for what is no FLAC file, or for more comments than one can hold.
+    """
+    try:
+        blocks, frames = metadata.read_blocks(data)
+        vendor, said = next((metadata.read_comments(x) for kind, x in blocks if kind == metadata.COMMENTS), (b"", []))
+        mine = comments(entry)
+        said = [(name, text) for name, text in said if name not in NAMES]
+        said += [(name, text) for name in NAMES for text in mine.get(name, [])]
+        rest = [block for block in blocks[1:] if block[0] not in (metadata.COMMENTS, metadata.PADDING)]
+        told = (metadata.COMMENTS, metadata.write_comments(vendor, said))
+        return metadata.write_blocks([blocks[0], told, *rest, (metadata.PADDING, bytes(PADDING))], frames)
+    except ValueError as error:
+        raise MuseError(f"the facts of {entry.name!r:.60} cannot be written into its FLAC file: {error}") from error
 
 
 def comments(entry: Entry) -> dict[str, list[str]]:
@@ -92,25 +95,24 @@ def read_flac(path: Path) -> Entry:
 
     Raises MuseError when it is no FLAC. Comments that make no sense are left out: a stranger may have written them.
     """
-    from mutagen import MutagenError
-    from mutagen.flac import FLAC
-
     try:
         data = path.read_bytes()
-        file = FLAC(io.BytesIO(data))
-    except (OSError, MutagenError, ValueError, EOFError) as error:
+        blocks, _ = metadata.read_blocks(data)
+        info, found = metadata.info(blocks), {}
+        for name, text in next((metadata.read_comments(x)[1] for kind, x in blocks if kind == metadata.COMMENTS), []):
+            found.setdefault(name, []).append(text)
+    except (OSError, ValueError) as error:
         raise MuseError(f"{path.name} is no FLAC file that can be read ({error})") from error
-    info = file.info
     entry = Entry(
         id=path.stem,
         name=path.stem,
-        seconds=info.length or 0.0,
+        seconds=info.seconds,
         sample_rate=info.sample_rate,
         channels=info.channels,
         sha256=hashlib.sha256(data).hexdigest(),
         path=path,
     )
-    return facts(entry, {k.upper(): list(v) for k, v in (file.tags.as_dict() if file.tags else {}).items()})
+    return facts(entry, found)
 
 
 def facts(entry: Entry, found: dict[str, list[str]]) -> Entry:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 from pathlib import Path
 
 import torch
@@ -34,7 +35,8 @@ def sha256(path: Path) -> str:
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write aside, fsync, rename. Raises MuseError when the place cannot be written or the disk is full."""
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # a process id is no name: the same one may write the same file from another machine or container
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:

@@ -3,6 +3,7 @@
     euler, midpoint, heun, rk4   `steps` equal steps, or a grid of one's own        fixed.py
     dopri5                       adaptive: t, step size and acceptance per row      dopri5.py
     torchdiffeq                  adaptive: one step size for the whole batch        reference.py
+    bespoke-n                    n evaluations, learned for a network               bespoke.py, fit.py, learned.py
 
 NFE, the number of evaluations of the velocity, is what a sample costs; it is counted per row.
 At a fixed batch size the bits of a row depend on that row alone with every solver but `torchdiffeq`.
@@ -20,10 +21,11 @@ from torch import Tensor
 
 from musekit.config import MuseError, suggest
 
-from . import dopri5, fixed, reference
+from . import bespoke, dopri5, fixed, reference
+from .bespoke import Bespoke
 from .solution import CancelFlag, Cancelled, Solution, Velocity
 
-__all__ = ["ADAPTIVE", "NFE_PER_STEP", "SOLVERS", "Cancelled", "Solution", "solve"]
+__all__ = ["ADAPTIVE", "NFE_PER_STEP", "SOLVERS", "Bespoke", "Cancelled", "Solution", "solve"]
 
 ADAPTIVE = ("dopri5", "torchdiffeq")
 SOLVERS = (*fixed.STEPS, *ADAPTIVE)
@@ -48,6 +50,7 @@ def solve(
     trajectory: bool = False,
     overshoot: bool = True,
     max_attempts: int = 10_000,
+    table: Bespoke | None = None,
 ) -> Solution:
     r"""Integrate dx/dt = velocity(t, x) from x_0 at t_0 to t_1.
 
@@ -72,6 +75,7 @@ def solve(
         overshoot: an adaptive solver's last step may pass t_1 and x(t_1) is read off its interpolant, which
             is what torchdiffeq does. False cuts the last step at t_1, where the velocity is no good beyond.
         max_attempts: most steps, accepted and rejected, that a row of an adaptive solver may try.
+        table: the learned times and weights of the solver "bespoke-n"; steps, t_0, t_1 and grid are then not looked at.
 
     Returns:
         Solution: x (B, ...), nfe, accepted, rejected (B,) and, where asked, trajectory (n + 1, B, ...).
@@ -81,13 +85,19 @@ def solve(
             solver that does not arrive.
         Cancelled: the flag was set.
     """
-    if solver not in SOLVERS:
-        raise suggest(solver, SOLVERS, "solver")
+    if bespoke.evaluations(solver) is not None:
+        if table is None or table.nfe != bespoke.evaluations(solver):
+            raise MuseError(f"{solver} is learned for one network: solve needs its table of that many steps")
+    elif solver not in SOLVERS or table is not None:
+        raise suggest(solver, (*SOLVERS, "bespoke-8"), "solver")
     if x_0.dim() == 0 or x_0.numel() == 0 or not x_0.is_floating_point():
         raise MuseError(
             f"x_0 must be a batch (B, ...) of floating-point numbers, not {tuple(x_0.shape)} of {x_0.dtype}"
         )
-    times = _times(steps, t_0, t_1) if grid is None else _checked_grid(grid)
+    if table is not None:
+        times = list(table.times)
+    else:
+        times = _times(steps, t_0, t_1) if grid is None else _checked_grid(grid)
 
     def evaluate(t: Tensor, x: Tensor) -> Tensor:
         if cancel is not None and cancel.is_set():
@@ -99,8 +109,10 @@ def solve(
 
     on_time = _progress(on_step, times)
     x_0 = x_0.contiguous()
+    fixed_options = {"trajectory": trajectory, "on_time": on_time, "at": getattr(velocity, "at", None)}
+    if table is not None:
+        return bespoke.integrate(evaluate, x_0, table, **fixed_options)
     if solver in fixed.STEPS:
-        fixed_options = {"trajectory": trajectory, "on_time": on_time, "at": getattr(velocity, "at", None)}
         return fixed.integrate(evaluate, x_0, times, solver=solver, **fixed_options)
 
     if not (rtol >= 0 and 0 < atol < math.inf and rtol < math.inf):

@@ -24,8 +24,7 @@ from torch.utils.checkpoint import checkpoint as computed_again
 from musekit import dist, flow
 from musekit.config import MuseError
 from musekit.runs import Run
-from musekit.train import data as data_module
-from musekit.train import flops
+from musekit.train import feed, flops
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def validate(model: nn.Module, dataset, settings: TrainConfig, limit: int = 512)
     found = {}
     for group, start in list(enumerate(range(0, n, size)))[dist.rank() :: dist.world()]:
         rows = list(range(start, min(n, start + size)))
-        batch = data_module.collate([dataset.sample(i, flow.Draws(1, i), flow.Draws(2, start)) for i in rows])
+        batch = feed.collate([dataset.sample(i, flow.Draws(1, i), flow.Draws(2, start)) for i in rows])
         if "t" in batch:
             batch["t"] = flow.stratified_time(n)[order[rows]]
             batch["keep"] = torch.ones_like(batch["keep"])
@@ -149,9 +148,9 @@ def fit(
             }
             run.save(samples, {**parts, "samples": samples, "step": step}, valid_loss)
 
-    with contextlib.closing(data_module.batches(dataset, settings.batch, samples, settings.seed, rank, world)) as feed:
+    with contextlib.closing(feed.batches(dataset, settings.batch, samples, settings.seed, rank, world)) as made:
         while samples < settings.samples:
-            batch = dist.to_device(next(feed))
+            batch = dist.to_device(next(made))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, samples)
             for i, part in enumerate(split(batch, accumulate)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -12,6 +13,7 @@ import torch
 from musekit import dist, pretrained
 from musekit.config import MuseConfig, MuseError, home, identity, preset
 from musekit.runs import Run, write_atomic
+from musekit.runs.lock import hold
 from musekit.train import TrainConfig, accumulation, data, fit
 from musekit.train.listen import Listener
 
@@ -80,11 +82,11 @@ def train_part(options) -> Path:
 
     What cannot work is refused before any work: a MuseError in one line. A signal saves and raises `dist.Stopped`.
     """
-    with dist.signals() as stop:
-        return _train(options, stop)
+    with contextlib.ExitStack() as held, dist.signals() as stop:
+        return _train(options, stop, held)
 
 
-def _train(options, stop) -> Path:
+def _train(options, stop, held: contextlib.ExitStack) -> Path:
     from tqdm import tqdm
 
     part, settings, config, first = options.part, options.train, preset(options.preset), dist.rank() == 0
@@ -97,9 +99,12 @@ def _train(options, stop) -> Path:
     dataset = DATA[part](cache, "train", config, damaged=settings.damaged)
     validation = held_out(part, cache, config, settings.damaged)
     claim = {"part": part, "config": identity(SHAPE[part](config)), "data": dataset_hash(dataset)}
-    run.claim(json.dumps({**claim, "made_by": dataset.made_by}, indent=1), write=first)
+    claim = json.dumps({**claim, "made_by": dataset.made_by}, indent=1)
+    run.claim(claim, write=False)  # a mistake is told before ranks wait for each other
     listen = listener(options, validation, config, folder)
     with dist.process_group():
+        alone(folder, held)
+        run.claim(claim, write=first)
         torch.manual_seed(settings.seed)
         model = pretrained.build(part, config)
         init = getattr(options, "init", None)
@@ -130,6 +135,19 @@ def _train(options, stop) -> Path:
     )
     print(f"{part}: {path}")
     return path
+
+
+def alone(folder: Path, held: contextlib.ExitStack) -> None:
+    """Lock the run's folder until `held` is closed. Raises MuseError on every rank when another run trains there."""
+    refused = ""
+    if dist.rank() == 0:
+        try:
+            if (lock := hold(folder, lambda text: print(f"musekit: note: {text}", file=sys.stderr))) is not None:
+                held.enter_context(lock)
+        except MuseError as error:
+            refused = str(error)
+    if refused := dist.gathered(refused)[0]:  # the ranks end together
+        raise MuseError(refused)
 
 
 def listener(options, validation, config: MuseConfig, folder: Path) -> Listener | None:

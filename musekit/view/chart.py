@@ -11,35 +11,53 @@ from musekit.explore.landscape import Landscape
 from musekit.show.style import PALETTE
 from musekit.view.parts import escaped
 
-WIDTH, HEIGHT = 760, 520  # set, or a FigureWidget has no size where its cell is hidden
 HILLS, POINTS, NAMES, WAY, MARKED, MOVING = range(6)  # the traces
 GREY = "rgb(128,128,128)"  # reads on white and on black
+SLOPE = [
+    [0, "rgba(110,130,160,0)"],
+    [0.1, "rgba(110,130,160,0)"],
+    [1, "rgba(110,130,160,0.5)"],
+]  # hills are a veil: any ground shows through
+EDGE = "rgba(255,255,255,0.75)"  # a light edge tells a dark point from a dark ground
+EMPTY = "Press Sample: the map of answers appears here"
+NAME_WIDTH, NAME_HEIGHT = 0.016, 0.055  # of a letter and of a line, as a part of the map's longer side
 
 
 class Chart:
-    """`figure` is a FigureWidget; `on_point(i)` is called when a person clicks point i."""
+    """`figure` is a FigureWidget as large as its place; `on_point(i)` is called when a person clicks point i."""
 
     def __init__(self, on_point: Callable[[int], None] = lambda i: None):
         self.land: Landscape | None = None
+        ring = {"size": 20, "color": "rgba(0,0,0,0)", "line": {"width": 3, "color": PALETTE[5]}}
+        point = {"size": 10, "opacity": 0.9, "line": {"width": 1, "color": EDGE}}
         self.figure = go.FigureWidget(
             [
-                go.Contour(showscale=False, hoverinfo="skip", opacity=0.45, ncontours=12, colorscale="Greys",
-                           line={"width": 0.5}),
-                go.Scatter(mode="markers", marker={"size": 8, "opacity": 0.8}, hoverinfo="text"),
-                go.Scatter(mode="text", textfont={"size": 13, "color": GREY}, hoverinfo="skip"),
-                go.Scatter(mode="lines+markers", line={"color": PALETTE[5], "width": 3}, hoverinfo="text"),
+                go.Contour(showscale=False, hoverinfo="skip", ncontours=10, colorscale=SLOPE,
+                           line={"width": 0.6, "color": "rgba(128,128,128,0.55)"}),
+                go.Scatter(mode="markers", marker=point, hoverinfo="text"),
+                go.Scatter(mode="text", textfont={"size": 12, "color": GREY}, hoverinfo="skip"),
+                go.Scatter(mode="lines+markers", hoverinfo="text", line={"color": PALETTE[5], "width": 3},
+                           marker={"size": 8, "line": {"width": 1, "color": EDGE}}),
+                go.Scatter(mode="markers", hoverinfo="skip", marker=ring),
                 go.Scatter(mode="markers", hoverinfo="skip",
-                           marker={"size": 18, "color": "rgba(0,0,0,0)", "line": {"width": 3, "color": PALETTE[5]}}),
-                go.Scatter(mode="markers", hoverinfo="skip",
-                           marker={"size": 6, "color": PALETTE[3], "symbol": "diamond"}),
+                           marker={"size": 8, "color": PALETTE[3], "symbol": "diamond",
+                                   "line": {"width": 1, "color": EDGE}}),
             ],
             layout={
-                "width": WIDTH, "height": HEIGHT, "showlegend": False, "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
+                "autosize": True, "showlegend": False, "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
                 "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": GREY},
                 "xaxis": {"visible": False}, "yaxis": {"visible": False, "scaleanchor": "x"}, "hovermode": "closest",
-                "uirevision": "map",
+                "uirevision": "map", "dragmode": "pan",
+                "annotations": [{"text": EMPTY, "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5,
+                                 "y": 0.5, "font": {"size": 15, "color": GREY}}],
             },
         )  # fmt: skip
+        self.figure._config = {
+            "responsive": True,
+            "displaylogo": False,
+            "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+        }
+        self.figure.add_class("muse-lab-map")
         self.figure.data[POINTS].on_click(lambda trace, points, _: [on_point(i) for i in points.point_inds[:1]])
 
     def draw(self, land: Landscape, labels: Sequence[str], colours: Sequence[str] | np.ndarray) -> None:
@@ -50,15 +68,16 @@ class Chart:
             traces[HILLS].update(x=land.x, y=land.y, z=land.density)
             traces[POINTS].update(x=land.xy[:, 0], y=land.xy[:, 1], text=[escaped(t, 90) for t in labels])
             traces[POINTS].marker.update(color=shown, **scale)
-            peaks = land.peaks
-            names = [escaped(p.label, 60) for p in peaks]
-            traces[NAMES].update(x=[p.x for p in peaks], y=[p.y for p in peaks], text=names)
+            x, y, names = placed(land)
+            traces[NAMES].update(x=x, y=y, text=names)
             for i in (WAY, MARKED, MOVING):
                 traces[i].update(x=[], y=[])
+            self.figure.layout.annotations[0].visible = False
 
     def _colours(self, colours: Sequence[str] | np.ndarray) -> tuple[list, dict]:
         if isinstance(colours, np.ndarray):
-            return colours.tolist(), {"colorscale": "Viridis", "showscale": True}
+            bar = {"thickness": 10, "outlinewidth": 0, "len": 0.6}
+            return colours.tolist(), {"colorscale": "Viridis", "showscale": True, "colorbar": bar}
         names = list(dict.fromkeys(colours))
         return [PALETTE[names.index(c) % len(PALETTE)] for c in colours], {"showscale": False}
 
@@ -69,6 +88,7 @@ class Chart:
             self.figure.data[HILLS].update(x=[], y=[], z=[])
             for trace in self.figure.data[1:]:
                 trace.update(x=[], y=[])
+            self.figure.layout.annotations[0].visible = True
 
     def way(self, rows: np.ndarray, labels: Sequence[str]) -> None:
         """A line through the places of embeddings (n, 512)."""
@@ -91,7 +111,23 @@ def legend(colours: Sequence[str] | np.ndarray, most: int = 12) -> str:
         return ""
     names = list(dict.fromkeys(colours))
     dots = [
-        f'<span style="color:{PALETTE[i % len(PALETTE)]}">\N{BLACK CIRCLE}</span> {escaped(name, 60)}'
+        f'<i><svg width="12" height="12" aria-hidden="true"><circle cx="6" cy="6" r="5.5" fill="'
+        f'{PALETTE[i % len(PALETTE)]}" stroke="{EDGE}"/></svg>{escaped(name, 60)}</i>'
         for i, name in enumerate(names[:most])
     ]
-    return " &ensp; ".join(dots) + (f" &ensp; and {len(names) - most} more" if len(names) > most else "")
+    return " ".join(dots) + (f"<i>and {len(names) - most} more</i>" if len(names) > most else "")
+
+
+def placed(land: Landscape) -> tuple[list[float], list[float], list[str]]:
+    """Places and names of the hills, highest first: a name moves up or down off an earlier one, or is left out."""
+    side = max(np.ptp(land.x), np.ptp(land.y))
+    x, y, names = [], [], []
+    for peak in sorted(land.peaks, key=lambda peak: -peak.density):
+        name, high = escaped(peak.label, 60), NAME_HEIGHT * side
+        for at in (peak.y, peak.y + high, peak.y - high):
+            beside = [abs(at - b) < high and abs(peak.x - a) < NAME_WIDTH * side * (len(name) + len(other)) / 2
+                      for a, b, other in zip(x, y, names)]  # fmt: skip
+            if not any(beside):
+                x.append(peak.x), y.append(at), names.append(name)
+                break
+    return x, y, names

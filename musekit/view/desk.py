@@ -9,6 +9,8 @@ from __future__ import annotations
 import anywidget
 import traitlets
 
+from musekit.view.sheet import SHEET
+
 SCRIPT = """
 function oneAtATime() {
   if (window.museOneAtATime) return;
@@ -19,24 +21,40 @@ function oneAtATime() {
   }, true);
 }
 
+// Charts of plotly follow the window's width only: tell them where the panel's changes too
+function tellWidth(el) {
+  let width = 0, timer = null;
+  const watch = new ResizeObserver(() => {
+    const now = Math.round(el.getBoundingClientRect().width);
+    if (now === width) return;
+    width = now;
+    clearTimeout(timer);
+    timer = setTimeout(() => window.dispatchEvent(new Event("resize")), 100);
+  });
+  watch.observe(el);
+  return () => { watch.disconnect(); clearTimeout(timer); };
+}
+
 function render({ model, el }) {
   oneAtATime();
   const figure = document.createElement("figure");
-  figure.style.cssText = "margin:4px 0;max-width:620px";
   const caption = document.createElement("figcaption");
   caption.className = "muse-desk-label";
   const audio = document.createElement("audio");
   audio.controls = true;
   audio.preload = "auto";
   audio.className = "muse-desk-audio";
-  audio.style.cssText = "width:100%";
   const box = document.createElement("input");
   box.type = "checkbox";
   box.className = "muse-desk-loop";
   const loop = document.createElement("label");
-  loop.append(box, " play again and again");
-  figure.append(caption, audio, loop);
+  loop.append(box, " loop");
+  const line = document.createElement("div");
+  line.className = "muse-desk-line";
+  line.append(audio, loop);
+  figure.append(caption, line);
   el.append(figure);
+  const unwatch = tellWidth(el);
   let url = null;
   const load = () => {
     const label = model.get("label");
@@ -77,6 +95,7 @@ function render({ model, el }) {
     model.off("change:turn", turn);
     model.off("change:loop", looped);
     model.off("msg:custom", save);
+    unwatch();
     audio.pause();
     if (url) URL.revokeObjectURL(url);
   };
@@ -90,6 +109,7 @@ class Desk(anywidget.AnyWidget):
     """`play` a sound, `download` a file."""
 
     _esm = SCRIPT
+    _css = SHEET
     label = traitlets.Unicode("").tag(sync=True)
     sound = traitlets.Bytes(b"").tag(sync=True)
     mime = traitlets.Unicode("audio/ogg").tag(sync=True)

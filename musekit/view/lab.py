@@ -13,10 +13,11 @@ from musekit.explore.points import Point
 from musekit.explore.take import Take
 from musekit.library import Library
 from musekit.sample import Muse
+from musekit.view import bell
 from musekit.view.chart import Chart, legend
 from musekit.view.desk import Desk
 from musekit.view.lab_tools import FlowTool, MixTool, PickTool, WayTool
-from musekit.view.parts import WIDE, View, button, row
+from musekit.view.parts import WIDE, View, button, classed, row, stack, tags_of
 
 RECENT = 30  # pieces of the library to choose from
 
@@ -44,28 +45,31 @@ class Lab(View):
         self.chart = Chart(lambda i: self.safely(lambda: self.hear(self.state.points[i]))())
         self._make("; ".join(prompts), n)
         self.tools = [WayTool(self), MixTool(self), FlowTool(self), PickTool(self)]
-        names = ("Ways", "Mixer", "Flow", "Picks and numbers")
-        self.tabs = w.Tab([tool.view for tool in self.tools], titles=names)
-        controls = (
-            row(self.prompts, self.n, self.sample, self.cancel), row(self.upload, self.kept, self.put, self.clear),
-            row(self.colour, self.like, self.redraw), row(self.bar, self.label),
-        )  # fmt: skip
-        self.view.children = (
-            *controls,
-            self.legend,
-            self.chart.figure,
-            self.desk,
-            row(self.tags, self.keep),
-            self.tabs,
+        board = stack(row(self.colour, self.redraw), self.like, row(self.kept, self.put), row(self.upload, self.clear))
+        self.tabs = w.Tab(
+            [*(tool.view for tool in self.tools), board], titles=("Ways", "Mixer", "Flow", "Picks", "Map")
         )
+        self.panel(
+            "Lab",
+            classed(w.HBox([self.prompts, self.n, self.sample, self.cancel]), "muse-ask"),
+            classed(
+                w.Box([
+                    classed(stack(self.legend, self.chart.figure), "muse-lab-place"),
+                    classed(self.tabs, "muse-lab-tools"),
+                    classed(stack(self.desk, row(self.tags, self.keep)), "muse-lab-desk"),
+                ]), "muse-lab-two",
+            ),
+        )  # fmt: skip
+        if self.state.library is not None:
+            bell.listen(self.state.library.folder, self)
         if self.state.points:
             self.work(self._map)
 
     def _make(self, prompts: str, n: int) -> None:
         self.name(
-            prompts=w.Text(prompts, description="Prompts", tooltip="several, separated by semicolons",
-                           style={"description_width": "90px"}, layout=w.Layout(width="520px")),
-            n=w.IntSlider(n, 10, 500, step=10, description="of each", **WIDE),
+            prompts=classed(w.Text(prompts, placeholder="prompts, separated by semicolons",
+                                   tooltip="several, separated by semicolons"), "muse-big"),
+            n=w.IntSlider(n, 10, 500, step=10, description="of each", style={"description_width": "52px"}),
             sample=button("Sample", "draw embeddings for these prompts and lay out the map", "map", "primary"),
             cancel=button("Cancel", "stop at the next step", "stop"),
             upload=w.FileUpload(accept="audio/*", multiple=True, description="Add sounds", tooltip="audio as a prompt"),
@@ -73,11 +77,11 @@ class Lab(View):
             put=button("Add to map", "put this piece of the library on the map", "plus"),
             clear=button("Clear", "take all points off the map", "trash"),
             colour=w.Dropdown(options=state.COLOURS, description="colour by", **WIDE),
-            like=w.Text("", placeholder="similar to (empty: own prompt)", layout=w.Layout(width="240px")),
+            like=w.Text("", description="similar to", placeholder="a text; empty: own prompt", **WIDE),
             redraw=button("Lay out anew", "lay the map out with all points", "refresh"),
             legend=w.HTML(""),
-            tags=w.Text("", placeholder="tags, separated by commas", layout=w.Layout(width="240px")),
-            keep=button("Keep", "put what was heard last into the library", "save"),
+            tags=w.Text("", description="tags", placeholder="separated by commas", style={"description_width": "36px"}),
+            keep=button("Keep this sound", "put what was heard last into the library", "bookmark"),
             bar=self.bar,
             label=self.label,
         )  # fmt: skip
@@ -180,10 +184,15 @@ class Lab(View):
             raise MuseError("nothing was heard yet; click a point first")
         if self.state.library is None:
             self.state.library = Library()
-        tags = [tag for tag in (part.strip() for part in self.tags.value.split(",")) if tag]
-        entry = self.state.library.add(self.heard, name=self.heard.origin.how, tags=tags)
+            bell.listen(self.state.library.folder, self)
+        entry = self.state.library.add(self.heard, name=self.heard.origin.how, tags=tags_of(self.tags.value))
+        bell.ring(self.state.library.folder, self)
         self._recent()
         self.say(f"kept {entry.name}")
+
+    def library_changed(self) -> None:
+        """Another view kept or deleted something."""
+        self.safely(self._recent)()
 
     def _recent(self) -> None:
         """The newest pieces of the library, to choose from."""

@@ -8,7 +8,9 @@ import numpy as np
 from musekit.config import MuseError
 from musekit.explore.lab import STRATEGIES
 from musekit.explore.points import Point
-from musekit.view.parts import WIDE, View, button, escaped, row
+from musekit.view.parts import WIDE, View, button, escaped, row, stack
+
+NO_STOPS = "<i>no stops yet: add two or more, then make the way</i>"
 
 
 class Tool(View):
@@ -38,16 +40,16 @@ class WayTool(Tool):
         self.stops: list[Point] = []
         self.way: list[Point] = []
         self.name(
-            stop=w.Text("", placeholder="a prompt, #12, or empty: what was heard last", layout=w.Layout(width="320px")),
-            add=button("Add stop", "the way leads through it", "plus"),
-            clear=button("No stops", "begin again", "trash"),
-            stops_list=w.HTML("add two stops or more"),
+            stop=w.Text("", placeholder="a prompt, #12, or empty: what was heard last"),
+            add=button("Add", "the way leads through it", "plus"),
+            clear=button("Clear", "begin again with no stops", "trash"),
+            stops_list=w.HTML(NO_STOPS),
             places=w.IntSlider(5, 2, 15, description="places", **WIDE),
             make=button("Make the way", "render every place of it", "road", "primary"),
             seed=w.BoundedIntText(1, 0, 2**53 - 1024, description="noise seed", **WIDE),
-            vary=button("Vary the noise", "one embedding, from this noise to another's", "random"),
+            vary=button("Vary noise", "one embedding, from this noise to another's", "random"),
             place=w.IntSlider(0, 0, 0, description="place", continuous_update=False, **WIDE),
-            fade=w.FloatSlider(1.0, min=0.0, max=3.0, step=0.25, description="cross-fade s", **WIDE),
+            fade=w.FloatSlider(1.0, min=0.0, max=3.0, step=0.25, description="fade, s", **WIDE),
             play=button("Play the way", "all places as one sound", "play"),
         )
         self.add.on_click(self.safely(self._add))
@@ -56,9 +58,10 @@ class WayTool(Tool):
         self.vary.on_click(self.safely(self._vary))
         self.play.on_click(self.safely(self._play))
         self.place.observe(self.safely(lambda: self.way and lab.hear(self.way[self.place.value])), "value")
-        self.view.children = (
+        self.place.disabled = True
+        self.view = stack(
             row(self.stop, self.add, self.clear), self.stops_list, row(self.places, self.make),
-            row(self.seed, self.vary), row(self.place, self.fade, self.play),
+            row(self.seed, self.vary), self.place, row(self.fade, self.play),
         )  # fmt: skip
 
     def _add(self) -> None:
@@ -79,7 +82,7 @@ class WayTool(Tool):
         self._list()
 
     def _list(self) -> None:
-        self.stops_list.value = " \N{RIGHTWARDS ARROW} ".join(escaped(p.label, 60) for p in self.stops) or "no stops"
+        self.stops_list.value = " \N{RIGHTWARDS ARROW} ".join(escaped(p.label, 60) for p in self.stops) or NO_STOPS
 
     def _make(self) -> None:
         if len(self.stops) < 2:
@@ -95,7 +98,7 @@ class WayTool(Tool):
         def work() -> str:
             for i, point in enumerate(way):
                 self.state.sound(point, self.lab.job.follow(1, i / len(way), (i + 1) / len(way)))
-            self.way, self.place.max = way, len(way) - 1
+            self.way, self.place.max, self.place.disabled = way, len(way) - 1, False
             self.lab.chart.way(np.stack([p.embedding.numpy() for p in way]), [p.label for p in way])
             return f"{len(way)} places; move the slider, or play the way"
 
@@ -123,25 +126,25 @@ class MixTool(Tool):
             add=button("Add a part", "one more prompt or sound", "plus"),
             hear=button("Hear the mix", "render the weighted mean", "play", "primary"),
             put=button("Put it on the map", "as a point of its own", "map-marker"),
-            box=w.VBox([]),
+            box=stack(),
         )
         for _ in range(rows):
             self.part()
         self.add.on_click(self.safely(self.part))
         self.hear.on_click(self.safely(lambda: lab.hear(self.point())))
         self.put.on_click(self.safely(self._put))
-        self.view.children = (self.box, row(self.add, self.hear, self.put))
+        self.view = stack(self.box, row(self.add, self.hear, self.put))
 
     def part(self, text: str = "", weight: float = 0.5) -> None:
         """One more row."""
         if len(self.parts) >= 12:
             raise MuseError("a mix of 12 parts is enough")
-        name = w.Text(text, placeholder="a prompt, #12, or a sound's name", layout=w.Layout(width="320px"))
+        name = w.Text(text, placeholder="a prompt, #12, or a sound's name")
         slider = w.FloatSlider(weight, min=0.0, max=1.0, step=0.05, description="weight", **WIDE)
         name.add_class("muse-mix-name")
         slider.add_class("muse-mix-weight")
         self.parts.append((name, slider))
-        self.box.children = (*self.box.children, row(name, slider))
+        self.box.children = (*self.box.children, stack(name, slider))
 
     def point(self) -> Point:
         """The mix as it stands."""
@@ -161,8 +164,7 @@ class FlowTool(Tool):
         super().__init__(lab, "muse-flow")
         self.flow = None
         self.name(
-            prompt=w.Text("a sad piano melody", description="Prompt", style={"description_width": "90px"},
-                          layout=w.Layout(width="520px")),
+            prompt=w.Text("a sad piano melody", description="prompt", **WIDE),
             n=w.IntSlider(40, 1, 200, description="samples", **WIDE),
             watch=button("Watch", "solve, and keep every step", "eye", "primary"),
             run=w.Play(0, 0, 0, interval=150, tooltip="run through the steps"),
@@ -171,7 +173,7 @@ class FlowTool(Tool):
         w.jslink((self.run, "value"), (self.step, "value"))
         self.watch.on_click(self.safely(self._watch))
         self.step.observe(self.safely(self._move), "value")
-        self.view.children = (row(self.prompt, self.n), row(self.watch, self.run, self.step))
+        self.view = stack(self.prompt, self.n, row(self.watch, self.run), self.step)
 
     def _watch(self) -> None:
         def work() -> str:
@@ -206,7 +208,7 @@ class PickTool(Tool):
         self.pick.on_click(self.safely(self._pick))
         self.hear.on_click(self.safely(self._hear))
         self.measure.on_click(self.safely(self._measure))
-        self.view.children = (row(self.strategy, self.k, self.pick, self.hear), self.measure, self.table)
+        self.view = stack(self.strategy, self.k, row(self.pick, self.hear, self.measure), self.table)
 
     def _pick(self) -> None:
         def work() -> str:  # it may have to lay the map out first

@@ -12,9 +12,10 @@ from musekit.explore.job import Job
 from musekit.library.database import SORTS
 from musekit.library.entry import Entry
 from musekit.sample import Muse
+from musekit.view import bell
 from musekit.view.desk import Desk
 from musekit.view.line import Line
-from musekit.view.parts import WIDE, View, button, row
+from musekit.view.parts import WIDE, View, button, classed, row, stack, tags_of
 
 PAGE = 12  # pieces at a time: the same widgets are filled again, so that no page grows
 ALL = "(any tag)"
@@ -31,33 +32,36 @@ class Library(View):
         self.desk, self.again_piece = Desk(), None
         self._make()
         self.refresh()
+        bell.listen(self.state.folder, self)
         if self.state.notices:
             self.say("; ".join(self.state.notices))
 
     def _make(self) -> None:
-        wide = {"layout": w.Layout(width="300px")}
         self.name(
-            query=w.Text("", placeholder="words in name, prompt, tags, notes", description="Search", **WIDE),
-            tag=w.Dropdown(options=[ALL], description="tag", **WIDE),
-            sort=w.Dropdown(options=["best", *SORTS], value="newest", description="sort by", **WIDE),
-            starred=w.Checkbox(False, description="starred only", indent=False, layout=w.Layout(width="120px")),
-            bin=w.Checkbox(False, description="show the bin", indent=False, layout=w.Layout(width="120px")),
-            every=w.Checkbox(False, description="choose all", indent=False, layout=w.Layout(width="120px")),
+            query=classed(w.Text("", placeholder="search: words in name, prompt, tags, notes"), "muse-wide"),
+            tag=w.Dropdown(options=[ALL], description="tag", style={"description_width": "26px"}),
+            sort=w.Dropdown(
+                options=["best", *SORTS], value="newest", description="sort", style={"description_width": "32px"}
+            ),
+            starred=w.Checkbox(False, description="starred only", indent=False),
+            bin=w.Checkbox(False, description="show the bin", indent=False),
+            every=w.Checkbox(False, description="choose all", indent=False),
+            look=button("Refresh", "look again: another notebook may have kept something", "refresh"),
             before=button("\N{LEFTWARDS ARROW}", "earlier page"),
             after=button("\N{RIGHTWARDS ARROW}", "next page"),
             where=w.HTML(""),
-            tags=w.Text("", placeholder="tags, separated by commas", **wide),
+            tags=w.Text("", description="tags", placeholder="separated by commas", **WIDE),
             give=button("Tag", "give these tags to all chosen", "tag"),
-            take=button("Untag", "take these tags from all chosen"),
-            delete=button("Delete", "put all chosen into the bin", "trash", "warning"),
+            take=button("Untag", "take these tags from all chosen", "minus"),
+            delete=button("Delete", "put all chosen into the bin", "trash"),
             undo=button("Undo", "bring back what was deleted last", "undo"),
             restore=button("Restore", "take all chosen out of the bin"),
             purge=button("Empty the bin", "remove what is in the bin for ever; press twice", "", "danger"),
-            text=w.Text("", placeholder="name, or note", **wide),
+            text=w.Text("", description="text", placeholder="a name, or a note", **WIDE),
             rename=button("Rename", "call the chosen one this", "pencil"),
             note=button("Note", "write this note to the chosen one"),
             again=button("Make this again", "render the chosen one anew from its recipe", "refresh"),
-            path=w.Text("", placeholder="a zip to write, or a folder to read", **wide),
+            path=w.Text("", description="place", placeholder="a zip to write, or a folder to read", **WIDE),
             export=button("Export", "write the chosen (or all) as a zip with a CSV", "upload"),
             bring=button("Import", "take in the sounds of a folder", "download"),
             check=button("Check", "is every sound there and unaltered?", "stethoscope"),
@@ -74,18 +78,20 @@ class Library(View):
             self.take: lambda: self._tag(False), self.delete: self._delete, self.undo: self._undo,
             self.restore: self._restore, self.purge: self._purge, self.rename: self._rename, self.note: self._note,
             self.again: self._again, self.export: self._export, self.bring: self._bring, self.check: self._check,
-            self.repair: self._repair,
+            self.repair: self._repair, self.look: self.refresh,
         }  # fmt: skip
         for one, call in pressed.items():
             one.on_click(self.safely(call))
-        more = [
+        self.waste = row(self.restore, self.purge)
+        care = stack(row(self.path, self.export, self.bring), row(self.check, self.repair))
+        self.panel(
+            "Library",
+            row(self.query, self.tag, self.sort),
+            row(self.starred, self.bin, self.every, self.look),
+            classed(w.VBox([line.box for line in self.lines]), "muse-list"),
+            row(self.before, self.after, self.where, self.delete, self.undo), self.waste, self.desk,
             row(self.tags, self.give, self.take), row(self.text, self.rename, self.note, self.again),
-            row(self.path, self.export, self.bring, self.check, self.repair), row(self.restore, self.purge),
-        ]  # fmt: skip
-        self.view.children = (
-            row(self.query, self.tag, self.sort), row(self.starred, self.bin, self.every),
-            w.VBox([line.box for line in self.lines]), row(self.before, self.after, self.where, self.delete, self.undo),
-            *more, row(self.bar, self.label), self.desk,
+            w.Accordion([care], titles=("Export, import and check",)),
         )  # fmt: skip
 
     # -- what is shown
@@ -103,6 +109,7 @@ class Library(View):
         for i, line in enumerate(self.lines):
             line.fill(found[i] if i < min(len(found), PAGE) else None)
         self.before.disabled, self.after.disabled = self.page == 0, len(found) <= PAGE
+        self.waste.layout.display = None if self.bin.value else "none"  # only beside what is in the bin
         shown = min(len(found), PAGE)
         first = self.page * PAGE
         self.where.value = f"{first + 1} to {first + shown}" if shown else "nothing here"
@@ -146,8 +153,7 @@ class Library(View):
         self.desk.play(audio[:2], rate, entry.name)
 
     def _tag(self, give: bool) -> None:
-        tags = [tag for tag in (part.strip() for part in self.tags.value.split(",")) if tag]
-        wanted = self._wanted()
+        tags, wanted = tags_of(self.tags.value), self._wanted()
         self.state.tag(wanted, **({"add": tags} if give else {"remove": tags}))
         self._done(f"{'tagged' if give else 'untagged'} {len(wanted)}")
 
@@ -192,7 +198,8 @@ class Library(View):
 
         def work() -> str:
             done = self.state.import_folder(place)
-            self.refresh()
+            self.library_changed()
+            bell.ring(self.state.folder, self)
             told = [f"{len(done.added)} taken in, {len(done.present)} were there"]
             return "; ".join(told + [f"{len(done.refused)} refused: {done.refused[0][1]}"] if done.refused else told)
 
@@ -230,6 +237,11 @@ class Library(View):
     def _done(self, text: str) -> None:
         self.refresh()
         self.say(text)
+        bell.ring(self.state.folder, self)
+
+    def library_changed(self) -> None:
+        """Another view kept or changed something."""
+        self.safely(self.refresh)()
 
     def _show(self) -> None:
         self.show_job(self.job, self.again, self.export, self.bring, self.check)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipywidgets as w
 
 from musekit.library.entry import Entry
-from musekit.view.parts import button, escaped, row
+from musekit.view.parts import button, escaped
 
 
 class Line:
@@ -13,11 +13,11 @@ class Line:
 
     def __init__(self, owner):
         self.entry: Entry | None = None
-        self.chosen = w.Checkbox(False, indent=False, description="", tooltip="choose", layout=w.Layout(width="28px"))
-        self.text = w.HTML(layout=w.Layout(width="520px"))
-        self.star = w.ToggleButton(False, icon="star", tooltip="star", layout=w.Layout(width="40px"))
+        self.chosen = w.Checkbox(False, indent=False, description="", tooltip="choose")
+        self.text = w.HTML()
+        self.star = w.ToggleButton(False, icon="star", tooltip="star", layout=w.Layout(width="auto"))
         self.play = button("Play", "hear it", "play")
-        self.box = row(self.chosen, self.star, self.play, self.text)
+        self.box = w.HBox([self.chosen, self.star, self.play, self.text])
         for name in ("chosen", "text", "star", "play"):
             getattr(self, name).add_class(f"muse-line-{name}")
         self.box.add_class("muse-line")
@@ -45,9 +45,9 @@ def described(entry: Entry) -> str:
     facts = [f"{entry.seconds:.1f} s", entry.made[:16].replace("T", " ")]
     facts += [f"seed {entry.seed}"] if entry.seed is not None else ["imported"]
     facts += [f"similarity {entry.similarity:+.2f}"] if entry.similarity is not None else []
-    tags = "".join(f" <b>#{escaped(tag, 40)}</b>" for tag in entry.tags[:12])
+    tags = "".join(f'<span class="muse-tag">{escaped(tag, 40)}</span>' for tag in entry.tags[:12])
     name = escaped(entry.name, 120)
     return (
-        f'<div title="{name}" style="line-height:1.3"><bdi>{name}</bdi>{tags}'
-        f'<div style="font-size:85%;opacity:.75">{escaped(", ".join(facts))}</div></div>'
+        f'<div class="muse-piece-name" title="{name}"><bdi>{name}</bdi></div>'
+        f'<div class="muse-piece-facts">{escaped(", ".join(facts))}{tags}</div>'
     )

@@ -9,8 +9,8 @@ import ipywidgets as w
 
 from musekit.config import MuseError
 
-BAD = "#D55E00"
-WIDE = {"style": {"description_width": "90px"}, "layout": {"width": "300px"}}
+WIDE = {"style": {"description_width": "84px"}}  # the sheet sets widths
+LAMPS = {"running": "muse-busy", "done": "muse-done", "failed": "muse-failed"}
 
 
 def escaped(text: str, most: int = 400) -> str:
@@ -19,14 +19,36 @@ def escaped(text: str, most: int = 400) -> str:
     return html.escape(text if len(text) <= most else text[: most - 3] + "...", quote=True)
 
 
-def button(text: str, tip: str, icon: str = "", style: str = "", width: str = "auto") -> w.Button:
+def button(text: str, tip: str, icon: str = "", style: str = "") -> w.Button:
     """A button that says what it does, and more when the mouse rests on it."""
-    return w.Button(description=text, tooltip=tip, icon=icon, button_style=style, layout=w.Layout(width=width))
+    return w.Button(description=text, tooltip=tip, icon=icon, button_style=style, layout=w.Layout(width="auto"))
+
+
+def classed(widget: w.Widget, *names: str) -> w.Widget:
+    """A widget with classes of the style sheet."""
+    for name in names:
+        widget.add_class(name)
+    return widget
 
 
 def row(*widgets) -> w.HBox:
-    """Side by side, and below each other where the window is narrow."""
-    return w.HBox(list(widgets), layout=w.Layout(flex_flow="row wrap", align_items="center"))
+    """Side by side, and below each other where the panel is narrow."""
+    return classed(w.HBox(list(widgets)), "muse-row")
+
+
+def grid(*widgets) -> w.Box:
+    """Controls of one width in as many columns as the panel holds."""
+    return classed(w.Box(list(widgets)), "muse-grid")
+
+
+def stack(*widgets) -> w.VBox:
+    """One below the other, each as wide as the column."""
+    return classed(w.VBox(list(widgets)), "muse-stack")
+
+
+def tags_of(text: str) -> list[str]:
+    """The tags in what a person typed: separated by commas."""
+    return [tag for tag in (part.strip() for part in text.split(",")) if tag]
 
 
 def close(widget: w.Widget) -> None:
@@ -37,13 +59,20 @@ def close(widget: w.Widget) -> None:
 
 
 class View:
-    """`label` is the line; `view` is what is shown."""
+    """`label` is the line, `bar` how much is done; `view` is what is shown."""
 
     def __init__(self, prefix: str):
         self.prefix = prefix
-        self.label, self.bar = w.HTML(""), w.FloatProgress(0.0, min=0.0, max=1.0, layout=w.Layout(width="300px"))
+        self.label = classed(w.HTML(""), "muse-say")
+        self.bar = classed(w.FloatProgress(0.0, min=0.0, max=1.0), "muse-bar")
         self.bar.tooltip = "how much is done"
         self.view = w.VBox([])
+
+    def panel(self, title: str, *parts: w.Widget) -> None:
+        """Lay out a whole panel: its head with lamp, name and line, the bar, and the parts."""
+        name = w.HTML(f'<span class="muse-name"><span class="muse-lamp"></span>{escaped(title)}</span>')
+        self.view.children = (classed(w.HBox([name, self.label]), "muse-head"), self.bar, *parts)
+        classed(self.view, "muse-view", f"muse-{title.lower()}-view")
 
     def name(self, **widgets) -> None:
         """Attributes, and the classes by which a test in a browser and a style sheet find them."""
@@ -53,7 +82,8 @@ class View:
 
     def say(self, text: str, bad: bool = False) -> None:
         """One plain line; what a person typed may stand in it, so it is escaped."""
-        self.label.value = f'<span role="status" style="color:{BAD if bad else "inherit"}">{escaped(text)}</span>'
+        trouble = ' class="muse-trouble"' if bad else ""
+        self.label.value = f'<span role="status"{trouble}>{escaped(text)}</span>'
 
     def safely(self, call: Callable[[], object]) -> Callable[..., None]:
         """A callback whose errors stand in the line: the browser would swallow them."""
@@ -74,6 +104,8 @@ class View:
             one.disabled = job.running
         if cancel is not None:
             cancel.disabled = not job.running
+        for status, lamp in LAMPS.items():
+            (self.view.add_class if job.status == status else self.view.remove_class)(lamp)
         self.bar.value = job.fraction
         self.bar.bar_style = {"done": "success", "failed": "danger", "cancelled": "warning"}.get(job.status, "info")
         if job.message:

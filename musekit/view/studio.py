@@ -14,8 +14,9 @@ from musekit.library import Library
 from musekit.sample import Muse
 from musekit.show.cards import card
 from musekit.solve import SOLVERS
+from musekit.view import bell
 from musekit.view.desk import Desk
-from musekit.view.parts import WIDE, View, button, close, row
+from musekit.view.parts import WIDE, View, button, classed, close, grid, row, tags_of
 
 MOST_CARDS = 32  # older ones leave the page; they stay in `state.results`
 EXAMPLE = "a sad piano melody"
@@ -42,7 +43,7 @@ class Studio(View):
         except MuseError as error:
             trouble = str(error)
         self.job = self.state.job if self.state else Job()
-        self._shown, self._following = 0, False
+        self._shown = 0
         self._make(config, prompt, n, settings)
         self.desk = Desk()
         self._lay_out()
@@ -54,22 +55,30 @@ class Studio(View):
         default, most = config.sample, math.floor(config.window_seconds * 10) / 10
         first = {"seconds": default.seconds, "steps": default.stage2_steps, "guidance_scale": default.guidance_scale}
         first |= {k: v for k, v in settings.items() if v is not None}
-        text = {"style": {"description_width": "90px"}, "layout": {"width": "620px"}, "continuous_update": False}
+        text = {"continuous_update": False}
         self.name(
-            prompt=w.Text(prompt, placeholder=EXAMPLE, description="Prompt", tooltip="what it should be", **text),
-            negative=w.Text("", placeholder="what it should not be", description="Not", tooltip="steer away", **text),
+            prompt=classed(
+                w.Text(prompt, placeholder=f"what it should be: {EXAMPLE}", tooltip="the prompt", **text), "muse-big"
+            ),
+            negative=w.Text(
+                "", placeholder="what it should not be", description="not", tooltip="steer away", **text, **WIDE
+            ),
             n=w.IntSlider(n, 1, 16, description="pieces", **WIDE),
             seconds=w.FloatSlider(first["seconds"], min=0.5, max=most, step=0.5, description="seconds", **WIDE),
             quality=w.ToggleButtons(
-                options=list(state.QUALITIES), value="good", tooltips=["quick and dull", "the preset's own", "slow"]
-            ),
+                options=list(state.QUALITIES),
+                value="good",
+                tooltips=["quick and dull", "the preset's own", "slow"],
+                description="quality",
+                style=WIDE["style"] | {"button_width": "auto"},
+            ),  # fmt: skip
             steps=w.IntSlider(first["steps"], 1, max(200, first["steps"]), description="steps", **WIDE),
             guidance=w.FloatSlider(
                 first["guidance_scale"], min=0.0, max=10.0, step=0.5, description="guidance", **WIDE
             ),
             solver=w.Dropdown(options=SOLVERS, value=default.stage2_solver, description="solver", **WIDE),
             seed=w.BoundedIntText(0, 0, 2**53 - 1024, description="seed", **WIDE),
-            fresh=w.Checkbox(False, description="a new seed each time", indent=False, layout=w.Layout(width="180px")),
+            fresh=w.Checkbox(False, description="a new seed each time", indent=False),
             generate=button("Generate", "answer the prompt", "play", "primary"),
             cancel=button("Cancel", "stop at the next step; what is finished stays", "stop"),
             what=w.Dropdown(options=list(COMPARED), value="guidance_scale", description="B differs in", **WIDE),
@@ -77,10 +86,10 @@ class Studio(View):
             versus=button("A/B", "A as the knobs are, B with that change, at the same seeds", "adjust"),
             degrees=w.FloatSlider(20.0, min=0.0, max=90.0, step=1.0, description="distance \N{DEGREE SIGN}", **WIDE),
             noise=w.FloatSlider(0.0, min=0.0, max=1.0, step=0.05, description="other noise", **WIDE),
-            tags=w.Text("", placeholder="tags, separated by commas", description="tags", **WIDE),
+            tags=w.Text("", placeholder="given to what you keep, separated by commas", description="tags", **WIDE),
             bar=self.bar,
             label=self.label,
-            cards=w.Box([], layout=w.Layout(flex_flow="row wrap")),  # a widget a card: a new one stops no player
+            cards=w.Box([]),  # a widget a card: a new one stops no player
         )
         self.cancel.disabled = True
         self._steps_of = {q: max(1, round(f[1] * default.stage2_steps)) for q, f in state.QUALITIES.items()}
@@ -90,12 +99,15 @@ class Studio(View):
         self.cancel.on_click(lambda _: self.job.cancel())
         self.versus.on_click(self.safely(self._versus))
         self.quality.observe(lambda change: setattr(self.steps, "value", self._steps_of[change.new]), "value")
-        compare = w.Accordion([row(self.what, self.value, self.versus)], titles=("Compare A and B at the same seed",))
-        more = w.Accordion([row(self.degrees, self.noise)], titles=("How far 'More like this' goes",))
-        self.view.children = (
-            self.prompt, self.negative, row(self.n, self.seconds), row(self.quality, self.steps),
-            row(self.guidance, self.solver), row(self.seed, self.fresh), row(self.generate, self.cancel, self.tags),
-            compare, more, row(self.bar, self.label), self.desk, self.cards,
+        more = [row(self.what, self.value, self.versus), row(self.degrees, self.noise)]
+        titles = ("Compare A and B at the same seed", "How far 'More like this' goes")
+        self.panel(
+            "Studio",
+            classed(w.HBox([self.prompt, self.generate, self.cancel]), "muse-ask"),
+            grid(self.negative, self.n, self.seconds, self.quality, self.steps, self.guidance, self.solver, self.seed,
+                 self.fresh),
+            w.Accordion(more, titles=titles),
+            self.desk, row(self.tags), self.cards,
         )  # fmt: skip
 
     def _knobs(self) -> dict:
@@ -125,34 +137,29 @@ class Studio(View):
         changes = {what: value} | ({"steps": None} if what == "quality" else {})  # a quality says its own steps
         self.state.versus(**changes)
 
-    def _more(self, result: state.Result) -> None:
-        self.state.more_like(result, self.n.value, self.degrees.value, self.noise.value)
-
-    def _tags(self) -> list[str]:
-        return [tag for tag in (part.strip() for part in self.tags.value.split(",")) if tag]
-
     # -- cards
 
     def _card(self, result: state.Result) -> w.VBox:
-        keep = button("Keep", "put it into the library, with the tags above", "save")
-        star = w.ToggleButton(
-            False, description="Star", tooltip="keep and star it", icon="star", layout={"width": "auto"}
-        )
+        keep = button("Keep", "put it into the library, with the tags above", "bookmark")
+        star = w.ToggleButton(False, tooltip="keep and star it", icon="star", layout={"width": "auto"})
         more = button("More like this", "variations at the distance set above", "random")
         flac, wav = button("FLAC", "download, recipe inside", "download"), button("WAV", "download", "download")
         for name, widget in {"keep": keep, "star": star, "more": more, "flac": flac, "wav": wav}.items():
             widget.add_class(f"muse-card-{name}")
 
         def kept() -> None:
-            entry = self.state.keep(result, self._tags(), star.value)
+            entry = self.state.keep(result, tags_of(self.tags.value), star.value)
             keep.description, keep.icon = "Kept", "check"
+            keep.add_class("muse-kept")
             self.say(f"kept no. {result.number}" + (f" with {', '.join(entry.tags)}" if entry.tags else ""))
+            bell.ring(self.state.library.folder, self)
 
         def starred() -> None:
             if star.value:
                 kept()
             else:
                 self.state.unstar(result)
+                bell.ring(self.state.library.folder, self)
 
         keep.on_click(self.safely(kept))
         star.observe(self.safely(starred), "value")
@@ -162,8 +169,9 @@ class Studio(View):
         flac.on_click(self.safely(lambda: self.desk.download(*self.state.download(result, "flac"))))
         wav.on_click(self.safely(lambda: self.desk.download(*self.state.download(result, "wav"))))
         note = f"no. {result.number}" + (f" \N{MIDDLE DOT} {result.note}" if result.note else "")
-        layout = w.Layout(width="318px", overflow="hidden")
-        return w.VBox([w.HTML(card(result.piece, note)), row(keep, star, more), row(flac, wav)], layout=layout)
+        return classed(
+            w.VBox([w.HTML(card(result.piece, note)), row(keep, star, more), row(flac, wav)]), "muse-card-box"
+        )
 
     def _show(self) -> None:
         """Bring the widgets up to what the state says."""

@@ -1,0 +1,35 @@
+"""`musekit bench`: how fast the system is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass
+class Bench:
+    """Time the system on this machine; writes results/bench-<what>.json with provenance.
+
+    Give it the machine for itself: whatever else runs is measured too. For example:
+
+        musekit bench
+        musekit bench stage1
+        musekit bench sizes --quick
+    """
+
+    what: Annotated[str, tyro.conf.Positional] = "end-to-end"
+    """end-to-end, stage1, stage2, piece, batch, sizes, memory, ddp or lab."""
+    weights: str = "mini"
+    """Folder of weights, or a packaged name."""
+    results: Path = Path("results")
+    """Where the result file goes."""
+    quick: bool = False
+    """Tiny networks and single runs, only to see that everything runs."""
+
+    def run(self) -> None:
+        from musekit.bench import bench
+
+        bench(self.what, self.weights, self.results, self.quick)

@@ -1,0 +1,79 @@
+"""`musekit train`: one part of the system."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from musekit.arguments import CACHES, optional
+
+
+def train_config() -> type:
+    """`train.TrainConfig`, imported only when it is asked for: torch comes with it."""
+    from musekit.train import TrainConfig
+
+    return TrainConfig
+
+
+@dataclass
+class Train:
+    """Train one part of the system. The same command resumes.
+
+    The codec and the embedder learn first; both stages learn from what these make of the corpus. For example:
+
+        musekit train codec --out my-weights
+        musekit train stage2 --out my-weights --train.samples 200000 --train.batch 32
+        torchrun --nproc-per-node 4 -m musekit train stage2 --gpus 4 --train.samples-every 20000
+
+    SIGUSR1, SIGTERM or Ctrl-C: the step is finished and saved; exit code 75 (Ctrl-C: 130); the same command goes on.
+    """
+
+    part: Annotated[Literal["codec", "embedder", "stage1", "regression", "stage2", "solver"], tyro.conf.Positional]
+    """What to train. solver: Stage 2's bespoke solvers of few steps, for the weights of --init (the preset's)."""
+    preset: str = "mini"
+    """Its shape."""
+    cache: Annotated[Path | None, CACHES] = None
+    """The cache to learn from."""
+    run_folder: Annotated[Path | None, optional("PATH", "runs/<preset>-<part> under MUSEKIT_HOME")] = None
+    """Where metrics and checkpoints go."""
+    out: Annotated[Path | None, optional("PATH", "weights/ in the run's folder")] = None
+    """Folder that receives the trained weights, in half precision."""
+    init: Annotated[Path | None, optional("FOLDER", "random weights")] = None
+    """Folder of weights to start from, or the name of one that comes with the package. Stage 2 of the paper preset also
+    starts from Stable Audio Open: its diffusers folder, or stabilityai/stable-audio-open-1.0."""
+    codec: Annotated[str | None, optional("FOLDER", "the preset's packaged one")] = None
+    """Folder of weights whose codec decodes the pieces of --train.samples-every."""
+    gpus: int = 0
+    """GPUs that each machine must have; with fewer nothing starts."""
+    train: Annotated[object, tyro.conf.arg(constructor_factory=train_config)] = field(
+        default_factory=lambda: train_config()()
+    )
+    """How to train; what is left out is what trained that part's packaged weights."""
+
+    @classmethod
+    def prepared(cls, words: Sequence[str]) -> Train:
+        """Options left out: the recommended ones of the first part that is named."""
+        from musekit.train.fitting import RECOMMENDED
+
+        part = next((word for word in words if word in RECOMMENDED), None)
+        return cls(part=tyro.MISSING, train=RECOMMENDED[part] if part else train_config()())
+
+    def folder(self) -> Path:
+        """Where the run's metrics and checkpoints are."""
+        from musekit.train.fitting import run_folder
+
+        return run_folder(self)
+
+    def run(self) -> None:
+        if self.part == "solver":
+            from musekit.train.solver import train_solver
+
+            train_solver(self)
+            return
+        from musekit.train.fitting import train_part
+
+        train_part(self)

@@ -1,0 +1,63 @@
+"""Notebook 05 as a web page: its text and its three instruments, through Voila, with nothing fetched from elsewhere.
+
+    python scripts/app.py                       http://127.0.0.1:8866 (Voila's options may follow)
+    python scripts/app.py --weights FOLDER --port 9000 --theme=dark
+
+Cells tagged `notebook` (the evidence, which takes minutes) are left out. Each visitor has a kernel of its own, which
+ends a while after the page was closed; all keep into one library.
+"""
+
+import argparse
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import nbformat
+
+from run_notebooks import set_parameters
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "notebooks" / "05_latent_lab.ipynb"
+LEFT_OUT = "notebook"  # the tag
+FORGOTTEN = 1800  # seconds after which a kernel that nobody uses ends
+
+
+def page(values: dict) -> nbformat.NotebookNode:
+    """The notebook without the cells that a page has no use for, and without outputs."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    set_parameters(notebook, values)
+    notebook.cells = [cell for cell in notebook.cells if LEFT_OUT not in cell.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--weights", help="a name that comes with the package, or a folder of weights")
+    parser.add_argument("--n", type=int, help="pieces, at first")
+    parser.add_argument("--seconds", type=float, help="of each piece, at first")
+    parser.add_argument("--steps", type=int, help="of Stage 2, at first")
+    asked, options = parser.parse_known_args()
+    with tempfile.TemporaryDirectory(prefix="muse-app-") as folder:
+        place = Path(folder) / "muse.ipynb"
+        nbformat.write(page({k: v for k, v in vars(asked).items() if v is not None}), place)
+        ours = {
+            "VoilaConfiguration.template": "muse",
+            "MappingKernelManager.cull_interval": 60,
+            "MappingKernelManager.cull_idle_timeout": FORGOTTEN,
+            "MappingKernelManager.cull_connected": False,
+        }
+        # read when Voila is imported, and by nothing before
+        paths = [str(ROOT / "scripts"), *filter(None, [os.environ.get("JUPYTER_PATH")])]
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(paths)
+        from voila.app import Voila
+
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: its kernels end with it
+        Voila.launch_instance([str(place), *(f"--{name}={value}" for name, value in ours.items()), *options])
+
+
+if __name__ == "__main__":
+    main()

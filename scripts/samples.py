@@ -1,0 +1,84 @@
+"""Make the README's samples: a few pieces as small MP3 files, and results/samples.json with the recipe of each.
+
+    python scripts/samples.py            (or: make samples)
+
+Run it again when the packaged weights change; a test compares their hash with the recipes'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import io
+import sys
+from pathlib import Path
+
+from musekit.config import MuseError
+
+ROOT = Path(__file__).resolve().parent.parent
+ASKED = (  # prompt, seed: one sentence three times, then others
+    ("a sad piano melody", 0),
+    ("a sad piano melody", 1),
+    ("a sad piano melody", 2),
+    ("cheerful music for harpsichord", 0),
+    ("slow organ music", 0),
+    ("a fast fiddle tune", 0),
+)
+LEVEL = 0.62  # of libsndfile's MP3 encoder: about 90 kbit/s for such music, 130 kB for 12 s
+
+
+def mp3(audio, sample_rate: int) -> bytes:
+    """audio (2, N) at `sample_rate` Hz as an MP3 file of variable bit rate, which every browser plays."""
+    import soundfile
+
+    file = io.BytesIO()
+    options = {"format": "MP3", "subtype": "MPEG_LAYER_III", "compression_level": LEVEL, "bitrate_mode": "VARIABLE"}
+    with soundfile.SoundFile(file, "w", sample_rate, audio.shape[0], **options) as out:
+        out.write(audio.T.numpy())
+    return file.getvalue()
+
+
+def samples(weights: str | Path, folder: Path, asked, **settings) -> list[dict]:
+    """Write `folder`/<prompt>-<seed>.mp3 for each (prompt, seed) and give a row for each: file, hash, recipe."""
+    from musekit.prompts import file_stem
+    from musekit.runs import write_atomic
+    from musekit.sample import Muse, Settings
+
+    muse = Muse.from_pretrained(weights)
+    recipes = [muse.recipe(prompt, seed, Settings(**settings)) for prompt, seed in asked]
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for piece in muse.stream(recipes):
+        content, recipe = mp3(piece.audio, piece.sample_rate), piece.recipe
+        path = folder / f"{file_stem(recipe.prompt)}-{recipe.seed}.mp3"
+        write_atomic(path, content)
+        row = {"measure": "sample", "file": path.name, "prompt": recipe.prompt, "seed": recipe.seed}
+        row |= {"similarity": piece.similarity, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        rows.append(row | {"recipe": dataclasses.asdict(recipe)})
+        print(f"{path.name}  {len(content) / 1000:.0f} kB  similarity {piece.similarity:+.2f}")
+    return rows
+
+
+def main() -> int:
+    """Make all of them; what `samples/` held before goes."""
+    from musekit.runs import write_result
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="mini", help="a name that comes with the package, or a folder")
+    parser.add_argument("--out", type=Path, default=ROOT / "samples", help="folder of the MP3 files")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of samples.json")
+    args = parser.parse_args()
+    try:
+        rows = samples(args.weights, args.out, ASKED)
+    except MuseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for old in {p.name for p in args.out.glob("*.mp3")} - {row["file"] for row in rows}:
+        (args.out / old).unlink()
+    print(write_result("samples", rows, args.results).name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

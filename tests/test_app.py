@@ -1,0 +1,79 @@
+"""`make app`: notebook 05 as a web page of a real Voila, in a real browser that reaches this machine only."""
+
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from browser import ROOT, chromium, heard, new_page, new_sound, picture, serving, strangers, surroundings
+from legible import faint, outside
+
+from app import page as page_of
+
+MAKE = shutil.which("make")
+
+
+def test_the_page_leaves_out_what_takes_minutes():
+    cells = page_of({}).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    assert len(code) == 4 and "parameters" in [c for c in cells if c.cell_type == "code"][0].metadata["tags"]
+    for made in ("Studio(", "Lab(", "Library("):
+        assert sum(made in source for source in code) == 1
+    assert all("muse.generate" not in source for source in code) and not any(c.get("outputs") for c in cells)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, smoke_weights):
+    """`make app` as it stands, on a port of its own."""
+    folder = tmp_path_factory.mktemp("app")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    asked = f"--weights={smoke_weights} --seconds=1.0 --steps=3 --n=1 --no-browser --port={port}"
+    # the folder of the Python that runs the tests, and nothing to install
+    made = ["-o", ".venv/.musekit-installed", f"BIN={Path(sys.executable).parent}", f"ARGS={asked}"]
+
+    def ready() -> str:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        return f"http://127.0.0.1:{port}/"
+
+    environment = surroundings(folder) | {"MUSEKIT_HOME": str(folder / "home")}
+    with serving([MAKE, *made, "app"], environment, folder / "server.log", ready, cwd=ROOT) as url:
+        yield url
+
+
+@pytest.mark.system("chromium")
+@pytest.mark.skipif(MAKE is None, reason="GNU make is missing: install the package `make`")
+def test_a_visitor_hears_an_answer_and_finds_it_again(address, tmp_path):
+    with chromium() as browser:
+        page = new_page(browser)
+        try:
+            page.goto(address)
+            page.locator("button.muse-generate").click()
+            assert 0.9 < heard(page, ".muse-card audio")["duration"] < 1.1
+            page.locator(".muse-card-keep").click()
+            line = page.locator(".muse-library-view .muse-line:visible")
+            line.first.wait_for()
+            new_sound(page, "muse-library-view", lambda: line.first.locator(".muse-line-play").click())
+            page.locator("button.muse-lab-sample").click()
+            page.wait_for_selector(".muse-lab-map .scatterlayer .point", state="attached")
+            for view in ("studio", "lab", "library"):
+                picture(page, f"muse-{view}-view", f"{view}-page")
+                assert page.evaluate(outside, f".muse-{view}-view") == []
+                assert page.evaluate(faint, f".muse-{view}-view") == []
+            # the letters that buttons are drawn with came along
+            icons = "() => document.fonts.check('900 14px FontAwesome') || document.fonts.size > 0"
+            assert page.evaluate(icons) and strangers(page) == [] and page.errors == []
+            assert "Studio(" not in page.content()  # a page, not a program
+        finally:
+            page.screenshot(path=tmp_path / "page.png", full_page=True)
+
+
+@pytest.mark.skipif(MAKE is None, reason="GNU make is missing: install the package `make`")
+def test_make_lab_opens_the_notebook():
+    said = subprocess.run(
+        [MAKE, "-n", "-o", ".venv/.musekit-installed", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "jupyter lab" in said.stdout and "notebooks/05_latent_lab.ipynb" in said.stdout
