@@ -38,6 +38,7 @@ RANGE = {
     "stage2.max_seconds": (0.001, 1e6),
     "sample.guidance_scale": (0.0, 100.0),
     "sample.stage1_guidance_scale": (0.0, 100.0),
+    "sample.stage1_autoguidance": (0.0, 100.0),
     "sample.seconds": (0.001, 1e6),
 }
 WIDE = 2**14  # the widest layer that is taken at its word

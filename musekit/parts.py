@@ -110,6 +110,7 @@ class SampleConfig:
     stage2_solver: str = "euler"
     guidance_scale: float = 3.0
     stage1_guidance_scale: float = 1.0
+    stage1_autoguidance: float = 1.0  # guidance by the exact Gaussian (`stage1.Text2MuQFlow.forward`)
     seconds: float = 12.0
     micro_batch: int = 4  # rows sampled together; part of the recipe, work is padded to it
 

@@ -44,6 +44,7 @@ class Recipe:
     guidance_low: float = 0.0  # Stage 2's guidance acts for t in [low, high]; recipes from before that have all of it
     guidance_high: float = 1.0
     stage1_dtype: str = "float32"
+    stage1_autoguidance: float = 1.0
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -77,6 +78,7 @@ class Settings:
     stage1_steps: int | None = None
     stage1_solver: str | None = None
     stage1_guidance_scale: float | None = None
+    stage1_autoguidance: float | None = None
     micro_batch: int | None = None
     guidance_low: float | None = None
     guidance_high: float | None = None
@@ -102,9 +104,11 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
         value = getattr(recipe, name)
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000:
             raise MuseError(f"{name} must be a whole number from 1 to 10000, not {value!r}")
-    for name in ("guidance_scale", "stage1_guidance_scale"):
+    for name in ("guidance_scale", "stage1_guidance_scale", "stage1_autoguidance"):
         if not 0 <= getattr(recipe, name) <= 100:
             raise MuseError(f"{name} must be from 0 to 100, not {getattr(recipe, name):g}")
+    if recipe.stage1_autoguidance != 1.0 and not config.stage1.gaussian_rank:
+        raise MuseError(f"{config.name}'s Stage 1 has no Gaussian to guide by; leave stage1_autoguidance at 1")
     if not 0 <= recipe.guidance_low <= recipe.guidance_high <= 1:
         raise MuseError(
             f"guidance acts for t from guidance_low to guidance_high, between 0 (noise) and 1 (sound), not"

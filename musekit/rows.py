@@ -60,7 +60,8 @@ def stage1_rows(
         text = join_texts(text, network.text(*encode_rows(encode, [r.negative_prompt for r in rows], device)))
     x_0 = torch.stack([flow.noise(r.seed, 1, 1, network.config.dim)[:, 0] for r in rows]).to(device)
     options = {"solver": first.stage1_solver, "steps": first.stage1_steps, "cancel": cancel, "overshoot": False}
-    velocity, told = Guided1(network, text, scale), on_step and (lambda i, n: on_step("stage1", i, n))
+    velocity = Guided1(network, text, scale, first.stage1_autoguidance)
+    told = on_step and (lambda i, n: on_step("stage1", i, n))
     solution = solve.solve(velocity, x_0, **options, on_step=told)
     return network.network.embedding(solution.x), solution.nfe
 

@@ -97,6 +97,7 @@ class Muse(System):
             guidance_low=guidance[1],
             guidance_high=guidance[2],
             stage1_dtype=str(precision(self.stage1_dtype)).removeprefix("torch."),
+            stage1_autoguidance=float(value("stage1_autoguidance", defaults.stage1_autoguidance)),
         )
         check(recipe, self.config)
         return recipe

@@ -136,8 +136,13 @@ class Text2MuQFlow(nn.Module):
         bias = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, float("-inf"))[:, None, None]
         return [(*block.keys_values(tokens), bias) for block in self.blocks]
 
-    def forward(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
-        """Velocity (B, 512) at x (B, 512), t (B,)."""
+    def forward(self, x: Tensor, t: Tensor, context: Context, autoguidance: float = 1.0) -> Tensor:
+        """Velocity (B, 512) at x (B, 512), t (B,).
+
+        autoguidance w: v_gauss + w (v - v_gauss), guidance by a bad version of the model (Karras et al. 2024, arXiv
+        2406.02507). Here the bad version is the exact Gaussian, which is there anyway: w > 1 costs nothing, and undoes
+        that an undertrained network blurs what is not Gaussian, such as the key. 1 is the velocity that was learned.
+        """
         modulation = self.time(time_features(t, self.config.width, TURNS).to(x.dtype)).unflatten(-1, (9, -1))
         h = self.enter(x)
         for block, layer in zip(self.blocks, context, strict=True):
@@ -146,6 +151,7 @@ class Text2MuQFlow(nn.Module):
         if not self.config.gaussian_rank:
             return v
         with torch.autocast(x.device.type, enabled=False):
+            v = v if autoguidance == 1.0 else autoguidance * v
             return v.to(x.dtype) + self.gaussian_velocity(x, t.to(x.dtype))
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from musekit import flow
 from musekit.config import Stage1Config, mini, smoke
+from musekit.prepared.stage1 import Guided1, Prepared1
 from musekit.solve import solve
 from musekit.stage1 import Stage1Block, Text2MuQFlow, TextRegression, modulate, time_features
 
@@ -277,3 +278,22 @@ def test_sizes():
     with torch.device("meta"):
         small, large = (sum(p.numel() for p in Text2MuQFlow(c.stage1).parameters()) for c in (smoke(), mini()))
     assert small < 0.2e6 and 1e6 < large < 5e6
+
+
+def test_autoguidance_goes_further_from_the_gaussian_and_both_networks_agree():
+    network = lively(Text2MuQFlow(CONFIG))
+    network.fit_scale(torch.randn(64, CONFIG.dim, dtype=torch.float64))
+    tokens, mask = torch.randn(3, L, CONFIG.text_dim, dtype=torch.float64), torch.ones(3, L, dtype=torch.bool)
+    x, t = torch.randn(3, CONFIG.dim, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
+    context, gauss = network.context(tokens, mask), network.gaussian_velocity(x, t)
+    learned = network(x, t, context)
+    assert torch.equal(network(x, t, context, 1.0), learned) and (learned - gauss).abs().max() > 0.01
+    torch.testing.assert_close(network(x, t, context, 0.0), gauss)
+    wanted = gauss + 2.5 * (learned - gauss)
+    torch.testing.assert_close(network(x, t, context, 2.5), wanted, atol=1e-10, rtol=0)
+    fast = Prepared1(network)
+    text = fast.text(tokens, mask)
+    nobody = network(x, t, network.context(tokens, mask, torch.zeros(3, dtype=torch.bool)))
+    torch.testing.assert_close(Guided1(fast, text, 1.0, 2.5)(t, x), wanted, atol=1e-10, rtol=0)
+    both = gauss + 2.5 * (nobody + 3 * (learned - nobody) - gauss)  # classifier-free guidance first, or last: the same
+    torch.testing.assert_close(Guided1(fast, text, 3.0, 2.5)(t, x), both, atol=1e-10, rtol=0)

@@ -533,6 +533,21 @@ def test_every_part_trains_and_its_weights_load(tiny, tmp_path, part):
     assert summary["settings"]["batch"] == 8 and "command" in summary["provenance"]
 
 
+def test_a_training_from_weights_tells_of_the_trainings_before_it(tiny, tmp_path):
+    """Three runs, each from the last one's weights: their samples add up, each is told once, in order."""
+    init = None
+    for k in range(3):
+        given = options(tiny, tmp_path / str(k), "stage1", samples=8 * (k + 1))
+        given.init = init
+        init = fitting.train_part(given).parent
+    told = json.loads((init / "stage1.train.json").read_text())
+    assert [run["samples"] for run in told["before"]] == [8, 16] and told["samples"] == 8 + 16 + 24
+    assert all("command" in run["provenance"] and "metrics" not in run for run in told["before"])
+    assert told["metrics"][-1]["samples"] == 48 and told["settings"]["samples"] == 24
+    shown = [row["samples"] for row in told["metrics"]]
+    assert shown == sorted(shown)
+
+
 def test_the_same_command_resumes_and_another_network_is_refused(tiny, tmp_path):
     path = fitting.train_part(options(tiny, tmp_path, "stage1"))
     first = path.read_bytes()

@@ -35,7 +35,7 @@ class Cache:
     """The data set's folder as unpacked, or audio with captions (CSV, JSONL or sidecar .txt)."""
     out: Annotated[Path | None, optional("PATH", "caches/<corpus> under MUSEKIT_HOME")] = None
     """The cache's folder."""
-    n: int = 4000
+    n: int = 12_000
     """Clips of 12 s to render from the scores."""
     seconds: Annotated[float | None, optional("FLOAT", "the preset's window")] = None
     """Longest clip; longer recordings are cut into several."""

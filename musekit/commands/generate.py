@@ -56,6 +56,8 @@ class Generate:
     """Stage 1's solver."""
     stage1_guidance_scale: Annotated[float | None, PRESETS_FLOAT] = None
     """Stage 1's classifier-free guidance; more obedient and less varied above 1."""
+    stage1_autoguidance: Annotated[float | None, PRESETS_FLOAT] = None
+    """Stage 1's guidance away from a plain Gaussian; keys and instruments are sharper above 1."""
     micro_batch: Annotated[int | None, PRESETS_INT] = None
     """Pieces sampled together; part of the recipe."""
     threads: Annotated[int | None, optional("INT", "torch's choice, or OMP_NUM_THREADS")] = None

@@ -25,6 +25,7 @@ from musekit.sample import Settings
 from musekit.statistics import KernelDistance, mean_interval, spread, unit_distances
 
 SCALES_1, STEPS_1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0), (1, 2, 4, 8, 16, 32, 64)
+SHARPER = (1.0, 1.5, 2.0, 3.0)  # autoguidance
 SCALES_2, STEPS_2 = (1.0, 2.0, 3.0, 5.0), (10, 25, 50)
 PIECES, SECONDS = 64, 6.0
 SEED = 120_000
@@ -35,6 +36,7 @@ def measure_stage1(subject: Subject) -> list[dict]:
     defaults, quality, rows = subject.muse.config.sample, Quality(subject), []
     base = quality.sample(subject.muse, Settings())
     wanted = [("guidance", w, Settings(stage1_guidance_scale=w)) for w in SCALES_1]
+    wanted += [("autoguidance", w, Settings(stage1_autoguidance=w)) for w in SHARPER]
     wanted += [("steps", s, Settings(stage1_steps=s, stage1_solver="euler")) for s in STEPS_1]
     for what, value, settings in bar(wanted[:2] + wanted[-1:] if subject.quick else wanted, "Stage 1"):
         row = {"measure": f"stage1 {what}", "value": value, "embedding": subject.embedding_name}

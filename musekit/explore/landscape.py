@@ -15,6 +15,7 @@ GRID = 72  # cells a side of the density
 LEAST = 4  # points of a map
 FEW = 12  # below that, UMAP has nothing to go by: the two principal directions are shown
 NEIGHBOURS = 15
+BANDWIDTH = 0.6  # of the hills' kernel, in Scott's widths: narrower shows more hills
 SHARP = 0.03  # of the cosine: how much nearer a point must be to count e times as much when another is placed
 
 
@@ -88,15 +89,16 @@ def principal(rows: np.ndarray) -> np.ndarray:
 
 
 def hills(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A Gaussian kernel density (Scott's rule) of points (n, 2) on a grid with a margin: x, y and values up to 1."""
+    """A Gaussian kernel density of points (n, 2) on a grid that holds its slopes: x, y and values up to 1."""
     from scipy.stats import gaussian_kde
 
     low, high = xy.min(0), xy.max(0)
-    margin = 0.12 * np.maximum(high - low, 1e-3)
+    width = BANDWIDTH * len(xy) ** (-1 / 6) * xy.std(0)  # of the kernel, along each axis
+    margin = np.maximum(0.05 * np.maximum(high - low, 1e-3), 2.7 * width)  # no slope is cut off
     x, y = (np.linspace(low[i] - margin[i], high[i] + margin[i], GRID) for i in (0, 1))
     places = np.stack(np.meshgrid(x, y)).reshape(2, -1)
     try:
-        density = gaussian_kde(xy.T, bw_method=lambda kde: 0.6 * kde.scotts_factor())(places).reshape(GRID, GRID)
+        density = gaussian_kde(xy.T, bw_method=lambda kde: BANDWIDTH * kde.scotts_factor())(places).reshape(GRID, GRID)
     except np.linalg.LinAlgError:  # all on one line or in one place
         density = np.zeros((GRID, GRID))
     return x, y, density / max(float(density.max()), 1e-12)

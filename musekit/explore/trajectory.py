@@ -30,15 +30,15 @@ def stage1_path(
     Seeds are seed, seed + 1, ...: the ends are those of `Muse.embed` with the same solver and steps, up to rounding.
     """
     network, default = muse.stage1, muse.config.sample
-    device, scale = network.mean.device, default.stage1_guidance_scale
+    device, scale, sharper = network.mean.device, default.stage1_guidance_scale, default.stage1_autoguidance
     tokens, mask = (part.to(device).expand(n, *part.shape[1:]) for part in muse.text([prompts.clean(prompt)]))
     context = network.context(tokens, mask)
     empty = network.context(tokens, mask, torch.zeros(n, dtype=torch.bool, device=device)) if scale != 1.0 else None
 
     def velocity(t: Tensor, x: Tensor) -> Tensor:
         if empty is None:
-            return network(x, t, context)
-        return flow.guided(network(x, t, context), network(x, t, empty), scale)
+            return network(x, t, context, sharper)
+        return flow.guided(network(x, t, context, sharper), network(x, t, empty, sharper), scale)
 
     x_0 = torch.stack([flow.noise(seed + i, 1, 1, network.config.dim)[:, 0] for i in range(n)]).to(device)
     options = {"solver": default.stage1_solver, "steps": steps, "cancel": cancel, "overshoot": False}

@@ -118,7 +118,7 @@ class Prepared1:
         modulation = self.network.time(features).unflatten(-1, (9, -1))
         return Moment(modulation, self.network.gain(t[:, None]) if self.config.gaussian_rank else None)
 
-    def __call__(self, x: Tensor, t: Tensor | Moment, text: Text) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor | Moment, text: Text, autoguidance: float = 1.0) -> Tensor:
         """Velocity (B, 512) at x (B, 512); t (B,) or a moment of `at`. Rows beyond the text's have no text."""
         moment = t if isinstance(t, Moment) else self._moment(t.to(self.mean.dtype))
         alone = moment.modulation.dim() == 2  # one time for all rows
@@ -131,6 +131,7 @@ class Prepared1:
             h = torch.addcmul(h, g2, self._cross(layer, self._norm(h, a2, b2), text, i).to(x.dtype))
             h = torch.addcmul(h, g3, layer.ff_out(F.gelu(layer.ff_in(self._norm(h, a3, b3)))).to(x.dtype))
         v = self.leave(F.layer_norm(h, h.shape[-1:]).to(self.dtype)).to(x.dtype)
+        v = v if autoguidance == 1.0 or moment.gain is None else autoguidance * v
         return v if moment.gain is None else v + self.network.gaussian(x, moment.gain.to(x.dtype))
 
     def _norm(self, h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -159,10 +160,11 @@ class Guided1:
     """The guided velocity of one micro-batch for `solve.solve`: v(t, x), and `at` for the times of a fixed grid.
 
     text: of the B rows, or of 2 B where the unconditional rows have texts of their own (negative prompts).
+    autoguidance: see `stage1.Text2MuQFlow.forward`.
     """
 
-    def __init__(self, prepared: Prepared1, text: Text, scale: float):
-        self.prepared, self.text, self.scale = prepared, text, scale
+    def __init__(self, prepared: Prepared1, text: Text, scale: float, autoguidance: float = 1.0):
+        self.prepared, self.text, self.scale, self.autoguidance = prepared, text, scale, autoguidance
 
     def at(self, times: Tensor) -> list[Moment]:
         """See `Prepared1.at`."""
@@ -175,14 +177,14 @@ class Guided1:
 
     def _velocity(self, x: Tensor, t: Tensor | Moment, text: Text) -> Tensor:
         if self.scale == 1.0:
-            return self.prepared(x, t, text)
+            return self.prepared(x, t, text, self.autoguidance)
         both = t if isinstance(t, Moment) else torch.cat([t, t])
-        return flow.guided(*self.prepared(torch.cat([x, x]), both, text).chunk(2), self.scale)
+        return flow.guided(*self.prepared(torch.cat([x, x]), both, text, self.autoguidance).chunk(2), self.scale)
 
     def _recorded(self) -> Recorded:
         """This velocity as one recorded launch (a CUDA graph), kept for later micro-batches of the same shapes."""
         parts, recorded = (self.text.keys, self.text.values, self.text.bias), self.prepared.recorded
-        key = (self.scale, self.text.merged, *(part.shape for part in parts))
+        key = (self.scale, self.autoguidance, self.text.merged, *(part.shape for part in parts))
 
         def velocity(keys, values, bias, x, modulation, gain=None):
             return self._velocity(x, Moment(modulation, gain), Text(keys, values, bias, self.text.merged))

@@ -33,8 +33,8 @@ SHAPE = {  # the part of the config that a run must keep: how pieces are sampled
     "stage2": lambda config: config.stage2,
 }
 
-# The defaults of `--train.*`. The packaged Stage 1 and 2 were trained in two runs each, with other settings: their
-# train.json tells (`before`, `note`)
+# The defaults of `--train.*`. The packaged Stage 1 and 2 were trained in several runs, with other settings: their
+# train.json tells (`before`)
 RECOMMENDED = {
     "codec": TrainConfig(samples=330_000, batch=32, micro_batch=32, lr=1.2e-3),
     "embedder": TrainConfig(
@@ -131,7 +131,7 @@ def _train(options, stop, held: contextlib.ExitStack) -> Path:
     path = pretrained.save_part(out, part, model, config)
     write_atomic(
         out / f"{part}.train.json",
-        json.dumps(summary(run, part, settings, len(dataset)), indent=1) + "\n",
+        json.dumps(after(init, summary(run, part, settings, len(dataset))), indent=1) + "\n",
     )
     print(f"{part}: {path}")
     return path
@@ -183,6 +183,27 @@ def held_out(part: str, cache: Path, config: MuseConfig, damaged: str = "refuse"
 def dataset_hash(dataset) -> str:
     """What was learned from: the shards' maker and number of clips."""
     return f"{dataset.shards.manifest['maker']}, {len(dataset)} clips"
+
+
+def after(init: str | Path | None, told: dict) -> dict:
+    """A summary with the trainings before it, which made the weights that it began from: `before`, the oldest first.
+
+    Samples and minutes are then those of all of them together, and the curves follow one another.
+    """
+    try:
+        earlier = json.loads((pretrained.find(init) / f"{told['part']}.train.json").read_text()) if init else None
+    except (MuseError, OSError, ValueError):
+        earlier = None  # weights from elsewhere, which tell nothing of themselves
+    if earlier is None:
+        return told
+    chain = earlier.get("before") or []
+    chain = [chain] if isinstance(chain, dict) else chain  # a file of before there were several
+    done = sum(run["samples"] for run in chain), sum(run["minutes"] for run in chain)
+    own = {"samples": earlier["samples"] - done[0], "minutes": round(earlier["minutes"] - done[1], 1)}
+    own |= {k: earlier[k] for k in ("clips", "settings", "provenance", "note") if k in earlier}
+    moved = [{**row, "samples": row["samples"] + earlier["samples"]} for row in told["metrics"]]
+    total = {"samples": earlier["samples"] + told["samples"], "minutes": round(earlier["minutes"] + told["minutes"], 1)}
+    return told | total | {"before": [*chain, own], "metrics": earlier["metrics"] + moved}
 
 
 def summary(run: Run, part: str, settings: TrainConfig, clips: int) -> dict:

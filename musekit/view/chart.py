@@ -48,6 +48,7 @@ class Chart:
                 "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": GREY},
                 "xaxis": {"visible": False}, "yaxis": {"visible": False, "scaleanchor": "x"}, "hovermode": "closest",
                 "uirevision": "map", "dragmode": "pan",
+                "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": PALETTE[0]},
                 "annotations": [{"text": EMPTY, "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5,
                                  "y": 0.5, "font": {"size": 15, "color": GREY}}],
             },
@@ -125,7 +126,7 @@ def placed(land: Landscape) -> tuple[list[float], list[float], list[str]]:
     for peak in sorted(land.peaks, key=lambda peak: -peak.density):
         name, high = escaped(peak.label, 60), NAME_HEIGHT * side
         for at in (peak.y, peak.y + high, peak.y - high):
-            beside = [abs(at - b) < high and abs(peak.x - a) < NAME_WIDTH * side * (len(name) + len(other)) / 2
+            beside = [abs(at - b) < 0.999 * high and abs(peak.x - a) < NAME_WIDTH * side * (len(name) + len(other)) / 2
                       for a, b, other in zip(x, y, names)]  # fmt: skip
             if not any(beside):
                 x.append(peak.x), y.append(at), names.append(name)

@@ -40,7 +40,7 @@ class WayTool(Tool):
         self.stops: list[Point] = []
         self.way: list[Point] = []
         self.name(
-            stop=w.Text("", placeholder="a prompt, #12, or empty: what was heard last"),
+            stop=w.Text("", placeholder="a prompt, #12; empty: what is heard"),
             add=button("Add", "the way leads through it", "plus"),
             clear=button("Clear", "begin again with no stops", "trash"),
             stops_list=w.HTML(NO_STOPS),

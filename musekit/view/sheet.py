@@ -191,7 +191,7 @@ LIBRARY = """
 }
 .muse-view .muse-line:hover { background: var(--muse-tint); }
 .muse-view .muse-line > .muse-line-text { flex: 1 1 0; width: auto; min-width: 0; }
-.muse-view .muse-line > .muse-line-chosen { flex: 0 0 24px; width: 24px; }
+.muse-view .muse-line > .muse-line-chosen { flex: 0 0 24px; width: 24px; height: auto; align-self: center; }
 .muse-view .muse-line > .jupyter-button { flex: 0 0 auto; padding: 0 10px; }
 .muse-view .muse-piece-name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-weight: 600; }
 .muse-view .muse-piece-facts { font-size: 85%; color: var(--muse-soft); overflow-wrap: anywhere; }
