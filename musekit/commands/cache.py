@@ -17,7 +17,7 @@ class Cache:
     For example, the scores of music21 as sound, then what each network learns from; a folder of your own; a data set
     as it was published; the same by four processes, each on its GPU, or by a Slurm array:
 
-        musekit cache --n 4000 --kinds clips tokens spectra views
+        musekit cache --n 12000 --kinds clips tokens spectra views
         musekit cache --kinds latents embeddings --weights my-weights --remake
         musekit cache --data my-music --out my-cache
         musekit cache --corpus musicbench --data /data/MusicBench --preset paper

@@ -74,7 +74,7 @@ def merge(out: Path, seed: int = 0, identities: list[str] | None = None) -> list
 
 def build_clips(
     out: Path,
-    n: int = 4000,
+    n: int = 12_000,
     workers: int = 2,
     seed: int = 0,
     progress: bool = True,
@@ -143,12 +143,12 @@ def summary(records: list[dict]) -> str:
 
 
 def main() -> None:
-    """Command line: python -m musekit.corpus.clips --out FOLDER --n 4000 --workers 2."""
+    """Command line: python -m musekit.corpus.clips --out FOLDER --n 12000 --workers 2."""
     import argparse
 
     parser = argparse.ArgumentParser(description="Render music21's scores to captioned clips.")
     parser.add_argument("--out", type=Path, required=True, help="cache folder")
-    parser.add_argument("--n", type=int, default=4000, help="number of clips")
+    parser.add_argument("--n", type=int, default=12_000, help="number of clips")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", help="corpus files to take, by prefix: bach/bwv25 ryansMammoth/A")
