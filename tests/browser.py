@@ -160,7 +160,8 @@ def new_page(browser, width: int = 1400, height: int = 1000):
     """A page in a context of its own, whose errors are collected in `page.errors`."""
     page = browser.new_context(viewport={"width": width, "height": height}).new_page()
     page.set_default_timeout(PATIENCE * 1000)
-    page.errors, page.asked = [], []
+    page.errors, page.asked, page.told = [], [], []
+    page.on("console", lambda line: page.told.append(line.text[:300]))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("request", lambda request: page.asked.append(request.url))
     return page
@@ -188,6 +189,20 @@ def run_all(page) -> None:
     page.wait_for_function(IDLE)
 
 
+def reload(page, tries: int = 3) -> None:
+    """Load the page anew. ipywidgets gives the kernel 4 s to hand over its widgets; a busy one gets another try."""
+    for _ in range(tries):
+        page.told.clear()
+        page.reload()
+        page.wait_for_function(IDLE)
+        page.wait_for_function(
+            "() => document.querySelector('.muse-view') || document.body.innerText.includes('model not found')"
+        )
+        if page.locator(".muse-view").count():
+            return
+    raise AssertionError(f"no widgets after {tries} reloads: {page.told[-8:]}")
+
+
 def command(page, name: str, **args) -> None:
     """One of JupyterLab's own commands, awaited."""
     page.evaluate("async ([name, args]) => { await window.jupyterapp.commands.execute(name, args); }", [name, args])
@@ -212,8 +227,11 @@ def new_sound(page, view: str, act: Callable[[], object]) -> dict:
 
 
 def picture(page, view: str, name: str) -> None:
-    """A screenshot of one view among the test artefacts, once its chart has taken the width of the panel."""
+    """A screenshot of one whole view among the test artefacts, in a window as high as it needs."""
     ARTEFACTS.mkdir(exist_ok=True)
-    part = page.locator(f".{view}")
+    part, window = page.locator(f".{view}"), page.viewport_size
+    part.scroll_into_view_if_needed()
+    page.set_viewport_size(window | {"height": max(window["height"], round(part.bounding_box()["height"]) + 200)})
     part.scroll_into_view_if_needed()
     part.screenshot(path=ARTEFACTS / f"{name}.png", animations="disabled")
+    page.set_viewport_size(window)

@@ -18,6 +18,7 @@ from browser import (
     new_page,
     new_sound,
     picture,
+    reload,
     run_all,
     strangers,
     until,
@@ -205,7 +206,7 @@ def test_the_questions_of_legibility_see_faults(browser):
 @pytest.mark.parametrize("look", ["light", "dark", "narrow", "narrow-dark"])
 def test_every_view_is_legible(page, look):
     mapped(page)
-    kept(page, f"{look} is a long name" + ", and longer" * 6)
+    kept(page, f"the {look} look has a long name" + ", and longer" * 6)
     if not page.evaluate("() => window.jupyterapp.shell.leftCollapsed"):
         command(page, "application:toggle-left-area")
     command(page, "apputils:change-theme", theme="JupyterLab Dark" if "dark" in look else "JupyterLab Light")
@@ -213,7 +214,8 @@ def test_every_view_is_legible(page, look):
     page.wait_for_function(f"() => document.body.dataset.jpThemeLight === '{dark}'")
     page.set_viewport_size({"width": 700 if "narrow" in look else 1400, "height": 1000})
     try:
-        # the chart has taken the width of its place
+        # once it is seen, the chart takes the width of its place
+        page.locator(".muse-lab-map").scroll_into_view_if_needed()
         page.wait_for_function(
             """() => { const place = document.querySelector('.muse-lab-map'), plot = place.querySelector('.main-svg');
                        return Math.abs(plot.clientWidth - place.clientWidth) < 4; }"""
@@ -229,7 +231,7 @@ def test_every_view_is_legible(page, look):
 def test_a_reload_loses_nothing(page, site):
     kept(page, "kept before the reload")
     command(page, "docmanager:save")
-    page.reload()
+    reload(page)
     page.locator(LINES, has_text="kept before the reload").wait_for()  # the widgets live on in their kernel
     sound = new_sound(
         page,

@@ -18,6 +18,7 @@ SLOPE = [
     [0.1, "rgba(110,130,160,0)"],
     [1, "rgba(110,130,160,0.5)"],
 ]  # hills are a veil: any ground shows through
+LEVELS = {"start": 0.06, "end": 0.96, "size": 0.09}  # fixed, so that what lies below the first is never tinted
 EDGE = "rgba(255,255,255,0.75)"  # a light edge tells a dark point from a dark ground
 EMPTY = "Press Sample: the map of answers appears here"
 NAME_WIDTH, NAME_HEIGHT = 0.016, 0.055  # of a letter and of a line, as a part of the map's longer side
@@ -32,7 +33,7 @@ class Chart:
         point = {"size": 10, "opacity": 0.9, "line": {"width": 1, "color": EDGE}}
         self.figure = go.FigureWidget(
             [
-                go.Contour(showscale=False, hoverinfo="skip", ncontours=10, colorscale=SLOPE,
+                go.Contour(showscale=False, hoverinfo="skip", contours=LEVELS, zmin=0, zmax=1, colorscale=SLOPE,
                            line={"width": 0.6, "color": "rgba(128,128,128,0.55)"}),
                 go.Scatter(mode="markers", marker=point, hoverinfo="text"),
                 go.Scatter(mode="text", textfont={"size": 12, "color": GREY}, hoverinfo="skip"),

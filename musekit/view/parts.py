@@ -84,6 +84,10 @@ class View:
         """One plain line; what a person typed may stand in it, so it is escaped."""
         trouble = ' class="muse-trouble"' if bad else ""
         self.label.value = f'<span role="status"{trouble}>{escaped(text)}</span>'
+        if LAMPS["running"] not in self.view._dom_classes:  # no green lamp beside a red line
+            (self.view.add_class if bad else self.view.remove_class)(LAMPS["failed"])
+            if bad:
+                self.view.remove_class(LAMPS["done"])
 
     def safely(self, call: Callable[[], object]) -> Callable[..., None]:
         """A callback whose errors stand in the line: the browser would swallow them."""
