@@ -42,7 +42,7 @@ def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
     result = read_result("cache-estimate-smoke", tmp_path)
     assert result["provenance"]["estimate"] is True and result["provenance"]["hardware"]
     measured = {(r["kind"], r.get("data")): r for r in result["rows"] if r["measure"] == "rate"}
-    kinds = ("reading", "spectra", "views", "latents", "embeddings")
+    kinds = ("reading", "spectra", "views", "latents", "embeddings", "transposed")
     assert set(measured) == {("tokens", None), *((kind, data) for kind in kinds for data in "AB")}
     assert all(r["seconds"] > 0 for r in measured.values())
     config = smoke()
