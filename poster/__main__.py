@@ -28,7 +28,6 @@ FIGURES = (
 OFF = {
     "ddp": "results/ddp.json",
     "roofline": "results/bench-sizes.json",
-    "scaling": "results/bench-ddp.json",
 }
 ON = tuple(name for name in FIGURES if name not in OFF)
 PPI = 72  # of poster.png: 3370 x 2384 pixels
