@@ -44,7 +44,12 @@ def module(name: str):
 
 def sources() -> list[str]:
     """Files of the checkout, besides results, that decide what the sheet looks like."""
-    own = [*FOLDER.glob("*.py"), *FOLDER.glob("*.typ"), *(FOLDER / "figures").glob("*.py"), ROOT / "musekit/style.py"]
+    own = [
+        *FOLDER.glob("*.py"),
+        *FOLDER.glob("*.typ"),
+        *(FOLDER / "figures").glob("*.py"),
+        ROOT / "musekit/show/style.py",
+    ]
     return sorted(str(path.relative_to(ROOT)) for path in own)
 
 

@@ -157,4 +157,4 @@ def test_the_script_writes_the_same_files_again(smoke_weights, tmp_path, monkeyp
     assert samples.main() == 0
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.mp3")} == first
     told = json.loads((tmp_path / "samples.json").read_text())
-    assert [row["recipe"]["seed"] for row in told["rows"]] == [0, 1] and "/" not in told["provenance"]["command"]
+    assert [row["recipe"]["seed"] for row in told["rows"]] == [0, 1] and str(tmp_path) not in json.dumps(told)
