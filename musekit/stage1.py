@@ -140,8 +140,8 @@ class Text2MuQFlow(nn.Module):
         """Velocity (B, 512) at x (B, 512), t (B,).
 
         autoguidance w: v_gauss + w (v - v_gauss), guidance by a bad version of the model (Karras et al. 2024, arXiv
-        2406.02507). Here the bad version is the exact Gaussian, which is there anyway: w > 1 costs nothing, and undoes
-        that an undertrained network blurs what is not Gaussian, such as the key. 1 is the velocity that was learned.
+        2406.02507). Here the bad version is the exact Gaussian, which is there anyway: w > 1 costs nothing, and
+        sharpens what is not Gaussian, such as the key, at the price of some variety. 1 is what was learned.
         """
         modulation = self.time(time_features(t, self.config.width, TURNS).to(x.dtype)).unflatten(-1, (9, -1))
         h = self.enter(x)

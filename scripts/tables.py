@@ -11,8 +11,8 @@ import re
 import sys
 from pathlib import Path
 
+import beside
 import findings
-import others
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "musekit" / "weights" / "mini"
@@ -77,13 +77,13 @@ def bench() -> str:
 
 def original() -> str:
     """Our results beside the original's; where a bench has not been run, the command that would."""
-    notes = [f"\nNot measured yet: {command}.\n" for command in others.missing(ROOT / "results")]
-    return grid(others.compared(ROOT / "results", WEIGHTS)) + "".join(notes)
+    notes = [f"\nNot measured yet: {command}.\n" for command in beside.missing(ROOT / "results")]
+    return grid(beside.compared(ROOT / "results", WEIGHTS)) + "".join(notes)
 
 
 def systems() -> str:
     """What public systems state."""
-    return grid(list(others.SYSTEMS))
+    return grid(list(beside.SYSTEMS))
 
 
 def samples() -> str:

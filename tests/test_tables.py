@@ -54,17 +54,17 @@ def test_what_a_bench_has_not_measured_is_said(tmp_path):
     """Beside the original: a column for each full-size bench that was recorded, the command for one that was not."""
     import shutil
 
-    import others
+    import beside
 
     for name in ("bench", "diversity", "path"):
         shutil.copy(ROOT / "results" / f"{name}.json", tmp_path)
     weights = ROOT / "musekit" / "weights" / "mini"
-    bare = others.compared(tmp_path, weights)
-    assert "full size, CPU" not in bare[0] and "`musekit bench batch`" in others.missing(tmp_path)
+    bare = beside.compared(tmp_path, weights)
+    assert "full size, CPU" not in bare[0] and "`musekit bench batch`" in beside.missing(tmp_path)
     row = {"stage": 2, "dtype": "bfloat16", "backend": "cpu", "seconds": 1.0}
     rows = [row | {"batch": 1, "ms_a_sample": 80.0}, row | {"batch": 4, "ms_a_sample": 40.0}]
     (tmp_path / "bench-batch.json").write_text(json.dumps({"rows": rows}))
-    told = {row[""]: row for row in others.compared(tmp_path, weights)}
+    told = {row[""]: row for row in beside.compared(tmp_path, weights)}
     stage2 = next(row for what, row in told.items() if what.startswith("Stage 2, ms"))
     assert stage2["full size, CPU"] == "8,000 / 4,000 / – (2.0 x at 4)"
     assert "1,667 / 442 / 239" in next(row for what, row in told.items() if "Stage 1, ms" in what)["original, A800"]
