@@ -4,6 +4,8 @@
     stage1       full size, a whole sample beside the naive design                results/bench-stage1.json
     stage2       full size, a step beside diffusers' own transformer              results/bench-stage2.json
     piece        full size, a whole piece beside diffusers' loop and decoder       results/bench-piece.json
+    full         full size, 16 pieces and one from token ids to sound              results/bench-full.json
+    train        full size, an optimizer step of both stages                       results/bench-train.json
     batch        the original's batch tables; 16 pieces one by one and batched    results/bench-batch.json
     sizes        50M to 1.05B: what decides how much a batch gains                results/bench-sizes.json
     memory       against the number of pieces, the micro-batch and the length     results/bench-memory.json
@@ -29,7 +31,7 @@ from musekit.config import suggest
 from musekit.runs import write_result
 
 __all__ = ["ALL", "RUNS", "Row", "bench", "now", "row", "stage2_flops"]
-ALL = ("end-to-end", "stage1", "stage2", "piece", "batch", "sizes", "memory", "ddp", "lab")
+ALL = ("end-to-end", "stage1", "stage2", "piece", "full", "train", "batch", "sizes", "memory", "ddp", "lab")
 
 
 def bench(what: str, weights: str, results: Path, quick: bool = False, seconds: float | None = None) -> list[Row]:
@@ -46,8 +48,8 @@ def bench(what: str, weights: str, results: Path, quick: bool = False, seconds: 
         raise suggest(what, ALL, "bench")
     device, more = dist.device(), circumstances(dist.device())
     needs_muse, needs_ceilings = (
-        what in ("end-to-end", "batch", "memory", "lab"),
-        what in ("stage1", "stage2", "piece", "batch", "sizes"),
+        what in ("end-to-end", "lab") or (what in ("batch", "memory") and weights != "none"),
+        what in ("stage1", "stage2", "piece", "train", "batch", "sizes"),
     )
     muse = None
     if needs_muse:
@@ -104,6 +106,8 @@ def makers(weights, device, ceilings, quick, muse, seconds) -> dict[str, Callabl
         "stage1": lambda: full("stage1", device, ceilings, quick),
         "stage2": lambda: full("stage2", device, ceilings, quick),
         "piece": lambda: full("piece", device, ceilings, quick),
+        "full": lambda: full("full", device, quick),
+        "train": lambda: full("train", device, ceilings, quick),
         "batch": lambda: full("batch", device, ceilings, quick, muse),
         "sizes": lambda: full("sizes", device, ceilings, quick),
         "memory": lambda: full("memory", device, quick, muse),

@@ -20,19 +20,20 @@ from musekit.prepared.stage2 import Guided2, Prepared2
 
 FRAMES = 128
 BATCHES = {1: (1, 2, 4, 8, 16, 32), 2: (1, 2, 4, 8)}
+BATCHES_GPU = {1: (1, 2, 4, 8, 16, 32, 64, 128, 256), 2: (1, 2, 4, 8, 16, 32)}
 RUNS = 3
 
 
 def sizes(device: torch.device, ceilings: dict, quick: bool = False) -> list[Row]:
     """A row a stage's design, size and batch, in bfloat16."""
-    dtype, rows = torch.bfloat16, []
+    dtype, rows, batches = torch.bfloat16, [], BATCHES if device.type == "cpu" else BATCHES_GPU
     for stage, size in ((stage, size) for stage in (1, 2) for size in networks.SIZES):
         evaluation = (one_token if stage == 1 else many_tokens)(size, device, dtype, quick)
         with torch.inference_mode():
             frames = None if stage == 1 else 8 if quick else FRAMES
-            for batch in BATCHES[stage][:2] if quick else BATCHES[stage]:
+            for batch in batches[stage][:2] if quick else batches[stage]:
                 call, network, work = evaluation(batch)
-                times = timed(call, device, 1 if quick else RUNS)
+                times = timed(call, device, 1 if quick else RUNS if device.type == "cpu" else 5 * RUNS)
                 row = compared(f"stage {stage}'s design, {size}", stage, network, batch, dtype, times, None)
                 row |= {"steps": 1, "nfe": 1, "frames": frames}
                 rows.append(row | shares(work, 1, times, ceilings, dtype))

@@ -21,9 +21,9 @@ class Bench:
     """
 
     what: Annotated[str, tyro.conf.Positional] = "end-to-end"
-    """end-to-end, stage1, stage2, piece, batch, sizes, memory, ddp or lab."""
+    """end-to-end, stage1, stage2, piece, full, train, batch, sizes, memory, ddp or lab."""
     weights: str = "mini"
-    """Folder of weights, or a packaged name."""
+    """Folder of weights, or a packaged name; none: batch and memory without their rows of a trained preset."""
     results: Path = Path("results")
     """Where the result file goes."""
     quick: bool = False

@@ -22,9 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from musekit import flow
+from musekit.prepared.compiled import compiled, has_triton
 from musekit.prepared.graphs import KEPT, Recorded
 from musekit.prepared.packed import Packed
 from musekit.stage1 import TURNS, Text2MuQFlow, time_features
+
+FEW = 4  # rows up to which a GPU runs `kernels`; beyond, its matrix units pay
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Layer(NamedTuple):
 class Prepared1:
     """The velocity of a trained `Text2MuQFlow` in `dtype` products; the state and what is added to it keep theirs."""
 
-    def __init__(self, network: Text2MuQFlow, dtype: torch.dtype | None = None):
+    def __init__(self, network: Text2MuQFlow, dtype: torch.dtype | None = None, compile: bool = True):
         self.network, self.config, self.mean = network, network.config, network.mean
         self.dtype = dtype or network.mean.dtype
         self.heads = network.config.heads
@@ -67,7 +70,10 @@ class Prepared1:
             one = torch.tensor([0.0, 1.0, 0.0] * 3, dtype=network.mean.dtype, device=self.mean.device)
             self.table = torch.stack([b.table for b in network.blocks]) + one[:, None]  # scales count from 1
             self.enter, self.leave = (Packed.of(m, self.dtype) for m in (network.enter, network.leave))
+            self.still = (torch.zeros_like(self.table[0, 0]), torch.ones_like(self.table[0, 0]))
         self.recorded: dict[tuple, Recorded] = {}
+        self.few = FEW if self.mean.is_cuda and has_triton() else 0
+        self.block = compiled(self._block, network) if compile else self._block
 
     def _layer(self, block) -> Layer:
         value, out = block.self_value, block.self_out
@@ -94,7 +100,10 @@ class Prepared1:
             keys, values = (torch.stack(parts).to(self.dtype) for parts in list(zip(*context, strict=True))[:2])
             return Text(keys, values, context[0][2][None].to(self.dtype), False)
         keys, values, bias = zip(*map(self._merged, self.network.blocks, context), strict=True)
-        return Text(*(torch.stack(parts).to(self.dtype) for parts in (keys, values, bias)), True)
+        keys, values, bias = (torch.stack(parts).to(self.dtype) for parts in (keys, values, bias))
+        if self.few:  # `kernels` read columns of C
+            values = values.mT.contiguous().mT
+        return Text(keys, values, bias, True)
 
     def _merged(self, block, context) -> tuple[Tensor, Tensor, Tensor]:
         """A (R, H L, D), C (R, H L, D) and the scores' bias (R, 1, H L) of one layer."""
@@ -123,16 +132,30 @@ class Prepared1:
         moment = t if isinstance(t, Moment) else self._moment(t.to(self.mean.dtype))
         alone = moment.modulation.dim() == 2  # one time for all rows
         table = self.table if alone else self.table[:, None]
-        layers = (moment.modulation + table).unbind(0)
-        h = self.enter(x.to(self.dtype)).to(x.dtype)
-        for i, (layer, modulation) in enumerate(zip(self.layers, layers, strict=True)):
-            a1, b1, g1, a2, b2, g2, a3, b3, g3 = modulation.unbind(-2)
-            h = torch.addcmul(h, g1, layer.own(self._norm(h, a1, b1)).to(x.dtype))
-            h = torch.addcmul(h, g2, self._cross(layer, self._norm(h, a2, b2), text, i).to(x.dtype))
-            h = torch.addcmul(h, g3, layer.ff_out(F.gelu(layer.ff_in(self._norm(h, a3, b3)))).to(x.dtype))
-        v = self.leave(F.layer_norm(h, h.shape[-1:]).to(self.dtype)).to(x.dtype)
+        layers = moment.modulation + table
+        if alone and text.merged and len(x) <= self.few:
+            from musekit.prepared import kernels
+
+            v = kernels.velocity(self, x, layers, text)
+        else:
+            v = self._network(x, layers, text)
         v = v if autoguidance == 1.0 or moment.gain is None else autoguidance * v
         return v if moment.gain is None else v + self.network.gaussian(x, moment.gain.to(x.dtype))
+
+    def _network(self, x: Tensor, modulation: Tensor, text: Text) -> Tensor:
+        """The network alone; modulation (layers, 9, D) or (layers, B, 9, D)."""
+        h = self.enter(x.to(self.dtype)).to(x.dtype)
+        for i, (layer, now) in enumerate(zip(self.layers, modulation.unbind(0), strict=True)):
+            h = self.block(layer, h, now, text.keys[i], text.values[i], text.bias[i % len(text.bias)], text.merged)
+        return self.leave(F.layer_norm(h, h.shape[-1:]).to(self.dtype)).to(x.dtype)
+
+    def _block(self, layer: Layer, h: Tensor, modulation: Tensor, keys, values, bias, merged: bool) -> Tensor:
+        """h (B, D); modulation (9, D) or (B, 9, D); this layer's keys, values and bias of the text."""
+        a1, b1, g1, a2, b2, g2, a3, b3, g3 = modulation.unbind(-2)
+        h = torch.addcmul(h, g1, layer.own(self._norm(h, a1, b1)).to(h.dtype))
+        y = self._norm(h, a2, b2)
+        h = torch.addcmul(h, g2, self._cross(layer, y, keys, values, bias, merged).to(h.dtype))
+        return torch.addcmul(h, g3, layer.ff_out(F.gelu(layer.ff_in(self._norm(h, a3, b3)))).to(h.dtype))
 
     def _norm(self, h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """Layer norm, then scale and shift, in the products' dtype."""
@@ -140,11 +163,10 @@ class Prepared1:
             return F.layer_norm(h, h.shape[-1:], scale, shift).to(self.dtype)
         return torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), scale).to(self.dtype)
 
-    def _cross(self, layer: Layer, y: Tensor, text: Text, i: int) -> Tensor:
-        """Cross-attention of y (B, D) to layer i of the text; the rows beyond it get the null token's vector."""
-        rows = text.keys.shape[1]
-        keys, values, bias = text.keys[i], text.values[i], text.bias[i % len(text.bias)]
-        if text.merged:
+    def _cross(self, layer: Layer, y: Tensor, keys: Tensor, values: Tensor, bias: Tensor, merged: bool) -> Tensor:
+        """Cross-attention of y (B, D) to a layer of the text; the rows beyond it get the null token's vector."""
+        rows = len(keys)
+        if merged:
             scores = torch.baddbmm(bias, y[:rows, None], keys.transpose(1, 2))  # (R, 1, H L)
             weight = scores.unflatten(-1, (self.heads, -1)).softmax(-1).flatten(-2)
             attended = torch.baddbmm(layer.out.bias, weight, values)[:, 0]

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from musekit import flow
+from musekit.prepared.compiled import compiled
 from musekit.prepared.graphs import KEPT, Recorded
 from musekit.prepared.packed import Packed
 from musekit.stage1 import time_features
@@ -47,9 +48,11 @@ class Layer(NamedTuple):
 class Prepared2:
     """The velocity of a trained `StableAudioMuQ` with products, and the hidden state, in `dtype`."""
 
-    def __init__(self, network: StableAudioMuQ, dtype: torch.dtype | None = None):
+    def __init__(self, network: StableAudioMuQ, dtype: torch.dtype | None = None, compile: bool = True):
         self.network, self.config, self.mean = network, network.config, network.mean
         self.dtype = dtype or network.mean.dtype
+        self.block = compiled(self._block, network) if compile else self._block
+        self.apart = network.mean.is_cuda  # queries and keys turn out of place: what a compiler fuses
         with torch.no_grad():
             self.layers = [self._layer(block) for block in network.blocks]
             self.table = None
@@ -100,7 +103,7 @@ class Prepared2:
         if moment.modulation is not None:
             modulations = (moment.modulation + self.table[:, None]).to(self.dtype).unbind(0)  # (R, 6, D) each
         for layer, modulation, cross in zip(self.layers, modulations, condition.cross, strict=True):
-            h = self._block(layer, h, modulation, cross.to(self.dtype), turn)
+            h = self.block(layer, h, modulation, cross.to(self.dtype), turn)
         v = network.after(network.leave(network.norm(h[:, 1:].to(x.dtype))))
         v = v.unflatten(-1, (-1, patch)).permute(0, 2, 1, 3).flatten(2)[..., :frames]
         if moment.affine is None:
@@ -116,19 +119,30 @@ class Prepared2:
         y = F.layer_norm(h, shape, *layer.norm_attention)
         y = y if modulation is None else torch.addcmul(shift1, y, scale1)
         qkv = layer.qkv(y).unflatten(-1, (3, -1, head_dim))  # (R, T, 3, heads, head_dim)
-        rotate_(qkv[:, :, :2], *turn)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (R, heads, T, head_dim) each
+        if self.apart:
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (R, heads, T, head_dim) each
+            q, k = rotated(q, *turn), rotated(k, *turn)
+        else:
+            rotate_(qkv[:, :, :2], *turn)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)
         y = layer.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         h += cross[:, None]
         h = h.add_(y) if modulation is None else h.addcmul_(gate1, y)
         y = F.layer_norm(h, shape, *layer.norm_ff)
         y = y if modulation is None else torch.addcmul(shift2, y, scale2)
+        y = layer.down(self._gated(layer, y))
+        return h.add_(y) if modulation is None else h.addcmul_(gate2, y)
+
+    def _gated(self, layer: Layer, y: Tensor) -> Tensor:
+        """SwiGLU's inner state, silu(gate) * up: (R, T, D) -> (R, T, I)."""
+        if len(layer.gate_up) == 1:
+            up, gate = layer.gate_up[0](y).chunk(2, dim=-1)
+            return F.silu(gate) * up
         inner = y.new_empty(*y.shape[:-1], layer.down.weight.shape[1])
         for piece, place in zip(layer.gate_up, inner.chunk(len(layer.gate_up), dim=-1), strict=True):
             up, gate = piece(y).chunk(2, dim=-1)
             torch.mul(F.silu(gate), up, out=place)
-        y = layer.down(inner)
-        return h.add_(y) if modulation is None else h.addcmul_(gate2, y)
+        return inner
 
     def _turn(self, tokens: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Rotary tables (tokens, 1, 1, head_dim / 2) of what turns; those of the last length are kept."""
@@ -206,6 +220,13 @@ def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     turning = x[..., : x.shape[-1] // 2]
     a, b = turning.chunk(2, dim=-1)
     torch.addcmul(turning * cos, torch.cat([b, a], dim=-1), sin, out=turning)
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The same out of place, for x (R, heads, T, head_dim)."""
+    a, b, rest = x.split([x.shape[-1] // 4, x.shape[-1] // 4, x.shape[-1] // 2], dim=-1)
+    cos, sin = (table[:, 0, 0].chunk(2, dim=-1) for table in (cos, sin))  # (T, head_dim / 4) each
+    return torch.cat([a * cos[0] + b * sin[0], b * cos[1] + a * sin[1], rest], dim=-1)
 
 
 def first_rows(condition: Condition, rows: int) -> Condition:
