@@ -172,6 +172,8 @@ class Shards:
         if wrong := [s.get("file") for s in shards if not intact(s) or s["maker"] != maker]:
             raise MuseError(f"{self.folder / 'manifest.json'} is damaged where it tells of {wrong[0]}; {again}")
         self._open: dict[int, object] = {}
+        self._arrays: dict[tuple[int, str], torch.Tensor] = {}  # views of the mapped files
+        self._whole: set[int] = set()  # files that were found to be as their hash says
         self._pid = os.getpid()
         self.skipped: dict[str, int] = {}
         if damaged == "skip":
@@ -199,32 +201,39 @@ class Shards:
 
     def _file(self, number: int):
         if self._pid != os.getpid():  # a forked worker maps the files anew
-            self._open, self._pid = {}, os.getpid()
+            self._open, self._arrays, self._pid = {}, {}, os.getpid()
         if number not in self._open:
             path = self.folder / self.manifest["shards"][number]["file"]
             again = "delete it and run `musekit cache` again"
-            if self.verify and (wrong := self.damage(number)):
+            if self.verify and number not in self._whole and (wrong := self.damage(number)):
                 raise MuseError(f"{path} {wrong}; {again}, or train without it: --train.damaged skip")
             try:
                 self._open[number] = safe_open(path, framework="pt")
             except (OSError, SafetensorError) as error:
                 raise MuseError(f"{path} cannot be read ({error}); {again}") from error
+            self._whole.add(number)
         return self._open[number]
+
+    def _array(self, number: int, name: str) -> torch.Tensor | None:
+        """A whole array of a file, as the file is mapped: nothing is read before it is used. None: it has no such."""
+        file = self._file(number)  # first, as it forgets what a parent process had mapped
+        if (number, name) not in self._arrays:
+            there = name in file.keys()  # noqa: SIM118 - a safetensors file is no dict
+            self._arrays[number, name] = file.get_tensor(name) if there else None
+        return self._arrays[number, name]
 
     def row(self, key: str, name: str = "x", start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Rows `start:stop` of the first axis of that id's array. Raises MuseError for an unknown id."""
         if key not in self.index:
             raise MuseError(f"{key!r} is not in {self.folder}; run `musekit cache` again")
         number, row = self.index[key]
-        return self._file(number).get_slice(name)[row, start:stop]
+        return self._array(number, name)[row, start:stop].clone()
 
     def row_length(self, key: str, name: str = "x") -> int:
         """Length of the first axis of that id's array, padding left out."""
         number, row = self.index[key]
-        file = self._file(number)
-        if "length" in file.keys():  # noqa: SIM118 - a safetensors file is no dict
-            return int(file.get_slice("length")[row : row + 1])
-        return file.get_slice(name).get_shape()[1]
+        lengths = self._array(number, "length")
+        return self._array(number, name).shape[1] if lengths is None else int(lengths[row])
 
     def all(self, keys: Iterable[str], name: str = "x") -> torch.Tensor:
         """The arrays of these ids, stacked."""

@@ -87,6 +87,18 @@ def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseC
         print(told)
 
 
+def make_plan(options, name: str, out: Path, stop: Callable[[], int]) -> None:
+    """The plan of the scores' clips as a file: once, however many ranks there are."""
+    if name != "scores":
+        raise MuseError(f"--kinds plan is of the scores, which are rendered; {name} has its sound: leave it out")
+    from musekit.corpus.plan_file import write_plan
+
+    with alone(out, share()[1] > 1, stop):
+        path = write_plan(out, options.n, options.workers, options.seed, stop=stop)
+    if share()[0] == 0:
+        print(f"plan: {options.n:,} clips, seed {options.seed} -> {path}")
+
+
 def build_cache(options) -> None:
     """`musekit cache`: the clips of a corpus, then each kind asked for."""
     from musekit import pretrained
@@ -97,12 +109,14 @@ def build_cache(options) -> None:
     if options.seconds is not None and not 1 <= options.seconds <= 600:
         raise MuseError(f"--seconds {options.seconds:g}: clips last from 1 to 600 s")
     out = options.folder()
-    corpus = choose(options.corpus, options.data) if "clips" in options.kinds else None
+    corpus = choose(options.corpus, options.data) if {"plan", "clips"} & {*options.kinds} else None
     mine = share()
     trained = [kind for kind in PARTS if kind in options.kinds and not pretrained.public(PARTS[kind], config)]
     weights = pretrained.find(options.weights) if trained else None
     with dist.signals() as stop:
         try:
+            if "plan" in options.kinds:
+                make_plan(options, corpus[0], out, stop)
             if "clips" in options.kinds:
                 make_clips(options, *corpus, out, config, stop)
             for kind in (k for k in KINDS if k in options.kinds):

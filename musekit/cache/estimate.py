@@ -18,8 +18,8 @@ import torch
 
 from musekit import dist, encoders, pretrained
 from musekit.cache import SHARD, as_half, build_shards
-from musekit.cache.makers import FRONTS, PARTS, from_sound, maker_and_function
-from musekit.cache.precompute import each_clip, read_clip
+from musekit.cache.makers import FRONTS, PARTS, batched, from_sound, maker_and_function
+from musekit.cache.precompute import TOGETHER, each_clip, read_clip
 from musekit.config import MuseConfig, preset
 from musekit.runs import write_result
 
@@ -138,6 +138,7 @@ def timed(folder: Path, compute: Callable, ids: list[str]) -> tuple[float, float
 def rates(config: MuseConfig) -> Iterator[dict]:
     """Measured: seconds and bytes of a row of each kind for each data set's clips, and of reading alone."""
     kinds = [*(kind for kind, part in FRONTS.items() if not pretrained.public(part, config)), *PARTS]
+    gpu = dist.device().type == "cuda"
     with tempfile.TemporaryDirectory() as place, torch.inference_mode():
         folder = Path(place)
         text = random_text(config)
@@ -164,7 +165,8 @@ def rates(config: MuseConfig) -> Iterator[dict]:
             seconds = (time.perf_counter() - began) / len(clips)
             yield {"measure": "rate", "kind": "reading", "data": name, "of": of, "seconds": seconds, "bytes": 0}
             for kind, function in functions.items():
-                compute = each_clip(clips, read, function, 2 if dist.device().type == "cuda" else 0)
+                threads, size = (2, TOGETHER if batched(kind, config) else 1) if gpu else (0, 1)
+                compute = each_clip(clips, read, function, threads, size)
                 seconds, size = timed(folder / name / kind, compute, list(clips))
                 yield {"measure": "rate", "kind": kind, "data": name, "of": of, "seconds": seconds, "bytes": size}
 

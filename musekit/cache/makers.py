@@ -60,7 +60,10 @@ def maker(kind: str, config: MuseConfig, weights: Path | None = None) -> str:
 
 
 def maker_and_function(kind: str, config: MuseConfig, weights: Path | None) -> tuple[str, Callable]:
-    """What makes this kind (`maker`) and the function from audio (1, 2, N) to a row (1, T, D), on this rank's GPU."""
+    """What makes this kind (`maker`) and the function from audio (B, 2, N) to rows (B, T, D), on this rank's GPU.
+
+    B is 1 where the kind is not `batched`.
+    """
     name, rate, device = maker(kind, config, weights), config.codec.sample_rate, dist.device()
     if kind == "spectra":
         return name, lambda audio: spectrum.compress(config.codec, audio.to(device))
@@ -74,14 +77,21 @@ def maker_and_function(kind: str, config: MuseConfig, weights: Path | None) -> t
     return name, from_sound(kind, network, rate)
 
 
+def batched(kind: str, config: MuseConfig) -> bool:
+    """Whether a kind's function takes several clips at once: what the networks trained here do, in one key."""
+    return kind in FRONTS or (kind in ("latents", "embeddings") and not pretrained.public(PARTS[kind], config))
+
+
 def from_sound(kind: str, network, rate: int) -> Callable:
-    """The function from audio (1, 2, N) at `rate` Hz to a row (1, T, D) of a codec or an embedder."""
+    """The function from audio (B, 2, N) at `rate` Hz to rows (B, T, D) of a codec or an embedder (see `batched`)."""
     device = dist.device()
     if kind == "latents":
         return lambda audio: network.encode(audio.to(device)).transpose(1, 2)
     if kind == "transposed":
         config = network.config
         return lambda audio: in_other_keys(network, encoders.view(config, audio.to(device), rate))
+    if isinstance(network, encoders.MiniEmbedder):
+        return lambda audio: network.audio_tower(encoders.view(network.config, audio.to(device), rate))[:, None]
     embedder = encoders.joint(network, None)
     return lambda audio: embedder.embed_audio(audio.to(device), rate)[:, None]
 

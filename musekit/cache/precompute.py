@@ -19,11 +19,12 @@ import torch
 
 from musekit import dist, encoders, pretrained
 from musekit.cache import SHARD, Shards, as_half, build_shards, caption_id, merge_manifest, read_clips, read_sidecar
-from musekit.cache.makers import PARTS, from_front, maker, maker_and_function
+from musekit.cache.makers import PARTS, batched, from_front, maker, maker_and_function
 from musekit.cache.sources import Sources
 from musekit.cache.workers import run as run_workers
 from musekit.config import MuseConfig, MuseError, suggest
 
+TOGETHER = 16  # clips that a GPU works on at once; one of 12 s fills a small part of it
 KINDS = ("tokens", "spectra", "views", "latents", "embeddings", "transposed")
 
 
@@ -54,13 +55,26 @@ def ahead(function: Callable, items: Iterable, threads: int) -> Iterator:
             yield waiting.popleft().result()
 
 
-def each_clip(
-    clips: dict[str, dict], read: Callable[[dict], torch.Tensor], function: Callable, threads: int = 0
-) -> Callable:
-    """`compute` for `build_shards`: `function` of each clip alone; one that cannot be read is set aside.
+def groups(read: Iterable[tuple[str, torch.Tensor | str]], size: int) -> Iterator[tuple[list[str], list]]:
+    """(ids, what was read of them): neighbours of one shape, at most `size`; what could not be read stays alone."""
+    ids, held = [], []
+    for i, x in read:
+        if held and (len(held) == size or isinstance(x, str) or isinstance(held[0], str) or x.shape != held[0].shape):
+            yield ids, held
+            ids, held = [], []
+        ids.append(i)
+        held.append(x)
+    if held:
+        yield ids, held
 
-    `threads` read ahead while `function` works, where that is on a GPU. Raises MuseError when `function` fails, or its
-    rows have different widths: that is no clip's fault.
+
+def each_clip(
+    clips: dict[str, dict], read: Callable[[dict], torch.Tensor], function: Callable, threads: int = 0, size: int = 1
+) -> Callable:
+    """`compute` for `build_shards`: `function` of each clip alone, or of up to `size` equally long neighbours at once.
+
+    One that cannot be read is set aside. `threads` read ahead while `function` works, where that is on a GPU. Raises
+    MuseError when `function` fails, or its rows have different widths: that is no clip's fault.
     """
 
     def try_read(i: str) -> torch.Tensor | str:
@@ -75,24 +89,25 @@ def each_clip(
 
     def compute(ids: list[str]) -> tuple[dict, dict]:
         rows, set_aside = [], {}
-        for i, audio in zip(ids, ahead(try_read, ids, threads)):
-            if isinstance(audio, str):
-                set_aside[i] = audio
+        for some, audio in groups(zip(ids, ahead(try_read, ids, threads)), size):
+            if isinstance(audio[0], str):
+                set_aside[some[0]] = audio[0]
                 continue
             try:
-                row = as_half(function(audio)[0].cpu())
+                made = as_half(function(torch.cat(audio) if audio[1:] else audio[0]).cpu())
             except MuseError:
                 raise
             except Exception as error:
                 told = (str(error).splitlines() or [""])[0]
-                raise MuseError(f"the encoder failed at the clip {i}: {type(error).__name__}: {told}") from error
-            if not row.isfinite().all():
-                set_aside[i] = "the encoder gave no finite numbers"
-            elif rows and row.shape[1:] != rows[0].shape[1:]:
-                shapes = f"{tuple(row.shape)} after {tuple(rows[0].shape)}"
-                raise MuseError(f"the encoder's rows have different shapes: {shapes} at the clip {i}")
-            else:
-                rows.append(row)
+                raise MuseError(f"the encoder failed at the clip {some[0]}: {type(error).__name__}: {told}") from error
+            for i, row in zip(some, made, strict=True):
+                if not row.isfinite().all():
+                    set_aside[i] = "the encoder gave no finite numbers"
+                elif rows and row.shape[1:] != rows[0].shape[1:]:
+                    shapes = f"{tuple(row.shape)} after {tuple(rows[0].shape)}"
+                    raise MuseError(f"the encoder's rows have different shapes: {shapes} at the clip {i}")
+                else:
+                    rows.append(row)
         if not rows:
             return {"x": torch.zeros(0, 1, 1)}, set_aside
         longest = max(len(r) for r in rows)
@@ -139,9 +154,10 @@ def compute_rank(
     show: bool,
     verify: bool,
     threads: int,
+    size: int,
     stop: Callable[[], int],
 ) -> None:
-    """This rank's share (rank, of how many) of the shards of one kind."""
+    """This rank's share (rank, of how many) of the shards of one kind, `size` clips at once where the kind allows."""
     from tqdm import tqdm
 
     torch.set_num_threads(1 if share[1] > 1 else torch.get_num_threads())
@@ -166,6 +182,9 @@ def compute_rank(
         name, function = maker_and_function(kind, config, weights)
 
         def read(clip: dict) -> torch.Tensor:
+            if threads:  # ahead, in one of several: hash the file too, and give the GPU its copy
+                sources.of([clip["id"]])
+                return read_clip(cache, clip).to(dist.device())
             return read_clip(cache, clip)
 
     else:  # the network's own input is there already: most of the work is done
@@ -177,7 +196,7 @@ def compute_rank(
             return front.row(clip["id"], stop=front.row_length(clip["id"])).float()
 
     with torch.inference_mode():
-        compute = each_clip(clips, read, function, threads)
+        compute = each_clip(clips, read, function, threads, size if batched(kind, config) else 1)
         build_shards(cache / kind, clips, name, compute, sources=sources, **how)
 
 
@@ -210,9 +229,9 @@ def precompute(
             f" to make its {before['rows']:,} rows again, or another --out"
         )
     gpu = dist.device().type == "cuda"
-    processes, threads = (1, max(2, workers)) if gpu else (max(1, workers), 0)
+    processes, threads, size = (1, max(2, workers), TOGETHER) if gpu else (max(1, workers), 0, 1)
     shares = [(share[0] * processes + i, share[1] * processes) for i in range(processes)]
-    each = [(kind, cache, config, weights, s, show and i == 0, verify, threads) for i, s in enumerate(shares)]
+    each = [(kind, cache, config, weights, s, show and i == 0, verify, threads, size) for i, s in enumerate(shares)]
     if processes == 1:
         compute_rank(*each[0], stop)
     else:

@@ -41,11 +41,12 @@ class Cache:
     """Longest clip; longer recordings are cut into several."""
     keep_apart: bool = True
     """Keep clips of AudioSet's evaluation set, which is MusicCaps' test set, out of MusicBench's training split."""
-    kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings", "transposed"], ...] = (
+    kinds: tuple[Literal["plan", "clips", "tokens", "spectra", "views", "latents", "embeddings", "transposed"], ...] = (
         "clips",
         "tokens",
     )
-    """What to make: clips first, latents and embeddings (transposed: in ten other keys) only with trained weights."""
+    """What to make: clips first (plan: a file of their notes, which a machine without music21 can render), latents and
+    embeddings (transposed: in ten other keys) only with trained weights."""
     preset: str = "mini"
     """Whose front ends and encoders to use."""
     weights: str = "mini"

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from musekit.corpus.families import catalogue, write_atomically
+from musekit.corpus.families import write_atomically
+from musekit.corpus.plan_file import planned
 
 
 def _record_path(out: Path, identity: str) -> Path:
@@ -85,16 +86,16 @@ def build_clips(
 
     out: cache folder; workers: processes; only: prefixes of corpus files (tests). Order is the plan's, which
     is shuffled: whatever is finished is a balanced corpus. Bad pieces go to <out>/set_aside.jsonl with their
-    reasons. When `stop()` says so, what is begun is finished and `dist.Stopped` raised.
+    reasons. The plan is read from <out>/plan.jsonl.xz where that holds these clips (`plan_file`), and made from
+    music21's scores where it does not. When `stop()` says so, what is begun is finished and `dist.Stopped` raised.
     """
     from tqdm import tqdm
 
-    from musekit.corpus.plan import clips
     from musekit.dist import Stopped
 
     out = Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
-    scores, aside = catalogue(out, workers, only, progress)
+    aside, clips = planned(out, n, workers, seed, only, progress)
     set_aside(out, aside)
     identities, failed = [], []
     context = get_context("spawn")
@@ -114,7 +115,7 @@ def build_clips(
                         failed.append({"id": identity, "reason": reason})
                     bar.update()
 
-        for index, (record, notes, how) in enumerate(clips(scores, seed)):
+        for index, (record, notes, how) in enumerate(clips):
             if index >= n or stop():
                 break
             identities.append(record["id"])

@@ -51,6 +51,7 @@ class TrainConfig:
     keep: int = 2  # newest checkpoints that stay, beside the best one
     damaged: Literal["refuse", "skip"] = "refuse"  # shards of the cache that differ from their hash
     tensorboard: bool = False  # metrics as TensorBoard's event files too
+    feeders: int = 0  # processes that build a rank's batches, where a thread cannot feed its GPU; 0: a thread
     peak_teraflops: float = 0.0  # of one GPU's dense matrix units, for MFU; 0: measured at the start on a GPU
 
 
@@ -148,7 +149,9 @@ def fit(
             }
             run.save(samples, {**parts, "samples": samples, "step": step}, valid_loss)
 
-    with contextlib.closing(feed.batches(dataset, settings.batch, samples, settings.seed, rank, world)) as made:
+    with contextlib.closing(
+        feed.batches(dataset, settings.batch, samples, settings.seed, rank, world, workers=settings.feeders)
+    ) as made:
         while samples < settings.samples:
             batch = dist.to_device(next(made))
             for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""Batches of training samples: whose turn it is, and each rank's share of them, built ahead in a thread.
+"""Batches of training samples: whose turn it is, and each rank's share of them, built ahead in a thread or processes.
 
 Nothing here depends on the rank but which part of a batch it gets: a run goes on at any sample, on any number of ranks.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
-from musekit import flow
+from musekit import dist, flow
 from musekit.config import MuseError
 
 EPOCH_KEY, BATCH_KEY = 1 << 62, 1 << 61  # counters of permutations and of batches, apart from those of samples
@@ -44,12 +44,57 @@ def counters(length: int, batch: int, start: int, seed: int) -> Iterator[tuple[i
         start += batch
 
 
+class Shares:
+    """Global batch (number, rows) -> this rank's share of it as tensors: the same bits in whatever process."""
+
+    def __init__(self, dataset, batch: int, seed: int, rank: int = 0, world: int = 1):
+        self.dataset, self.seed = dataset, seed
+        self.share = slice(rank * batch // world, (rank + 1) * batch // world)
+
+    def __getitem__(self, turn: tuple[int, list[tuple[int, int]]]) -> dict:
+        return collate([*self.samples(*turn)])
+
+    def samples(self, number: int, rows: list[tuple[int, int]]) -> Iterator[dict]:
+        """The samples of the share, one by one."""
+        for counter, index in rows[self.share]:
+            shared = flow.Draws(self.seed, BATCH_KEY + number)  # the same stream for each sample of the batch
+            yield self.dataset.sample(index, flow.Draws(self.seed, counter), shared)
+
+
 def batches(
-    dataset, batch: int, start: int, seed: int, rank: int = 0, world: int = 1, ahead: int = 3
+    dataset, batch: int, start: int, seed: int, rank: int = 0, world: int = 1, ahead: int = 3, workers: int = 0
 ) -> Iterator[dict]:
-    """Endless batches of this rank's share, built ahead in a thread; an error there is raised here."""
+    """Endless batches of this rank's share, built ahead; an error there is raised here.
+
+    workers: processes that build whole batches, in their order; 0: a thread of this one. The bits are the same.
+    """
     if batch % world:
         raise MuseError(f"the global batch {batch} cannot be split over {world} ranks; choose a multiple")
+    shares, turns = Shares(dataset, batch, seed, rank, world), counters(len(dataset), batch, start, seed)
+    yield from from_processes(shares, turns, workers) if workers else from_thread(shares, turns, ahead)
+
+
+def from_processes(shares: Shares, turns: Iterator, workers: int) -> Iterator[dict]:
+    """Batches built by so many processes; in memory that a GPU copies from by itself, where there is one."""
+    loader = torch.utils.data.DataLoader(
+        shares,
+        batch_size=None,
+        sampler=turns,
+        num_workers=workers,
+        multiprocessing_context="fork",  # they share what the data set has read, and never touch a GPU
+        pin_memory=dist.device().type == "cuda",
+        prefetch_factor=2,
+    )
+    made = iter(loader)
+    try:
+        yield from made
+    finally:
+        if hasattr(made, "_shutdown_workers"):
+            made._shutdown_workers()  # now, not when the garbage collector comes to it
+
+
+def from_thread(shares: Shares, turns: Iterator, ahead: int) -> Iterator[dict]:
+    """Batches built by one thread, up to `ahead` of them before they are asked for."""
     made: queue.Queue = queue.Queue(ahead)
     stop = threading.Event()
 
@@ -60,13 +105,12 @@ def batches(
 
     def work():
         try:
-            for number, rows in counters(len(dataset), batch, start, seed):
+            for turn in turns:
                 samples = []
-                for counter, index in rows[rank * batch // world : (rank + 1) * batch // world]:
+                for sample in shares.samples(*turn):
                     if stop.is_set():
                         return
-                    shared = flow.Draws(seed, BATCH_KEY + number)  # the same stream for each sample of the batch
-                    samples.append(dataset.sample(index, flow.Draws(seed, counter), shared))
+                    samples.append(sample)
                 hand_over(collate(samples))
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
             hand_over(error)
