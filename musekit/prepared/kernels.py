@@ -25,9 +25,15 @@ NONE, GELU, GATED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # what ha
 
 
 @triton.jit
+def both(a, b, c, d):
+    """Two sums at once."""
+    return a + c, b + d
+
+
+@triton.jit
 def product(
     x, weight, bias, shift, scale, gate, idle, out,
-    K, N, texts, heads, length,
+    K, N, rows, texts, heads, length,
     ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, HEADS: tl.constexpr,
     BEFORE: tl.constexpr, AFTER: tl.constexpr, OWN: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
@@ -39,43 +45,57 @@ def product(
     """
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
-    first = tl.program_id(1) if OWN else 0
+    row = (tl.program_id(1) if OWN else 0) + tl.arange(0, ROWS)
     at, real = k, k < K
     if BEFORE == SOFTMAX:  # a head's scores in a row of their own
         head, place = k // (BLOCK_K // HEADS), k % (BLOCK_K // HEADS)
         at, real = head * length + place, (head < heads) & (place < length)
     within = n < N
-    mine = tl.minimum(first, texts - 1) if OWN else 0
+    mine = tl.minimum(tl.program_id(1), texts - 1) if OWN else 0
     w = tl.load(weight + mine * N * K + n[:, None] * K + at[None, :], mask=within[:, None] & real[None, :], other=0.0)
-    w = w.to(tl.float32)
     b = tl.load(bias + (mine * N if BEFORE != SOFTMAX and OWN else 0) + n, mask=within, other=0.0).to(tl.float32)
+    if BEFORE == NORM:  # these are no launch's results either
+        scaled = tl.load(scale + k, mask=real, other=0.0)
+        shifted = tl.load(shift + k, mask=real, other=0.0)
     if AHEAD:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
-    for row in tl.static_range(ROWS):
-        r = first + row
-        a = tl.load(x + (mine if OWN else r) * K + at, mask=real, other=-float("inf") if BEFORE == SOFTMAX else 0.0).to(
-            tl.float32
-        )
-        if BEFORE == NORM:
-            centred = tl.where(real, a - tl.sum(a, 0) / K, 0.0)
-            a = centred * tl.rsqrt(tl.sum(centred * centred, 0) / K + 1e-5)
-            a = a * tl.load(scale + k, mask=real, other=0.0) + tl.load(shift + k, mask=real, other=0.0)
-        if BEFORE == SOFTMAX:
-            square = tl.reshape(a, (HEADS, BLOCK_K // HEADS))
-            top = tl.maximum(tl.max(square, 1), -1e30)
-            square = tl.exp(square - top[:, None])
-            square = square / tl.maximum(tl.sum(square, 1), 1e-30)[:, None]
-            a = tl.reshape(square, (BLOCK_K,))
-        y = tl.sum(w * a[None, :], 1) + b
-        if AFTER == GELU:
-            y = 0.5 * y * (1.0 + tl.erf(y * 0.7071067811865476))
-        if AFTER == GATED:
-            if OWN:
-                y = tl.where(r < texts, y, tl.load(idle + n, mask=within, other=0.0))
-            before = x if BEFORE == NORM else out
-            y = tl.load(before + r * N + n, mask=within, other=0.0) + tl.load(gate + n, mask=within, other=0.0) * y
-        tl.store(out + r * N + n, y, mask=within)
+    there = (row < rows)[:, None]
+    first = (tl.zeros_like(row) + mine if OWN else row)[:, None] * K
+    a = tl.load(x + first + at[None, :], mask=there & real[None, :], other=-float("inf") if BEFORE == SOFTMAX else 0.0)
+    a = a.to(tl.float32)  # (ROWS, BLOCK_K)
+    if BEFORE == NORM:
+        total, squares = tl.reduce((a, a * a), 1, both)
+        mean = total / K
+        a = (a - mean[:, None]) * tl.rsqrt(squares / K - mean * mean + 1e-5)[:, None]
+        a = a * scaled[None, :] + shifted[None, :]
+    if BEFORE == SOFTMAX:
+        square = tl.reshape(a, (HEADS, BLOCK_K // HEADS))
+        top = tl.maximum(tl.max(square, 1), -1e30)
+        square = tl.exp(square - top[:, None])
+        square = square / tl.maximum(tl.sum(square, 1), 1e-30)[:, None]
+        a = tl.reshape(square, (ROWS, BLOCK_K))
+    y = tl.sum(w.to(tl.float32)[None, :, :] * a[:, None, :], 2) + b[None, :]  # (ROWS, BLOCK_N)
+    if AFTER == GELU:
+        y = 0.5 * y * (1.0 + tl.erf(y * 0.7071067811865476))
+    to, write = row[:, None] * N + n[None, :], there & within[None, :]
+    if AFTER == GATED:
+        if OWN:
+            y = tl.where(row[:, None] < texts, y, tl.load(idle + n, mask=within, other=0.0)[None, :])
+        before = x if BEFORE == NORM else out
+        y = tl.load(before + to, mask=write, other=0.0) + tl.load(gate + n, mask=within, other=0.0)[None, :] * y
+    tl.store(out + to, y, mask=write)
+
+
+SHAPES: dict[tuple[int, int], tuple[int, int]] = {}  # (columns, BLOCK_K) -> (BLOCK_N, warps), where measured
+
+
+def shape(columns: int, block_k: int) -> tuple[int, int]:
+    """(BLOCK_N, warps): enough programs to fill a GPU, each with some 16 kB of weights in flight."""
+    if (columns, block_k) in SHAPES:
+        return SHAPES[columns, block_k]
+    block_n = max(1, min(8, triton.next_power_of_2(columns) // 256, 16384 // block_k))
+    return block_n, max(1, min(8, block_n * block_k // 1024))
 
 
 def launch(
@@ -88,13 +108,13 @@ def launch(
     groups = (texts if after is NONE else len(out)) if own else 1  # nobody reads scores of rows without text
     wide, length = triton.next_power_of_2(heads), K // heads
     block_k = wide * triton.next_power_of_2(length) if before is SOFTMAX else triton.next_power_of_2(K)
-    block_n = max(1, min(8, triton.next_power_of_2(N * groups) // 256, 16384 // block_k))
+    block_n, warps = shape(N * groups, block_k)
     shift, scale = norm or (x, x)  # what is not read may be anything
     product[(triton.cdiv(N, block_n), groups)](
         x, weight, bias, shift, scale, x if gate is None else gate, x if idle is None else idle, out,
-        K, N, texts, heads, length,
-        ROWS=1 if own else len(x), BLOCK_N=block_n, BLOCK_K=block_k, HEADS=wide, BEFORE=before.value, AFTER=after.value,
-        OWN=own, AHEAD=ahead, num_warps=max(1, min(8, block_n * block_k // 1024)), **({"launch_pdl": True} if ahead else {}),
+        K, N, len(out), texts, heads, length,
+        ROWS=1 if own else triton.next_power_of_2(len(x)), BLOCK_N=block_n, BLOCK_K=block_k, HEADS=wide, BEFORE=before.value, AFTER=after.value,
+        OWN=own, AHEAD=ahead, num_warps=warps, **({"launch_pdl": True} if ahead else {}),
     )  # fmt: skip
     return out
 

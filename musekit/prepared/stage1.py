@@ -73,6 +73,7 @@ class Prepared1:
             self.still = (torch.zeros_like(self.table[0, 0]), torch.ones_like(self.table[0, 0]))
         self.recorded: dict[tuple, Recorded] = {}
         self.few = FEW if self.mean.is_cuda and has_triton() else 0
+        self.ahead = self.few > 0 and torch.cuda.get_device_capability(self.mean.device) >= (9, 0)
         self.block = compiled(self._block, network) if compile else self._block
 
     def _layer(self, block) -> Layer:
@@ -136,7 +137,7 @@ class Prepared1:
         if alone and text.merged and len(x) <= self.few:
             from musekit.prepared import kernels
 
-            v = kernels.velocity(self, x, layers, text)
+            v = kernels.velocity(self, x, layers, text, self.ahead)
         else:
             v = self._network(x, layers, text)
         v = v if autoguidance == 1.0 or moment.gain is None else autoguidance * v
