@@ -2,6 +2,8 @@
 
 import itertools
 import multiprocessing
+import os
+import signal
 
 import pytest
 import torch
@@ -32,6 +34,20 @@ def test_processes_build_what_the_thread_builds(tiny, rank, world):
     thread = take(7, dataset, start=0, rank=rank, world=world)
     assert same(take(7, dataset, start=0, rank=rank, world=world, workers=3), thread)
     assert same(take(4, dataset, start=18, rank=rank, world=world, workers=2), thread[3:])
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("told", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+def test_processes_go_on_when_the_whole_job_is_told_to_stop(tiny, told):
+    """scancel and torchrun signal all processes: the step in hand still needs its batches, more than are built ahead."""
+    dataset = Stage2Data(tiny.cache, "train", tiny.config)
+    made = feed.batches(dataset, batch=6, start=0, seed=3, workers=2)
+    found = [next(made)]
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, told)
+    found += itertools.islice(made, 6)
+    made.close()
+    assert same(found, take(7, dataset, start=0))
     assert not multiprocessing.active_children()
 
 

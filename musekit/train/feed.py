@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -84,6 +85,7 @@ def from_processes(shares: Shares, turns: Iterator, workers: int) -> Iterator[di
         multiprocessing_context="fork",  # they share what the data set has read, and never touch a GPU
         pin_memory=dist.device().type == "cuda",
         prefetch_factor=2,
+        worker_init_fn=deaf,
     )
     made = iter(loader)
     try:
@@ -91,6 +93,13 @@ def from_processes(shares: Shares, turns: Iterator, workers: int) -> Iterator[di
     finally:
         if hasattr(made, "_shutdown_workers"):
             made._shutdown_workers()  # now, not when the garbage collector comes to it
+
+
+def deaf(number: int) -> None:
+    """In a process that builds batches: Slurm, torchrun and Ctrl-C tell all processes of a job to stop, but the one that
+    trains decides when, and finishes its step first. Who built for it ends with it."""
+    for told in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        signal.signal(told, signal.SIG_IGN)
 
 
 def from_thread(shares: Shares, turns: Iterator, ahead: int) -> Iterator[dict]:
