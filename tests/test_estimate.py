@@ -41,6 +41,7 @@ def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
     assert "estimate for the preset smoke" in out and "an upper bound" in out
     result = read_result("cache-estimate-smoke", tmp_path)
     assert result["provenance"]["estimate"] is True and result["provenance"]["hardware"]
+    assert result["provenance"]["load"] >= 0  # what else ran meanwhile slows what is measured
     measured = {(r["kind"], r.get("data")): r for r in result["rows"] if r["measure"] == "rate"}
     kinds = ("reading", "spectra", "views", "latents", "embeddings", "transposed")
     assert set(measured) == {("tokens", None), *((kind, data) for kind in kinds for data in "AB")}

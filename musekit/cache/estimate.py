@@ -8,6 +8,7 @@ be fetched. Each rate comes from the cache's own code on synthetic sound: decode
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -189,7 +190,7 @@ def totals(measured: list[dict]) -> list[dict]:
 
 def estimate(name: str, results: Path) -> Path:
     """`musekit cache --estimate`: measure, print, write <results>/cache-estimate-<preset>.json; returns its path."""
-    config = preset(name)
+    config, load = preset(name), os.getloadavg()[0]
     measured = []
     for row in rates(config):
         print(
@@ -203,7 +204,7 @@ def estimate(name: str, results: Path) -> Path:
         hours = "".join(f"{r['hours'] / n:9.2f}" for n in PROCESSES)
         print(f"{r['data']:10s} {r['kind']:10s}{r['rows']:9,} {r['gigabytes']:8.1f} {r['files']:7,}      {hours}")
     print(f"not measured: the network's and the file system's share. {SOURCES}.")
-    more = {"preset": name, "estimate": True, "counts": SOURCES}
+    more = {"preset": name, "estimate": True, "counts": SOURCES, "load": load}
     path = write_result(f"cache-estimate-{name}", [*measured, *told], results, **more)
     print(f"written: {path}")
     return path
