@@ -39,7 +39,7 @@ def test_processes_build_what_the_thread_builds(tiny, rank, world):
 
 @pytest.mark.parametrize("told", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
 def test_processes_go_on_when_the_whole_job_is_told_to_stop(tiny, told):
-    """scancel and torchrun signal all processes: the step in hand still needs its batches, more than are built ahead."""
+    """scancel and torchrun signal all processes, and the step in hand still needs its batches."""
     dataset = Stage2Data(tiny.cache, "train", tiny.config)
     made = feed.batches(dataset, batch=6, start=0, seed=3, workers=2)
     found = [next(made)]

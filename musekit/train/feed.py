@@ -96,8 +96,10 @@ def from_processes(shares: Shares, turns: Iterator, workers: int) -> Iterator[di
 
 
 def deaf(number: int) -> None:
-    """In a process that builds batches: Slurm, torchrun and Ctrl-C tell all processes of a job to stop, but the one that
-    trains decides when, and finishes its step first. Who built for it ends with it."""
+    """In a process that builds batches: Slurm, torchrun and Ctrl-C tell all of a job to stop.
+
+    The process that trains decides when, and finishes its step first; those that build for it end with it.
+    """
     for told in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(told, signal.SIG_IGN)
 
