@@ -106,10 +106,10 @@ class Ranks:
         self.server.stdin.flush()
         return Job(self, self.hear()["pids"], log)
 
-    def run(self, world: int, job, log: Path, **options) -> Job:
-        """Start and wait; all ranks must succeed."""
+    def run(self, world: int, job, log: Path, timeout: float = 120, **options) -> Job:
+        """Start and wait so many seconds; all ranks must succeed."""
         made = self.start(world, job, log, **options)
-        codes = made.wait(120)
+        codes = made.wait(timeout)
         assert codes == [0] * world, f"{codes}\n" + "\n".join(made.text(rank) for rank in range(world))
         return made
 

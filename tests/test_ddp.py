@@ -93,6 +93,7 @@ def test_curves_in_bf16_with_adamw_are_reported(ranks, tiny, tmp_path):
             world,
             train_words(tiny, folder, 3200, 8, "--train.micro-batch", str(micro_batch)),
             folder.with_suffix(".log"),
+            timeout=600,
         )
         curves[name] = [r["loss"] for r in Run(folder).metrics()]
     one = torch.tensor(curves["1 rank"])
