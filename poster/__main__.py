@@ -26,7 +26,6 @@ FIGURES = (
 )  # fmt: skip
 #: Left out until their result exists. To switch a figure on, remove its line and run `make poster`.
 OFF = {
-    "ddp": "results/ddp.json",
     "roofline": "results/bench-sizes.json",
 }
 ON = tuple(name for name in FIGURES if name not in OFF)

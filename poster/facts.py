@@ -12,7 +12,7 @@ from musekit.config import MuseError
 from poster.sheet import row, rows
 
 PARTS = ("codec", "embedder", "stage1", "stage2")
-RESULTS = ("gallery", "regression", "diversity", "prompts", "bench", "memorisation")
+RESULTS = ("gallery", "regression", "diversity", "prompts", "bench", "memorisation", "resume")
 INPUTS = (
     *(f"results/{name}.json" for name in RESULTS),
     *(f"musekit/weights/mini/{part}.train.json" for part in PARTS),
@@ -30,7 +30,7 @@ def claim(holds: bool, sentence: str, path: str) -> None:
 def facts(read: Callable[[str], dict], on: tuple[str, ...] = ()) -> dict[str, str]:
     """{name: text} for `poster.typ`; `on` are the figures built. Raises MuseError: a missing result, a false claim."""
     found: dict[str, str] = {}
-    for part in (one_to_many, calibration, obedience, speed, training):
+    for part in (one_to_many, calibration, obedience, speed, training, kills):
         found |= part(read)
     not_copied(read)
     for figure, check in (("ddp", ranks_agree), ("roofline", tokens_decide)):
@@ -111,6 +111,14 @@ def training(read) -> dict[str, str]:
         "train_clips": f"{told[-1]['clips']:,}",
         "train_machine": " and ".join(sorted(gpus)) if gpus else f"{cores} CPU cores",
     }
+
+
+def kills(read) -> dict[str, str]:
+    """How often training was killed; every time it ended with the same bits."""
+    path = "results/resume.json"
+    told = rows(read(path))
+    claim(all(r["same_bits"] and r["same_curve"] for r in told), "a killed run ends with the same bits", path)
+    return {"kills": str(len(told))}
 
 
 def not_copied(read) -> None:

@@ -27,14 +27,15 @@ PNG_DPI = 100
 SMALLEST = 24  # pt, of any letter on the sheet
 MM = 1 / 25.4  # inches
 SALT = "muse"  # of the ids in an SVG, which are random otherwise
+TESTS = {"ddp": "curves", "resume": "twenty_kills"}  # results that a test reports
 EPOCH = 946_684_800  # 1 January 2000: the date of every file, so that a rebuild has the same bytes
 
 
 def command_for(path: str) -> str:
     """The command that makes an input: results/bench-stage1.json is made by `musekit bench stage1`."""
     name = Path(path).stem
-    if name == "ddp":
-        return 'make test-long ARGS="-k curves"'  # a test reports it
+    if name in TESTS:
+        return f'make test-long ARGS="-k {TESTS[name]}"'
     if path.startswith("results/"):
         return f"musekit {name.replace('-', ' ', 1)}" if name.startswith("bench") else f"musekit eval {name}"
     return f"musekit train {name.removesuffix('.train')}" if name.endswith(".train") else "git checkout"

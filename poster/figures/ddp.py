@@ -26,5 +26,9 @@ def draw(read, figure):
         axes.plot(steps, told["loss"], label=told["case"], solid_capstyle="round", **look)
     worst = max(r["mean_difference"] for r in rows(result))
     told = f"steps ({result['provenance']['preset']} preset; mean gap of the loss {worst:.1g})"
-    axes.set(xlabel=told, ylabel="loss")
-    figure.legend(loc="outside upper left", ncols=2, borderaxespad=0, columnspacing=1.2, handlelength=1.6)
+    top = max(max(r["loss"]) for r in rows(result))
+    axes.set(xlabel=told, ylabel="loss", ylim=(0, 1.15 * top))  # the thickest line stays whole
+    axes.locator_params(axis="x", nbins=5)
+    figure.legend(
+        loc="outside upper left", ncols=4, borderaxespad=0, columnspacing=0.9, handlelength=0.9, handletextpad=0.5
+    )
