@@ -4,7 +4,7 @@ import pytest
 
 from musekit import cli
 from musekit.cache import estimate
-from musekit.config import smoke
+from musekit.config import paper, smoke
 from musekit.runs import read_result
 
 
@@ -30,6 +30,12 @@ def test_totals_are_rows_times_rates():
     assert told["MusicBench", "latents"]["rows"] == 53_168 and set(told) == {
         (d, k) for d in estimate.DATA_SETS for k in ("tokens", "latents", "all")
     }
+
+
+def test_only_what_a_preset_has_is_measured():
+    """MuQ-MuLan and Oobleck hear the audio itself: no spectra, no views, and nothing in other keys."""
+    assert estimate.kinds_of(paper()) == ["latents", "embeddings"]
+    assert set(estimate.kinds_of(smoke())) == {"spectra", "views", "latents", "embeddings", "transposed"}
 
 
 def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):

@@ -36,6 +36,12 @@ BUDGET = 8.0  # seconds of measurement of one rate
 WORDS = "a slow and tender piece for piano and strings in a minor key with long notes and a distant choir " * 3
 
 
+def kinds_of(config: MuseConfig) -> list[str]:
+    """What a cache of the preset holds of each clip: a public model hears the audio itself, and in its own key."""
+    always = ("latents", "embeddings")
+    return [k for k, part in (FRONTS | PARTS).items() if k in always or not pretrained.public(part, config)]
+
+
 def random_function(kind: str, config: MuseConfig) -> Callable:
     """The encoder of a kind with random weights, from audio (1, 2, N) to a row (1, T, D)."""
     if kind not in PARTS:
@@ -138,7 +144,6 @@ def timed(folder: Path, compute: Callable, ids: list[str]) -> tuple[float, float
 
 def rates(config: MuseConfig) -> Iterator[dict]:
     """Measured: seconds and bytes of a row of each kind for each data set's clips, and of reading alone."""
-    kinds = [*(kind for kind, part in FRONTS.items() if not pretrained.public(part, config)), *PARTS]
     gpu = dist.device().type == "cuda"
     with tempfile.TemporaryDirectory() as place, torch.inference_mode():
         folder = Path(place)
@@ -150,7 +155,7 @@ def rates(config: MuseConfig) -> Iterator[dict]:
 
         seconds, size = timed(folder / "tokens", captions, [f"{i:02d}" for i in range(SHARD)])
         yield {"measure": "rate", "kind": "tokens", "of": "a caption", "seconds": seconds, "bytes": size}
-        functions = {kind: random_function(kind, config) for kind in kinds}
+        functions = {kind: random_function(kind, config) for kind in kinds_of(config)}
         for name, data in DATA_SETS.items():
             sounds = folder / name
             sounds.mkdir()
