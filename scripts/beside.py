@@ -114,5 +114,8 @@ def mini(rows: list[dict], stage: int) -> dict[int, float]:
 
 def missing(folder: Path) -> list[str]:
     """The commands whose results the comparison would show and does not have."""
-    wanted = {"full size, GPU": "`sbatch slurm/bench.sh`", "full size, CPU": "`musekit bench batch`"}
+    wanted = {
+        "full size, GPU": "`sbatch slurm/bench.sh batch --results results`",
+        "full size, CPU": "`musekit bench batch`",
+    }
     return [wanted[title] for title, name in BENCHES.items() if not (folder / f"{name}.json").exists()]

@@ -12,18 +12,30 @@ import sys
 from pathlib import Path
 
 import beside
+import cluster
 import findings
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "musekit" / "weights" / "mini"
-PAGES = [ROOT / "README.md", WEIGHTS / "MODEL_CARD.md"]
+PAGES = [ROOT / "README.md", ROOT / "slurm" / "README.md", WEIGHTS / "MODEL_CARD.md"]
 MEASUREMENTS = ("codec", "embedder", "prompts", "diversity", "memorisation", "path")  # those that have a bar to reach
+MADE = {  # what makes a block's results
+    "samples": "`make samples`",
+    "room": "`musekit cache --preset paper --estimate`",
+    "ranks": '`make test-long ARGS="-k curves"`',
+    "kills": '`make test-long ARGS="-k twenty_kills"`',
+}
 BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
+def read(name: str) -> dict:
+    """results/<name>.json."""
+    return json.loads((ROOT / "results" / f"{name}.json").read_text())
+
+
 def result(name: str) -> list[dict]:
-    """The rows of results/<name>.json."""
-    return json.loads((ROOT / "results" / f"{name}.json").read_text())["rows"]
+    """Its rows."""
+    return read(name)["rows"]
 
 
 def grid(rows: list[dict]) -> str:
@@ -67,6 +79,21 @@ def corpus() -> str:
     """The size of the corpus and of its splits."""
     rows = [r for r in result("corpus") if r["measure"] == "size"]
     return grid([{"": r["what"], **{k: r[k] for k in ("train", "valid", "test", "all")}} for r in rows])
+
+
+def room() -> str:
+    """What full-size caches of the published data sets need."""
+    return grid(cluster.room(result("cache-estimate-paper")))
+
+
+def ranks() -> str:
+    """Several ranks train like one, in a sentence."""
+    return cluster.ranks(read("ddp"))
+
+
+def kills() -> str:
+    """A killed run goes on to the same bits, in a sentence."""
+    return cluster.kills(result("resume"))
 
 
 def bench() -> str:
@@ -126,7 +153,7 @@ def fill(name: str) -> str:
     try:
         return globals()[name]()
     except FileNotFoundError as error:
-        made = "`make samples`" if name == "samples" else "`musekit eval all` or `musekit bench`"
+        made = MADE.get(name, "`musekit eval all` or `musekit bench`")
         return f"Not measured yet: {Path(error.filename).name} is made by {made}.\n"
 
 
@@ -139,7 +166,7 @@ def main() -> int:
         text = page.read_text()
         new = BLOCK.sub(lambda m: m[1] + fill(m[2]) + m[3], text)
         if new != text:
-            stale.append(page.name)
+            stale.append(str(page.relative_to(ROOT)))
             if not check:
                 page.write_text(new)
     if stale:

@@ -69,3 +69,34 @@ def test_what_a_bench_has_not_measured_is_said(tmp_path):
     stage2 = next(row for what, row in told.items() if what.startswith("Stage 2, ms"))
     assert stage2["full size, CPU"] == "8,000 / 4,000 / – (2.0 x at 4)"
     assert "1,667 / 442 / 239" in next(row for what, row in told.items() if "Stage 1, ms" in what)["original, A800"]
+
+
+def test_what_ranks_and_kills_changed_is_told_or_refused():
+    """The cluster's sentences: numbers from the rows, and no sentence from rows that deny it."""
+    import cluster
+
+    case = {"case": "1 rank", "steps": 400, "mean_difference": 0.0, "largest_difference": 0.0, "last_loss": 0.5}
+    others = [
+        case | {"case": "2 ranks", "mean_difference": 0.002, "largest_difference": 0.03},
+        case | {"case": "2 ranks x 2 steps", "mean_difference": 0.001, "largest_difference": 0.04, "last_loss": 0.501},
+    ]
+    told = " ".join(cluster.ranks({"rows": [case, *others], "provenance": {"preset": "smoke"}}).split())
+    assert "on 2 ranks and 2 ranks accumulating over 2 steps" in told and "smoke preset, 400 steps" in told
+    assert "by 0.002 on average and 0.04 at most, and ends at 0.500 to 0.501" in told
+    with pytest.raises(ValueError, match="ranks follow the curve"):
+        cluster.ranks({"rows": [case, others[0] | {"last_loss": 0.6}], "provenance": {"preset": "smoke"}})
+
+    kill = {"run": 0, "world": 2, "during_a_checkpoint_write": True, "same_bits": True, "same_curve": True}
+    rows = [kill, kill | {"during_a_checkpoint_write": False}, kill | {"run": 1, "world": 4}]
+    told = " ".join(cluster.kills(rows).split())
+    assert "2 runs on 2 and 4 ranks were killed (SIGKILL) 3 times" in told and "2 of these while" in told
+    with pytest.raises(ValueError, match="same bits"):
+        cluster.kills([kill | {"same_bits": False}])
+
+
+def test_room_is_told_in_rows_gigabytes_and_files():
+    import cluster
+
+    rows = [{"measure": "rate"}, {"measure": "estimate", "data": "A", "kind": "all", "rows": 5000, "hours": 1.0}]
+    rows[1] |= {"gigabytes": 1234.56, "files": 12}
+    assert cluster.room(rows) == [{"data set": "A", "what": "all", "rows": "5,000", "GB": "1,234.6", "files": "12"}]
