@@ -27,6 +27,7 @@ from musekit.prepared.graphs import KEPT, Recorded
 from musekit.prepared.packed import Packed
 from musekit.stage1 import TURNS, Text2MuQFlow, time_features
 
+HEAD_DIMS = (16, 32, 64, 128)  # that `kernels.attend` takes: powers of two
 FEW = 4  # rows up to which a GPU runs `kernels`; beyond, its matrix units pay
 
 
@@ -72,8 +73,12 @@ class Prepared1:
             self.enter, self.leave = (Packed.of(m, self.dtype) for m in (network.enter, network.leave))
             self.still = (torch.zeros_like(self.table[0, 0]), torch.ones_like(self.table[0, 0]))
         self.recorded: dict[tuple, Recorded] = {}
-        self.few = FEW if self.mean.is_cuda and has_triton() else 0
-        self.ahead = self.few > 0 and torch.cuda.get_device_capability(self.mean.device) >= (9, 0)
+        self.kernels, self.few, self.ahead = None, 0, False
+        if self.mean.is_cuda and has_triton():
+            from musekit.prepared import kernels
+
+            self.kernels, self.few = kernels, FEW
+            self.ahead = torch.cuda.get_device_capability(self.mean.device) >= (9, 0)
         self.block = compiled(self._block, network) if compile else self._block
 
     def _layer(self, block) -> Layer:
@@ -135,9 +140,7 @@ class Prepared1:
         table = self.table if alone else self.table[:, None]
         layers = moment.modulation + table
         if alone and text.merged and len(x) <= self.few:
-            from musekit.prepared import kernels
-
-            v = kernels.velocity(self, x, layers, text, self.ahead)
+            v = self.kernels.velocity(self, x, layers, text, self.ahead)
         else:
             v = self._network(x, layers, text)
         v = v if autoguidance == 1.0 or moment.gain is None else autoguidance * v
@@ -172,11 +175,17 @@ class Prepared1:
             weight = scores.unflatten(-1, (self.heads, -1)).softmax(-1).flatten(-2)
             attended = torch.baddbmm(layer.out.bias, weight, values)[:, 0]
         else:
-            query = layer.query(y[:rows]).unflatten(-1, (self.heads, 1, -1))
-            attended = layer.out(F.scaled_dot_product_attention(query, keys, values, attn_mask=bias).flatten(1))
+            attended = layer.out(self._attend(layer.query(y[:rows]), keys, values, bias))
         if rows == len(y):
             return attended
         return torch.cat([attended, layer.null.to(attended.dtype).expand(len(y) - rows, -1)])
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """query (R, D), keys and values (R, H, L, d), bias (R, 1, 1, L) -> (R, D)."""
+        if self.kernels is not None and query.dtype == keys.dtype and keys.shape[-1] in HEAD_DIMS:
+            return self.kernels.attend(query, keys, values, bias)
+        query = query.unflatten(-1, (self.heads, 1, -1))
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias).flatten(1)
 
 
 class Guided1:
