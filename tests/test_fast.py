@@ -2,6 +2,10 @@
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -392,6 +396,68 @@ def test_bfloat16_weights_are_packed_here():
     packed = Packed.of(nn.Linear(8, 8), torch.bfloat16)
     packed(torch.randn(3, 8).bfloat16())
     assert packed.onednn and packed.layout is not None
+
+
+def test_a_gpus_kernels_are_the_same_velocity():
+    """Triton's interpreter runs on a CPU what a GPU runs."""
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    here = Path(__file__)
+    code = f"import sys; sys.path.insert(0, {str(here.parent)!r}); import test_fast; test_fast.interpreted()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=here.parents[1]
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def interpreted():
+    """Run by the test above in a process where Triton interprets."""
+    from musekit.prepared import kernels
+
+    even = dataclasses.replace(CONFIG, width=16, depth=2, ff_mult=2)  # a second layer reads what the first one has written
+    odd = dataclasses.replace(CONFIG, depth=1, width=12, heads=3, ff_mult=2)
+    for config, rows, more in ((even, 1, 1), (odd, B, B)):  # rows with and without text
+        fast, (tokens, mask) = Prepared1(stage1(config, torch.float32, std=0.2)), prompts(torch.float32)
+        text, moment = fast.text(tokens[:rows], mask[:rows], merge=True), fast.at(torch.tensor([0.3]))[0]
+        x = torch.randn(rows + more, config.dim)
+        ours = kernels.velocity(fast, x, moment.modulation + fast.table, text)
+        torch.testing.assert_close(ours, fast(x, moment, text), atol=1e-5, rtol=1e-5)
+
+
+def test_attention_written_out_for_many_rows_is_attention():
+    network = stage1()
+    fast, written, (tokens, mask) = Prepared1(network), Prepared1(network), prompts()
+    written.many = 1
+    x, t = torch.randn(B, CONFIG.dim, dtype=torch.float64), torch.full((B,), 0.3, dtype=torch.float64)
+    text = fast.text(tokens, mask, merge=False)
+    torch.testing.assert_close(written(x, t, text), fast(x, t, text), atol=1e-6, rtol=1e-6)  # it sums in float32
+
+
+@BOTH
+def test_a_block_out_of_place_is_the_block(config):
+    """How a GPU turns queries and keys."""
+    network = stage2(config, torch.float64)
+    fast, apart, (embedding, seconds, _) = Prepared2(network), Prepared2(network), conditions(network)
+    apart.apart = True
+    x, held = torch.randn(B, config.latent_dim, T, dtype=torch.float64), network.condition(embedding, seconds)
+    moment = Guided2(fast, held, 1.0).at(torch.tensor([0.4]))[0]
+    torch.testing.assert_close(apart(x, moment, held), fast(x, moment, held), atol=1e-10, rtol=1e-10)
+
+
+def test_a_compiled_function_falls_back_where_nothing_compiles(monkeypatch):
+    from musekit.prepared.compiled import Compiled
+
+    def broken(*_, **__):
+        def call(*arguments):
+            raise torch._dynamo.exc.TorchDynamoException("no compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    slow = Compiled(lambda x: 2 * x)
+    with pytest.warns(UserWarning, match="no compiler"):
+        assert slow(3) == 6
+    assert slow(4) == 8
 
 
 @pytest.mark.gpu

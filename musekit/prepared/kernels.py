@@ -111,48 +111,12 @@ def launch(
     block_k = wide * triton.next_power_of_2(length) if before is SOFTMAX else triton.next_power_of_2(K)
     block_n, warps = shape(N * groups, block_k)
     shift, scale = norm or (x, x)  # what is not read may be anything
+    gate, idle = (x if given is None else given for given in (gate, idle))
     product[(triton.cdiv(N, block_n), groups)](
-        x, weight, bias, shift, scale, x if gate is None else gate, x if idle is None else idle, out,
-        K, N, len(out), texts, heads, length,
-        ROWS=1 if own else triton.next_power_of_2(len(x)), BLOCK_N=block_n, BLOCK_K=block_k, HEADS=wide, BEFORE=before.value, AFTER=after.value,
-        OWN=own, AHEAD=ahead, num_warps=warps,
+        x, weight, bias, shift, scale, gate, idle, out, K, N, len(out), texts, heads, length,
+        ROWS=1 if own else triton.next_power_of_2(len(x)), BLOCK_N=block_n, BLOCK_K=block_k, HEADS=wide,
+        BEFORE=before.value, AFTER=after.value, OWN=own, AHEAD=ahead, num_warps=warps,
         **({"launch_pdl": True} if ahead else {}),
-    )  # fmt: skip
-    return out
-
-
-@triton.jit
-def one_query(
-    q, keys, values, bias, out, heads, length, row_step, head_step, scale,
-    HEADS: tl.constexpr, LENGTH: tl.constexpr, DIM: tl.constexpr,
-):  # fmt: skip
-    """out (R, H d) = softmax(q K' scale + bias) V of q (R, H d), keys and values (R, H, L, d), bias (R, L)."""
-    row, head = tl.program_id(0), tl.program_id(1) * HEADS + tl.arange(0, HEADS)
-    place, d = tl.arange(0, LENGTH), tl.arange(0, DIM)
-    real = (head < heads)[:, None] & (place < length)[None, :]
-    at = row * row_step + head[:, None, None] * head_step + place[None, :, None] * DIM + d[None, None, :]
-    k = tl.load(keys + at, mask=real[:, :, None], other=0.0)
-    v = tl.load(values + at, mask=real[:, :, None], other=0.0)
-    mine, there = row * heads * DIM + head[:, None] * DIM + d[None, :], (head < heads)[:, None]
-    asked = tl.load(q + mine, mask=there, other=0.0).to(tl.float32) * scale
-    score = tl.sum(k.to(tl.float32) * asked[:, None, :], 2)
-    score += tl.load(bias + row * length + place, mask=place < length, other=-float("inf")).to(tl.float32)[None, :]
-    weight = tl.exp(score - tl.max(score, 1)[:, None])
-    weight = weight / tl.sum(weight, 1)[:, None]
-    tl.store(out + mine, tl.sum(weight[:, :, None] * v.to(tl.float32), 1), mask=there)
-
-
-def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """Attention of one query a row: query (R, H d), keys and values (R, H, L, d), bias (R, 1, 1, L) -> (R, H d).
-
-    One reading of keys and values, where PyTorch's fused kernels, made for long queries, take six times as long.
-    """
-    rows, heads, length, dim = keys.shape
-    keys, values, out = keys.contiguous(), values.contiguous(), torch.empty_like(query)
-    wide = 4 if length <= 32 else 1  # heads a program
-    one_query[(rows, triton.cdiv(heads, wide))](
-        query, keys, values, bias, out, heads, length, heads * length * dim, length * dim, dim**-0.5,
-        HEADS=wide, LENGTH=triton.next_power_of_2(length), DIM=dim, num_warps=4,
     )  # fmt: skip
     return out
 

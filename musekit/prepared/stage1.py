@@ -14,6 +14,7 @@ All of it is exact algebra; only roundings differ.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,8 +28,8 @@ from musekit.prepared.graphs import KEPT, Recorded
 from musekit.prepared.packed import Packed
 from musekit.stage1 import TURNS, Text2MuQFlow, time_features
 
-HEAD_DIMS = (16, 32, 64, 128)  # that `kernels.attend` takes: powers of two
 FEW = 4  # rows up to which a GPU runs `kernels`; beyond, its matrix units pay
+MANY = 64  # rows from which attention is written out for the compiler: PyTorch's kernels are made for long queries
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Prepared1:
             self.still = (torch.zeros_like(self.table[0, 0]), torch.ones_like(self.table[0, 0]))
         self.recorded: dict[tuple, Recorded] = {}
         self.kernels, self.few, self.ahead = None, 0, False
+        self.many = MANY if self.mean.is_cuda else sys.maxsize
         if self.mean.is_cuda and has_triton():
             from musekit.prepared import kernels
 
@@ -182,8 +184,10 @@ class Prepared1:
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """query (R, D), keys and values (R, H, L, d), bias (R, 1, 1, L) -> (R, D)."""
-        if self.kernels is not None and query.dtype == keys.dtype and keys.shape[-1] in HEAD_DIMS:
-            return self.kernels.attend(query, keys, values, bias)
+        if len(query) >= self.many:
+            query = query.unflatten(-1, (self.heads, 1, -1)).float() * keys.shape[-1] ** -0.5
+            weight = ((query * keys.float()).sum(-1) + bias[:, 0]).softmax(-1)  # (R, H, L)
+            return (weight[..., None] * values.float()).sum(-2).flatten(1).to(values.dtype)
         query = query.unflatten(-1, (self.heads, 1, -1))
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias).flatten(1)
 
