@@ -11,19 +11,28 @@ import re
 import sys
 from pathlib import Path
 
+import ablated
 import beside
+import few_step as fewer
 import findings
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "musekit" / "weights" / "mini"
 PAGES = [ROOT / "README.md", WEIGHTS / "MODEL_CARD.md"]
 MEASUREMENTS = ("codec", "embedder", "prompts", "diversity", "memorisation", "path")  # those that have a bar to reach
+FEW = "`musekit eval few-step`"
+MADE = {"samples": "`make samples`", "few_step": FEW, "learned_solvers": FEW}  # what makes a block's results
 BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
+def read(name: str) -> dict:
+    """results/<name>.json."""
+    return json.loads((ROOT / "results" / f"{name}.json").read_text())
+
+
 def result(name: str) -> list[dict]:
-    """The rows of results/<name>.json."""
-    return json.loads((ROOT / "results" / f"{name}.json").read_text())["rows"]
+    """Its rows."""
+    return read(name)["rows"]
 
 
 def grid(rows: list[dict]) -> str:
@@ -121,12 +130,30 @@ def files() -> str:
     return grid([{"file": p.name, "MB": p.stat().st_size / 1e6} for p in paths])
 
 
+def few_step() -> str:
+    """What fewer evaluations of Stage 2 cost."""
+    bar = read("few-step")["provenance"]["bar"]
+    return grid(fewer.compared(result("few-step"))) + fewer.caption(result("few-step"), bar)
+
+
+def learned_solvers() -> str:
+    """The same of the weights' own solvers, in a line."""
+    return fewer.sentence(result("few-step"), read("few-step")["provenance"]["bar"])
+
+
+def ablations() -> str:
+    """What each design decision is worth; where one was not measured, the command that would."""
+    rows, missing = ablated.table(result)
+    told = f"Not measured yet: {', '.join(f'`musekit eval {name}`' for name in missing)}.\n" if missing else ""
+    return "\n".join(part for part in (grid(rows) if rows else "", told) if part)
+
+
 def fill(name: str) -> str:
     """The table of that name, or a line that says what would make it."""
     try:
         return globals()[name]()
     except FileNotFoundError as error:
-        made = "`make samples`" if name == "samples" else "`musekit eval all` or `musekit bench`"
+        made = MADE.get(name, "`musekit eval all` or `musekit bench`")
         return f"Not measured yet: {Path(error.filename).name} is made by {made}.\n"
 
 
