@@ -82,6 +82,7 @@ samples: $(STAMP) ## make the README's samples again (samples/*.mp3, results/sam
 results: $(STAMP) ## measure again all that a CPU can: hours; the same command goes on where it was stopped
 	$(BIN)/musekit cache --corpus scores --kinds clips
 	$(BIN)/musekit eval all
+	$(BIN)/musekit eval few-step
 	$(BIN)/musekit eval ablations
 	$(BIN)/musekit eval gallery
 	$(BIN)/python scripts/samples.py

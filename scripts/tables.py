@@ -11,16 +11,21 @@ import re
 import sys
 from pathlib import Path
 
+import ablated
 import beside
 import cluster
+import few_step as fewer
 import findings
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "musekit" / "weights" / "mini"
 PAGES = [ROOT / "README.md", ROOT / "slurm" / "README.md", WEIGHTS / "MODEL_CARD.md"]
 MEASUREMENTS = ("codec", "embedder", "prompts", "diversity", "memorisation", "path")  # those that have a bar to reach
+FEW = "`musekit eval few-step`"
 MADE = {  # what makes a block's results
     "samples": "`make samples`",
+    "few_step": FEW,
+    "learned_solvers": FEW,
     "room": "`musekit cache --preset paper --estimate`",
     "ranks": '`make test-long ARGS="-k curves"`',
     "kills": '`make test-long ARGS="-k twenty_kills"`',
@@ -146,6 +151,24 @@ def files() -> str:
     """The weight files."""
     paths = sorted(WEIGHTS.glob("*.safetensors"))
     return grid([{"file": p.name, "MB": p.stat().st_size / 1e6} for p in paths])
+
+
+def few_step() -> str:
+    """What fewer evaluations of Stage 2 cost."""
+    bar = read("few-step")["provenance"]["bar"]
+    return grid(fewer.compared(result("few-step"))) + fewer.caption(result("few-step"), bar)
+
+
+def learned_solvers() -> str:
+    """The same of the weights' own solvers, in a line."""
+    return fewer.sentence(result("few-step"), read("few-step")["provenance"]["bar"])
+
+
+def ablations() -> str:
+    """What each design decision is worth; where one was not measured, the command that would."""
+    rows, missing = ablated.table(result)
+    told = f"Not measured yet: {', '.join(f'`musekit eval {name}`' for name in missing)}.\n" if missing else ""
+    return "\n".join(part for part in (grid(rows) if rows else "", told) if part)
 
 
 def fill(name: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import ablated
 from musekit import evaluate as evaluation
 from musekit import flow, solve
 from musekit.config import MuseError, mini
@@ -101,6 +102,8 @@ def test_an_ablation_runs_and_says_what_it_measured(name, tiny, tmp_path, capsys
     assert rows and f"== {name}" in out and "noise" in result["provenance"]["note"]
     numbers = [v for r in rows for v in r.values() if isinstance(v, float)]
     assert np.isfinite(numbers).all()
+    told = list(ablated.LINES[name.removeprefix("ablation-")](rows))  # the README's table can tell it
+    assert name == "ablation-solver" or told and all(np.isfinite(line[2]) for line in told)
     if name == "ablation-solver":
         exact = {r["measure"] for r in rows if r["error"] == 0 and r.get("reference")}
         assert exact == {"stage1", "stage2"} and all(r["error"] >= 0 for r in rows)

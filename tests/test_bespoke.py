@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import few_step as told
 from musekit import evaluate as evaluation
 from musekit.config import MuseError
 from musekit.evaluate import few_step, settings
@@ -345,6 +346,7 @@ def test_the_measurement_end_to_end(copy, tiny, tmp_path, monkeypatch):
     assert [r["nfe"] for r in rows if r["kind"] == "bespoke"] == [2, 3]
     assert all(r["relative_error"] > 0 for r in rows if r is not teacher)
     assert "machinery" in content["provenance"]["note"]
+    assert len(told.compared(rows)) == len(rows) - 1 and "`bespoke-3`" in told.sentence(rows, few_step.BAR)
     # the kept latents are the solver's own, from the same noise
     player = few_step.Player(Subject(copy, cache, tmp_path, 4, quick=True), min(6.0, tiny.config.sample.seconds))
     setting = few_step.bespoke(player)[1]

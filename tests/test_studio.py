@@ -1,7 +1,8 @@
-"""The Studio's state, no widget near: answers as they are ready, variations at an exact distance, kept, made again."""
+"""The Studio's state: answers as they are ready, variations at an exact distance, kept, made again; its solver menu."""
 
 import io
 import math
+import shutil
 import time
 
 import pytest
@@ -13,8 +14,12 @@ from musekit.explore import sphere
 from musekit.explore.job import Job
 from musekit.explore.studio import Knobs, Studio
 from musekit.library import Library
+from musekit.pretrained import read_hashes
 from musekit.recipe import Recipe
 from musekit.sample import Muse
+from musekit.solve import SOLVERS, learned
+from musekit.solve.bespoke import Bespoke, power
+from musekit.view import Studio as View
 
 PATIENCE = 120  # seconds; a busy machine is slow
 
@@ -29,6 +34,17 @@ def studio(muse, tmp_path):
     studio = Studio(muse, Library(tmp_path / "library"))
     studio.set(seconds=0.5, steps=2, n=2)
     return studio
+
+
+@pytest.fixture(scope="module")
+def few_weights(smoke_weights, tmp_path_factory):
+    """The weights with a solver of 2 and one of 3 evaluations, which are Euler's."""
+    folder = shutil.copytree(smoke_weights, tmp_path_factory.mktemp("few") / "weights")
+    tables = {n: Bespoke.euler(power(n)) for n in (3, 2)}
+    solvers = {str(n): {"times": t.times, "weights": t.weights, "held_out_error": 0.6 / n} for n, t in tables.items()}
+    about = {"stage2": read_hashes(folder)["stage2"], "guidance_scale": 3.0, "teacher": "euler, 10 steps"}
+    learned.write(folder, {"format": 1, **about, "solvers": solvers})
+    return folder
 
 
 def finish(studio, status: str = "done") -> None:
@@ -100,6 +116,55 @@ def test_qualities_are_multiples_of_the_presets_steps():
     assert Knobs(quality="draft", steps=7).settings(config).steps == 7 and Knobs(n=1).settings(config).micro_batch == 1
     with pytest.raises(MuseError, match="did you mean 'draft'"):
         Knobs(quality="drafft").settings(config)
+
+
+def test_few_step_solvers_are_offered_where_the_weights_have_them(studio, few_weights, tmp_path):
+    assert studio.solvers == SOLVERS and learned.offered(tmp_path) == {}
+    few = Studio(Muse.from_pretrained(few_weights), Library(tmp_path / "library"))
+    assert few.solvers == (*SOLVERS, "bespoke-2", "bespoke-3")
+    offer = few.few_step["bespoke-3"]
+    assert (offer.nfe, offer.guidance_scale, offer.teacher) == (3, 3.0, "euler, 10 steps")
+    assert offer.error == pytest.approx(0.2)
+    [result] = made(few, "a waltz", n=1, seconds=0.5, quality="best", solver="bespoke-3")
+    recipe = result.piece.recipe  # the solver's steps, not the quality's
+    assert recipe.stage2_solver.startswith("bespoke-3@") and recipe.stage2_steps == 3
+    few.versus(n=1, solver="euler", steps=3)
+    finish(few)
+    a, b = few.results[1:]
+    assert torch.equal(a.piece.embedding, b.piece.embedding) and torch.allclose(a.piece.audio, b.piece.audio, atol=2e-3)
+    few.generate(steps=7)
+    finish(few, "failed")
+    assert "has 3 steps" in few.job.message
+
+
+def test_a_menu_does_without_a_file_of_solvers_that_does_not_fit(few_weights, tmp_path):
+    folder = shutil.copytree(few_weights, tmp_path / "weights")
+    path = folder / learned.FILE
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    assert Studio(Muse.from_pretrained(folder), Library(tmp_path / "library")).solvers == SOLVERS
+
+
+def test_the_solver_menu_says_what_few_steps_cost_and_gives_the_knobs_back(few_weights, tmp_path):
+    seen = View(few_weights, library=Library(tmp_path / "library"), n=1, seconds=0.5, steps=9, guidance_scale=2.0)
+    assert seen.solver.options == (*SOLVERS, "bespoke-2", "bespoke-3")
+    seen.solver.value = "bespoke-3"
+    assert (seen.steps.value, seen.guidance.value, seen.steps.disabled, seen.guidance.disabled) == (3, 3.0, True, True)
+    for told in ("3 evaluations instead of 9", "guidance 3 only", "less exact", "20% off", "euler, 10 steps"):
+        assert told in seen.label.value
+    seen.solver.value = "bespoke-2"
+    assert seen.steps.value == 2 and "30% off" in seen.label.value
+    seen.quality.value = "draft"
+    assert seen.steps.value == 2  # the solver's own; the quality's steps come with the next plain solver
+    seen.generate.click()
+    finish(seen)
+    assert seen.state.results[0].piece.recipe.stage2_solver.startswith("bespoke-2@")
+    seen.solver.value = "euler"
+    assert seen.steps.value == seen._steps_of["draft"] and seen.guidance.value == 2.0
+    assert not seen.steps.disabled and not seen.guidance.disabled
+    seen.guidance.value, seen.what.value, seen.value.value = 3.0, "solver", "bespoke-3"
+    seen.versus.click()
+    finish(seen)
+    assert [r.piece.recipe.stage2_steps for r in seen.state.results[1:]] == [seen.steps.value, 3]
 
 
 def test_unknown_knobs_and_empty_prompts_are_told(studio):

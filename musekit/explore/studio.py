@@ -25,7 +25,8 @@ from musekit.library import Entry, Library
 from musekit.library.store import sound_file
 from musekit.recipe import Recipe, Settings, count
 from musekit.sample import Muse, Piece
-from musekit.solve import Cancelled
+from musekit.solve import SOLVERS, Cancelled, learned
+from musekit.solve.bespoke import evaluations
 
 QUALITIES = {"draft": (0.5, 0.25), "good": (1.0, 1.0), "best": (2.0, 2.0)}  # times the preset's steps of each stage
 
@@ -42,17 +43,19 @@ class Knobs:
     seconds: float | None = None
     guidance_scale: float | None = None
     steps: int | None = None  # of Stage 2
-    solver: str | None = None  # of Stage 2
+    solver: str | None = None  # of Stage 2; a bespoke one brings its own number of steps
 
     def settings(self, config: MuseConfig) -> Settings:
         """As the sampler wants them. Raises MuseError for an unknown quality."""
         if self.quality not in QUALITIES:
             raise suggest(self.quality, QUALITIES, "quality")
         first, second = QUALITIES[self.quality]
-        default = config.sample
+        default, steps = config.sample, self.steps
+        if steps is None and evaluations(self.solver) is None:
+            steps = max(1, round(second * default.stage2_steps))
         return Settings(
             seconds=self.seconds,
-            steps=max(1, round(second * default.stage2_steps)) if self.steps is None else self.steps,
+            steps=steps,
             stage1_steps=max(1, round(first * default.stage1_steps)),
             solver=self.solver,
             guidance_scale=self.guidance_scale,
@@ -85,6 +88,12 @@ class Studio:
         self.muse = muse if isinstance(muse, Muse) else Muse.from_pretrained(muse)
         self._library, self.job = library, Job(on_change)
         self.knobs, self.results = Knobs(), []
+        self.few_step = learned.offered(self.muse.folder)  # {name: what it takes and costs}
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """What Stage 2 may be solved with: the plain ones, and those of few steps that came with the weights."""
+        return *SOLVERS, *self.few_step
 
     @property
     def library(self) -> Library:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from musekit.config import MuseError, suggest
@@ -50,6 +51,27 @@ def read(folder: Path) -> dict:
     if any(n != table.nfe for n, table in tables.items()):
         raise MuseError(f"{path}: a solver has another number of steps than its name says; learn it again: {TRAIN}")
     return {**content, "tables": tables}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A bespoke solver as a menu tells of it."""
+
+    nfe: int  # its evaluations, and its steps: it has no other number
+    guidance_scale: float  # the only one that it was learned for
+    error: float  # of its latents, relative to the teacher's, on paths that it was not learned from
+    teacher: str
+
+
+def offered(folder: Path) -> dict[str, Offer]:
+    """What a menu may offer, {"bespoke-4": ...}, fewest evaluations first; nothing where the file is missing or bad."""
+    try:
+        content = read(folder)
+        w, teacher = content["guidance_scale"], str(content["teacher"])
+        errors = {n: float(content["solvers"][str(n)]["held_out_error"]) for n in sorted(content["tables"])}
+    except (MuseError, KeyError, TypeError, ValueError):
+        return {}  # who names such a solver in a recipe is told why
+    return {f"bespoke-{n}": Offer(n, w, error, teacher) for n, error in errors.items()}
 
 
 def write(folder: Path, content: dict) -> Path:

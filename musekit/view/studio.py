@@ -20,7 +20,7 @@ from musekit.view.parts import WIDE, View, button, classed, close, grid, row, ta
 
 MOST_CARDS = 32  # older ones leave the page; they stay in `state.results`
 EXAMPLE = "a sad piano melody"
-COMPARED = {"prompt": str, "negative_prompt": str, "guidance_scale": float, "steps": int, "quality": str}
+COMPARED = {"prompt": str, "negative_prompt": str, "guidance_scale": float, "steps": int, "quality": str, "solver": str}
 
 
 class Studio(View):
@@ -37,6 +37,7 @@ class Studio(View):
         """A system, its folder or its name. Settings (seconds, steps, guidance_scale) are the knobs' first values."""
         super().__init__("muse")
         self.state, trouble, config = None, "", preset("mini")
+        self._plain = None  # steps and guidance as they were before a solver came that has its own
         try:
             self.state = state.Studio(weights, library, self._show)
             config = self.state.muse.config
@@ -76,7 +77,13 @@ class Studio(View):
             guidance=w.FloatSlider(
                 first["guidance_scale"], min=0.0, max=10.0, step=0.5, description="guidance", **WIDE
             ),
-            solver=w.Dropdown(options=SOLVERS, value=default.stage2_solver, description="solver", **WIDE),
+            solver=w.Dropdown(
+                options=self.state.solvers if self.state else SOLVERS,
+                value=default.stage2_solver,
+                description="solver",
+                tooltip="how Stage 2 is solved; a bespoke one takes few steps and is less exact",
+                **WIDE,
+            ),
             seed=w.BoundedIntText(0, 0, 2**53 - 1024, description="seed", **WIDE),
             fresh=w.Checkbox(False, description="a new seed each time", indent=False),
             generate=button("Generate", "answer the prompt", "play", "primary"),
@@ -98,7 +105,8 @@ class Studio(View):
         self.generate.on_click(self.safely(self._generate))
         self.cancel.on_click(lambda _: self.job.cancel())
         self.versus.on_click(self.safely(self._versus))
-        self.quality.observe(lambda change: setattr(self.steps, "value", self._steps_of[change.new]), "value")
+        self.quality.observe(lambda change: self._set_steps(self._steps_of[change.new]), "value")
+        self.solver.observe(lambda change: self._solved_by(change.new), "value")
         more = [row(self.what, self.value, self.versus), row(self.degrees, self.noise)]
         titles = ("Compare A and B at the same seed", "How far 'More like this' goes")
         self.panel(
@@ -109,6 +117,28 @@ class Studio(View):
             w.Accordion(more, titles=titles),
             self.desk, row(self.tags), self.cards,
         )  # fmt: skip
+
+    def _set_steps(self, n: int) -> None:
+        """The steps of a quality, kept for later while the solver has its own."""
+        if self._plain is None:
+            self.steps.value = n
+        else:
+            self._plain = n, self._plain[1]
+
+    def _solved_by(self, name: str) -> None:
+        """Steps and guidance become a learned solver's own, and come back with a plain one; says what it costs."""
+        few = self.state.few_step.get(name) if self.state else None
+        self.steps.disabled = self.guidance.disabled = few is not None
+        if few is not None:
+            self._plain = self._plain or (self.steps.value, self.guidance.value)
+            self.steps.value, self.guidance.value = few.nfe, few.guidance_scale
+            self.say(
+                f"{name}: {few.nfe} evaluations instead of {self._plain[0]}, and guidance {few.guidance_scale:g} only;"
+                f" quicker and less exact: its latents are {few.error:.0%} off those of {few.teacher}"
+            )
+        elif self._plain is not None:
+            (self.steps.value, self.guidance.value), self._plain = self._plain, None
+            self.say(f"{name}: {self.steps.value} steps, guidance {self.guidance.value:g}")
 
     def _knobs(self) -> dict:
         """The knobs as they stand."""
@@ -134,7 +164,8 @@ class Studio(View):
         except ValueError as error:
             raise MuseError(f"B's {what} must be a number, not {text[:40]!r}") from error
         self.state.set(**self._knobs())
-        changes = {what: value} | ({"steps": None} if what == "quality" else {})  # a quality says its own steps
+        own = what in ("quality", "solver")  # a quality says its own steps, and so does a learned solver
+        changes = {what: value} | ({"steps": None} if own else {})
         self.state.versus(**changes)
 
     # -- cards
