@@ -25,9 +25,7 @@ FIGURES = (
     "scaling", "training",
 )  # fmt: skip
 #: Left out until their result exists. To switch a figure on, remove its line and run `make poster`.
-OFF = {
-    "roofline": "results/bench-sizes.json",
-}
+OFF: dict[str, str] = {}
 ON = tuple(name for name in FIGURES if name not in OFF)
 PPI = 72  # of poster.png: 3370 x 2384 pixels
 

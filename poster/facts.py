@@ -137,7 +137,7 @@ def ranks_agree(read) -> None:
 
 def tokens_decide(read) -> None:
     """A batch gains much where a piece is one token, at any size, and little where it is many."""
-    path, gains = "results/bench-sizes.json", {1: [], 2: []}
+    path, gains = "results/bench-sizes-gpu.json", {1: [], 2: []}
     told = rows(read(path))
     for peer in dict.fromkeys(r["peer"] for r in told):
         one = sorted((r for r in told if r["peer"] == peer), key=lambda r: r["batch"])

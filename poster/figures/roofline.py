@@ -5,7 +5,7 @@ import numpy as np
 from musekit.show.style import INK, MUTED, PALETTE
 from poster.sheet import rows
 
-INPUTS = ("results/bench-sizes.json",)
+INPUTS = ("results/bench-sizes-gpu.json",)
 SIZE = (268, 116)
 ALT = (
     "Speed against operations a byte: Stage 1's design climbs the memory roof as the batch grows, Stage 2's is on top."
@@ -15,12 +15,12 @@ DESIGNS = {1: ("1 token a piece", PALETTE[0], "o"), 2: ("Stage 2: many tokens", 
 
 def draw(read, figure):
     """Measured operations a second over counted operations a byte; a line a model size, a mark a batch; both roofs."""
-    result = read("results/bench-sizes.json")
+    result = read("results/bench-sizes-gpu.json")
     told, ceilings = rows(result), result["provenance"]["ceilings"]
     axes = figure.add_subplot()
     x = np.array([r["flops"] / r["bytes"] for r in told])
-    y = np.array([r["flops"] / r["seconds"] for r in told]) / 1e9
-    bandwidth, rate = ceilings["bandwidth"] / 1e9, ceilings["bfloat16"] / 1e9
+    y = np.array([r["flops"] / r["seconds"] for r in told]) / 1e12
+    bandwidth, rate = ceilings["bandwidth"] / 1e12, ceilings["bfloat16"] / 1e12
     reach = np.geomspace(0.6 * x.min(), 1.8 * x.max(), 200)
     roof = np.minimum(bandwidth * reach, rate)
     axes.plot(reach, roof, color=INK, linewidth=4, zorder=2)
@@ -36,7 +36,7 @@ def draw(read, figure):
         axes.scatter([], [], s=300, color=colour, marker=marker, label=name if stage > 1 else f"Stage 1: {name}")
     low, high = 0.5 * y.min(), 2.2 * rate
     axes.set(xscale="log", yscale="log", xlim=(reach[0], reach[-1]), ylim=(low, high))
-    axes.set(xlabel="operations a byte (larger marks: larger models)", ylabel="GFLOP/s")
+    axes.set(xlabel="operations a byte (larger marks: larger models)", ylabel="TFLOP/s")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
