@@ -414,9 +414,7 @@ def interpreted():
     """Run by the test above in a process where Triton interprets."""
     from musekit.prepared import kernels
 
-    even = dataclasses.replace(
-        CONFIG, width=16, depth=2, ff_mult=2
-    )  # layer 2 reads what layer 1 wrote
+    even = dataclasses.replace(CONFIG, width=16, depth=2, ff_mult=2)  # layer 2 reads what layer 1 wrote
     odd = dataclasses.replace(CONFIG, depth=1, width=12, heads=3, ff_mult=2)
     for config, rows, more in ((even, 1, 1), (odd, B, B)):  # rows with and without text
         fast, (tokens, mask) = Prepared1(stage1(config, torch.float32, std=0.2)), prompts(torch.float32)

@@ -44,9 +44,14 @@ def ceilings(device: torch.device | str = "cpu", quick: bool = False) -> dict[st
     read, triad = read_rate(device, size), triad_rate(device, size)
     found = {"bandwidth": max(read, triad), "read": read, "triad": triad}
     for dtype in (torch.float32, torch.bfloat16):
-        n = 256 if quick else 8192 if torch.device(device).type == "cuda" else 4096 if dtype == torch.bfloat16 else 2048
+        n = 256 if quick else 8192 if torch.device(device).type == "cuda" else side(dtype)
         found[name(dtype)] = matrix_rate(device, dtype, n, n, n)
     return found
+
+
+def side(dtype: torch.dtype) -> int:
+    """Rows of the square product that tells a CPU's rate: few where half precision is emulated, which takes long."""
+    return 2048 if dtype == torch.float32 else 4096 if torch.cpu._is_amx_tile_supported() else 512
 
 
 def triad_rate(device: torch.device | str, size: int) -> float:
