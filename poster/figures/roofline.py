@@ -10,7 +10,7 @@ SIZE = (268, 116)
 ALT = (
     "Speed against operations a byte: Stage 1's design climbs the memory roof as the batch grows, Stage 2's is on top."
 )
-DESIGNS = {1: ("1 token a piece", PALETTE[0], "o"), 2: ("Stage 2: many tokens", PALETTE[1], "s")}
+DESIGNS = {1: ("1 token", PALETTE[0], "o"), 2: ("Stage 2: many", PALETTE[1], "s")}
 
 
 def draw(read, figure):
