@@ -35,14 +35,18 @@ SYSTEMS = (
         "weights": "small and medium public",
     },
 )
-BENCHES = {"full size, GPU": "bench-batch-gpu", "full size, CPU": "bench-batch"}
+BENCHES = {
+    "full size, GPU": ("bench-stage1-gpu", "bench-stage2-gpu", "bench-full-gpu"),
+    "full size, CPU": ("bench-batch",),
+}
 
 
 def speeds(rows: list[dict], stage: int, batches) -> dict[int, float]:
     """{batch: ms a sample} of full-size rows, in their fastest precision; a Stage 2 sample is 100 steps."""
     found = {}
     for row in rows:
-        if row.get("stage") == stage and row.get("batch") in batches:
+        ours = row.get("peer") == "prepared" and row["solver"] == "euler"
+        if ours and row["stage"] == stage and row["batch"] in batches:
             ms = row["ms_a_sample"] * (100 if stage == 2 else 1)
             found[row["batch"]] = min(ms, found.get(row["batch"], ms))
     return found
@@ -52,9 +56,14 @@ def together(ms: dict[int, float], batches) -> str:
     """Milliseconds a sample at each batch, and what the largest batch gains over one by one."""
     if not ms:
         return ""
-    listed = " / ".join(f"{ms[b]:,.0f}" if b in ms else "–" for b in batches)
+    listed = " / ".join(digits(ms[b]) if b in ms else "–" for b in batches)
     most = max(ms)
     return f"{listed} ({ms[1] / ms[most]:.1f} x at {most})" if 1 in ms and most > 1 else listed
+
+
+def digits(ms: float) -> str:
+    """Three digits of a small number, all of a large one."""
+    return f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}"
 
 
 def compared(folder: Path, weights: Path) -> list[dict]:
@@ -65,7 +74,7 @@ def compared(folder: Path, weights: Path) -> list[dict]:
         path = folder / f"{name}.json"
         return json.loads(path.read_text())["rows"] if path.exists() else []
 
-    benches = {title: read(name) for title, name in BENCHES.items()}
+    benches = {title: [row for name in names for row in read(name)] for title, names in BENCHES.items()}
     means = {r["level"]: r["spread"] for r in read("diversity") if r["measure"] == "mean"}
     same = next(r for r in read("path") if r["measure"] == "bar" and "to the bit" in r["name"])
     trained = {p: json.loads((weights / f"{p}.train.json").read_text()) for p in ("stage1", "stage2")}
@@ -96,7 +105,10 @@ def compared(folder: Path, weights: Path) -> list[dict]:
         found = {name: together(speeds(r, stage, what), what) for name, r in benches.items()}
         rows.append(row(title, together(what, what), together(mini(read("bench"), stage), what), **found))
     listed = f"{pieces[1]:.0f} / {pieces[16]:.0f}" if {1, 16} <= pieces.keys() else ""
-    rows.append(row("16 pieces from text to sound, s: one by one / batched", f"{ends[1]} / {ends[16]}", listed))
+    whole = [r for r in benches["full size, GPU"] if r.get("seconds_each") and r["batch"] == 16]
+    large = "– / " + ", ".join(f"{r['value']:.3g} (of {r['seconds_each']:g} s)" for r in whole) if whole else ""
+    what = "16 pieces from text to sound, s: one by one / batched"
+    rows.append(row(what, f"{ends[1]} / {ends[16]}", listed, **{"full size, GPU": large}))
     empty = [name for name, found in benches.items() if not found]
     return [{key: value for key, value in row.items() if key not in empty} for row in rows]
 
@@ -112,10 +124,14 @@ def mini(rows: list[dict], stage: int) -> dict[int, float]:
     return {b: ms for b, ms in found.items() if ms is not None}
 
 
+def gpu(folder: Path) -> str:
+    """Which GPU the table's is; empty where none was measured on."""
+    paths = [folder / f"{name}.json" for name in BENCHES["full size, GPU"]]
+    found = {g for p in paths if p.exists() for g in json.loads(p.read_text())["provenance"]["hardware"]["gpus"]}
+    return f"\nThe GPU: {' and '.join(sorted(found))}, random weights of full size.\n" if found else ""
+
+
 def missing(folder: Path) -> list[str]:
     """The commands whose results the comparison would show and does not have."""
-    wanted = {
-        "full size, GPU": "`sbatch slurm/bench.sh batch --results results`",
-        "full size, CPU": "`musekit bench batch`",
-    }
-    return [wanted[title] for title, name in BENCHES.items() if not (folder / f"{name}.json").exists()]
+    wanted = [name for names in BENCHES.values() for name in names if not (folder / f"{name}.json").exists()]
+    return [f"`musekit bench {name.split('-')[1]}`{' on a GPU' * name.endswith('gpu')}" for name in wanted]

@@ -110,7 +110,7 @@ def bench() -> str:
 def original() -> str:
     """Our results beside the original's; where a bench has not been run, the command that would."""
     notes = [f"\nNot measured yet: {command}.\n" for command in beside.missing(ROOT / "results")]
-    return grid(beside.compared(ROOT / "results", WEIGHTS)) + "".join(notes)
+    return grid(beside.compared(ROOT / "results", WEIGHTS)) + beside.gpu(ROOT / "results") + "".join(notes)
 
 
 def systems() -> str:

@@ -59,7 +59,7 @@ def at(batch, frames, steps, network, theirs, fast: Prepared2, vae, device) -> l
     calls = {
         ("diffusers", "loop"): lambda: pipeline_loop(plain, x_0, steps),
         ("prepared", "loop"): lambda: solve(ours, x_0, solver="euler", steps=steps),
-        ("diffusers", "decoder"): lambda: [vae.decode(z).sample for z in x_0.split(1)],  # 16 windows at once: 80 GB
+        ("diffusers", "decoder"): lambda: [vae.decode(z).sample for z in x_0.split(1)],  # as ours: row by row
         ("prepared", "decoder"): decode_in_parts,
     }
     times = interleaved(calls, device, 1 if device.type == "cpu" else 3)
