@@ -111,12 +111,19 @@ def test_what_a_bench_has_not_measured_is_said(tmp_path):
     weights = ROOT / "musekit" / "weights" / "mini"
     bare = beside.compared(tmp_path, weights)
     assert "full size, CPU" not in bare[0] and "`musekit bench batch`" in beside.missing(tmp_path)
-    row = {"stage": 2, "dtype": "bfloat16", "backend": "cpu", "seconds": 1.0}
+    row = {"stage": 2, "dtype": "bfloat16", "backend": "cpu", "seconds": 1.0, "peer": "prepared", "solver": "euler"}
     rows = [row | {"batch": 1, "ms_a_sample": 80.0}, row | {"batch": 4, "ms_a_sample": 40.0}]
+    rows += [row | {"batch": 1, "ms_a_sample": 1.0, "peer": "diffusers"}]  # a peer's time is not ours
+    rows += [row | {"batch": 1, "ms_a_sample": 1.0, "solver": "dopri5"}]  # nor is another solver's
     (tmp_path / "bench-batch.json").write_text(json.dumps({"rows": rows}))
+    whole = {"value": 3.7625, "batch": 16, "seconds_each": 11.9}
+    about = {"provenance": {"hardware": {"gpus": ["A GPU"]}}}
+    (tmp_path / "bench-full-gpu.json").write_text(json.dumps({"rows": [whole], **about}))
     told = {row[""]: row for row in beside.compared(tmp_path, weights)}
     stage2 = next(row for what, row in told.items() if what.startswith("Stage 2, ms"))
     assert stage2["full size, CPU"] == "8,000 / 4,000 / – (2.0 x at 4)"
+    assert told["16 pieces from text to sound, s: one by one / batched"]["full size, GPU"] == "– / 3.76 (of 11.9 s)"
+    assert "A GPU" in beside.gpu(tmp_path) and "`musekit bench stage1` on a GPU" in beside.missing(tmp_path)
     assert "1,667 / 442 / 239" in next(row for what, row in told.items() if "Stage 1, ms" in what)["original, A800"]
 
 
