@@ -213,6 +213,25 @@ def test_recomputed_activations_change_no_bit_and_take_less_memory(tiny):
     assert little < 0.5 * much
 
 
+def test_compiled_blocks_have_the_same_gradients(tiny):
+    """Really compiled, with and without activations computed again, in float64; once for all blocks."""
+    network = pretrained.build("stage2", tiny.config).double()
+    torch.manual_seed(0)
+    nn.init.normal_(network.leave.weight, std=0.1)
+    batch = next(iter_batches(Stage2Data(tiny.cache, "train", tiny.config)))
+    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    found, names = [], list(network.state_dict())
+    for change in (lambda model: None, train.compile_blocks, train.recompute):  # each after the one before
+        change(network)
+        network.zero_grad()
+        network.training_loss(batch)[0].backward()
+        found.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert names == list(network.state_dict()) and len(found[0]) and found[0].norm() > 0
+    for other in found[1:]:
+        assert (other - found[0]).abs().max() <= 1e-10 * found[0].abs().max()
+    assert all(block.forward.args[0].fast is not None for block in network.blocks)  # it did not fall back
+
+
 def iter_batches(dataset):
     """Batches of 8."""
     from musekit.train import feed

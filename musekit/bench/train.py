@@ -15,27 +15,40 @@ from torch import nn
 from musekit.bench import networks
 from musekit.bench.ddp import made_up
 from musekit.bench.measure import Row, median, peak_bytes, timed
-from musekit.train import parameter_groups, recompute
+from musekit.train import compile_blocks, parameter_groups, recompute
 from musekit.train.flops import TrainingFlops
 
 FRAMES = 256
-BATCHES = {1: (256, 1024), 2: (8, 32)}
+# samples a step, and what else is asked of `musekit train`
+CASES = {
+    1: ((256, ()), (1024, ()), (1024, ("compile",))),
+    2: ((8, ()), (32, ("recompute",)), (32, ()), (64, ("compile",))),
+}
+TOLD = {"recompute": ", recomputed", "compile": ", compiled"}
 
 
 def train(device: torch.device, ceilings: dict, quick: bool = False) -> list[Row]:
-    """A row a stage, batch and whether activations are kept: seconds a step, samples a second, MFU, memory."""
+    """A row a stage, batch and options: seconds a step, samples a second, MFU, memory. What has no room is told."""
     rows = []
-    for stage, batches in BATCHES.items():
-        for batch, again in ((batches[0], False), (batches[1], stage == 2)):
-            rows.append(step(stage, 2 if quick else batch, again, device, ceilings, quick))
+    for stage, cases in CASES.items():
+        for batch, options in cases[:2] if quick else cases:
+            try:
+                rows.append(step(stage, 2 if quick else batch, options, device, ceilings, quick))
+            except torch.OutOfMemoryError as error:
+                print(f"left out: {name(stage, batch, options)}: {str(error).splitlines()[0]}")
             gc.collect()
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     return rows
 
 
-def step(stage: int, batch: int, again: bool, device, ceilings: dict, quick: bool) -> Row:
-    """One row; again: activations are computed again in the backward pass."""
+def name(stage: int, batch: int, options: tuple[str, ...]) -> str:
+    """What a row measures."""
+    return f"Stage {stage}, a training step of {batch}{''.join(TOLD[o] for o in options)}"
+
+
+def step(stage: int, batch: int, options: tuple[str, ...], device, ceilings: dict, quick: bool) -> Row:
+    """One row; options: of `TrainConfig`, recompute and compile."""
     if stage == 1:
         network = networks.stage1(networks.stage1_config("271M", quick), device)
         made = made_up(network.config, batch, device)
@@ -44,7 +57,9 @@ def step(stage: int, batch: int, again: bool, device, ceilings: dict, quick: boo
         made = made_up_latents(network.config, batch, 16 if quick else FRAMES, device)
     network.train().requires_grad_(True)
     work = TrainingFlops(network)(made)
-    if again:
+    if "compile" in options:
+        compile_blocks(network)
+    if "recompute" in options:
         recompute(network)
     optimizer = torch.optim.AdamW(parameter_groups(network, 0.01), lr=1e-5, fused=True)
 
@@ -58,8 +73,8 @@ def step(stage: int, batch: int, again: bool, device, ceilings: dict, quick: boo
 
     times = timed(call, device, 2 if quick else 8)
     peak, seconds = peak_bytes(call, device), median(times)
-    row = {"what": f"Stage {stage}, a training step of {batch}{', recomputed' if again else ''}", "value": seconds}
-    row |= {"unit": "s", "stage": stage, "batch": batch, "recompute": again, "runs": len(times)}
+    row = {"what": name(stage, batch, options), "value": seconds, "unit": "s", "stage": stage, "batch": batch}
+    row |= {option: option in options for option in TOLD} | {"runs": len(times)}
     row |= {"least": min(times), "most": max(times), "throughput": batch / seconds, "flops": work}
     row |= {"mfu": work / seconds / ceilings["bfloat16"], "parameters": networks.parameters(network)}
     return row | {"before_bytes": peak and peak[0], "peak_bytes": peak and peak[1]}

@@ -1,7 +1,7 @@
 """`torch.compile` of one block, which all layers share: a GPU runs what lies between two products as one kernel.
 
 A block is compiled once for a shape, in some seconds, and kept on disk by torch. That pays for full-size networks; for
-small ones it would take longer than the music.
+small ones it would take longer than the music. Training compiles blocks where it is asked to (`--train.compile`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Compiled:
             return self.fast(*arguments)
         except torch._dynamo.exc.TorchDynamoException as error:
             told = (str(error).splitlines() or [""])[0]
-            warnings.warn(f"torch.compile failed ({told}): sampling goes on without it, slower", stacklevel=2)
+            warnings.warn(f"torch.compile failed ({told}): the work goes on without it, slower", stacklevel=2)
             self.fast = None
             return self.plain(*arguments)
 

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint as computed_again
 
 from musekit import dist, flow
 from musekit.config import MuseError
+from musekit.prepared.compiled import Compiled
 from musekit.runs import Run
 from musekit.train import feed, flops
 
@@ -44,6 +45,7 @@ class TrainConfig:
     bf16: bool = True  # autocast
     fused: bool = True  # one kernel for all of AdamW's updates
     recompute: bool = False  # activations of each block again in the backward pass: less memory, a third more work
+    compile: bool = False  # each block by torch.compile: what lies between two products is one kernel; needs a compiler
     log_every: int = 6_400  # samples
     validate_every: int = 64_000  # samples
     samples_every: int = 0  # samples between decoded pieces of a Stage 2 in training, in the run's folder; 0: none
@@ -135,6 +137,8 @@ def fit(
         raise MuseError(f"the ranks see different checkpoints in {run.folder}; put it where all machines see it")
     best = run.best().get("valid_loss", math.inf)
     heard = settings.samples_every if listen is not None else 0
+    if settings.compile:
+        compile_blocks(model)
     if settings.recompute:
         recompute(model)
     wrapped = dist.wrap(model)
@@ -229,6 +233,15 @@ def recompute(model: nn.Module) -> None:
     """Each block computes its activations again for its backward pass (Chen et al. 2016, arXiv 1604.06174)."""
     for block in getattr(model, "blocks", ()):
         block.forward = functools.partial(computed_again, block.forward, use_reentrant=False)
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Each block's passes, forward and backward, by torch.compile: once for a shape, for all blocks, in a minute or so.
+
+    Comes before `recompute`, which then computes a compiled block again.
+    """
+    for block in getattr(model, "blocks", ()):
+        block.forward = Compiled(block.forward)
 
 
 def crossed(samples: int, step: int, every: int) -> bool:
