@@ -27,6 +27,12 @@ def precision(name: str) -> torch.dtype:
     return known[name]
 
 
+def fast_precision(device: torch.device) -> torch.dtype:
+    """bf16 where there is hardware for its products (GPU, AMX), else float32."""
+    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
 @dataclass
 class System:
     """Both stages, the codec and the encoders of one folder of weights."""
@@ -103,8 +109,5 @@ class System:
 
     @cached_property
     def autocast_dtype(self) -> torch.dtype:
-        """bf16 where there is hardware for its products (GPU, AMX, AVX512-BF16), else float32."""
-        if self.dtype != "auto":
-            return precision(self.dtype)
-        fast = self.device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
+        """What the networks are computed in: as asked, else what the device is fast in."""
+        return fast_precision(self.device) if self.dtype == "auto" else precision(self.dtype)

@@ -22,6 +22,7 @@ from musekit.codec.oobleck import frames_at_once
 from musekit.config import CodecConfig
 from musekit.prepared.stage2 import Guided2, Prepared2
 from musekit.solve import solve
+from musekit.system import fast_precision
 
 STEPS = {"cpu": 4, "cuda": 100}
 FEWER = 10  # of 16 pieces of a whole window on a GPU, where 100 take half a minute
@@ -29,9 +30,9 @@ WINDOW = 1024  # latent frames: 47.55 s, which a GPU also samples
 
 
 def piece(device: torch.device, ceilings: dict, quick: bool = False) -> list[Row]:
-    """Rows of the loop, of the decoder and of both, each of either side, in bfloat16 with the decoder in float32."""
+    """Rows of the loop, in the precision that the device is fast in, and of the decoder, in float32, of either side."""
     config = networks.stage2_config("1.05B", quick)
-    network, dtype, rows = networks.stage2(config, device), torch.bfloat16, []
+    network, dtype, rows = networks.stage2(config, device), fast_precision(device), []
     lengths = (16,) if quick else (FRAMES, WINDOW) if device.type == "cuda" else (FRAMES,)
     theirs = torch.nn.Module.to(transformer(network, lengths[-1]), dtype)
     fast, vae = Prepared2(network, dtype), decoder(config.latent_dim, device, quick)

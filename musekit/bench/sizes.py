@@ -17,16 +17,17 @@ from musekit.bench.stage1 import SCALE, TOKENS, shares
 from musekit.bench.table import compared
 from musekit.prepared.stage1 import Guided1, Prepared1
 from musekit.prepared.stage2 import Guided2, Prepared2
+from musekit.system import fast_precision
 
 FRAMES = 128
-BATCHES = {1: (1, 2, 4, 8, 16, 32), 2: (1, 2, 4, 8)}
+BATCHES = {1: (1, 2, 4, 8, 16, 32), 2: (1, 2, 4)}
 BATCHES_GPU = {1: (1, 2, 4, 8, 16, 32, 64, 128, 256), 2: (1, 2, 4, 8, 16, 32)}
 RUNS = 3
 
 
 def sizes(device: torch.device, ceilings: dict, quick: bool = False) -> list[Row]:
-    """A row a stage's design, size and batch, in bfloat16."""
-    dtype, rows, batches = torch.bfloat16, [], BATCHES if device.type == "cpu" else BATCHES_GPU
+    """A row a stage's design, size and batch, in the precision that the device is fast in."""
+    dtype, rows, batches = fast_precision(device), [], BATCHES if device.type == "cpu" else BATCHES_GPU
     for stage, size in ((stage, size) for stage in (1, 2) for size in networks.SIZES):
         evaluation = (one_token if stage == 1 else many_tokens)(size, device, dtype, quick)
         with torch.inference_mode():
