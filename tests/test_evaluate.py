@@ -1,5 +1,6 @@
 """Measurements against the slow, obvious way, and every one of them end to end on a tiny cache and random weights."""
 
+import contextlib
 import json
 import shutil
 from math import comb
@@ -203,8 +204,14 @@ def run(what, small, results):
 def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, capsys):
     for what in evaluation.WHAT:
         run(what, small, tmp_path)
-    summary.summarise(Subject(*reversed(small), tmp_path, 4, quick=True))
+    run("summary", small, tmp_path)
     bars = read_result("summary", tmp_path)["rows"]
+    for name, refused in (("embedder", False), ("render-true", True)):  # the second plays Stage 2, the first does not
+        content = json.loads((tmp_path / f"{name}.json").read_text())
+        content["provenance"]["weights"]["stage2"] = "another"
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        with pytest.raises(MuseError, match="render-true.json was measured") if refused else contextlib.nullcontext():
+            run("summary", small, tmp_path)
     assert {b["result"] for b in bars} == {"codec", "embedder", "prompts", "diversity", "memorisation", "path"}
     assert all(b["measure"] == "bar" and isinstance(b["met"], bool) for b in bars)
     for what in evaluation.WHAT:

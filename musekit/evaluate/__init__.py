@@ -13,7 +13,8 @@ distances    kernel and Frechet distance, precision, recall, coverage of generat
 one-to-many  right answers, samples and regression's answer for prompts from vague to specific; how they sound
 guidance     guidance scale and steps against quality and diversity, of both stages
 path         is the way between two embeddings heard as a way?
-all          every one of these, in this order, then results/summary.json
+all          every one of these, in this order, then the summary
+summary      the bars of those that were made, from their results: which are met?
 
 few-step     bespoke and plain solvers of few evaluations, guidance on an interval: what they save, what they cost
 folder       the distances of any folder of audio against another one, or against held-out clips
@@ -78,7 +79,7 @@ def evaluate(
     from musekit.evaluate.ablations import ABLATIONS
     from musekit.evaluate.subject import Subject
 
-    known = (*WHAT, "all", "few-step", "folder", *ABLATIONS, "ablations", "gallery")
+    known = (*WHAT, "all", "summary", "few-step", "folder", *ABLATIONS, "ablations", "gallery")
     if what not in known:
         raise suggest(what, known, "measurement")
     if what == "gallery":
@@ -94,7 +95,7 @@ def evaluate(
         raise MuseError(f"--audio, --reference and --seconds belong to `musekit eval folder`, not to {what}")
     there = cache if what != "folder" or (cache / "clips.jsonl").exists() else None
     subject = Subject(weights, there, results, min(n, QUICK) if quick else n, quick)
-    for name in {"all": WHAT, "ablations": ABLATIONS}.get(what, (what,)):
+    for name in {"all": WHAT, "summary": (), "ablations": ABLATIONS}.get(what, (what,)):
         missing = [part for part in NEEDS[name] if part not in subject.hashes]
         if missing:
             raise MuseError(
@@ -103,7 +104,7 @@ def evaluate(
             )
         print(f"== {name}")
         measure(subject, name, audio, reference, seconds)
-    if what == "all":
+    if what in ("all", "summary"):
         from musekit.evaluate.summary import summarise
 
         summarise(subject)

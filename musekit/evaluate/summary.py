@@ -7,14 +7,18 @@ from musekit.runs import read_result
 
 
 def summarise(subject: Subject) -> None:
-    """Writes results/summary.json from the result files. Raises MuseError where one is missing or of other weights."""
+    """Writes results/summary.json from the result files.
+
+    Raises MuseError where one is missing, or was measured on other weights of a part that it depends on.
+    """
     from musekit.config import MuseError
-    from musekit.evaluate import WHAT
+    from musekit.evaluate import NEEDS, WHAT
 
     rows = []
     for name in WHAT:
         result = read_result(name, subject.results)
-        if result["provenance"]["weights"] != subject.hashes:
+        of = result["provenance"]["weights"]
+        if any(of.get(part) != subject.hashes.get(part) for part in NEEDS[name]):
             path = subject.results / f"{name}.json"
             raise MuseError(f"{path} was measured on other weights; run `musekit eval {name}` again")
         rows += [{**row, "result": name} for row in result["rows"] if row["measure"] == "bar"]
