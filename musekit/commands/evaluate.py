@@ -28,8 +28,9 @@ class Evaluate:
 
     what: Annotated[str, tyro.conf.Positional] = "all"
     """corpus, judge, codec, embedder, prompts, render-true, diversity, regression, memorisation, distances,
-    one-to-many, guidance or path, or all of them; summary, their bars; folder; ablations, or one of them: ablation-guidance,
-    -solver, -ema, -cache, -noise, -data; few-step, solvers of few steps; gallery, the poster's pictures."""
+    one-to-many, guidance or path, or all of them; summary, their bars; folder; ablations, or one of them:
+    ablation-guidance, -solver, -ema, -cache, -noise, -data; few-step, solvers of few steps; gallery, the poster's
+    pictures."""
     weights: str = "mini"
     """Folder of weights, or a packaged name."""
     cache: Annotated[Path | None, CACHES] = None
