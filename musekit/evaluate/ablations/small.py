@@ -44,12 +44,12 @@ def small(config: MuseConfig) -> MuseConfig:
 
 
 def settings(part: str, quick: bool, **changes) -> TrainConfig:
-    """How a small model is trained."""
+    """How a small model is trained; in float32, so that the machine's units make no difference."""
     batch = 8 if quick else BATCH[part]
     samples = 16 if quick else SAMPLES[part]
     plain = TrainConfig(
         samples=samples, batch=batch, micro_batch=batch, lr=1e-3, warmup=min(6_000, samples // 4),
-        log_every=max(batch, samples // 20), validate_every=10 * samples, checkpoint_minutes=1.0,
+        log_every=max(batch, samples // 20), validate_every=10 * samples, checkpoint_minutes=1.0, bf16=False,
     )  # fmt: skip
     return dataclasses.replace(plain, **changes)
 
