@@ -309,7 +309,8 @@ def test_a_verdict_needs_the_whole_interval():
         return few_step.verdict("x", {"difference": (low + high) / 2, "low": low, "high": high}, 2.0)["x_verdict"]
 
     assert [said(-0.5, 0.1), said(-0.1, 0.11), said(0.11, 0.5)] == ["kept", "unresolved", "worse"]
-    assert few_step.verdict("x", {}, None)["x_verdict"] == "unresolved"
+    none = few_step.verdict("x", {"difference": 0.1, "low": 0.0, "high": 0.2}, -0.1)
+    assert none["x_verdict"] == "unresolved" and none["x_loss_high"] is None and none["x_gap_high"] == 0.2
 
 
 def test_a_reused_guidance_difference_costs_a_row_and_every_first_is_exact(smoke_weights):

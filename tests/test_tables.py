@@ -54,28 +54,31 @@ def test_a_finding_that_the_results_deny_is_refused():
 def test_few_steps_are_told_with_their_intervals_and_the_worst_of_the_verdicts():
     import few_step
 
-    zero = {f"loss{end}": 0.0 for end in ("", "_low", "_high")} | {"verdict": "kept"}
+    zero = {f"{what}{end}": 0.0 for what in ("gap", "loss") for end in ("", "_low", "_high")} | {"verdict": "kept"}
     none = {f"{name}_{key}": value for name in few_step.LOSSES for key, value in zero.items()}
-    row = {"measure": "few-step", "n": 48, "seconds": 6.0, "relative_error_low": 0.0, "relative_error_high": 0.2} | none
+    row = {
+        "measure": "few-step",
+        "n": 48,
+        "seconds": 6.0,
+        "kernel_distance": -0.07,
+        "relative_error_low": 0.0,
+        "relative_error_high": 0.2,
+    } | none
     teacher = row | {"name": "teacher", "kind": "teacher", "nfe": 100, "rows": 200, "relative_error": 0.0}
     few = row | {"name": "bespoke 8", "kind": "bespoke", "nfe": 8, "rows": 16, "relative_error": 0.1}
-    unsure = few | {
-        "kernel_loss": 2.0,
-        "kernel_loss_low": -3.0,
-        "kernel_loss_high": 7.0,
-        "kernel_verdict": "unresolved",
-    }
+    gap = {"kernel_gap": 0.02, "kernel_gap_low": -0.03, "kernel_gap_high": 0.07}
+    unsure = few | gap | {"kernel_verdict": "unresolved"}
     worse = unsure | {"heard_verdict": "worse"}
     rows = [{"measure": "sweep"}, teacher, few, unsure, worse]
     told = few_step.compared(rows)
     assert [r["verdict"] for r in told] == ["kept", "unresolved", "worse"]
     assert told[1]["work of the network, % of the teacher's"] == "8"
-    assert told[1]["kernel distance, loss %"] == "2.0 (-3.0 to 7.0)"
+    assert told[1]["kernel distance, above the teacher's"] == "0.02 (-0.03 to 0.07)"
     assert told[1]["latents off the teacher's, %"] == "10.0 (0.0 to 20.0)"
     assert "at most 5 % is unresolved" in few_step.sentence([teacher, unsure], 5.0)
     assert "48 held-out prompts, pieces of 6 s" in few_step.caption(rows, 5.0)
-    none_known = dict.fromkeys(k for k in few if k.startswith("kernel_loss"))
-    assert few_step.compared([teacher, few | none_known])[0]["kernel distance, loss %"] == "not known"
+    assert "is -0.07, not above 0" in few_step.caption(rows, 5.0)
+    assert "in % of it." in few_step.caption([teacher | {"kernel_distance": 0.07}], 5.0)
 
 
 def test_ablations_that_are_missing_are_named():

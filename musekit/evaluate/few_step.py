@@ -129,17 +129,18 @@ def bespoke(player: Player) -> list[Setting]:
 
 
 def verdict(name: str, gap: dict, whole: float | None) -> dict:
-    """A loss against the teacher in % of its value, its interval, and whether at most 5 % is sure."""
-    if not whole or whole <= 0:
-        return {
-            f"{name}_loss": None,
-            f"{name}_loss_low": None,
-            f"{name}_loss_high": None,
-            f"{name}_verdict": "unresolved",
-        }
-    loss, low, high = (100 * gap[k] / whole for k in ("difference", "low", "high"))
-    said = "kept" if high <= BAR else "worse" if low > BAR else "unresolved"
-    return {f"{name}_loss": loss, f"{name}_loss_low": low, f"{name}_loss_high": high, f"{name}_verdict": said}
+    """A loss against the teacher, in % of its value too, with intervals, and whether at most 5 % is sure.
+
+    A distance that is estimated at 0 or below has no percentages: unresolved.
+    """
+    keys = ("difference", "low", "high")
+    found = [gap[k] for k in keys]
+    loss = [100 * x / whole if whole and whole > 0 else None for x in found]
+    row = {f"{name}_{what}{end}": x for what, some in (("gap", found), ("loss", loss))
+           for end, x in zip(("", "_low", "_high"), some)}  # fmt: skip
+    low, high = loss[1:]
+    said = "unresolved" if high is None else "kept" if high <= BAR else "worse" if low > BAR else "unresolved"
+    return row | {f"{name}_verdict": said}
 
 
 def measured(player: Player, setting: Setting, teacher: Setting) -> dict:
@@ -182,7 +183,7 @@ def measure_few_step(subject: Subject) -> None:
         rows.append(measured(player, setting, teacher))
         print(json.dumps({k: rows[-1][k] for k in ("name", "nfe", "relative_error", "kernel_distance", "heard")}))
     table(swept, "solver", "grid", "every", "nfe", "rows", "relative_error", "best_plain_of_equal_rows")
-    columns = ("kernel_distance", "kernel_loss_high", "similarity", "similarity_loss_high", "heard", "heard_loss_high")
+    columns = ("kernel_distance", "kernel_gap_high", "similarity", "similarity_loss_high", "heard", "heard_loss_high")
     table(rows, "name", "nfe", "rows", "relative_error", *columns)
     about = {"embedding": subject.embedding_name, "guidance_scale": defaults.guidance_scale, "bar": BAR}
     subject.write("few-step", swept + rows, seed=SEED, **about)
