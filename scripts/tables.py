@@ -103,8 +103,9 @@ def kills() -> str:
 
 def bench() -> str:
     """The speed of generation, and the bars it had to reach."""
-    columns = ("what", "value", "unit", "bar", "met")
-    return grid([{k: r[k] for k in columns} for r in result("bench")])
+    columns, about = ("what", "value", "unit", "bar", "met"), read("bench")["provenance"]
+    where = f"\nMeasured on {about['hardware']['cpu']}, {about['threads']} threads, {about['time'][:10]}.\n"
+    return grid([{k: r[k] for k in columns} for r in result("bench")]) + where
 
 
 def original() -> str:
