@@ -140,7 +140,13 @@ def training() -> str:
     rows = []
     for path in sorted(WEIGHTS.glob("*.train.json")):
         t = json.loads(path.read_text())
-        row = {"part": t["part"], "samples": f"{t['samples']:,}", "minutes": t["minutes"], "clips": t["clips"]}
+        row = {
+            "part": t["part"],
+            "runs": 1 + len(t.get("before", [])),
+            "samples": f"{t['samples']:,}",
+            "minutes": t["minutes"],
+            "clips": t["clips"],
+        }
         row |= {"training loss": t["last"]["loss"], "held-out loss": t["last"].get("valid_loss")}
         rows.append(
             row | {"command": f"`{t['provenance']['command']}`", "hardware": t["provenance"]["hardware"]["cpu"]}
