@@ -30,7 +30,8 @@ def draw(read, figure):
             zorder=4,
         )  # fmt: skip
     low = 0.85 * min(min(r["real"], r["low"]) for r in known)
-    axes.set(xlim=(low, most), ylim=(low, most), xlabel="spread of the right answers", ylabel="spread of MUSE's")
+    axes.set(xlim=(low, most), ylim=(low, most), ylabel="spread of MUSE's")
+    axes.set_xlabel("spread of the right answers, joint embedding")
     axes.annotate("equal", (most, most), (-6, -64), textcoords="offset points", ha="right", va="top", color=MUTED)
     ratio = {level: row(result, measure="mean", level=level)["ratio"] for level in ("vague", "specific")}
     told = [(f"{level}: {100 * r:.0f} % as wide", INK) for level, r in ratio.items()]
