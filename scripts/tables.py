@@ -14,6 +14,7 @@ from pathlib import Path
 import ablated
 import beside
 import cluster
+import distant
 import few_step as fewer
 import findings
 
@@ -73,6 +74,11 @@ def summary() -> str:
         else:
             rows.append({"result": name, "what": f"not measured yet: `musekit eval {name}`"})
     return grid(rows)
+
+
+def distances() -> str:
+    """How far what is generated lies from held-out clips."""
+    return grid(distant.table(result("distances"))) + distant.caption(result("distances"))
 
 
 def found() -> str:

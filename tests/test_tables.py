@@ -51,6 +51,26 @@ def test_a_finding_that_the_results_deny_is_refused():
         findings.text(denied.get)
 
 
+def test_distances_are_told_by_both_ears_or_refused():
+    """A row a source and embedding; the reading below it is refused once the results deny it."""
+    import copy
+
+    import distant
+    import tables
+
+    rows = tables.result("distances")
+    told = distant.table(rows)
+    assert {r["heard by"].split()[0] for r in told} == {"mini", "librosa"} and all("to" in r["recall"] for r in told)
+    assert "joint embedding" in distant.caption(rows)
+    denied = copy.deepcopy(rows)
+    next(
+        r for r in denied
+        if r["source"] == "generated audio" and r["name"] == "recall" and r["embedding"].startswith("librosa")
+    )["high"] = 1.0  # fmt: skip
+    with pytest.raises(ValueError, match="less varied"):
+        distant.caption(denied)
+
+
 def test_few_steps_are_told_with_their_intervals_and_the_worst_of_the_verdicts():
     import few_step
 
