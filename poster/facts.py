@@ -6,13 +6,14 @@ refuses: the sentence has to be written anew, not the number.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from musekit.config import MuseError
 from poster.sheet import row, rows
 
 PARTS = ("codec", "embedder", "stage1", "stage2")
-RESULTS = ("gallery", "regression", "diversity", "prompts", "bench", "memorisation", "resume")
+RESULTS = ("gallery", "regression", "diversity", "prompts", "bench", "bench-full-gpu", "memorisation", "resume")
 INPUTS = (
     *(f"results/{name}.json" for name in RESULTS),
     *(f"musekit/weights/mini/{part}.train.json" for part in PARTS),
@@ -30,7 +31,7 @@ def claim(holds: bool, sentence: str, path: str) -> None:
 def facts(read: Callable[[str], dict], on: tuple[str, ...] = ()) -> dict[str, str]:
     """{name: text} for `poster.typ`; `on` are the figures built. Raises MuseError: a missing result, a false claim."""
     found: dict[str, str] = {}
-    for part in (one_to_many, calibration, obedience, speed, training, kills):
+    for part in (one_to_many, calibration, obedience, speed, full_size, training, kills):
         found |= part(read)
     not_copied(read)
     for figure, check in (("ddp", ranks_agree), ("roofline", tokens_decide)):
@@ -97,6 +98,20 @@ def speed(read) -> dict[str, str]:
         "stage1_batch": str(max(stage1)),
         "stage1_gain": f"{stage1[min(stage1)] / stage1[max(stage1)]:.0f}",
         "machine": gpus[0] if gpus else f"{cores} CPU cores",
+    }
+
+
+def full_size(read) -> dict[str, str]:
+    """The longest pieces of the largest batch at full size, on a GPU."""
+    result = read("results/bench-full-gpu.json")
+    told = max(rows(result), key=lambda r: (r["seconds_each"], r["batch"]))
+    gpu = result["provenance"]["hardware"]["gpus"][0]
+    short = re.search(r"\b[A-Z]+\d+\b", gpu)
+    return {
+        "gpu": short[0] if short else gpu,
+        "full_pieces": str(told["batch"]),
+        "full_each": f"{told['seconds_each']:g}",
+        "full_seconds": f"{told['value']:.0f}",
     }
 
 

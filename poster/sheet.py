@@ -36,8 +36,11 @@ def command_for(path: str) -> str:
     name = Path(path).stem
     if name in TESTS:
         return f'make test-long ARGS="-k {TESTS[name]}"'
+    if name.startswith("bench"):
+        where = " on a machine with a GPU" if name.endswith("-gpu") else ""
+        return f"musekit {name.removesuffix('-gpu').replace('-', ' ', 1)}{where}"
     if path.startswith("results/"):
-        return f"musekit {name.replace('-', ' ', 1)}" if name.startswith("bench") else f"musekit eval {name}"
+        return f"musekit eval {name}"
     return f"musekit train {name.removesuffix('.train')}" if name.endswith(".train") else "git checkout"
 
 

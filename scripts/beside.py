@@ -78,7 +78,7 @@ def compared(folder: Path, weights: Path) -> list[dict]:
     means = {r["level"]: r["spread"] for r in read("diversity") if r["measure"] == "mean"}
     same = next(r for r in read("path") if r["measure"] == "bar" and "to the bit" in r["name"])
     trained = {p: json.loads((weights / f"{p}.train.json").read_text()) for p in ("stage1", "stage2")}
-    size = {p: (weights / f"{p}.safetensors").stat().st_size / 2e6 for p in trained}  # half precision
+    sizes = [r for r in read("gallery") if r["measure"] == "size"]
     minutes = {p: t["minutes"] for p, t in trained.items()}
     ends = SPEED["16 samples end to end, s"]
     pieces = {r["batch"]: r["seconds"] for r in benches["full size, CPU"] if r.get("stage") == 0}
@@ -88,7 +88,10 @@ def compared(folder: Path, weights: Path) -> list[dict]:
 
     rows = [
         row(
-            "parameters of Stage 1 + Stage 2", ORIGINAL["parameters"], f"{size['stage1']:.1f}M + {size['stage2']:.1f}M"
+            "parameters of Stage 1 + Stage 2",
+            ORIGINAL["parameters"],
+            parameters(sizes, "mini"),
+            **dict.fromkeys(BENCHES, parameters(sizes, "paper")),
         ),
         row(
             "training",
@@ -113,6 +116,12 @@ def compared(folder: Path, weights: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if key not in empty} for row in rows]
 
 
+def parameters(rows: list[dict], preset: str) -> str:
+    """Those of a preset's two stages, in millions."""
+    million = [r["parameters"] / 1e6 for r in rows if r["preset"] == preset]
+    return " + ".join(f"{m:,.0f}M" if m >= 100 else f"{m:.1f}M" for m in million)
+
+
 def mini(rows: list[dict], stage: int) -> dict[int, float]:
     """{batch: ms a sample} of the mini preset, from `musekit bench`; Stage 2: 50 steps of 12 s."""
     value = {row["what"]: row["value"] for row in rows}
@@ -125,10 +134,23 @@ def mini(rows: list[dict], stage: int) -> dict[int, float]:
 
 
 def gpu(folder: Path) -> str:
-    """Which GPU the table's is; empty where none was measured on."""
+    """Which GPU the table's is, and the bars that it missed; empty where none was measured on."""
     paths = [folder / f"{name}.json" for name in BENCHES["full size, GPU"]]
-    found = {g for p in paths if p.exists() for g in json.loads(p.read_text())["provenance"]["hardware"]["gpus"]}
-    return f"\nThe GPU: {' and '.join(sorted(found))}, random weights of full size.\n" if found else ""
+    told = [json.loads(p.read_text()) for p in paths if p.exists()]
+    found = {name for t in told for name in t["provenance"]["hardware"]["gpus"]}
+    if not found:
+        return ""
+    barred = [r for t in told for r in t["rows"] if r.get("bar")]
+    missed = [missed_bar(r) for r in barred if not r["met"]]
+    bars = f" Bars that it missed, of {len(barred)}: {'; '.join(missed) or 'none'}." if barred else ""
+    return f"\nThe GPU: {' and '.join(sorted(found))}, random weights of full size.{bars}\n"
+
+
+def missed_bar(row: dict) -> str:
+    """What was too slow, in words."""
+    if "ms_a_sample" not in row:
+        return f"{row['what']}: {digits(row['value'])} {row['unit']}, bar {row['bar']}"
+    return f"Stage {row['stage']}, batch {row['batch']}, {row['dtype']}: {row['ms_a_sample']:.2f} ms, bar {row['bar']}"
 
 
 def missing(folder: Path) -> list[str]:

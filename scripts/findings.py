@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 TEXT = """\
 - **One prompt has many right answers, and MUSE gives them in their variety.** Samples of a vague prompt lie {vague}
-  apart on average, the held-out clips that fit it {vague_real}; of a specific prompt {specific} and {specific_real}.
-  (Unrelated unit vectors: 1.41.)
+  apart on average in the joint embedding, the held-out clips that fit it {vague_real}; of a specific prompt {specific}
+  and {specific_real}. (Unrelated unit vectors: 1.41.)
 - **Regression has no right answer to give.** Its one embedding for a vague prompt lies {regression} from the nearest
   training clip, samples of the flow {samples}, held-out clips that fit {real}.
 - **A batch pays where a weight meets few rows.** Four samples of Stage 1 together are {gain1} times as fast as one by
@@ -26,7 +26,7 @@ def row(rows: list[dict], **wanted) -> dict:
 def claim(holds: bool, sentence: str) -> None:
     """Raises ValueError for a sentence that the results no longer support: write it anew."""
     if not holds:
-        raise ValueError(f"the results do not say: {sentence}; change that sentence in scripts/findings.py")
+        raise ValueError(f"the results do not say: {sentence}; change that sentence where it is written, in scripts/")
 
 
 def text(result: Callable[[str], list[dict]]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import ablated
 import beside
 import cluster
+import distant
 import few_step as fewer
 import findings
 
@@ -75,6 +76,11 @@ def summary() -> str:
     return grid(rows)
 
 
+def distances() -> str:
+    """How far what is generated lies from held-out clips."""
+    return grid(distant.table(result("distances"))) + distant.caption(result("distances"))
+
+
 def found() -> str:
     """What was found, in sentences that their results support."""
     return findings.text(result)
@@ -103,8 +109,9 @@ def kills() -> str:
 
 def bench() -> str:
     """The speed of generation, and the bars it had to reach."""
-    columns = ("what", "value", "unit", "bar", "met")
-    return grid([{k: r[k] for k in columns} for r in result("bench")])
+    columns, about = ("what", "value", "unit", "bar", "met"), read("bench")["provenance"]
+    where = f"\nMeasured on {about['hardware']['cpu']}, {about['threads']} threads, {about['time'][:10]}.\n"
+    return grid([{k: r[k] for k in columns} for r in result("bench")]) + where
 
 
 def original() -> str:
@@ -139,7 +146,13 @@ def training() -> str:
     rows = []
     for path in sorted(WEIGHTS.glob("*.train.json")):
         t = json.loads(path.read_text())
-        row = {"part": t["part"], "samples": f"{t['samples']:,}", "minutes": t["minutes"], "clips": t["clips"]}
+        row = {
+            "part": t["part"],
+            "runs": 1 + len(t.get("before", [])),
+            "samples": f"{t['samples']:,}",
+            "minutes": t["minutes"],
+            "clips": t["clips"],
+        }
         row |= {"training loss": t["last"]["loss"], "held-out loss": t["last"].get("valid_loss")}
         rows.append(
             row | {"command": f"`{t['provenance']['command']}`", "hardware": t["provenance"]["hardware"]["cpu"]}

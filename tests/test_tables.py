@@ -51,6 +51,26 @@ def test_a_finding_that_the_results_deny_is_refused():
         findings.text(denied.get)
 
 
+def test_distances_are_told_by_both_ears_or_refused():
+    """A row a source and embedding; the reading below it is refused once the results deny it."""
+    import copy
+
+    import distant
+    import tables
+
+    rows = tables.result("distances")
+    told = distant.table(rows)
+    assert {r["heard by"].split()[0] for r in told} == {"mini", "librosa"} and all("to" in r["recall"] for r in told)
+    assert "joint embedding" in distant.caption(rows)
+    denied = copy.deepcopy(rows)
+    next(
+        r for r in denied
+        if r["source"] == "generated audio" and r["name"] == "recall" and r["embedding"].startswith("librosa")
+    )["high"] = 1.0  # fmt: skip
+    with pytest.raises(ValueError, match="less varied"):
+        distant.caption(denied)
+
+
 def test_few_steps_are_told_with_their_intervals_and_the_worst_of_the_verdicts():
     import few_step
 
@@ -109,7 +129,7 @@ def test_what_a_bench_has_not_measured_is_said(tmp_path):
 
     import beside
 
-    for name in ("bench", "diversity", "path"):
+    for name in ("bench", "diversity", "path", "gallery"):
         shutil.copy(ROOT / "results" / f"{name}.json", tmp_path)
     weights = ROOT / "musekit" / "weights" / "mini"
     bare = beside.compared(tmp_path, weights)
@@ -119,13 +139,16 @@ def test_what_a_bench_has_not_measured_is_said(tmp_path):
     rows += [row | {"batch": 1, "ms_a_sample": 1.0, "peer": "diffusers"}]  # a peer's time is not ours
     rows += [row | {"batch": 1, "ms_a_sample": 1.0, "solver": "dopri5"}]  # nor is another solver's
     (tmp_path / "bench-batch.json").write_text(json.dumps({"rows": rows}))
-    whole = {"value": 3.7625, "batch": 16, "seconds_each": 11.9}
+    whole = {"value": 3.7625, "batch": 16, "seconds_each": 11.9, "what": "16 x 11.9 s", "unit": "s"}
+    whole |= {"bar": "<= 3 s", "met": False}
     about = {"provenance": {"hardware": {"gpus": ["A GPU"]}}}
     (tmp_path / "bench-full-gpu.json").write_text(json.dumps({"rows": [whole], **about}))
     told = {row[""]: row for row in beside.compared(tmp_path, weights)}
     stage2 = next(row for what, row in told.items() if what.startswith("Stage 2, ms"))
     assert stage2["full size, CPU"] == "8,000 / 4,000 / – (2.0 x at 4)"
     assert told["16 pieces from text to sound, s: one by one / batched"]["full size, GPU"] == "– / 3.76 (of 11.9 s)"
+    assert told["parameters of Stage 1 + Stage 2"]["mini, 2 CPU cores"] == "1.9M + 9.4M"
+    assert "missed, of 1: 16 x 11.9 s: 3.76 s, bar <= 3 s." in beside.gpu(tmp_path)
     assert "A GPU" in beside.gpu(tmp_path) and "`musekit bench stage1` on a GPU" in beside.missing(tmp_path)
     assert "1,667 / 442 / 239" in next(row for what, row in told.items() if "Stage 1, ms" in what)["original, A800"]
 

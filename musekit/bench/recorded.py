@@ -22,13 +22,13 @@ class Recorded:
 
     def __init__(self, what: str, folder: Path | str = "results", gpu: bool = False):
         name = file_name(what, gpu)
-        self.command = f"musekit bench {what}" + (" on a machine with a GPU" if gpu else "")
+        self.command = f"`musekit bench {what}`" + (" on a machine with a GPU" if gpu else "")
         try:
             content = json.loads((Path(folder) / f"{name}.json").read_text())
             self.rows, about = content["rows"], content["provenance"]
         except (OSError, ValueError, KeyError):
             self.rows, self.stamp, self.ceilings = [], "", {}
-            self.notice = f"NOT MEASURED: `{self.command}` writes results/{name}.json, which is not here."
+            self.notice = f"NOT MEASURED: {self.command} writes results/{name}.json, which is not here."
             return
         on = about["hardware"]
         machine = on["gpus"][0] if gpu else f"{on['cpu']}, {on['threads']} threads"
@@ -37,7 +37,7 @@ class Recorded:
             f"recorded {about['time'][:10]} on {machine}, commit {about.get('commit', 'unknown')[:7]}: {name}.json"
         )
         self.notice = (
-            f"RECORDED by `{self.command}` ({about['time'][:10]}, {machine}, load {about['load']:.1f} at the start)."
+            f"RECORDED by {self.command} ({about['time'][:10]}, {machine}, load {about['load']:.1f} at the start)."
         )
         if note := about.get("note"):
             self.stamp, self.notice = f"{self.stamp} ({note})", f"{self.notice} NOTE: {note}."

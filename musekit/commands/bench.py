@@ -11,7 +11,7 @@ import tyro
 
 @dataclass
 class Bench:
-    """Time the system on this machine; writes results/bench-<what>.json with provenance.
+    """Time the system on this machine; writes results/bench-<what>.json (end-to-end: bench.json) with provenance.
 
     Give it the machine for itself: whatever else runs is measured too. For example:
 
@@ -20,7 +20,7 @@ class Bench:
         musekit bench sizes --quick
     """
 
-    what: Annotated[str, tyro.conf.Positional] = "end-to-end"
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[WHAT]")] = "end-to-end"
     """end-to-end, stage1, stage2, piece, full, train, batch, sizes, memory, ddp or lab."""
     weights: str = "mini"
     """Folder of weights, or a packaged name; none: batch and memory without their rows of a trained preset."""

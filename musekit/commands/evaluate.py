@@ -11,6 +11,13 @@ import tyro
 from musekit.arguments import CACHES, optional
 from musekit.config import home
 
+WHAT = (
+    "corpus, judge, codec, embedder, prompts, render-true, diversity, regression, memorisation, distances, "
+    "one-to-many, guidance or path; all: these, one after the other; summary, their bars. Beside them: folder; "
+    "ablations, or one of them: ablation-guidance, -solver, -ema, -cache, -noise, -data; few-step, solvers of few "
+    "steps; gallery, the poster's pictures."
+)
+
 
 @dataclass
 class Evaluate:
@@ -26,11 +33,7 @@ class Evaluate:
         musekit eval prompts --n 24 --results quick
     """
 
-    what: Annotated[str, tyro.conf.Positional] = "all"
-    """corpus, judge, codec, embedder, prompts, render-true, diversity, regression, memorisation, distances,
-    one-to-many, guidance or path, or all of them; summary, their bars; folder; ablations, or one of them:
-    ablation-guidance, -solver, -ema, -cache, -noise, -data; few-step, solvers of few steps; gallery, the poster's
-    pictures."""
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[WHAT]", help=WHAT)] = "all"
     weights: str = "mini"
     """Folder of weights, or a packaged name."""
     cache: Annotated[Path | None, CACHES] = None

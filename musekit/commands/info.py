@@ -20,7 +20,7 @@ class Info:
         musekit info paper
     """
 
-    preset: Annotated[str, tyro.conf.Positional] = "mini"
+    preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PRESET]")] = "mini"
     """mini, smoke or paper."""
 
     def run(self) -> None:

@@ -43,8 +43,7 @@ class Train:
     out: Annotated[Path | None, optional("PATH", "weights/ in the run's folder")] = None
     """Folder that receives the trained weights, in half precision."""
     init: Annotated[Path | None, optional("FOLDER", "random weights")] = None
-    """Folder of weights to start from, or the name of one that comes with the package. Stage 2 of the paper preset also
-    starts from Stable Audio Open: its diffusers folder, or stabilityai/stable-audio-open-1.0."""
+    """Weights to start from: a folder, a packaged name, or for paper's Stage 2 stabilityai/stable-audio-open-1.0."""
     codec: Annotated[str | None, optional("FOLDER", "the preset's packaged one")] = None
     """Folder of weights whose codec decodes the pieces of --train.samples-every."""
     gpus: int = 0
@@ -52,7 +51,7 @@ class Train:
     train: Annotated[object, tyro.conf.arg(constructor_factory=train_config)] = field(
         default_factory=lambda: train_config()()
     )
-    """How to train; what is left out is what trained that part's packaged weights."""
+    """How to train. The defaults are those of the part that is named: `musekit train stage2 --help` shows Stage 2's."""
 
     @classmethod
     def prepared(cls, words: Sequence[str]) -> Train:

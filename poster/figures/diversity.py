@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from musekit.show.style import MUTED, PALETTE, SAMPLED
-from poster.sheet import rows
+from musekit.show.style import INK, MUTED, PALETTE, SAMPLED
+from poster.sheet import row, rows
 
 INPUTS = ("results/diversity.json",)
 SIZE = (262, 176)
@@ -30,6 +30,14 @@ def draw(read, figure):
             zorder=4,
         )  # fmt: skip
     low = 0.85 * min(min(r["real"], r["low"]) for r in known)
-    axes.set(xlim=(low, most), ylim=(low, most), xlabel="spread of the right answers", ylabel="spread of MUSE's")
+    axes.set(xlim=(low, most), ylim=(low, most), ylabel="spread of MUSE's")
+    axes.set_xlabel("spread of the right answers, joint embedding")
     axes.annotate("equal", (most, most), (-6, -64), textcoords="offset points", ha="right", va="top", color=MUTED)
+    ratio = {level: row(result, measure="mean", level=level)["ratio"] for level in ("vague", "specific")}
+    told = [(f"{level}: {100 * r:.0f} % as wide", INK) for level, r in ratio.items()]
+    for k, (text, colour) in enumerate((*told, (f"shaded: within {100 * (BAND[1] - 1):.0f} %", MUTED))):
+        axes.annotate(
+            text, (1, 0), (-6, 86 - 38 * k), xycoords="axes fraction", textcoords="offset points", ha="right",
+            va="bottom", color=colour, fontweight="bold" if colour == INK else "normal",
+        )  # fmt: skip
     axes.legend(loc="upper left", borderaxespad=0, handletextpad=0.3)
