@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -68,8 +69,11 @@ def command_line() -> str:
     if program.name == "__main__.py":
         name = program.parent.name if program.parent.name == "musekit" else f"python -m {program.parent.name}"
     else:
-        name = program.name if program.name in ("musekit", "pytest") else f"python {program.name}"
-    return " ".join([name, *(without_places(word) for word in sys.argv[1:])])
+        known = program.name in ("musekit", "pytest")
+        name = program.name if known else f"python {without_places(str(program))}"
+    words = [without_places(word) for word in sys.argv[1:]]
+    # not all that shlex would quote: ~ and $MUSEKIT_HOME are to be replaced by the shell
+    return " ".join([name, *(shlex.quote(w) if any(c.isspace() or c in "'\"" for c in w) else w for w in words)])
 
 
 def without_places(word: str) -> str:

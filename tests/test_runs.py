@@ -267,7 +267,9 @@ def test_the_command_is_as_typed_without_the_users_folder(monkeypatch, tmp_path)
     monkeypatch.setattr(sys, "argv", ["/opt/x/bin/musekit", "train", "codec", "--out", f"{tmp_path}/w"])
     assert runs.command_line() == "musekit train codec --out ~/w"
     monkeypatch.setattr(sys, "argv", ["/opt/x/scripts/measure.py"])
-    assert runs.command_line() == "python measure.py"
+    assert runs.command_line() == "python .../measure.py"
+    monkeypatch.setattr(sys, "argv", ["scripts/measure.py", "a sad melody"])
+    assert runs.command_line() == "python scripts/measure.py 'a sad melody'"
     monkeypatch.setattr(sys, "argv", ["/opt/x/site-packages/pytest/__main__.py", "-q"])
     assert runs.command_line() == "python -m pytest -q"
 
