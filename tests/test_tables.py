@@ -27,7 +27,9 @@ def test_a_result_carries_its_provenance(path):
     assert content["name"] == path.stem and content["rows"]
     provenance = content["provenance"]
     # what a test measures (`make test-long`) is made by the command that runs the test
-    assert provenance["command"].startswith(("musekit ", "python samples.py", "python scripts/samples.py", "python -m pytest -q -m long -k "))
+    assert provenance["command"].startswith(
+        ("musekit ", "python samples.py", "python scripts/samples.py", "python -m pytest -q -m long -k ")
+    )
     assert {"commit", "dirty", "versions", "hardware", "time"} <= provenance.keys()
 
 
