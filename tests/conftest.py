@@ -14,6 +14,7 @@ import pytest
 # Read by torch and the Hugging Face libraries when they are imported, so set before any test module is. Bits
 # depend on the number of threads: two, unless the caller says otherwise. Subprocesses inherit all of it.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # one that waits must not spin on a core that others need
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads and our forked workers do not mix
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import torch
@@ -81,3 +82,14 @@ def validation(cache: str, folder: str, micro_batch: int) -> None:
             data.together = 4  # 13 clips: four groups to share out
             told[part] = train.validate(network, data, TrainConfig(micro_batch=micro_batch))
         Path(f"{folder}/rank{dist.rank()}.json").write_text(json.dumps(told))
+
+
+def train_and_wait(part: str, cache: str, folder: str, steps: int, threads: int) -> None:
+    """Train a part with that many threads; after so many steps wait to be killed."""
+    from test_train import RESUME, new_part
+
+    torch.set_num_threads(threads)
+    model, data, held_out = new_part(part, Path(cache))
+    for record in train.fit(model, data, held_out, RESUME, Run(Path(folder))):
+        if record["samples"] == steps * RESUME.batch:
+            time.sleep(60)  # the checkpoint of the step before is written: here it is killed

@@ -9,6 +9,7 @@ A job is the words of a musekit command, or {"task": name of a function in rank_
 """
 
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -121,18 +122,27 @@ def ranks():
         yield some
 
 
+# What ranks would import while they work, for seconds each: it is imported before they are forked.
+ALWAYS = ("torch.distributed", "torch._dynamo", "tyro", "musekit.cli", "musekit.train.fitting")
+GENERATE = (
+    "musekit.sample", "musekit.generate.files", "transformers.models.auto.modeling_auto",
+    "transformers.models.bert.modeling_bert", "matplotlib.figure",
+)  # fmt: skip
+
+
 def serve() -> None:
     """Read orders, fork, tell the process ids, wait, tell the exit codes."""
     import rank_tasks
-    import torch.distributed
+    import torch
 
-    import musekit.generate.files
-    import musekit.sample  # noqa: F401 - all of these are imported here so that ranks need not
-
+    for name in ALWAYS:
+        importlib.import_module(name)
     torch.set_num_threads(1)
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         order, pids = json.loads(line), []
+        for name in GENERATE if "generate" in order["job"] else ():
+            importlib.import_module(name)
         for rank in range(order["world"]):
             pid = os.fork()
             if not pid:

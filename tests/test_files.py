@@ -5,9 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -122,21 +119,20 @@ def test_all_kept_means_no_network_is_loaded(generate, monkeypatch):
     assert len(generate(n=2)) == 2
 
 
-def test_after_a_kill_the_same_command_goes_on(smoke_weights, tmp_path):
-    command = [sys.executable, "-m", "musekit", "generate", "a piano", "--n", "6", "--seconds", "0.5", "--out", "out"]
+def test_after_a_kill_the_same_command_goes_on(ranks, smoke_weights, tmp_path):
+    command = ["generate", "a piano", "--n", "6", "--seconds", "0.5", "--out", str(tmp_path / "out")]
     command += ["--weights", str(smoke_weights), "--micro-batch", "1", "--stage1-steps", "40"]
-    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as process:
-        while not list(tmp_path.glob("out/*.json")):
-            assert process.poll() is None
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
+    job = ranks.start(1, command, tmp_path / "log")
+    while not list(tmp_path.glob("out/*.json")):
+        assert not job.ranks.speaks(0.005), job.text()
+    job.kill(0)
+    assert job.wait() == [-signal.SIGKILL]
     left = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("out/*.json")}
     assert 1 <= len(left) < 6
     for wav in tmp_path.glob("out/*.wav"):
         assert soundfile.info(wav).frames == 22050  # whatever has its name is whole
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert f"{len(left)} of 6 pieces are there already" in done.stdout and "Traceback" not in done.stderr
+    said = ranks.run(1, command, tmp_path / "log").text()
+    assert f"{len(left)} of 6 pieces are there already" in said and "Traceback" not in said
     assert len(list(tmp_path.glob("out/*.wav"))) == len(list(tmp_path.glob("out/*.json"))) == 6
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in left} == left
 

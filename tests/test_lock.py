@@ -8,7 +8,7 @@ import signal
 import threading
 
 import pytest
-from ranks import until
+from ranks import Ranks, until
 from test_ddp import train_words
 
 from musekit.config import MuseError
@@ -21,23 +21,29 @@ def words(tiny, folder) -> list[str]:
     return train_words(tiny, folder, 800_000, 8, "--train.no-bf16", "--train.checkpoint-minutes", "0")
 
 
+@pytest.fixture(scope="module")
+def more():
+    """Another process that forks: a job waits for the one before it in its own group."""
+    with Ranks() as some:
+        yield some
+
+
 @pytest.mark.parametrize("world", [1, 2])
-def test_a_second_run_is_refused_and_a_killed_one_frees_its_folder(ranks, tiny, tmp_path, world):
+def test_a_second_run_is_refused_and_a_killed_one_frees_its_folder(ranks, more, tiny, tmp_path, world):
     folder, other = tmp_path / "run", tmp_path / "other"
     first = ranks.start(1, words(tiny, folder), tmp_path / "first")
     until(lambda: Run(folder).checkpoints())
-    with type(ranks)() as more:  # a job waits for the one before it in its own group
-        second = more.start(world, words(tiny, folder), tmp_path / "second")
-        assert second.wait(120) == [2] * world
-        for rank in range(world):
-            said = [line for line in second.text(rank).splitlines() if line.startswith("musekit: ")]
-            (line,) = said
-            assert line.startswith(f"musekit: another run is training in {folder} (process {first.pids[0]} on ")
-            assert "since 20" in line and line.endswith("stop it, or give another --run-folder")
-        third = more.start(1, words(tiny, other), tmp_path / "third")  # elsewhere it may train
-        until(lambda: Run(other).checkpoints())
-        os.kill(third.pids[0], signal.SIGTERM)
-        assert third.wait() == [os.EX_TEMPFAIL]
+    second = more.start(world, words(tiny, folder), tmp_path / "second")
+    assert second.wait(120) == [2] * world
+    for rank in range(world):
+        said = [line for line in second.text(rank).splitlines() if line.startswith("musekit: ")]
+        (line,) = said
+        assert line.startswith(f"musekit: another run is training in {folder} (process {first.pids[0]} on ")
+        assert "since 20" in line and line.endswith("stop it, or give another --run-folder")
+    third = more.start(1, words(tiny, other), tmp_path / "third")  # elsewhere it may train
+    until(lambda: Run(other).checkpoints())
+    os.kill(third.pids[0], signal.SIGTERM)
+    assert third.wait() == [os.EX_TEMPFAIL]
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     counted = [json.loads(line)["samples"] for line in lines[:-1]]
     assert counted == sorted(set(counted))  # nobody else has written there

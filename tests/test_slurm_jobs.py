@@ -128,7 +128,7 @@ def test_pieces_by_all_ranks(cluster, submit, tiny, tmp_path):
 
 
 def test_bench(cluster, submit, tiny, tmp_path):
-    job = submit("bench", "--weights", str(tiny.weights), "--results", str(tmp_path / "results"))
+    job = submit("bench", "--quick", "--weights", str(tiny.weights), "--results", str(tmp_path / "results"))
     cluster.wait(job, "COMPLETED", seconds=240)
     content = json.loads((tmp_path / "results" / "bench.json").read_text())
     assert content["rows"] and content["provenance"]["slurm"]["job"] == job

@@ -4,12 +4,13 @@ import copy
 import dataclasses
 import json
 import os
-import subprocess
+import signal
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from ranks import until
 from test_config import run_with_only_the_needed
 from torch import nn
 
@@ -169,11 +170,6 @@ def test_the_steps_are_those_of_a_loop_written_out(tmp_path, monkeypatch):
     assert saved["samples"] == 48 and saved["step"] == 4
 
 
-def with_tests_on_the_path() -> dict[str, str]:
-    """The environment of a subprocess that imports these tests."""
-    return {**os.environ, "PYTHONPATH": ":".join(p for p in sys.path if p)}
-
-
 @pytest.mark.parametrize(("batch", "micro_batch"), [(13, 4), (10, 4)])
 def test_a_batch_that_cannot_be_split_evenly_is_refused(tmp_path, batch, micro_batch):
     settings = dataclasses.replace(PLAIN, batch=batch, micro_batch=micro_batch)
@@ -289,6 +285,9 @@ class Answers:
 
     def __init__(self, answers, config, spread=0.05):
         self.answers, self.config, self.spread = answers, config, spread
+        self.tokens = torch.zeros(len(answers), 2, config.text_dim)
+        self.tokens[range(len(answers)), 0, range(len(answers))] = 3.0
+        self.mask = torch.tensor([True, False])
 
     def __len__(self):
         return 4096
@@ -296,14 +295,12 @@ class Answers:
     def sample(self, index, draws, batch_draws):
         text = index % len(self.answers)
         some = self.answers[text]
-        tokens = torch.zeros(2, self.config.text_dim)
-        tokens[0, text] = 3.0
         return {
             "x_1": some[draws.integer(len(some))] + self.spread * draws.normal(self.config.dim),
             "x_0": draws.normal(self.config.dim),
             "t": torch.tensor(draws.uniform()),
-            "tokens": tokens,
-            "mask": torch.tensor([True, False]),
+            "tokens": self.tokens[text],
+            "mask": self.mask,
             "keep": torch.tensor(draws.uniform() >= self.config.condition_dropout),
         }
 
@@ -455,21 +452,6 @@ RESUME = TrainConfig(
     checkpoint_minutes=0.0,
 )  # fmt: skip
 
-TRAIN_SLOWLY = """
-import sys, time
-from pathlib import Path
-from test_train import new_part, RESUME
-from musekit.runs import Run
-from musekit.train import fit
-
-part, cache, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-model, dataset, validation = new_part(part, cache)
-for record in fit(model, dataset, validation, RESUME, Run(folder)):
-    print(record["samples"], flush=True)
-    if record["samples"] > 10 * 8:
-        time.sleep(600)  # the checkpoint after step 10 is written: here it is killed
-"""
-
 
 def new_part(part, cache):
     """A new network and its data, as `musekit train` makes them."""
@@ -482,19 +464,18 @@ def new_part(part, cache):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_killed_run_resumes_with_the_same_bits(tiny, tmp_path, part):
+def test_a_killed_run_resumes_with_the_same_bits(ranks, tiny, tmp_path, part):
     """20 steps at once, against 10, SIGKILL, and the same command again."""
     model, dataset, validation = new_part(part, tiny.cache)
     whole = list(fit(model, dataset, validation, RESUME, Run(tmp_path / "whole")))
     expected = Run(tmp_path / "whole").load()
 
     folder = tmp_path / "killed"
-    command = [sys.executable, "-c", TRAIN_SLOWLY, part, tiny.cache, folder]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=with_tests_on_the_path()) as process:
-        for line in process.stdout:
-            if int(line) > 10 * BATCH:
-                break
-        process.kill()
+    job = {"task": "train_and_wait", "part": part, "cache": str(tiny.cache), "folder": str(folder)}
+    process = ranks.start(1, {**job, "steps": 11, "threads": torch.get_num_threads()}, folder.with_suffix(".log"))
+    until(lambda: len(Run(folder).metrics()) > 10)
+    process.kill(0)
+    assert process.wait() == [-signal.SIGKILL]
     assert Run(folder).load()["step"] == 10
 
     model, dataset, validation = new_part(part, tiny.cache)

@@ -88,7 +88,7 @@ def makers(weights, device, ceilings, quick, muse, seconds) -> dict[str, Callabl
         from musekit.bench import end_to_end
 
         length = seconds or (0.5 if quick else muse.config.sample.seconds)
-        return end_to_end.end_to_end(weights, muse, length, tell)
+        return end_to_end.end_to_end(weights, muse, length, tell, quick)
 
     def lab():
         from musekit.bench.lab import lab

@@ -25,13 +25,16 @@ PROMPT, BATCHES = "a sad piano melody", (1, 4, 16, 64)
 STAGES = ("text to embedding", "embedding to latents", "latents to sound", "similarity")
 
 
-def end_to_end(weights: str, muse: Muse, seconds: float, tell: Callable[[Row], object] = print) -> list[Row]:
-    """All rows; each is told as soon as it is measured."""
+def end_to_end(
+    weights: str, muse: Muse, seconds: float, tell: Callable[[Row], object] = print, quick: bool = False
+) -> list[Row]:
+    """All rows; each is told as soon as it is measured. quick: single runs."""
     rows: list[Row] = []
+    runs = 1 if quick else RUNS
     parts = (
-        lambda: cold(weights, seconds),
-        lambda: warm(muse, 4, seconds, None),
-        lambda: warm(muse, 1, seconds, 1),
+        lambda: cold(weights, seconds, runs),
+        lambda: warm(muse, 4, seconds, None, runs),
+        lambda: warm(muse, 1, seconds, 1, runs),
         lambda: stage1(muse),
         lambda: stage2_floor(muse, seconds),
     )
@@ -42,11 +45,11 @@ def end_to_end(weights: str, muse: Muse, seconds: float, tell: Callable[[Row], o
     return rows
 
 
-def cold(weights: str, seconds: float) -> list[Row]:
+def cold(weights: str, seconds: float, runs: int = RUNS) -> list[Row]:
     """A fresh process each time, as `make demo` starts one: seconds until the first WAV lies on the disk."""
     first, end = [], []
     weights = str(Path(weights).resolve()) if Path(weights).exists() else weights
-    for _ in range(RUNS):
+    for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "musekit", "generate", PROMPT, "--weights", weights]
             command += ["--seconds", str(seconds), "--out", folder]
@@ -69,11 +72,11 @@ def cold(weights: str, seconds: float) -> list[Row]:
     ]
 
 
-def warm(muse: Muse, n: int, seconds: float, micro_batch: int | None) -> list[Row]:
+def warm(muse: Muse, n: int, seconds: float, micro_batch: int | None, runs: int = RUNS) -> list[Row]:
     """n pieces from a loaded system: seconds of sound a second of work, and where the time goes."""
     settings = Settings(seconds=seconds, micro_batch=micro_batch)
     walls, stages = [], []
-    for i in range(RUNS + 1):
+    for i in range(runs + 1):
         recipes = [muse.recipe(PROMPT, 100 * i + k, settings) for k in range(n)]
         seen, muse.timings = {}, {}
 

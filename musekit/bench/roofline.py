@@ -45,7 +45,7 @@ def ceilings(device: torch.device | str = "cpu", quick: bool = False) -> dict[st
     found = {"bandwidth": max(read, triad), "read": read, "triad": triad}
     for dtype in (torch.float32, torch.bfloat16):
         n = 256 if quick else 8192 if torch.device(device).type == "cuda" else side(dtype)
-        found[name(dtype)] = matrix_rate(device, dtype, n, n, n)
+        found[name(dtype)] = matrix_rate(device, dtype, n, n, n, 1 if quick else 5)
     return found
 
 

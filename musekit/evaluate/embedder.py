@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,11 +34,14 @@ def wordings(attribute: str, value: str, n: int = WORDINGS, seed: int = 0) -> li
     return list(rng.permutation(sorted(found)))[:n]
 
 
+said = functools.cache(wordings)  # several measurements ask for the same sentences, which take a moment
+
+
 def class_embeddings(subject: Subject, attribute: str) -> np.ndarray:
     """The mean text embedding of each class's wordings (classes, 512), of unit length."""
     means = []
     for value in CLASSES[attribute]:
-        x = subject.muse.embedder.embed_text(wordings(attribute, value)).double().numpy().mean(0)
+        x = subject.muse.embedder.embed_text(said(attribute, value)).double().numpy().mean(0)
         means.append(x / np.linalg.norm(x))
     return np.stack(means)
 
