@@ -143,7 +143,20 @@ def gpu(folder: Path) -> str:
     barred = [r for t in told for r in t["rows"] if r.get("bar")]
     missed = [missed_bar(r) for r in barred if not r["met"]]
     bars = f" Bars that it missed, of {len(barred)}: {'; '.join(missed) or 'none'}." if barred else ""
-    return f"\nThe GPU: {' and '.join(sorted(found))}, random weights of full size.{bars}\n"
+    return f"\nThe GPU: {' and '.join(sorted(found))}, random weights of full size.{bars}{training(folder)}\n"
+
+
+def training(folder: Path) -> str:
+    """How much of the GPU a training step of Stage 2 uses at best, and whether that is enough."""
+    from musekit.bench.train import BAR
+
+    path = folder / "bench-train-gpu.json"
+    rows = [r for r in json.loads(path.read_text())["rows"] if r["stage"] == 2] if path.exists() else []
+    if not rows:
+        return ""
+    best = max(rows, key=lambda r: r["mfu"])
+    told = f"{100 * best['mfu']:.0f} % of the measured dense rate, bar >= {100 * BAR:.0f} %"
+    return f" {best['what']}: {told} ({'met' if best['mfu'] >= BAR else 'missed'})."
 
 
 def missed_bar(row: dict) -> str:

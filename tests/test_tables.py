@@ -145,12 +145,17 @@ def test_what_a_bench_has_not_measured_is_said(tmp_path):
     whole |= {"bar": "<= 3 s", "met": False}
     about = {"provenance": {"hardware": {"gpus": ["A GPU"]}}}
     (tmp_path / "bench-full-gpu.json").write_text(json.dumps({"rows": [whole], **about}))
+    steps = [
+        {"stage": stage, "what": f"a step of {stage}", "mfu": mfu} for stage, mfu in ((1, 0.9), (2, 0.2), (2, 0.44))
+    ]
+    (tmp_path / "bench-train-gpu.json").write_text(json.dumps({"rows": steps}))
     told = {row[""]: row for row in beside.compared(tmp_path, weights)}
     stage2 = next(row for what, row in told.items() if what.startswith("Stage 2, ms"))
     assert stage2["full size, CPU"] == "8,000 / 4,000 / – (2.0 x at 4)"
     assert told["16 pieces from text to sound, s: one by one / batched"]["full size, GPU"] == "– / 3.76 (of 11.9 s)"
     assert told["parameters of Stage 1 + Stage 2"]["mini, 2 CPU cores"] == "1.9M + 9.4M"
     assert "missed, of 1: 16 x 11.9 s: 3.76 s, bar <= 3 s." in beside.gpu(tmp_path)
+    assert beside.gpu(tmp_path).endswith(" a step of 2: 44 % of the measured dense rate, bar >= 45 % (missed).\n")
     assert "A GPU" in beside.gpu(tmp_path) and "`musekit bench stage1` on a GPU" in beside.missing(tmp_path)
     assert "1,667 / 442 / 239" in next(row for what, row in told.items() if "Stage 1, ms" in what)["original, A800"]
 

@@ -19,6 +19,7 @@ from musekit.train import compile_blocks, parameter_groups, recompute
 from musekit.train.flops import TrainingFlops
 
 FRAMES = 256
+BAR = 0.45  # MFU that the best of Stage 2's rows is to reach
 # samples a step, and what else is asked of `musekit train`
 CASES = {
     1: ((256, ()), (1024, ()), (1024, ("compile",))),
