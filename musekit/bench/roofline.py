@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from musekit.bench.measure import median, timed
+from musekit.bench.measure import timed
 from musekit.config import Stage1Config, Stage2Config
 
 
@@ -45,7 +45,7 @@ def ceilings(device: torch.device | str = "cpu", quick: bool = False) -> dict[st
     found = {"bandwidth": max(read, triad), "read": read, "triad": triad}
     for dtype in (torch.float32, torch.bfloat16):
         n = 256 if quick else 8192 if torch.device(device).type == "cuda" else side(dtype)
-        found[name(dtype)] = matrix_rate(device, dtype, n, n, n, 1 if quick else 5)
+        found[name(dtype)] = matrix_rate(device, dtype, n, n, n, 1 if quick else 15)
     return found
 
 
@@ -69,7 +69,7 @@ def read_rate(device: torch.device | str, size: int) -> float:
 
 
 def matrix_rate(device: torch.device | str, dtype: torch.dtype, m: int, k: int, n: int, runs: int = 5) -> float:
-    """Operations a second of (m, k) @ (k, n), the weights packed where sampling packs them."""
+    """Operations a second of (m, k) @ (k, n) at best, as of a ceiling; weights packed where sampling packs them."""
     from musekit.prepared.packed import Packed
 
     x, weight = torch.randn(m, k, device=device).to(dtype), torch.randn(n, k, device=device).to(dtype)
@@ -80,7 +80,7 @@ def matrix_rate(device: torch.device | str, dtype: torch.dtype, m: int, k: int, 
             layer(x)
 
     with torch.inference_mode():
-        return 2 * m * k * n * repeats / median(timed(multiply, device, runs))
+        return 2 * m * k * n * repeats / min(timed(multiply, device, runs))
 
 
 def stage1_work(
