@@ -159,3 +159,15 @@ def test_the_palette_is_tellable_apart_in_grey():
 
     grey = sorted(np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) for colour in style.PALETTE[:3])
     assert len(set(style.PALETTE)) == 8 and min(np.diff(grey)) > 0.05
+
+
+def test_caption_and_stamp_stay_within_the_figure():
+    """As wide as text gets: the benches' stamps, which name processors, and many wide letters."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    stamp = "recorded 2026-11-23 on Intel(R) Xeon(R) Processor @ 2.50GHz, 2 threads, commit 4ae4222: bench-sizes.json"
+    for text in (stamp, "what each weight meets, measured, " * 8):
+        for width in (6.0, 8.0, 10.0):
+            figure = style.finish(style.new_figure(width), caption=text, stamp=text)
+            FigureCanvasAgg(figure).draw()
+            assert figure._supxlabel.get_window_extent().x1 <= figure.bbox.x1

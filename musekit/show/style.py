@@ -95,7 +95,7 @@ def new_figure(width: float = 8.0, height: float = 4.5, title: str = ""):
 def finish(figure, caption: str = "", stamp: str = ""):
     """Set caption and stamp below the figure, wrapped to its width; returns the figure."""
     columns = int(figure.get_figwidth() * 11.5)
-    lines = textwrap.wrap(caption, columns) + textwrap.wrap(stamp, int(columns * 1.4))
+    lines = textwrap.wrap(caption, columns) + textwrap.wrap(stamp, columns)
     if lines:
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=11, color=MUTED)
     return figure
