@@ -56,10 +56,14 @@ def cache(rows: list[dict]) -> Iterator[Line]:
 
 def noise(rows: list[dict]) -> Iterator[Line]:
     """Noise on the embeddings that Stage 2 learns from."""
+    without = next(r for r in rows if r["noise"] == 0)
     for r in rows:
-        yield f"noise {r['noise']:g}", "loss, held-out clips", r["loss_held_out"], None
-        yield f"noise {r['noise']:g}", "held-out loss less training clips'", r["gap"], None
-        yield f"noise {r['noise']:g}", "loss, embeddings a little off", r["loss_held_out_off"], None
+        name = f"noise {r['noise']:g}"
+        yield name, "held-out loss less training clips'", r["gap"], None
+        if r is without:
+            continue
+        for what, key in (("held-out clips", "loss_held_out"), ("embeddings a little off", "loss_held_out_off")):
+            yield name, f"loss, {what}, less that without noise", r[key] - without[key], None
 
 
 def data(rows: list[dict]) -> Iterator[Line]:

@@ -52,7 +52,7 @@ def distance(teachers: float) -> str:
     told = f"The teacher's kernel distance to held-out clips is {teachers:.2f}"
     if teachers > 0:
         return f"{told}; losses are in % of it."
-    return f"{told}, not above 0: a loss in % of it means nothing, so what is more than 0 is left unresolved."
+    return f"{told}, not above 0: a loss in % of it means nothing, so the difference is given and left unresolved."
 
 
 def sentence(rows: list[dict], bar: float) -> str:

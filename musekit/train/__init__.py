@@ -236,7 +236,7 @@ def recompute(model: nn.Module) -> None:
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """Each block's passes, forward and backward, by torch.compile: once for a shape, for all blocks, in a minute or so.
+    """Each block's passes, forward and backward, by torch.compile: once for a shape, for all blocks.
 
     Comes before `recompute`, which then computes a compiled block again.
     """
