@@ -12,9 +12,9 @@ STAMP := .venv/.musekit-installed
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 ARGS ?=
 
-# Debian's names. chromium: the tests of the widgets. The rest: a real one-machine Slurm for the tests of slurm/, and
-# what checks its scripts.
-SYSTEM_PACKAGES := chromium slurmctld slurmd slurm-client munge shellcheck
+# Debian's names. chromium: the tests of the widgets. g++: what torch.compile calls. The rest: a real one-machine Slurm
+# for the tests of slurm/, and what checks its scripts.
+SYSTEM_PACKAGES := chromium g++ slurmctld slurmd slurm-client munge shellcheck
 
 # What `make demo` is asked for.
 PROMPT ?= a sad piano melody

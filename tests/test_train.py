@@ -209,6 +209,7 @@ def test_recomputed_activations_change_no_bit_and_take_less_memory(tiny):
     assert little < 0.5 * much
 
 
+@pytest.mark.system("g++")
 def test_compiled_blocks_have_the_same_gradients(tiny):
     """Really compiled, with and without activations computed again, in float64; once for all blocks."""
     network = pretrained.build("stage2", tiny.config).double()
