@@ -11,6 +11,7 @@ BIN := .venv/bin
 STAMP := .venv/.musekit-installed
 NOTEBOOKS ?= $(sort $(wildcard notebooks/*.ipynb))
 ARGS ?=
+WORKERS ?= 2
 
 # Debian's names. chromium: the tests of the widgets. g++: what torch.compile calls. The rest: a real one-machine Slurm
 # for the tests of slurm/, and what checks its scripts.
@@ -47,13 +48,13 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'make demo takes PROMPT="a sad piano melody" N=4 SEED=0 SECONDS=12 OUT=demo; a dollar sign is typed once, in single quotes.'
-	@echo 'make test, test-long, lab and app pass ARGS="..." on, for example: make test ARGS="-k flow -x"'
+	@echo 'make test, test-long, lab and app pass ARGS="..." on, for example: make test ARGS="-k flow -x"; WORKERS=0 tests in one process (--pdb)'
 
 demo: $(STAMP) ## generate N different pieces for PROMPT into the folder OUT
 	@$(BIN)/musekit generate --n "$$DEMO_N" --seed "$$DEMO_SEED" --seconds "$$DEMO_SECONDS" --out "$$DEMO_OUT" -- "$$DEMO_PROMPT"
 
 test: lint ## lint and test; what needs a missing program is skipped and says how to get it
-	$(BIN)/python -m pytest -q -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -q -m "not long" -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-long: $(STAMP) ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m long $(ARGS)

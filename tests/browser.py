@@ -190,17 +190,23 @@ def run_all(page) -> None:
 
 
 def reload(page, tries: int = 3) -> None:
-    """Load the page anew. ipywidgets gives the kernel 4 s to hand over its widgets; a busy one gets another try."""
+    """Load the page anew, until all its views are back.
+
+    ipywidgets gives the kernel 4 s to hand over its widgets; a machine too busy for that gets another try.
+    """
+    views = page.locator(".muse-view").count()
     for _ in range(tries):
         page.told.clear()
         page.reload()
         page.wait_for_function(IDLE)
         page.wait_for_function(
-            "() => document.querySelector('.muse-view') || document.body.innerText.includes('model not found')"
+            """views => document.querySelectorAll('.muse-view').length === views ||
+                        document.body.innerText.includes('model not found')""",
+            arg=views,
         )
-        if page.locator(".muse-view").count():
+        if page.locator(".muse-view").count() == views:
             return
-    raise AssertionError(f"no widgets after {tries} reloads: {page.told[-8:]}")
+    raise AssertionError(f"not all {views} views after {tries} reloads: {page.told[-8:]}")
 
 
 def command(page, name: str, **args) -> None:

@@ -23,6 +23,8 @@ from fixtures import minilm, tiny  # noqa: E402, F401 - the environment above co
 from ranks import ranks  # noqa: E402, F401
 from slurm_runs import cluster, submit  # noqa: E402, F401
 
+FIRST = ("test_notebooks", "test_slurm_jobs", "test_slurm", "test_resume", "test_train", "test_lab", "test_app")
+TOGETHER = {"test_slurm": "slurm", "test_slurm_jobs": "slurm", "test_lab": "browser", "test_app": "browser"}
 SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"  # where slurmd lives, off a plain user's PATH
 
 
@@ -50,6 +52,17 @@ def smoke_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from musekit.pretrained import init_random
 
     return init_random(tmp_path_factory.mktemp("weights") / "smoke", smoke())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under `-n 2 --dist loadgroup` a file stays with one worker, as its fixtures are made once; so do all files of
+    the Slurm and of the browsers. What takes longest begins first."""
+    if not config.pluginmanager.hasplugin("xdist") or config.getoption("dist", "no") != "loadgroup":
+        return
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.stem, item.path.stem)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
