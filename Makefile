@@ -54,7 +54,7 @@ demo: $(STAMP) ## generate N different pieces for PROMPT into the folder OUT
 	@$(BIN)/musekit generate --n "$$DEMO_N" --seed "$$DEMO_SEED" --seconds "$$DEMO_SECONDS" --out "$$DEMO_OUT" -- "$$DEMO_PROMPT"
 
 test: lint ## lint and test; what needs a missing program is skipped and says how to get it
-	$(BIN)/python -m pytest -q -m "not long" -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -q -m "not long" -n $(WORKERS) $(ARGS)
 
 test-long: $(STAMP) ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m long $(ARGS)

@@ -54,15 +54,26 @@ def smoke_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return init_random(tmp_path_factory.mktemp("weights") / "smoke", smoke())
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under `-n 2 --dist loadgroup` a file stays with one worker, as its fixtures are made once; so do all files of
-    the Slurm and of the browsers. What takes longest begins first."""
-    if not config.pluginmanager.hasplugin("xdist") or config.getoption("dist", "no") != "loadgroup":
-        return
-    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.stem, item.path.stem)))
+    """In pytest-xdist's workers, what takes longest begins first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Under `-n 2` a file stays with one worker, as its fixtures are made once; so do all files that share a Slurm or
+    a browser. (`--dist loadgroup` does not group under pytest 9.2: pytest-xdist #1386.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return TOGETHER.get(Path(file).stem, file)
+
+    config.option.loadscopereorder = False  # ours is the order of `FIRST`
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
