@@ -165,6 +165,20 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, how):
     assert run.load(told.append) is None and len(told) == 3
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_damaged_checkpoints_do_not_push_out_those_that_come_after_them(tmp_path, keep):
+    """The run goes on behind them: what it saves there has smaller numbers, and must stay."""
+    for samples in (64, 128, 192):
+        Run(tmp_path, keep=3).save(samples, state(samples), valid_loss=1 / samples)
+    for samples in (128, 192):
+        damage(tmp_path / f"checkpoint-{samples:012d}.pt", "flipped")
+    run = Run(tmp_path, keep=keep)
+    assert run.load(lambda text: None)["samples"] == 64
+    run.save(96, state(96))
+    assert run.load(pytest.fail)["samples"] == 96 and len(run.checkpoints()) == keep
+    assert run.best() == {}  # that one was damaged too
+
+
 def test_a_checkpoint_without_its_hash_is_not_trusted(tmp_path):
     run = Run(tmp_path)
     run.save(64, state(64))

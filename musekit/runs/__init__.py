@@ -156,9 +156,10 @@ class Run:
         if valid_loss is not None:
             found = {"checkpoint": path.name, "samples": samples, "valid_loss": valid_loss}
             write_atomic(self.folder / "best.json", json.dumps(found) + "\n")
-        best = self.best().get("checkpoint")
-        for old in self.checkpoints()[: -self.keep]:
-            if old.name != best:
+        best, there = self.best().get("checkpoint"), self.checkpoints()
+        newest = [p for p in there if p <= path][-self.keep :]
+        for old in there:  # one beyond this is damaged: the run has gone on from one before it
+            if old > path or (old not in newest and old.name != best):
                 old.unlink()
                 old.with_suffix(".sha256").unlink(missing_ok=True)
         return path

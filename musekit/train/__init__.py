@@ -135,7 +135,8 @@ def fit(
         del state
     if dist.highest(samples) != -dist.highest(-samples):
         raise MuseError(f"the ranks see different checkpoints in {run.folder}; put it where all machines see it")
-    best = run.best().get("valid_loss", math.inf)
+    best = run.best()  # one beyond the checkpoint that was read is damaged, and comes again
+    best = best.get("valid_loss", math.inf) if best.get("samples", math.inf) <= samples else math.inf
     heard = settings.samples_every if listen is not None else 0
     if settings.compile:
         compile_blocks(model)
