@@ -253,6 +253,21 @@ def test_a_run_folder_belongs_to_one_configuration(tmp_path):
     assert (tmp_path / "run" / "config.json").read_text() == '{"width": 1}'
 
 
+def test_a_kill_while_claiming_leaves_no_run_without_its_provenance(tmp_path, monkeypatch):
+    write, run = runs.write_atomic, Run(tmp_path)
+
+    def kill(path, data):
+        write(path, data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "write_atomic", kill)
+    with pytest.raises(KeyboardInterrupt):
+        run.claim("{}")
+    monkeypatch.setattr(runs, "write_atomic", write)
+    run.claim("{}")
+    assert (tmp_path / "config.json").exists() and (tmp_path / "provenance.json").exists()
+
+
 # ---------------------------------------------------------------- results
 
 

@@ -89,8 +89,8 @@ class Run:
                     " remove it"
                 )
         elif write:
-            write_atomic(path, config)
             write_atomic(self.folder / "provenance.json", json.dumps(provenance(), indent=1) + "\n")
+            write_atomic(path, config)  # last: where it is, the other one is too
 
     def log(self, record: dict) -> None:
         """Append one line to metrics.jsonl, and its numbers to TensorBoard where that is asked for."""
