@@ -63,6 +63,7 @@ def refused(result: tuple[int, str, str], *said: str) -> None:
         (["train", "codecs"], "'codec'"),
         (["train", "codec", "--lr", "1"], "did you mean --train.lr?"),
         (["train", "codec", "--train.bathc", "1"], "did you mean --train.batch?"),
+        (["train", "solver", "--train.samples", "9"], "a solver is none"),
         (["cache", "--worker", "3"], "did you mean --workers?"),
         (["info", "mimi"], "did you mean 'mini'?"),
         (["--verbose"], "--verbose"),

@@ -3,9 +3,11 @@
 import copy
 import dataclasses
 import json
+import math
 import os
 import signal
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +17,7 @@ from test_config import run_with_only_the_needed
 from torch import nn
 
 from musekit import flow, pretrained, train
+from musekit.cache import Shards
 from musekit.config import MuseError, Stage1Config
 from musekit.runs import Run
 from musekit.solve import solve
@@ -509,6 +512,54 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(tiny, tmp_path, capsys
     assert all(torch.equal(again["ema"][k], v) for k, v in expected["ema"].items())
 
 
+def test_a_damaged_best_checkpoint_is_found_again(tiny, tmp_path):
+    """It was the newest: the run goes on behind it, comes to the same loss, and saves that again."""
+
+    def train_until(samples, minutes):
+        model, dataset, validation = new_part("stage1", tiny.cache)
+        settings, run = dataclasses.replace(RESUME, checkpoint_minutes=minutes), Run(tmp_path)
+        with pytest.raises(SystemExit):
+            list(fit(model, dataset, validation, settings, run, lambda: 75 * (run.metrics()[-1]["samples"] >= samples)))
+        return run.best()
+
+    best = train_until(5 * BATCH, minutes=0.0)
+    path = tmp_path / best["checkpoint"]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert best["samples"] == 5 * BATCH == train_until(7 * BATCH, minutes=60.0)["samples"]
+    assert len(path.read_bytes()) == len(whole)
+
+
+def test_a_run_that_goes_on_has_the_settings_that_it_is_given(tmp_path):
+    """Not those of the checkpoint: a smaller weight decay is heard, as a smaller learning rate is."""
+    run_all(new_network().double(), Pairs(), PLAIN, tmp_path)
+    more = dataclasses.replace(PLAIN, samples=60, weight_decay=0.5, fused=False)
+    run_all(new_network().double(), Pairs(), more, tmp_path)
+    groups = Run(tmp_path).load()["optimizer"]["param_groups"]
+    assert [(g["weight_decay"], g["fused"]) for g in groups] == [(0.5, False), (0.0, False)]
+
+
+class Endless(nn.Module):
+    """Its gradient is finite for four steps, and no number afterwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.steps = nn.Parameter(torch.ones(2, 2)), 0
+
+    def training_loss(self, batch):
+        self.steps += 1
+        return (self.w * (1.0 if self.steps < 5 else math.nan)).sum(), {}
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
+    """Between two lines of the log the loss is not looked at, and a checkpoint of NaN would go on for ever."""
+    settings = dataclasses.replace(PLAIN, samples=1200, lr=1e-3, log_every=1200, checkpoint_minutes=0.0)
+    with pytest.raises(MuseError, match=r"the weights are not finite at sample 60; try a smaller --train\.lr"):
+        run_all(Endless(), Pairs(), settings, tmp_path)
+    state = Run(tmp_path).load(pytest.fail)
+    assert state["samples"] == 48 and state["model"]["w"].isfinite().all()
+
+
 # ---------------------------------------------------------------- musekit train
 
 
@@ -627,6 +678,41 @@ def test_the_best_checkpoint_is_that_of_the_least_validation_loss(tiny, tmp_path
     assert run.best()["valid_loss"] == min(losses.values())
 
 
+def test_listening_is_no_training_and_counts_in_no_speed(tmp_path):
+    """A pause in the middle of a line's steps is not of their seconds, and the steps before it are."""
+    settings = dataclasses.replace(PLAIN, samples=120, log_every=120, samples_every=60)
+    network, paused = new_network().double(), []
+
+    def slow(batch):
+        time.sleep(0.04)
+        return type(network).training_loss(network, batch)
+
+    def listen(ema, samples):
+        paused.append(samples)
+        time.sleep(0.3)
+
+    network.training_loss, began = slow, time.monotonic()
+    (record,) = fit(network, Pairs(), None, settings, Run(tmp_path), listen=listen)
+    assert paused == [60, 120] and 10 * 0.04 < record["seconds"] < time.monotonic() - began - 0.6
+
+
+def test_what_pads_a_short_clip_counts_in_no_scale(tiny, tmp_path):
+    """Rows of a shard are as long as its longest clip; a scale is of the frames that exist."""
+    from musekit.cache import build_shards
+    from musekit.cache.precompute import each_clip
+
+    data = Stage2Data(tiny.cache, "train", tiny.config)
+    rows = {c["id"]: torch.randn(8 * (1 + i % 5), 8) + 3 for i, c in enumerate(data.clips)}
+    compute = each_clip({i: i for i in rows}, lambda i: rows[i], lambda x: x)
+    build_shards(tmp_path / "latents", rows, "maker", compute)
+    data.shards = Shards(tmp_path / "latents")
+    model = pretrained.build("stage2", tiny.config)
+    fitting.fit_scale("stage2", model, data)
+    every = torch.cat([rows[c["id"]][::8] for c in data.clips])
+    torch.testing.assert_close(model.mean[:, 0], every.mean(0), atol=2e-3, rtol=0)
+    torch.testing.assert_close(model.std[:, 0], every.std(0), atol=2e-3, rtol=0)
+
+
 def test_validation_hears_every_clip_once_whatever_the_micro_batch(tiny):
     torch.manual_seed(3)
     network, data = pretrained.build("stage2", tiny.config), Stage2Data(tiny.cache, "train", tiny.config)
@@ -658,6 +744,18 @@ def test_what_cannot_work_is_refused_before_any_work(tiny, tmp_path, monkeypatch
     with pytest.raises(MuseError, match=told):
         fitting.train_part(given)
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+NOT_BELOW = {"log_every": 0, "validate_every": 0, "micro_batch": 0, "lr": math.nan, "weight_decay": -0.1}
+NOT_BELOW |= {"clip": -1.0, "samples_every": -1, "feeders": -1}
+
+
+@pytest.mark.parametrize("name", NOT_BELOW)
+def test_a_number_that_trains_nothing_is_named(tiny, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(pretrained, "build", lambda *_: pytest.fail("work began"))
+    option = f"--train.{name.replace('_', '-')} must be"
+    with pytest.raises(MuseError, match=f"{option} [01] or more, not {NOT_BELOW[name]}"):
+        fitting.train_part(options(tiny, tmp_path, "stage2", **{name: NOT_BELOW[name]}))
 
 
 def test_an_option_that_says_what_the_plain_default_says_is_heard():

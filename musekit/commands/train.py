@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from musekit.arguments import CACHES, optional
+from musekit.config import MuseError
 
 
 def train_config() -> type:
@@ -71,6 +72,8 @@ class Train:
         if self.part == "solver":
             from musekit.train.solver import train_solver
 
+            if self.train != train_config()():
+                raise MuseError("--train.* says how networks are trained, and a solver is none; leave it out")
             train_solver(self)
             return
         from musekit.train.fitting import train_part

@@ -57,6 +57,10 @@ class TrainConfig:
     peak_teraflops: float = 0.0  # of one GPU's dense matrix units, for MFU; 0: measured at the start on a GPU
 
 
+LEAST = dict.fromkeys(("samples", "batch", "micro_batch", "log_every", "validate_every"), 1)
+LEAST |= dict.fromkeys(("lr", "weight_decay", "clip", "samples_every", "feeders"), 0)
+
+
 def learning_rate(settings: TrainConfig, samples: int) -> float:
     """Linear warm-up, constant, linear decay to zero (a trapezoid: more samples can be added before the decay)."""
     rise = min(1.0, (samples + settings.batch) / max(1, settings.warmup))
@@ -130,6 +134,8 @@ def fit(
     if (state := run.load(print if rank == 0 else lambda text: None)) is not None:
         model.load_state_dict(state["model"])
         ema.load_state_dict(state["ema"])
+        for saved, asked in zip(state["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
+            saved |= {k: v for k, v in asked.items() if k != "params"}  # this command's settings, not the last one's
         optimizer.load_state_dict(state["optimizer"])
         samples, step = state["samples"], state["step"]
         del state
@@ -147,6 +153,8 @@ def fit(
 
     def checkpoint(valid_loss: float | None = None):
         if rank == 0:
+            if not all(p.isfinite().all() for p in model.parameters()):
+                raise MuseError(f"the weights are not finite at sample {samples:,}; try a smaller --train.lr")
             parts = {
                 "model": model.state_dict(),
                 "ema": ema.state_dict(),
@@ -203,8 +211,9 @@ def fit(
                     run.log(record)
                 yield record
             if heard and crossed(samples, settings.batch, heard):
+                paused = time.monotonic()
                 listen(ema, samples)
-                began = time.monotonic()
+                began += time.monotonic() - paused
             asked = dist.highest(stop())
             if done or asked or better is not None or time.monotonic() - saved > 60 * settings.checkpoint_minutes:
                 checkpoint(better)
@@ -218,9 +227,12 @@ def fit(
 
 
 def accumulation(settings: TrainConfig, world: int) -> int:
-    """Forward passes of each rank in one optimizer step. Raises MuseError for a batch that does not split evenly."""
-    if min(settings.samples, settings.batch, settings.micro_batch) < 1:
-        raise MuseError("--train.samples, --train.batch and --train.micro-batch must be 1 or more")
+    """Forward passes of each rank in one optimizer step. Raises MuseError for a batch that does not split evenly, and
+    for any number that is below its `LEAST`.
+    """
+    for name, least in LEAST.items():
+        if not getattr(settings, name) >= least:
+            raise MuseError(f"--train.{name.replace('_', '-')} must be {least} or more, not {getattr(settings, name)}")
     accumulate = max(1, -(-settings.batch // (settings.micro_batch * world)))
     if settings.batch % (accumulate * world):
         raise MuseError(

@@ -60,14 +60,17 @@ SCALED_BY = 4096  # clips, evenly over the split, that tell Stage 2 the latents'
 
 def fit_scale(part: str, model, dataset, n: int = 256) -> None:
     """Give a new model its data's mean and scale, from the first training clips (all embeddings for Stage 1)."""
-    clips = [c["id"] for c in dataset.clips[:n]]
+
+    def frames(clips: list[dict], every: int) -> torch.Tensor:  # of the clips, and not of what pads a short one
+        shards, ids = dataset.shards, [c["id"] for c in clips]
+        return torch.cat([shards.row(i, stop=shards.row_length(i))[::every].float() for i in ids])
+
     if part == "codec":
-        model.fit_scale(torch.cat([dataset.shards.row(i)[::8].float() for i in clips]))
+        model.fit_scale(frames(dataset.clips[:n], 8))
     elif part == "embedder":
-        model.fit_scale(torch.cat([dataset.shards.row(i)[::4].float() for i in clips]))
+        model.fit_scale(frames(dataset.clips[:n], 4))
     elif part == "stage2":
-        some = dataset.clips[:: -(-len(dataset.clips) // SCALED_BY)]
-        model.fit_scale(torch.cat([dataset.shards.row(c["id"])[::8].float() for c in some]))
+        model.fit_scale(frames(dataset.clips[:: -(-len(dataset.clips) // SCALED_BY)], 8))
     else:
         model.fit_scale(dataset.embeddings)
 
