@@ -3,9 +3,11 @@
 import errno
 import fcntl
 import json
+import multiprocessing
 import os
 import signal
 import threading
+import time
 
 import pytest
 from ranks import Ranks, until
@@ -100,3 +102,19 @@ def test_a_place_that_cannot_be_locked_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MuseError, match=r"cannot write .*file/\.lock: .*--run-folder"):
         hold(tmp_path / "file")
+
+
+def test_a_forked_process_does_not_hold_the_lock_of_a_dead_run(tmp_path):
+    """Feeders live for some seconds after a training that was killed, and the same command may come at once."""
+    lock = hold(tmp_path)
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    try:
+        with pytest.raises(MuseError, match="another run"):
+            hold(tmp_path, patience=0)  # the child has let go of its copy alone
+        lock.close()
+        with hold(tmp_path, patience=5):
+            assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()

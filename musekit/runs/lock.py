@@ -7,6 +7,7 @@ import fcntl
 import os
 import platform
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -51,6 +52,8 @@ def hold(folder: Path, warn: Callable[[str], None] = print, patience: float | No
             lock.close()
             warn(f"{folder} is on a file system without locks ({error.strerror}): let no other run train there")
             return None
+    held = weakref.ref(lock)  # a forked process that outlives this one by a moment would hold it on
+    os.register_at_fork(after_in_child=lambda: (file := held()) and file.close())
     with contextlib.suppress(OSError):  # a full disk: who holds the lock is a courtesy
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {platform.node() or 'this machine'}, since {now()}")
