@@ -165,6 +165,8 @@ class Muse(System):
                 f"render wants embeddings (n, {self.config.stage2.embedding_dim}), not {tuple(embeddings.shape)}"
             )
         seeds = [seed + i for i in range(len(embeddings))] if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(embeddings) or not seeds:
+            raise MuseError(f"render wants embeddings and a seed for each, not {len(seeds)} for {len(embeddings)}")
         recipes = [self.recipe(prompt, s, Settings(**settings)) for s in seeds]
         audio, done = [], 0
         for rows in chunks(recipes):

@@ -475,6 +475,15 @@ def test_a_recorded_graph_of_stage_2_is_the_velocity_it_recorded(config):
     assert len(fast.recorded) == 1
 
 
+def test_a_recording_is_of_as_many_rows_as_it_is_given():
+    """Texts of 2 B rows are those of 2 B pieces, or of B with a negative prompt each: two recordings."""
+    fast, (tokens, mask) = Prepared1(stage1()), prompts()
+    text = fast.text(tokens, mask)
+    both, x = Guided1(fast, join(text, text), 3.0), torch.zeros(2 * B, CONFIG.dim)
+    assert both._recorded(x) is both._recorded(x.clone())
+    assert both._recorded(x) is not both._recorded(x[:B]) and len(fast.recorded) == 2
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("merge", [False, True])
 def test_a_recorded_graph_is_the_velocity_it_recorded(merge):
@@ -531,3 +540,15 @@ def test_rows_with_and_without_a_negative_prompt_keep_their_bits_side_by_side(sm
     for i, row in enumerate(rows):
         assert torch.equal(muse.embed_rows([row])[0][0], together[i])
     assert nfe.tolist() == [3] * 4 and len(set(map(tuple, together.tolist()))) == 4
+
+
+def test_render_wants_a_seed_for_each_embedding(smoke_weights):
+    from musekit.config import MuseError
+    from musekit.sample import Muse
+
+    muse = Muse.from_pretrained(smoke_weights)
+    x = F.normalize(torch.randn(2, 512), dim=-1)
+    assert muse.render(x, [3, 4], seconds=0.2).shape == (2, 2, 8820)
+    for embeddings, seeds in ((x, [3]), (x, [3, 4, 5]), (x[:0], 0)):
+        with pytest.raises(MuseError, match="wants embeddings and a seed for each"):
+            muse.render(embeddings, seeds, seconds=0.2)

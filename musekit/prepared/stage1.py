@@ -208,7 +208,7 @@ class Guided1:
 
     def __call__(self, t: Tensor | Moment, x: Tensor) -> Tensor:
         if x.is_cuda and isinstance(t, Moment):
-            return self._recorded()(x, t.modulation, *([] if t.gain is None else [t.gain]))
+            return self._recorded(x)(x, t.modulation, *([] if t.gain is None else [t.gain]))
         return self._velocity(x, t, self.text)
 
     def _velocity(self, x: Tensor, t: Tensor | Moment, text: Text) -> Tensor:
@@ -217,10 +217,10 @@ class Guided1:
         both = t if isinstance(t, Moment) else torch.cat([t, t])
         return flow.guided(*self.prepared(torch.cat([x, x]), both, text, self.autoguidance).chunk(2), self.scale)
 
-    def _recorded(self) -> Recorded:
+    def _recorded(self, x: Tensor) -> Recorded:
         """This velocity as one recorded launch (a CUDA graph), kept for later micro-batches of the same shapes."""
         parts, recorded = (self.text.keys, self.text.values, self.text.bias), self.prepared.recorded
-        key = (self.scale, self.autoguidance, self.text.merged, *(part.shape for part in parts))
+        key = (self.scale, self.autoguidance, self.text.merged, x.shape, *(part.shape for part in parts))
 
         def velocity(keys, values, bias, x, modulation, gain=None):
             return self._velocity(x, Moment(modulation, gain), Text(keys, values, bias, self.text.merged))
