@@ -7,7 +7,6 @@ line that names the field.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from musekit.config import MuseConfig, MuseError, suggest
 
@@ -59,7 +58,7 @@ def check(config: MuseConfig, where: str = "") -> None:
                 REAL if isinstance(f.default, float) else (1, WIDE) if "width" in f.name or "dim" in f.name else COUNT
             )
             low, high = RANGE.get(name, usual)
-            if not (math.isfinite(value) and low <= value <= high):
+            if not low <= value <= high:
                 raise MuseError(f"{name}{at} must be from {low:.10g} to {high:.10g}, not {value!r:.40}")
     for problem in misfits(config):
         raise MuseError(f"{problem}{at}")
