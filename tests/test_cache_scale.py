@@ -1,5 +1,6 @@
 """Caching at scale: ranks and arrays, signals, sound that changes, other weights, flipped bytes."""
 
+import fcntl
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from musekit import cache as cache_module
 from musekit import cli, dist, flow, pretrained
 from musekit.cache import SHARD, Shards, build_shards, caption_id, merge_manifest, read_clips, workers
 from musekit.cache import precompute as precompute_module
-from musekit.cache.build import share
+from musekit.cache.build import alone, share
 from musekit.cache.makers import maker, named
 from musekit.cache.precompute import each_clip, precompute
 from musekit.cache.sources import Sources
@@ -81,6 +83,23 @@ def test_two_ranks_that_finish_together_leave_the_whole_sum(tmp_path, monkeypatc
     monkeypatch.setattr(cache_module, "write_atomic", slow_write)
     assert merge_manifest(tmp_path / "x", 3, "maker")["complete"]
     assert Shards(tmp_path / "x").manifest["complete"] and len(Shards(tmp_path / "x")) == len(IDS)
+
+
+def test_who_waited_for_the_clips_sees_that_they_were_made(tmp_path):
+    """Clips that appear while this one waits are the other's work, however long it keeps the lock afterwards."""
+    with ThreadPoolExecutor(1) as pool, open(tmp_path / ".lock", "a+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        def wait() -> bool:
+            with alone(tmp_path, True, lambda: 0) as made:
+                return made
+
+        waiting = pool.submit(wait)
+        time.sleep(0.3)
+        (tmp_path / "clips.jsonl").write_text("{}")
+        time.sleep(0.5)
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert waiting.result(10)
 
 
 def music(folder: Path, n: int, seconds: float = 1.5) -> Path:

@@ -182,6 +182,7 @@ def test_augmented_copies_share_a_split_and_like_names_do_not_collide(tmp_path):
         ("t.tsv", "file\tcaption\na.wav\tone\n"),
         ("t.jsonl", '{"location": "a.wav", "main_caption": "one"}\n'),
         ("t.json", '[{"file": "a.wav", "caption": "one"}]'),
+        ("t.jsonl", '{"file": "a.wav", "caption": "one", "by": "x\u2028y\x85z"}\n'),
     ],
 )
 def test_tables_of_many_layouts(tmp_path, name, text):
@@ -191,7 +192,16 @@ def test_tables_of_many_layouts(tmp_path, name, text):
 
 @pytest.mark.parametrize(
     "name, text, word",
-    [("t.csv", "a,b\n1,2\n", "columns"), ("t.csv", "", "no rows"), ("t.jsonl", '{"file": ', "JSON")],
+    [
+        ("t.csv", "a,b\n1,2\n", "columns"),
+        ("t.csv", "", "no rows"),
+        ("t.csv", 'file,caption\na.wav,"' + 150_000 * "x", "line 2: field larger"),
+        ("t.jsonl", '{"file": ', "JSON"),
+        ("t.jsonl", '{"file": "a.wav", "caption": "one"}\nnull\n', "no JSON objects: 1"),
+        ("t.json", "[1, 2]", "no JSON objects: 2"),
+        ("t.json", "[]", "no rows"),
+        ("t.jsonl", 200_000 * "[", "JSON"),
+    ],
 )
 def test_a_table_that_cannot_be_used_says_why(tmp_path, name, text, word):
     (tmp_path / name).write_text(text)

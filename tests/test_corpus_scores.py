@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from musekit.config import MuseError
 from musekit.corpus import arrange, families, plan, repertoire, scores
 
 
@@ -136,3 +137,8 @@ def test_players_stay_in_their_ranges(chorale):
         for player, fitted in zip(players, arrange.fit(parts, players, transpose=4)):
             about = INSTRUMENTS[player]
             assert fitted[:, 2].min() >= about.low and fitted[:, 2].max() <= about.high, (name, player)
+
+
+def test_scores_that_are_not_there_are_told_and_not_looked_for_without_end(tmp_path):
+    with pytest.raises(MuseError, match=r"no score that begins with \['nowhere'\]"):
+        families.catalogue(tmp_path, only=["nowhere"])

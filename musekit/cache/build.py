@@ -47,7 +47,8 @@ def alone(folder: Path, others: bool, stop: Callable[[], int]) -> Iterator[bool]
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                began = began or (done.stat().st_mtime_ns if done.exists() else 0)
+                if began is None:  # 0: there were no clips yet
+                    began = done.stat().st_mtime_ns if done.exists() else 0
                 if code := stop():
                     raise dist.Stopped(code) from None
                 time.sleep(0.2)

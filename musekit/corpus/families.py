@@ -16,6 +16,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from musekit.config import MuseError
 from musekit.corpus.repertoire import slug, sources
 from musekit.corpus.scores import Score, from_json, parse, to_json
 
@@ -141,13 +142,16 @@ def catalogue(
     """Parses what is not parsed yet into <out>/scores/*.jsonl (a kill loses one file), then groups into
     families.
 
-    Returns the scores with their families, in the order of their names, and the set-aside ones with reasons.
+    Returns the scores with their families, in the order of their names, and the set-aside ones with reasons. Raises
+    MuseError when there is none of them.
     """
     from tqdm import tqdm
 
     folder = out / "scores"
     folder.mkdir(parents=True, exist_ok=True)
     wanted = sources(only)
+    if not wanted:
+        raise MuseError(f"music21's corpus holds no score {f'that begins with {only}' if only else 'of those in use'}")
     missing = [s for s in wanted if not (folder / f"{slug(s)}.jsonl").exists()]
     missing.sort(key=lambda s: not s.startswith(("airds", "oneill", "misc")))  # the long files first
     if missing:

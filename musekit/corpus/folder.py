@@ -6,9 +6,6 @@ Captions come from a CSV, TSV or JSON Lines file with one column for the file an
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -18,7 +15,7 @@ from musekit.corpus.families import split_of
 from musekit.corpus.recordings import Item, caption, locate, write_records
 from musekit.corpus.repertoire import slug
 from musekit.corpus.sound import BadAudio, read_audio
-from musekit.corpus.tables import clean
+from musekit.corpus.tables import clean, delimited, json_rows
 
 __all__ = ["AUDIO", "BadAudio", "captions_of", "found", "items", "locate", "read_audio", "read_folder", "read_table"]
 AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus", ".oga", ".au", ".caf", ".w64"}
@@ -29,18 +26,10 @@ CAPTION_COLUMNS = ("caption", "text", "main_caption", "description", "prompt")
 
 
 def read_table(path: Path) -> list[tuple[str, str]]:
-    """(file, caption) rows of a CSV, TSV or JSON Lines file. Raises MuseError when a column is missing."""
-    text = path.read_text("utf-8-sig", "replace")
-    if path.suffix in (".jsonl", ".json"):
-        try:
-            whole = json.loads(text) if text.lstrip().startswith("[") else None
-            rows = whole or [json.loads(line) for line in text.splitlines() if line.strip()]
-        except json.JSONDecodeError as error:
-            raise MuseError(f"{path.name}: not JSON Lines (line {error.lineno}: {error.msg})") from None
-    else:
-        first = text.split("\n", 1)[0]
-        delimiter = "\t" if "\t" in first else ";" if ";" in first and "," not in first else ","
-        rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
+    """(file, caption) rows of a CSV, TSV or JSON Lines file. Raises MuseError for a missing column or a broken row."""
+    rows, bad = json_rows(path) if path.suffix in (".jsonl", ".json") else (delimited(path), 0)
+    if bad:
+        raise MuseError(f"{path.name}: rows that are no JSON objects: {bad}; it must have one a line, or be one list")
     if not rows:
         raise MuseError(f"{path.name}: no rows")
     names = {str(k).strip().lower(): k for k in rows[0]}
