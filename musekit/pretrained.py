@@ -152,10 +152,11 @@ def save_part(folder: Path, part: str, model: nn.Module, config: MuseConfig, hal
     for name, value in model.state_dict().items():
         value = value.detach().cpu()
         tensors[name] = (value.to(torch.float16) if half and value.dim() > 1 else value.float()).contiguous()
-    path = folder / f"{part}.safetensors"
-    write_atomic(path, save(tensors))
+    path, data = folder / f"{part}.safetensors", save(tensors)
+    digest = hashlib.sha256(data).hexdigest()  # before weights.json is read: another part may be written meanwhile
+    write_atomic(path, data)
     hashes = read_hashes(folder) if (folder / "weights.json").exists() else {}
-    write_atomic(folder / "weights.json", json.dumps({**hashes, part: sha256(path)}, indent=1) + "\n")
+    write_atomic(folder / "weights.json", json.dumps({**hashes, part: digest}, indent=1) + "\n")
     write_atomic(folder / "config.json", to_json(config))
     return path
 

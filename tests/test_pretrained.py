@@ -46,6 +46,20 @@ def test_saving_one_part_leaves_the_others(folder, tiny):
         load_part(folder, part)
 
 
+def test_two_parts_that_end_together_both_keep_their_hash(tiny, tmp_path, monkeypatch):
+    """Hashing a large file takes seconds, in which another training may write its own part's hash."""
+    (tmp_path / "weights.json").write_text("{}")
+    sha256 = pretrained.hashlib.sha256
+
+    def slowly(*data):
+        (tmp_path / "weights.json").write_text('{"stage2": "of another"}')
+        return sha256(*data)
+
+    monkeypatch.setattr(pretrained.hashlib, "sha256", slowly)
+    pretrained.save_part(tmp_path, "stage1", pretrained.build("stage1", tiny.config), tiny.config)
+    assert sorted(json.loads((tmp_path / "weights.json").read_text())) == ["stage1", "stage2"]
+
+
 @pytest.mark.parametrize("how", ["flipped", "truncated", "empty"])
 def test_an_altered_file_is_refused(folder, how):
     path = folder / "stage1.safetensors"
