@@ -64,7 +64,8 @@ start() {
     log=$to
 
     # Requeued again and again without a new checkpoint, shard or piece: something is wrong that restarts do not cure.
-    now=$(find "$1" \( -name 'checkpoint-*.pt' -o -name '*.safetensors' -o -name '*.wav' \) | LC_ALL=C sort | cksum)
+    now=$(find "$1" \( -name 'checkpoint-*.pt' -o -name '*.safetensors' -o -name '*.wav' \) -printf '%p %T@\n' |
+        LC_ALL=C sort | cksum)
     if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ "$now" = "$(tail -n 1 "$mark" 2>/dev/null)" ]; then
         stalls=$(($(head -n 1 "$mark") + 1))
     fi
@@ -122,6 +123,7 @@ together() {
 }
 
 apart() {
+    export LOCAL_WORLD_SIZE="$procs" # musekit compares it with the GPUs that it finds
     # shellcheck disable=SC2016 # these differ in every process
     exec srun --ntasks=$((SLURM_JOB_NUM_NODES * procs)) --ntasks-per-node="$procs" --cpus-per-task="$cpus" --wait=0 \
         bash -c 'trap "" USR1; RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"' _ \

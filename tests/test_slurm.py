@@ -52,6 +52,38 @@ def test_the_last_option_counts():
     assert option("--run_folder=a", "--run-folder", "$(touch made) b_c") == "$(touch made) b_c\n"
 
 
+def test_ranks_that_share_the_work_know_how_many_they_are_on_a_node(tmp_path):
+    """Where a node has fewer GPUs than processes they can say so, instead of asking for one that is not there."""
+    programs = {
+        "srun": 'while [ "$1" != bash ]; do shift; done; export SLURM_PROCID=3 SLURM_LOCALID=1 SLURM_NTASKS=4\n'
+        'exec "$@"',
+        "python": 'echo "$RANK of $WORLD_SIZE, $LOCAL_RANK of $LOCAL_WORLD_SIZE: $*"',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    ask = "SLURM_JOB_ID=1 SLURM_JOB_NUM_NODES=2 MUSE_PROCS=2 MUSE_ENV=$1; . slurm/job.sh; PATH=$2:$PATH; apart cache x"
+    command = ["bash", "-c", ask, "_", VENV, tmp_path]
+    told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert told == "3 of 4, 1 of 2: -m musekit cache x\n"
+
+
+def test_a_shard_that_is_made_again_is_a_step_further(tmp_path):
+    """`musekit cache --remake` writes under names that are there."""
+    ask = """SLURM_JOB_ID=1 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=x MUSE_PROCS=1 MUSE_ENV=$1 SLURM_RESTART_COUNT=$3
+        . slurm/job.sh; start "$2" """
+    shard = tmp_path / "00000.safetensors"
+
+    def stalls(restarts: int) -> str:
+        subprocess.run(["bash", "-c", ask, "_", VENV, tmp_path, str(restarts)], cwd=ROOT, check=True)
+        return (tmp_path / ".slurm-1").read_text().split("\n")[0]
+
+    shard.write_text("one")
+    assert [stalls(k) for k in range(3)] == ["0", "1", "2"]
+    shard.write_text("two")
+    assert [stalls(k) for k in (3, 4)] == ["0", "1"]
+
+
 # -- mistakes -----------------------------------------------------------------------------------------------------
 
 
