@@ -125,7 +125,7 @@ class Muse(System):
     ) -> tuple[list[Tensor], Tensor]:
         """Stage 2 and the codec for up to one micro-batch: audio (2, N) of each row and their NFE (n,).
 
-        x_0 (n, C, frames): noise in place of what the recipes' seeds give.
+        x_0 (n, C, frames): noise in place of what the recipes' seeds give. Raises MuseError where it becomes NaN.
         """
         rows, n, codec = padded(recipes), len(recipes), self.config.codec
         frames = self.frames(rows[0].seconds)
@@ -141,7 +141,12 @@ class Muse(System):
         for i in range(n):  # one row at a time: memory does not grow, and bits depend on the row alone
             if on_step:
                 on_step("codec", i, n)
-            audio.append(finish(self.codec.decode(latents[i : i + 1])[0, :, :samples].cpu()))
+            sound = self.codec.decode(latents[i : i + 1])[0, :, :samples].cpu()
+            if not sound.isfinite().all():
+                raise MuseError(
+                    f"what seed {rows[i].seed} became is no sound (NaN); look at the weights and the guidance scales"
+                )
+            audio.append(finish(sound))
         return audio, nfe[:n]
 
     def _negatives(self, rows: Sequence[Recipe]) -> tuple[Tensor, Tensor]:

@@ -503,12 +503,14 @@ def test_what_cannot_be_cached_is_one_line(tmp_path, monkeypatch, capsys, words,
     assert end.value.code == 2 and out == "" and said in err and err.count("\n") == 1 and err.startswith("musekit: ")
 
 
-def test_where_a_cache_goes(tmp_path):
+def test_where_a_cache_goes(tmp_path, monkeypatch):
     from musekit.config import home
 
+    (tmp_path / "my music").mkdir()
+    monkeypatch.chdir(tmp_path / "my music")
     for corpus, data, name in [
         (None, None, "scores"), ("musicbench", Path("/x/y"), "musicbench"), (None, tmp_path / "my music", "my music"),
-        ("some/folder", None, "folder"),
+        ("some/folder", None, "folder"), (".", None, "my music"), ("../my music/..", None, tmp_path.name),
     ]:  # fmt: skip
         assert cli.Cache(corpus=corpus, data=data).folder() == home() / "caches" / name
     assert cli.Cache(out=tmp_path).folder() == tmp_path

@@ -287,6 +287,19 @@ def test_damaged_weights_are_one_line(musekit, smoke_weights, tmp_path, what):
     assert [p.name for p in tmp_path.iterdir()] == ["weights"]
 
 
+def test_weights_that_are_no_numbers_make_no_file(musekit, smoke_weights, tmp_path):
+    """As of a training that went astray: one line, not a silent WAV."""
+    from musekit import config, pretrained
+
+    folder = shutil.copytree(smoke_weights, tmp_path / "weights")
+    network = pretrained.load_part(folder, "stage2")[0]
+    network.leave.weight.fill_(float("nan"))
+    pretrained.save_part(folder, "stage2", network, config.smoke())
+    words = ["a piano", "--n", "1", "--seconds", "0.5", "--weights", str(folder), "--out", str(tmp_path / "out")]
+    refused(musekit("generate", *words), "is no sound (NaN)")
+    assert not list(tmp_path.glob("out/*"))
+
+
 @pytest.mark.parametrize("out", ["taken", "taken/deeper", "x" * 300, "a\x00b", "/proc/musekit", "/dev/null/x"])
 def test_an_output_folder_that_cannot_be_written_is_one_line(musekit, smoke_weights, tmp_path, out):
     (tmp_path / "taken").write_text("mine")

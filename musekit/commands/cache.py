@@ -66,8 +66,8 @@ class Cache:
 
     def folder(self) -> Path:
         """The cache's folder."""
-        name = self.corpus or (self.data.expanduser().resolve().name if self.data else "scores")
-        return self.out or home() / "caches" / Path(name).name
+        name = Path(self.corpus or self.data or "scores")
+        return self.out or home() / "caches" / name.expanduser().resolve().name  # also of ".", which has none
 
     def run(self) -> None:
         if self.estimate:
