@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,20 @@ def test_a_longer_plan_begins_with_the_shorter_one(corpus):
     longer = [record["id"] for record, _, _ in islice(plan.clips(scored, 0), 30)]
     assert longer[:12] == [r["id"] for r in records]
     assert [record["id"] for record, _, _ in islice(plan.clips(scored, 1), 12)] != longer[:12]
+
+
+def test_another_seed_in_the_same_folder_renders_its_own_clips(corpus, tmp_path):
+    """Ids are of the work and a number: those of two seeds are alike, and what they sound like is not."""
+    whole, before = corpus
+    out = shutil.copytree(whole, tmp_path / "out")
+    records = clips.build_clips(out, n=2, workers=1, seed=1, progress=False, only=ONLY)
+    scored, _ = families.catalogue(out, only=ONLY, progress=False)
+    wanted = [record for record, _, _ in islice(plan.clips(scored, 1), 2)]
+    assert [{k: v for k, v in r.items() if k != "captions"} for r in records] == wanted
+    shared = [r for r in records if r["id"] in {b["id"] for b in before}]
+    assert shared
+    for record in shared:
+        assert (out / record["path"]).read_bytes() != (whole / record["path"]).read_bytes()
 
 
 def test_prefixes_of_the_plan_are_balanced():

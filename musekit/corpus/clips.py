@@ -1,6 +1,6 @@
 """Clips: renders the plan to <out>/clips/*.flac and merges the records to <out>/clips.jsonl.
 
-The same command again does only what is missing. A clip exists once its record file exists; audio, notes and
+The same command again does only what is missing. A clip exists once its record file says so; audio, notes and
 record are each written beside their target and renamed, so a kill at any time leaves no half file that
 counts.
 """
@@ -22,6 +22,15 @@ from musekit.corpus.plan_file import planned
 
 def _record_path(out: Path, identity: str) -> Path:
     return out / "records" / identity[:2] / f"{identity}.json"
+
+
+def finished(out: Path, record: dict) -> bool:
+    """Whether this very clip is rendered: one of another seed may have the same work and number, and so its id."""
+    try:
+        kept = json.loads(_record_path(out, record["id"]).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return kept == record and (out / record["path"]).exists()
 
 
 def render_clip(out: str, record: dict, notes: list[list[float]], how: dict) -> tuple[str, str | None]:
@@ -119,7 +128,7 @@ def build_clips(
             if index >= n or stop():
                 break
             identities.append(record["id"])
-            if _record_path(out, record["id"]).exists() and (out / record["path"]).exists():
+            if finished(out, record):
                 bar.update()
                 continue
             pending.add(pool.submit(render_clip, str(out), record, notes, how))
