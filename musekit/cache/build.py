@@ -109,6 +109,9 @@ def build_cache(options) -> None:
     dist.check_gpus()
     if options.seconds is not None and not 1 <= options.seconds <= 600:
         raise MuseError(f"--seconds {options.seconds:g}: clips last from 1 to 600 s")
+    for name, least in (("n", 1), ("workers", 1), ("seed", 0)):
+        if getattr(options, name) < least:
+            raise MuseError(f"--{name} must be {least} or more, not {getattr(options, name)}")
     out = options.folder()
     corpus = choose(options.corpus, options.data) if {"plan", "clips"} & {*options.kinds} else None
     mine = share()
