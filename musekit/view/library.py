@@ -195,7 +195,13 @@ class Library(View):
     def _export(self) -> None:
         ids = [entry.id for entry in self.chosen()] or None
         place = self.path.value.strip() or str(self.state.folder / "export.zip")
-        self._run(lambda: f"written: {self.state.export(place, ids).name}")
+
+        def work() -> str:
+            before = len(self.state.notices)
+            written = self.state.export(place, ids)
+            return "; ".join([f"written: {written.name}", *self.state.notices[before:]])
+
+        self._run(work)
 
     def _bring(self) -> None:
         place = self.path.value.strip()
