@@ -132,6 +132,11 @@ def test_missing_weights_are_told_and_generate_is_off(tmp_path):
     assert studio.generate.disabled and "no weights at" in studio.label.value
 
 
+def test_a_misspelt_setting_is_told(muse):
+    with pytest.raises(MuseError, match="did you mean 'steps'"):
+        Studio(muse, step=4)
+
+
 def test_a_long_prompt_is_cut_with_a_notice(studio):
     studio.prompt.value, studio.n.value = "slow " * 3000, 1
     studio.generate.click()
