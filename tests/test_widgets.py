@@ -309,6 +309,28 @@ def test_every_colour_of_a_page_has_one_to_fall_back_on():
     assert SHEET.count("{") == SHEET.count("}") and "url(" not in SHEET  # nothing is fetched
 
 
+def test_a_map_drawn_while_the_page_speaks_reaches_it(monkeypatch):
+    """plotly sets a trait to its message and back; traitlets keeps only the last of both while it takes one in."""
+    import numpy as np
+
+    from musekit.view.chart import Chart
+
+    chart, inside, go, sent = Chart(), threading.Event(), threading.Event(), []
+    figure = chart.figure
+    monkeypatch.setattr(figure, "set_trait", lambda *_: inside.set() or go.wait(PATIENCE))
+    monkeypatch.setattr(figure, "send_state", lambda key: sent.append(getattr(figure, key)))
+    page = threading.Thread(target=lambda: figure.set_state({"_view_count": 1}))
+    page.start()
+    inside.wait(PATIENCE)
+    job = threading.Thread(target=lambda: chart.mark(np.zeros((3, 2))))
+    job.start()
+    job.join(0.5)
+    go.set()
+    page.join()
+    job.join()
+    assert sum(isinstance(message, dict) and "style_data" in message for message in sent) == 1
+
+
 def test_names_of_hills_do_not_lie_on_each_other():
     import numpy as np
 
