@@ -164,7 +164,8 @@ def test_lab_opens_notebook_05(musekit, tmp_path, monkeypatch):
     monkeypatch.setattr(lab, "__file__", str(tmp_path / "musekit" / "commands" / "lab.py"))
     monkeypatch.setattr(lab.subprocess, "run", run)
     assert musekit("lab", "--no-browser")[0] == 3
-    assert seen == [[sys.executable, "-m", "jupyterlab", "--no-browser", str(notebook)]]
+    large = '--ServerApp.tornado_settings={"websocket_max_message_size": 537919488}'  # or no upload above 10 MiB comes
+    assert seen == [[sys.executable, "-m", "jupyterlab", large, "--no-browser", str(notebook)]]
 
 
 # -- what generate refuses --------------------------------------------------------------------------------------
