@@ -62,8 +62,9 @@ test-long: $(STAMP) ## the tests that take minutes
 lint: $(STAMP) ## ruff over code and notebooks
 	$(BIN)/ruff check
 
+# The setting lets uploads of any length through (musekit.explore.uploads.TORNADO).
 lab: $(STAMP) ## open the latent lab in JupyterLab
-	$(BIN)/jupyter lab $(ARGS) notebooks/05_latent_lab.ipynb
+	$(BIN)/jupyter lab --ServerApp.tornado_settings='{"websocket_max_message_size": 537919488}' $(ARGS) notebooks/05_latent_lab.ipynb
 
 app: $(STAMP) ## serve the latent lab as a web page (Voila, on this machine only)
 	$(BIN)/python scripts/app.py $(ARGS)

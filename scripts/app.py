@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 
+from musekit.explore.uploads import TORNADO
 from run_notebooks import set_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +57,8 @@ def main() -> None:
         from voila.app import Voila
 
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: its kernels end with it
-        Voila.launch_instance([str(place), *(f"--{name}={value}" for name, value in ours.items()), *options])
+        options = [str(place), *(f"--{name}={value}" for name, value in ours.items()), *options]
+        Voila.launch_instance(options, tornado_settings=TORNADO)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`make app`: notebook 05 as a web page of a real Voila, in a real browser that reaches this machine only."""
 
+import json
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from browser import ROOT, chromium, heard, new_page, new_sound, picture, serving
 from legible import faint, outside
 
 from app import page as page_of
+from musekit.explore.uploads import TORNADO
 
 MAKE = shutil.which("make")
 
@@ -77,3 +79,4 @@ def test_make_lab_opens_the_notebook():
         [MAKE, "-n", "-o", ".venv/.musekit-installed", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "jupyter lab" in said.stdout and "notebooks/05_latent_lab.ipynb" in said.stdout
+    assert f"--ServerApp.tornado_settings='{json.dumps(TORNADO)}'" in said.stdout

@@ -65,6 +65,9 @@ def refused(result: tuple[int, str, str], *said: str) -> None:
         (["train", "codec", "--train.bathc", "1"], "did you mean --train.batch?"),
         (["train", "solver", "--train.samples", "9"], "a solver is none"),
         (["cache", "--worker", "3"], "did you mean --workers?"),
+        (["cache", "--n", "-5"], "--n must be 1 or more, not -5"),
+        (["cache", "--workers", "0"], "--workers must be 1 or more, not 0"),
+        (["eval", "gallery", "--audio", "music"], "belong to `musekit eval folder`"),
         (["info", "mimi"], "did you mean 'mini'?"),
         (["--verbose"], "--verbose"),
     ],
@@ -162,7 +165,8 @@ def test_lab_opens_notebook_05(musekit, tmp_path, monkeypatch):
     monkeypatch.setattr(lab, "__file__", str(tmp_path / "musekit" / "commands" / "lab.py"))
     monkeypatch.setattr(lab.subprocess, "run", run)
     assert musekit("lab", "--no-browser")[0] == 3
-    assert seen == [[sys.executable, "-m", "jupyterlab", "--no-browser", str(notebook)]]
+    large = '--ServerApp.tornado_settings={"websocket_max_message_size": 537919488}'  # or no upload above 10 MiB comes
+    assert seen == [[sys.executable, "-m", "jupyterlab", large, "--no-browser", str(notebook)]]
 
 
 # -- what generate refuses --------------------------------------------------------------------------------------

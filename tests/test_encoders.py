@@ -1,6 +1,7 @@
 """Encoders against sentence-transformers, librosa and slow loops."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import librosa
 import numpy as np
@@ -78,6 +79,21 @@ def test_long_texts_are_cut_and_strange_ones_are_finite(minilm):
 @pytest.mark.parametrize(("words", "cut"), [(30, False), (31, True)])
 def test_is_cut_counts_the_two_special_tokens(minilm, words, cut):
     assert minilm.is_cut("slow " * words) is cut
+
+
+def test_two_threads_read_with_one_tokenizer(minilm):
+    """Studio and Lab ask at the same time: one reads, the other counts."""
+    _, mask = minilm(TEXTS[:1])
+
+    def count(_: int) -> bool:
+        return minilm.is_cut("slow " * 60)
+
+    def read(_: int) -> bool:
+        found = minilm._tokenise(TEXTS[:1])["attention_mask"]
+        return torch.equal(found.bool(), mask)
+
+    with ThreadPoolExecutor(2) as threads:
+        assert all(threads.map(lambda i: (count if i % 2 else read)(i), range(2000)))
 
 
 def test_an_unknown_text_encoder_suggests():

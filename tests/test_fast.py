@@ -5,6 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -395,7 +396,38 @@ def test_a_layout_is_made_anew_for_another_number_of_rows():
 def test_bfloat16_weights_are_packed_here():
     packed = Packed.of(nn.Linear(8, 8), torch.bfloat16)
     packed(torch.randn(3, 8).bfloat16())
-    assert packed.onednn and packed.layout is not None
+    assert packed.onednn and packed.kept is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_two_threads_share_a_packed_layer(dtype):
+    """Studio and Lab sample at the same time, each with its own number of rows."""
+    torch.manual_seed(0)
+    packed, some = Packed.of(nn.Linear(320, 960), dtype), [torch.randn(n, 320).to(dtype) for n in (65, 258)]
+    wanted = [packed(x) for x in some]
+
+    def often(x: torch.Tensor, y: torch.Tensor) -> bool:
+        return all(torch.equal(packed(x), y) for _ in range(100))
+
+    with ThreadPoolExecutor(2) as threads:
+        assert all(threads.map(often, some, wanted))
+
+
+def test_two_threads_turn_by_their_own_lengths(smoke_weights):
+    """A length that another thread puts in between takes nobody's tables away."""
+    from musekit.sample import Muse
+
+    class Forgetful(dict):
+        def __contains__(self, tokens):  # between looking and reading, another thread's length comes
+            there = super().__contains__(tokens)
+            prepared.turns = Forgetful()
+            return there
+
+    prepared = Muse.from_pretrained(smoke_weights).prepared2
+    like = torch.zeros(1)
+    tables = prepared._turn(5, like)
+    prepared.turns = Forgetful(prepared.turns)
+    assert all(torch.equal(a, b) for a, b in zip(prepared._turn(5, like), tables, strict=True))
 
 
 def test_a_gpus_kernels_are_the_same_velocity():

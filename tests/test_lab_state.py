@@ -55,6 +55,13 @@ def test_samples_are_those_of_the_sampler(lab, muse):
         lab.map()
 
 
+def test_after_a_cancel_a_cell_samples_as_before(lab):
+    lab.job.start(lambda: lab.job.flag.wait(5) and lab.job.check() or "")
+    lab.job.cancel()
+    assert lab.job.wait(5) == "cancelled"
+    assert len(lab.sample("a waltz", n=2)) == 2 and lab.sound(0).audio.shape == (2, 22050)
+
+
 def test_a_small_map_needs_no_umap_and_newcomers_are_placed_beside_their_like(lab):
     lab.sample("a waltz", n=8)
     land = lab.map()

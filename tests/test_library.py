@@ -431,6 +431,20 @@ def test_export_and_import_bring_everything_back(library, tmp_path):
     assert other.check() == [] and len(other.import_folder(tmp_path / "unpacked").present) == 2
 
 
+def test_one_broken_sound_stops_no_export(library, tmp_path):
+    broken, whole = library.add(piece(1)), library.add(piece(2))
+    broken.path.write_bytes(b"no music")
+    path = library.export(tmp_path / "out")
+    assert [whole.id in name for name in zipfile.ZipFile(path).namelist()] == [True, False]  # the other is the CSV
+    assert broken.id in library.notices[-1] and "missing or broken" in library.notices[-1]
+    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
+    for place in ("/", "~nobody-of-that-name/x", "a\0b"):
+        with pytest.raises(MuseError):
+            library.export(place)
+        with pytest.raises(MuseError):
+            library.import_folder(place if place != "/" else "~nobody-of-that-name/x")
+
+
 def test_a_spreadsheet_gets_no_formulas_and_zip_names_are_plain(library, tmp_path):
     library.add(piece(1), name="=1+1", tags=["@x"], notes="-2")
     file = zipfile.ZipFile(library.export(tmp_path / "a.zip"))
@@ -456,10 +470,16 @@ def test_folders_of_foreign_sounds(library, tmp_path):
     with soundfile.SoundFile(folder / "lying.wav", "w", 44100, 2) as file:
         file.comment = RECIPE.to_json().replace('"seed": 7', '"seed": "; DROP"')
         file.write(tone.T)
+    soundfile.write(folder / "shrill.wav", np.tile(tone, 16).T, 768_000)
     done = library.import_folder(tmp_path / "sounds")
     entries = {entry.name: entry for entry in done.added}
     assert set(entries) == {"plain", "fine", "wide", "lying", RECIPE.prompt}
-    assert {name for name, _ in done.refused} == {"text.mp3", "empty.wav", "silent.wav"}
+    assert {name for name, _ in done.refused} == {
+        "text.mp3",
+        "empty.wav",
+        "silent.wav",
+        "shrill.wav",
+    }  # 768 kHz is no FLAC
     made = entries[RECIPE.prompt]
     assert (library.recipe(made.id), made.similarity) == (RECIPE, 0.5)
     assert entries["lying"].recipe is None and (entries["wide"].channels, entries["fine"].sample_rate) == (1, 96000)
@@ -472,6 +492,25 @@ def test_folders_of_foreign_sounds(library, tmp_path):
     )
     with pytest.raises(MuseError, match="is no folder"):
         library.import_folder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name, value", [
+    ("MUSE_RECIPE", json.dumps(replace(RECIPE, prompt="half a \ud800 character").__dict__)),
+    ("MUSE_ORIGIN", '{"how": "x", "noise": [[1e999, 0]]}'),
+])  # fmt: skip
+def test_comments_that_no_library_wrote_stop_neither_import_nor_opening(library, tmp_path, name, value):
+    data = library.add(piece()).path.read_bytes()
+    blocks, frames = metadata.read_blocks(data)
+    vendor, said = metadata.read_comments(blocks[1][1])
+    said = [(key, text) for key, text in said if key != name] + [(name, value)]
+    blocks[1] = (metadata.COMMENTS, metadata.write_comments(vendor, said))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "odd.flac").write_bytes(metadata.write_blocks(blocks, frames))
+    other = Library(tmp_path / "other")
+    done = other.import_folder(tmp_path / "in")
+    assert len(done.added) == 1 and done.refused == []
+    (other.sounds / "20260101-000000-0123456789.flac").write_bytes(metadata.write_blocks(blocks, frames))
+    assert "taken in" in again(other).notices[0] and len(other) == 2
 
 
 # -- the same bits

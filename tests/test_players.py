@@ -53,6 +53,11 @@ def test_loud_and_broken_numbers_become_playable_sound():
     assert np.isfinite(back).all() and abs(back).max() < 1.0
 
 
+def test_rates_beyond_what_vorbis_takes_are_lowered():
+    data = compressed(np.tile(tone(0.1), 9), 384_000, seconds=None, rate=384_000)  # which would end the process
+    assert sound_in(f'src="data:audio/ogg;base64,{base64.b64encode(data).decode()}"')[0][1] == 96_000
+
+
 def test_texts_are_escaped_in_captions_and_attributes():
     bad = '"><script>alert(1)</script>&'
     page = players([tone(), tone()], RATE, [bad, "b"], [bad, ""], title=bad, seconds=0.5).html

@@ -3,6 +3,7 @@
 import io
 import math
 import shutil
+import threading
 import time
 
 import pytest
@@ -83,6 +84,28 @@ def test_a_job_runs_one_thing_and_tells_how_it_ended():
 
         job.start(fail)
         assert job.wait(5) == "failed" and told in job.message
+
+
+def test_a_cancel_is_over_when_its_job_is():
+    job, end = Job(), threading.Event()
+    job.cancel()  # nothing is at work: nothing is cancelled
+    job.check()
+    job.start(lambda: end.wait(5) and job.check() or "")
+    job.cancel()
+    end.set()
+    assert job.wait(5) == "cancelled"
+    job.check()  # what a cell asks for next
+
+
+def test_a_job_that_cannot_begin_is_not_at_work(monkeypatch):
+    job = Job()
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        job.start(lambda: "")
+    assert not job.running
+    monkeypatch.undo()
+    job.start(lambda: "finished")
+    assert job.wait(5) == "done"
 
 
 def test_progress_of_several_micro_batches_rises_through_all_stages():
@@ -290,3 +313,5 @@ def test_picks_are_spread_out_or_central():
     assert sorted(sphere.medoids(rows, 3)) == [1, 4, 7]
     assert sorted(sphere.spread_out(rows, 99)) == list(range(9)) and sphere.medoids(rows, 99) == list(range(9))
     assert sphere.spread_out(rows[:0], 3) == []
+    many = torch.nn.functional.normalize(torch.randn(1500, 512, generator=torch.Generator().manual_seed(0)), dim=1)
+    assert len(set(sphere.medoids(many, 4))) == 4  # (n, n) angles, not (n, n, D) differences: 18 MB, not 9 GB

@@ -2,6 +2,7 @@
 
 import datetime
 import re
+import threading
 import time
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from musekit.recipe import Settings
 from musekit.sample import Muse
 from musekit.show.cards import waveform
 from musekit.view import MOST_CARDS, Lab, Library, Studio
+from musekit.view.line import Line
 
 PATIENCE = 120  # seconds; a busy machine is slow
 QUICK = {"seconds": 0.5, "steps": 2, "stage1_steps": 2, "micro_batch": 2}
@@ -130,6 +132,11 @@ def test_missing_weights_are_told_and_generate_is_off(tmp_path):
     assert studio.generate.disabled and "no weights at" in studio.label.value
 
 
+def test_a_misspelt_setting_is_told(muse):
+    with pytest.raises(MuseError, match="did you mean 'steps'"):
+        Studio(muse, step=4)
+
+
 def test_a_long_prompt_is_cut_with_a_notice(studio):
     studio.prompt.value, studio.n.value = "slow " * 3000, 1
     studio.generate.click()
@@ -158,6 +165,25 @@ def test_new_cards_come_first_and_old_ones_leave(studio):
     studio._show()
     assert len(shown(studio)) == MOST_CARDS and first not in studio.cards.children
     assert first.comm is None and first.children[0].comm is None  # closed with all in it
+
+
+def test_cards_that_left_are_kept_nowhere(studio, monkeypatch):
+    from ipywidgets.widgets.widget import _instances
+
+    monkeypatch.setattr("musekit.view.studio.MOST_CARDS", 1)
+    seen = []
+    for _ in range(3):
+        made(studio)
+        seen.append(len(_instances))
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_the_systems_own_notices_stay_its_owners(studio, monkeypatch):
+    told = []
+    monkeypatch.setattr(studio.state.muse, "notice", told.append)
+    studio.prompt.value = "a waltz \N{CYRILLIC SMALL LETTER VE}"
+    made(studio)
+    assert "other scripts" in studio.label.value and studio.state.muse.notice == told.append
 
 
 def test_a_waveform_is_the_outline_of_the_sound():
@@ -283,6 +309,28 @@ def test_every_colour_of_a_page_has_one_to_fall_back_on():
     assert SHEET.count("{") == SHEET.count("}") and "url(" not in SHEET  # nothing is fetched
 
 
+def test_a_map_drawn_while_the_page_speaks_reaches_it(monkeypatch):
+    """plotly sets a trait to its message and back; traitlets keeps only the last of both while it takes one in."""
+    import numpy as np
+
+    from musekit.view.chart import Chart
+
+    chart, inside, go, sent = Chart(), threading.Event(), threading.Event(), []
+    figure = chart.figure
+    monkeypatch.setattr(figure, "set_trait", lambda *_: inside.set() or go.wait(PATIENCE))
+    monkeypatch.setattr(figure, "send_state", lambda key: sent.append(getattr(figure, key)))
+    page = threading.Thread(target=lambda: figure.set_state({"_view_count": 1}))
+    page.start()
+    inside.wait(PATIENCE)
+    job = threading.Thread(target=lambda: chart.mark(np.zeros((3, 2))))
+    job.start()
+    job.join(0.5)
+    go.set()
+    page.join()
+    job.join()
+    assert sum(isinstance(message, dict) and "style_data" in message for message in sent) == 1
+
+
 def test_names_of_hills_do_not_lie_on_each_other():
     import numpy as np
 
@@ -337,6 +385,25 @@ def test_a_page_of_the_library_search_filter_and_sort(shelf):
     shelf.lines[0].star.value = True
     shelf.starred.value = True
     assert names(shelf) == ["piece 01"] and shelf.lines[1].box.layout.display == "none"
+
+
+def test_one_thread_at_a_time_fills_a_page(shelf, monkeypatch):
+    """An import's end or another view's bell refreshes it while a person turns it: else stars go to other pieces."""
+    busy, most, fill = [], [], Line.fill
+
+    def slowly(line, entry):
+        busy.append(line)
+        most.append(len(busy))
+        time.sleep(0.005)
+        fill(line, entry)
+        busy.pop()
+
+    monkeypatch.setattr(Line, "fill", slowly)
+    other = threading.Thread(target=shelf.refresh)
+    other.start()
+    shelf.after.click()
+    other.join()
+    assert max(most) == 1 and len(most) == 24
 
 
 def test_tag_rename_delete_undo_purge(shelf):
@@ -494,6 +561,37 @@ def test_uploads_are_points_or_are_refused(lab):
     assert len(lab.state.points) == 1 and "resampled from 48" in lab.label.value and "<i>" not in lab.label.value
     lab.upload.set_trait("value", (file | {"content": b"<script>"},))
     assert len(lab.state.points) == 1 and "no sound that can be read" in lab.label.value
+    lab.upload.set_trait("value", (file | {"content": b"<script>", "name": "bad.wav"}, file))
+    assert len(lab.state.points) == 2 and "but &#x27;bad.wav&#x27; is no sound" in lab.label.value
+    end = threading.Event()
+    lab.job.start(lambda: str(end.wait(PATIENCE)))
+    for add in (lambda: lab.upload.set_trait("value", (file,)), lab.tools[1].put.click, lab.clear.click):
+        add()
+        assert len(lab.state.points) == 2 and "still at work" in lab.label.value
+    end.set()
+
+
+def test_tools_draw_the_map_that_a_cell_has_sampled(lab):
+    lab.state.sample("a waltz", n=6)
+    lab.state.map()
+    _, _, flow, pick = lab.tools
+    done(lab, pick.pick)
+    trace, moving = lab.chart.figure.data[1], lab.chart.figure.data[5]
+    assert len(trace.x) == 6 and len(lab.chart.figure.data[4].x) == 4
+    flow.n.value = 2
+    done(lab, flow.watch)
+    assert len(moving.x) == 2
+    done(lab, lab.redraw)
+    flow.step.value = flow.step.max
+    assert len(moving.x) == 0  # it ran on the map before
+
+
+def test_sampling_a_prompt_again_draws_other_seeds(lab, monkeypatch):
+    monkeypatch.setattr(lab, "_map", lambda refit: "no map")
+    lab.prompts.value = "a  waltz"  # told apart by nothing but its spaces
+    for _ in range(2):
+        done(lab, lab.sample)
+    assert [p.seed for p in lab.state.points] == list(range(20))
 
 
 def test_a_way_is_made_walked_and_played(lab):

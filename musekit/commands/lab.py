@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Lab:
     def run(self) -> None:
         from importlib.util import find_spec
 
+        from musekit.explore.uploads import TORNADO
+
         places = [Path(__file__).resolve().parents[2] / "notebooks", Path("notebooks").resolve()]
         notebook = next((p / "05_latent_lab.ipynb" for p in places if (p / "05_latent_lab.ipynb").exists()), None)
         if notebook is None:
@@ -34,5 +37,5 @@ class Lab:
             )
         if find_spec("jupyterlab") is None:
             raise MuseError("JupyterLab is not installed; install it with: pip install jupyterlab")
-        quiet = [] if self.browser else ["--no-browser"]
-        sys.exit(subprocess.run([sys.executable, "-m", "jupyterlab", *quiet, str(notebook)]).returncode)
+        options = [f"--ServerApp.tornado_settings={json.dumps(TORNADO)}", *([] if self.browser else ["--no-browser"])]
+        sys.exit(subprocess.run([sys.executable, "-m", "jupyterlab", *options, str(notebook)]).returncode)

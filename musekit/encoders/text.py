@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,7 @@ class TokenStates:
 
     def __init__(self, config: TextConfig, tokenizer, model):
         self.config, self.tokenizer = config, tokenizer
+        self._lock = threading.Lock()  # a fast tokenizer is set to pad or to cut before it reads: one thread at a time
         self.model = model.eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -38,17 +40,19 @@ class TokenStates:
 
     def is_cut(self, text: str) -> bool:
         """Whether the text has more tokens than the encoder reads."""
-        return len(self.tokenizer(text[: 64 * self.config.max_tokens])["input_ids"]) > self.config.max_tokens
+        with self._lock:
+            return len(self.tokenizer(text[: 64 * self.config.max_tokens])["input_ids"]) > self.config.max_tokens
 
     def _tokenise(self, texts: Sequence[str]) -> dict:
         # a prefix is enough, as only max_tokens are read: 100,000 characters cost no more than a line
-        return self.tokenizer(
-            [text[: 64 * self.config.max_tokens] for text in texts],
-            padding="max_length",
-            truncation=True,
-            max_length=self.config.max_tokens,
-            return_tensors="pt",
-        )
+        with self._lock:
+            return self.tokenizer(
+                [text[: 64 * self.config.max_tokens] for text in texts],
+                padding="max_length",
+                truncation=True,
+                max_length=self.config.max_tokens,
+                return_tensors="pt",
+            )
 
 
 class MiniLM(TokenStates):

@@ -82,17 +82,17 @@ def evaluate(
     known = (*WHAT, "all", "summary", "few-step", "folder", *ABLATIONS, "ablations", "gallery")
     if what not in known:
         raise suggest(what, known, "measurement")
-    if what == "gallery":
-        from musekit.evaluate.gallery import gallery
-
-        print(f"written: {gallery(weights, results)}")
-        return
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise MuseError(f"n, the number of generated clips, must be 1 or more, not {n!r}")
     if what == "folder" and audio is None:
         raise MuseError("say which folder: musekit eval folder --audio DIR")
     if what != "folder" and any(option is not None for option in (audio, reference, seconds)):
         raise MuseError(f"--audio, --reference and --seconds belong to `musekit eval folder`, not to {what}")
+    if what == "gallery":
+        from musekit.evaluate.gallery import gallery
+
+        print(f"written: {gallery(weights, results)}")
+        return
     there = cache if what != "folder" or (cache / "clips.jsonl").exists() else None
     subject = Subject(weights, there, results, min(n, QUICK) if quick else n, quick)
     for name in {"all": WHAT, "summary": (), "ablations": ABLATIONS}.get(what, (what,)):

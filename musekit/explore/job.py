@@ -38,19 +38,29 @@ class Job:
     def start(self, work: Callable[[], str], message: str = "loading weights") -> None:
         """Run `work()`, which returns the last message, in a thread. Raises MuseError while another is at work."""
         with self._lock:
-            if self.running:
-                raise MuseError("this is still at work; wait for it, or cancel it first")
+            self.must_be_idle()
             self.status, self.fraction, self.message, self.notice = "running", 0.0, message, ""
             self.flag = threading.Event()
         # the notebook's context goes along: ipykernel looks there for the cell that a message belongs to
         run = contextvars.copy_context().run
         self._thread = threading.Thread(target=run, args=(self._run, work), name="musekit-job", daemon=True)
-        self.on_change()
-        self._thread.start()
+        try:
+            self.on_change()
+            self._thread.start()
+        except Exception as error:  # it never began, so nobody else would say that it has ended
+            self.status, self.message = "failed", f"{type(error).__name__}: {error}"
+            raise
+
+    def must_be_idle(self) -> None:
+        """Raises MuseError while something is at work."""
+        if self.running:
+            raise MuseError("this is still at work; wait for it, or cancel it first")
 
     def cancel(self) -> None:
-        """Stop at the next evaluation of the velocity, or between two parts of the work."""
-        self.flag.set()
+        """Stop what is at work, at the next evaluation of the velocity or between two parts of it."""
+        with self._lock:
+            if self.running:
+                self.flag.set()
 
     def wait(self, timeout: float | None = None) -> str:
         """Wait for the end, at most so many seconds; returns the status."""
@@ -99,5 +109,7 @@ class Job:
             end = "failed", f"{type(error).__name__}: {error}"
         if end[0] == "done":
             self.fraction = 1.0
-        self.message, self.status = end[1], end[0]
+        with self._lock:
+            self.message, self.status = end[1], end[0]
+            self.flag = threading.Event()  # what comes next was not cancelled, be it no job of ours
         self.on_change()

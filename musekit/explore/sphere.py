@@ -112,7 +112,8 @@ def medoids(rows: Tensor, k: int, rounds: int = 50) -> list[int]:
     """
     if len(rows) <= k:
         return list(range(len(rows)))
-    distance = angle(rows[:, None], rows[None])  # (n, n)
+    x = unit(rows.double())
+    distance = torch.arccos((x @ x.T).clamp(-1, 1))  # (n, n); `angle` of all pairs would hold (n, n, D)
     chosen = spread_out(rows, k)
     for _ in range(rounds):
         own = distance[:, chosen].argmin(1)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from musekit import prompts
 from musekit.config import MuseConfig, MuseError, suggest
 from musekit.explore import sphere
 from musekit.explore.job import Job
@@ -156,12 +157,12 @@ class Studio:
 
     def _answer(self, asked: list[tuple[Knobs, str]]) -> str:
         notices: list[str] = []
-        self.muse.notice = notices.append
         lots: list[tuple[list[Recipe], str]] = []
         for knobs, note in asked:
             settings = knobs.settings(self.muse.config)
             seeds = range(knobs.seed, knobs.seed + count(knobs.n))
             negative = knobs.negative_prompt or None
+            prompts.clean(knobs.prompt, notice=notices.append)
             lots.append(([self.muse.recipe(knobs.prompt, seed, settings, negative) for seed in seeds], note))
         for recipes, _ in lots:
             if self.muse.text.is_cut(recipes[0].prompt):

@@ -11,6 +11,8 @@ import numpy as np
 from musekit.config import MuseError
 
 LARGEST = 512 * 2**20  # bytes of an upload
+#: What a server must let through for that: a message above Tornado's own 10 MiB ends the kernel's connection.
+TORNADO = {"websocket_max_message_size": LARGEST + 2**20}
 LONGEST = 20 * 60.0  # seconds of a sound that is taken in whole
 SHORTEST = 0.1  # seconds
 RATES = (2_000, 768_000)  # Hz

@@ -45,11 +45,14 @@ class Imported:
 def export(library: Library, path: str | Path, ids: Iterable[str] | None = None) -> Path:
     """Write a zip of pieces (None: all but the bin): sounds with their present names, tags and notes, and library.csv.
 
-    A missing sound is left out and told in `library.notices`. Raises MuseError where the zip cannot be written; an
-    older one at that place then stays.
+    A missing or broken sound is left out and told in `library.notices`. Raises MuseError where the zip cannot be
+    written; an older one at that place then stays.
     """
-    path = Path(path).expanduser()
-    path = path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
+    try:
+        path = Path(path).expanduser()
+        path = path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
+    except (ValueError, RuntimeError) as error:  # "/"; the home of nobody
+        raise MuseError(f"{str(path)[:200]!r} is no place for a zip ({error})") from error
     entries = library.search() if ids is None else [library.get(i) for i in dict.fromkeys(ids)]
     aside = path.with_name(f".{path.name[:80]}.{os.getpid()}.part")
     try:
@@ -59,17 +62,19 @@ def export(library: Library, path: str | Path, ids: Iterable[str] | None = None)
             for entry in entries:
                 name = f"sounds/{prompts.file_stem(entry.name, 30)}-{entry.id}.flac"
                 try:
-                    file.writestr(name, tagged(entry.path.read_bytes(), entry))
-                except FileNotFoundError:
-                    library.notices.append(f"the sound of {entry.id} is missing and was not exported")
+                    data = tagged(entry.path.read_bytes(), entry)
+                except (OSError, MuseError):
+                    library.notices.append(f"the sound of {entry.id} is missing or broken and was not exported")
                     name = ""
+                else:
+                    file.writestr(name, data)
                 rows.append({**{c: getattr(entry, c, None) for c in COLUMNS}, "file": name})
             file.writestr("library.csv", table(rows), compress_type=zipfile.ZIP_DEFLATED)
         os.replace(aside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        with contextlib.suppress(OSError, ValueError):
             aside.unlink()
-        why = error.strerror or error
+        why = getattr(error, "strerror", None) or error
         raise MuseError(f"cannot write {str(path)[:200]!r}: {why}; free some space or choose another place") from error
     return path
 
@@ -92,11 +97,12 @@ def import_folder(library: Library, folder: str | Path, tags: Sequence[str] = ()
     Those that `musekit generate` or a library wrote get their facts back; others come as plain sound under their
     file's name. `tags` are given to all of them. One bad file stops nothing. Raises MuseError for no folder, full disk.
     """
-    folder, tags, done = Path(folder).expanduser(), written_tags(tags), Imported()
+    tags, done = written_tags(tags), Imported()
     try:
+        folder = Path(folder).expanduser()
         if not folder.is_dir():
             raise MuseError(f"{str(folder)[:200]!r} is no folder; give one that holds sounds")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the home of nobody
         raise MuseError(f"{str(folder)[:200]!r} is no folder ({error})") from error
     for place, folders, names in os.walk(folder):
         folders.sort()

@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import io
 import json
+import re
 import typing
 from dataclasses import replace
 from pathlib import Path
@@ -34,13 +35,19 @@ PADDING = 1024  # bytes of room that other programs may write their tags into
 def flac(audio: np.ndarray, sample_rate: int, entry: Entry) -> bytes:
     """audio (channels, N) as FLAC with the entry's facts; the bytes are a function of both alone.
 
-    float32 and int16 become 16 bit, int32 becomes 24 bit.
+    float32 and int16 become 16 bit, int32 becomes 24 bit. Raises MuseError for a sample rate that FLAC does not know.
     """
     import soundfile
 
     data, x = io.BytesIO(), audio.T
     bits = "PCM_24" if x.dtype == np.int32 else "PCM_16"
-    soundfile.write(data, np.clip(x, -1, 1) if x.dtype.kind == "f" else x, sample_rate, format="FLAC", subtype=bits)
+    x = np.clip(x, -1, 1) if x.dtype.kind == "f" else x
+    try:
+        soundfile.write(data, x, sample_rate, format="FLAC", subtype=bits)
+    except RuntimeError as error:
+        raise MuseError(
+            f"FLAC cannot hold this sound at {sample_rate} Hz ({error}); save it as 44.1 kHz WAV"
+        ) from error
     return tagged(data.getvalue(), entry)
 
 
@@ -154,13 +161,13 @@ def believed(kind: type, text: str):
     """`kind.from_json(text)` (of `Recipe`, `Origin`) with every value of its type, or None where it is not that."""
     try:
         found = kind.from_json(text)
-    except (MuseError, TypeError, RecursionError):  # RecursionError: brackets, thousands deep
+    except (MuseError, TypeError, RecursionError, OverflowError):  # brackets, thousands deep; numbers without end
         return None
     for name, hint in typing.get_type_hints(kind).items():
         value = getattr(found, name)
         good = isinstance(value, (float, int) if hint is float else hint) and (hint is bool or value is not True)
-        if not good or (isinstance(value, str) and len(value) > LONGEST):
-            return None
+        if not good or (isinstance(value, str) and (len(value) > LONGEST or re.search("[\ud800-\udfff]", value))):
+            return None  # half a character cannot be stored
         if isinstance(value, (int, float)) and not 0 <= value < 2**63:  # neither NaN, which compares false
             return None
     return found

@@ -26,8 +26,7 @@ class Packed:
         self.weight, self.bias = weight.contiguous(), bias
         self.onednn = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and has_bfloat16()
         self.mkl = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkl.is_available()
-        self.layout: Tensor | None = None  # of the last number of rows: a layout depends on it
-        self.rows = 0
+        self.kept: tuple[int, Tensor] | None = None  # the last number of rows, and its layout: it depends on that
 
     @classmethod
     def of(cls, layer: nn.Linear, dtype: torch.dtype) -> Packed:
@@ -38,17 +37,20 @@ class Packed:
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.numel() // x.shape[-1]
         if self.onednn:
-            self._pack(rows, torch.ops.mkldnn._reorder_linear_weight)
-            return torch.ops.mkldnn._linear_pointwise(x, self.layout, self.bias, "none", [], "")
+            layout = self._layout(rows, torch.ops.mkldnn._reorder_linear_weight)
+            return torch.ops.mkldnn._linear_pointwise(x, layout, self.bias, "none", [], "")
         if self.mkl and rows > FEW:
-            self._pack(rows, torch.ops.mkl._mkl_reorder_linear_weight)
-            return torch.ops.mkl._mkl_linear(x, self.layout, self.weight, self.bias, rows)
+            layout = self._layout(rows, torch.ops.mkl._mkl_reorder_linear_weight)
+            return torch.ops.mkl._mkl_linear(x, layout, self.weight, self.bias, rows)
         return F.linear(x, self.weight, self.bias)
 
-    def _pack(self, rows: int, pack) -> None:
-        if rows != self.rows:
-            self.layout = None  # frees the old layout before the new one takes its place
-            self.layout, self.rows = pack(self.weight, rows), rows
+    def _layout(self, rows: int, pack) -> Tensor:
+        """The layout for so many rows. Read and written as one, since Studio and Lab may sample at the same time."""
+        kept = self.kept
+        if kept is None or kept[0] != rows:
+            kept = self.kept = None  # frees the old layout before the new one takes its place
+            kept = self.kept = rows, pack(self.weight, rows)
+        return kept[1]
 
 
 def has_bfloat16() -> bool:

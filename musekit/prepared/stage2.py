@@ -146,10 +146,11 @@ class Prepared2:
 
     def _turn(self, tokens: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Rotary tables (tokens, 1, 1, head_dim / 2) of what turns; those of the last length are kept."""
-        if tokens not in self.turns:
+        turns = self.turns  # another thread may put its own length there
+        if tokens not in turns:
             tables = rotary(tokens, self.config.head_dim, like)
-            self.turns = {tokens: tuple(table[:, None, None, : self.config.head_dim // 2] for table in tables)}
-        return self.turns[tokens]
+            turns = self.turns = {tokens: tuple(t[:, None, None, : self.config.head_dim // 2] for t in tables)}
+        return turns[tokens]
 
 
 class Guided2:

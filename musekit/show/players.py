@@ -17,6 +17,7 @@ from musekit.config import MuseError
 
 SECONDS = 6.0  # of a clip that are kept, by default
 RATE = 32_000  # Hz, the highest rate that is kept: all of what the codec keeps (16.5 kHz) but its edge
+MOST_RATE = 96_000  # Hz; libsndfile's Vorbis ends the process above 200 kHz
 OPUS_RATE = 24_000  # Hz, one of the few that Opus knows
 PEAK = 0.9  # a clip that would clip after compression is turned down to this
 FADE = 0.05  # seconds of fade-out where a clip is cut
@@ -70,7 +71,7 @@ def compressed(
         x = x[:, :keep].copy()
         fade = min(keep, round(FADE * sample_rate))
         x[:, keep - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
-    rate = rate if kbps is None else OPUS_RATE
+    rate = min(rate, MOST_RATE) if kbps is None else OPUS_RATE
     if rate < sample_rate or kbps is not None:
         x, sample_rate = soxr.resample(x.T, sample_rate, rate).T, rate
     x = x * min(1.0, PEAK / max(float(np.abs(x).max(initial=0.0)), 1e-9))

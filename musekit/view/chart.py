@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -24,6 +26,34 @@ EMPTY = "Press Sample: the map of answers appears here"
 NAME_WIDTH, NAME_HEIGHT = 0.016, 0.055  # of a letter and of a line, as a part of the map's longer side
 
 
+class Figure(go.FigureWidget):
+    """A figure that takes no message of the page in while `guard` is held.
+
+    plotly tells the page of a change by setting a trait and at once setting it back; while another thread takes a
+    message in, traitlets holds both, merges them, and the page would never hear of the change.
+    """
+
+    def __init__(self, *parts, **options):
+        self._guard = threading.RLock()
+        super().__init__(*parts, **options)
+
+    def set_state(self, sync_data: dict) -> None:
+        """What the page says."""
+        with self._guard:
+            super().set_state(sync_data)
+
+
+def guarded(change: Callable) -> Callable:
+    """A method of `Chart` during which the page waits."""
+
+    @functools.wraps(change)
+    def run(self, *arguments):
+        with self.figure._guard:
+            return change(self, *arguments)
+
+    return run
+
+
 class Chart:
     """`figure` is a FigureWidget as large as its place; `on_point(i)` is called when a person clicks point i."""
 
@@ -31,7 +61,7 @@ class Chart:
         self.land: Landscape | None = None
         ring = {"size": 20, "color": "rgba(0,0,0,0)", "line": {"width": 3, "color": PALETTE[5]}}
         point = {"size": 10, "opacity": 0.9, "line": {"width": 1, "color": EDGE}}
-        self.figure = go.FigureWidget(
+        self.figure = Figure(
             [
                 go.Contour(showscale=False, hoverinfo="skip", contours=LEVELS, zmin=0, zmax=1, colorscale=SLOPE,
                            line={"width": 0.6, "color": "rgba(128,128,128,0.55)"}),
@@ -62,6 +92,7 @@ class Chart:
         self.figure.add_class("muse-lab-map")
         self.figure.data[POINTS].on_click(lambda trace, points, _: [on_point(i) for i in points.point_inds[:1]])
 
+    @guarded
     def draw(self, land: Landscape, labels: Sequence[str], colours: Sequence[str] | np.ndarray) -> None:
         """The map: hills, names, and each point in its colour (names: one colour each; numbers: a scale)."""
         self.land, traces = land, self.figure.data
@@ -83,6 +114,7 @@ class Chart:
         names = list(dict.fromkeys(colours))
         return [PALETTE[names.index(c) % len(PALETTE)] for c in colours], {"showscale": False}
 
+    @guarded
     def clear(self) -> None:
         """An empty map."""
         self.land = None
@@ -92,16 +124,19 @@ class Chart:
                 trace.update(x=[], y=[])
             self.figure.layout.annotations[0].visible = True
 
+    @guarded
     def way(self, rows: np.ndarray, labels: Sequence[str]) -> None:
         """A line through the places of embeddings (n, 512)."""
         if self.land is not None:
             xy = self.land.place(rows)
             self.figure.data[WAY].update(x=xy[:, 0], y=xy[:, 1], text=[escaped(t, 90) for t in labels])
 
+    @guarded
     def mark(self, xy: np.ndarray) -> None:
         """Rings around places (n, 2)."""
         self.figure.data[MARKED].update(x=xy[:, 0], y=xy[:, 1])
 
+    @guarded
     def move(self, xy: np.ndarray) -> None:
         """Where the flow's samples (n, 2) are now."""
         self.figure.data[MOVING].update(x=xy[:, 0], y=xy[:, 1])

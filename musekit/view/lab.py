@@ -9,9 +9,11 @@ import ipywidgets as w
 
 from musekit.config import MuseError
 from musekit.explore import lab as state
+from musekit.explore.landscape import Landscape
 from musekit.explore.points import Point
 from musekit.explore.take import Take
 from musekit.library import Library
+from musekit.prompts import clean
 from musekit.sample import Muse
 from musekit.view import bell
 from musekit.view.chart import Chart, legend
@@ -117,7 +119,8 @@ class Lab(View):
             self.job.tell(f"text to embedding: {done} of {batches}", 0.8 * min(1.0, (done + i / of % 1) / batches))
 
         for text in texts:
-            self.state.sample(text, n, len(self.state.groups().get(text, [])), on_step=follow)
+            known = self.state.groups().get(clean(text), [])  # a group has the name that the recipe has
+            self.state.sample(text, n, len(known), on_step=follow)
         return self._map(refit=True)
 
     def _map(self, refit: bool = False) -> str:
@@ -127,6 +130,12 @@ class Lab(View):
         self.chart.draw(land, [p.label for p in self.state.points], colours)
         self.legend.value = legend(colours)
         return f"{len(land.xy)} points, {len(land.peaks)} peaks; click a point to hear it"
+
+    def drawn(self) -> Landscape:
+        """The present map, drawn first where the chart shows another: points may have come from any cell."""
+        if self.chart.land is not self.state.map():
+            self._map()
+        return self.chart.land
 
     def hear(self, point: Point, also: Callable[[], None] = lambda: None) -> None:
         """Play a place: at once if it was heard before, else when it is rendered."""
@@ -154,16 +163,23 @@ class Lab(View):
     # -- at once
 
     def _upload(self) -> None:
-        files, notes = self.upload.value, []
+        files, taken, refused = self.upload.value, [], []
         self.upload.value = ()
+        self.job.must_be_idle()
         for file in files:
-            point, told = self.state.add_sound(bytes(file["content"]), str(file["name"]))
-            notes.append(": ".join([point.label, *told]))
-        self.added("; ".join(notes))
+            try:
+                point, notes = self.state.add_sound(bytes(file["content"]), str(file["name"]))
+                taken.append(": ".join([point.label, *notes]))
+            except MuseError as error:
+                refused.append(str(error))
+        if refused and not taken:
+            raise MuseError("; ".join(refused))
+        self.added("; ".join(taken + [f"but {why}" for why in refused]))
 
     def _put(self) -> None:
         if self.kept.value is None:
             raise MuseError("the library is empty; keep something first")
+        self.job.must_be_idle()
         self.added(self.state.add_kept(self.kept.value).label)
 
     def added(self, told: str) -> None:
@@ -174,6 +190,7 @@ class Lab(View):
             self.say(f"added {told}; sample some prompts to see the map")
 
     def _clear(self) -> None:
+        self.job.must_be_idle()
         self.state.clear()
         self.chart.clear()
         self.legend.value = ""

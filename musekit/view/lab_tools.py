@@ -152,6 +152,7 @@ class MixTool(Tool):
         return self.state.mix(named)
 
     def _put(self) -> None:
+        self.lab.job.must_be_idle()
         point = self.point()
         self.state.points.append(point)
         self.lab.added(point.label)
@@ -162,7 +163,7 @@ class FlowTool(Tool):
 
     def __init__(self, lab):
         super().__init__(lab, "muse-flow")
-        self.flow = None
+        self.flow = self.land = None  # and the map that it moves on
         self.name(
             prompt=w.Text("a sad piano melody", description="prompt", **WIDE),
             n=w.IntSlider(40, 1, 200, description="samples", **WIDE),
@@ -177,6 +178,7 @@ class FlowTool(Tool):
 
     def _watch(self) -> None:
         def work() -> str:
+            self.land = self.lab.drawn()
             self.flow = self.state.flow(self.prompt.value, self.n.value)
             last = len(self.flow.times) - 1
             self.run.max = self.step.max = last
@@ -187,7 +189,7 @@ class FlowTool(Tool):
         self.work(work)
 
     def _move(self) -> None:
-        if self.flow is not None:
+        if self.flow is not None and self.land is self.lab.chart.land:
             self.lab.chart.move(self.flow.xy[self.step.value])
 
 
@@ -214,7 +216,7 @@ class PickTool(Tool):
         def work() -> str:  # it may have to lay the map out first
             index = self.state.pick(self.strategy.value, self.k.value)
             self.picked = [self.state.points[i] for i in index]
-            self.lab.chart.mark(self.state.map().xy[index])
+            self.lab.chart.mark(self.lab.drawn().xy[index])
             self.table.value = "<br>".join(f"#{i} {escaped(self.state.points[i].label, 90)}" for i in index)
             return f"{len(index)} picked by {self.strategy.value}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import ipywidgets as w
@@ -30,6 +31,7 @@ class Library(View):
         self.state = folder if isinstance(folder, state.Library) else state.Library(folder)
         self.weights, self.job, self.page = weights, Job(self._show), 0
         self.desk, self.again_piece = Desk(), None
+        self._refreshing = threading.RLock()  # an import's end and a click: two threads must not fill one line
         self._make()
         self.refresh()
         bell.listen(self.state.folder, self)
@@ -98,6 +100,10 @@ class Library(View):
 
     def refresh(self) -> None:
         """Ask the database again; another notebook may have written to it."""
+        with self._refreshing:
+            self._refresh()
+
+    def _refresh(self) -> None:
         tags = [ALL, *self.state.tags()]
         if list(self.tag.options) != tags:
             chosen = self.tag.value
@@ -189,7 +195,13 @@ class Library(View):
     def _export(self) -> None:
         ids = [entry.id for entry in self.chosen()] or None
         place = self.path.value.strip() or str(self.state.folder / "export.zip")
-        self._run(lambda: f"written: {self.state.export(place, ids).name}")
+
+        def work() -> str:
+            before = len(self.state.notices)
+            written = self.state.export(place, ids)
+            return "; ".join([f"written: {written.name}", *self.state.notices[before:]])
+
+        self._run(work)
 
     def _bring(self) -> None:
         place = self.path.value.strip()

@@ -52,10 +52,13 @@ def tags_of(text: str) -> list[str]:
 
 
 def close(widget: w.Widget) -> None:
-    """Close a widget and all in it, so that neither kernel nor page keeps them."""
+    """Close a widget and all in it, its layout and style too, so that neither kernel nor page keeps them."""
     for child in getattr(widget, "children", ()):
         close(child)
     widget.close()
+    for part in (widget.layout, getattr(widget, "style", None)):
+        if part is not None:
+            part.close()
 
 
 class View:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import ipywidgets as w
 
-from musekit.config import MuseConfig, MuseError, preset
+from musekit.config import MuseConfig, MuseError, preset, suggest
 from musekit.explore import studio as state
 from musekit.explore.job import Job
 from musekit.library import Library
@@ -34,7 +34,10 @@ class Studio(View):
         library: Library | None = None,
         **settings,
     ):
-        """A system, its folder or its name. Settings (seconds, steps, guidance_scale) are the knobs' first values."""
+        """A system, its folder or its name. Settings (seconds, steps, guidance_scale) are the knobs' first values.
+
+        Raises MuseError for another setting.
+        """
         super().__init__("muse")
         self.state, trouble, config = None, "", preset("mini")
         self._plain = None  # steps and guidance as they were before a solver came that has its own
@@ -55,6 +58,9 @@ class Studio(View):
     def _make(self, config: MuseConfig, prompt: str, n: int, settings: dict) -> None:
         default, most = config.sample, math.floor(config.window_seconds * 10) / 10
         first = {"seconds": default.seconds, "steps": default.stage2_steps, "guidance_scale": default.guidance_scale}
+        for name in settings:
+            if name not in first:
+                raise suggest(name, first, "setting")
         first |= {k: v for k, v in settings.items() if v is not None}
         text = {"continuous_update": False}
         self.name(
