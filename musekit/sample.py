@@ -24,7 +24,7 @@ from musekit.recipe import Recipe, Settings, check, count, software
 from musekit.rows import OnStep, chunks, finish, padded, stage1_rows, stage2_rows
 from musekit.solve import learned
 from musekit.solve.bespoke import evaluations
-from musekit.system import System, precision
+from musekit.system import System, in_turn, precision
 
 __all__ = ["Generation", "Muse", "Piece", "Settings", "chunks", "count"]
 
@@ -106,6 +106,7 @@ class Muse(System):
         """Latent frames that cover so many seconds."""
         return math.ceil(round(seconds * self.config.codec.sample_rate) / self.config.codec.hop)
 
+    @in_turn
     @torch.inference_mode()
     def embed_rows(
         self, recipes: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
@@ -114,6 +115,7 @@ class Muse(System):
         embeddings, nfe = stage1_rows(self.prepared1, self.text, padded(recipes), on_step, cancel)
         return embeddings[: len(recipes)].cpu(), nfe[: len(recipes)]
 
+    @in_turn
     @torch.inference_mode()
     def render_rows(
         self,

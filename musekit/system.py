@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +35,22 @@ def fast_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def in_turn(method: Callable) -> Callable:
+    """A method of `System` that one thread runs at a time on a GPU (Studio and Lab share a system).
+
+    A recorded graph (`musekit.prepared.graphs`) reads and writes memory that all its launches share.
+    """
+
+    @functools.wraps(method)
+    def run(self, *arguments, **named):
+        if self.device.type != "cuda":
+            return method(self, *arguments, **named)
+        with self.turn:
+            return method(self, *arguments, **named)
+
+    return run
+
+
 @dataclass
 class System:
     """Both stages, the codec and the encoders of one folder of weights."""
@@ -43,6 +61,7 @@ class System:
     stage1_dtype: str = "float32"  # of Stage 1's: "bfloat16" halves what a step reads, and rounds the embedding
     notice: Callable[[str], None] = lambda text: None
     timings: dict[str, float] = field(default_factory=dict)
+    turn: threading.RLock = field(default_factory=threading.RLock, repr=False)  # of `in_turn`
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path = "mini", **options) -> Self:
@@ -51,7 +70,9 @@ class System:
         return cls(folder, pretrained.read_config(folder), **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Copy this system's folder of weights: safetensors, hashes and config."""
+        """Copy this system's folder of weights: safetensors, hashes and config. Into itself: nothing to do."""
+        if Path(folder).resolve() == self.folder.resolve():
+            return
         for path in sorted(self.folder.glob("*")):
             if path.suffix in (".safetensors", ".json", ".md"):
                 Path(folder).mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,8 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -428,6 +430,29 @@ def test_two_threads_turn_by_their_own_lengths(smoke_weights):
     tables = prepared._turn(5, like)
     prepared.turns = Forgetful(prepared.turns)
     assert all(torch.equal(a, b) for a, b in zip(prepared._turn(5, like), tables, strict=True))
+
+
+@pytest.mark.parametrize(("device", "together"), [("cuda", 1), ("cpu", 2)])
+def test_threads_sample_in_turn_on_a_gpu_and_together_on_a_cpu(device, together):
+    """Recorded graphs share their memory; a CPU's packed layers do not."""
+    from musekit.system import in_turn
+
+    class There:
+        def __init__(self):
+            self.device, self.turn, self.inside, self.most = torch.device(device), threading.RLock(), 0, 0
+
+        @in_turn
+        def sample(self):
+            self.inside += 1
+            time.sleep(0.3)
+            self.most = max(self.most, self.inside)
+            self.inside -= 1
+
+    there = There()
+    with ThreadPoolExecutor(2) as threads:
+        for job in [threads.submit(there.sample) for _ in range(2)]:
+            job.result()
+    assert there.most == together
 
 
 def test_a_gpus_kernels_are_the_same_velocity():

@@ -12,6 +12,7 @@ from musekit import config, pretrained
 from musekit.config import MuseError
 from musekit.pretrained import load_part
 from musekit.recipe import Recipe
+from musekit.sample import Muse
 
 
 @pytest.fixture
@@ -127,3 +128,12 @@ def test_a_recipe_is_one_line_of_json_both_ways():
 def test_what_is_no_recipe_is_one_clear_line(text):
     with pytest.raises(MuseError):
         Recipe.from_json(text)
+
+
+def test_a_system_is_copied_with_its_hashes_and_into_its_own_folder_is_left_as_it_is(smoke_weights, tmp_path):
+    muse = Muse.from_pretrained(smoke_weights)
+    muse.save_pretrained(tmp_path / "copy")
+    assert pretrained.read_hashes(tmp_path / "copy") == pretrained.read_hashes(smoke_weights)
+    there = Muse.from_pretrained(tmp_path / "copy")
+    there.save_pretrained(tmp_path / "copy" / ".." / "copy")
+    assert torch.equal(there.embed("a waltz"), muse.embed("a waltz"))

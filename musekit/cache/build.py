@@ -106,9 +106,6 @@ def build_cache(options) -> None:
     from musekit.corpus.readers import choose
 
     config = preset(options.preset)
-    for name, value in (("n", options.n), ("workers", options.workers)):
-        if value < 1:
-            raise MuseError(f"--{name} must be 1 or more, not {value}")
     dist.check_gpus()
     if options.seconds is not None and not 1 <= options.seconds <= 600:
         raise MuseError(f"--seconds {options.seconds:g}: clips last from 1 to 600 s")

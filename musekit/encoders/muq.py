@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -36,11 +37,13 @@ class MuQ:
             raise MuseError(f"{config.name} embeds in {self.network.mulan.dim_latent} dimensions, not {config.dim}")
         self.network.eval().requires_grad_(False).to(dist.device())
         self.sample_rate = self.network.sr
+        self._lock = threading.Lock()  # a fast tokenizer is set to pad before it reads: one thread at a time
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """(B, 512), unit length; one text at a time: together, the padding of shorter ones would be in their mean."""
-        rows = [self.network(texts=[self._shortened(text)]) for text in texts]
+        with self._lock:
+            rows = [self.network(texts=[self._shortened(text)]) for text in texts]
         return F.normalize(torch.cat(rows).float(), dim=-1).cpu()
 
     @torch.no_grad()

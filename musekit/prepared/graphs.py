@@ -54,5 +54,5 @@ class Recorded:
                 self.function(*self.held, *self.inputs)
         torch.cuda.current_stream().wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # another thread may use the GPU
             self.output = self.function(*self.held, *self.inputs)
