@@ -281,6 +281,20 @@ def test_the_hubs_own_cache_serves_without_a_network(home, empty_home, muq):
     assert made["google/flan-t5-base"](TEXTS)[0].isfinite().all()
 
 
+def test_muq_mulan_is_read_as_it_is_published(home, empty_home, muq):
+    """pytorch_model.bin alone, where its backbones have model.safetensors: in the hub's cache, and as a folder."""
+    shutil.copytree(home / "models", empty_home / "home" / "models")
+    folder = empty_home / "home" / "models" / "MuQ-MuLan-large"
+    (folder / "model.safetensors").unlink()
+    torch.save(muq.network.state_dict(), folder / "pytorch_model.bin")
+    put_in_hub_cache(empty_home / "hub", "OpenMuQ/MuQ-MuLan-large", folder)
+    for name in (str(folder), "OpenMuQ/MuQ-MuLan-large"):
+        loaded = LOADERS["OpenMuQ/MuQ-MuLan-large"](name)
+        assert hub.fingerprint(loaded.network) == hub.fingerprint(muq.network)
+        assert torch.equal(loaded.embed_text(TEXTS), muq.embed_text(TEXTS))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def test_backbones_lie_beside_or_inside_their_model(home, empty_home, muq):
     for place in ("beside", "inside"):
         folder = empty_home / place

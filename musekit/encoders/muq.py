@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from musekit import dist
 from musekit.config import EmbedderConfig, MuseError
@@ -24,20 +25,31 @@ class MuQ:
     """
 
     def __init__(self, config: EmbedderConfig):
-        from muq import MuQMuLan
-
         where = hub.folder(config.name, "embedder.name")
         with hub.loading(config.name, "embedder.name"):
             about = json.loads((where / "config.json").read_text())
             for tower in ("audio_model", "text_model"):
                 backbone = hub.folder(about[tower]["name"], f"{tower}.name in {where / 'config.json'}", near=where)
                 about[tower]["name"] = str(backbone)
-            self.network = MuQMuLan.from_pretrained(where, config=about)
+            self.network = self._loaded(where, about)
         if self.network.mulan.dim_latent != config.dim:
             raise MuseError(f"{config.name} embeds in {self.network.mulan.dim_latent} dimensions, not {config.dim}")
         self.network.eval().requires_grad_(False).to(dist.device())
         self.sample_rate = self.network.sr
         self._lock = threading.Lock()  # a fast tokenizer is set to pad before it reads: one thread at a time
+
+    @staticmethod
+    def _loaded(where: Path, config: dict) -> nn.Module:
+        """The network of a folder, which holds pytorch_model.bin as it is published; of folders the library itself reads
+        model.safetensors alone.
+        """
+        from muq import MuQMuLan
+
+        if (where / "model.safetensors").exists():
+            return MuQMuLan.from_pretrained(where, config=config)
+        network = MuQMuLan(config)
+        network.load_state_dict(torch.load(where / "pytorch_model.bin", weights_only=True), strict=False)  # as it does
+        return network
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> Tensor:
