@@ -1,13 +1,15 @@
 """Training data is a pure function of (seed, counter): ranks, batch sizes and resuming change nothing."""
 
 import itertools
+import json
+import shutil
 import threading
 
 import pytest
 import torch
 
 from musekit import flow
-from musekit.cache import Shards, caption_id, read_clips
+from musekit.cache import Shards, caption_id, merge_manifest, read_clips
 from musekit.config import TONICS, MuseError
 from musekit.train import data, feed
 from musekit.train.data import CodecData, EmbedderData, Stage1Data, Stage2Data
@@ -109,6 +111,16 @@ def test_a_split_or_kind_that_is_missing_says_what_to_do(tiny, tmp_path):
     (tmp_path / "clips.jsonl").symlink_to(tiny.cache / "clips.jsonl")
     with pytest.raises(MuseError, match="run `musekit cache`"):
         Stage1Data(tmp_path, "train", tiny.config)
+
+
+@pytest.mark.parametrize("kind", ["embeddings", "tokens"])
+def test_a_cache_that_others_still_make_is_no_data(tiny, tmp_path, kind):
+    """As the first of several ranks leaves it, while the others are at work."""
+    cache = shutil.copytree(tiny.cache, tmp_path / "cache", symlinks=True)
+    manifest = json.loads((cache / kind / "manifest.json").read_text())
+    merge_manifest(cache / kind, len(manifest["shards"]) + 1, manifest["maker"])
+    with pytest.raises(MuseError, match=f"{kind} is not finished: .* rows are made; wait"):
+        Stage1Data(cache, "train", tiny.config)
 
 
 # ---------------------------------------------------------------- the feed

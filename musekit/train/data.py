@@ -42,9 +42,17 @@ class _Clips:
         return len(self.clips)
 
     def open(self, kind: str) -> Shards:
-        """The shards of a kind; damaged ones are refused, or skipped and counted, as the settings say."""
+        """The shards of a kind; damaged ones are refused, or skipped and counted, as the settings say.
+
+        Raises MuseError where some are still to be made: a run would learn from a part of its clips for good.
+        """
         warn = print if dist.rank() == 0 else lambda text: None
         shards = Shards(self.cache / kind, damaged=self.damaged, warn=warn)
+        if not shards.manifest["complete"]:
+            raise MuseError(
+                f"{shards.folder} is not finished: {shards.manifest['rows']:,} rows are made; wait for those that make it,"
+                " or run the same `musekit cache` command again"
+            )
         self.made_by[kind] = shards.manifest["maker"]
         return shards
 
