@@ -1,6 +1,7 @@
 """Folders of audio: every way a file can be bad, every layout of captions, and what comes out."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import soundfile
 
 from musekit.config import MuseError
 from musekit.corpus import recordings, sound
-from musekit.corpus.folder import BadAudio, locate, read_audio, read_folder, read_table
+from musekit.corpus.folder import BadAudio, items, locate, read_audio, read_folder, read_table
 
 RATE = 22050
 
@@ -172,6 +173,15 @@ def test_augmented_copies_share_a_split_and_like_names_do_not_collide(tmp_path):
     records = read_folder(tmp_path / "in", tmp_path / "out", progress=False)
     assert len({r["id"] for r in records}) == 4
     assert len({r["family"] for r in records if r["work"].startswith("x/")}) == 1
+
+
+def test_a_numbered_series_is_many_sounds(tmp_path):
+    """take_001.wav, take_002.wav ... were one family, hence one split, and nothing could be trained."""
+    rows = "".join(f"take_{k:03d}.wav,take {k}\n" for k in range(60))
+    (tmp_path / "captions.csv").write_text("file,caption\n" + rows + "take_007_1.wav,a copy\n")
+    found = {item.name: item for item in items(tmp_path, Counter())}
+    assert len({item.family for item in found.values()}) == 60 and len({item.split for item in found.values()}) == 3
+    assert found["take_007_1.wav"].split == found["take_007.wav"].split
 
 
 @pytest.mark.parametrize(

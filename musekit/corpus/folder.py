@@ -65,10 +65,16 @@ def found(folder: Path) -> bool:
 
 
 def items(folder: Path, lacks: Counter, keep_apart: bool = True, table: Path | None = None) -> list[Item]:
-    """The files that captions name; copies of one sound that end in _<number> are one family."""
-    read = []
-    for name, texts in captions_of(folder, table).items():
-        family = slug(re.sub(r"_\d+$", "", Path(name).stem)) or name
+    """The files that captions name; a sound and its copies <sound>_<number> beside it are one family.
+
+    A series of recordings without such a sound (take_001, take_002, ...) is numbered and holds no copies.
+    """
+    read, named = [], captions_of(folder, table)
+    sounds = {Path(name).stem for name in named}
+    for name, texts in named.items():
+        stem = Path(name).stem
+        original = re.sub(r"_\d+$", "", stem)
+        family = slug(original if original in sounds else stem) or name
         captions = [caption(text, {}, name) for text in dict.fromkeys(map(clean, texts)) if text]
         read.append(Item(name, captions, family, split_of(family), (name, f"datashare/{name}")))
     return read
