@@ -32,8 +32,8 @@ def text_of(path: Path) -> str:
 def delimited(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
     """Rows of a CSV or TSV by lower-case column name; the delimiter is the one that the first line holds.
 
-    `columns` names the columns of a copy without a header (its first line then holds none of these names). Cells
-    beyond the last column are part of it: an unquoted list in a comma-separated copy. Raises MuseError with the line.
+    `columns` names the columns of a copy without a header (its first line then begins with none of these names, nor
+    with the empty one that pandas gives its row numbers). Cells beyond the last column are part of it: an unquoted list in a comma-separated copy. Raises MuseError with the line.
     """
     text = text_of(path)
     first = text.split("\n", 1)[0]
@@ -47,7 +47,7 @@ def delimited(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
     if not table:
         return []
     names = [cell.strip().lower() for cell in table[0]]
-    if columns and names[0] not in columns:
+    if columns and names[0] not in ("", *columns):
         names = list(columns)
     else:
         table = table[1:]
