@@ -40,9 +40,7 @@ class MuQ:
 
     @staticmethod
     def _loaded(where: Path, config: dict) -> nn.Module:
-        """The network of a folder, which holds pytorch_model.bin as it is published; of folders the library itself reads
-        model.safetensors alone.
-        """
+        """The network of a folder. It is published as pytorch_model.bin; the library reads folders of safetensors only."""
         from muq import MuQMuLan
 
         if (where / "model.safetensors").exists():
