@@ -112,6 +112,7 @@ print(next(port for port in ports if socket.socket().connect_ex(("", port))))'
 
 together() {
     local head port
+    export MUSEKIT_GPUS="$gpus" # as in `apart`
     head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) # this script runs there
     port=${MUSE_PORT:-$(free_port)}
     # USR1 is for musekit: torchrun, which would die of it, starts with it ignored. A node gone: the rest has 5 minutes.
@@ -123,7 +124,7 @@ together() {
 }
 
 apart() {
-    export LOCAL_WORLD_SIZE="$procs" # musekit compares it with the GPUs that it finds
+    export LOCAL_WORLD_SIZE="$procs" MUSEKIT_GPUS="$gpus" # musekit compares them with the GPUs that it finds
     # shellcheck disable=SC2016 # these differ in every process
     exec srun --ntasks=$((SLURM_JOB_NUM_NODES * procs)) --ntasks-per-node="$procs" --cpus-per-task="$cpus" --wait=0 \
         bash -c 'trap "" USR1; RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"' _ \

@@ -39,6 +39,20 @@ def refused(result: tuple[int, str, str], *said: str) -> None:
         assert words in err, err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["cache", "--preset", "smoke", "--kinds", "tokens"],
+        ["cache", "--preset", "smoke", "--estimate"],
+        ["generate", "a piano", "--weights", "{weights}", "--seconds", "0.2"],
+    ],
+)
+def test_a_job_on_a_node_whose_gpus_torch_does_not_see_ends_at_once(musekit, tiny, monkeypatch, words):
+    """slurm/job.sh tells what the job asked for; hours on a CPU would be paid as hours of a GPU."""
+    monkeypatch.setenv("MUSEKIT_GPUS", "4096")
+    refused(musekit(*(word.format(weights=tiny.weights) for word in words)), "4096 GPUs are asked for and torch sees")
+
+
 # -- arguments --------------------------------------------------------------------------------------------------
 
 

@@ -148,9 +148,11 @@ def test_unquoted_lists_of_a_comma_separated_copy_stay_together(tmp_path):
 
 def test_a_copy_with_row_numbers_has_a_header(tmp_path):
     """As pandas writes one; a language may be called "id", which is no header."""
-    (tmp_path / "t.csv").write_text(',id,lang\n0,AAAAAAAAAAAAAAA1,en\n')
+    (tmp_path / "t.csv").write_text(",id,lang\n0,AAAAAAAAAAAAAAA1,en\n")
     (tmp_path / "u.csv").write_text("AAAAAAAAAAAAAAA1,id\n")
-    assert [r["id"] for name in "tu" for r in delimited(tmp_path / f"{name}.csv", ("id", "lang"))] == ["A" * 15 + "1"] * 2
+    assert [r["id"] for name in "tu" for r in delimited(tmp_path / f"{name}.csv", ("id", "lang"))] == [
+        "A" * 15 + "1"
+    ] * 2
 
 
 # ---------------------------------------------------------------- MusicCaps

@@ -97,7 +97,7 @@ def test_a_cache_by_an_array_of_jobs(cluster, submit, tiny, tmp_path):
     cache, n = tmp_path / "cache", 4 * SHARD
     write_clips(cache, "r" * n, lambda i: 1.2)
     words = ["--preset", "smoke", "--out", str(cache), "--kinds", "spectra", "views", "latents", "--workers", "1"]
-    job = submit("cache", *words, "--weights", str(tiny.weights), options=("--array=0-1",))
+    job = submit("cache", *words, "--weights", str(tiny.weights), options=("--array=0-1",), MUSE_PROCS="1")
     until("a shard of the first job", lambda: list((cache / "spectra").glob("*00000.safetensors")), 90)
     cluster.run("scancel", "--signal=USR1", "--batch", f"{job}_0")
     cluster.restart_now(f"{job}_0")
@@ -115,7 +115,7 @@ def test_pieces_by_all_ranks(cluster, submit, tiny, tmp_path):
     prompts.write_text("".join(json.dumps({"prompt": f"a {i} piano", "n": 8}) + "\n" for i in ("sad", "glad", "slow")))
     words = ["--prompts", str(prompts), "--weights", str(tiny.weights), "--out", str(out)]
     words += ["--seconds", "1", "--micro-batch", "1", "--threads", "1"]
-    job = submit("generate", *words, options=("--gpus-per-node=2",))
+    job = submit("generate", *words, options=("--gpus-per-node=2",), MUSE_PROCS="2")
     until("a piece", lambda: list(out.glob("*.json")), 90)
     cluster.run("scancel", "--signal=USR1", "--batch", job)
     cluster.restart_now(job)

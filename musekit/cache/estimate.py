@@ -196,6 +196,7 @@ def totals(measured: list[dict]) -> list[dict]:
 def estimate(name: str, results: Path) -> Path:
     """`musekit cache --estimate`: measure, print, write <results>/cache-estimate-<preset>.json; returns its path."""
     config, load = preset(name), os.getloadavg()[0]
+    dist.check_gpus()
     measured = []
     for row in rates(config):
         print(

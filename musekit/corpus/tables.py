@@ -32,8 +32,9 @@ def text_of(path: Path) -> str:
 def delimited(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
     """Rows of a CSV or TSV by lower-case column name; the delimiter is the one that the first line holds.
 
-    `columns` names the columns of a copy without a header (its first line then begins with none of these names, nor
-    with the empty one that pandas gives its row numbers). Cells beyond the last column are part of it: an unquoted list in a comma-separated copy. Raises MuseError with the line.
+    `columns` names the columns of a copy without a header: its first line begins with none of these names, nor with the
+    empty one above pandas' row numbers. Cells beyond the last column are part of it: an unquoted list in a
+    comma-separated copy. Raises MuseError with the line.
     """
     text = text_of(path)
     first = text.split("\n", 1)[0]

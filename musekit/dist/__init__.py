@@ -44,7 +44,11 @@ def to_device(batch: dict) -> dict:
 
 
 def check_gpus(asked: int = 0) -> None:
-    """Raise MuseError when this machine has fewer GPUs than `asked`, or than its processes where there are any."""
+    """Raise MuseError when this machine has fewer GPUs than `asked`, or than its processes where there are any.
+
+    A job script tells what it asked Slurm for (MUSEKIT_GPUS): where torch sees none of it, nothing runs on the CPU.
+    """
+    asked = max(asked, int(os.environ.get("MUSEKIT_GPUS") or 0))
     there, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if there < asked or 0 < there < processes:
         raise MuseError(
@@ -57,12 +61,12 @@ def check_gpus(asked: int = 0) -> None:
 def process_group(timeout: datetime.timedelta | None = None):
     """Join the other ranks for the length of the block; does nothing for one process.
 
-    Raises MuseError when they cannot meet, or when one of them is lost.
+    Raises MuseError when there are too few GPUs, when they cannot meet, or when one of them is lost.
     """
+    check_gpus()
     if world() == 1:
         yield
         return
-    check_gpus()
     gpu = device().type == "cuda"
     if gpu:
         torch.cuda.set_device(device())

@@ -40,7 +40,7 @@ class MuQ:
 
     @staticmethod
     def _loaded(where: Path, config: dict) -> nn.Module:
-        """The network of a folder. It is published as pytorch_model.bin; the library reads folders of safetensors only."""
+        """A folder's network. It is published as pytorch_model.bin; of folders the library reads safetensors only."""
         from muq import MuQMuLan
 
         if (where / "model.safetensors").exists():

@@ -50,8 +50,8 @@ class _Clips:
         shards = Shards(self.cache / kind, damaged=self.damaged, warn=warn)
         if not shards.manifest["complete"]:
             raise MuseError(
-                f"{shards.folder} is not finished: {shards.manifest['rows']:,} rows are made; wait for those that make it,"
-                " or run the same `musekit cache` command again"
+                f"{shards.folder} is not finished: {shards.manifest['rows']:,} rows are made; wait for those that make"
+                " it, or run the same `musekit cache` command again"
             )
         self.made_by[kind] = shards.manifest["maker"]
         return shards
