@@ -81,6 +81,10 @@ def test_a_job_on_a_node_whose_gpus_torch_does_not_see_ends_at_once(musekit, tin
         (["cache", "--worker", "3"], "did you mean --workers?"),
         (["cache", "--n", "-5"], "--n must be 1 or more, not -5"),
         (["cache", "--workers", "0"], "--workers must be 1 or more, not 0"),
+        (
+            ["bench", "stage1", "--weights", "mini"],
+            "leave --weights out, or name one of end-to-end, batch, memory, lab",
+        ),
         (["eval", "gallery", "--audio", "music"], "belong to `musekit eval folder`"),
         (["info", "mimi"], "did you mean 'mini'?"),
         (["--verbose"], "--verbose"),

@@ -32,6 +32,7 @@ from musekit.runs import write_result
 
 __all__ = ["ALL", "RUNS", "Row", "bench", "now", "row", "stage2_flops"]
 ALL = ("end-to-end", "stage1", "stage2", "piece", "full", "train", "batch", "sizes", "memory", "ddp", "lab")
+READ = ("end-to-end", "batch", "memory", "lab")  # what reads weights; the rest times random ones of the full size
 
 
 def bench(what: str, weights: str, results: Path, quick: bool = False, seconds: float | None = None) -> list[Row]:
@@ -48,7 +49,7 @@ def bench(what: str, weights: str, results: Path, quick: bool = False, seconds: 
         raise suggest(what, ALL, "bench")
     device, more = dist.device(), circumstances(dist.device())
     needs_muse, needs_ceilings = (
-        what in ("end-to-end", "lab") or (what in ("batch", "memory") and weights != "none"),
+        what in READ and (weights != "none" or what in ("end-to-end", "lab")),
         what in ("stage1", "stage2", "piece", "train", "batch", "sizes"),
     )
     muse = None

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import tyro
 
+from musekit.arguments import optional
+from musekit.config import MuseError
+
 
 @dataclass
 class Bench:
@@ -22,14 +25,20 @@ class Bench:
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[WHAT]")] = "end-to-end"
     """end-to-end, stage1, stage2, piece, full, train, batch, sizes, memory, ddp or lab."""
-    weights: str = "mini"
-    """Folder of weights, or a packaged name; none: batch and memory without their rows of a trained preset."""
+    weights: Annotated[str | None, optional("FOLDER", "mini")] = None
+    """Folder of weights, or a packaged name, for end-to-end, batch, memory and lab; none: batch and memory without
+    their rows of a trained preset."""
     results: Path = Path("results")
     """Where the result file goes."""
     quick: bool = False
     """Tiny networks and single runs, only to see that everything runs."""
 
     def run(self) -> None:
-        from musekit.bench import bench
+        from musekit.bench import ALL, READ, bench
 
-        bench(self.what, self.weights, self.results, self.quick)
+        if self.weights is not None and self.what in ALL and self.what not in READ:
+            raise MuseError(
+                f"`musekit bench {self.what}` times networks of random weights and reads none: leave --weights out, or"
+                f" name one of {', '.join(READ)}"
+            )
+        bench(self.what, "mini" if self.weights is None else self.weights, self.results, self.quick)
