@@ -22,5 +22,6 @@ cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 
 prompts=$(option prompts prompts "$@")
 out=$(option out "$MUSEKIT_HOME/generated/$(basename "${prompts%.*}")" "$@")
+[ "$gpus" = 0 ] || set -- --threads 1 "$@" # part of a recipe: else another number of GPUs would make all pieces again
 start "$out"
 work together generate --out "$out" "$@"

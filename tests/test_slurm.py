@@ -1,5 +1,6 @@
 """slurm/*.sh as written, and what they do with mistakes, on a real Slurm of two nodes. The jobs: test_slurm_jobs.py."""
 
+import os
 import re
 import subprocess
 import sys
@@ -66,6 +67,32 @@ def test_ranks_that_share_the_work_know_how_many_they_are_on_a_node(tmp_path):
     command = ["bash", "-c", ask, "_", VENV, tmp_path]
     told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert told == "3 of 4, 1 of 2: -m musekit cache x\n"
+
+
+def test_pieces_stay_when_the_same_job_gets_other_gpus_or_cpus(tmp_path):
+    """A recipe names its CPU threads, which would follow from the allocation; an option of the user's still wins."""
+    for name, text in {
+        "activate": "PATH=$MUSE_ENV/bin:$PATH",
+        "musekit": "",
+        "scontrol": "",
+        "srun": 'echo "$@"',
+    }.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{text}\n")
+        path.chmod(0o755)
+
+    def words(gpus: int, *more: str, **env: str) -> list[str]:
+        job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "x", "SLURM_CPUS_PER_TASK": "32"}
+        env = os.environ | job | {"SLURM_GPUS_ON_NODE": str(gpus), "MUSE_ENV": str(tmp_path), "MUSE_PORT": "1"} | env
+        command = ["bash", "slurm/generate.sh", "--prompts", "p.txt", "--out", str(tmp_path / "out"), *more]
+        subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True)
+        told = (tmp_path / "out" / "slurm-1.log").read_text().split("-m musekit generate ")[-1]
+        return told.split("\n")[0].split()
+
+    assert words(4) == words(8) and words(4)[2:4] == ["--threads", "1"]
+    assert words(4, "--threads", "8")[-2:] == ["--threads", "8"]
+    assert "--threads" not in words(0, MUSE_PROCS="4")  # on CPUs they are what makes it fast
 
 
 def test_a_shard_that_is_made_again_is_a_step_further(tmp_path):
