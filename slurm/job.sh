@@ -83,6 +83,11 @@ all_answer() { # every node of the job still starts a program
     timeout 60 srun --overlap --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 true >/dev/null 2>&1
 }
 
+cause() { # what musekit said first since this start; ranks that lost the one that failed say so after it
+    awk '/^job [^ ]+: start [0-9]+ at / { said = "" }
+        /^musekit: / && !/^musekit: note: / && !/ lost another rank/ && !said { said = $0 } END { print said }' "$log"
+}
+
 work() {
     local stop='' teller='' code pid
     trap 'say "the time limit is near: saving"; stop=again; [ -n "$teller" ] || { tell & teller=$!; }' USR1
@@ -96,7 +101,7 @@ work() {
     [ "$code" != 0 ] || { say "done"; exit 0; }
     [ "$stop" != end ] || fail "$code" "stopped from outside; started again by Slurm or by the same command, it goes on"
     if [ "$code" != 75 ]; then # 75: state is saved, the same command goes on
-        ! all_answer || fail "$code" "failed with $code, see $log; $(grep -a '^musekit: ' "$log" | tail -n 1)"
+        ! all_answer || fail "$code" "failed with $code, see $log; $(cause)"
         say "failed with $code, because a node is lost"
     fi
     say "to be started again"

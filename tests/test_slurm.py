@@ -111,6 +111,19 @@ def test_a_shard_that_is_made_again_is_a_step_further(tmp_path):
     assert [stalls(k) for k in (3, 4)] == ["0", "1"]
 
 
+def test_the_cause_is_what_was_said_first_since_this_start(tmp_path):
+    """Not a note, not an earlier start's mistake, and not another rank's "lost another rank", which comes last."""
+    lines = ["job 1: start 1 at 09:00", "musekit: an old mistake", "job 1: start 2 at 10:00", "musekit: note: a note"]
+    lines += [
+        "musekit: the disk is full",
+        "musekit: rank 1 lost another rank; what it said is above or below this line",
+    ]
+    (tmp_path / "log").write_text("\n".join(lines) + "\n")
+    ask = "SLURM_JOB_ID=1 MUSE_PROCS=1 MUSE_ENV=$1; . slurm/job.sh; log=$2; cause"
+    command = ["bash", "-c", ask, "_", VENV, tmp_path / "log"]
+    assert subprocess.check_output(command, cwd=ROOT, text=True) == "musekit: the disk is full\n"
+
+
 # -- mistakes -----------------------------------------------------------------------------------------------------
 
 
