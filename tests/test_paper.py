@@ -296,12 +296,14 @@ def test_muq_mulan_is_read_as_it_is_published(home, empty_home, muq):
 
 
 def test_backbones_lie_beside_or_inside_their_model(home, empty_home, muq):
-    for place in ("beside", "inside"):
+    for place in ("beside", "inside", "linked"):
         folder = empty_home / place
         shutil.copytree(home / "models" / "MuQ-MuLan-large", folder / "MuQ-MuLan-large")
         for backbone in ("MuQ-large-msd-iter", "xlm-roberta-base"):
             into = folder / "MuQ-MuLan-large" if place == "inside" else folder
-            shutil.copytree(home / "models" / backbone, into / backbone)
+            kept = shutil.copytree(home / "models" / backbone, into / (backbone if place != "linked" else backbone[:2]))
+            if place == "linked":  # muq tells a backbone by the name it is given
+                (into / backbone).symlink_to(kept)
         loaded = LOADERS["OpenMuQ/MuQ-MuLan-large"](str(folder / "MuQ-MuLan-large"))
         assert torch.equal(loaded.embed_text(TEXTS), muq.embed_text(TEXTS))
         assert hub.fingerprint(loaded.network) == hub.fingerprint(muq.network)
@@ -352,6 +354,8 @@ def test_identity_is_of_what_a_folder_holds_not_of_where_it_lies(home, tmp_path)
     here = home / "models" / "flan-t5-base"
     copy = shutil.copytree(here, tmp_path / "elsewhere")
     assert hub.identity(copy) == hub.identity(here) != hub.identity(home / "models" / "xlm-roberta-base")
+    (copy / "pytorch_model.bin").write_bytes(b"as `hf download` brings it too; nobody reads it beside the other")
+    assert hub.identity(copy) == hub.identity(here)
     path = copy / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -30,17 +30,20 @@ SETTINGS = ("*.json", "*.model", "*.txt")
 
 
 def on_this_machine(name: str, near: Path | None = None) -> Path | None:
-    """A model's folder: itself, inside or beside `near`, or in MUSEKIT_HOME/models. Raises MuseError for no name."""
+    """A model's folder: itself, inside or beside `near`, or in MUSEKIT_HOME/models. Raises MuseError for no name.
+
+    A link keeps its own name: muq tells its backbones by theirs.
+    """
     try:
         if name and Path(name).expanduser().is_dir():
-            return Path(name).expanduser().resolve()
+            return Path(name).expanduser().absolute()
     except (OSError, ValueError, RuntimeError):
         pass  # too long for a path, a zero byte, an unknown ~user: no folder
     if len(name) > 200 or not re.fullmatch(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", name):
         raise MuseError(f"{name[:80]!r} is neither a folder here nor a model's hub name (owner/model)")
-    places = [*([near, near.parent] if near else []), home() / "models"]
+    places = [*([near, near.parent, near.resolve().parent] if near else []), home() / "models"]
     copies = (place / name.rpartition("/")[2] for place in places)
-    return next((copy.resolve() for copy in copies if copy.is_dir()), None)
+    return next((copy.absolute() for copy in copies if copy.is_dir()), None)
 
 
 def fetched(name: str, part: str) -> Path:
@@ -118,12 +121,13 @@ def fingerprint(model: torch.nn.Module) -> str:
 
 
 def identity(folder: Path) -> str:
-    """A hash that tells one model's folder from another's without loading it: sizes and samples of its files.
+    """A hash that tells one model's folder from another's without loading it: sizes and samples of the files it uses.
 
     Of a file above 8 MiB 128 pieces are read, evenly spaced: other weights differ everywhere, and 2.5 GB cost nothing.
     """
     digest = hashlib.sha256()
-    for path in sorted(p for pattern in (*WEIGHTS, *SETTINGS) for p in folder.glob(pattern)):
+    used = next((pattern for pattern in WEIGHTS if any(folder.glob(pattern))), WEIGHTS[0])
+    for path in sorted(p for pattern in (used, *SETTINGS) for p in folder.glob(pattern)):
         size, piece = path.stat().st_size, 2**16
         digest.update(f"{path.name} {size}\n".encode())
         starts = range(0, size, piece) if size <= 2**23 else [i * (size - piece) // 127 for i in range(128)]
