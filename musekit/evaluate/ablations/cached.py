@@ -48,7 +48,7 @@ def measure_time(subject: Subject, n: int) -> list[dict]:
 
     def encode(clip: dict):
         audio, _ = read_audio(subject.path(clip))
-        return muse.codec.encode(torch.from_numpy(audio)[None].to(muse.device))
+        return muse.codec.encode(torch.from_numpy(audio)[None].to(muse.device)).cpu()  # waits for a GPU
 
     for part, kind, work in (("stage1", "embeddings", embed), ("stage2", "latents", encode)):
         if not (subject.cache / kind / "manifest.json").exists() or (
@@ -73,6 +73,7 @@ def measure_result(subject: Subject, clips: int, samples: int) -> list[dict]:
     quality, sets = Quality(subject), {}
     for name in ("cached", "on the fly"):
         dataset = small.subset(Stage1Data(subject.cache, "train", config), clips)
+        dataset.transposed = None  # both learn from these clips alone, each from its own embeddings of them
         if name == "on the fly":
             fresh = [
                 subject.muse.embedder.embed_audio(torch.from_numpy(audio)[None], rate)[0]
