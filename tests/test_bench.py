@@ -205,6 +205,8 @@ def test_every_bench_runs_quickly_and_says_that_its_numbers_are_none(what, smoke
         assert all(set(table.COLUMNS) <= row.keys() for row in rows)
         assert all(row["least"] <= row["seconds"] <= row["most"] for row in rows)
         assert what == "piece" or any(row["floor_share"] for row in rows)
+        called = {"stage1": "naive, as called", "stage2": "diffusers, as called"}  # beside the improved peers
+        assert what not in called or called[what] in {row["peer"] for row in rows}
     assert len(capsys.readouterr().out.splitlines()) >= len(rows) + 1
 
 
