@@ -182,6 +182,10 @@ def test_a_trace_adds_up_and_knows_its_kinds():
     rows = where_time_goes(lambda: torch.nn.functional.gelu(layer(a)))
     assert sum(row["share"] for row in rows) == pytest.approx(1) and rows[0]["kind"] == "matrix products"
     assert {"elementwise", "matrix products"} <= {row["kind"] for row in rows}
+    window = torch.hann_window(512)
+    seen = torch.stft(torch.randn(44100), 512, window=window, return_complex=True)
+    share = {row["kind"]: row["share"] for row in where_time_goes(lambda: torch.istft(seen, 512, window=window), 1)}
+    assert {"Fourier transforms", "overlap-add"} <= share.keys() and share.get("other", 0) < 0.1
 
 
 def test_the_model_of_ddp_is_told_by_hand():
