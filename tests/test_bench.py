@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from musekit import bench, flow
 from musekit.bench import ddp, end_to_end, measure, memory, networks, piece, roofline, stage2, table
+from musekit.bench.full import PARTS
 from musekit.bench.naive import Naive1
 from musekit.bench.recorded import Recorded, frame
 from musekit.bench.roofline import Work, naive1_work, stage1_work, stage2_work
@@ -212,6 +213,18 @@ def test_every_bench_runs_quickly_and_says_that_its_numbers_are_none(what, smoke
         called = {"stage1": "naive, as called", "stage2": "diffusers, as called"}  # beside the improved peers
         assert what not in called or called[what] in {row["peer"] for row in rows}
     assert len(capsys.readouterr().out.splitlines()) >= len(rows) + 1
+
+
+def test_what_is_measured_on_a_gpu_runs_on_a_cpu_too(tmp_path):
+    """The parts of a piece are the whole; activations that are computed again are no work of the model's."""
+    for row in bench.bench("full", "none", tmp_path, quick=True):
+        assert sum(row[f"{part}_seconds"] for part in PARTS) == pytest.approx(row["value"]) and row["bar"] is None
+        assert row["real_time"] == pytest.approx(row["batch"] * row["seconds_each"] / row["value"])
+    rows = bench.bench("train", "none", tmp_path, quick=True)
+    rate = json.loads((tmp_path / "bench-train.json").read_text())["provenance"]["ceilings"]["bfloat16"]
+    assert [row["stage"] for row in rows] == [1, 1, 2, 2] and [row["recompute"] for row in rows][2:] == [False, True]
+    assert rows[2]["flops"] == rows[3]["flops"] > 0
+    assert all(row["mfu"] == pytest.approx(row["flops"] / row["value"] / rate) for row in rows)
 
 
 def test_one_and_two_ranks_train_in_processes_of_their_own(tmp_path):
