@@ -12,7 +12,8 @@ from musekit.parts import CodecConfig, EmbedderConfig, MuseConfig, SampleConfig,
 
 def mini() -> MuseConfig:
     """The laptop preset: ~22M parameters, 12 s window, weights in the package."""
-    # the noise keeps Stage 2 from knowing a training clip by the last digits of its embedding
+    # the noise is to keep Stage 2 from knowing a training clip by the last digits of its embedding; a small model shows
+    # no need of so little of it, and more costs loss: results/ablation-noise.json
     # with this autoguidance modes are obeyed and answers stay varied: results/prompts.json, diversity.json
     stage2, sample = Stage2Config(embedding_noise=0.01), SampleConfig(stage1_autoguidance=2.0)
     return MuseConfig(name="mini", stage2=stage2, sample=sample)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import ablated
+import answers
 import beside
 import cluster
 import distant
@@ -79,6 +80,11 @@ def summary() -> str:
 def distances() -> str:
     """How far what is generated lies from held-out clips."""
     return grid(distant.table(result("distances"))) + distant.caption(result("distances"))
+
+
+def one_to_many() -> str:
+    """Where samples lie among right answers, and how regression's answer sounds."""
+    return answers.text(result("one-to-many"))
 
 
 def found() -> str:

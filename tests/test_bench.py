@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from musekit import bench, flow
 from musekit.bench import ddp, end_to_end, measure, memory, networks, piece, roofline, stage2, table
+from musekit.bench.full import PARTS
 from musekit.bench.naive import Naive1
 from musekit.bench.recorded import Recorded, frame
 from musekit.bench.roofline import Work, naive1_work, stage1_work, stage2_work
@@ -182,6 +183,10 @@ def test_a_trace_adds_up_and_knows_its_kinds():
     rows = where_time_goes(lambda: torch.nn.functional.gelu(layer(a)))
     assert sum(row["share"] for row in rows) == pytest.approx(1) and rows[0]["kind"] == "matrix products"
     assert {"elementwise", "matrix products"} <= {row["kind"] for row in rows}
+    window = torch.hann_window(512)
+    seen = torch.stft(torch.randn(44100), 512, window=window, return_complex=True)
+    share = {row["kind"]: row["share"] for row in where_time_goes(lambda: torch.istft(seen, 512, window=window), 1)}
+    assert {"Fourier transforms", "overlap-add"} <= share.keys() and share.get("other", 0) < 0.1
 
 
 def test_the_model_of_ddp_is_told_by_hand():
@@ -205,7 +210,21 @@ def test_every_bench_runs_quickly_and_says_that_its_numbers_are_none(what, smoke
         assert all(set(table.COLUMNS) <= row.keys() for row in rows)
         assert all(row["least"] <= row["seconds"] <= row["most"] for row in rows)
         assert what == "piece" or any(row["floor_share"] for row in rows)
+        called = {"stage1": "naive, as called", "stage2": "diffusers, as called"}  # beside the improved peers
+        assert what not in called or called[what] in {row["peer"] for row in rows}
     assert len(capsys.readouterr().out.splitlines()) >= len(rows) + 1
+
+
+def test_what_is_measured_on_a_gpu_runs_on_a_cpu_too(tmp_path):
+    """The parts of a piece are the whole; activations that are computed again are no work of the model's."""
+    for row in bench.bench("full", "none", tmp_path, quick=True):
+        assert sum(row[f"{part}_seconds"] for part in PARTS) == pytest.approx(row["value"]) and row["bar"] is None
+        assert row["real_time"] == pytest.approx(row["batch"] * row["seconds_each"] / row["value"])
+    rows = bench.bench("train", "none", tmp_path, quick=True)
+    rate = json.loads((tmp_path / "bench-train.json").read_text())["provenance"]["ceilings"]["bfloat16"]
+    assert [row["stage"] for row in rows] == [1, 1, 2, 2] and [row["recompute"] for row in rows][2:] == [False, True]
+    assert rows[2]["flops"] == rows[3]["flops"] > 0
+    assert all(row["mfu"] == pytest.approx(row["flops"] / row["value"] / rate) for row in rows)
 
 
 def test_one_and_two_ranks_train_in_processes_of_their_own(tmp_path):

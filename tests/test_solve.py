@@ -215,6 +215,27 @@ def test_fixed_loop_reads_nothing_back(solver):
     assert solution.nfe.device.type == "cpu"
 
 
+def test_dopri5_waits_for_the_device_once_an_attempted_step(monkeypatch):
+    """Whatever reads a tensor's values on the host is counted; the start costs a fixed number."""
+    waits = []
+
+    def counted(name, real):
+        return lambda x, *a, **k: waits.append(name) or real(x, *a, **k)
+
+    for name in ("tolist", "item", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__"):
+        monkeypatch.setattr(torch.Tensor, name, counted(name, getattr(torch.Tensor, name)))
+    x_0, found = torch.ones(3, 4, dtype=torch.float64), []
+    for tolerance in (1e-2, 1e-5, 1e-9):
+        waits.clear()
+        stiff = torch.tensor([[1.0], [20.0], [200.0]], dtype=torch.float64)
+        options = {"rtol": tolerance, "atol": tolerance, "steps": 7, "on_step": lambda i, n: None}
+        solution = solve(lambda t, x, s=stiff: s * (t[:, None].cos() - x), x_0, solver="dopri5", **options)
+        spent = len(waits)
+        found.append((int((solution.accepted + solution.rejected).max()), spent))
+    (few, start), *others = found
+    assert few < others[-1][0] and all(spent - start == steps - few for steps, spent in others), found
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_dtypes(solver):
     """A bfloat16 velocity moves a float32 state; a bfloat16 state still sees float32 times."""

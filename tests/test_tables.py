@@ -73,6 +73,26 @@ def test_distances_are_told_by_both_ears_or_refused():
         distant.caption(denied)
 
 
+def test_answers_outside_of_the_samples_are_told_or_the_sentence_refused():
+    """Calibration and regression's sound: numbers from the rows, and no sentence from rows that deny it."""
+    import answers
+    import tables
+
+    rows = tables.result("one-to-many")
+    told = " ".join(answers.text(rows).split())
+    widest = next(r for r in rows if r["measure"] == "calibration" and r["level"] == "specific" and r["nominal"] > 0.85)
+    assert f"and {100 * widest['inside']:.0f} % of those to a specific one" in told
+    assert "that holds 91 % of the samples" in told and "8 vague prompts, 4 pieces each" in told
+    for where, change, words in (
+        ({"measure": "calibration"}, {"high": 1.0}, "lie outside of the samples"),
+        ({"measure": "sound difference", "name": "to_nearest"}, {"low": -0.1}, "farther from music"),
+        ({"measure": "sound difference", "name": "similarity"}, {"high": -0.01}, "do not differ significantly"),
+    ):
+        denied = [r | change if where.items() <= r.items() else r for r in rows]
+        with pytest.raises(ValueError, match=words):
+            answers.text(denied)
+
+
 def test_few_steps_are_told_with_their_intervals_and_the_worst_of_the_verdicts():
     import few_step
 

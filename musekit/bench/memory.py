@@ -6,6 +6,8 @@ more of Stage 2 and, unless it is decoded in overlapping parts, of the codec.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import warnings
 
 import torch
@@ -15,10 +17,14 @@ from musekit.codec import overlap
 from musekit.sample import Muse, Settings
 
 PARTS, WHOLE = 32, 1 << 30  # latent frames decoded at a time
+MMAP_THRESHOLD = -3  # glibc's name for it in `mallopt`
 
 
 def memory(device: torch.device, quick: bool = False, muse: Muse | None = None) -> list[Row]:
     """All rows: {"what", "setting", "value", "before_bytes", "peak_bytes", "seconds"}."""
+    if not quick:  # for the whole process
+        with contextlib.suppress(OSError, AttributeError):  # glibc: what a part has freed goes back before the next one
+            ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 1 << 16)
     rows = codec(device, quick)
     return rows + (pieces(muse, quick) if muse is not None else [])
 

@@ -6,6 +6,7 @@ steps are alike. The published weights are not needed: the same random ones go i
 
 from __future__ import annotations
 
+import functools
 import gc
 import warnings
 
@@ -22,6 +23,7 @@ from musekit.prepared.stage2 import Guided2, Prepared2
 from musekit.stage2 import StableAudioMuQ, foreign
 
 FRAMES, SCALE = 256, 3.0
+CALLED = 130  # conditioning tokens of diffusers' pipeline: 128 of the text, two of the timing
 BARS = {torch.float32: 1.2, torch.bfloat16: 1.7}  # x diffusers' transformer, batch 1, two CPU cores
 
 
@@ -51,7 +53,8 @@ def at(batch, network, theirs, fast: Prepared2, frames, runs, device, ceilings) 
     moment = ours.at(torch.tensor([0.5], dtype=torch.float64))[0]
     t = torch.full((batch,), 0.5, device=device)
     calls = {"diffusers": lambda: plain(x), "prepared": lambda: ours(moment, x)}
-    if dtype == torch.float32:
+    if dtype == torch.float32:  # the pipeline's own precision
+        calls["diffusers, as called"] = functools.partial(foreign_step(theirs, network, batch, dtype, CALLED), x)
         calls["as trained"] = lambda: guided(network(torch.cat([x, x]), torch.cat([t, t]), condition))
     times = interleaved(calls, device, runs if device.type == "cpu" else 5 * runs)
     base, rows = median(times["diffusers"]), []
@@ -107,12 +110,15 @@ def shape(config: Stage2Config, frames: int) -> dict:
     }
 
 
-def foreign_step(theirs, network: StableAudioMuQ, batch: int, dtype: torch.dtype):
-    """`step(x)`: diffusers' transformer on both rows of guidance, as its pipeline's loop calls it."""
+def foreign_step(theirs, network: StableAudioMuQ, batch: int, dtype: torch.dtype, tokens: int = 1):
+    """`step(x)`: diffusers' transformer on both rows of guidance, as its pipeline's loop calls it.
+
+    tokens: of the conditioning; one is what MUSE has, `CALLED` what the pipeline gives.
+    """
     from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
     config, device = network.config, network.mean.device
-    token = torch.randn(2 * batch, 1, config.condition_dim, device=device).to(dtype)
+    told = torch.randn(2 * batch, tokens, config.condition_dim, device=device).to(dtype)
     timing = torch.randn(2 * batch, 1, 2 * config.condition_dim, device=device).to(dtype)
 
     def step(x: Tensor) -> Tensor:
@@ -125,7 +131,7 @@ def foreign_step(theirs, network: StableAudioMuQ, batch: int, dtype: torch.dtype
         v = theirs(
             both,
             now,
-            encoder_hidden_states=token,
+            encoder_hidden_states=told,
             global_hidden_states=timing,
             rotary_embedding=rotary,
             return_dict=False,

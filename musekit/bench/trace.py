@@ -11,6 +11,7 @@ GROUPS = {  # the first kind one of whose words is in an operation's name
     "matrix products": ("linear", "mm", "matmul", "gemm"),
     "attention": ("attention", "softmax"),
     "Fourier transforms": ("fft",),
+    "overlap-add": ("unfold_backward",),  # of the inverse transforms' frames
     "norms": ("norm",),
     "copies": ("cat", "copy", "clone", "contiguous", "pad", "gather", "index", "stack", "flip", "reorder"),
     "bookkeeping": (
