@@ -151,11 +151,13 @@ def ranks_agree(read) -> None:
 
 
 def tokens_decide(read) -> None:
-    """A batch gains much where a piece is one token, at any size, and little where it is many."""
-    path, gains = "results/bench-sizes-gpu.json", {1: [], 2: []}
+    """From the same batch larger models gain more where a piece is one token, and less where it is many."""
+    path, gains = "results/bench-sizes-gpu.json", {}
     told = rows(read(path))
-    for peer in dict.fromkeys(r["peer"] for r in told):
-        one = sorted((r for r in told if r["peer"] == peer), key=lambda r: r["batch"])
-        gains[one[0]["stage"]].append(one[0]["seconds"] / one[-1]["seconds"] * one[-1]["batch"] / one[0]["batch"])
-    apart = min(gains[1]) > 1.5 * max(gains[2])
-    claim(apart, "operations a byte decide what a batch gains, at every model size", path)
+    batch = min(max(r["batch"] for r in told if r["stage"] == stage) for stage in (1, 2))
+    for stage in (1, 2):
+        some = sorted((r for r in told if (r["stage"], r["batch"]) == (stage, batch)), key=lambda r: r["parameters"])
+        gains[stage] = [r["speedup"] for r in some]
+    apart = all(one > many for one, many in zip(gains[1], gains[2], strict=True))
+    holds = apart and gains[1] == sorted(gains[1]) and gains[2] == sorted(gains[2], reverse=True)
+    claim(holds, "larger models gain more from a batch of single tokens, and less from one of many", path)

@@ -55,3 +55,10 @@ def test_a_picture_is_a_small_png():
     image = Image.open(io.BytesIO(picture.png))
     assert image.format == "PNG" and image.size[0] == pytest.approx(11 * 72, abs=2)
     assert len(picture.png) < 60_000
+
+
+def test_a_notebooks_figures_print_the_command_that_draws_them_again(monkeypatch):
+    figure = panels.measures([("a", {"b": ([0, 1], np.ones((2, 1)))})], xlabel="x", title="T", caption="C")
+    monkeypatch.setattr(Picture, "command", "make notebooks NOTEBOOKS=x.ipynb")
+    Picture(figure)
+    assert figure.get_supxlabel() == "C\nmake notebooks NOTEBOOKS=x.ipynb"

@@ -16,11 +16,19 @@ from musekit.show.style import HEAT, MARKERS, MUTED, PALETTE, SIGNED, finish, ne
 
 
 class Picture:
-    """A figure as a PNG of few colours; the last value of a cell shows it. A quarter of matplotlib's own size."""
+    """A figure as a PNG of few colours; the last value of a cell shows it. A quarter of matplotlib's own size.
+
+    command: what draws a notebook's figures again; where a notebook sets it, each of them has it printed below.
+    """
+
+    command = ""
 
     def __init__(self, figure, alt: str = "", dpi: int = 72, colours: int = 32):
         from PIL import Image
 
+        if self.command:
+            below = "\n".join(filter(None, [figure.get_supxlabel(), self.command]))
+            figure.supxlabel(below, x=0.01, ha="left", fontsize=11, color=MUTED)
         raw, small = io.BytesIO(), io.BytesIO()
         figure.savefig(raw, format="png", dpi=dpi)
         image = Image.open(raw).convert("RGB").quantize(colours, dither=Image.Dither.NONE)

@@ -1,4 +1,4 @@
-"""The roofline: what a batch can gain is decided by operations a byte, not by the model's size."""
+"""The roofline: a batch moves one token a sample up the memory's roof; many tokens lie under the other roof already."""
 
 import numpy as np
 
