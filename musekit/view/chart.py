@@ -27,7 +27,7 @@ NAME_WIDTH, NAME_HEIGHT = 0.016, 0.055  # of a letter and of a line, as a part o
 
 
 class Figure(go.FigureWidget):
-    """A figure that takes no message of the page in while `guard` is held.
+    """A figure that takes no message of the page in while `_guard` is held.
 
     plotly tells the page of a change by setting a trait and at once setting it back; while another thread takes a
     message in, traitlets holds both, merges them, and the page would never hear of the change.
