@@ -14,7 +14,7 @@ __all__ = ["Muse", "__version__"]
 def __getattr__(name: str):
     # PEP 562: `from musekit import Muse` works, `import musekit` stays instant.
     if name == "Muse":
-        from musekit.sample import Muse
+        from musekit.muse import Muse
 
         return Muse
     raise AttributeError(f"module 'musekit' has no attribute {name!r}")

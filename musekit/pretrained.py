@@ -22,7 +22,7 @@ from musekit.bounds import check
 from musekit.codec import oobleck
 from musekit.config import MuseConfig, MuseError, SampleConfig, from_json, identity, to_json
 from musekit.encoders import MiniEmbedder, MuQ, hub
-from musekit.runs import sha256, write_atomic
+from musekit.files import sha256, write_atomic
 from musekit.stage1 import Text2MuQFlow, TextRegression
 from musekit.stage2 import StableAudioMuQ, foreign
 

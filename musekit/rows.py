@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from musekit import flow, solve
-from musekit.prepared.stage1 import Guided1, Prepared1
-from musekit.prepared.stage1 import join as join_texts
-from musekit.prepared.stage2 import Guided2, Prepared2
+from musekit.inference.stage1 import Guided1, Prepared1
+from musekit.inference.stage1 import join as join_texts
+from musekit.inference.stage2 import Guided2, Prepared2
 from musekit.recipe import Recipe
 from musekit.solve.bespoke import Bespoke
 from musekit.stage2 import join

@@ -13,11 +13,11 @@ from typing import Self
 
 import torch
 
-from musekit import dist, pretrained
+from musekit import distributed, pretrained
 from musekit.config import MuseConfig, MuseError
 from musekit.encoders import JointEmbedder, MuQ, joint, text_encoder
-from musekit.prepared.stage1 import Prepared1
-from musekit.prepared.stage2 import Prepared2
+from musekit.inference.stage1 import Prepared1
+from musekit.inference.stage2 import Prepared2
 from musekit.pretrained import load_part
 
 
@@ -38,7 +38,7 @@ def fast_precision(device: torch.device) -> torch.dtype:
 def in_turn(method: Callable) -> Callable:
     """A method of `System` that one thread runs at a time on a GPU (Studio and Lab share a system).
 
-    A recorded graph (`musekit.prepared.graphs`) reads and writes memory that all its launches share.
+    A recorded graph (`musekit.inference.graphs`) reads and writes memory that all its launches share.
     """
 
     @functools.wraps(method)
@@ -81,7 +81,7 @@ class System:
     @cached_property
     def device(self) -> torch.device:
         """A GPU if there is one."""
-        return dist.device()
+        return distributed.device()
 
     @cached_property
     def text(self):

@@ -105,7 +105,7 @@ def typeset(out: Path, kind: str, told: dict[str, str]) -> bytes:
 
 def write(out: Path, files: dict[str, bytes]) -> None:
     """Each file whole or not at all, and only where its bytes change."""
-    from musekit.runs import write_atomic
+    from musekit.files import write_atomic
 
     for path, data in files.items():
         place = out / path

@@ -41,9 +41,9 @@ def mp3(audio, sample_rate: int) -> bytes:
 
 def samples(weights: str | Path, folder: Path, asked, **settings) -> list[dict]:
     """Write `folder`/<prompt>-<seed>.mp3 for each (prompt, seed) and give a row for each: file, hash, recipe."""
+    from musekit.files import write_atomic
+    from musekit.muse import Muse, Settings
     from musekit.prompts import file_stem
-    from musekit.runs import write_atomic
-    from musekit.sample import Muse, Settings
 
     muse = Muse.from_pretrained(weights)
     recipes = [muse.recipe(prompt, seed, Settings(**settings)) for prompt, seed in asked]
@@ -62,7 +62,7 @@ def samples(weights: str | Path, folder: Path, asked, **settings) -> list[dict]:
 
 def main() -> int:
     """Make all of them; what `samples/` held before goes."""
-    from musekit.runs import write_result
+    from musekit.results import write_result
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="mini", help="a name that comes with the package, or a folder")

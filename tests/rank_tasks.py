@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from musekit import dist, pretrained, train
+from musekit import distributed, pretrained, train
 from musekit.config import smoke
 from musekit.runs import Run
 from musekit.train import TrainConfig, fitting
@@ -54,7 +54,7 @@ def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batc
         samples=steps * batch, batch=batch, micro_batch=micro_batch, lr=0.2, weight_decay=0.0, warmup=24, clip=0.5,
         ema=0.9, bf16=False, log_every=batch, validate_every=10 * batch, checkpoint_minutes=60,
     )  # fmt: skip
-    with dist.process_group():
+    with distributed.process_group():
         torch.manual_seed(0)
         network = pretrained.build("stage2", smoke())
         plain = Stage2Data(Path(cache), "train", smoke())
@@ -64,24 +64,24 @@ def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batc
         records = list(train.fit(network.double(), data, None, settings, Run(Path(folder))))
         tensors = {f"weights.{k}": v.clone() for k, v in network.state_dict().items()}
         tensors |= {f"gradients.{i}": g for i, g in enumerate(kept[0].last)}
-        if dist.rank() == 0:
+        if distributed.rank() == 0:
             tensors |= {f"ema.{k}": v.clone() for k, v in Run(Path(folder)).load()["ema"].items()}
-        save_file(tensors, f"{folder}/rank{dist.rank()}.safetensors")
-        told = {"drawn": data.drawn[: steps * batch // dist.world()], "losses": [r["loss"] for r in records]}
+        save_file(tensors, f"{folder}/rank{distributed.rank()}.safetensors")
+        told = {"drawn": data.drawn[: steps * batch // distributed.world()], "losses": [r["loss"] for r in records]}
         told["norms"] = [r["gradient_norm"] for r in records]
-        Path(f"{folder}/rank{dist.rank()}.json").write_text(json.dumps(told))
+        Path(f"{folder}/rank{distributed.rank()}.json").write_text(json.dumps(told))
 
 
 def validation(cache: str, folder: str, micro_batch: int) -> None:
     """Every rank writes what `validate` says of each kind of network."""
-    with dist.process_group():
+    with distributed.process_group():
         told = {}
         for part, kind in fitting.DATA.items():
             torch.manual_seed(0)
             network, data = pretrained.build(part, smoke()), kind(Path(cache), "train", smoke())
             data.together = 4  # 13 clips: four groups to share out
             told[part] = train.validate(network, data, TrainConfig(micro_batch=micro_batch))
-        Path(f"{folder}/rank{dist.rank()}.json").write_text(json.dumps(told))
+        Path(f"{folder}/rank{distributed.rank()}.json").write_text(json.dumps(told))
 
 
 def train_and_wait(part: str, cache: str, folder: str, steps: int, threads: int) -> None:

@@ -14,7 +14,7 @@ from musekit.config import MuseError, mini
 from musekit.evaluate.ablations import ABLATIONS, cached, small, solver
 from musekit.evaluate.subject import Subject
 from musekit.pretrained import build
-from musekit.runs import read_result
+from musekit.results import read_result
 from musekit.train.data import Stage1Data
 
 
@@ -78,7 +78,7 @@ def test_grids_spend_their_budget():
 def test_stage2_velocity_is_the_samplers(tiny, tmp_path):
     """Solved with Euler it gives the latents that the sampler decodes."""
     from musekit.evaluate.diversity import samples
-    from musekit.sample import Settings
+    from musekit.muse import Settings
 
     subject = Subject(tiny.weights, tiny.cache, tmp_path, 4, quick=True)
     muse, n = subject.muse, subject.muse.config.sample.micro_batch

@@ -16,9 +16,9 @@ from musekit.bench.recorded import Recorded, frame
 from musekit.bench.roofline import Work, naive1_work, stage1_work, stage2_work
 from musekit.bench.trace import where_time_goes
 from musekit.config import MuseError, mini, paper, smoke
-from musekit.prepared.stage1 import Guided1, Prepared1
-from musekit.prepared.stage2 import Guided2, Prepared2
-from musekit.runs import write_result
+from musekit.inference.stage1 import Guided1, Prepared1
+from musekit.inference.stage2 import Guided2, Prepared2
+from musekit.results import write_result
 from musekit.solve import solve
 from musekit.stage2 import StableAudioMuQ, v_objective
 

@@ -13,8 +13,8 @@ from musekit import evaluate as evaluation
 from musekit.config import MuseError
 from musekit.evaluate import few_step, settings
 from musekit.evaluate.subject import Subject
-from musekit.runs import read_result
-from musekit.sample import Muse, Settings
+from musekit.muse import Muse, Settings
+from musekit.results import read_result
 from musekit.solve import bespoke, fit, learned, solve
 from musekit.solve.bespoke import Bespoke, power
 from musekit.train.solver import Lesson, Pairs, conditions, learn, train_solver

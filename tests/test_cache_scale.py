@@ -18,7 +18,7 @@ import torch
 from fixtures import SAMPLE_RATE, sinusoids, write_clips
 
 from musekit import cache as cache_module
-from musekit import cli, dist, flow, pretrained
+from musekit import cli, distributed, flow, pretrained
 from musekit.cache import SHARD, Shards, build_shards, caption_id, merge_manifest, read_clips, workers
 from musekit.cache import precompute as precompute_module
 from musekit.cache.build import alone, share
@@ -163,23 +163,23 @@ def test_a_signal_in_this_process_is_looked_at_between_shards(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         return numbers(ids)
 
-    with dist.signals() as stop, pytest.raises(dist.Stopped) as caught:
+    with distributed.signals() as stop, pytest.raises(distributed.Stopped) as caught:
         build_shards(tmp_path, IDS, "maker", compute, stop=stop)
     assert caught.value.code == 75 and len(Shards(tmp_path)) == SHARD
 
 
 LATE = """
 import os, signal, sys
-from musekit import dist
+from musekit import distributed
 
 class Late:
     def __del__(self, kill=os.kill, me=os.getpid(), term=signal.SIGTERM, usr1=signal.SIGUSR1):
         kill(me, usr1), kill(me, term)  # while Python takes itself apart, its own handlers gone
 
 late = Late()
-with dist.signals() as stop:
+with distributed.signals() as stop:
     os.kill(os.getpid(), signal.SIGUSR1)
-    raise dist.Stopped(stop())
+    raise distributed.Stopped(stop())
 """
 
 

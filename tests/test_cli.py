@@ -331,5 +331,5 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(musekit, smoke_weig
 
 def test_an_unwritable_folder_is_told_before_anything_heavy_is_loaded(musekit, tmp_path, monkeypatch):
     (tmp_path / "taken").write_text("")
-    monkeypatch.setitem(sys.modules, "musekit.sample", None)  # importing it would now fail
+    monkeypatch.setitem(sys.modules, "musekit.muse", None)  # importing it would now fail
     refused(musekit("generate", *PIANO, "--out", "taken"), "is a file")

@@ -9,7 +9,7 @@ from itertools import islice
 
 import pytest
 
-from musekit import dist
+from musekit import distributed
 from musekit.config import MuseError
 from musekit.corpus import clips, families, plan, plan_file
 
@@ -102,7 +102,7 @@ def test_no_file_is_no_fault(tmp_path):
 
 def test_a_signal_leaves_no_plan(written, tmp_path):
     (tmp_path / "scores").symlink_to(written[0] / "scores")
-    with pytest.raises(dist.Stopped):
+    with pytest.raises(distributed.Stopped):
         plan_file.write_plan(tmp_path, N, 1, progress=False, only=ONLY, stop=lambda: 75)
     assert [p.name for p in tmp_path.iterdir()] == ["scores"]
 

@@ -5,7 +5,7 @@ import pytest
 from musekit import cli
 from musekit.cache import estimate
 from musekit.config import paper, smoke
-from musekit.runs import read_result
+from musekit.results import read_result
 
 
 def test_totals_are_rows_times_rates():

@@ -22,7 +22,7 @@ from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.embedder import CLASSES, recall_by_chance, retrieval, wordings, zero_shot
 from musekit.evaluate.memorisation import Nearest, normal
 from musekit.evaluate.subject import Subject, table, target
-from musekit.runs import read_result
+from musekit.results import read_result
 
 RATE = 44100
 

@@ -14,7 +14,7 @@ from musekit import evaluate as evaluation
 from musekit.config import MuseError
 from musekit.evaluate import distances, folder, sounds
 from musekit.evaluate.subject import Subject
-from musekit.runs import read_result
+from musekit.results import read_result
 
 # -- distances
 
@@ -150,7 +150,7 @@ def test_a_folder_against_the_held_out_clips_of_a_cache(music, smoke_weights, tm
 
 
 def test_without_a_cache_the_weights_bring_their_reference(music, smoke_weights, tmp_path):
-    from musekit.reference import build_reference
+    from musekit.heldout import build_reference
 
     cache, weights = tmp_path / "cache", tmp_path / "weights"
     write_clips(cache, "rrvvvvvvve")

@@ -18,9 +18,9 @@ from torch import nn
 from musekit import flow, solve
 from musekit.bench.naive import Naive1
 from musekit.config import Stage1Config, Stage2Config
-from musekit.prepared.packed import FEW, Packed, has_bfloat16
-from musekit.prepared.stage1 import Guided1, Prepared1, join
-from musekit.prepared.stage2 import Guided2, Prepared2
+from musekit.inference.packed import FEW, Packed, has_bfloat16
+from musekit.inference.stage1 import Guided1, Prepared1, join
+from musekit.inference.stage2 import Guided2, Prepared2
 from musekit.stage1 import Text2MuQFlow, time_features
 from musekit.stage2 import StableAudioMuQ, rotary
 from musekit.stage2 import join as join_conditions
@@ -417,7 +417,7 @@ def test_two_threads_share_a_packed_layer(dtype):
 
 def test_two_threads_turn_by_their_own_lengths(smoke_weights):
     """A length that another thread puts in between takes nobody's tables away."""
-    from musekit.sample import Muse
+    from musekit.muse import Muse
 
     class Forgetful(dict):
         def __contains__(self, tokens):  # between looking and reading, another thread's length comes
@@ -469,7 +469,7 @@ def test_a_gpus_kernels_are_the_same_velocity():
 
 def interpreted():
     """Run by the test above in a process where Triton interprets."""
-    from musekit.prepared import kernels
+    from musekit.inference import kernels
 
     even = dataclasses.replace(CONFIG, width=16, depth=2, ff_mult=2)  # layer 2 reads what layer 1 wrote
     odd = dataclasses.replace(CONFIG, depth=1, width=12, heads=3, ff_mult=2)
@@ -502,7 +502,7 @@ def test_a_block_out_of_place_is_the_block(config):
 
 
 def test_a_compiled_function_falls_back_where_nothing_compiles(monkeypatch):
-    from musekit.prepared.compiled import Compiled
+    from musekit.inference.compiled import Compiled
 
     def broken(*_, **__):
         def call(*arguments):
@@ -562,8 +562,8 @@ def test_settings_and_recipes_know_the_new_choices_and_old_recipes_keep_their_me
     import json
 
     from musekit.config import MuseError
+    from musekit.muse import Muse, Settings
     from musekit.recipe import Recipe
-    from musekit.sample import Muse, Settings
 
     muse, half = Muse.from_pretrained(smoke_weights), Muse.from_pretrained(smoke_weights, stage1_dtype="bfloat16")
     plain = muse.recipe("a piano", 0, Settings(seconds=0.5))
@@ -588,7 +588,7 @@ def test_settings_and_recipes_know_the_new_choices_and_old_recipes_keep_their_me
 
 def test_rows_with_and_without_a_negative_prompt_keep_their_bits_side_by_side(smoke_weights):
     """Stage 1 with guidance computes both kinds in different ways: they must not share a batch."""
-    from musekit.sample import Muse, Settings
+    from musekit.muse import Muse, Settings
 
     muse = Muse.from_pretrained(smoke_weights)
     settings = Settings(seconds=0.5, micro_batch=4, stage1_guidance_scale=3.0)
@@ -601,7 +601,7 @@ def test_rows_with_and_without_a_negative_prompt_keep_their_bits_side_by_side(sm
 
 def test_render_wants_a_seed_for_each_embedding(smoke_weights):
     from musekit.config import MuseError
-    from musekit.sample import Muse
+    from musekit.muse import Muse
 
     muse = Muse.from_pretrained(smoke_weights)
     x = F.normalize(torch.randn(2, 512), dim=-1)

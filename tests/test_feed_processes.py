@@ -8,7 +8,7 @@ import signal
 import pytest
 import torch
 
-from musekit import dist
+from musekit import distributed
 from musekit.cache import Shards
 from musekit.train import feed
 from musekit.train.data import Stage2Data
@@ -95,6 +95,6 @@ def test_memory_that_a_gpu_copies_from_is_asked_for_where_there_is_one(monkeypat
 
     monkeypatch.setattr(torch.utils.data, "DataLoader", Loader)
     for kind in ("cpu", "cuda"):
-        monkeypatch.setattr(dist, "device", lambda kind=kind: torch.device(kind))
+        monkeypatch.setattr(distributed, "device", lambda kind=kind: torch.device(kind))
         list(feed.from_processes(None, iter(()), 1))
     assert told == [False, True]

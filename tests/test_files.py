@@ -74,7 +74,7 @@ def test_a_row_depends_on_neither_its_place_nor_its_mates(smoke_weights, dtype):
     """Both stages and the sound, to the bit, with other prompts in the same micro-batch."""
     import torch
 
-    from musekit.sample import Muse, Settings
+    from musekit.muse import Muse, Settings
 
     muse = Muse.from_pretrained(smoke_weights, dtype=dtype)
     settings = Settings(seconds=0.5, micro_batch=4)
@@ -138,7 +138,7 @@ def test_after_a_kill_the_same_command_goes_on(ranks, smoke_weights, tmp_path):
 
 
 def test_any_number_of_pieces_runs_in_the_memory_of_one_micro_batch(generate, monkeypatch):
-    from musekit.sample import Piece
+    from musekit.muse import Piece
 
     gc.collect()
     alive, write, others = [], files.write, {id(thing) for thing in gc.get_objects() if type(thing) is Piece}
@@ -227,7 +227,7 @@ def test_a_disk_too_small_is_told_before_the_start(generate, monkeypatch, tmp_pa
 
 
 def test_too_little_memory_is_one_error(generate, monkeypatch):
-    from musekit.sample import Muse
+    from musekit.muse import Muse
 
     def stream(self, rows, on_step):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
@@ -240,7 +240,7 @@ def test_too_little_memory_is_one_error(generate, monkeypatch):
 
 def test_the_progress_bar_covers_both_stages_exactly(smoke_weights):
     """Positions rise through Stage 1, Stage 2 and the codec of each micro-batch and end at the total."""
-    from musekit.sample import Muse, Settings
+    from musekit.muse import Muse, Settings
 
     class Bar:
         n, said = 0, []
@@ -327,7 +327,7 @@ def test_told_to_stop_it_ends_with_75_and_goes_on(ranks, smoke_weights, tmp_path
 
 def test_the_shares_are_all_of_it_once_in_whole_micro_batches(smoke_weights, tmp_path):
     from musekit.generate.wanted import recipes, requests, share
-    from musekit.sample import Muse
+    from musekit.muse import Muse
 
     path = prompt_file(tmp_path, [*LINES, {"prompt": "a harp", "n": 9}])
     given = cli.Generate(prompts=path, n=1, seconds=0.5, micro_batch=4, out=tmp_path / "out")

@@ -15,8 +15,8 @@ from musekit.config import MuseError
 from musekit.corpus.captions import prompts
 from musekit.evaluate import evaluate
 from musekit.evaluate.gallery import MOMENTS, PIECES, SAMPLES, gallery, picture, png
-from musekit.reference import build_reference, read_reference
-from musekit.sample import Muse
+from musekit.heldout import build_reference, read_reference
+from musekit.muse import Muse
 
 
 def grey(text: str) -> np.ndarray:

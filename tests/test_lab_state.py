@@ -17,7 +17,7 @@ from musekit.explore.trajectory import stage1_path
 from musekit.explore.uploads import read_sound
 from musekit.explore.vocabulary import Vocabulary, sentences
 from musekit.library import Library
-from musekit.sample import Muse
+from musekit.muse import Muse
 
 
 @pytest.fixture(scope="module")

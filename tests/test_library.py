@@ -23,8 +23,8 @@ from fixtures import sinusoids
 
 from musekit.config import MuseError
 from musekit.library import Library, metadata
+from musekit.muse import Muse, Piece
 from musekit.recipe import Recipe, Settings
-from musekit.sample import Muse, Piece
 
 RECIPE = Recipe(
     prompt="a sad piano melody", negative_prompt=None, seed=7, seconds=0.5, preset="smoke", weights="w" * 16,

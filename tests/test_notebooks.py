@@ -88,8 +88,8 @@ def weights(smoke_weights, tmp_path_factory) -> Path:
     from safetensors import safe_open
     from safetensors.torch import save_file
 
+    from musekit.heldout import FILE
     from musekit.pretrained import WEIGHTS, read_hashes
-    from musekit.reference import FILE
 
     folder = tmp_path_factory.mktemp("notebooks") / "smoke"
     folder.mkdir()

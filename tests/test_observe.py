@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from musekit import solve
-from musekit.sample import Muse
+from musekit.muse import Muse
 from musekit.show import observe
 from musekit.train.fitting import thinned
 

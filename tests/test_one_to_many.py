@@ -9,8 +9,8 @@ import pytest
 from musekit import evaluate as evaluation
 from musekit.evaluate import one_to_many, quality
 from musekit.evaluate.subject import Subject
-from musekit.runs import read_result
-from musekit.sample import Settings
+from musekit.muse import Settings
+from musekit.results import read_result
 
 
 def curve(scale: float, shift: float = 0.0) -> dict[float, float]:
@@ -92,7 +92,7 @@ def test_an_experiment_runs_twice_the_second_time_from_what_is_kept(
     for k in range(2):
         if k:
             monkeypatch.setattr(
-                "musekit.sample.Muse.render_rows", lambda *a, **b: pytest.fail("it was rendered before")
+                "musekit.muse.Muse.render_rows", lambda *a, **b: pytest.fail("it was rendered before")
             )
         evaluation.evaluate(what, tiny.weights, two_speeds, tmp_path / str(k), quick=True)
         results.append(read_result(what, tmp_path / str(k)))

@@ -18,7 +18,7 @@ from musekit import cli, config, encoders, pretrained
 from musekit.codec import oobleck
 from musekit.config import CodecConfig, EmbedderConfig, MuseError, TextConfig, paper
 from musekit.encoders import hub
-from musekit.sample import Muse
+from musekit.muse import Muse
 
 TEXTS = ["a sad slow piano melody", "happy flute", ""]
 

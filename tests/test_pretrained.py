@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from musekit import config, pretrained
 from musekit.config import MuseError
+from musekit.muse import Muse
 from musekit.pretrained import load_part
 from musekit.recipe import Recipe
-from musekit.sample import Muse
 
 
 @pytest.fixture

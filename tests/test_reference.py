@@ -5,12 +5,12 @@ import shutil
 import pytest
 import torch
 
-from musekit import pretrained, reference
+from musekit import heldout, pretrained
 from musekit.cache import Shards, read_clips
 from musekit.cache.precompute import read_clip
 from musekit.config import MuseError
 from musekit.encoders import JointEmbedder
-from musekit.reference import build_reference, read_reference, spread
+from musekit.heldout import build_reference, read_reference, spread
 
 
 @pytest.fixture
@@ -48,12 +48,12 @@ def test_without_cached_embeddings_the_audio_is_heard(tiny, weights, tmp_path):
     record = {c["id"]: c for c in read_clips(cache)}[found.clips[0]["id"]]
     own = embedder.embed_audio(read_clip(cache, record)[None], 44100)[0]
     torch.testing.assert_close(found.embeddings[0], own, atol=2e-3, rtol=0)
-    assert reference.cached_rows(tiny.cache, "another embedder's hash", found.clips) is None
+    assert heldout.cached_rows(tiny.cache, "another embedder's hash", found.clips) is None
 
 
 def test_the_choice_is_limited_and_does_not_depend_on_order(tiny):
     clips = read_clips(tiny.cache)
-    assert reference.chosen(clips, 2) == reference.chosen(clips[::-1], 2) == reference.chosen(clips)[:2]
+    assert heldout.chosen(clips, 2) == heldout.chosen(clips[::-1], 2) == heldout.chosen(clips)[:2]
 
 
 def test_missing_damaged_and_foreign_files_are_refused(tiny, weights):

@@ -19,7 +19,7 @@ from test_runs import small_disk  # noqa: F401 - a fixture
 
 from musekit import runs
 from musekit.config import MuseError
-from musekit.dist.launch import launch
+from musekit.launch import launch
 from musekit.runs import Run
 
 SAMPLES, BATCH = 160, 8  # 20 steps, each with its checkpoint
@@ -189,11 +189,11 @@ def test_under_torchrun_usr1_is_75_and_a_failing_rank_is_one_error(tiny, whole, 
     assert "failed: cannot write checkpoint" in str(failed.value) and "\n" not in str(failed.value)
     assert any("lost another rank" in line for line in lines) and not Run(folder).checkpoints()
 
-    from musekit.dist.launch import children
+    from musekit.launch import children
 
     def stop(line: str) -> None:
         if f"stage2 {3 * BATCH}/" in line:
-            torchrun = children(os.getpid(), b"musekit.dist.torchrun")
+            torchrun = children(os.getpid(), b"musekit.torchrun")
             for worker in children(torchrun[0]):
                 os.kill(worker, signal.SIGUSR1)
 

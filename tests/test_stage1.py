@@ -11,7 +11,7 @@ from torch import nn
 
 from musekit import flow
 from musekit.config import Stage1Config, mini, smoke
-from musekit.prepared.stage1 import Guided1, Prepared1
+from musekit.inference.stage1 import Guided1, Prepared1
 from musekit.solve import solve
 from musekit.stage1 import Stage1Block, Text2MuQFlow, TextRegression, modulate, time_features
 

@@ -15,9 +15,9 @@ from musekit.explore import sphere
 from musekit.explore.job import Job
 from musekit.explore.studio import Knobs, Studio
 from musekit.library import Library
+from musekit.muse import Muse
 from musekit.pretrained import read_hashes
 from musekit.recipe import Recipe
-from musekit.sample import Muse
 from musekit.solve import SOLVERS, learned
 from musekit.solve.bespoke import Bespoke, power
 from musekit.view import Studio as View

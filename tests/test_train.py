@@ -777,7 +777,7 @@ def test_an_option_that_says_what_the_plain_default_says_is_heard():
 def test_ports_and_gpus_are_checked_before_a_launch(tiny):
     import socket
 
-    from musekit.dist.launch import launch
+    from musekit.launch import launch
 
     with socket.socket() as held:
         held.bind(("", 0))
@@ -793,7 +793,7 @@ def test_ports_and_gpus_are_checked_before_a_launch(tiny):
 def test_a_port_in_use_is_one_line_where_ranks_meet(monkeypatch):
     import socket
 
-    from musekit import dist
+    from musekit import distributed
 
     with socket.socket() as held:
         held.bind(("", 0))
@@ -801,12 +801,12 @@ def test_a_port_in_use_is_one_line_where_ranks_meet(monkeypatch):
         place = {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": held.getsockname()[1]}
         for name, value in place.items():
             monkeypatch.setenv(name, str(value))
-        with pytest.raises(MuseError, match=f"port {place['MASTER_PORT']} is in use"), dist.process_group():
+        with pytest.raises(MuseError, match=f"port {place['MASTER_PORT']} is in use"), distributed.process_group():
             pytest.fail("there is no group")
 
 
 def test_what_a_failed_run_said_becomes_one_line():
-    from musekit.dist.launch import failure
+    from musekit.launch import failure
 
     words = ["train", "stage2"]
     lost = "musekit: rank 1 lost another rank; what it said is above or below this line"

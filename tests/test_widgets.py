@@ -14,8 +14,8 @@ from test_library import piece
 
 from musekit.config import MuseError
 from musekit.library import Library as Kept
+from musekit.muse import Muse
 from musekit.recipe import Settings
-from musekit.sample import Muse
 from musekit.show.cards import waveform
 from musekit.view import MOST_CARDS, Lab, Library, Studio
 from musekit.view.line import Line

@@ -22,13 +22,13 @@ import gc
 from collections.abc import Callable
 from pathlib import Path
 
-from musekit import dist
+from musekit import distributed
 from musekit.bench.measure import RUNS, Row, circumstances, now, row
 from musekit.bench.recorded import file_name
 from musekit.bench.roofline import stage2_flops
 from musekit.bench.table import line
 from musekit.config import suggest
-from musekit.runs import write_result
+from musekit.results import write_result
 
 __all__ = ["ALL", "RUNS", "Row", "bench", "now", "row", "stage2_flops"]
 ALL = ("end-to-end", "stage1", "stage2", "piece", "full", "train", "batch", "sizes", "memory", "ddp", "lab")
@@ -47,14 +47,14 @@ def bench(what: str, weights: str, results: Path, quick: bool = False, seconds: 
         return []
     if what not in ALL:
         raise suggest(what, ALL, "bench")
-    device, more = dist.device(), circumstances(dist.device())
+    device, more = distributed.device(), circumstances(distributed.device())
     needs_muse, needs_ceilings = (
         what in READ and (weights != "none" or what in ("end-to-end", "lab")),
         what in ("stage1", "stage2", "piece", "train", "batch", "sizes"),
     )
     muse = None
     if needs_muse:
-        from musekit.sample import Muse
+        from musekit.muse import Muse
 
         muse = Muse.from_pretrained(weights)
         more |= {"preset": muse.config.name, "weights": muse.weights, "dtype": str(muse.autocast_dtype)[6:]}

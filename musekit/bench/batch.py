@@ -17,9 +17,9 @@ from musekit.bench.roofline import stage1_work, stage2_work
 from musekit.bench.stage1 import SCALE, STEPS, TOKENS, shares
 from musekit.bench.stage2 import FRAMES
 from musekit.bench.table import compared
-from musekit.prepared.stage1 import Guided1, Prepared1
-from musekit.prepared.stage2 import Guided2, Prepared2
-from musekit.sample import Muse, Settings
+from musekit.inference.stage1 import Guided1, Prepared1
+from musekit.inference.stage2 import Guided2, Prepared2
+from musekit.muse import Muse, Settings
 
 BATCHES = {1: (1, 4, 8, 16, 32), 2: (1, 4, 16)}
 PIECES, MICRO = 16, (1, 4, 16)

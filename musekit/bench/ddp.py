@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from musekit import dist
+from musekit import distributed
 from musekit.bench import networks
 from musekit.bench.measure import Row, median, now
 from musekit.config import MuseError
-from musekit.runs import write_atomic
+from musekit.files import write_atomic
 
 BATCH, STEPS = 64, 12  # samples a rank and step; steps timed
 
@@ -39,7 +39,7 @@ def ddp(quick: bool = False) -> list[Row]:
 
 def launched(ranks: int, quick: bool) -> Row:
     """One measurement in processes of its own, through the launcher that training uses."""
-    from musekit.dist.launch import launch
+    from musekit.launch import launch
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         out = Path(folder) / "row.json"
@@ -59,10 +59,10 @@ def launched(ranks: int, quick: bool) -> Row:
 def rank(out: Path, quick: bool) -> None:
     """What one rank does; rank 0 writes the row to `out`."""
     config = networks.stage1_config("50M", quick)
-    steps, device = 2 if quick else STEPS, dist.device()
-    with dist.process_group():
+    steps, device = 2 if quick else STEPS, distributed.device()
+    with distributed.process_group():
         network = networks.stage1(config, device).train().requires_grad_(True)
-        wrapped = dist.wrap(network)
+        wrapped = distributed.wrap(network)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
         batch = made_up(config, 4 if quick else BATCH, device)
         times = []
@@ -74,9 +74,9 @@ def rank(out: Path, quick: bool) -> None:
             optimizer.zero_grad(set_to_none=True)
             times.append(now(device) - began)
         summed = [sum_seconds(network, device) for _ in range(3)]
-    if dist.rank() == 0:
-        seconds, size = median(times[2:]), len(batch["t"]) * dist.world()
-        row = {"ranks": dist.world(), "backend": device.type, "batch": size, "seconds": seconds, "runs": steps}
+    if distributed.rank() == 0:
+        seconds, size = median(times[2:]), len(batch["t"]) * distributed.world()
+        row = {"ranks": distributed.world(), "backend": device.type, "batch": size, "seconds": seconds, "runs": steps}
         row |= {"least": min(times[2:]), "most": max(times[2:]), "throughput": size / seconds}
         row |= {"sum_seconds": median(summed), "parameters": networks.parameters(network)}
         write_atomic(out, json.dumps(row))
@@ -99,7 +99,7 @@ def made_up(config, batch: int, device) -> dict:
 
 def sum_seconds(network, device) -> float:
     """Seconds of one sum of all gradients over the ranks, with nothing else going on."""
-    if dist.world() == 1:
+    if distributed.world() == 1:
         return 0.0
     flat = torch.zeros(networks.parameters(network), device=device)
     torch.distributed.barrier()

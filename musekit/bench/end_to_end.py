@@ -18,8 +18,8 @@ import torch
 from musekit.bench.measure import RUNS, Row, now, row, timed
 from musekit.bench.roofline import matrix_rate, stage2_flops
 from musekit.config import MuseError
-from musekit.prepared.stage2 import Guided2
-from musekit.sample import Muse, Settings
+from musekit.inference.stage2 import Guided2
+from musekit.muse import Muse, Settings
 
 PROMPT, BATCHES = "a sad piano melody", (1, 4, 16, 64)
 STAGES = ("text to embedding", "embedding to latents", "latents to sound", "similarity")

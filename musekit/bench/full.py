@@ -19,8 +19,8 @@ from musekit.bench.stage1 import SCALE, TOKENS
 from musekit.bench.stage1 import STEPS as STEPS1
 from musekit.codec import overlap
 from musekit.codec.oobleck import frames_at_once
-from musekit.prepared.stage1 import Guided1, Prepared1
-from musekit.prepared.stage2 import Guided2, Prepared2
+from musekit.inference.stage1 import Guided1, Prepared1
+from musekit.inference.stage2 import Guided2, Prepared2
 from musekit.rows import finish
 from musekit.solve import solve
 from musekit.stage2 import join

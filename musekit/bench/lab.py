@@ -11,7 +11,7 @@ import time
 
 from musekit.bench import RUNS, Row, now, row
 from musekit.explore.lab import Lab
-from musekit.sample import Muse
+from musekit.muse import Muse
 
 PROMPTS = ("a sad piano melody", "a happy flute tune")
 POINTS, SECONDS = 400, 6.0

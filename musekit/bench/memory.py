@@ -14,7 +14,7 @@ import torch
 
 from musekit.bench.measure import Row, now, peak_bytes
 from musekit.codec import overlap
-from musekit.sample import Muse, Settings
+from musekit.muse import Muse, Settings
 
 PARTS, WHOLE = 32, 1 << 30  # latent frames decoded at a time
 MMAP_THRESHOLD = -3  # glibc's name for it in `mallopt`

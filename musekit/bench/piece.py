@@ -20,7 +20,7 @@ from musekit.bench.table import compared
 from musekit.codec import overlap
 from musekit.codec.oobleck import frames_at_once
 from musekit.config import CodecConfig
-from musekit.prepared.stage2 import Guided2, Prepared2
+from musekit.inference.stage2 import Guided2, Prepared2
 from musekit.solve import solve
 from musekit.system import fast_precision
 

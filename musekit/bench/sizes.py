@@ -15,8 +15,8 @@ from musekit.bench.measure import Row, timed
 from musekit.bench.roofline import stage1_work, stage2_work
 from musekit.bench.stage1 import SCALE, TOKENS, shares
 from musekit.bench.table import compared
-from musekit.prepared.stage1 import Guided1, Prepared1
-from musekit.prepared.stage2 import Guided2, Prepared2
+from musekit.inference.stage1 import Guided1, Prepared1
+from musekit.inference.stage2 import Guided2, Prepared2
 from musekit.system import fast_precision
 
 FRAMES = 128

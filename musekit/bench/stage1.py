@@ -11,7 +11,7 @@ from musekit.bench.measure import RUNS, Row, interleaved, median, peak_bytes
 from musekit.bench.naive import Naive1, sample
 from musekit.bench.roofline import Work, naive1_work, stage1_work
 from musekit.bench.table import compared
-from musekit.prepared.stage1 import Guided1, Prepared1
+from musekit.inference.stage1 import Guided1, Prepared1
 
 TOKENS, SCALE, STEPS = 16, 3.0, 50
 

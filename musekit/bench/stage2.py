@@ -19,7 +19,7 @@ from musekit.bench.roofline import stage2_work
 from musekit.bench.stage1 import shares
 from musekit.bench.table import compared
 from musekit.config import Stage2Config
-from musekit.prepared.stage2 import Guided2, Prepared2
+from musekit.inference.stage2 import Guided2, Prepared2
 from musekit.stage2 import StableAudioMuQ, foreign
 
 FRAMES, SCALE = 256, 3.0

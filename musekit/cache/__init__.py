@@ -22,8 +22,8 @@ from safetensors.torch import save
 
 from musekit.cache.sources import Sources
 from musekit.config import MuseError
-from musekit.dist import Stopped
-from musekit.runs import sha256, write_atomic
+from musekit.distributed import Stopped
+from musekit.files import sha256, write_atomic
 
 SHARD = 64
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from musekit import dist
+from musekit import distributed
 from musekit.cache.makers import PARTS
 from musekit.cache.precompute import KINDS, precompute
 from musekit.config import MuseConfig, MuseError, preset
@@ -50,7 +50,7 @@ def alone(folder: Path, others: bool, stop: Callable[[], int]) -> Iterator[bool]
                 if began is None:  # 0: there were no clips yet
                     began = done.stat().st_mtime_ns if done.exists() else 0
                 if code := stop():
-                    raise dist.Stopped(code) from None
+                    raise distributed.Stopped(code) from None
                 time.sleep(0.2)
             except OSError as error:
                 if others:
@@ -75,13 +75,13 @@ def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseC
             except BrokenProcessPool:  # the signal reached a renderer before it could answer
                 if not stop():
                     raise MuseError("a process that renders clips died; run the same command again") from None
-                raise dist.Stopped(stop()) from None
+                raise distributed.Stopped(stop()) from None
             return
         from musekit.corpus.readers import read_corpus
 
         def look() -> None:
             if code := stop():
-                raise dist.Stopped(code)
+                raise distributed.Stopped(code)
 
         seconds = options.seconds or float(math.floor(config.window_seconds))
         _, told = read_corpus(name, folder, out, seconds, options.keep_apart, stop=look)
@@ -106,7 +106,7 @@ def build_cache(options) -> None:
     from musekit.corpus.readers import choose
 
     config = preset(options.preset)
-    dist.check_gpus()
+    distributed.check_gpus()
     if options.seconds is not None and not 1 <= options.seconds <= 600:
         raise MuseError(f"--seconds {options.seconds:g}: clips last from 1 to 600 s")
     for name, least in (("n", 1), ("workers", 1), ("seed", 0)):
@@ -117,7 +117,7 @@ def build_cache(options) -> None:
     mine = share()
     trained = [kind for kind in PARTS if kind in options.kinds and not pretrained.public(PARTS[kind], config)]
     weights = pretrained.find(options.weights) if trained else None
-    with dist.signals() as stop:
+    with distributed.signals() as stop:
         try:
             if "plan" in options.kinds:
                 make_plan(options, corpus[0], out, stop)
@@ -129,7 +129,7 @@ def build_cache(options) -> None:
                     share=mine, remake=options.remake, verify=options.verify, stop=stop,
                 )  # fmt: skip
                 print(summary(kind, manifest, out))
-        except dist.Stopped:
+        except distributed.Stopped:
             print(f"stopped by a signal; what is finished is in {out}: run the same command again")
             raise
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musekit import dist, encoders, pretrained
+from musekit import distributed, encoders, pretrained
 from musekit.cache import SHARD, as_half, build_shards
 from musekit.cache.makers import FRONTS, PARTS, batched, from_sound, maker_and_function
 from musekit.cache.precompute import TOGETHER, each_clip, read_clip
 from musekit.config import MuseConfig, preset
-from musekit.runs import write_result
+from musekit.results import write_result
 
 # clips, seconds of each, format, captions that the reader gives each clip at most; sounds of MusicBench's tests A and B
 # are counted twice, as its rows are
@@ -55,7 +55,7 @@ def random_function(kind: str, config: MuseConfig) -> Callable:
         from musekit.codec.oobleck import Oobleck
 
         network = Oobleck(config.codec)
-    return from_sound(kind, network.eval().requires_grad_(False).to(dist.device()), config.codec.sample_rate)
+    return from_sound(kind, network.eval().requires_grad_(False).to(distributed.device()), config.codec.sample_rate)
 
 
 def random_muq(config: MuseConfig) -> Callable:
@@ -66,7 +66,7 @@ def random_muq(config: MuseConfig) -> Callable:
 
     from musekit.encoders.mini import mono
 
-    device = dist.device()
+    device = distributed.device()
     shape = Wav2Vec2ConformerConfig(
         hidden_size=1024, num_hidden_layers=12, num_attention_heads=16, intermediate_size=4096,
         position_embeddings_type="rotary",
@@ -92,7 +92,7 @@ def random_text(config: MuseConfig) -> Callable:
         return lambda n: encode.together([WORDS] * n)
     from transformers import T5Config, T5EncoderModel
 
-    device = dist.device()
+    device = distributed.device()
     shape = {"d_kv": 64, "d_ff": 2048, "num_layers": 12, "num_heads": 12, "feed_forward_proj": "gated-gelu"}
     model = T5EncoderModel(T5Config(d_model=config.text.dim, **shape)).eval().to(device)
 
@@ -144,7 +144,7 @@ def timed(folder: Path, compute: Callable, ids: list[str]) -> tuple[float, float
 
 def rates(config: MuseConfig) -> Iterator[dict]:
     """Measured: seconds and bytes of a row of each kind for each data set's clips, and of reading alone."""
-    gpu = dist.device().type == "cuda"
+    gpu = distributed.device().type == "cuda"
     with tempfile.TemporaryDirectory() as place, torch.inference_mode():
         folder = Path(place)
         text = random_text(config)
@@ -196,7 +196,7 @@ def totals(measured: list[dict]) -> list[dict]:
 def estimate(name: str, results: Path) -> Path:
     """`musekit cache --estimate`: measure, print, write <results>/cache-estimate-<preset>.json; returns its path."""
     config, load = preset(name), os.getloadavg()[0]
-    dist.check_gpus()
+    distributed.check_gpus()
     measured = []
     for row in rates(config):
         print(
@@ -204,7 +204,7 @@ def estimate(name: str, results: Path) -> Path:
         )
         measured.append(row)
     told = totals(measured)
-    print(f"\nestimate for the preset {name} on {dist.device()}: hours in N processes, each with such a device")
+    print(f"\nestimate for the preset {name} on {distributed.device()}: hours in N processes, each with such a device")
     print(f"{'':21s}{'rows':>9s} {'GB':>8s} {'files':>7s}   N =" + "".join(f"{n:9d}" for n in PROCESSES))
     for r in told:
         hours = "".join(f"{r['hours'] / n:9.2f}" for n in PROCESSES)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from musekit import dist, encoders, pretrained
+from musekit import distributed, encoders, pretrained
 from musekit.cache import config_hash
 from musekit.codec import spectrum
 from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, identity
@@ -64,7 +64,7 @@ def maker_and_function(kind: str, config: MuseConfig, weights: Path | None) -> t
 
     B is 1 where the kind is not `batched`.
     """
-    name, rate, device = maker(kind, config, weights), config.codec.sample_rate, dist.device()
+    name, rate, device = maker(kind, config, weights), config.codec.sample_rate, distributed.device()
     if kind == "spectra":
         return name, lambda audio: spectrum.compress(config.codec, audio.to(device))
     if kind == "views":
@@ -84,7 +84,7 @@ def batched(kind: str, config: MuseConfig) -> bool:
 
 def from_sound(kind: str, network, rate: int) -> Callable:
     """The function from audio (B, 2, N) at `rate` Hz to rows (B, T, D) of a codec or an embedder (see `batched`)."""
-    device = dist.device()
+    device = distributed.device()
     if kind == "latents":
         return lambda audio: network.encode(audio.to(device)).transpose(1, 2)
     if kind == "transposed":
@@ -98,7 +98,7 @@ def from_sound(kind: str, network, rate: int) -> Callable:
 
 def from_front(kind: str, weights: Path) -> Callable:
     """Like `maker_and_function`'s, from a cached view or spectrum (1, T, D) instead of audio."""
-    device = dist.device()
+    device = distributed.device()
     network = pretrained.load_part(weights, PARTS[kind])[0].to(device)
     if kind == "embeddings":
         return lambda view: network.audio_tower(view.to(device))[:, None]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from musekit import dist, encoders, pretrained
+from musekit import distributed, encoders, pretrained
 from musekit.cache import SHARD, Shards, as_half, build_shards, caption_id, merge_manifest, read_clips, read_sidecar
 from musekit.cache.makers import PARTS, batched, from_front, maker, maker_and_function
 from musekit.cache.sources import Sources
@@ -184,7 +184,7 @@ def compute_rank(
         def read(clip: dict) -> torch.Tensor:
             if threads:  # ahead, in one of several: hash the file too, and give the GPU its copy
                 sources.of([clip["id"]])
-                return read_clip(cache, clip).to(dist.device())
+                return read_clip(cache, clip).to(distributed.device())
             return read_clip(cache, clip)
 
     else:  # the network's own input is there already: most of the work is done
@@ -217,7 +217,7 @@ def precompute(
 
     share: (rank, of how many) where several such commands share the work; `remake=False` raises MuseError instead of
     making again what other weights have made; `verify` makes shards again that differ from their hash. On a GPU there
-    is one process, for which the other workers read ahead. Raises `dist.Stopped` after the shard in hand when `stop()`.
+    is one process, for which the other workers read ahead. Raises `Stopped` after the shard in hand when `stop()`.
     """
     if kind not in KINDS:
         raise suggest(kind, KINDS, "kind of cache")
@@ -228,7 +228,7 @@ def precompute(
             f"{cache / kind} was made by other weights or settings ({before.get('maker')}, not {name}): give --remake"
             f" to make its {before['rows']:,} rows again, or another --out"
         )
-    gpu = dist.device().type == "cuda"
+    gpu = distributed.device().type == "cuda"
     processes, threads, size = (1, max(2, workers), TOGETHER) if gpu else (max(1, workers), 0, 1)
     shares = [(share[0] * processes + i, share[1] * processes) for i in range(processes)]
     each = [(kind, cache, config, weights, s, show and i == 0, verify, threads, size) for i, s in enumerate(shares)]

@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 
-from musekit import dist
+from musekit import distributed
 from musekit.config import MuseError
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
@@ -26,7 +26,7 @@ def held_back() -> Iterator[None]:
 
 def worker(told, function: Callable, arguments: tuple) -> None:
     """What each process runs: `function(*arguments, stop)`; a user's mistake is told to the parent, in a word."""
-    with dist.signals(last=True) as stop:
+    with distributed.signals(last=True) as stop:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
             function(*arguments, stop)
@@ -38,7 +38,7 @@ def worker(told, function: Callable, arguments: tuple) -> None:
 def run(function: Callable, each: Sequence[tuple], stop: Callable[[], int], what: str) -> None:
     """`function(*arguments, stop)` for each of these arguments in a process of its own, all at once.
 
-    Raises MuseError when one of them does or dies, `dist.Stopped` when they stopped because `stop()` says so: the
+    Raises MuseError when one of them does or dies, `Stopped` when they stopped because `stop()` says so: the
     signal is passed on, and each ends where its work is whole.
     """
     context = multiprocessing.get_context("spawn")
@@ -62,4 +62,4 @@ def run(function: Callable, each: Sequence[tuple], stop: Callable[[], int], what
     if any(code not in (0, os.EX_TEMPFAIL, 130) for code in codes):
         raise MuseError(f"a worker that made {what} stopped; run the same command again to go on")
     if stop() or any(codes):
-        raise dist.Stopped(stop() or os.EX_TEMPFAIL)
+        raise distributed.Stopped(stop() or os.EX_TEMPFAIL)

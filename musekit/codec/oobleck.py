@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musekit import dist
+from musekit import distributed
 from musekit.codec import overlap
 from musekit.config import CodecConfig, MuseError
 from musekit.encoders import hub
@@ -76,4 +76,4 @@ def load(config: CodecConfig) -> Oobleck:
     with hub.loading(config.name, "codec.name"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         vae = AutoencoderOobleck.from_pretrained(where, local_files_only=True, low_cpu_mem_usage=False)
-    return Oobleck(config, vae.float()).eval().requires_grad_(False).to(dist.device())
+    return Oobleck(config, vae.float()).eval().requires_grad_(False).to(distributed.device())

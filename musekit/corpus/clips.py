@@ -96,11 +96,11 @@ def build_clips(
     out: cache folder; workers: processes; only: prefixes of corpus files (tests). Order is the plan's, which
     is shuffled: whatever is finished is a balanced corpus. Bad pieces go to <out>/set_aside.jsonl with their
     reasons. The plan is read from <out>/plan.jsonl.xz where that holds these clips (`plan_file`), and made from
-    music21's scores where it does not. When `stop()` says so, what is begun is finished and `dist.Stopped` raised.
+    music21's scores where it does not. When `stop()` says so, what is begun is finished and `Stopped` raised.
     """
     from tqdm import tqdm
 
-    from musekit.dist import Stopped
+    from musekit.distributed import Stopped
 
     out = Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)

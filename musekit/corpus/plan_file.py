@@ -33,12 +33,12 @@ def write_plan(
     """Writes the plan's first `n` clips into the folder `out`, unless a whole file there holds them; returns its path.
 
     workers: processes that parse scores; only: prefixes of corpus files (tests). The file is written beside its target
-    and renamed. Raises `dist.Stopped` when `stop()` says so; nothing is left then but the parsed scores.
+    and renamed. Raises `Stopped` when `stop()` says so; nothing is left then but the parsed scores.
     """
     from tqdm import tqdm
 
     from musekit.corpus.plan import clips
-    from musekit.dist import Stopped
+    from musekit.distributed import Stopped
 
     out = Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)

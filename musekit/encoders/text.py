@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from musekit import dist
+from musekit import distributed
 from musekit.config import MuseError, TextConfig, suggest
 from musekit.encoders import hub
 
@@ -83,7 +83,7 @@ class T5(TokenStates):
             model = T5EncoderModel.from_pretrained(where, local_files_only=True)
         if model.config.d_model != config.dim:
             raise MuseError(f"{config.name} has states of {model.config.d_model} numbers, and text.dim is {config.dim}")
-        super().__init__(config, tokenizer, model.float().to(dist.device()))
+        super().__init__(config, tokenizer, model.float().to(distributed.device()))
 
 
 def text_encoder(config: TextConfig) -> TokenStates:

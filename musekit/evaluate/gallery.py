@@ -20,8 +20,8 @@ import torch
 
 from musekit.config import MuseError
 from musekit.corpus.captions import prompts
-from musekit.reference import Reference, read_reference
-from musekit.sample import Muse
+from musekit.heldout import Reference, read_reference
+from musekit.muse import Muse
 
 PROMPT = 0  # of the evaluation's vague prompts
 SAMPLES, PIECES = 64, 4  # of Stage 1; of these, played
@@ -37,7 +37,7 @@ def gallery(weights: str | Path = "mini", results: Path = Path("results"), seed:
     Raises MuseError when the weights have no regression baseline or no reference.
     """
     from musekit.pretrained import BASELINE, read_hashes
-    from musekit.runs import write_result
+    from musekit.results import write_result
 
     muse, prompt = Muse.from_pretrained(weights), prompts("vague")[PROMPT]
     hashes = {part: digest[:16] for part, digest in read_hashes(muse.folder).items()}

@@ -11,9 +11,9 @@ import numpy as np
 
 from musekit.config import MuseError
 from musekit.evaluate.subject import Subject, bar, write_flac
+from musekit.files import write_atomic
+from musekit.muse import Settings, chunks
 from musekit.recipe import Recipe
-from musekit.runs import write_atomic
-from musekit.sample import Settings, chunks
 
 PROMPT_SEED = 20_000  # piece i of the prompts has the seed 20,000 + i
 RENDER_SEED = 40_000

@@ -21,7 +21,7 @@ from musekit.evaluate.obeyed import as_record
 from musekit.evaluate.one_to_many import spectral_contrast
 from musekit.evaluate.quality import Quality, sampled
 from musekit.evaluate.subject import Subject, bar, read_audio, table
-from musekit.sample import Settings
+from musekit.muse import Settings
 from musekit.statistics import KernelDistance, mean_interval, spread, unit_distances
 
 SCALES_1, STEPS_1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0), (1, 2, 4, 8, 16, 32, 64)

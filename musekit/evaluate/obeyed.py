@@ -15,7 +15,7 @@ from musekit.evaluate.ceiling import confusion, like_prompts, rate_of, ratio, re
 from musekit.evaluate.embedder import zero_shot
 from musekit.evaluate.judge import ATTRIBUTES, TEXTURE, in_scale
 from musekit.evaluate.subject import Subject, read_audio, table, target
-from musekit.runs import sha256
+from musekit.files import sha256
 
 RENDERED = 96  # clips that are rendered from their true embeddings
 

@@ -19,7 +19,7 @@ from musekit.evaluate.diversity import SAMPLES, SEED, right_answers, samples
 from musekit.evaluate.judge import TEXTURE
 from musekit.evaluate.regression import predict
 from musekit.evaluate.subject import Subject, bar, cut, read_audio, table
-from musekit.sample import Settings
+from musekit.muse import Settings
 from musekit.statistics import (
     KernelDistance,
     accuracy,

@@ -15,7 +15,7 @@ import torch
 
 from musekit.evaluate.subject import Subject, bar, table, target
 from musekit.explore.lab import Lab
-from musekit.sample import Muse
+from musekit.muse import Muse
 
 PLACES, SECONDS, QUALITY, SEED = 9, 6.0, "good", 90_000
 PAIRS = (  # 20 paths: other instruments, other moods, both, and neither named

@@ -17,7 +17,7 @@ from musekit.corpus.captions import prompts
 from musekit.evaluate.ceiling import HELD_OUT
 from musekit.evaluate.diversity import right_answers
 from musekit.evaluate.subject import Subject
-from musekit.sample import Muse, Settings, chunks
+from musekit.muse import Muse, Settings, chunks
 from musekit.statistics import KernelDistance, mean_interval, neighbours, spread, unit_distances
 
 SEED = 100_000

@@ -18,7 +18,7 @@ from musekit.cache import config_hash
 from musekit.config import home
 from musekit.corpus.captions import fits
 from musekit.evaluate.subject import Subject
-from musekit.runs import write_atomic
+from musekit.files import write_atomic
 
 ATTEMPTS = 4000  # scores tried for one prompt
 DRAWS = 150  # of key and dynamic for one arrangement: 1 in 33 is a given key and dynamic

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from musekit import flow, solve
-from musekit.prepared.stage2 import Guided2, Moment
-from musekit.sample import Muse
+from musekit.inference.stage2 import Guided2, Moment
+from musekit.muse import Muse
 from musekit.solve.bespoke import Bespoke, power
 from musekit.train.solver import guided
 

@@ -116,7 +116,7 @@ def read_cache(subject: Subject, cache: Path, seconds: float) -> tuple[Sounds, n
 
 def read_packaged(subject: Subject) -> Sounds:
     """The held-out clips whose embeddings come with the weights: whole clips, and nothing that librosa could hear."""
-    from musekit.reference import read_reference
+    from musekit.heldout import read_reference
 
     kept = read_reference(subject.muse.folder)
     names = [c["id"] for c in kept.clips][:MOST]

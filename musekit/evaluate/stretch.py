@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from musekit.config import MuseError
-from musekit.runs import sha256, write_atomic
+from musekit.files import sha256, write_atomic
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from musekit.cache import Shards, read_clips, read_sidecar
 from musekit.config import MuseError, home
 from musekit.evaluate.judge import VERSION, Judge, hear, value_of
 from musekit.evaluate.stretch import Stretch, cut, read_audio, sound_key, write_flac
+from musekit.files import write_atomic
+from musekit.muse import Muse
 from musekit.pretrained import read_hashes
-from musekit.runs import now, write_atomic, write_result
-from musekit.sample import Muse
+from musekit.results import now, write_result
 
 FITTING = 1000  # training clips of single instruments that the judge is fitted on
 FITTING_ROUND_TRIPS = 400  # of these, also heard through the codec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from musekit.evaluate.subject import Subject, table
-from musekit.runs import read_result
+from musekit.results import read_result
 
 
 def summarise(subject: Subject) -> None:

@@ -35,9 +35,9 @@ from musekit.explore.trajectory import Flow, stage1_path
 from musekit.explore.uploads import read_sound
 from musekit.explore.vocabulary import Vocabulary
 from musekit.library import Library
+from musekit.muse import Muse
 from musekit.recipe import Recipe, Settings, count
 from musekit.rows import chunks
-from musekit.sample import Muse
 
 TOGETHER = 64  # embeddings that Stage 1 samples at once
 CACHED = 120  # sounds that stay at hand: 250 MB of 6 s
@@ -225,7 +225,7 @@ class Lab:
 
     def diversity(self) -> list[dict]:
         """A row a group: points, mean distance of pairs (`spread`), mean angle in degrees; and of held-out music."""
-        from musekit.reference import read_reference
+        from musekit.heldout import read_reference
 
         x = self.embeddings
         sets = {name: x[index] for name, index in self.groups().items()}

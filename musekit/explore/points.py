@@ -12,8 +12,8 @@ from torch import Tensor
 from musekit import prompts
 from musekit.config import MuseError
 from musekit.explore import sphere
+from musekit.heldout import spread
 from musekit.recipe import count
-from musekit.reference import spread
 
 
 @dataclass(frozen=True, eq=False)

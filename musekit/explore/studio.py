@@ -24,8 +24,8 @@ from musekit.explore.job import Job
 from musekit.explore.take import Origin, takes
 from musekit.library import Entry, Library
 from musekit.library.store import sound_file
+from musekit.muse import Muse, Piece
 from musekit.recipe import Recipe, Settings, count
-from musekit.sample import Muse, Piece
 from musekit.solve import SOLVERS, Cancelled, learned
 from musekit.solve.bespoke import evaluations
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from musekit import flow
 from musekit.config import MuseError, from_dict
 from musekit.explore import sphere
+from musekit.muse import Muse, Piece
 from musekit.recipe import Recipe, check, software
 from musekit.rows import OnStep, chunks
-from musekit.sample import Muse, Piece
 
 MOST_STEPS = 64  # of a noise, each a variation of the one before
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from musekit import flow, prompts, solve
-from musekit.sample import Muse
+from musekit.muse import Muse
 
 
 @dataclass(frozen=True)

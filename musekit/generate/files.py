@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from musekit import dist, prompts
+from musekit import distributed, prompts
 from musekit.config import MuseError
 from musekit.generate.prompt_files import Request
 from musekit.generate.sheet import SHOWN, draw, short, table
@@ -45,26 +45,26 @@ def generate_files(options) -> list[Made]:
 
     Memory is bounded by one micro-batch, however many pieces are asked for.
     """
-    began, first = time.perf_counter(), dist.rank() == 0
+    began, first = time.perf_counter(), distributed.rank() == 0
     tell = notice if first else lambda text: None
     asked = requests(options, tell)
     check_folder(options.out)
 
-    from musekit.sample import Muse
+    from musekit.muse import Muse
 
     muse = Muse.from_pretrained(options.weights, dtype=options.dtype)  # the prompts are clean: no notices twice
     if options.threads is not None:
         set_threads(options.threads)
     wanted = recipes(muse, asked, options)
-    with dist.signals(interrupt=False) as stop, dist.process_group(PATIENCE):
-        missing = [w for w in share(wanted, dist.rank(), dist.world()) if read_made(w) is None]
-        dist.barrier()  # all have looked before any begins
-        if kept := len(wanted) - sum(dist.gathered(len(missing))):
+    with distributed.signals(interrupt=False) as stop, distributed.process_group(PATIENCE):
+        missing = [w for w in share(wanted, distributed.rank(), distributed.world()) if read_made(w) is None]
+        distributed.barrier()  # all have looked before any begins
+        if kept := len(wanted) - sum(distributed.gathered(len(missing))):
             say(f"{kept} of {len(wanted)} pieces are there already with this very recipe and are kept", first)
         if missing:
             load(muse, [t for r in asked for t in (r.prompt, r.negative_prompt) if t is not None], tell)
             make(muse, missing, began, stop)
-        dist.barrier()
+        distributed.barrier()
     made = [read_made(w) for w in wanted] if first else []
     if None in made:
         raise MuseError(f"a piece in {options.out} was changed while others were made; run the same command again")
@@ -112,13 +112,14 @@ def make(muse, missing: list[Wanted], began: float, stop: Callable[[], int]) -> 
     from tqdm import tqdm
 
     batches = list(chunks(w.recipe for w in missing))
-    n, done, first = len(missing), 0, dist.rank() == 0
+    n, done, first = len(missing), 0, distributed.rank() == 0
     total = sum(rows[0].stage1_steps + rows[0].stage2_steps + len(rows) for rows in batches)
     with tqdm(total=total, unit="step", disable=None if first else True, leave=False, dynamic_ncols=True) as bar:
         for rows in batches:
             if code := stop():
-                say(f"rank {dist.rank()} was told to stop; {done} of its {n} pieces are made: the same command goes on")
-                raise dist.Stopped(code)
+                rank = distributed.rank()
+                say(f"rank {rank} stopped on a signal; {done} of its {n} pieces are done; the same command goes on")
+                raise distributed.Stopped(code)
             on_step = follow(bar, rows[0], f"piece {done + 1} of {n}")
             try:
                 for piece in muse.stream(rows, on_step):
@@ -150,7 +151,7 @@ def write(path: Path, piece) -> None:
     """Write one `sample.Piece` as a 16-bit WAV that carries its recipe, then its sidecar."""
     import soundfile
 
-    from musekit.runs import write_atomic
+    from musekit.files import write_atomic
 
     recipe, data = piece.recipe, io.BytesIO()
     with soundfile.SoundFile(data, "w", piece.sample_rate, 2, subtype="PCM_16", format="WAV") as file:

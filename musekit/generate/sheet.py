@@ -12,7 +12,7 @@ def draw(made: list, path: Path, title: str) -> Path:
     """The contact sheet of the first pieces (`files.Made`); returns its path."""
     import soundfile
 
-    from musekit.runs import write_atomic
+    from musekit.files import write_atomic
     from musekit.show import plots
 
     clips, sample_rate = [], 0

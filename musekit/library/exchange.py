@@ -18,10 +18,10 @@ import numpy as np
 from musekit import prompts
 from musekit.config import MuseError
 from musekit.explore.uploads import SUFFIXES, read_sound
+from musekit.files import sha256
 from musekit.library.entry import IDENTITY, LONGEST, Entry, new_id, now, written, written_tags
 from musekit.library.vorbis import about, believed, read_flac, tagged
 from musekit.recipe import Recipe
-from musekit.runs import sha256
 
 if TYPE_CHECKING:
     from musekit.library.shelf import Library

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musekit.config import MuseError
+from musekit.files import sha256, write_atomic
 from musekit.library import database, journal
 from musekit.library.entry import IDENTITY, Entry
 from musekit.library.vorbis import flac, read_flac
-from musekit.runs import sha256, write_atomic
 
 if TYPE_CHECKING:
     from musekit.library.shelf import Library

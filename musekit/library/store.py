@@ -15,10 +15,10 @@ import numpy as np
 
 from musekit import prompts
 from musekit.config import MuseError, home, suggest
+from musekit.files import write_atomic
 from musekit.library import database, journal, repair
 from musekit.library.entry import Entry, checked_id, new_id, now, written, written_tags
 from musekit.library.vorbis import about, flac
-from musekit.runs import write_atomic
 
 T = TypeVar("T")
 

@@ -6,67 +6,16 @@ one before it whole.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
-import secrets
 from pathlib import Path
 
 import torch
 
 from musekit.config import MuseError
-from musekit.provenance import command_line, commit, hardware, now, provenance, versions
+from musekit.files import sha256, write_atomic
+from musekit.results import provenance
 from musekit.runs.board import Board
-
-__all__ = ["Run", "command_line", "commit", "hardware", "now", "provenance", "read_result", "sha256", "versions"]
-__all__ += ["write_atomic", "write_result"]
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write aside, fsync, rename. Raises MuseError when the place cannot be written or the disk is full."""
-    path = Path(path)
-    # a process id is no name: the same one may write the same file from another machine or container
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the place itself may be what is wrong
-            aside.unlink()
-        raise MuseError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
-        ) from error
-
-
-def write_result(name: str, rows, folder: Path = Path("results"), **more) -> Path:
-    """`results/<name>.json`: {"name", "provenance", "rows"}, one schema for eval, bench and train. Returns its path."""
-    path = Path(folder) / f"{name}.json"
-    content = {"name": name, "provenance": provenance(**more), "rows": rows}
-    write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-    return path
-
-
-def read_result(name: str, folder: Path = Path("results")) -> dict:
-    """Inverse of `write_result`. Raises MuseError that names the missing file."""
-    path = Path(folder) / f"{name}.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise MuseError(f"the result {path} is missing; make it with `musekit eval` or `musekit bench`") from error
 
 
 class Run:

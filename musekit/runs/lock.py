@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from musekit.config import MuseError
-from musekit.provenance import now
+from musekit.results import now
 
 # Seconds that a job which Slurm has started again waits for what is left of its earlier start: a file server takes its
 # time (NFS: 90 s) to give up a lock of a machine that is gone

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musekit.config import MuseError, suggest
+from musekit.files import sha256, write_atomic
 from musekit.pretrained import read_hashes
-from musekit.runs import sha256, write_atomic
 
 from .bespoke import NAME, Bespoke, evaluations
 

@@ -21,9 +21,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint as computed_again
 
-from musekit import dist, flow
+from musekit import distributed, flow
 from musekit.config import MuseError
-from musekit.prepared.compiled import Compiled
+from musekit.inference.compiled import Compiled
 from musekit.runs import Run
 from musekit.train import feed, flops
 
@@ -90,17 +90,17 @@ def validate(model: nn.Module, dataset, settings: TrainConfig, limit: int = 512)
     n, size = min(limit, len(dataset)), getattr(dataset, "together", 16)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     found = {}
-    for group, start in list(enumerate(range(0, n, size)))[dist.rank() :: dist.world()]:
+    for group, start in list(enumerate(range(0, n, size)))[distributed.rank() :: distributed.world()]:
         rows = list(range(start, min(n, start + size)))
         batch = feed.collate([dataset.sample(i, flow.Draws(1, i), flow.Draws(2, start)) for i in rows])
         if "t" in batch:
             batch["t"] = flow.stratified_time(n)[order[rows]]
             batch["keep"] = torch.ones_like(batch["keep"])
-        with torch.autocast(dist.device().type, torch.bfloat16, enabled=settings.bf16):
-            value, metrics = model.training_loss(dist.to_device(batch))
+        with torch.autocast(distributed.device().type, torch.bfloat16, enabled=settings.bf16):
+            value, metrics = model.training_loss(distributed.to_device(batch))
         found[group] = {name: float(number) * len(rows) / n for name, number in {"loss": value, **metrics}.items()}
     model.train(training)
-    groups = {k: v for some in dist.gathered(found) for k, v in some.items()}
+    groups = {k: v for some in distributed.gathered(found) for k, v in some.items()}
     return {name: sum(groups[k][name] for k in sorted(groups)) for name in groups[0]}
 
 
@@ -116,10 +116,10 @@ def fit(
     """Train until `settings.samples`; yields records and leaves `run` holding checkpoints and metrics.jsonl.
 
     model.training_loss(batch) -> (scalar, metrics). The moving average ends in `run` as checkpoint["ema"].
-    stop: looked at after each step; when it says other than 0 on any rank, all save and raise `dist.Stopped`.
+    stop: looked at after each step; when it says other than 0 on any rank, all save and raise `distributed.Stopped`.
     listen(ema, samples): called on every rank each `samples_every` samples.
     """
-    device, rank, world = dist.device(), dist.rank(), dist.world()
+    device, rank, world = distributed.device(), distributed.rank(), distributed.world()
     accumulate = accumulation(settings, world)
     model.to(device).train()
     ema = copy.deepcopy(model).requires_grad_(False)
@@ -139,7 +139,7 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         samples, step = state["samples"], state["step"]
         del state
-    if dist.highest(samples) != -dist.highest(-samples):
+    if distributed.highest(samples) != -distributed.highest(-samples):
         raise MuseError(f"the ranks see different checkpoints in {run.folder}; put it where all machines see it")
     best = run.best()  # one beyond the checkpoint that was read is damaged, and comes again
     best = best.get("valid_loss", math.inf) if best.get("samples", math.inf) <= samples else math.inf
@@ -148,7 +148,7 @@ def fit(
         compile_blocks(model)
     if settings.recompute:
         recompute(model)
-    wrapped = dist.wrap(model)
+    wrapped = distributed.wrap(model)
     began, saved, counted, work, sums = time.monotonic(), time.monotonic(), samples, 0, {}
 
     def checkpoint(valid_loss: float | None = None):
@@ -166,12 +166,12 @@ def fit(
         feed.batches(dataset, settings.batch, samples, settings.seed, rank, world, workers=settings.feeders)
     ) as made:
         while samples < settings.samples:
-            batch = dist.to_device(next(made))
+            batch = distributed.to_device(next(made))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, samples)
             for i, part in enumerate(split(batch, accumulate)):
                 with (
-                    dist.no_sync(wrapped, i < accumulate - 1),
+                    distributed.no_sync(wrapped, i < accumulate - 1),
                     torch.autocast(device.type, torch.bfloat16, settings.bf16),
                 ):
                     value, metrics = wrapped(part)
@@ -188,7 +188,7 @@ def fit(
 
             done, better = samples >= settings.samples, None
             if crossed(samples, settings.batch, settings.log_every) or done:
-                means = dist.total(torch.stack([value.double() for value in sums.values()])) / world
+                means = distributed.total(torch.stack([value.double() for value in sums.values()])) / world
                 seconds, seen = time.monotonic() - began, samples - counted
                 record = {
                     "samples": samples,
@@ -214,16 +214,16 @@ def fit(
                 paused = time.monotonic()
                 listen(ema, samples)
                 began += time.monotonic() - paused
-            asked = dist.highest(stop())
+            asked = distributed.highest(stop())
             if done or asked or better is not None or time.monotonic() - saved > 60 * settings.checkpoint_minutes:
                 checkpoint(better)
                 saved = time.monotonic()
             if asked or done:
-                dist.barrier()  # all ranks end together, and after the first one's checkpoint
+                distributed.barrier()  # all ranks end together, and after the first one's checkpoint
             if asked and not done:
                 if rank == 0:
                     print(f"stopped by a signal; saved at sample {samples:,} in {run.folder}: the same command goes on")
-                raise dist.Stopped(asked)
+                raise distributed.Stopped(asked)
 
 
 def accumulation(settings: TrainConfig, world: int) -> int:

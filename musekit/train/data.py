@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from musekit import dist, flow
+from musekit import distributed, flow
 from musekit.cache import Shards, caption_id, read_clips
 from musekit.codec.spectrum import bands
 from musekit.config import TONICS, MuseConfig, MuseError
@@ -46,7 +46,7 @@ class _Clips:
 
         Raises MuseError where some are still to be made: a run would learn from a part of its clips for good.
         """
-        warn = print if dist.rank() == 0 else lambda text: None
+        warn = print if distributed.rank() == 0 else lambda text: None
         shards = Shards(self.cache / kind, damaged=self.damaged, warn=warn)
         if not shards.manifest["complete"]:
             raise MuseError(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
-from musekit import dist, flow
+from musekit import distributed, flow
 from musekit.config import MuseError
 
 EPOCH_KEY, BATCH_KEY = 1 << 62, 1 << 61  # counters of permutations and of batches, apart from those of samples
@@ -83,7 +83,7 @@ def from_processes(shares: Shares, turns: Iterator, workers: int) -> Iterator[di
         sampler=turns,
         num_workers=workers,
         multiprocessing_context="fork",  # they share what the data set has read, and never touch a GPU
-        pin_memory=dist.device().type == "cuda",
+        pin_memory=distributed.device().type == "cuda",
         prefetch_factor=2,
         worker_init_fn=deaf,
     )

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from musekit import dist, pretrained
+from musekit import distributed, pretrained
 from musekit.config import MuseConfig, MuseError, home, identity, preset
-from musekit.runs import Run, write_atomic
+from musekit.files import write_atomic
+from musekit.runs import Run
 from musekit.runs.lock import hold
 from musekit.train import TrainConfig, accumulation, data, fit
 from musekit.train.listen import Listener
@@ -83,18 +84,18 @@ def run_folder(options) -> Path:
 def train_part(options) -> Path:
     """Train `options.part` and write its weights; returns their file. Progress bar, metrics, same command resumes.
 
-    What cannot work is refused before any work: a MuseError in one line. A signal saves and raises `dist.Stopped`.
+    What cannot work is refused before any work: a MuseError in one line. A signal saves and raises `Stopped`.
     """
-    with contextlib.ExitStack() as held, dist.signals() as stop:
+    with contextlib.ExitStack() as held, distributed.signals() as stop:
         return _train(options, stop, held)
 
 
 def _train(options, stop, held: contextlib.ExitStack) -> Path:
     from tqdm import tqdm
 
-    part, settings, config, first = options.part, options.train, preset(options.preset), dist.rank() == 0
-    accumulation(settings, dist.world())
-    dist.check_gpus(getattr(options, "gpus", 0))
+    part, settings, config, first = options.part, options.train, preset(options.preset), distributed.rank() == 0
+    accumulation(settings, distributed.world())
+    distributed.check_gpus(getattr(options, "gpus", 0))
     folder = run_folder(options)
     out = options.out or folder / "weights"
     run = Run(folder, settings.keep, settings.tensorboard and first)
@@ -105,7 +106,7 @@ def _train(options, stop, held: contextlib.ExitStack) -> Path:
     claim = json.dumps({**claim, "made_by": dataset.made_by}, indent=1)
     run.claim(claim, write=False)  # a mistake is told before ranks wait for each other
     listen = listener(options, validation, config, folder)
-    with dist.process_group():
+    with distributed.process_group():
         alone(folder, held)
         run.claim(claim, write=first)
         torch.manual_seed(settings.seed)
@@ -143,13 +144,13 @@ def _train(options, stop, held: contextlib.ExitStack) -> Path:
 def alone(folder: Path, held: contextlib.ExitStack) -> None:
     """Lock the run's folder until `held` is closed. Raises MuseError on every rank when another run trains there."""
     refused = ""
-    if dist.rank() == 0:
+    if distributed.rank() == 0:
         try:
             if (lock := hold(folder, lambda text: print(f"musekit: note: {text}", file=sys.stderr))) is not None:
                 held.enter_context(lock)
         except MuseError as error:
             refused = str(error)
-    if refused := dist.gathered(refused)[0]:  # the ranks end together
+    if refused := distributed.gathered(refused)[0]:  # the ranks end together
         raise MuseError(refused)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from musekit import dist, flow, solve
+from musekit import distributed, flow, solve
 from musekit.config import MuseConfig, MuseError
-from musekit.runs import write_atomic
+from musekit.files import write_atomic
 from musekit.stage2 import join
 
 PIECES = 4  # held-out clips that are heard, shared out over the ranks
@@ -24,7 +24,7 @@ class Listener:
     """Called by `train.fit` with the moving average and the samples it has seen; all ranks call it together."""
 
     def __init__(self, codec: nn.Module, validation, config: MuseConfig, run_folder: Path):
-        self.codec, self.data, self.config = codec.to(dist.device()), validation, config
+        self.codec, self.data, self.config = codec.to(distributed.device()), validation, config
         self.folder = Path(run_folder) / "samples"
         if (channels := self.data.latents(0, 1).shape[0]) != config.codec.latent_dim:
             raise MuseError(f"the codec decodes {config.codec.latent_dim} channels, the cache holds {channels}")
@@ -33,7 +33,7 @@ class Listener:
     def __call__(self, network: nn.Module, samples: int) -> None:
         training = network.training
         network.eval()
-        for i in range(min(PIECES, len(self.data)))[dist.rank() :: dist.world()]:
+        for i in range(min(PIECES, len(self.data)))[distributed.rank() :: distributed.world()]:
             if not (self.folder / f"true-{i}.flac").exists():
                 self.write(f"true-{i}", self.data.latents(i, self.config.stage2.max_frames))
             self.write(f"{samples:012d}-{i}", self.piece(network, i))
@@ -41,7 +41,7 @@ class Listener:
 
     def piece(self, network: nn.Module, i: int) -> torch.Tensor:
         """Latents (C, T) from clip i's embedding, as long as that clip, with the preset's solver and guidance."""
-        sample, device = self.config.sample, dist.device()
+        sample, device = self.config.sample, distributed.device()
         frames = self.data.latents(i, self.config.stage2.max_frames).shape[1]
         seconds = torch.tensor([[0.0, frames * self.config.codec.hop / self.config.codec.sample_rate]], device=device)
         embedding = self.data.embeddings[i][None].to(device)
@@ -62,7 +62,7 @@ class Listener:
         """Decode latents (C, T) into a FLAC file, scaled down where it would clip."""
         import soundfile
 
-        audio = self.codec.decode(latents[None].float().to(dist.device()))[0].cpu()
+        audio = self.codec.decode(latents[None].float().to(distributed.device()))[0].cpu()
         audio, data = audio / (audio.abs().max() / 0.99).clamp_min(1.0), io.BytesIO()
         soundfile.write(data, audio.T.numpy(), self.config.codec.sample_rate, format="FLAC", subtype="PCM_16")
         write_atomic(self.folder / f"{name}.flac", data.getvalue())

@@ -22,11 +22,11 @@ from torch import Tensor
 from musekit import flow, solve
 from musekit.cache import Shards, read_clips
 from musekit.config import MuseError, home
-from musekit.prepared.stage2 import Guided2
+from musekit.files import write_atomic
+from musekit.inference.stage2 import Guided2
+from musekit.muse import Muse
 from musekit.pretrained import read_hashes
-from musekit.runs import write_atomic
 from musekit.runs.lock import hold
-from musekit.sample import Muse
 from musekit.solve import fit, learned
 from musekit.stage2 import join
 
@@ -118,7 +118,7 @@ def conditions(muse: Muse, cache: Path, n: int) -> Tensor:
 @torch.inference_mode()
 def learn(muse: Muse, cache: Path, folder: Path, lesson: Lesson, show: Callable[[str], None] = print) -> dict:
     """The content of solver.json for these weights; what is done already is read from `folder`."""
-    from musekit.provenance import provenance
+    from musekit.results import provenance
 
     weights = read_hashes(muse.folder)["stage2"]
     x = conditions(muse, cache, lesson.pairs + lesson.held_out)

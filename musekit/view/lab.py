@@ -13,8 +13,8 @@ from musekit.explore.landscape import Landscape
 from musekit.explore.points import Point
 from musekit.explore.take import Take
 from musekit.library import Library
+from musekit.muse import Muse
 from musekit.prompts import clean
-from musekit.sample import Muse
 from musekit.view import bell
 from musekit.view.chart import Chart, legend
 from musekit.view.desk import Desk

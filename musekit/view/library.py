@@ -12,7 +12,7 @@ from musekit.config import MuseError
 from musekit.explore.job import Job
 from musekit.library.database import SORTS
 from musekit.library.entry import Entry
-from musekit.sample import Muse
+from musekit.muse import Muse
 from musekit.view import bell
 from musekit.view.desk import Desk
 from musekit.view.line import Line

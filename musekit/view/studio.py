@@ -11,7 +11,7 @@ from musekit.config import MuseConfig, MuseError, preset, suggest
 from musekit.explore import studio as state
 from musekit.explore.job import Job
 from musekit.library import Library
-from musekit.sample import Muse
+from musekit.muse import Muse
 from musekit.show.cards import card
 from musekit.solve import SOLVERS
 from musekit.view import bell

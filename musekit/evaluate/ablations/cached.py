@@ -16,7 +16,7 @@ import torch
 from musekit.evaluate.ablations import small
 from musekit.evaluate.quality import Quality
 from musekit.evaluate.subject import Subject, bar, read_audio, table
-from musekit.sample import Settings
+from musekit.muse import Settings
 from musekit.train.data import Stage1Data
 from musekit.train.fitting import RECOMMENDED
 

@@ -11,7 +11,7 @@ import dataclasses
 from musekit.evaluate.ablations import small
 from musekit.evaluate.quality import Quality
 from musekit.evaluate.subject import Subject, bar, table
-from musekit.sample import Settings
+from musekit.muse import Settings
 
 DROPOUTS, SCALES = (0.0, 0.1, 0.3), (1.0, 2.0, 3.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from musekit.evaluate.ablations import small
 from musekit.evaluate.quality import Quality
 from musekit.evaluate.subject import Subject, table
-from musekit.sample import Settings
+from musekit.muse import Settings
 from musekit.statistics import neighbours, percentile_difference
 from musekit.train.data import Stage1Data
 

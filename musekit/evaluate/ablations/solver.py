@@ -15,7 +15,7 @@ from musekit import flow, solve
 from musekit.evaluate.diversity import samples
 from musekit.evaluate.quality import MICRO_BATCH, SEED, sampled
 from musekit.evaluate.subject import Subject, bar, table
-from musekit.sample import Settings
+from musekit.muse import Settings
 from musekit.stage2 import join
 
 BUDGETS = (4, 8, 16, 32, 64, 128)  # NFE of the fixed solvers

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from musekit import flow
-from musekit.prepared.compiled import compiled
-from musekit.prepared.graphs import KEPT, Recorded
-from musekit.prepared.packed import Packed
+from musekit.inference.compiled import compiled
+from musekit.inference.graphs import KEPT, Recorded
+from musekit.inference.packed import Packed
 from musekit.stage1 import time_features
 from musekit.stage2 import Condition, StableAudioMuQ, rotary, v_objective
 

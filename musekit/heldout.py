@@ -66,8 +66,8 @@ def build_reference(cache: str | Path, weights: str | Path, limit: int = LIMIT, 
     from safetensors.torch import save
 
     from musekit.cache import read_clips
+    from musekit.files import write_atomic
     from musekit.pretrained import find, load_part
-    from musekit.runs import write_atomic
 
     cache, folder = Path(cache), find(weights)
     network, digest = load_part(folder, "embedder")
@@ -128,7 +128,7 @@ def read_reference(weights: str | Path = "mini") -> Reference:
     folder = find(weights)
     path = folder / FILE
     if not path.exists():
-        raise MuseError(f"{path} is missing; restore it, or make it: python -m musekit.reference --weights {folder}")
+        raise MuseError(f"{path} is missing; restore it, or make it: python -m musekit.heldout --weights {folder}")
     try:
         with safe_open(path, framework="pt") as file:
             embeddings, packed = file.get_tensor("embeddings").float(), file.get_tensor("records")
@@ -142,7 +142,7 @@ def read_reference(weights: str | Path = "mini") -> Reference:
 
 
 def main() -> None:
-    """Command line: python -m musekit.reference --cache FOLDER --weights FOLDER."""
+    """Command line: python -m musekit.heldout --cache FOLDER --weights FOLDER."""
     import argparse
 
     from musekit.config import home

@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from musekit.config import MuseError
+from musekit.distributed import LOST
 
-LOST = "lost another rank"  # in what a rank says that was not the first to fail
 TAIL = 20  # lines of the log that an error without a message of its own shows
 
 
@@ -47,7 +47,7 @@ def launch(
     if processes > 1:
         check(processes, port)
         meet = ["--standalone"] if port is None else ["--rdzv-backend=static", f"--master-port={port}"]
-        torchrun = ["-m", "musekit.dist.torchrun", *meet, f"--nproc-per-node={processes}", "-m", "musekit"]
+        torchrun = ["-m", "musekit.torchrun", *meet, f"--nproc-per-node={processes}", "-m", "musekit"]
         command = [sys.executable, *torchrun, *arguments]
     elif processes < 1:
         raise MuseError(f"processes must be 1 or more, not {processes}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
 import shlex
@@ -11,6 +12,9 @@ import sys
 from pathlib import Path
 
 import torch
+
+from musekit.config import MuseError
+from musekit.files import write_atomic
 
 
 def hardware() -> dict:
@@ -109,3 +113,20 @@ def provenance(**more) -> dict:
         "time": now(),
         **more,
     }
+
+
+def write_result(name: str, rows, folder: Path = Path("results"), **more) -> Path:
+    """`results/<name>.json`: {"name", "provenance", "rows"}, one schema for eval, bench and train. Returns its path."""
+    path = Path(folder) / f"{name}.json"
+    content = {"name": name, "provenance": provenance(**more), "rows": rows}
+    write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def read_result(name: str, folder: Path = Path("results")) -> dict:
+    """Inverse of `write_result`. Raises MuseError that names the missing file."""
+    path = Path(folder) / f"{name}.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise MuseError(f"the result {path} is missing; make it with `musekit eval` or `musekit bench`") from error

@@ -1,4 +1,4 @@
-"""`python -m musekit.dist.torchrun ...`: torchrun, whose exit code is that of the processes it started.
+"""`python -m musekit.torchrun ...`: torchrun, whose exit code is that of the processes it started.
 
 torchrun itself exits with 1 whatever went wrong. A job script must tell "state saved, go on" (75) from a user's mistake
 (2) and from a crash, and torchrun's own report of it is forty lines where musekit has already said one.

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from musekit import flow
-from musekit.prepared.compiled import compiled, has_triton
-from musekit.prepared.graphs import KEPT, Recorded
-from musekit.prepared.packed import Packed
+from musekit.inference.compiled import compiled, has_triton
+from musekit.inference.graphs import KEPT, Recorded
+from musekit.inference.packed import Packed
 from musekit.stage1 import TURNS, Text2MuQFlow, time_features
 
 FEW = 4  # rows up to which a GPU runs `kernels`; beyond, its matrix units pay
@@ -77,7 +77,7 @@ class Prepared1:
         self.kernels, self.few, self.ahead = None, 0, False
         self.many = MANY if self.mean.is_cuda else sys.maxsize
         if self.mean.is_cuda and has_triton():
-            from musekit.prepared import kernels
+            from musekit.inference import kernels
 
             self.kernels, self.few = kernels, FEW
             self.ahead = torch.cuda.get_device_capability(self.mean.device) >= (9, 0)
