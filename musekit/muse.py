@@ -20,13 +20,13 @@ from torch import Tensor
 
 from musekit import prompts
 from musekit.config import MuseError
+from musekit.inference import OnStep, finish, micro_batches, padded, sample_stage1, sample_stage2
 from musekit.recipe import Recipe, Settings, check, count, software
-from musekit.rows import OnStep, chunks, finish, padded, stage1_rows, stage2_rows
 from musekit.solve import learned
 from musekit.solve.bespoke import evaluations
 from musekit.system import System, in_turn, precision
 
-__all__ = ["Generation", "Muse", "Piece", "Settings", "chunks", "count"]
+__all__ = ["Generation", "Muse", "Piece", "Settings", "micro_batches", "count"]
 
 LARGEST = 4 * 2**30  # bytes of audio that `generate` returns at once; `stream` has no such bound
 
@@ -112,7 +112,7 @@ class Muse(System):
         self, recipes: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
     ) -> tuple[Tensor, Tensor]:
         """Stage 1 of up to one micro-batch of recipes: embeddings (n, 512) and their NFE (n,)."""
-        embeddings, nfe = stage1_rows(self.prepared1, self.text, padded(recipes), on_step, cancel)
+        embeddings, nfe = sample_stage1(self.inference1, self.text, padded(recipes), on_step, cancel)
         return embeddings[: len(recipes)].cpu(), nfe[: len(recipes)]
 
     @in_turn
@@ -136,8 +136,8 @@ class Muse(System):
         embeddings, x_0 = embeddings[full].to(self.device), None if x_0 is None else x_0[full]
         solver = rows[0].stage2_solver
         table = None if evaluations(solver) is None else learned.named(self.folder, solver)[0]
-        latents, nfe = stage2_rows(
-            self.prepared2, embeddings, self._negatives(rows), rows, frames, covered, on_step, cancel, x_0, table
+        latents, nfe = sample_stage2(
+            self.inference2, embeddings, self._negatives(rows), rows, frames, covered, on_step, cancel, x_0, table
         )
         audio = []
         for i in range(n):  # one row at a time: memory does not grow, and bits depend on the row alone
@@ -161,7 +161,7 @@ class Muse(System):
     def embed(self, prompt: str, n: int = 1, seed: int = 0, negative_prompt: str | None = None, **settings) -> Tensor:
         """n samples of Stage 1, (n, 512); sample i has the seed `seed + i`."""
         recipes = [self.recipe(prompt, seed + i, Settings(**settings), negative_prompt) for i in range(count(n))]
-        return torch.cat([self.embed_rows(rows)[0] for rows in chunks(recipes)])
+        return torch.cat([self.embed_rows(rows)[0] for rows in micro_batches(recipes)])
 
     def render(
         self, embeddings: Tensor, seed: int | Sequence[int] = 0, prompt: str = "an embedding", **settings
@@ -176,14 +176,14 @@ class Muse(System):
             raise MuseError(f"render wants embeddings and a seed for each, not {len(seeds)} for {len(embeddings)}")
         recipes = [self.recipe(prompt, s, Settings(**settings)) for s in seeds]
         audio, done = [], 0
-        for rows in chunks(recipes):
+        for rows in micro_batches(recipes):
             audio += self.render_rows(embeddings[done : done + len(rows)], rows)[0]
             done += len(rows)
         return torch.stack(audio)
 
     def stream(self, recipes: Iterable[Recipe], on_step: OnStep | None = None, cancel=None) -> Iterator[Piece]:
         """Pieces one after another as their micro-batch is done: any number of them in bounded memory."""
-        for rows in chunks(recipes):
+        for rows in micro_batches(recipes):
             with self._timed("stage1"):
                 embeddings, nfe1 = self.embed_rows(rows, on_step, cancel)
             with self._timed("stage2 and codec"):

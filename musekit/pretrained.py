@@ -18,13 +18,14 @@ from safetensors.torch import load, save
 from torch import nn
 
 from musekit import codec as codec_module
+from musekit import convert
 from musekit.bounds import check
 from musekit.codec import oobleck
 from musekit.config import MuseConfig, MuseError, SampleConfig, from_json, identity, to_json
 from musekit.encoders import MiniEmbedder, MuQ, hub
 from musekit.files import sha256, write_atomic
 from musekit.stage1 import Text2MuQFlow, TextRegression
-from musekit.stage2 import StableAudioMuQ, foreign
+from musekit.stage2 import StableAudioMuQ
 
 PARTS = ("codec", "embedder", "stage1", "stage2")  # what generation needs
 BASELINE = "regression"  # the notebooks' baseline; a folder may leave it out
@@ -131,12 +132,12 @@ def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
     """
     where, known = Path(source), "stabilityai/stable-audio-open-1.0"
     if part == "stage2" and str(source) == known and not where.is_dir():
-        inside = [hub.folder(known, "--init", p) for p in (foreign.PROJECTION, foreign.TRANSFORMER)]
+        inside = [hub.folder(known, "--init", p) for p in (convert.PROJECTION, convert.TRANSFORMER)]
         where = inside[-1].parent
-    if foreign.is_foreign(where):
+    if convert.is_foreign(where):
         if part != "stage2":
             raise MuseError(f"{source} is a diffusers folder; only Stage 2 starts from one, {part} does not")
-        foreign.initialise(model, where)
+        convert.initialise(model, where)
         return True
     try:
         model.load_state_dict(load_part(source, part)[0].state_dict())

@@ -1,14 +1,26 @@
 """Stage 1, `Text2MuQFlow`: the velocity of a 512-d joint embedding, given text tokens.
 
-The sequence is one token long, so self-attention is its value and output projections alone: softmax over one key
-is 1. What varies over the ODE is that token; the text's cross-attention keys and values do not, and are computed
-once (`context`).
+The sequence is one token long, so self-attention is its value and output projections: softmax over one key is 1. Only
+that token changes along the ODE. The text's cross-attention keys and values do not, and are computed once (`context`).
+
+`Stage1Inference` is the form for sampling. Its algebra is exact; only rounding differs from the training form:
+
+- Self-attention over one token, W_o (W_v x + b_v) + b_o, becomes one matrix W_o W_v and one vector W_o b_v + b_o.
+- For few samples the text's keys and values absorb the projections around them. A head's scores are (k W_q) x + k b_q
+  and its output is softmax(scores) (v W_o'). With A = k W_q and C = v W_o' attention reads H L D numbers twice per
+  sample instead of two D x D matrices, which pays where samples * H * L < D.
+- A sample without text attends to the null token only, so its cross-attention is one constant vector. Such samples
+  come last in the batch and need no keys.
+- On a fixed grid all samples share t. Shift and scale become the layer norm's own bias and weight, and the time network
+  runs once for all times of the grid (`at`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,18 +28,15 @@ from torch import Tensor, nn
 
 from musekit import flow
 from musekit.config import Stage1Config
+from musekit.gpu import CudaGraph, compiled
+from musekit.layers import accept_old_names, time_features
 
 Context = list[tuple[Tensor, Tensor, Tensor]]
+"""Per layer: the text's keys and values (B, heads, L, head_dim), and the scores' bias (B, 1, 1, L), -inf at padding."""
 
-
-TURNS = 16.0  # of Stage 1's fastest time feature: a velocity that is smooth in time, for solvers of higher order
-
-
-def time_features(t: Tensor, dim: int, turns: float = 1000.0) -> Tensor:
-    """Sinusoidal features of t (B,) in [0, 1], (B, dim): frequencies from 1 to `turns` turns, geometrically."""
-    frequency = torch.exp(torch.linspace(0, math.log(turns), dim // 2, device=t.device)) * 2 * math.pi
-    angle = t.float()[:, None] * frequency
-    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+MAX_TIME_TURNS = 16.0  # of the fastest time feature: the velocity stays smooth in time, which higher-order solvers need
+MIN_WRITTEN_ATTENTION = 64  # samples from which a GPU computes attention over one query by elementwise kernels
+OLD_NAMES = {"enter": "proj_in", "leave": "proj_out", "table": "scale_shift_table", "null": "null_token"}
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -47,12 +56,10 @@ class Stage1Block(nn.Module):
         self.ff = nn.Sequential(
             nn.Linear(width, config.ff_mult * width), nn.GELU(), nn.Linear(config.ff_mult * width, width)
         )
-        # this layer's share of the modulation: shift, scale, gate of each sublayer; gates start at 1
-        self.table = nn.Parameter(torch.tensor([0.0, 0, 1] * 3)[:, None].repeat(1, width))
+        # this layer's part of the modulation: shift, scale, gate of each sublayer; gates start at 1
+        self.scale_shift_table = nn.Parameter(torch.tensor([0.0, 0, 1] * 3)[:, None].repeat(1, width))
         for out in (self.self_out, self.cross_out, self.ff[-1]):
             nn.init.zeros_(out.bias)
-        if config.idle_weights:  # of the full-size count; softmax over one key is 1, whatever they say
-            self.self_query, self.self_key = (nn.Linear(width, width).requires_grad_(False) for _ in range(2))
 
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """tokens (B, L, text_dim) -> keys, values (B, heads, L, head_dim)."""
@@ -61,7 +68,7 @@ class Stage1Block(nn.Module):
 
     def forward(self, x: Tensor, modulation: Tensor, context: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """x (B, D), modulation (B, 9, D)."""
-        a1, b1, g1, a2, b2, g2, a3, b3, g3 = (modulation + self.table).unbind(1)
+        a1, b1, g1, a2, b2, g2, a3, b3, g3 = (modulation + self.scale_shift_table).unbind(1)
         x = x + g1 * self.self_out(self.self_value(modulate(x, a1, b1)))
         keys, values, bias = context
         query = self.query(modulate(x, a2, b2)).unflatten(-1, (self.heads, 1, -1))  # (B, heads, 1, head_dim)
@@ -82,17 +89,18 @@ class Text2MuQFlow(nn.Module):
         if rank := config.gaussian_rank:
             self.register_buffer("basis", torch.zeros(rank, config.dim))  # principal directions of x_1
             self.register_buffer("variance", torch.ones(rank + 1))  # along each of them, and along all others
-        self.enter = nn.Linear(config.dim, width)
+        self.proj_in = nn.Linear(config.dim, width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 9 * width))
-        self.null = nn.Parameter(torch.randn(1, 1, config.text_dim) * 0.02)  # the token of "no text"
+        self.null_token = nn.Parameter(torch.randn(1, 1, config.text_dim) * 0.02)  # the token of "no text"
         self.blocks = nn.ModuleList(Stage1Block(config) for _ in range(config.depth))
-        self.leave = nn.Linear(width, config.dim)
-        for zero in (self.leave, self.time[-1]):
+        self.proj_out = nn.Linear(width, config.dim)
+        for zero in (self.proj_out, self.time[-1]):
             nn.init.zeros_(zero.weight)
             nn.init.zeros_(zero.bias)
+        accept_old_names(self, OLD_NAMES)
 
     def standardise(self, embedding: Tensor) -> Tensor:
-        """Embedding -> x_1 with about unit variance a coordinate."""
+        """Embedding -> x_1 with about unit variance per coordinate."""
         return (embedding - self.mean) / self.std
 
     def embedding(self, x: Tensor) -> Tensor:
@@ -113,25 +121,28 @@ class Text2MuQFlow(nn.Module):
         """The exact velocity at x (B, 512) if x_1 were Gaussian with the training embeddings' covariance.
 
         Along a direction of variance s the flow of N(0, 1) to N(0, s) has v = (s t - (1 - t)) / (s t^2 + (1 - t)^2) x.
-        Embeddings fill few of their 512 directions. In the others the noise must vanish exactly, which a network
-        narrower than 512 cannot do: it learns only what is not Gaussian.
+        Embeddings vary in few of their 512 directions. In the others the noise must vanish exactly, which a network
+        narrower than 512 cannot do, so the network learns only what is not Gaussian.
         """
         return self.gaussian(x, self.gain(t[:, None]))
 
     def gain(self, t: Tensor) -> Tensor:
-        """v / x of the Gaussian along each principal direction and along all others: t (..., 1) -> (..., rank + 1)."""
+        """v / x of that velocity per principal direction, the last for all others: t (..., 1) -> (..., rank + 1)."""
         return (self.variance * t - (1 - t)) / (self.variance * t**2 + (1 - t) ** 2)
 
     def gaussian(self, x: Tensor, gain: Tensor) -> Tensor:
-        """x (B, 512) times the gains (B, rank + 1), or (rank + 1,) for all rows, in the principal directions."""
+        """x (B, 512) times `gain` (B, rank + 1), or (rank + 1,) for the whole batch, along the principal directions."""
         along = x @ self.basis.T
         return gain[..., -1:] * x + ((gain[..., :-1] - gain[..., -1:]) * along) @ self.basis
 
     def context(self, tokens: Tensor, mask: Tensor, keep: Tensor | None = None) -> Context:
-        """Per-layer keys and values of the text, once a prompt; rows with keep = False get the null token."""
+        """Per-layer keys and values of tokens (B, L, text_dim) under mask (B, L), computed once per prompt.
+
+        Samples with keep (B,) = False get the null token instead: no text.
+        """
         if keep is not None:
             first = torch.arange(tokens.shape[1], device=tokens.device)[None] == 0
-            tokens = torch.where(keep[:, None, None], tokens, self.null.to(tokens.dtype))
+            tokens = torch.where(keep[:, None, None], tokens, self.null_token.to(tokens.dtype))
             mask = torch.where(keep[:, None], mask, first)
         bias = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, float("-inf"))[:, None, None]
         return [(*block.keys_values(tokens), bias) for block in self.blocks]
@@ -139,15 +150,15 @@ class Text2MuQFlow(nn.Module):
     def forward(self, x: Tensor, t: Tensor, context: Context, autoguidance: float = 1.0) -> Tensor:
         """Velocity (B, 512) at x (B, 512), t (B,).
 
-        autoguidance w: v_gauss + w (v - v_gauss), guidance by a bad version of the model (Karras et al. 2024, arXiv
-        2406.02507). Here the bad version is the exact Gaussian, which is there anyway: w > 1 costs nothing, and
-        sharpens what is not Gaussian, such as the key, at the price of some variety. 1 is what was learned.
+        autoguidance w: v_gauss + w (v - v_gauss), guidance by a worse version of the model (Karras et al. 2024, arXiv
+        2406.02507). The worse version is the exact Gaussian, which is computed anyway, so w > 1 costs nothing. It
+        sharpens what is not Gaussian, such as the key, at the price of some variety. w = 1 is the learned velocity.
         """
-        modulation = self.time(time_features(t, self.config.width, TURNS).to(x.dtype)).unflatten(-1, (9, -1))
-        h = self.enter(x)
+        modulation = self.time(time_features(t, self.config.width, MAX_TIME_TURNS).to(x.dtype)).unflatten(-1, (9, -1))
+        h = self.proj_in(x)
         for block, layer in zip(self.blocks, context, strict=True):
             h = block(h, modulation, layer)
-        v = self.leave(F.layer_norm(h, h.shape[-1:]))
+        v = self.proj_out(F.layer_norm(h, h.shape[-1:]))
         if not self.config.gaussian_rank:
             return v
         with torch.autocast(x.device.type, enabled=False):
@@ -157,7 +168,7 @@ class Text2MuQFlow(nn.Module):
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Flow-matching loss, beside its Gaussian floor and its value in the embedding's own units."""
         x_t, u = flow.path(batch["x_0"], self.standardise(batch["x_1"]), batch["t"])
-        context = self.context(batch["tokens"].to(self.null.dtype), batch["mask"], batch["keep"])
+        context = self.context(batch["tokens"].to(self.null_token.dtype), batch["mask"], batch["keep"])
         v = self(x_t, batch["t"], context)
         value = flow.loss(v, u).mean()
         with torch.no_grad():
@@ -166,21 +177,201 @@ class Text2MuQFlow(nn.Module):
 
 
 class TextRegression(Text2MuQFlow):
-    """The baseline: the same network asked for *the* embedding, trained by squared error.
+    """The baseline: the same network, trained by squared error to predict one embedding per text.
 
-    Its optimum is the conditional mean E[x_1 | text], which many right answers pull towards the centre.
+    Its optimum is the conditional mean E[x_1 | text], which lies between the many right answers.
     """
 
     def __init__(self, config: Stage1Config):
         super().__init__(dataclasses.replace(config, gaussian_rank=0))
 
     def predict(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The raw mean, (B, 512), not normalised: its norm tells how much the answers disagree."""
+        """The predicted mean (B, 512), not normalised: the more the answers differ, the shorter it is."""
         start = torch.zeros(len(tokens), self.config.dim, device=tokens.device)
-        context = self.context(tokens.to(self.null.dtype), mask)
-        x = self(start.to(self.null.dtype), start[:, 0], context)
+        context = self.context(tokens.to(self.null_token.dtype), mask)
+        x = self(start.to(self.null_token.dtype), start[:, 0], context)
         return x * self.std + self.mean
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Squared error in standardised units, and in the embedding's own units ("unscaled")."""
         error = self.predict(batch["tokens"], batch["mask"]).float() - batch["x_1"]
         return (error / self.std).square().mean(), {"unscaled": error.detach().square().mean()}
+
+
+@dataclass(frozen=True)
+class Text:
+    """What sampling needs of R prompts: keys and values, or their products with the projections ("merged")."""
+
+    keys: Tensor  # (layers, R, H, L, d); merged: A (layers, R, H L, D)
+    values: Tensor  # (layers, R, H, L, d); merged: C (layers, R, H L, D)
+    bias: Tensor  # (layers or 1, R, 1, 1, L); merged: (layers, R, 1, H L). Minus infinity at padding
+    merged: bool
+
+    @staticmethod
+    def stack(*texts: Text) -> Text:
+        """The texts of several batches as one batch."""
+        parts = zip(*[(t.keys, t.values, t.bias) for t in texts], strict=True)
+        return Text(*[torch.cat(part, 1) for part in parts], texts[0].merged)
+
+
+class Stage1Time(NamedTuple):
+    """What the network needs of one time for all samples, or of one time per sample (then with B in front)."""
+
+    modulation: Tensor  # (9, D) or (B, 9, D)
+    gain: Tensor | None  # (rank + 1,) or (B, rank + 1): of the Gaussian velocity, where there is one
+
+
+class Stage1Layer(NamedTuple):
+    """One block's matrices as (weight, bias), in the products' dtype."""
+
+    attention: tuple[Tensor, Tensor]  # self-attention: W_o W_v, W_o b_v + b_o
+    query: tuple[Tensor, Tensor]
+    out: tuple[Tensor, Tensor]
+    ff_in: tuple[Tensor, Tensor]
+    ff_out: tuple[Tensor, Tensor]
+    null: Tensor  # (D,) cross-attention to the null token
+
+
+class Stage1Inference:
+    """The velocity of a trained `Text2MuQFlow`, with products in `dtype`; the state keeps its own dtype."""
+
+    def __init__(self, network: Text2MuQFlow, dtype: torch.dtype | None = None, compile: bool = True):
+        self.network, self.config, self.mean = network, network.config, network.mean
+        self.dtype = dtype or network.mean.dtype
+        self.heads = network.config.heads
+        with torch.no_grad():
+            self.layers = [self._layer(block) for block in network.blocks]
+            one = torch.tensor([0.0, 1.0, 0.0] * 3, dtype=network.mean.dtype, device=self.mean.device)
+            self.table = torch.stack([b.scale_shift_table for b in network.blocks]) + one[:, None]  # scales around 1
+            self.proj_in, self.proj_out = self._cast(network.proj_in), self._cast(network.proj_out)
+        self.graphs: dict[tuple, CudaGraph] = {}
+        self.min_written = MIN_WRITTEN_ATTENTION if self.mean.is_cuda else sys.maxsize
+        self.block = compiled(self._block, network) if compile else self._block
+
+    def _cast(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        return layer.weight.detach().to(self.dtype), layer.bias.detach().to(self.dtype)
+
+    def _layer(self, block: Stage1Block) -> Stage1Layer:
+        value, out = block.self_value, block.self_out
+        weight = (out.weight.double() @ value.weight.double()).to(self.dtype)  # one rounding, not two
+        bias = (out.weight.double() @ value.bias.double() + out.bias.double()).to(self.dtype)
+        null = block.cross_out(block.key_value(self.network.null_token[0])[:, self.config.width :])[0]
+        others = map(self._cast, (block.query, block.cross_out, block.ff[0], block.ff[2]))
+        return Stage1Layer((weight, bias), *others, null)
+
+    def text(self, tokens: Tensor, mask: Tensor, keep: Tensor | None = None, merge: bool | None = None) -> Text:
+        """tokens (R, L, text_dim), mask (R, L) -> the text's keys and values; samples with keep = False: no text.
+
+        merge: multiply the projections into keys and values; None: where that leaves less to read.
+        """
+        if merge is None:
+            merge = tokens.shape[0] * self.heads * tokens.shape[1] < self.config.width
+        context = self.network.context(tokens.to(self.network.null_token.dtype), mask, keep)
+        if not merge:
+            keys, values, _ = zip(*context, strict=True)
+            return Text(self._stack(keys), self._stack(values), context[0][2][None].to(self.dtype), False)
+        return Text(*map(self._stack, zip(*map(self._merged, self.network.blocks, context), strict=True)), True)
+
+    def _stack(self, layers) -> Tensor:
+        return torch.stack(layers).to(self.dtype)
+
+    def _merged(self, block: Stage1Block, context) -> tuple[Tensor, Tensor, Tensor]:
+        """A (R, H L, D), C (R, H L, D) and the scores' bias (R, 1, H L) of one layer."""
+        keys, values, bias = context
+        keys = keys * keys.shape[-1] ** -0.5
+        to_scores = block.query.weight.unflatten(0, (self.heads, -1))  # (H, d, D)
+        to_output = block.cross_out.weight.T.unflatten(0, (self.heads, -1))  # (H, d, D)
+        offset = torch.einsum("rhld,hd->rhl", keys, block.query.bias.unflatten(0, (self.heads, -1)))
+        A, C = (keys @ to_scores).flatten(1, 2), (values @ to_output).flatten(1, 2)
+        return A, C, (offset + bias[:, 0]).flatten(1)[:, None]
+
+    def at(self, times: Tensor) -> list[Stage1Time]:
+        """Everything that depends on time only, for n times (n,) that all samples share."""
+        now = self._time(times.to(device=self.mean.device, dtype=self.mean.dtype))
+        gains = [None] * len(times) if now.gain is None else now.gain.unbind(0)
+        return list(map(Stage1Time, now.modulation.unbind(0), gains))
+
+    def _time(self, t: Tensor) -> Stage1Time:
+        features = time_features(t, self.config.width, MAX_TIME_TURNS).to(self.mean.dtype)
+        modulation = self.network.time(features).unflatten(-1, (9, -1))
+        return Stage1Time(modulation, self.network.gain(t[:, None]) if self.config.gaussian_rank else None)
+
+    def __call__(self, x: Tensor, t: Tensor | Stage1Time, text: Text, autoguidance: float = 1.0) -> Tensor:
+        """Velocity (B, 512) at x (B, 512); t (B,) or an item of `at`. Samples beyond the text's R have no text."""
+        now = t if isinstance(t, Stage1Time) else self._time(t.to(self.mean.dtype))
+        modulations = now.modulation + (self.table if now.modulation.dim() == 2 else self.table[:, None])
+        h = F.linear(x.to(self.dtype), *self.proj_in).to(x.dtype)
+        for i, (layer, modulation) in enumerate(zip(self.layers, modulations.unbind(0), strict=True)):
+            bias = text.bias[i % len(text.bias)]
+            h = self.block(layer, h, modulation, text.keys[i], text.values[i], bias, text.merged)
+        v = F.linear(F.layer_norm(h, h.shape[-1:]).to(self.dtype), *self.proj_out).to(x.dtype)
+        v = v if autoguidance == 1.0 or now.gain is None else autoguidance * v
+        return v if now.gain is None else v + self.network.gaussian(x, now.gain.to(x.dtype))
+
+    def _block(self, layer: Stage1Layer, h: Tensor, modulation: Tensor, keys, values, bias, merged: bool) -> Tensor:
+        """h (B, D); modulation (9, D) or (B, 9, D); this layer's keys, values and bias of the text."""
+        a1, b1, g1, a2, b2, g2, a3, b3, g3 = modulation.unbind(-2)
+        h = torch.addcmul(h, g1, F.linear(self._norm(h, a1, b1), *layer.attention).to(h.dtype))
+        y = self._norm(h, a2, b2)
+        h = torch.addcmul(h, g2, self._cross(layer, y, keys, values, bias, merged).to(h.dtype))
+        inner = F.gelu(F.linear(self._norm(h, a3, b3), *layer.ff_in))
+        return torch.addcmul(h, g3, F.linear(inner, *layer.ff_out).to(h.dtype))
+
+    def _norm(self, h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """Layer norm, then scale and shift, in the products' dtype."""
+        if shift.dim() == 1:
+            return F.layer_norm(h, h.shape[-1:], scale, shift).to(self.dtype)
+        return torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), scale).to(self.dtype)
+
+    def _cross(self, layer: Stage1Layer, y: Tensor, keys: Tensor, values: Tensor, bias: Tensor, merged: bool) -> Tensor:
+        """Cross-attention of y (B, D) to the text; samples beyond the text's R get the null token's vector."""
+        prompts = len(keys)
+        if merged:
+            scores = torch.baddbmm(bias, y[:prompts, None], keys.transpose(1, 2))  # (R, 1, H L)
+            weight = scores.unflatten(-1, (self.heads, -1)).softmax(-1).flatten(-2)
+            attended = torch.baddbmm(layer.out[1], weight, values)[:, 0]
+        else:
+            attended = F.linear(self._attend(F.linear(y[:prompts], *layer.query), keys, values, bias), *layer.out)
+        if prompts == len(y):
+            return attended
+        return torch.cat([attended, layer.null.to(attended.dtype).expand(len(y) - prompts, -1)])
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """query (R, D), keys and values (R, H, L, d), bias (R, 1, 1, L) -> (R, D)."""
+        query = query.unflatten(-1, (self.heads, 1, -1))
+        if len(query) < self.min_written:
+            return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias).flatten(1)
+        query = query.float() * keys.shape[-1] ** -0.5
+        weight = ((query * keys.float()).sum(-1) + bias[:, 0]).softmax(-1)  # (R, H, L)
+        return (weight[..., None] * values.float()).sum(-2).flatten(1).to(values.dtype)
+
+
+class GuidedStage1:
+    """The guided velocity v(t, x) of one batch for `solve.solve`; conditional and unconditional samples run together.
+
+    text: of the B samples, or of 2 B if the unconditional ones have texts of their own (negative prompts).
+    autoguidance: see `Text2MuQFlow.forward`.
+    """
+
+    def __init__(self, inference: Stage1Inference, text: Text, scale: float, autoguidance: float = 1.0):
+        self.inference, self.text, self.scale, self.autoguidance = inference, text, scale, autoguidance
+        self.at = inference.at
+
+    def __call__(self, t: Tensor | Stage1Time, x: Tensor) -> Tensor:
+        if not x.is_cuda or not isinstance(t, Stage1Time):
+            return self._velocity(x, t, self.text)
+        merged, tensors = self.text.merged, (self.text.keys, self.text.values, self.text.bias)
+        key = (self.scale, self.autoguidance, merged, x.shape, *(part.shape for part in tensors))
+
+        def velocity(keys, values, bias, x, modulation, gain=None):
+            return self._velocity(x, Stage1Time(modulation, gain), Text(keys, values, bias, merged))
+
+        graph = CudaGraph.cached(self.inference.graphs, key, velocity, tensors)
+        return graph(x, t.modulation, *([] if t.gain is None else [t.gain]))
+
+    def _velocity(self, x: Tensor, t: Tensor | Stage1Time, text: Text) -> Tensor:
+        if self.scale == 1.0:
+            return self.inference(x, t, text, self.autoguidance)
+        both = t if isinstance(t, Stage1Time) else torch.cat([t, t])
+        pair = self.inference(torch.cat([x, x]), both, text, self.autoguidance)
+        return flow.guided(*pair.chunk(2), self.scale)

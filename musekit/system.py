@@ -16,9 +16,9 @@ import torch
 from musekit import distributed, pretrained
 from musekit.config import MuseConfig, MuseError
 from musekit.encoders import JointEmbedder, MuQ, joint, text_encoder
-from musekit.inference.stage1 import Prepared1
-from musekit.inference.stage2 import Prepared2
 from musekit.pretrained import load_part
+from musekit.stage1 import Stage1Inference
+from musekit.stage2 import Stage2Inference
 
 
 def precision(name: str) -> torch.dtype:
@@ -104,9 +104,9 @@ class System:
         return load_part(self.folder, "stage1")[0].to(self.device)
 
     @cached_property
-    def prepared1(self) -> Prepared1:
+    def inference1(self) -> Stage1Inference:
         """Stage 1 prepared for sampling."""
-        return Prepared1(self.stage1, precision(self.stage1_dtype))
+        return Stage1Inference(self.stage1, precision(self.stage1_dtype))
 
     @cached_property
     def stage2(self):
@@ -114,9 +114,9 @@ class System:
         return load_part(self.folder, "stage2")[0].to(self.device)
 
     @cached_property
-    def prepared2(self) -> Prepared2:
+    def inference2(self) -> Stage2Inference:
         """Stage 2 prepared for sampling, in this machine's precision."""
-        return Prepared2(self.stage2, self.autocast_dtype)
+        return Stage2Inference(self.stage2, self.autocast_dtype)
 
     @cached_property
     def regression(self):

@@ -59,7 +59,7 @@ def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batc
         network = pretrained.build("stage2", smoke())
         plain = Stage2Data(Path(cache), "train", smoke())
         fitting.fit_scale("stage2", network, plain)
-        torch.nn.init.normal_(network.leave.weight, std=0.1)  # training starts it at zero: gradients everywhere
+        torch.nn.init.normal_(network.proj_out.weight, std=0.1)  # training starts it at zero: gradients everywhere
         data = Double(plain)
         records = list(train.fit(network.double(), data, None, settings, Run(Path(folder))))
         tensors = {f"weights.{k}": v.clone() for k, v in network.state_dict().items()}

@@ -315,7 +315,7 @@ def test_weights_that_are_no_numbers_make_no_file(musekit, smoke_weights, tmp_pa
 
     folder = shutil.copytree(smoke_weights, tmp_path / "weights")
     network = pretrained.load_part(folder, "stage2")[0]
-    network.leave.weight.fill_(float("nan"))
+    network.proj_out.weight.fill_(float("nan"))
     pretrained.save_part(folder, "stage2", network, config.smoke())
     words = ["a piano", "--n", "1", "--seconds", "0.5", "--weights", str(folder), "--out", str(tmp_path / "out")]
     refused(musekit("generate", *words), "is no sound (NaN)")

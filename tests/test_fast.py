@@ -19,8 +19,8 @@ from musekit import flow, solve
 from musekit.bench.naive import Naive1
 from musekit.config import Stage1Config, Stage2Config
 from musekit.inference.packed import FEW, Packed, has_bfloat16
-from musekit.inference.stage1 import Guided1, Prepared1, join
-from musekit.inference.stage2 import Guided2, Prepared2
+from musekit.stage1 import GuidedStage1, Stage1Inference, join
+from musekit.stage2 import GuidedStage2, Stage2Inference
 from musekit.stage1 import Text2MuQFlow, time_features
 from musekit.stage2 import StableAudioMuQ, rotary
 from musekit.stage2 import join as join_conditions
@@ -82,28 +82,28 @@ def guided(network: Text2MuQFlow, scale: float):
 def test_stage_1_prepared_is_the_naive_design_to_ten_digits(config, merge):
     """Times that rows share (`at`) and times of their own, with and without text, guidance in one batch or in two."""
     network = stage1(config)
-    fast, (tokens, mask) = Prepared1(network), prompts()
+    fast, (tokens, mask) = Stage1Inference(network), prompts()
     x, t = torch.randn(B, config.dim, dtype=torch.float64), torch.tensor([0.2, 0.7, 0.99], dtype=torch.float64)
     slow, text = original(network), fast.text(tokens, mask, merge=merge)
     assert text.merged is merge
     torch.testing.assert_close(fast(x, t, text), slow(x, t, tokens, mask), atol=1e-10, rtol=1e-10)
-    naive, ours = guided(network, 3.0), Guided1(fast, text, 3.0)
+    naive, ours = guided(network, 3.0), GuidedStage1(fast, text, 3.0)
     torch.testing.assert_close(ours(t, x), naive(t, x, tokens, mask), atol=1e-10, rtol=1e-10)
     for moment, now in zip(ours.at(t), t):
         torch.testing.assert_close(ours(moment, x), naive(now.expand(B), x, tokens, mask), atol=1e-10, rtol=1e-10)
-        alone = Guided1(fast, text, 1.0)(moment, x)
+        alone = GuidedStage1(fast, text, 1.0)(moment, x)
         torch.testing.assert_close(alone, slow(x, now.expand(B), tokens, mask), atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_negative_prompts_and_dropped_ones_are_texts_too(merge):
     network = stage1()
-    fast, (tokens, mask), slow = Prepared1(network), prompts(), original(network)
+    fast, (tokens, mask), slow = Stage1Inference(network), prompts(), original(network)
     x, t = torch.randn(B, CONFIG.dim, dtype=torch.float64), torch.rand(B, dtype=torch.float64)
     other, hidden = tokens.flip(0), mask.flip(0)
     text = join(fast.text(tokens, mask, merge=merge), fast.text(other, hidden, merge=merge))
     wanted = flow.guided(slow(x, t, tokens, mask), slow(x, t, other, hidden), 2.0)
-    torch.testing.assert_close(Guided1(fast, text, 2.0)(t, x), wanted, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(GuidedStage1(fast, text, 2.0)(t, x), wanted, atol=1e-10, rtol=1e-10)
     keep = torch.tensor([True, False, True])
     dropped = fast(x, t, fast.text(tokens, mask, keep, merge))
     wanted = torch.where(
@@ -113,7 +113,7 @@ def test_negative_prompts_and_dropped_ones_are_texts_too(merge):
 
 
 def test_merging_is_chosen_where_it_leaves_less_to_read():
-    fast = Prepared1(stage1())
+    fast = Stage1Inference(stage1())
     tokens, mask = prompts()
     assert fast.text(tokens[:1], mask[:1]).merged  # 1 row * 4 heads * 7 tokens = 28 < 32
     assert not fast.text(tokens, mask).merged
@@ -122,22 +122,22 @@ def test_merging_is_chosen_where_it_leaves_less_to_read():
 @pytest.mark.parametrize("solver", ["euler", "midpoint", "heun", "rk4", "dopri5"])
 def test_a_whole_sample_is_the_naive_designs(solver):
     network = stage1(GAUSSIAN, std=0.1)
-    fast, (tokens, mask) = Prepared1(network), prompts()
+    fast, (tokens, mask) = Stage1Inference(network), prompts()
     naive, x_0 = guided(network, 3.0), torch.randn(B, CONFIG.dim, dtype=torch.float64)
     slow = solve.solve(lambda t, x: naive(t, x, tokens, mask), x_0, solver=solver, steps=5)
-    quick = solve.solve(Guided1(fast, fast.text(tokens, mask), 3.0), x_0, solver=solver, steps=5)
+    quick = solve.solve(GuidedStage1(fast, fast.text(tokens, mask), 3.0), x_0, solver=solver, steps=5)
     torch.testing.assert_close(quick.x, slow.x, atol=1e-9, rtol=1e-9)
     assert torch.equal(quick.nfe, slow.nfe)
 
 
 def test_a_grids_time_embeddings_are_computed_once(monkeypatch):
     network = stage1(dtype=torch.float32)
-    fast, (tokens, mask), calls = Prepared1(network), prompts(torch.float32), []
+    fast, (tokens, mask), calls = Stage1Inference(network), prompts(torch.float32), []
     network.time.register_forward_hook(lambda module, args, out: calls.append(len(args[0])))
-    solve.solve(Guided1(fast, fast.text(tokens, mask), 3.0), torch.randn(B, CONFIG.dim), solver="euler", steps=9)
+    solve.solve(GuidedStage1(fast, fast.text(tokens, mask), 3.0), torch.randn(B, CONFIG.dim), solver="euler", steps=9)
     assert calls == [9]  # nine times in one call; not one call a step, not two rows a sample
     calls.clear()
-    solve.solve(Guided1(fast, fast.text(tokens, mask), 3.0), torch.randn(B, CONFIG.dim), solver="rk4", steps=2)
+    solve.solve(GuidedStage1(fast, fast.text(tokens, mask), 3.0), torch.randn(B, CONFIG.dim), solver="rk4", steps=2)
     assert calls == [3, 2]  # ends and middles
 
 
@@ -152,8 +152,8 @@ def test_float32_errs_at_most_three_times_as_much_as_the_naive_design(merge):
     t = t.float().double()
     truth = guided(exact, 3.0)(t, x, tokens, mask)
     naive = guided(single, 3.0)(t.float(), x.float(), tokens.float(), mask)
-    fast = Prepared1(single)
-    quick = Guided1(fast, fast.text(tokens.float(), mask, merge=merge), 3.0)(t.float(), x.float())
+    fast = Stage1Inference(single)
+    quick = GuidedStage1(fast, fast.text(tokens.float(), mask, merge=merge), 3.0)(t.float(), x.float())
     bound, error = ((y.double() - truth).norm() / truth.norm() for y in (naive, quick))
     assert 0 < error < 3 * bound and error < 1e-4
 
@@ -163,7 +163,7 @@ def test_bfloat16_weights_err_as_bfloat16_does():
     tokens, mask = prompts(width=WIDE.text_dim)
     x, t = torch.randn(B, WIDE.dim, dtype=torch.float64), torch.rand(B, dtype=torch.float64)
     truth = original(exact)(x, t, tokens, mask)
-    fast = Prepared1(single, torch.bfloat16)
+    fast = Stage1Inference(single, torch.bfloat16)
     half = fast(x.float(), t.float(), fast.text(tokens.float(), mask))
     assert half.dtype == torch.float32  # what is added up stays float32
     assert 1e-4 < (half.double() - truth).norm() / truth.norm() < 2e-2
@@ -172,13 +172,13 @@ def test_bfloat16_weights_err_as_bfloat16_does():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size, merge", [*itertools.product([1, 2, 4, 8], [False, True])])
 def test_a_row_of_stage_1_depends_on_neither_its_place_nor_its_mates(dtype, size, merge):
-    fast = Prepared1(stage1(WIDE, torch.float32, std=0.05), dtype)
+    fast = Stage1Inference(stage1(WIDE, torch.float32, std=0.05), dtype)
     rng = torch.Generator().manual_seed(3)
     tokens, mask = torch.randn(size, L, WIDE.text_dim, generator=rng), torch.ones(size, L, dtype=torch.bool)
     x = torch.randn(size, WIDE.dim, generator=rng)
 
     def run(order):
-        velocity = Guided1(fast, fast.text(tokens[order], mask[order], merge=merge), 3.0)
+        velocity = GuidedStage1(fast, fast.text(tokens[order], mask[order], merge=merge), 3.0)
         return solve.solve(velocity, x[order], solver="euler", steps=3).x
 
     first = run(list(range(size)))
@@ -274,7 +274,7 @@ def slow_stage2(network, x, t, embedding, seconds, kept: bool):
 def test_stage_2_prepared_is_the_velocity_written_out_to_ten_digits(config):
     """Times that rows share and times of their own, alone and guided."""
     network = stage2(config)
-    fast, (embedding, seconds, condition) = Prepared2(network), conditions(network)
+    fast, (embedding, seconds, condition) = Stage2Inference(network), conditions(network)
     x = torch.randn(B, config.latent_dim, T, dtype=torch.float64)
     t = torch.tensor([0.2, 0.7, 0.99], dtype=torch.float64)
 
@@ -282,7 +282,7 @@ def test_stage_2_prepared_is_the_velocity_written_out_to_ten_digits(config):
         yes, no = (slow_stage2(network, x, now, embedding, seconds, kept) for kept in (True, False))
         return yes, flow.guided(yes, no, 3.0)
 
-    alone, guided_ = Guided2(fast, condition, 1.0), Guided2(fast, condition, 3.0)
+    alone, guided_ = GuidedStage2(fast, condition, 1.0), GuidedStage2(fast, condition, 3.0)
     for ours, wanted in zip((alone, guided_), slow(t)):
         torch.testing.assert_close(ours(t, x), wanted, atol=1e-10, rtol=1e-10)
     for moments in zip(alone.at(t), guided_.at(t), t):
@@ -294,13 +294,13 @@ def test_stage_2_prepared_is_the_velocity_written_out_to_ten_digits(config):
 @pytest.mark.parametrize("solver", ["heun", "rk4", "dopri5"])
 def test_a_whole_sample_of_stage_2_is_the_trained_networks(config, solver):
     network = stage2(config, std=0.1)
-    fast, (_, _, condition) = Prepared2(network), conditions(network)
+    fast, (_, _, condition) = Stage2Inference(network), conditions(network)
     x_0 = torch.randn(B, config.latent_dim, T, dtype=torch.float64)
 
     def velocity(t, x):
         return flow.guided(*network(torch.cat([x, x]), torch.cat([t, t]), condition).chunk(2), 3.0)
 
-    slow, quick = (solve.solve(v, x_0, solver=solver, steps=4) for v in (velocity, Guided2(fast, condition, 3.0)))
+    slow, quick = (solve.solve(v, x_0, solver=solver, steps=4) for v in (velocity, GuidedStage2(fast, condition, 3.0)))
     torch.testing.assert_close(quick.x, slow.x, atol=1e-9, rtol=1e-9)
     assert torch.equal(quick.nfe, slow.nfe)
 
@@ -308,10 +308,10 @@ def test_a_whole_sample_of_stage_2_is_the_trained_networks(config, solver):
 @BOTH
 def test_guidance_on_an_interval_is_guidance_there_and_none_elsewhere(config):
     network = stage2(config)
-    fast, (_, _, condition) = Prepared2(network), conditions(network)
+    fast, (_, _, condition) = Stage2Inference(network), conditions(network)
     x = torch.randn(B, config.latent_dim, T, dtype=torch.float64)
-    never, always = Guided2(fast, condition, 1.0), Guided2(fast, condition, 3.0)
-    some = Guided2(fast, condition, 3.0, (0.2, 0.6))
+    never, always = GuidedStage2(fast, condition, 1.0), GuidedStage2(fast, condition, 3.0)
+    some = GuidedStage2(fast, condition, 3.0, (0.2, 0.6))
     times = torch.tensor([0.1, 0.2, 0.6, 0.61], dtype=torch.float64)
     for moment, like in zip(some.at(times), (never, always, always, never)):
         torch.testing.assert_close(some(moment, x), like(moment, x), atol=1e-10, rtol=1e-10)
@@ -333,7 +333,7 @@ def test_float32_of_stage_2_errs_at_most_three_times_as_much_as_the_slow_way():
         slow_stage2(n, x.to(d), t.to(d), embedding.to(d), seconds.to(d), True)
         for n, d in ((exact, torch.float64), (single, torch.float32))
     )
-    quick = Guided2(Prepared2(single), single.condition(embedding, seconds), 1.0)(t, x)
+    quick = GuidedStage2(Stage2Inference(single), single.condition(embedding, seconds), 1.0)(t, x)
     bound, error = ((y.double() - truth).norm() / truth.norm() for y in (naive, quick))
     assert 0 < error < 3 * bound and error < 1e-4
 
@@ -345,7 +345,7 @@ def test_bfloat16_of_stage_2_errs_no_more_than_autocast_did():
     truth = slow_stage2(exact, x.double(), t.double(), embedding.double(), seconds.double(), True)
     with torch.autocast("cpu", torch.bfloat16):
         cast = single(x, t, single.condition(embedding, seconds)).float()
-    half = Guided2(Prepared2(single, torch.bfloat16), single.condition(embedding, seconds), 1.0)(t, x)
+    half = GuidedStage2(Stage2Inference(single, torch.bfloat16), single.condition(embedding, seconds), 1.0)(t, x)
     assert half.dtype == torch.float32
     bound, error = ((y.double() - truth).norm() / truth.norm() for y in (cast, half))
     assert 1e-4 < error < 1.5 * bound
@@ -355,12 +355,12 @@ def test_bfloat16_of_stage_2_errs_no_more_than_autocast_did():
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_a_row_of_stage_2_depends_on_neither_its_place_nor_its_mates(dtype, size):
     network = stage2(BROAD, torch.float32, std=0.08)
-    fast, (embedding, seconds, _) = Prepared2(network, dtype), conditions(network, size)
+    fast, (embedding, seconds, _) = Stage2Inference(network, dtype), conditions(network, size)
     x, nobody = torch.randn(size, 4, T), torch.zeros(size, dtype=torch.bool)
 
     def run(order):
         yes = network.condition(embedding[order], seconds[order])
-        velocity = Guided2(fast, join_conditions(yes, network.condition(embedding, seconds, nobody)), 3.0)
+        velocity = GuidedStage2(fast, join_conditions(yes, network.condition(embedding, seconds, nobody)), 3.0)
         return solve.solve(velocity, x[order], solver="euler", steps=3).x
 
     first = run(list(range(size)))
@@ -425,7 +425,7 @@ def test_two_threads_turn_by_their_own_lengths(smoke_weights):
             prepared.turns = Forgetful()
             return there
 
-    prepared = Muse.from_pretrained(smoke_weights).prepared2
+    prepared = Muse.from_pretrained(smoke_weights).inference2
     like = torch.zeros(1)
     tables = prepared._turn(5, like)
     prepared.turns = Forgetful(prepared.turns)
@@ -474,7 +474,7 @@ def interpreted():
     even = dataclasses.replace(CONFIG, width=16, depth=2, ff_mult=2)  # layer 2 reads what layer 1 wrote
     odd = dataclasses.replace(CONFIG, depth=1, width=12, heads=3, ff_mult=2)
     for config, rows, more in ((even, 1, 1), (odd, B, B)):  # rows with and without text
-        fast, (tokens, mask) = Prepared1(stage1(config, torch.float32, std=0.2)), prompts(torch.float32)
+        fast, (tokens, mask) = Stage1Inference(stage1(config, torch.float32, std=0.2)), prompts(torch.float32)
         text, moment = fast.text(tokens[:rows], mask[:rows], merge=True), fast.at(torch.tensor([0.3]))[0]
         x = torch.randn(rows + more, config.dim)
         ours = kernels.velocity(fast, x, moment.modulation + fast.table, text)
@@ -483,7 +483,7 @@ def interpreted():
 
 def test_attention_written_out_for_many_rows_is_attention():
     network = stage1()
-    fast, written, (tokens, mask) = Prepared1(network), Prepared1(network), prompts()
+    fast, written, (tokens, mask) = Stage1Inference(network), Stage1Inference(network), prompts()
     written.many = 1
     x, t = torch.randn(B, CONFIG.dim, dtype=torch.float64), torch.full((B,), 0.3, dtype=torch.float64)
     text = fast.text(tokens, mask, merge=False)
@@ -494,15 +494,15 @@ def test_attention_written_out_for_many_rows_is_attention():
 def test_a_block_out_of_place_is_the_block(config):
     """How a GPU turns queries and keys."""
     network = stage2(config, torch.float64)
-    fast, apart, (embedding, seconds, _) = Prepared2(network), Prepared2(network), conditions(network)
+    fast, apart, (embedding, seconds, _) = Stage2Inference(network), Stage2Inference(network), conditions(network)
     apart.apart = True
     x, held = torch.randn(B, config.latent_dim, T, dtype=torch.float64), network.condition(embedding, seconds)
-    moment = Guided2(fast, held, 1.0).at(torch.tensor([0.4]))[0]
+    moment = GuidedStage2(fast, held, 1.0).at(torch.tensor([0.4]))[0]
     torch.testing.assert_close(apart(x, moment, held), fast(x, moment, held), atol=1e-10, rtol=1e-10)
 
 
 def test_a_compiled_function_falls_back_where_nothing_compiles(monkeypatch):
-    from musekit.inference.compiled import Compiled
+    from musekit.gpu import Compiled
 
     def broken(*_, **__):
         def call(*arguments):
@@ -521,11 +521,11 @@ def test_a_compiled_function_falls_back_where_nothing_compiles(monkeypatch):
 @BOTH
 def test_a_recorded_graph_of_stage_2_is_the_velocity_it_recorded(config):
     network = stage2(config, torch.float32).cuda()
-    fast, (embedding, seconds, _) = Prepared2(network), conditions(network.cpu())
+    fast, (embedding, seconds, _) = Stage2Inference(network), conditions(network.cpu())
     network.cuda()
     x = torch.randn(2, B, config.latent_dim, T, device="cuda")
     for said in (embedding, embedding.flip(0)):
-        ours = Guided2(fast, network.condition(said.cuda(), seconds.cuda()), 1.0)
+        ours = GuidedStage2(fast, network.condition(said.cuda(), seconds.cuda()), 1.0)
         for moment, place in itertools.product(ours.at(torch.tensor([0.1, 0.6])), x):
             plain = ours._velocity(place, moment, ours.condition, False)
             torch.testing.assert_close(ours(moment, place), plain, atol=1e-4, rtol=1e-4)
@@ -534,9 +534,9 @@ def test_a_recorded_graph_of_stage_2_is_the_velocity_it_recorded(config):
 
 def test_a_recording_is_of_as_many_rows_as_it_is_given():
     """Texts of 2 B rows are those of 2 B pieces, or of B with a negative prompt each: two recordings."""
-    fast, (tokens, mask) = Prepared1(stage1()), prompts()
+    fast, (tokens, mask) = Stage1Inference(stage1()), prompts()
     text = fast.text(tokens, mask)
-    both, x = Guided1(fast, join(text, text), 3.0), torch.zeros(2 * B, CONFIG.dim)
+    both, x = GuidedStage1(fast, join(text, text), 3.0), torch.zeros(2 * B, CONFIG.dim)
     assert both._recorded(x) is both._recorded(x.clone())
     assert both._recorded(x) is not both._recorded(x[:B]) and len(fast.recorded) == 2
 
@@ -546,11 +546,11 @@ def test_a_recording_is_of_as_many_rows_as_it_is_given():
 def test_a_recorded_graph_is_the_velocity_it_recorded(merge):
     """For two prompts and several moments, so that what is copied in before a launch is seen to be."""
     network = stage1(WIDE, torch.float32, std=0.05).cuda()
-    fast, (tokens, mask) = Prepared1(network), prompts(torch.float32, WIDE.text_dim)
+    fast, (tokens, mask) = Stage1Inference(network), prompts(torch.float32, WIDE.text_dim)
     x = torch.randn(2, B, WIDE.dim, device="cuda")
     for said in (tokens, tokens.flip(0)):
         text = fast.text(said.cuda(), mask.cuda(), merge=merge)
-        ours = Guided1(fast, text, 3.0)
+        ours = GuidedStage1(fast, text, 3.0)
         moments = ours.at(torch.tensor([0.1, 0.6]))
         for moment, place in itertools.product(moments, x):
             torch.testing.assert_close(ours(moment, place), ours._velocity(place, moment, text), atol=1e-5, rtol=1e-5)

@@ -11,9 +11,9 @@ from torch import nn
 
 from musekit import flow
 from musekit.config import Stage1Config, mini, smoke
-from musekit.inference.stage1 import Guided1, Prepared1
+from musekit.layers import time_features
 from musekit.solve import solve
-from musekit.stage1 import Stage1Block, Text2MuQFlow, TextRegression, modulate, time_features
+from musekit.stage1 import GuidedStage1, Stage1Block, Stage1Inference, Text2MuQFlow, TextRegression, modulate
 
 CONFIG = Stage1Config(dim=24, text_dim=12, width=32, depth=3, heads=4, ff_mult=2, gaussian_rank=5)
 ALL_LEARNED = dataclasses.replace(CONFIG, gaussian_rank=0)
@@ -85,7 +85,7 @@ def test_a_block_is_self_attention_cross_attention_and_feed_forward(inputs):
         query=linear(block.query), key=linear(block.key_value, keys),
         value=linear(block.key_value, values), out=block.cross_out,
     )  # fmt: skip
-    shift, scale, gate = [(modulation + block.table)[:, i::3, None] for i in range(3)]  # each (B, 3, 1, D)
+    shift, scale, gate = [(modulation + block.scale_shift_table)[:, i::3, None] for i in range(3)]  # each (B, 3, 1, D)
     y = x[:, None]  # a sequence of one token
 
     def norm(i):
@@ -112,7 +112,7 @@ def test_a_dropped_condition_is_the_null_token_alone(inputs):
     keep = torch.tensor([True, False, True, False, False])
     mixed = network(inputs["x"], inputs["t"], network.context(inputs["tokens"], inputs["mask"], keep))
     cond = network(inputs["x"], inputs["t"], network.context(inputs["tokens"], inputs["mask"]))
-    null = network.null.expand(B, 1, -1)
+    null = network.null_token.expand(B, 1, -1)
     uncond = network(inputs["x"], inputs["t"], network.context(null, torch.ones(B, 1, dtype=torch.bool)))
     torch.testing.assert_close(mixed, torch.where(keep[:, None], cond, uncond), atol=1e-10, rtol=0)
     assert (cond - uncond).abs().min(1).values.gt(0).all()
@@ -129,7 +129,7 @@ def test_guidance_in_one_batch_equals_two_calls(inputs):
     for i in range(B):
         row = slice(i, i + 1)
         context = network.context(inputs["tokens"][row], inputs["mask"][row])
-        null = network.context(network.null.detach(), torch.ones(1, 1, dtype=torch.bool))
+        null = network.context(network.null_token.detach(), torch.ones(1, 1, dtype=torch.bool))
         v_cond = network(inputs["x"][row], inputs["t"][row], context)
         v_uncond = network(inputs["x"][row], inputs["t"][row], null)
         torch.testing.assert_close(together[row], v_uncond + w * (v_cond - v_uncond), atol=1e-10, rtol=0)
@@ -139,7 +139,7 @@ def test_a_rows_bits_do_not_depend_on_its_place_or_its_mates():
     torch.manual_seed(0)
     config = dataclasses.replace(mini().stage1)
     network = Text2MuQFlow(config).eval()
-    nn.init.normal_(network.leave.weight, std=0.02)
+    nn.init.normal_(network.proj_out.weight, std=0.02)
     x, t = torch.randn(4, 512), torch.full((4,), 0.3)
     tokens, mask = torch.randn(4, 32, 384), torch.arange(32)[None].expand(4, 32) < 9
 
@@ -233,7 +233,7 @@ def test_gradients_reach_every_weight(kind, inputs):
     batch = {**inputs, "x_0": inputs["x"], "x_1": inputs["x"].flip(0), "keep": torch.tensor([True] * 4 + [False])}
     network.training_loss(batch)[0].backward()
     for name, p in network.named_parameters():
-        if kind is TextRegression and name in ("null", "enter.weight"):
+        if kind is TextRegression and name in ("null_token", "proj_in.weight"):
             continue  # regression never drops its text, and always starts from zero
         assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().max() > 0, name
 
@@ -291,9 +291,9 @@ def test_autoguidance_goes_further_from_the_gaussian_and_both_networks_agree():
     torch.testing.assert_close(network(x, t, context, 0.0), gauss)
     wanted = gauss + 2.5 * (learned - gauss)
     torch.testing.assert_close(network(x, t, context, 2.5), wanted, atol=1e-10, rtol=0)
-    fast = Prepared1(network)
+    fast = Stage1Inference(network)
     text = fast.text(tokens, mask)
     nobody = network(x, t, network.context(tokens, mask, torch.zeros(3, dtype=torch.bool)))
-    torch.testing.assert_close(Guided1(fast, text, 1.0, 2.5)(t, x), wanted, atol=1e-10, rtol=0)
+    torch.testing.assert_close(GuidedStage1(fast, text, 1.0, 2.5)(t, x), wanted, atol=1e-10, rtol=0)
     both = gauss + 2.5 * (nobody + 3 * (learned - nobody) - gauss)  # classifier-free guidance first, or last: the same
-    torch.testing.assert_close(Guided1(fast, text, 3.0, 2.5)(t, x), both, atol=1e-10, rtol=0)
+    torch.testing.assert_close(GuidedStage1(fast, text, 3.0, 2.5)(t, x), both, atol=1e-10, rtol=0)

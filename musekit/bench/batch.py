@@ -17,9 +17,9 @@ from musekit.bench.roofline import stage1_work, stage2_work
 from musekit.bench.stage1 import SCALE, STEPS, TOKENS, shares
 from musekit.bench.stage2 import FRAMES
 from musekit.bench.table import compared
-from musekit.inference.stage1 import Guided1, Prepared1
-from musekit.inference.stage2 import Guided2, Prepared2
 from musekit.muse import Muse, Settings
+from musekit.stage1 import GuidedStage1, Stage1Inference
+from musekit.stage2 import GuidedStage2, Stage2Inference
 
 BATCHES = {1: (1, 4, 8, 16, 32), 2: (1, 4, 16)}
 PIECES, MICRO = 16, (1, 4, 16)
@@ -38,14 +38,14 @@ def stage1(device, ceilings: dict, quick: bool) -> list[Row]:
     """float32 and bfloat16, in turn, at every batch size."""
     config, steps = networks.stage1_config("271M", quick), 2 if quick else STEPS
     network, rows = networks.stage1(config, device), []
-    fast = {dtype: Prepared1(network, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    fast = {dtype: Stage1Inference(network, dtype) for dtype in (torch.float32, torch.bfloat16)}
     with torch.inference_mode():
         for size in BATCHES[1][:2] if quick else BATCHES[1]:
             tokens, mask = networks.prompt(config, size, TOKENS, device)
             x_0 = torch.randn(size, config.dim, device=device)
 
             def whole(dtype, n=steps, tokens=tokens, mask=mask, x_0=x_0):
-                sample(Guided1(fast[dtype], fast[dtype].text(tokens, mask), SCALE), x_0, steps=n)
+                sample(GuidedStage1(fast[dtype], fast[dtype].text(tokens, mask), SCALE), x_0, steps=n)
 
             merged = fast[torch.float32].text(tokens, mask).merged
             for dtype in fast:
@@ -63,10 +63,10 @@ def stage2(device, ceilings: dict, quick: bool) -> list[Row]:
     """One guided step in bfloat16 at every batch size."""
     config, frames, dtype = networks.stage2_config("1.05B", quick), 16 if quick else FRAMES, torch.bfloat16
     network, rows = networks.stage2(config, device), []
-    fast = Prepared2(network, dtype)
+    fast = Stage2Inference(network, dtype)
     with torch.inference_mode():
         for size in BATCHES[2][:2] if quick else BATCHES[2]:
-            velocity = Guided2(fast, networks.condition(network, size), SCALE)
+            velocity = GuidedStage2(fast, networks.condition(network, size), SCALE)
             moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
             x = torch.randn(size, config.latent_dim, frames, device=device)
             call = lambda velocity=velocity, moment=moment, x=x: velocity(moment, x)  # noqa: E731

@@ -18,8 +18,8 @@ import torch
 from musekit.bench.measure import RUNS, Row, now, row, timed
 from musekit.bench.roofline import matrix_rate, stage2_flops
 from musekit.config import MuseError
-from musekit.inference.stage2 import Guided2
 from musekit.muse import Muse, Settings
+from musekit.stage2 import GuidedStage2
 
 PROMPT, BATCHES = "a sad piano melody", (1, 4, 16, 64)
 STAGES = ("text to embedding", "embedding to latents", "latents to sound", "similarity")
@@ -122,7 +122,7 @@ def stage2_floor(muse: Muse, seconds: float) -> list[Row]:
         held = torch.zeros(rows, config.embedding_dim, device=device)
         condition = muse.stage2.condition(held, torch.tensor([[0.0, seconds]], device=device).expand(rows, 2))
         x = torch.randn(rows, config.latent_dim, frames, device=device)
-        velocity = Guided2(muse.prepared2, condition, 1.0)
+        velocity = GuidedStage2(muse.inference2, condition, 1.0)
         moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
         measured = timed(lambda: velocity(moment, x), device, 7)
         tokens, inner = rows * (-(-frames // config.patch) + 1), int(config.ff_mult * config.width)

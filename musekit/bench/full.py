@@ -19,11 +19,10 @@ from musekit.bench.stage1 import SCALE, TOKENS
 from musekit.bench.stage1 import STEPS as STEPS1
 from musekit.codec import overlap
 from musekit.codec.oobleck import frames_at_once
-from musekit.inference.stage1 import Guided1, Prepared1
-from musekit.inference.stage2 import Guided2, Prepared2
-from musekit.rows import finish
+from musekit.inference import finish
 from musekit.solve import solve
-from musekit.stage2 import join
+from musekit.stage1 import GuidedStage1, Stage1Inference
+from musekit.stage2 import GuidedStage2, Stage2Inference
 
 STEPS2, RUNS = 100, 2
 SECONDS = (11.9, 47.55)
@@ -66,7 +65,7 @@ class Full:
         config1, config2 = networks.stage1_config("271M", quick), networks.stage2_config("1.05B", quick)
         self.network1, self.network2 = networks.stage1(config1, device), networks.stage2(config2, device)
         dtype = torch.bfloat16
-        self.fast1, self.fast2 = Prepared1(self.network1, dtype), Prepared2(self.network2, dtype)
+        self.fast1, self.fast2 = Stage1Inference(self.network1, dtype), Stage2Inference(self.network2, dtype)
         self.vae = decoder(config2.latent_dim, device, quick)
         self.reach, self.rate = overlap.reach(self.vae.decoder, self.vae.hop_length), 44100
 
@@ -85,7 +84,7 @@ class Full:
         if (missing := self.network1.config.text_dim - states.shape[-1]) > 0:  # quick: any states will do
             states = torch.nn.functional.pad(states, (0, missing))
         done("text")
-        velocity = Guided1(self.fast1, self.fast1.text(states, mask), SCALE)
+        velocity = GuidedStage1(self.fast1, self.fast1.text(states, mask), SCALE)
         x_0 = torch.randn(n, self.network1.config.dim, device=self.device)
         embedding = self.network1.embedding(solve(velocity, x_0, steps=STEPS1).x)
         done("stage 1")
@@ -101,11 +100,10 @@ class Full:
         """Stage 2: (n, 512) -> (n, C, T)."""
         n, network = len(embedding), self.network2
         timing = torch.tensor([[0.0, seconds]], device=self.device).expand(n, 2)
-        nobody = torch.zeros(n, dtype=torch.bool, device=self.device)
-        condition = join(network.condition(embedding, timing), network.condition(embedding, timing, nobody))
+        condition = network.condition_pair(embedding, timing)
         frames = -(-round(seconds * self.rate) // self.vae.hop_length)
         x_0 = torch.randn(n, network.config.latent_dim, frames, device=self.device)
-        return network.latents(solve(Guided2(self.fast2, condition, SCALE), x_0, steps=steps).x)
+        return network.latents(solve(GuidedStage2(self.fast2, condition, SCALE), x_0, steps=steps).x)
 
     def decode(self, latents: Tensor) -> Tensor:
         """(1, C, T) -> (1, 2, N), as `codec.Oobleck.decode` does."""

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musekit import flow, solve
-from musekit.stage1 import TURNS, Text2MuQFlow, modulate, time_features
+from musekit.layers import time_features
+from musekit.stage1 import MAX_TIME_TURNS, Text2MuQFlow, modulate
 
 
 class NaiveBlock(nn.Module):
@@ -19,7 +20,7 @@ class NaiveBlock(nn.Module):
 
     def __init__(self, block, width: int, text_dim: int, heads: int):
         super().__init__()
-        place = {"device": block.table.device, "dtype": block.table.dtype}
+        place = {"device": block.scale_shift_table.device, "dtype": block.scale_shift_table.dtype}
         self.own = nn.MultiheadAttention(width, heads, batch_first=True, **place)
         self.cross = nn.MultiheadAttention(width, heads, kdim=text_dim, vdim=text_dim, batch_first=True, **place)
         with torch.no_grad():  # one token attends to itself whatever its query and key are: these stay random
@@ -31,7 +32,7 @@ class NaiveBlock(nn.Module):
             self.cross.v_proj_weight.copy_(block.key_value.weight[width:])
             self.cross.in_proj_bias.copy_(torch.cat([block.query.bias, block.key_value.bias]))
             self.cross.out_proj.load_state_dict(block.cross_out.state_dict())
-        self.ff, self.table = block.ff, block.table
+        self.ff, self.table = block.ff, block.scale_shift_table
 
     def forward(self, x: Tensor, modulation: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """x (B, 1, D), modulation (B, 9, D), tokens (B, L, text_dim), mask (B, L)."""
@@ -58,15 +59,16 @@ class Naive1(nn.Module):
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Velocity (B, 512) at x (B, 512), t (B,)."""
         network = self.network
-        modulation = network.time(time_features(t, network.config.width, TURNS).to(x.dtype)).unflatten(-1, (9, -1))
-        h = network.enter(x)[:, None]
+        features = time_features(t, network.config.width, MAX_TIME_TURNS).to(x.dtype)
+        modulation = network.time(features).unflatten(-1, (9, -1))
+        h = network.proj_in(x)[:, None]
         for block in self.blocks:
             h = block(h, modulation, tokens, mask)
-        return network.leave(F.layer_norm(h, h.shape[-1:]))[:, 0]
+        return network.proj_out(F.layer_norm(h, h.shape[-1:]))[:, 0]
 
     def guided(self, tokens: Tensor, mask: Tensor, scale: float):
         """`velocity(t, x)` for a solver."""
-        null = self.network.null.expand(len(tokens), 1, -1)
+        null = self.network.null_token.expand(len(tokens), 1, -1)
         alone = torch.ones(len(tokens), 1, dtype=torch.bool, device=tokens.device)
 
         def velocity(t: Tensor, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 
 from musekit.config import Stage1Config, Stage2Config, paper
 from musekit.stage1 import Text2MuQFlow
-from musekit.stage2 import StableAudioMuQ, join
+from musekit.stage2 import StableAudioMuQ
 
 SIZES = ("50M", "271M", "500M", "1.05B")
 SHAPES1 = {"50M": (8, 576), "271M": (16, 1024), "500M": (16, 1408), "1.05B": (16, 2048)}  # depth, width
@@ -76,8 +76,7 @@ def condition(network: StableAudioMuQ, batch: int, seconds: float = 12.0):
     like = network.mean
     embedding = nn.functional.normalize(torch.randn(batch, network.config.embedding_dim), dim=-1).to(like)
     timing = torch.tensor([[0.0, seconds]]).to(like).expand(batch, 2)
-    nobody = torch.zeros(batch, dtype=torch.bool, device=like.device)
-    return join(network.condition(embedding, timing), network.condition(embedding, timing, nobody))
+    return network.condition_pair(embedding, timing)
 
 
 def parameters(network: nn.Module) -> int:

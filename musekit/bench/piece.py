@@ -20,8 +20,8 @@ from musekit.bench.table import compared
 from musekit.codec import overlap
 from musekit.codec.oobleck import frames_at_once
 from musekit.config import CodecConfig
-from musekit.inference.stage2 import Guided2, Prepared2
 from musekit.solve import solve
+from musekit.stage2 import GuidedStage2, Stage2Inference
 from musekit.system import fast_precision
 
 STEPS = {"cpu": 4, "cuda": 100}
@@ -35,7 +35,7 @@ def piece(device: torch.device, ceilings: dict, quick: bool = False) -> list[Row
     network, dtype, rows = networks.stage2(config, device), fast_precision(device), []
     lengths = (16,) if quick else (FRAMES, WINDOW) if device.type == "cuda" else (FRAMES,)
     theirs = torch.nn.Module.to(transformer(network, lengths[-1]), dtype)
-    fast, vae = Prepared2(network, dtype), decoder(config.latent_dim, device, quick)
+    fast, vae = Stage2Inference(network, dtype), decoder(config.latent_dim, device, quick)
     steps = 2 if quick else STEPS[device.type]
     with torch.inference_mode():
         for frames in lengths:
@@ -46,10 +46,10 @@ def piece(device: torch.device, ceilings: dict, quick: bool = False) -> list[Row
     return rows
 
 
-def at(batch, frames, steps, network, theirs, fast: Prepared2, vae, device) -> list[Row]:
+def at(batch, frames, steps, network, theirs, fast: Stage2Inference, vae, device) -> list[Row]:
     """One batch size and length: {part: seconds} of either side, in turn."""
     x_0 = torch.randn(batch, network.config.latent_dim, frames, device=device)
-    ours = Guided2(fast, networks.condition(network, batch), SCALE)
+    ours = GuidedStage2(fast, networks.condition(network, batch), SCALE)
     plain = foreign_step(theirs, network, batch, fast.dtype)
     reach = overlap.reach(vae.decoder, vae.hop_length)
 

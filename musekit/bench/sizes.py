@@ -15,8 +15,8 @@ from musekit.bench.measure import Row, timed
 from musekit.bench.roofline import stage1_work, stage2_work
 from musekit.bench.stage1 import SCALE, TOKENS, shares
 from musekit.bench.table import compared
-from musekit.inference.stage1 import Guided1, Prepared1
-from musekit.inference.stage2 import Guided2, Prepared2
+from musekit.stage1 import GuidedStage1, Stage1Inference
+from musekit.stage2 import GuidedStage2, Stage2Inference
 from musekit.system import fast_precision
 
 FRAMES = 128
@@ -50,11 +50,11 @@ def one_token(size: str, device, dtype, quick: bool):
     """Stage 1's design: batch -> (call, network, work)."""
     config = networks.stage1_config(size, quick)
     network = networks.stage1(config, device)
-    fast = Prepared1(network, dtype)
+    fast = Stage1Inference(network, dtype)
 
     def evaluation(batch: int):
         text = fast.text(*networks.prompt(config, batch, TOKENS, device))
-        velocity, x = Guided1(fast, text, SCALE), torch.randn(batch, config.dim, device=device)
+        velocity, x = GuidedStage1(fast, text, SCALE), torch.randn(batch, config.dim, device=device)
         moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
         return lambda: velocity(moment, x), network, stage1_work(config, batch, TOKENS, dtype, text.merged)
 
@@ -65,10 +65,10 @@ def many_tokens(size: str, device, dtype, quick: bool):
     """Stage 2's design, likewise."""
     config, frames = networks.stage2_config(size, quick), 8 if quick else FRAMES
     network = networks.stage2(config, device)
-    fast = Prepared2(network, dtype)
+    fast = Stage2Inference(network, dtype)
 
     def evaluation(batch: int):
-        velocity = Guided2(fast, networks.condition(network, batch), SCALE)
+        velocity = GuidedStage2(fast, networks.condition(network, batch), SCALE)
         x = torch.randn(batch, config.latent_dim, frames, device=device)
         moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
         return lambda: velocity(moment, x), network, stage2_work(config, batch, frames, dtype)

@@ -11,7 +11,7 @@ from musekit.bench.measure import RUNS, Row, interleaved, median, peak_bytes
 from musekit.bench.naive import Naive1, sample
 from musekit.bench.roofline import Work, naive1_work, stage1_work
 from musekit.bench.table import compared
-from musekit.inference.stage1 import Guided1, Prepared1
+from musekit.stage1 import GuidedStage1, Stage1Inference
 
 TOKENS, SCALE, STEPS = 16, 3.0, 50
 
@@ -21,7 +21,7 @@ def stage1(device: torch.device, ceilings: dict, quick: bool = False) -> list[Ro
     config = networks.stage1_config("271M", quick)
     network, steps = networks.stage1(config, device), 2 if quick else STEPS
     naive, runs = Naive1(network), 1 if quick else RUNS
-    fast = {dtype: Prepared1(network, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    fast = {dtype: Stage1Inference(network, dtype) for dtype in (torch.float32, torch.bfloat16)}
     sizes = (1, 2) if quick else (1, 2, 4, 8, 16, 32, 64, 256) if device.type == "cuda" else (1, 4, 16)
     rows: list[Row] = []
     with torch.inference_mode():
@@ -51,7 +51,7 @@ def at(batch, network, naive, fast, steps, runs, device, ceilings) -> list[Row]:
         return both[batch:] + SCALE * (both[:batch] - both[batch:])
 
     def prepared(dtype, n):
-        return sample(Guided1(fast[dtype], fast[dtype].text(tokens, mask), SCALE), x_0, steps=n)
+        return sample(GuidedStage1(fast[dtype], fast[dtype].text(tokens, mask), SCALE), x_0, steps=n)
 
     merged = fast[torch.float32].text(tokens, mask).merged
     peers = {  # name -> (what runs, its dtype, what it must do in a step)
@@ -104,14 +104,14 @@ def shares(work: Work | None, evaluations: int, times, ceilings: dict, dtype) ->
     }
 
 
-def solvers(network, naive, fast: Prepared1, steps: int, device) -> list[Row]:
+def solvers(network, naive, fast: Stage1Inference, steps: int, device) -> list[Row]:
     """Adaptive solvers at equal tolerances on the prepared network, and the naive design as the original calls it.
 
     Each runs once: half a minute of evaluations that are all alike has no spread to speak of.
     """
     tokens, mask = networks.prompt(network.config, 1, TOKENS, device)
     x_0 = torch.randn(1, network.config.dim, device=device)
-    ours, theirs = Guided1(fast, fast.text(tokens, mask), SCALE), naive.guided(tokens, mask, SCALE)
+    ours, theirs = GuidedStage1(fast, fast.text(tokens, mask), SCALE), naive.guided(tokens, mask, SCALE)
     cases = [
         ("prepared", ours, "dopri5"),
         ("prepared", ours, "torchdiffeq"),

@@ -13,14 +13,14 @@ import warnings
 import torch
 from torch import Tensor
 
+from musekit import convert
 from musekit.bench import networks
 from musekit.bench.measure import RUNS, Row, interleaved, median, peak_bytes
 from musekit.bench.roofline import stage2_work
 from musekit.bench.stage1 import shares
 from musekit.bench.table import compared
 from musekit.config import Stage2Config
-from musekit.inference.stage2 import Guided2, Prepared2
-from musekit.stage2 import StableAudioMuQ, foreign
+from musekit.stage2 import GuidedStage2, StableAudioMuQ, Stage2Inference
 
 FRAMES, SCALE = 256, 3.0
 CALLED = 130  # conditioning tokens of diffusers' pipeline: 128 of the text, two of the timing
@@ -36,7 +36,7 @@ def stage2(device: torch.device, ceilings: dict, quick: bool = False) -> list[Ro
     theirs = transformer(network, frames)
     for dtype in (torch.float32, torch.bfloat16):
         theirs = torch.nn.Module.to(theirs, dtype)  # their own `to` warns of nothing
-        fast = Prepared2(network, dtype)
+        fast = Stage2Inference(network, dtype)
         with torch.inference_mode():
             for batch in sizes if dtype == torch.bfloat16 else sizes[:1]:
                 rows += at(batch, network, theirs, fast, frames, 1 if quick else RUNS, device, ceilings)
@@ -45,11 +45,11 @@ def stage2(device: torch.device, ceilings: dict, quick: bool = False) -> list[Ro
     return rows
 
 
-def at(batch, network, theirs, fast: Prepared2, frames, runs, device, ceilings) -> list[Row]:
+def at(batch, network, theirs, fast: Stage2Inference, frames, runs, device, ceilings) -> list[Row]:
     """A guided step by each peer, in turn."""
     x, dtype = torch.randn(batch, network.config.latent_dim, frames, device=device), fast.dtype
     condition = networks.condition(network, batch)
-    ours, plain = Guided2(fast, condition, SCALE), foreign_step(theirs, network, batch, dtype)
+    ours, plain = GuidedStage2(fast, condition, SCALE), foreign_step(theirs, network, batch, dtype)
     moment = ours.at(torch.tensor([0.5], dtype=torch.float64))[0]
     t = torch.full((batch,), 0.5, device=device)
     calls = {"diffusers": lambda: plain(x), "prepared": lambda: ours(moment, x)}
@@ -88,7 +88,7 @@ def transformer(network: StableAudioMuQ, frames: int):
         warnings.simplefilter("ignore")
         theirs = StableAudioDiTModel(**shape(network.config, frames))
     wanted = theirs.state_dict()
-    weights = {k: v for k, v in foreign.to_theirs(network.state_dict()).items() if k in wanted}
+    weights = {k: v for k, v in convert.to_theirs(network.state_dict()).items() if k in wanted}
     theirs.load_state_dict(weights, assign=True)
     return theirs.eval().requires_grad_(False)
 

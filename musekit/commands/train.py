@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import tyro
 
 from musekit.arguments import CACHES, optional
-from musekit.config import MuseError
 
 
 def train_config() -> type:
@@ -33,8 +32,8 @@ class Train:
     SIGUSR1, SIGTERM or Ctrl-C: the step is finished and saved; exit code 75 (Ctrl-C: 130); the same command goes on.
     """
 
-    part: Annotated[Literal["codec", "embedder", "stage1", "regression", "stage2", "solver"], tyro.conf.Positional]
-    """What to train. solver: Stage 2's bespoke solvers of few steps, for the weights of --init (the preset's)."""
+    part: Annotated[Literal["codec", "embedder", "stage1", "regression", "stage2"], tyro.conf.Positional]
+    """What to train."""
     preset: str = "mini"
     """Its shape."""
     cache: Annotated[Path | None, CACHES] = None
@@ -69,13 +68,6 @@ class Train:
         return run_folder(self)
 
     def run(self) -> None:
-        if self.part == "solver":
-            from musekit.train.solver import train_solver
-
-            if self.train != train_config()():
-                raise MuseError("--train.* says how networks are trained, and a solver is none; leave it out")
-            train_solver(self)
-            return
         from musekit.train.fitting import train_part
 
         train_part(self)

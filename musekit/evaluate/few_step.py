@@ -27,7 +27,7 @@ from musekit.evaluate.settings import Setting, euler, latents, plain
 from musekit.evaluate.stretch import write_flac
 from musekit.evaluate.subject import Subject, bar, table
 from musekit.files import write_atomic
-from musekit.rows import finish
+from musekit.inference import finish
 from musekit.solve import learned
 from musekit.statistics import mean_interval, paired_difference
 

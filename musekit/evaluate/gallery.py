@@ -110,15 +110,11 @@ def pieces(muse: Muse, prompt: str, x: torch.Tensor, seed: int) -> list[dict]:
 def moments(muse: Muse, x: torch.Tensor, seed: int) -> list[dict]:
     """States of the first piece's flow at MOMENTS, latents and sound, for an embedding x (1, 512)."""
     from musekit import flow, solve
-    from musekit.stage2 import join
 
     sample, codec = muse.config.sample, muse.config.codec
     frames = muse.frames(sample.seconds)
     timing = torch.tensor([[0.0, frames * codec.hop / codec.sample_rate]], device=muse.device)
-    told, none = x.to(muse.device), torch.zeros(1, dtype=torch.bool, device=muse.device)
-    condition = join(
-        muse.stage2.condition(told, timing), muse.stage2.condition(torch.zeros_like(told), timing, none)
-    )  # with the embedding, and without
+    condition = muse.stage2.condition_pair(x.to(muse.device), timing)
 
     def velocity(t: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         v = muse.stage2(torch.cat([z, z]), torch.cat([t, t]), condition)

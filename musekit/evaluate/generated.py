@@ -12,7 +12,7 @@ import numpy as np
 from musekit.config import MuseError
 from musekit.evaluate.subject import Subject, bar, write_flac
 from musekit.files import write_atomic
-from musekit.muse import Settings, chunks
+from musekit.muse import Settings, micro_batches
 from musekit.recipe import Recipe
 
 PROMPT_SEED = 20_000  # piece i of the prompts has the seed 20,000 + i
@@ -72,7 +72,7 @@ def rendered(
     muse, x = subject.muse, torch.from_numpy(np.asarray(embeddings)).float()
     missing = [i for i in range(len(recipes)) if not finished(paths[i], recipes[i])]
     done = 0
-    for rows in bar(list(chunks([recipes[i] for i in missing])), text):
+    for rows in bar(list(micro_batches([recipes[i] for i in missing])), text):
         index = missing[done : done + len(rows)]
         done += len(rows)
         audio, _ = muse.render_rows(x[index], rows)

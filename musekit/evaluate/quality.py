@@ -17,7 +17,7 @@ from musekit.corpus.captions import prompts
 from musekit.evaluate.ceiling import HELD_OUT
 from musekit.evaluate.diversity import right_answers
 from musekit.evaluate.subject import Subject
-from musekit.muse import Muse, Settings, chunks
+from musekit.muse import Muse, Settings, micro_batches
 from musekit.statistics import KernelDistance, mean_interval, neighbours, spread, unit_distances
 
 SEED = 100_000
@@ -111,6 +111,6 @@ def sampled(muse: Muse, texts: Sequence[str], settings: Settings, first: int = 0
     """One embedding a text (n, 512), unit length, and the mean NFE; text i has the seed SEED + first + i."""
     settings = replace(settings, micro_batch=MICRO_BATCH)
     recipes = [muse.recipe(text, SEED + first + i, settings) for i, text in enumerate(texts)]
-    rows = [muse.embed_rows(some) for some in chunks(recipes)]
+    rows = [muse.embed_rows(some) for some in micro_batches(recipes)]
     x = torch.cat([embeddings for embeddings, _ in rows]).double().numpy()
     return x / np.linalg.norm(x, axis=1, keepdims=True), float(torch.cat([nfe for _, nfe in rows]).double().mean())

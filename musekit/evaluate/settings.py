@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from musekit import flow, solve
-from musekit.inference.stage2 import Guided2, Moment
 from musekit.muse import Muse
 from musekit.solve.bespoke import Bespoke, power
-from musekit.train.solver import guided
+from musekit.stage2 import GuidedStage2, Stage2Time
 
 BATCH = 16  # pieces at once: the measurement's own, no recipe's
 
@@ -67,15 +66,15 @@ class Counted:
     In between only the conditional row is computed: v = v_cond + d, with d = v_guided - v_cond of the last renewal.
     """
 
-    def __init__(self, velocity: Guided2, every: int):
+    def __init__(self, velocity: GuidedStage2, every: int):
         self.velocity, self.every, self.calls, self.rows, self.kept = velocity, every, 0, 0, None
-        self.alone = Guided2(velocity.prepared, velocity.condition, 1.0)
+        self.alone = GuidedStage2(velocity.inference, velocity.condition, 1.0)
 
-    def at(self, times: Tensor) -> list[Moment]:
-        """As Guided2's."""
+    def at(self, times: Tensor) -> list[Stage2Time]:
+        """As GuidedStage2's."""
         return self.velocity.at(times)
 
-    def __call__(self, t: Moment, x: Tensor) -> Tensor:
+    def __call__(self, t: Stage2Time, x: Tensor) -> Tensor:
         inside = self.velocity.interval[0] <= t.t <= self.velocity.interval[1]
         renewed, self.calls = self.calls % self.every == 0, self.calls + 1
         self.rows += 2 if inside and renewed else 1
@@ -100,3 +99,12 @@ def latents(muse: Muse, setting: Setting, embeddings: Tensor, seeds: Iterable[in
         solution = solve.solve(velocity, x_0[k : k + BATCH], **setting.options())
         found.append(solution.x)
     return torch.cat(found), {"nfe": int(solution.nfe[0]), "rows": velocity.rows}
+
+
+def guided(muse, embeddings: Tensor, frames: int, interval: tuple[float, float] = (0.0, 1.0)) -> GuidedStage2:
+    """The system's guided velocity for embeddings (B, 512) and so many latent frames."""
+    codec = muse.config.codec
+    timing = torch.tensor([[0.0, frames * codec.hop / codec.sample_rate]], device=muse.device)
+    timing = timing.expand(len(embeddings), 2)
+    pair = muse.stage2.condition_pair(embeddings, timing)
+    return GuidedStage2(muse.inference2, pair, muse.config.sample.guidance_scale, interval)

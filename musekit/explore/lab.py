@@ -34,10 +34,10 @@ from musekit.explore.take import Origin, Take, takes
 from musekit.explore.trajectory import Flow, stage1_path
 from musekit.explore.uploads import read_sound
 from musekit.explore.vocabulary import Vocabulary
+from musekit.inference import micro_batches
 from musekit.library import Library
 from musekit.muse import Muse
 from musekit.recipe import Recipe, Settings, count
-from musekit.rows import chunks
 
 TOGETHER = 64  # embeddings that Stage 1 samples at once
 CACHED = 120  # sounds that stay at hand: 250 MB of 6 s
@@ -102,7 +102,7 @@ class Lab:
         """n samples of Stage 1 for a prompt, not put on the map."""
         settings = Settings(micro_batch=min(TOGETHER, count(n)), seconds=self.seconds)
         recipes = [self.muse.recipe(prompt, seed + i, settings, negative_prompt) for i in range(n)]
-        rows = torch.cat([self.muse.embed_rows(part, on_step, self.job.flag)[0] for part in chunks(recipes)])
+        rows = torch.cat([self.muse.embed_rows(part, on_step, self.job.flag)[0] for part in micro_batches(recipes)])
         text = recipes[0].prompt
         return [Point(row, f"{text} (seed {seed + i})", text, prompt=text, seed=seed + i) for i, row in enumerate(rows)]
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from musekit import flow
 from musekit.config import MuseError, from_dict
 from musekit.explore import sphere
+from musekit.inference import OnStep, micro_batches
 from musekit.muse import Muse, Piece
 from musekit.recipe import Recipe, check, software
-from musekit.rows import OnStep, chunks
 
 MOST_STEPS = 64  # of a noise, each a variation of the one before
 
@@ -84,7 +84,7 @@ def takes(
     similarity is the cosine of what is heard and the prompt where there is one, else the given embedding.
     """
     rate, done = muse.config.codec.sample_rate, 0
-    for rows in chunks(recipes):
+    for rows in micro_batches(recipes):
         place = slice(done, done + len(rows))
         given, about = embeddings[place], origins[place]
         x_0 = torch.stack([noise(muse, recipe, origin) for recipe, origin in zip(rows, about, strict=True)])
@@ -121,7 +121,7 @@ def remake(
     if recipe.dtype != str(muse.autocast_dtype).removeprefix("torch."):
         muse = copy.copy(muse)  # shares the loaded parts, but for what depends on the dtype
         muse.dtype = recipe.dtype
-        for name in ("autocast_dtype", "prepared2"):
+        for name in ("autocast_dtype", "inference2"):
             muse.__dict__.pop(name, None)
     with threads(recipe.threads):
         if origin is None:

@@ -23,8 +23,8 @@ from musekit.config import MuseError
 from musekit.generate.prompt_files import Request
 from musekit.generate.sheet import SHOWN, draw, short, table
 from musekit.generate.wanted import Wanted, recipes, requests, share
+from musekit.inference import micro_batches
 from musekit.recipe import Recipe
-from musekit.rows import chunks
 
 STAGES = {"stage1": "text to embedding", "stage2": "embedding to latents", "codec": "latents to sound"}
 PATIENCE = datetime.timedelta(days=30)  # how long a rank that has made its share waits for the others
@@ -111,7 +111,7 @@ def make(muse, missing: list[Wanted], began: float, stop: Callable[[], int]) -> 
     """Sample pieces and write each as soon as it is there, one micro-batch in memory at a time."""
     from tqdm import tqdm
 
-    batches = list(chunks(w.recipe for w in missing))
+    batches = list(micro_batches(w.recipe for w in missing))
     n, done, first = len(missing), 0, distributed.rank() == 0
     total = sum(rows[0].stage1_steps + rows[0].stage2_steps + len(rows) for rows in batches)
     with tqdm(total=total, unit="step", disable=None if first else True, leave=False, dynamic_ncols=True) as bar:

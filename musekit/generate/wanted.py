@@ -16,8 +16,8 @@ from musekit.config import MuseError
 from musekit.generate import prompt_files
 from musekit.generate.prompt_files import Request
 from musekit.generate.sheet import short
+from musekit.inference import micro_batches
 from musekit.recipe import Recipe, Settings, count
-from musekit.rows import chunks
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def line_of(request: Request, wrong: dict[int, str]):
 def share(wanted: Sequence[Wanted], rank: int, world: int) -> list[Wanted]:
     """This rank's pieces: whole micro-batches, dealt round robin, whatever the others have done."""
     ends, mine = 0, []
-    for number, chunk in enumerate(chunks(w.recipe for w in wanted)):
+    for number, chunk in enumerate(micro_batches(w.recipe for w in wanted)):
         begins, ends = ends, ends + len(chunk)
         mine += wanted[begins:ends] if number % world == rank else []
     return mine

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint as computed_again
 
 from musekit import distributed, flow
 from musekit.config import MuseError
-from musekit.inference.compiled import Compiled
+from musekit.gpu import Compiled
 from musekit.runs import Run
 from musekit.train import feed, flops
 

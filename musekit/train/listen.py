@@ -15,7 +15,7 @@ from torch import nn
 from musekit import distributed, flow, solve
 from musekit.config import MuseConfig, MuseError
 from musekit.files import write_atomic
-from musekit.stage2 import join
+from musekit.stage2 import GuidedStage2, Stage2Inference
 
 PIECES = 4  # held-out clips that are heard, shared out over the ranks
 
@@ -45,15 +45,8 @@ class Listener:
         frames = self.data.latents(i, self.config.stage2.max_frames).shape[1]
         seconds = torch.tensor([[0.0, frames * self.config.codec.hop / self.config.codec.sample_rate]], device=device)
         embedding = self.data.embeddings[i][None].to(device)
-        no, w = torch.zeros(1, dtype=torch.bool, device=device), sample.guidance_scale
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            both = join(network.condition(embedding, seconds), network.condition(embedding, seconds, no))
-
-        def velocity(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                v = network(torch.cat([x, x]), torch.cat([t, t]), both).float()
-            return flow.guided(*v.chunk(2), w)
-
+        inference = Stage2Inference(network, torch.bfloat16 if device.type == "cuda" else None, compile=False)
+        velocity = GuidedStage2(inference, network.condition_pair(embedding, seconds), sample.guidance_scale)
         x_0 = flow.noise(i, 2, frames, self.config.stage2.latent_dim)[None].to(device)
         end = solve.solve(velocity, x_0, solver=sample.stage2_solver, steps=sample.stage2_steps).x
         return network.latents(end)[0]

@@ -16,7 +16,6 @@ from musekit.evaluate.diversity import samples
 from musekit.evaluate.quality import MICRO_BATCH, SEED, sampled
 from musekit.evaluate.subject import Subject, bar, table
 from musekit.muse import Settings
-from musekit.stage2 import join
 
 BUDGETS = (4, 8, 16, 32, 64, 128)  # NFE of the fixed solvers
 TOLERANCES = (1e-2, 1e-3, 1e-4)  # of dopri5
@@ -61,9 +60,8 @@ def stage2_velocity(subject: Subject, n: int, seconds: float) -> tuple[Callable,
     x = torch.from_numpy(samples(subject, "a sad piano melody", n, SEED)).float().to(muse.device)
     frames = muse.frames(seconds)
     timing = torch.tensor([[0.0, seconds]], device=muse.device).expand(n, 2)
-    none = torch.zeros(n, dtype=torch.bool, device=muse.device)
     network, w = muse.stage2, muse.config.sample.guidance_scale
-    condition = join(network.condition(x, timing), network.condition(torch.zeros_like(x), timing, none))
+    condition = network.condition_pair(x, timing)
 
     def velocity(t: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         v = network(torch.cat([z, z]), torch.cat([t, t]), condition)

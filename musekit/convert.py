@@ -1,13 +1,34 @@
-"""diffusers' Stable Audio Open <-> our Stage 2, weight by weight.
+"""Stable Audio Open <-> our Stage 2: its v-objective, and its weights in diffusers' format.
 
-A pipeline's folder holds transformer/ (`StableAudioDiTModel`) and projection_model/ (the embedders of start and
-total seconds), each a config.json and safetensors. Its text projection has no part here: our one conditioning token
-comes from the joint embedding. What the transformer says is converted by `v_objective`.
+stable-audio-tools and diffusers put the noise at tau = 1 of a circle. With theta = pi tau / 2,
+
+    z = cos(theta) x_1 + sin(theta) x_0        the network's input, x_1 data and x_0 unit noise
+    v = cos(theta) x_0 - sin(theta) x_1        the network's output, dz / d theta
+
+(Salimans & Ho 2022, arXiv 2202.00512). diffusers' schedulers (EDM, Cosine) say the same with sigma = tan(theta) and
+sigma_data = 1: c_in (x_1 + sigma x_0) = z, c_noise = 2 atan(sigma) / pi = tau, and c_skip (x_1 + sigma x_0) + c_out v
+= cos(theta) z - sin(theta) v is their denoised x_1.
+
+Our path is the chord of that circle's quarter. Let s = sqrt(t^2 + (1 - t)^2), between sqrt(1/2) and 1. Then
+
+    x_t = (1 - t) x_0 + t x_1 = s z            with cos(theta) = t / s, sin(theta) = (1 - t) / s
+
+so tau = 2 atan2(1 - t, t) / pi. Solving z and v for x_1 = cos z - sin v and x_0 = sin z + cos v gives our velocity
+
+    u = x_1 - x_0 = (cos - sin) z - (cos + sin) v = ((2 t - 1) x_t - s v) / s^2
+
+which is finite everywhere and affine in v, so guidance of v is guidance of u. An output of v = 0 gives
+(2 t - 1) x_t / s^2, the exact velocity of standard normal data.
+
+A diffusers pipeline's folder holds transformer/ (`StableAudioDiTModel`) and projection_model/ (the embedders of start
+and total seconds), each a config.json and safetensors. Its text projection has no counterpart: our one conditioning
+token comes from the joint embedding.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -17,13 +38,25 @@ from torch import Tensor
 
 from musekit.config import MuseError, Stage2Config
 
-CLASS, TRANSFORMER, PROJECTION = "StableAudioDiTModel", "transformer", "projection_model"
-OWN = ("embedding_projection.", "null", "mean", "std")  # what they have nothing of
 
-NUMBERS = {"timing.start": "start", "timing.total": "end"}  # of the projection model
+def foreign_time(t: Tensor) -> Tensor:
+    """tau (B,) that the v-objective network is given for our time t (B,); tau = 1 is noise."""
+    return torch.atan2(1 - t, t) * (2 / math.pi)
+
+
+def affine(t: Tensor) -> Tensor:
+    """(3, B) for t (B,): the input is z = a x_t, and our velocity is u = b x_t + c v."""
+    s = torch.sqrt(t**2 + (1 - t) ** 2)
+    return torch.stack([1 / s, (2 * t - 1) / s**2, -1 / s])
+
+
+CLASS, TRANSFORMER, PROJECTION = "StableAudioDiTModel", "transformer", "projection_model"
+OURS_ONLY = ("embedding_projection.", "null_token", "mean", "std")
+
+TIMING = {"timing.start": "start", "timing.total": "end"}  # of the projection model
 ARRAYS = {"time.frequencies": "time_proj.weight"} | {
     f"{ours}.{name}": f"{theirs}_number_conditioner.time_positional_embedding.{their_name}"
-    for ours, theirs in NUMBERS.items()
+    for ours, theirs in TIMING.items()
     for name, their_name in (("frequencies", "0.weights"), ("out.weight", "1.weight"), ("out.bias", "1.bias"))
 }
 MODULES = {
@@ -33,10 +66,10 @@ MODULES = {
     "timing.network.2": "global_proj.2",
     "token.0": "cross_attention_proj.0",
     "token.2": "cross_attention_proj.2",
-    "before": "preprocess_conv",
-    "enter": "proj_in",
-    "leave": "proj_out",
-    "after": "postprocess_conv",
+    "preprocess": "preprocess_conv",
+    "proj_in": "proj_in",
+    "proj_out": "proj_out",
+    "postprocess": "postprocess_conv",
 }
 BLOCK = {  # ours: what of theirs is stacked in it
     "norm_attention": ["norm1"],
@@ -68,7 +101,7 @@ def to_ours(theirs: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Ten
     """Their arrays under the names that `like`, our state dict, has. Raises KeyError for one that they lack."""
     ours = {}
     for name in like:
-        if not name.startswith(OWN):
+        if not name.startswith(OURS_ONLY):
             value = torch.cat([theirs[n] for n in their_names(name)])
             ours[name] = value.squeeze(-1) if value.dim() == 3 else value  # a convolution of width 1 is a matrix
     return ours
@@ -78,9 +111,9 @@ def to_theirs(ours: dict[str, Tensor]) -> dict[str, Tensor]:
     """Inverse of `to_ours`: the transformer's and the projection model's arrays, under their names."""
     theirs = {}
     for name, value in ours.items():
-        if not name.startswith(OWN):
+        if not name.startswith(OURS_ONLY):
             names = their_names(name)
-            wide = value[..., None] if name.startswith(("before.", "after.")) else value
+            wide = value[..., None] if name.startswith(("preprocess.", "postprocess.")) else value
             theirs |= {n: part.contiguous() for n, part in zip(names, wide.chunk(len(names)), strict=True)}
     return theirs
 
@@ -162,10 +195,10 @@ def initialise(network, folder: Path) -> list[str]:
         raise MuseError(f"{folder} has another shape than this preset's Stage 2: {', '.join(wrong)}")
     theirs = arrays(inside) | (arrays(beside) if projection is not None else {})
     like = network.state_dict()
-    wanted = {k: v for k, v in like.items() if projection is not None or not k.startswith(tuple(NUMBERS))}
+    wanted = {k: v for k, v in like.items() if projection is not None or not k.startswith(tuple(TIMING))}
     try:
         ours = to_ours(theirs, wanted)
-        network.load_state_dict({**like, **ours, "null": torch.zeros_like(like["null"])})
+        network.load_state_dict({**like, **ours, "null_token": torch.zeros_like(like["null_token"])})
     except (KeyError, RuntimeError) as error:
         raise MuseError(f"{folder} does not hold what its config.json promises ({str(error)[:200]})") from error
-    return [name for name in like if name not in ours and name not in ("null", "mean", "std")]
+    return [name for name in like if name not in ours and name not in OURS_ONLY]

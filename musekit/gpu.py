@@ -1,0 +1,91 @@
+"""What keeps a GPU busy while sampling: compiled blocks and recorded CUDA graphs.
+
+A block is compiled once per shape, which takes seconds; torch caches the result on disk. That pays for full-size
+networks; a small network would wait longer for the compiler than for its music. Stage 1 needs hundreds of small kernels
+per step, more than the host can launch in that time. A CUDA graph records them once and launches them by one call.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+MIN_COMPILED_PARAMETERS = 100_000_000  # smaller networks are not compiled
+RECOMPILE_LIMIT = 64  # shapes of one block that torch keeps compiled; its default of 8 is too few for a benchmark
+MAX_GRAPHS = 8  # recorded shapes per network; each holds the memory of its intermediate results
+
+
+def compiled(block: Callable[..., Tensor], network: nn.Module) -> Callable[..., Tensor]:
+    """`block` compiled if `network` is large and on a GPU; otherwise `block` itself."""
+    parameter = next(network.parameters())
+    if not parameter.is_cuda or sum(p.numel() for p in network.parameters()) < MIN_COMPILED_PARAMETERS:
+        return block
+    return Compiled(block)
+
+
+class Compiled:
+    """A compiled function that falls back on the original, with a warning, if the compiler fails."""
+
+    def __init__(self, function: Callable[..., Tensor]):
+        torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
+        self.plain, self.fast = function, torch.compile(function, dynamic=False)
+
+    def __call__(self, *arguments) -> Tensor:
+        if self.fast is None:
+            return self.plain(*arguments)
+        try:
+            return self.fast(*arguments)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = (str(error).splitlines() or [""])[0]
+            warnings.warn(f"torch.compile failed ({reason}); going on without it, slower", stacklevel=2)
+            self.fast = None
+            return self.plain(*arguments)
+
+
+class CudaGraph:
+    """A recording of function(*fixed, *inputs): `fixed` changes per prompt, `inputs` per call; shapes never do."""
+
+    def __init__(self):
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.source: list[Tensor] = []  # the tensors last copied to `fixed`
+        self.fixed: list[Tensor] = []
+        self.inputs: list[Tensor] = []
+
+    @classmethod
+    def cached(cls, graphs: dict, key: tuple, function: Callable[..., Tensor], fixed: Sequence[Tensor]) -> CudaGraph:
+        """The recording under `key`, reading `fixed`; beyond `MAX_GRAPHS` recordings the oldest is dropped."""
+        if key not in graphs and len(graphs) == MAX_GRAPHS:
+            del graphs[next(iter(graphs))]
+        graph = graphs.setdefault(key, cls())
+        graph.function = function
+        if not graph.fixed:
+            graph.fixed = [tensor.clone() for tensor in fixed]
+        if len(graph.source) != len(fixed) or any(a is not b for a, b in zip(graph.source, fixed)):
+            for target, given in zip(graph.fixed, fixed, strict=True):
+                target.copy_(given)
+            graph.source = list(fixed)
+        return graph
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """function(*fixed, *inputs) as a new tensor."""
+        if self.graph is None:
+            self._record(inputs)
+        for target, given in zip(self.inputs, inputs, strict=True):
+            target.copy_(given)
+        self.graph.replay()
+        return self.output.clone()  # a solver keeps several slopes; the next launch overwrites this one
+
+    def _record(self, inputs: Sequence[Tensor]) -> None:
+        self.inputs = [tensor.clone() for tensor in inputs]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # first runs choose kernels and workspace, which a graph must not record
+            for _ in range(3):
+                self.function(*self.fixed, *self.inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # another thread may use the GPU
+            self.output = self.function(*self.fixed, *self.inputs)

@@ -1,0 +1,142 @@
+"""One micro-batch through each stage, and the rules that make a piece's bits depend on its recipe only.
+
+Pieces of several prompts share a micro-batch if their recipes agree in everything but prompts and seed. A micro-batch
+is always padded to its full size, since the batch size changes the last bits of matrix products. The position in a
+batch and the other pieces do not change them. Conditional and unconditional samples run as one batch; a negative prompt
+takes the place of the unconditional one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from musekit import flow, solve
+from musekit.recipe import Recipe
+from musekit.solve.bespoke import Bespoke
+from musekit.stage1 import GuidedStage1, Stage1Inference, Text
+from musekit.stage2 import GuidedStage2, Stage2Inference
+
+OnStep = Callable[[str, int, int], None]  # (stage, i, n)
+
+
+def micro_batches(recipes: Iterable[Recipe]) -> Iterator[list[Recipe]]:
+    """Consecutive recipes that differ in prompts and seed only, at most `micro_batch` of them at a time."""
+    batch: list[Recipe] = []
+    for recipe in recipes:
+        if batch and (len(batch) == batch[0].micro_batch or shared(recipe) != shared(batch[0])):
+            yield batch
+            batch = []
+        batch.append(recipe)
+    if batch:
+        yield batch
+
+
+def shared(recipe: Recipe) -> Recipe:
+    """What the recipes of a micro-batch must have in common."""
+    return dataclasses.replace(recipe, prompt="", negative_prompt=None, seed=0)
+
+
+def padded(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """A full micro-batch: the last recipe is repeated where there are too few."""
+    return [recipes[min(i, len(recipes) - 1)] for i in range(recipes[0].micro_batch)]
+
+
+def sample_stage1(
+    inference: Stage1Inference, encode, batch: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
+) -> tuple[Tensor, Tensor]:
+    """Sample one embedding per recipe: (B, 512) of unit length, and NFE (B,); `encode` is the text encoder."""
+    first, device = batch[0], inference.mean.device
+    scale = first.stage1_guidance_scale
+    negative = [recipe.negative_prompt is not None for recipe in batch]
+    if scale != 1.0 and len(set(negative)) == 2:
+        return _sample_stage1_by_kind(inference, encode, batch, negative, on_step, cancel)
+    text = inference.text(*_encode(encode, [r.prompt for r in batch], device))
+    if scale != 1.0 and all(negative):
+        text = Text.stack(text, inference.text(*_encode(encode, [r.negative_prompt for r in batch], device)))
+    x_0 = torch.stack([flow.noise(r.seed, 1, 1, inference.config.dim)[:, 0] for r in batch]).to(device)
+    solution = solve.solve(
+        GuidedStage1(inference, text, scale, first.stage1_autoguidance),
+        x_0,
+        solver=first.stage1_solver,
+        steps=first.stage1_steps,
+        on_step=on_step and (lambda i, n: on_step("stage1", i, n)),
+        cancel=cancel,
+        overshoot=False,
+    )
+    return inference.network.embedding(solution.x), solution.nfe
+
+
+def _sample_stage1_by_kind(inference, encode, batch, negative: list[bool], on_step, cancel) -> tuple[Tensor, Tensor]:
+    """Recipes with a negative prompt and recipes without, each kind padded to a full micro-batch of its own.
+
+    An unconditional sample without text has a constant cross-attention, computed in another way than a text's. If both
+    kinds shared a batch, a piece's bits would depend on the other pieces.
+    """
+    embeddings = torch.empty(len(batch), inference.config.dim, device=inference.mean.device)
+    nfe = torch.empty(len(batch), dtype=torch.int64)
+    for kind in (False, True):
+        index = [i for i, has_one in enumerate(negative) if has_one is kind]
+        same_kind = [batch[index[min(i, len(index) - 1)]] for i in range(len(batch))]
+        sampled, counts = sample_stage1(inference, encode, same_kind, on_step, cancel)
+        embeddings[index], nfe[index] = sampled[: len(index)], counts[: len(index)]
+    return embeddings, nfe
+
+
+def _encode(encode, texts: Sequence[str], device) -> tuple[Tensor, Tensor]:
+    """Token states and masks of the texts; equal texts are encoded once."""
+    distinct = list(dict.fromkeys(texts))
+    tokens, mask = encode(distinct)
+    index = torch.tensor([distinct.index(text) for text in texts])
+    return tokens[index].to(device), mask[index].to(device)
+
+
+def sample_stage2(
+    inference: Stage2Inference,
+    embeddings: Tensor,
+    negatives: tuple[Tensor, Tensor],
+    batch: Sequence[Recipe],
+    frames: int,
+    seconds: float,
+    on_step: OnStep | None = None,
+    cancel=None,
+    x_0: Tensor | None = None,
+    table: Bespoke | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sample codec latents (B, C, frames) for embeddings (B, 512), and NFE (B,).
+
+    Args:
+        negatives: embeddings (B, 512) of the negative prompts, and which recipes have one (B,).
+        seconds: the total length in the timing token.
+        x_0: noise (B, C, frames) instead of the seeds' own.
+        table: of a bespoke solver.
+    """
+    first, device, network = batch[0], inference.mean.device, inference.network
+    timing = torch.tensor([[0.0, seconds]], device=device).expand(len(batch), 2)
+    if first.guidance_scale == 1.0:
+        condition = network.condition(embeddings, timing)
+    else:
+        condition = network.condition_pair(embeddings, timing, *negatives)
+    if x_0 is None:
+        x_0 = torch.stack([flow.noise(r.seed, 2, frames, inference.config.latent_dim) for r in batch])
+    solution = solve.solve(
+        GuidedStage2(inference, condition, first.guidance_scale, (first.guidance_low, first.guidance_high)),
+        x_0.to(device),
+        solver=first.stage2_solver,
+        steps=first.stage2_steps,
+        on_step=on_step and (lambda i, n: on_step("stage2", i, n)),
+        cancel=cancel,
+        overshoot=False,
+        table=table,
+    )
+    return network.latents(solution.x), solution.nfe
+
+
+def finish(audio: Tensor, fade: int = 441) -> Tensor:
+    """Fade the last 10 ms out, and scale down audio (2, N) that would clip."""
+    audio = audio.clone()
+    audio[:, -fade:] *= torch.linspace(1, 0, min(fade, audio.shape[1]))
+    return audio / (audio.abs().max() / 0.99).clamp_min(1.0)

@@ -1,0 +1,412 @@
+"""Stage 2, `StableAudioMuQ`: the velocity of codec latents, given one 512-d joint embedding.
+
+The transformer of Stable Audio Open (Evans et al. 2024, arXiv 2407.14358): a global token that carries time and
+timing, self-attention with rotary positions on half of each head, cross-attention to one conditioning token, and
+SwiGLU. Softmax over one key is 1, so cross-attention adds one vector to every position, computed once per prompt
+(`condition`). The mini preset adds adaLN-single modulation and joins two latent frames per token. The paper preset is
+Stable Audio Open's transformer weight for weight (`convert`), with its v-objective converted to our velocity.
+
+Training and sampling run the same blocks. `Stage2Inference` holds them in the products' dtype, where autocast would
+cast the weights again in every evaluation, and computes once per grid what depends on time only.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from musekit import convert, flow
+from musekit.config import Stage2Config
+from musekit.gpu import CudaGraph, compiled
+from musekit.layers import accept_old_names, attend, rotary, rotate, time_features
+
+OLD_NAMES = {
+    "enter": "proj_in",
+    "leave": "proj_out",
+    "before": "preprocess",
+    "after": "postprocess",
+    "table": "scale_shift_table",
+    "null": "null_token",
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the network needs of B prompts; it does not change along the ODE."""
+
+    timing: Tensor  # (B, D): the global token without its time
+    modulation: Tensor  # (B, D)
+    cross: list[Tensor]  # each layer's cross-attention output, (B, D)
+
+    @staticmethod
+    def stack(*conditions: Condition) -> Condition:
+        """The prompts of several conditions as one batch."""
+        timing, modulation, *cross = (torch.cat(same) for same in zip(*[c.tensors() for c in conditions], strict=True))
+        return Condition(timing, modulation, cross)
+
+    def first(self, n: int) -> Condition:
+        """The condition of the first n prompts."""
+        if n == len(self.timing):
+            return self
+        return Condition(self.timing[:n], self.modulation[:n], [layer[:n] for layer in self.cross])
+
+    def tensors(self) -> list[Tensor]:
+        """All of it as a flat list, for a CUDA graph."""
+        return [self.timing, self.modulation, *self.cross]
+
+
+class Stage2Time(NamedTuple):
+    """What the network needs of one time for all samples, or of one time per sample (then with B in front)."""
+
+    token: Tensor  # (D,) or (B, D): the time's part of the global token
+    modulation: Tensor | None  # (B, 6, D); None without adaLN
+    affine: Tensor | None  # (3,) or (3, B): input scale, and u = second x + third v; None without the v-objective
+    t: float | None = None  # t on the host, where it is known there
+
+
+def two_layers(inputs: int, width: int, bias: bool) -> nn.Sequential:
+    """Linear, SiLU, Linear: (B, inputs) -> (B, width)."""
+    return nn.Sequential(nn.Linear(inputs, width, bias=bias), nn.SiLU(), nn.Linear(width, width, bias=bias))
+
+
+def angles(x: Tensor, frequencies: Tensor) -> Tensor:
+    """2 pi x f, (B, F), in at least float32: half precision would lose the phase."""
+    exact = torch.promote_types(frequencies.dtype, torch.float32)
+    return 2 * math.pi * x.to(exact)[:, None] * frequencies.to(exact)
+
+
+class TimeToken(nn.Module):
+    """Learned Fourier features of Stable Audio Open's time tau (B,), noise at 1 -> (B, D)."""
+
+    def __init__(self, config: Stage2Config):
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(config.time_dim // 2))  # drawn once, never trained
+        self.network = two_layers(config.time_dim, config.width, bias=True)
+
+    def forward(self, tau: Tensor) -> Tensor:
+        """tau (B,) -> (B, D)."""
+        angle = angles(tau, self.frequencies)
+        features = torch.cat([angle.cos(), angle.sin()], dim=-1)
+        return self.network(features.to(self.network[0].weight.dtype))
+
+
+class NumberEmbedder(nn.Module):
+    """A number of seconds (B,) -> (B, condition_dim): itself and its Fourier features, one linear layer."""
+
+    def __init__(self, config: Stage2Config):
+        super().__init__()
+        self.max_seconds = config.max_seconds
+        self.frequencies = nn.Parameter(torch.randn(config.number_dim // 2))
+        self.out = nn.Linear(config.number_dim + 1, config.condition_dim)
+
+    def forward(self, seconds: Tensor) -> Tensor:
+        """seconds (B,) -> (B, condition_dim)."""
+        x = seconds.clamp(0, self.max_seconds) / self.max_seconds
+        angle = angles(x, self.frequencies)
+        features = torch.cat([x.to(angle)[:, None], angle.sin(), angle.cos()], dim=-1)
+        return self.out(features.to(self.out.weight.dtype))
+
+
+class TimingToken(nn.Module):
+    """Start and total seconds (B, 2) -> (B, D): the part of the global token that does not change along the ODE."""
+
+    def __init__(self, config: Stage2Config):
+        super().__init__()
+        self.start, self.total = NumberEmbedder(config), NumberEmbedder(config)
+        self.network = two_layers(2 * config.condition_dim, config.width, bias=False)
+
+    def forward(self, seconds: Tensor) -> Tensor:
+        """seconds (B, 2) -> (B, D)."""
+        start, total = seconds.unbind(1)
+        return self.network(torch.cat([self.start(start), self.total(total)], dim=-1))
+
+
+class Residual(nn.Linear):
+    """x + W x, frame by frame: a convolution of width 1 around nothing."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, C) -> (B, T, C)."""
+        return x + super().forward(x)
+
+
+class Stage2Block(nn.Module):
+    """Self-attention, the cross-attention vector, SwiGLU; with adaLN-single modulation in the mini preset."""
+
+    def __init__(self, config: Stage2Config):
+        super().__init__()
+        width, inner = config.width, int(config.ff_mult * config.width)
+        self.head_dim = config.head_dim
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.cross_value = nn.Linear(config.condition_dim, config.kv_heads * config.head_dim, bias=False)
+        self.cross_out = nn.Linear(width, width, bias=False)
+        self.gate_up, self.down = nn.Linear(width, 2 * inner), nn.Linear(inner, width)
+        self.norm_attention, self.norm_ff = nn.LayerNorm(width), nn.LayerNorm(width)
+        # shift, scale and gate of both sublayers; gates start at 1, as in a plain transformer
+        gates = torch.tensor([0.0, 0, 1, 0, 0, 1])[:, None].expand(6, width)
+        self.scale_shift_table = nn.Parameter(gates.clone()) if config.modulation else None
+        self.repeat = width // (config.kv_heads * config.head_dim)  # query heads that share a value head
+        if config.stable_audio:  # no effect on one key; kept so that the weights convert back to diffusers
+            self.norm_cross = nn.LayerNorm(width).requires_grad_(False)
+            self.cross_query = nn.Linear(width, width, bias=False).requires_grad_(False)
+            self.cross_key = nn.Linear(*self.cross_value.weight.shape[::-1], bias=False).requires_grad_(False)
+
+    def cross_vector(self, token: Tensor) -> Tensor:
+        """Cross-attention to one token (B, condition_dim) -> (B, D), the same at every position."""
+        value = self.cross_value(token).unflatten(-1, (-1, self.head_dim))
+        return self.cross_out(value.repeat_interleave(self.repeat, dim=1).flatten(1))
+
+    def forward(self, x: Tensor, cross: Tensor, positions: tuple[Tensor, Tensor], modulation: Tensor | None) -> Tensor:
+        """x (B, T, D), cross (B, D), rotary positions, modulation (B, 6, D) with scales counted from 1, or None."""
+        shift1 = scale1 = gate1 = shift2 = scale2 = gate2 = None
+        if modulation is not None:
+            shift1, scale1, gate1, shift2, scale2, gate2 = modulation[:, :, None].unbind(1)  # (B, 1, D) each
+        y = self.norm_attention(x)
+        y = y if modulation is None else torch.addcmul(shift1, y, scale1)
+        q, k, v = self.qkv(y).unflatten(-1, (3, -1, self.head_dim)).permute(2, 0, 3, 1, 4)  # (B, H, T, head_dim)
+        y = self.out(attend(rotate(q, *positions), rotate(k, *positions), v).transpose(1, 2).flatten(2))
+        x = x + cross[:, None]
+        x = x + y if modulation is None else torch.addcmul(x, gate1, y)
+        y = self.norm_ff(x)
+        y = y if modulation is None else torch.addcmul(shift2, y, scale2)
+        up, gate = self.gate_up(y).chunk(2, dim=-1)
+        y = self.down(F.silu(gate) * up)
+        return x + y if modulation is None else torch.addcmul(x, gate2, y)
+
+
+class StableAudioMuQ(nn.Module):
+    """v(x_t, t, embedding, seconds): x_t are standardised latents, (B, C, T)."""
+
+    def __init__(self, config: Stage2Config):
+        super().__init__()
+        self.config = config
+        width, channels = config.width, config.latent_dim * config.patch
+        self.register_buffer("mean", torch.zeros(config.latent_dim, 1))  # of the training latents, per channel
+        self.register_buffer("std", torch.ones(config.latent_dim, 1))
+        self.embedding_projection = nn.Sequential(
+            nn.Linear(config.embedding_dim, config.condition_dim),
+            nn.SiLU(),
+            nn.Linear(config.condition_dim, config.condition_dim),
+        )
+        self.null_token = nn.Parameter(torch.randn(config.condition_dim) * 0.02)  # token without prompt
+        if config.stable_audio:
+            self.token = two_layers(config.condition_dim, config.condition_dim, bias=False)
+            self.timing, self.time = TimingToken(config), TimeToken(config)
+        else:
+            self.timing = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
+            self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        if config.modulation:
+            self.modulation_condition = nn.Linear(config.condition_dim, width)
+            self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+            nn.init.zeros_(self.modulation[-1].weight)
+            nn.init.zeros_(self.modulation[-1].bias)
+        self.proj_in = nn.Linear(channels, width, bias=not config.stable_audio)
+        self.blocks = nn.ModuleList(Stage2Block(config) for _ in range(config.depth))
+        self.norm = nn.Identity() if config.stable_audio else nn.LayerNorm(width)
+        self.proj_out = nn.Linear(width, channels, bias=not config.stable_audio)
+        self.preprocess = Residual(channels) if config.stable_audio else nn.Identity()
+        self.postprocess = Residual(channels) if config.stable_audio else nn.Identity()
+        zeros = [self.proj_out.weight]
+        if config.stable_audio:
+            zeros += [self.null_token, self.preprocess.weight, self.postprocess.weight]
+        else:
+            zeros += [self.proj_out.bias]
+        for zero in zeros:
+            nn.init.zeros_(zero)
+        accept_old_names(self, OLD_NAMES)
+
+    def standardise(self, latents: Tensor) -> Tensor:
+        """Codec latents -> x_1 with about unit variance per channel."""
+        return (latents - self.mean) / self.std
+
+    def latents(self, x: Tensor) -> Tensor:
+        """x at t = 1 -> codec latents."""
+        return x * self.std + self.mean
+
+    def fit_scale(self, latents: Tensor) -> None:
+        """Set each channel's mean and standard deviation from training latents (n, C)."""
+        self.mean.copy_(latents.mean(0)[:, None])
+        self.std.copy_(latents.std(0).clamp_min(1e-4)[:, None])
+
+    def condition(self, embedding: Tensor, seconds: Tensor, keep: Tensor | None = None) -> Condition:
+        """Condition on embedding (B, 512), unit length, and seconds (B, 2), start and total.
+
+        Samples with keep (B,) = False get the null token instead of their embedding.
+        """
+        config = self.config
+        # unit length means 1/sqrt(512) per coordinate: scaled to unit variance, as networks expect
+        token = self.embedding_projection(embedding * math.sqrt(config.embedding_dim))
+        if keep is not None:
+            token = torch.where(keep[:, None], token, self.null_token.to(token.dtype))
+        if config.stable_audio:
+            token, timing = self.token(token), self.timing(seconds)
+        else:
+            features = [time_features(s / 60.0, config.width) for s in seconds.unbind(1)]
+            timing = self.timing(torch.cat(features, dim=-1).to(embedding.dtype))
+        modulation = self.modulation_condition(token) if config.modulation else torch.zeros_like(timing)
+        return Condition(timing, modulation, [block.cross_vector(token) for block in self.blocks])
+
+    def condition_pair(
+        self, embedding: Tensor, seconds: Tensor, negative: Tensor | None = None, has_negative: Tensor | None = None
+    ) -> Condition:
+        """The 2 B conditions of classifier-free guidance: the B conditional ones, then the B unconditional ones.
+
+        negative (B, 512): embeddings of negative prompts, which replace the null token where has_negative (B,) is true.
+        """
+        if negative is None:
+            negative = torch.zeros_like(embedding)
+        if has_negative is None:
+            has_negative = torch.zeros(len(embedding), dtype=torch.bool, device=embedding.device)
+        return Condition.stack(self.condition(embedding, seconds), self.condition(negative, seconds, has_negative))
+
+    def at(self, t: Tensor) -> Stage2Time:
+        """What depends on times t (n,) only, with n in front (`affine`: (3, n))."""
+        if not self.config.stable_audio:
+            return Stage2Time(self.time(time_features(t, self.config.width).to(self.mean.dtype)), None, None)
+        return Stage2Time(self.time(convert.foreign_time(t)), None, convert.affine(t))
+
+    def modulations(self, token: Tensor, condition: Condition) -> Tensor | None:
+        """Time tokens (..., B or 1, D) -> adaLN modulation (..., B, 6, D); None where the network has none."""
+        if not self.config.modulation:
+            return None
+        return self.modulation(token + condition.timing + condition.modulation).unflatten(-1, (6, -1))
+
+    def scale_shift_tables(self) -> Tensor | None:
+        """All blocks' own modulation (layers, 6, D), its scales counted from 1; None where the network has none."""
+        if not self.config.modulation:
+            return None
+        one = torch.tensor([0.0, 1, 0, 0, 1, 0], dtype=self.mean.dtype, device=self.mean.device)
+        return torch.stack([block.scale_shift_table for block in self.blocks]) + one[:, None]
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Velocity (B, C, T) at x (B, C, T), t (B,)."""
+        now = self.at(t)
+        now = now._replace(modulation=self.modulations(now.token, condition))
+        return self.velocity(x, now, condition, self.blocks, self.scale_shift_tables())
+
+    def velocity(
+        self,
+        x: Tensor,
+        now: Stage2Time,
+        condition: Condition,
+        blocks: Sequence[Callable[..., Tensor]],
+        tables: Tensor | None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Velocity (B, C, T) at x (B, C, T) by `blocks`, whose own modulation is `tables` (layers, 6, D).
+
+        dtype: of the blocks and the hidden state; None leaves it to autocast.
+        """
+        patch, frames = self.config.patch, x.shape[-1]
+        h = x if now.affine is None else x * flow.expand(now.affine[0], x)
+        h = F.pad(h, (0, -frames % patch)).unflatten(-1, (-1, patch)).permute(0, 2, 1, 3).flatten(2)
+        h = self.proj_in(self.preprocess(h))  # (B, T / patch, D)
+        h = torch.cat([(condition.timing + now.token)[:, None], h], dim=1)
+        h, cross, modulations = h.to(dtype or h.dtype), condition.cross, [None] * len(blocks)
+        if now.modulation is not None:
+            modulations = now.modulation + tables[:, None]  # (layers, B, 6, D)
+        if dtype is not None:
+            cross = [vector.to(dtype) for vector in cross]
+            modulations = modulations.to(dtype) if torch.is_tensor(modulations) else modulations
+        positions = rotary(h.shape[1], self.config.head_dim, h)
+        for block, modulation, vector in zip(blocks, modulations, cross, strict=True):
+            h = block(h, vector, positions, modulation)
+        v = self.postprocess(self.proj_out(self.norm(h[:, 1:].to(x.dtype))))
+        v = v.unflatten(-1, (-1, patch)).permute(0, 2, 1, 3).flatten(2)[..., :frames]
+        if now.affine is None:
+            return v
+        return flow.expand(now.affine[1], x) * x + flow.expand(now.affine[2], x) * v
+
+    def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Flow-matching loss over the frames that exist, beside its Gaussian floor."""
+        x_t, u = flow.path(batch["x_0"], self.standardise(batch["x_1"]), batch["t"])
+        v = self(x_t, batch["t"], self.condition(batch["embedding"], batch["seconds"], batch["keep"]))
+        value = flow.loss(v, u, batch["mask"]).mean()
+        return value, {"floor": flow.gaussian_floor(batch["t"]).mean()}
+
+
+class Stage2Inference:
+    """The velocity of a trained `StableAudioMuQ` for sampling: blocks and hidden state in `dtype`."""
+
+    def __init__(self, network: StableAudioMuQ, dtype: torch.dtype | None = None, compile: bool = True):
+        self.network, self.config, self.mean = network, network.config, network.mean
+        self.dtype = dtype or network.mean.dtype
+        with torch.no_grad():
+            self.tables = network.scale_shift_tables()
+        blocks = network.blocks if self.dtype == self.mean.dtype else copy.deepcopy(network.blocks).to(self.dtype)
+        self.blocks = [compiled(block, network) for block in blocks] if compile else list(blocks)
+        self.graphs: dict[tuple, CudaGraph] = {}
+
+    def at(self, t: Tensor) -> Stage2Time:
+        """What depends on times t (n,) only."""
+        return self.network.at(t.to(device=self.mean.device, dtype=self.mean.dtype))
+
+    def __call__(self, x: Tensor, now: Stage2Time, condition: Condition) -> Tensor:
+        """Velocity (B, C, T) at x (B, C, T)."""
+        return self.network.velocity(x, now, condition, self.blocks, self.tables, self.dtype)
+
+
+class GuidedStage2:
+    """The guided velocity v(t, x) of one batch for `solve.solve`, and `at` for the times of a fixed grid.
+
+    condition: of the B samples, or a `condition_pair`. interval: guidance acts for t in [low, high]. Elsewhere the
+    velocity is the conditional one, and on a fixed grid the unconditional samples are not computed there
+    (Kynkaanniemi et al. 2024, arXiv 2404.07724).
+    """
+
+    def __init__(
+        self, inference: Stage2Inference, condition: Condition, scale: float, interval: tuple[float, float] = (0.0, 1.0)
+    ):
+        self.inference, self.condition, self.scale, self.interval = inference, condition, scale, interval
+
+    def at(self, times: Tensor) -> list[Stage2Time]:
+        """Everything that depends on time and prompts only, for n times (n,) that all samples share."""
+        now, network = self.inference.at(times), self.inference.network
+        modulation = network.modulations(now.token[:, None], self.condition)  # (n, B, 6, D), or None
+        affine = None if now.affine is None else now.affine.T
+        parts = ([None] * len(times) if part is None else part for part in (modulation, affine))
+        return list(map(Stage2Time, now.token, *parts, times.tolist()))
+
+    def __call__(self, t: Tensor | Stage2Time, x: Tensor) -> Tensor:
+        if not isinstance(t, Stage2Time):
+            return self._at_own_times(t, x)
+        guided = self.scale != 1.0 and self.interval[0] <= t.t <= self.interval[1]
+        if not x.is_cuda:
+            return self._velocity(x, t, self.condition, guided)
+        layers, has_modulation, has_affine = len(self.condition.cross), t.modulation is not None, t.affine is not None
+
+        def velocity(timing, modulation, *rest):
+            cross, (x, token, *of_time) = list(rest[:layers]), rest[layers:]
+            now = Stage2Time(token, of_time[0] if has_modulation else None, of_time[-1] if has_affine else None)
+            return self._velocity(x, now, Condition(timing, modulation, cross), guided)
+
+        key = (guided, self.scale, x.shape, len(self.condition.timing))
+        graph = CudaGraph.cached(self.inference.graphs, key, velocity, self.condition.tensors())
+        return graph(x, t.token, *(part for part in (t.modulation, t.affine) if part is not None))
+
+    def _velocity(self, x: Tensor, now: Stage2Time, condition: Condition, guided: bool) -> Tensor:
+        if guided:
+            return flow.guided(*self.inference(torch.cat([x, x]), now, condition).chunk(2), self.scale)
+        modulation = None if now.modulation is None else now.modulation[: len(x)]
+        return self.inference(x, now._replace(modulation=modulation), condition.first(len(x)))
+
+    def _at_own_times(self, t: Tensor, x: Tensor) -> Tensor:
+        """The velocity at one time per sample, t (B,): for adaptive solvers."""
+        now, network = self.inference.at(t), self.inference.network
+        if self.scale == 1.0:
+            condition = self.condition.first(len(x))
+            return self.inference(x, now._replace(modulation=network.modulations(now.token, condition)), condition)
+        token = torch.cat([now.token, now.token])
+        affine = None if now.affine is None else torch.cat([now.affine, now.affine], 1)
+        now = Stage2Time(token, network.modulations(token, self.condition), affine)
+        pair = self.inference(torch.cat([x, x]), now, self.condition).chunk(2)
+        return flow.guided(*pair, flow.guidance_at(t, self.scale, self.interval, x))
