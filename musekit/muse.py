@@ -18,11 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from musekit import prompts
+from musekit import fewstep, prompts
 from musekit.config import MuseError
 from musekit.inference import OnStep, finish, micro_batches, padded, sample_stage1, sample_stage2
 from musekit.recipe import Recipe, Settings, check, count, software
-from musekit.solve import learned
 from musekit.solve.bespoke import evaluations
 from musekit.system import System, in_turn, precision
 
@@ -74,7 +73,7 @@ class Muse(System):
         guidance = tuple(float(value(name, default)) for name, default in guidance)
         solver, steps = value("solver", defaults.stage2_solver), value("steps", defaults.stage2_steps)
         if evaluations(solver) is not None:
-            solver, steps = learned.chosen(self.folder, solver, given.steps, guidance)
+            solver, steps = fewstep.resolve(self.folder, solver, given.steps, guidance)
         recipe = Recipe(
             prompt=prompts.clean(prompt, notice=self.notice),
             negative_prompt=None if negative_prompt is None else prompts.clean(negative_prompt, "negative prompt"),
@@ -135,7 +134,7 @@ class Muse(System):
         full = [min(i, n - 1) for i in range(len(rows))]
         embeddings, x_0 = embeddings[full].to(self.device), None if x_0 is None else x_0[full]
         solver = rows[0].stage2_solver
-        table = None if evaluations(solver) is None else learned.named(self.folder, solver)[0]
+        table = None if evaluations(solver) is None else fewstep.named(self.folder, solver)
         latents, nfe = sample_stage2(
             self.inference2, embeddings, self._negatives(rows), rows, frames, covered, on_step, cancel, x_0, table
         )

@@ -17,10 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from musekit import codec as codec_module
-from musekit import convert
+from musekit import convert, oobleck
 from musekit.bounds import check
-from musekit.codec import oobleck
+from musekit.codec import SpectralVAE
 from musekit.config import MuseConfig, MuseError, SampleConfig, from_json, identity, to_json
 from musekit.encoders import MiniEmbedder, MuQ, hub
 from musekit.files import sha256, write_atomic
@@ -54,7 +53,7 @@ def build(part: str, config: MuseConfig) -> nn.Module:
     if found := public(part, config):
         raise MuseError(f"the {config.name} preset's {part} is {found[0]}, frozen: it is not trained or written here")
     makers = {
-        "codec": lambda: codec_module.build(config.codec),
+        "codec": lambda: SpectralVAE(config.codec),
         "embedder": lambda: MiniEmbedder(config.embedder, config.text),
         "stage1": lambda: Text2MuQFlow(config.stage1),
         BASELINE: lambda: TextRegression(config.stage1),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from musekit.codec.oobleck import Oobleck
 from musekit.config import MuseConfig
 from musekit.encoders import hub
+from musekit.oobleck import Oobleck
 from musekit.pretrained import BASELINE, PARTS, build, public
 
 

@@ -17,9 +17,9 @@ from musekit.cache import SHARD, Shards, as_half, build_shards, caption_id, plan
 from musekit.cache.build import build_cache
 from musekit.cache.precompute import precompute, read_clip
 from musekit.cli import Cache
-from musekit.codec import spectrum
+from musekit import codec
 from musekit.config import MuseError
-from musekit.encoders import view
+from musekit.encoders import features
 
 IDS = [f"clip-{i:03d}" for i in range(2 * SHARD + 10)]
 
@@ -204,8 +204,8 @@ def test_the_kinds_hold_what_their_makers_give(tiny, minilm):
         assert rate == SAMPLE_RATE
         frames = -(-audio.shape[-1] // 2048)
         expected = {
-            "spectra": spectrum.compress(tiny.config.codec, audio)[0],
-            "views": view(tiny.config.embedder, audio, rate)[0],
+            "spectra": codec.compress(tiny.config.codec, audio)[0],
+            "views": features(tiny.config.embedder, audio, rate)[0],
             "latents": codec.encode(audio)[0].T,
         }
         for kind, rows in expected.items():

@@ -9,7 +9,8 @@ import pytest
 import torch
 from fixtures import sinusoids
 
-from musekit.codec import SpectralVAE, build, phase, spectrum
+from musekit import codec
+from musekit.codec import SpectralVAE
 from musekit.config import CodecConfig, MuseError, mini, smoke
 
 CONFIG = CodecConfig()
@@ -41,11 +42,11 @@ def chroma_correlation(a: np.ndarray, b: np.ndarray) -> float:
 def test_compress_equals_a_loop_over_librosas_stft(samples):
     rng = np.random.default_rng(0)
     audio = rng.standard_normal((2, 2, samples)).astype(np.float32)
-    got = spectrum.compress(CONFIG, torch.from_numpy(audio)).numpy()
+    got = codec.compress(CONFIG, torch.from_numpy(audio)).numpy()
     frames = math.ceil(samples / CONFIG.hop)
-    assert got.shape == (2, frames, CONFIG.frames * 2 * spectrum.bands(CONFIG))
+    assert got.shape == (2, frames, CONFIG.frames * 2 * codec.bands(CONFIG))
     padded = np.pad(audio, ((0, 0), (0, 0), (0, frames * CONFIG.hop - samples))).astype(np.float64)
-    expected = np.zeros((2, frames, CONFIG.frames, 2, spectrum.bands(CONFIG)))
+    expected = np.zeros((2, frames, CONFIG.frames, 2, codec.bands(CONFIG)))
     for b in range(2):
         for channel in range(2):
             m = np.abs(librosa.stft(padded[b, channel], n_fft=N_FFT, hop_length=HOP, pad_mode="reflect"))
@@ -58,7 +59,7 @@ def test_compress_equals_a_loop_over_librosas_stft(samples):
 
 def test_magnitudes_invert_compress_up_to_the_bands():
     audio = chord(1.0)
-    m = spectrum.magnitudes(CONFIG, spectrum.compress(CONFIG, audio))
+    m = codec.magnitudes(CONFIG, codec.compress(CONFIG, audio))
     padded = torch.nn.functional.pad(audio, (0, -audio.shape[-1] % CONFIG.hop))[0]
     window = torch.hann_window(N_FFT)
     true = torch.stft(padded, N_FFT, HOP, window=window, return_complex=True).abs()[..., : m.shape[-1]]
@@ -70,13 +71,13 @@ def test_magnitudes_invert_compress_up_to_the_bands():
 
 
 def test_silence_is_zero_both_ways():
-    c = spectrum.compress(CONFIG, torch.zeros(1, 2, 10_000))
-    assert not c.any() and not spectrum.magnitudes(CONFIG, c).any()
+    c = codec.compress(CONFIG, torch.zeros(1, 2, 10_000))
+    assert not c.any() and not codec.magnitudes(CONFIG, c).any()
 
 
 def test_loss_weight_has_mean_one_and_falls_with_frequency():
-    weight = spectrum.loss_weight(CONFIG)
-    assert weight.shape == (spectrum.bands(CONFIG),)
+    weight = codec.loss_weight(CONFIG)
+    assert weight.shape == (codec.bands(CONFIG),)
     assert weight.mean() == pytest.approx(1, abs=1e-5) and (weight.diff() < 0).all()
     bin_hz = 44100 / N_FFT  # (1 + f / 1 kHz) ** -0.7
     assert weight[round(1000 / bin_hz)] / weight[0] == pytest.approx(2**-0.7, abs=0.01)
@@ -97,7 +98,7 @@ def test_the_single_pass_guess_follows_a_steady_sinusoid(frequency):
     """
     t = torch.arange(HOP * 40, dtype=torch.float64) / 44100
     true = stft(torch.sin(2 * math.pi * frequency * t).float())[:, 3:-3]
-    guess = phase.single_pass(true.abs()[None], N_FFT, HOP)[0]
+    guess = codec.single_pass_phase(true.abs()[None], N_FFT, HOP)[0]
     peak = round(frequency / 44100 * N_FFT)
     error = torch.polar(torch.ones_like(guess), guess - true.angle())[peak - 1 : peak + 2]  # (3, T)
     drift = (error[:, 1:] / error[:, :-1]).angle()
@@ -109,7 +110,7 @@ def test_the_single_pass_guess_follows_a_steady_sinusoid(frequency):
 def test_inversion_of_tones_is_consistent_and_keeps_their_chroma(notes):
     audio = chord(2.0, notes)[0]
     m = stft(audio)[None, ..., :-1].abs()
-    rebuilt = phase.invert(m, N_FFT, HOP, 32)[0]
+    rebuilt = codec.audio_from_magnitudes(m, N_FFT, HOP, 32)[0]
     assert rebuilt.shape == (2, m.shape[-1] * HOP)
     inner = m[0, 0].numpy()
     assert convergence(rebuilt[0].numpy(), inner) < -24
@@ -123,7 +124,7 @@ def test_inversion_is_better_than_griffin_lim_from_random_phase_at_equal_iterati
 
     audio = chord(2.0, (48, 60, 64, 67, 72))[0, :1]
     m = stft(audio)[..., :-1].abs()
-    rebuilt = {n: phase.invert(m[None].repeat(1, 2, 1, 1), N_FFT, HOP, n)[0, 0].numpy() for n in (0, 32)}
+    rebuilt = {n: codec.audio_from_magnitudes(m[None].repeat(1, 2, 1, 1), N_FFT, HOP, n)[0, 0].numpy() for n in (0, 32)}
     ours = {n: convergence(audio, m[0].numpy()) for n, audio in rebuilt.items()}
     torch.manual_seed(0)
     theirs = torchaudio.transforms.GriffinLim(N_FFT, n_iter=32, hop_length=HOP, power=1.0, momentum=0.99)
@@ -140,7 +141,7 @@ def test_griffin_lim_equals_torchaudios_from_the_same_phase(monkeypatch):
     audio = chord(0.6)[0, :1]
     m, first = stft(audio).abs(), torch.rand(1, N_FFT // 2 + 1, 26) * 2 * math.pi
     assert m.shape == first.shape
-    unit = phase.griffin_lim(m, first, N_FFT, HOP, 8, momentum=0.9)
+    unit = codec.griffin_lim(m, first, N_FFT, HOP, 8, momentum=0.9)
     ours = torch.istft(m * unit, N_FFT, HOP, window=torch.hann_window(N_FFT))
     monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.polar(torch.ones_like(first), first))
     theirs = reference.griffinlim(m, torch.hann_window(N_FFT), N_FFT, HOP, N_FFT, 1.0, 8, 0.9, None, True)
@@ -150,8 +151,8 @@ def test_griffin_lim_equals_torchaudios_from_the_same_phase(monkeypatch):
 @pytest.mark.parametrize("frames", [1, 2, 3, 5])
 def test_inversion_of_few_frames_and_of_silence(frames):
     m = torch.rand(1, 2, N_FFT // 2 + 1, frames)
-    assert phase.invert(m, N_FFT, HOP, 2).shape == (1, 2, frames * HOP)
-    assert phase.invert(m * 0, N_FFT, HOP, 2).abs().max() < 1e-6
+    assert codec.audio_from_magnitudes(m, N_FFT, HOP, 2).shape == (1, 2, frames * HOP)
+    assert codec.audio_from_magnitudes(m * 0, N_FFT, HOP, 2).abs().max() < 1e-6
 
 
 # ---------------------------------------------------------------- codec
@@ -243,26 +244,26 @@ def test_fit_scale_centres_every_value_and_weighs_low_bands_more():
     vae.fit_scale(c)
     y = vae.scaled(c)
     assert y.mean(0).abs().max() < 1e-4 and y.std() == pytest.approx(1, abs=1e-2)
-    weight = spectrum.loss_weight(vae.config).repeat(4)
+    weight = codec.loss_weight(vae.config).repeat(4)
     torch.testing.assert_close(vae.gain / vae.gain[0], weight / weight[0])
 
 
 def test_decoding_undoes_the_scale():
     """A network that returned y would give back the clip's own magnitudes."""
     vae = lively(smoke().codec)
-    c = spectrum.compress(vae.config, chord(0.5))
+    c = codec.compress(vae.config, chord(0.5))
     torch.testing.assert_close(vae.scaled(c) / vae.gain + vae.mean, c, atol=1e-4, rtol=1e-4)
     z = torch.randn(1, vae.config.latent_dim, 6)
-    m = spectrum.magnitudes(vae.config, vae.decoder(z.transpose(1, 2)) / vae.gain + vae.mean)
-    expected = phase.invert(m, N_FFT, HOP, vae.config.phase_iterations)
+    m = codec.magnitudes(vae.config, vae.decoder(z.transpose(1, 2)) / vae.gain + vae.mean)
+    expected = codec.audio_from_magnitudes(m, N_FFT, HOP, vae.config.phase_iterations)
     torch.testing.assert_close(vae.decode(z), expected)
 
 
 def test_a_perfect_network_makes_the_codec_a_phase_inversion():
     """Without the network's error the round trip is compress, magnitudes, invert: chroma stays."""
     audio = chord(2.0)
-    m = spectrum.magnitudes(CONFIG, spectrum.compress(CONFIG, audio))
-    rebuilt = phase.invert(m, N_FFT, HOP, CONFIG.phase_iterations)
+    m = codec.magnitudes(CONFIG, codec.compress(CONFIG, audio))
+    rebuilt = codec.audio_from_magnitudes(m, N_FFT, HOP, CONFIG.phase_iterations)
     assert rebuilt.shape[-1] == math.ceil(audio.shape[-1] / 2048) * 2048
     assert chroma_correlation(rebuilt[0, 0].numpy(), audio[0, 0].numpy()) > 0.98
     level = [x.square().mean(-1).sqrt() for x in (rebuilt[0, :, : audio.shape[-1]], audio[0])]

@@ -289,11 +289,11 @@ def test_transposing_a_view_is_hearing_it_transposed(tiny):
     """The view of a tone, moved by n semitones, is the view of the tone n semitones away."""
     from fixtures import sinusoids
 
-    from musekit.encoders import view
+    from musekit.encoders import features
 
     def heard(semitones):
         tone = sinusoids([440 * 2 ** (semitones / 12)], 1.0)
-        return view(tiny.config.embedder, torch.from_numpy(tone)[None], 44100)[0]
+        return features(tiny.config.embedder, torch.from_numpy(tone)[None], 44100)[0]
 
     bands, first = tiny.config.embedder.bands, heard(0)
     for n in (-5, -1, 3, 5):

@@ -112,11 +112,11 @@ def test_mel_filters_are_librosas(bands):
 
 
 def test_log_frequency_filters_stand_on_the_quarter_tones():
-    ours = encoders.log_frequency_filters(EMBEDDER, encoders.LONG).numpy()
-    hz = librosa.fft_frequencies(sr=44100, n_fft=encoders.LONG)
+    ours = encoders.log_frequency_filters(EMBEDDER, encoders.LONG_WINDOW).numpy()
+    hz = librosa.fft_frequencies(sr=44100, n_fft=encoders.LONG_WINDOW)
     centres = librosa.cqt_frequencies(n_bins=EMBEDDER.bands + 1, fmin=55, bins_per_octave=24)
     assert ours.shape == (EMBEDDER.bands, len(hz)) and (ours.sum(1) > 0).all()
-    width = 44100 / encoders.LONG
+    width = 44100 / encoders.LONG_WINDOW
     for k in range(1, EMBEDDER.bands):
         half = max((centres[k + 1] - centres[k - 1]) / 2, width)
         row = np.array([max(0.0, 1 - abs(f - centres[k]) / half) for f in hz])
@@ -127,7 +127,7 @@ def test_log_frequency_filters_stand_on_the_quarter_tones():
 def test_a_tone_lights_its_own_band(midi):
     t = np.arange(44100) / 44100
     tone = np.sin(2 * np.pi * librosa.midi_to_hz(midi) * t).astype(np.float32)
-    view = encoders.view(EMBEDDER, torch.from_numpy(tone)[None, None], 44100)
+    view = encoders.features(EMBEDDER, torch.from_numpy(tone)[None, None], 44100)
     band = view[0, 5:15, : EMBEDDER.bands].mean(0).argmax().item()
     assert abs(band - 2 * (midi - 33)) <= (2 if midi < 57 else 1)  # low bands are closer than the STFT's bins
 
@@ -135,7 +135,7 @@ def test_a_tone_lights_its_own_band(midi):
 def test_a_view_against_librosa():
     rng = np.random.default_rng(0)
     audio = rng.standard_normal((2, 20_000)).astype(np.float32) * 0.3
-    ours = encoders.view(EMBEDDER, torch.from_numpy(audio)[None], 44100)[0].numpy()
+    ours = encoders.features(EMBEDDER, torch.from_numpy(audio)[None], 44100)[0].numpy()
     x = audio.mean(0).astype(np.float64)
     x = np.pad(x / np.sqrt(np.mean(x**2)), (0, 10 * 2048 - 20_000))
     pitch, onset = (
@@ -146,16 +146,16 @@ def test_a_view_against_librosa():
     onset = mel @ onset
     pitch, onset = np.log1p(pitch / 30), np.log1p(onset / 10)
     expected = [[*pitch[:, t], *onset[:, 4 * t : 4 * t + 4].T.ravel()] for t in range(10)]
-    assert ours.shape == (10, encoders.view_size(EMBEDDER))
+    assert ours.shape == (10, encoders.features_size(EMBEDDER))
     np.testing.assert_allclose(ours, np.array(expected), atol=2e-3)
 
 
 def test_a_view_does_not_hear_level_or_sample_rate():
     audio = torch.from_numpy(sinusoids([262, 330, 392], 2.0))[None]
-    first = encoders.view(EMBEDDER, audio, 44100)
-    torch.testing.assert_close(encoders.view(EMBEDDER, audio * 0.05, 44100), first, atol=1e-3, rtol=1e-3)
+    first = encoders.features(EMBEDDER, audio, 44100)
+    torch.testing.assert_close(encoders.features(EMBEDDER, audio * 0.05, 44100), first, atol=1e-3, rtol=1e-3)
     half = torch.from_numpy(sinusoids([262, 330, 392], 2.0, 22050))[None]
-    again = encoders.view(EMBEDDER, half, 22050)
+    again = encoders.features(EMBEDDER, half, 22050)
     assert again.shape == first.shape
     pitch = slice(0, EMBEDDER.bands)
     correlation = torch.corrcoef(torch.stack([first[0, 2:-2, pitch].flatten(), again[0, 2:-2, pitch].flatten()]))[0, 1]
@@ -165,16 +165,16 @@ def test_a_view_does_not_hear_level_or_sample_rate():
 @pytest.mark.parametrize("samples", [1, 2, 1000, 2048, 5000, 44_100])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_views_of_silence_and_of_very_short_audio_are_finite(samples, channels):
-    silence = encoders.view(EMBEDDER, torch.zeros(2, channels, samples), 44100)
-    assert silence.shape == (2, max(1, math.ceil(samples / 2048)), encoders.view_size(EMBEDDER))
+    silence = encoders.features(EMBEDDER, torch.zeros(2, channels, samples), 44100)
+    assert silence.shape == (2, max(1, math.ceil(samples / 2048)), encoders.features_size(EMBEDDER))
     assert not silence.any()
-    assert encoders.view(EMBEDDER, torch.randn(1, channels, samples), 48_000).isfinite().all()
+    assert encoders.features(EMBEDDER, torch.randn(1, channels, samples), 48_000).isfinite().all()
 
 
 @pytest.mark.parametrize("shape", [(2, 100), (1, 3, 100), (1, 2, 0), (100,)])
 def test_a_view_says_what_shape_it_wants(shape):
     with pytest.raises(MuseError, match="embed_audio wants audio of shape"):
-        encoders.view(EMBEDDER, torch.zeros(shape), 44100)
+        encoders.features(EMBEDDER, torch.zeros(shape), 44100)
 
 
 # ---------------------------------------------------------------- layers
@@ -251,7 +251,7 @@ def test_embeddings_are_unit_length_and_independent_of_their_mates(network, mini
 
 def test_the_loss_weighs_matches_and_misfits_as_written_out(network):
     torch.manual_seed(0)
-    size = encoders.view_size(smoke().embedder)
+    size = encoders.features_size(smoke().embedder)
     known = (("minor", "flute", "A"), ("major", "flute", None), (None, "organ", None))
     clips = [{"mode": mode, "instrumentation": instrument, "key": key} for mode, instrument, key in known]
     batch = {
@@ -288,7 +288,7 @@ def test_the_loss_weighs_matches_and_misfits_as_written_out(network):
 
 
 def test_fit_scale_standardises_views(network):
-    views = torch.randn(300, encoders.view_size(smoke().embedder)) * 3 + 1
+    views = torch.randn(300, encoders.features_size(smoke().embedder)) * 3 + 1
     views[:, 0] = 2.0  # a band that never sounds must not divide by zero
     other = encoders.MiniEmbedder(smoke().embedder, smoke().text)
     other.fit_scale(views)

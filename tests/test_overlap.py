@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from musekit.codec import overlap
+from musekit import oobleck
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def whole(vae, latents):
 
 def test_the_reach_is_what_the_output_depends_on_and_no_more(vae):
     """Asked of autograd: which latents have a gradient in the middle frame's samples."""
-    found = overlap.reach(vae.decoder, vae.hop_length)
+    found = oobleck.decoder_reach(vae.decoder, vae.hop_length)
     latents = torch.randn(1, 8, 2 * found + 9, dtype=torch.float64, requires_grad=True)
     middle = found + 4
     hop = vae.hop_length
@@ -45,8 +45,8 @@ def test_pieces_have_the_samples_of_the_whole(vae, length, frames):
         return whole(vae, z)
 
     latents = torch.randn(2, 8, length, dtype=torch.float64)
-    reach = overlap.reach(vae.decoder, vae.hop_length)
-    found = overlap.decode(call, latents, vae.hop_length, reach, frames)
+    reach = oobleck.decoder_reach(vae.decoder, vae.hop_length)
+    found = oobleck.decode_overlapping(call, latents, vae.hop_length, reach, frames)
     torch.testing.assert_close(found, whole(vae, latents), atol=1e-10, rtol=1e-10)
     assert max(calls) <= frames + 2 * reach and len(calls) == (
         1 if length <= frames + 2 * reach else -(-length // frames)
@@ -54,6 +54,6 @@ def test_pieces_have_the_samples_of_the_whole(vae, length, frames):
 
 
 def test_less_than_the_reach_would_be_heard(vae):
-    latents, reach = torch.randn(1, 8, 40, dtype=torch.float64), overlap.reach(vae.decoder, vae.hop_length)
-    found = overlap.decode(lambda z: whole(vae, z), latents, vae.hop_length, reach - 2, 8)
+    latents, reach = torch.randn(1, 8, 40, dtype=torch.float64), oobleck.decoder_reach(vae.decoder, vae.hop_length)
+    found = oobleck.decode_overlapping(lambda z: whole(vae, z), latents, vae.hop_length, reach - 2, 8)
     assert (found - whole(vae, latents)).abs().max() > 1e-10

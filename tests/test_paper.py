@@ -15,7 +15,7 @@ from public_models import SECONDS, save_muq, save_oobleck, save_t5
 from safetensors.torch import load_file
 
 from musekit import cli, config, encoders, pretrained
-from musekit.codec import oobleck
+from musekit import oobleck
 from musekit.config import CodecConfig, EmbedderConfig, MuseError, TextConfig, paper
 from musekit.encoders import hub
 from musekit.muse import Muse
@@ -91,7 +91,7 @@ def test_t5_gives_its_own_states_padded_and_masked(t5, home):
         with torch.no_grad():
             alone = model(ids).last_hidden_state[0]
         torch.testing.assert_close(states[kept], alone, atol=1e-5, rtol=1e-4)
-    together = t5.together(TEXTS)
+    together = t5.encode_batch(TEXTS)
     torch.testing.assert_close(together[0][mask], tokens[mask], atol=1e-5, rtol=1e-4)
     assert torch.equal(t5(TEXTS[::-1])[0].flip(0), tokens)  # bits do not depend on mates
     assert t5.is_cut("slow " * 8) and not t5.is_cut("slow " * 7)
@@ -391,7 +391,7 @@ def test_text_becomes_audio(muse):
     said = muse.embedder.embed_text([TEXTS[0]])
     np.testing.assert_allclose(made.similarity, (heard @ said.T)[:, 0].numpy(), atol=1e-5)
     assert isinstance(muse.codec, oobleck.Oobleck) and isinstance(muse.embedder, encoders.MuQ)
-    assert isinstance(muse.text, encoders.T5)
+    assert isinstance(muse.text, encoders.TextEncoder)
     alone = muse.generate(TEXTS[0], n=1, seed=6, negative_prompt="fast violin")
     assert torch.equal(alone.audio[0], made.audio[1])
     assert not torch.equal(made.audio[0], made.audio[1])

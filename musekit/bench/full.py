@@ -12,14 +12,14 @@ import gc
 import torch
 from torch import Tensor
 
+from musekit import oobleck
 from musekit.bench import networks
 from musekit.bench.measure import Row, median, now, peak_bytes
 from musekit.bench.piece import decoder
 from musekit.bench.stage1 import SCALE, TOKENS
 from musekit.bench.stage1 import STEPS as STEPS1
-from musekit.codec import overlap
-from musekit.codec.oobleck import frames_at_once
 from musekit.inference import finish
+from musekit.oobleck import frames_at_once
 from musekit.solve import solve
 from musekit.stage1 import GuidedStage1, Stage1Inference
 from musekit.stage2 import GuidedStage2, Stage2Inference
@@ -67,7 +67,7 @@ class Full:
         dtype = torch.bfloat16
         self.fast1, self.fast2 = Stage1Inference(self.network1, dtype), Stage2Inference(self.network2, dtype)
         self.vae = decoder(config2.latent_dim, device, quick)
-        self.reach, self.rate = overlap.reach(self.vae.decoder, self.vae.hop_length), 44100
+        self.reach, self.rate = oobleck.decoder_reach(self.vae.decoder, self.vae.hop_length), 44100
 
     def make(self, n: int, seconds: float, steps: int | None = None) -> dict[str, float]:
         """Seconds of each part for n pieces; steps: of Stage 2, where fewer than all are to be run."""
@@ -108,4 +108,5 @@ class Full:
     def decode(self, latents: Tensor) -> Tensor:
         """(1, C, T) -> (1, 2, N), as `codec.Oobleck.decode` does."""
         parts = frames_at_once(self.device)
-        return overlap.decode(lambda z: self.vae.decode(z).sample, latents, self.vae.hop_length, self.reach, parts)
+        decode = oobleck.decode_overlapping
+        return decode(lambda z: self.vae.decode(z).sample, latents, self.vae.hop_length, self.reach, parts)

@@ -12,8 +12,8 @@ import warnings
 
 import torch
 
+from musekit import oobleck
 from musekit.bench.measure import Row, now, peak_bytes
-from musekit.codec import overlap
 from musekit.muse import Muse, Settings
 
 PARTS, WHOLE = 32, 1 << 30  # latent frames decoded at a time
@@ -58,7 +58,7 @@ def codec(device, quick: bool) -> list[Row]:
             .eval()
         )
     channels, hop = vae.config.decoder_input_channels, vae.hop_length
-    reach, rows = overlap.reach(vae.decoder, hop), []
+    reach, rows = oobleck.decoder_reach(vae.decoder, hop), []
     with torch.inference_mode():
         for frames in (8, 64) if quick else (64, 128, 256):
             latents = torch.randn(1, channels, frames, device=device)
@@ -66,7 +66,7 @@ def codec(device, quick: bool) -> list[Row]:
                 how = "whole" if size == WHOLE else f"in parts of {PARTS} frames"
 
                 def decode(latents=latents, size=size):
-                    overlap.decode(lambda z: vae.decode(z).sample, latents, hop, reach, size)
+                    oobleck.decode_overlapping(lambda z: vae.decode(z).sample, latents, hop, reach, size)
 
                 rows.append(taken(f"Oobleck decoder {how}", "frames", frames, decode, device))
     return rows

@@ -13,13 +13,13 @@ import warnings
 
 import torch
 
+from musekit import oobleck
 from musekit.bench import networks
 from musekit.bench.measure import Row, interleaved, median, peak_bytes
 from musekit.bench.stage2 import FRAMES, SCALE, foreign_step, transformer
 from musekit.bench.table import compared
-from musekit.codec import overlap
-from musekit.codec.oobleck import frames_at_once
 from musekit.config import CodecConfig
+from musekit.oobleck import frames_at_once
 from musekit.solve import solve
 from musekit.stage2 import GuidedStage2, Stage2Inference
 from musekit.system import fast_precision
@@ -51,11 +51,11 @@ def at(batch, frames, steps, network, theirs, fast: Stage2Inference, vae, device
     x_0 = torch.randn(batch, network.config.latent_dim, frames, device=device)
     ours = GuidedStage2(fast, networks.condition(network, batch), SCALE)
     plain = foreign_step(theirs, network, batch, fast.dtype)
-    reach = overlap.reach(vae.decoder, vae.hop_length)
+    reach = oobleck.decoder_reach(vae.decoder, vae.hop_length)
 
     def decode_in_parts():
         for z in x_0.split(1):
-            overlap.decode(lambda z: vae.decode(z).sample, z, vae.hop_length, reach, frames_at_once(device))
+            oobleck.decode_overlapping(lambda z: vae.decode(z).sample, z, vae.hop_length, reach, frames_at_once(device))
 
     calls = {
         ("diffusers", "loop"): lambda: pipeline_loop(plain, x_0, steps),

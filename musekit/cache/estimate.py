@@ -52,7 +52,7 @@ def random_function(kind: str, config: MuseConfig) -> Callable:
     elif kind == "embeddings":
         return random_muq(config)
     else:
-        from musekit.codec.oobleck import Oobleck
+        from musekit.oobleck import Oobleck
 
         network = Oobleck(config.codec)
     return from_sound(kind, network.eval().requires_grad_(False).to(distributed.device()), config.codec.sample_rate)
@@ -89,7 +89,7 @@ def random_text(config: MuseConfig) -> Callable:
     """The text encoder's states of n captions, (n, L, D) and masks; of a public one random weights, random tokens."""
     if not pretrained.public("text", config):
         encode = encoders.text_encoder(config.text)
-        return lambda n: encode.together([WORDS] * n)
+        return lambda n: encode.encode_batch([WORDS] * n)
     from transformers import T5Config, T5EncoderModel
 
     device = distributed.device()

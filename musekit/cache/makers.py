@@ -14,7 +14,7 @@ from torch import Tensor
 
 from musekit import distributed, encoders, pretrained
 from musekit.cache import config_hash
-from musekit.codec import spectrum
+from musekit.codec import compress
 from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, identity
 
 PARTS = {"latents": "codec", "embeddings": "embedder", "transposed": "embedder"}  # kinds that weights make, and whose
@@ -66,9 +66,9 @@ def maker_and_function(kind: str, config: MuseConfig, weights: Path | None) -> t
     """
     name, rate, device = maker(kind, config, weights), config.codec.sample_rate, distributed.device()
     if kind == "spectra":
-        return name, lambda audio: spectrum.compress(config.codec, audio.to(device))
+        return name, lambda audio: compress(config.codec, audio.to(device))
     if kind == "views":
-        return name, lambda audio: encoders.view(config.embedder, audio.to(device), rate)
+        return name, lambda audio: encoders.features(config.embedder, audio.to(device), rate)
     part = PARTS[kind]
     if pretrained.public(part, config):
         network, _ = pretrained.load_public(part, config)
@@ -89,9 +89,9 @@ def from_sound(kind: str, network, rate: int) -> Callable:
         return lambda audio: network.encode(audio.to(device)).transpose(1, 2)
     if kind == "transposed":
         config = network.config
-        return lambda audio: in_other_keys(network, encoders.view(config, audio.to(device), rate))
+        return lambda audio: in_other_keys(network, encoders.features(config, audio.to(device), rate))
     if isinstance(network, encoders.MiniEmbedder):
-        return lambda audio: network.audio_tower(encoders.view(network.config, audio.to(device), rate))[:, None]
+        return lambda audio: network.audio_tower(encoders.features(network.config, audio.to(device), rate))[:, None]
     embedder = encoders.joint(network, None)
     return lambda audio: embedder.embed_audio(audio.to(device), rate)[:, None]
 

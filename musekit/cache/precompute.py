@@ -169,7 +169,7 @@ def compute_rank(
         encode = encoders.text_encoder(config.text)
 
         def compute(ids: list[str]) -> tuple[dict, dict]:
-            tokens, mask = encode.together([texts[i] for i in ids])
+            tokens, mask = encode.encode_batch([texts[i] for i in ids])
             return {"x": as_half(tokens.cpu()), "mask": mask.cpu()}, {}
 
         build_shards(cache / kind, texts, maker(kind, config), compute, **how)

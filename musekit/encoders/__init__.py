@@ -7,42 +7,24 @@ JointEmbedder.embed_text(texts) -> (B, 512)    .embed_audio(audio (B, 1 or 2, N)
 from __future__ import annotations
 
 from musekit.encoders.mini import (
-    LONG,
+    LONG_WINDOW,
     SHIFTS,
     JointEmbedder,
     MiniEmbedder,
     TonalPool,
-    attribute_of,
+    features,
+    features_size,
     log_frequency_filters,
     mel_filters,
     transpose,
-    view,
-    view_size,
 )
 from musekit.encoders.muq import MuQ
-from musekit.encoders.text import T5, MiniLM, TokenStates, text_encoder
+from musekit.encoders.text import TextEncoder, text_encoder
 
-__all__ = [
-    "LONG",
-    "SHIFTS",
-    "JointEmbedder",
-    "MiniEmbedder",
-    "MiniLM",
-    "MuQ",
-    "T5",
-    "TokenStates",
-    "TonalPool",
-    "attribute_of",
-    "joint",
-    "log_frequency_filters",
-    "mel_filters",
-    "text_encoder",
-    "transpose",
-    "view",
-    "view_size",
-]
+__all__ = ["LONG_WINDOW", "SHIFTS", "JointEmbedder", "MiniEmbedder", "MuQ", "TextEncoder", "TonalPool", "features"]
+__all__ += ["features_size", "joint", "log_frequency_filters", "mel_filters", "text_encoder", "transpose"]
 
 
-def joint(network: MiniEmbedder | MuQ, encode_text: TokenStates | None) -> JointEmbedder | MuQ:
-    """The joint embedding of a loaded part: the mini towers read text through `encode_text`, MuQ has its own."""
+def joint(network: MiniEmbedder | MuQ, encode_text: TextEncoder | None) -> JointEmbedder | MuQ:
+    """The joint embedding of a loaded network: the mini towers read text through `encode_text`, MuQ has its own."""
     return network if isinstance(network, MuQ) else JointEmbedder(network, encode_text)

@@ -1,4 +1,4 @@
-"""Public models: where they are found, and one clear line where they are not.
+"""Public models: where they are found, and one clear error where they are not.
 
 A name is a folder, or "owner/model" of the Hugging Face hub. A hub name is looked for in models/ under MUSEKIT_HOME
 (models/flan-t5-base for "google/flan-t5-base"), then in the hub's own cache, and only then fetched.
@@ -25,14 +25,14 @@ LICENCES = {
     "xlm-roberta-base": "MIT",
     "stabilityai/stable-audio-open-1.0": "Stability AI Community licence",
 }
-WEIGHTS = ("*.safetensors", "*.bin")  # the second only where there is none of the first; read with weights_only
+WEIGHTS = ("*.safetensors", "*.bin")  # the second only where the first is missing; read with weights_only
 SETTINGS = ("*.json", "*.model", "*.txt")
 
 
 def on_this_machine(name: str, near: Path | None = None) -> Path | None:
-    """A model's folder: itself, inside or beside `near`, or in MUSEKIT_HOME/models. Raises MuseError for no name.
+    """A model's folder: the path itself, inside or beside `near`, or in MUSEKIT_HOME/models; None if it is in none.
 
-    A link keeps its own name: muq tells its backbones by theirs.
+    A link keeps its own name, since muq recognises its backbones by theirs. Raises MuseError for an invalid name.
     """
     try:
         if name and Path(name).expanduser().is_dir():
@@ -63,9 +63,9 @@ def fetched(name: str, part: str) -> Path:
 
 
 def folder(name: str, field: str, part: str = "", near: Path | None = None) -> Path:
-    """The folder of the model that `field` of the config names: config.json and weights, in `part` where it has one.
+    """The folder (its subfolder `part` if there is one) of the model that `field` of the config names.
 
-    Raises MuseError when it cannot be had: which model, under which licence it comes, where to put it.
+    Raises MuseError where it cannot be found or fetched; the error says which model, its licence, and where to put it.
     """
     found = on_this_machine(name, near)
     if found is None:
@@ -79,22 +79,22 @@ def folder(name: str, field: str, part: str = "", near: Path | None = None) -> P
 
 @contextlib.contextmanager
 def loading(name: str, field: str) -> Iterator[None]:
-    """Whatever a library raises while it loads `name` becomes one MuseError; what it prints goes to standard error."""
+    """Whatever a library raises while it loads `name` becomes one MuseError; its prints go to standard error."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     except MuseError:
         raise
-    except Exception as error:  # many libraries, many exceptions: what the user can do about them is the same
-        raise trouble(name, field, error) from error
+    except Exception as error:  # many libraries, many exceptions, one remedy
+        raise load_error(name, field, error) from error
 
 
-def trouble(name: str, field: str, error: Exception) -> MuseError:
-    """What is wrong or missing, under which licence it comes, and where to put it."""
+def load_error(name: str, field: str, error: Exception) -> MuseError:
+    """What is wrong or missing, the model's licence, and where to put it."""
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
     here = on_this_machine(name)
     if here is not None:
-        return MuseError(f"{here} is not a whole copy of the model that {field} wants ({reason}); fetch it again")
+        return MuseError(f"{here} is not a complete copy of the model in {field} ({reason}); fetch it again")
     place = f"put a copy into {home() / 'models' / name.rpartition('/')[2]}, or name its folder in {field}"
     licence = LICENCES.get(name, "see its page on the hub")
     chain, cause = "", error
@@ -112,7 +112,7 @@ def trouble(name: str, field: str, error: Exception) -> MuseError:
 
 
 def fingerprint(model: torch.nn.Module) -> str:
-    """sha256 of all arrays with their names and shapes: which weights a cache was made by, wherever they lay."""
+    """sha256 of all arrays with their names and shapes: it identifies weights wherever they are stored."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -121,9 +121,9 @@ def fingerprint(model: torch.nn.Module) -> str:
 
 
 def identity(folder: Path) -> str:
-    """A hash that tells one model's folder from another's without loading it: sizes and samples of the files it uses.
+    """A hash of a model's folder without loading it: sizes and samples of its files.
 
-    Of a file above 8 MiB 128 pieces are read, evenly spaced: other weights differ everywhere, and 2.5 GB cost nothing.
+    Of a file above 8 MiB 128 evenly spaced pieces are read: other weights differ everywhere, and 2.5 GB cost nothing.
     """
     digest = hashlib.sha256()
     used = next((pattern for pattern in WEIGHTS if any(folder.glob(pattern))), WEIGHTS[0])

@@ -1,4 +1,4 @@
-"""The mini preset's joint text-audio embedding: what the audio tower hears, and two towers trained here."""
+"""The mini preset's joint text-audio embedding: the audio tower's features, and two towers trained here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musekit.config import TONICS, EmbedderConfig, MuseError, TextConfig
-from musekit.encoders.text import TokenStates
+from musekit.encoders.text import TextEncoder
 from musekit.layers import AttentionPool, TemporalBlock
 
 
@@ -44,21 +44,17 @@ def mel_filters(bands: int, n_fft: int, sample_rate: int) -> Tensor:
     return torch.minimum(rise, fall).clamp_min(0)
 
 
-HOP, LONG, SHORT, STEP = (
-    2048,
-    8192,
-    1024,
-    512,
-)  # samples: frame, window that hears pitch, window that hears attacks
+HOP, LONG_WINDOW = 2048, 8192  # samples: one frame, and the window whose bins separate pitches
+SHORT_HOP, SHORT_WINDOW = 512, 1024  # samples: the same for attacks
 
 
-def view_size(config: EmbedderConfig) -> int:
-    """Values of one frame of a view."""
-    return config.bands + (HOP // STEP) * config.onset_bands
+def features_size(config: EmbedderConfig) -> int:
+    """Values per frame of `features`."""
+    return config.bands + (HOP // SHORT_HOP) * config.onset_bands
 
 
-def view(config: EmbedderConfig, audio: Tensor, sample_rate: int) -> Tensor:
-    """audio (B, 1 or 2, N) -> what the audio tower hears, (B, T, D), a frame every 46 ms.
+def features(config: EmbedderConfig, audio: Tensor, sample_rate: int) -> Tensor:
+    """audio (B, 1 or 2, N) at `sample_rate` Hz -> the audio tower's input (B, T, D), one frame per 46 ms.
 
     The mono signal at equal loudness, through log-frequency bands of a long window (pitch) and mel bands of a
     short one (attacks); log1p compressed, zero for silence. Raises MuseError for another shape.
@@ -68,23 +64,23 @@ def view(config: EmbedderConfig, audio: Tensor, sample_rate: int) -> Tensor:
     x = x / level.clamp_min(1e-4)  # silence stays near silence
     frames = max(1, -(-x.shape[-1] // HOP))
     x = F.pad(x, (0, frames * HOP - x.shape[-1]))
-    power = _stft(x, LONG, HOP)[..., :frames]
-    pitch = torch.einsum("kf,bft->btk", log_frequency_filters(config, LONG).to(x), power)
-    power = _stft(x, SHORT, STEP)[..., : frames * (HOP // STEP)]
-    onset = torch.einsum("kf,bft->btk", mel_filters(config.onset_bands, SHORT, config.sample_rate).to(x), power)
+    power = _stft(x, LONG_WINDOW, HOP)[..., :frames]
+    pitch = torch.einsum("kf,bft->btk", log_frequency_filters(config, LONG_WINDOW).to(x), power)
+    power = _stft(x, SHORT_WINDOW, SHORT_HOP)[..., : frames * (HOP // SHORT_HOP)]
+    filters = mel_filters(config.onset_bands, SHORT_WINDOW, config.sample_rate).to(x)
+    onset = torch.einsum("kf,bft->btk", filters, power)
     onset = onset.reshape(len(x), frames, -1)
     return torch.cat([torch.log1p(pitch / 30), torch.log1p(onset / 10)], dim=-1)
 
 
-#: The other keys that a clip is also embedded in, in semitones: each pitch class once, none far from its register.
-SHIFTS = (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5)
+SHIFTS = (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5)  # semitones: transpositions in which training clips are embedded too
 
 
-def transpose(view: Tensor, bands: int, semitones: int) -> Tensor:
-    """Shift the log-frequency part of a view (T, D) by semitones; what comes in at the edge is silence."""
+def transpose(frames: Tensor, bands: int, semitones: int) -> Tensor:
+    """Shift the log-frequency part of `features` (T, D) by semitones; silence enters at the edge."""
     if not semitones:
-        return view
-    low, rest = view[:, :bands], view[:, bands:]
+        return frames
+    low, rest = frames[:, :bands], frames[:, bands:]
     low = low.roll(2 * semitones, dims=1)
     edge = slice(0, 2 * semitones) if semitones > 0 else slice(2 * semitones, None)
     low[:, edge] = 0
@@ -93,21 +89,21 @@ def transpose(view: Tensor, bands: int, semitones: int) -> Tensor:
 
 def _stft(x: Tensor, n_fft: int, hop: int) -> Tensor:
     window = torch.hann_window(n_fft, device=x.device, dtype=x.dtype)
-    pad = n_fft // 2  # zeros, not reflection: very short audio is welcome
+    pad = n_fft // 2  # zeros, not reflection, so that very short audio is accepted
     return torch.stft(F.pad(x, (pad, pad)), n_fft, hop, window=window, center=False, return_complex=True).abs()
 
 
-def head(features: int, config: EmbedderConfig) -> nn.Sequential:
-    """Pooled features -> the joint space."""
+def head(inputs: int, config: EmbedderConfig) -> nn.Sequential:
+    """Pooled features (B, inputs) -> the joint space (B, 512)."""
     width = config.head_width
-    return nn.Sequential(nn.LayerNorm(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, config.dim))
+    return nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, config.dim))
 
 
 class TonalPool(nn.Module):
-    """A pitch-class profile in whatever key it stands: one network under all 12 rotations, then a maximum.
+    """Features of a pitch-class profile that do not depend on the key: one network on all 12 rotations, then a maximum.
 
-    Major and minor differ by how pitch classes lie around the tonic, wherever the tonic is, so the answer must not
-    change when all of them are rotated. Without this the audio tower did not learn the mode at all.
+    Major and minor differ by the pitch classes around the tonic, wherever the tonic is. Without this layer the audio
+    tower did not learn the mode.
     """
 
     REGISTERS = ((0, 2), (2, 4), (4, 6))  # octaves from 55 Hz: bass, middle, treble
@@ -131,22 +127,22 @@ class TonalPool(nn.Module):
 
 
 def attribute_of(record: dict, name: str) -> str | None:
-    """What a clip's record or a caption says of an attribute; "scale" is its tonic and mode, where both are known."""
+    """An attribute in a clip's record or a caption's claims; "scale" is tonic and mode, if both are known."""
     return f"{record.get('key')} {record.get('mode')}" if name == "scale" else record.get(name)
 
 
 class MiniEmbedder(nn.Module):
     """Two towers into one sphere, trained with a sigmoid loss on true matches (Zhai et al. 2023, arXiv 2303.15343).
 
-    A caption fits every clip of which all it asks is true, not only the clip it was written for, so the loss
-    knows which pairs of a batch match and vague captions may lie near many clips.
+    A caption matches every clip for which all its claims are true, not only its own clip. The loss knows which pairs
+    of a batch match, so a vague caption may lie near many clips.
     """
 
-    PATCH = 2  # view frames that the audio tower joins in one
-    TONAL = 64  # features of the pitch-class profile
-    # told by one linear layer from either tower's embedding, a loss that helps training only: matching alone is
-    # slow to find the mode, since neither tower gains from it before the other knows it; and Stage 2 can only keep to
-    # a scale that its embedding names: given the mode without the tonic it played in neither
+    PATCH = 2  # feature frames per frame of the audio tower
+    TONAL_WIDTH = 64
+    # Predicted by one linear layer from either tower's embedding, an auxiliary loss of training. Matching finds the
+    # mode slowly, since neither tower gains from it before the other represents it. Stage 2 can only keep to a scale
+    # that its embedding contains: with a mode but no tonic it played neither mode.
     ATTRIBUTES = {
         "mode": ("major", "minor"),
         "speed": ("slow", "medium", "fast"),
@@ -157,15 +153,15 @@ class MiniEmbedder(nn.Module):
     def __init__(self, config: EmbedderConfig, text: TextConfig):
         super().__init__()
         self.config = config
-        width, heads, size = config.width, 4, view_size(config)
+        width, heads, size = config.width, 4, features_size(config)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
         blocks = [TemporalBlock(width) for _ in range(config.depth)]
         self.listen = nn.Sequential(nn.Linear(self.PATCH * size, width), *blocks)
         self.listen_pool = AttentionPool(width, heads)
-        self.tonal = TonalPool(self.TONAL)
+        self.tonal = TonalPool(self.TONAL_WIDTH)
         self.pool_norm = nn.LayerNorm((heads + 1) * width)
-        self.audio_head = head((heads + 1) * width + self.TONAL + 24 * len(TonalPool.REGISTERS), config)
+        self.audio_head = head((heads + 1) * width + self.TONAL_WIDTH + 24 * len(TonalPool.REGISTERS), config)
         self.read = nn.Sequential(nn.Linear(text.dim, config.text_width), nn.SiLU())
         self.read_pool = AttentionPool(config.text_width, heads)
         self.text_head = head(heads * config.text_width, config)
@@ -173,27 +169,27 @@ class MiniEmbedder(nn.Module):
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.tensor(-5.0))
 
-    def fit_scale(self, views: Tensor) -> None:
-        """Set the views' mean and standard deviation from training frames (n, D)."""
-        self.mean.copy_(views.mean(0))
-        self.std.copy_(views.std(0).clamp_min(0.05))
+    def fit_scale(self, frames: Tensor) -> None:
+        """Set the features' mean and standard deviation from training frames (n, D)."""
+        self.mean.copy_(frames.mean(0))
+        self.std.copy_(frames.std(0).clamp_min(0.05))
 
-    def audio_tower(self, views: Tensor) -> Tensor:
-        """Views (B, T, D) -> (B, 512) unit length."""
-        h = (views - self.mean) / self.std
+    def audio_tower(self, frames: Tensor) -> Tensor:
+        """Features (B, T, D) -> (B, 512), unit length."""
+        h = (frames - self.mean) / self.std
         h = F.pad(h, (0, 0, 0, -h.shape[1] % self.PATCH)).unflatten(1, (-1, self.PATCH)).flatten(2)
         h = self.listen(h).float()
-        profile = self.tonal.profile(views[..., : self.config.bands].mean(1))
+        profile = self.tonal.profile(frames[..., : self.config.bands].mean(1))
         pooled = self.pool_norm(torch.cat([self.listen_pool(h), h.mean(1)], dim=-1))
-        features = torch.cat([pooled, self.tonal(profile), profile.flatten(1)], dim=-1)
-        return F.normalize(self.audio_head(features).float(), dim=-1)
+        pooled = torch.cat([pooled, self.tonal(profile), profile.flatten(1)], dim=-1)
+        return F.normalize(self.audio_head(pooled).float(), dim=-1)
 
     def text_tower(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Token states (B, L, 384) -> (B, 512) unit length."""
         return F.normalize(self.text_head(self.read_pool(self.read(tokens.float()), mask)).float(), dim=-1)
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over pairs of log(1 + exp(-s (scale a.b + bias))), s = +1 for pairs that fit, else -1."""
+        """Mean over pairs of log(1 + exp(-s (scale a.b + bias))), s = +1 for pairs that match, else -1."""
         from musekit.corpus.captions import fits
 
         a = self.audio_tower(batch["view"].float())
@@ -202,21 +198,21 @@ class MiniEmbedder(nn.Module):
         with torch.autocast(a.device.type, enabled=False):
             logits = b @ a.T * self.scale.exp() + self.bias  # captions by clips, in float32
         each = F.softplus(torch.where(match, -logits, logits))
-        # a caption's matches and its misfits weigh the same, however vague it is
+        # a caption's matching and other clips weigh the same, however vague it is
         positive = (each * match).sum(1) / match.sum(1).clamp_min(1)
         negative = (each * ~match).sum(1) / (~match).sum(1).clamp_min(1)
         top = match.gather(1, logits.argmax(1, keepdim=True)).float().mean()
-        told = self.attribute_loss(a, batch["clip"]) + self.attribute_loss(b, batch["asks"])
-        return (positive + negative).mean() + 0.2 * told, {"top1": top, "attributes": told}
+        auxiliary = self.attribute_loss(a, batch["clip"]) + self.attribute_loss(b, batch["asks"])
+        return (positive + negative).mean() + 0.2 * auxiliary, {"top1": top, "attributes": auxiliary}
 
     def attribute_loss(self, embedding: Tensor, records: Sequence[dict]) -> Tensor:
-        """Cross-entropy of what the linear layer tells of these embeddings (B, 512), where it is known."""
+        """Cross-entropy of the attributes predicted from embeddings (B, 512), where the records state them."""
         logits = self.attributes(embedding).float() * 8.0  # a unit vector's coordinates are small
         total, start = logits.new_zeros(()), 0
         for name, values in self.ATTRIBUTES.items():
-            said = [attribute_of(r, name) for r in records]
-            known = [values.index(x) if x in values else -100 for x in said]
-            target = torch.tensor(known, device=logits.device)
+            true = [attribute_of(record, name) for record in records]
+            index = [values.index(x) if x in values else -100 for x in true]  # -100: not counted
+            target = torch.tensor(index, device=logits.device)
             if (target >= 0).any():
                 total = total + F.cross_entropy(logits[:, start : start + len(values)], target)
             start += len(values)
@@ -224,19 +220,19 @@ class MiniEmbedder(nn.Module):
 
 
 class JointEmbedder:
-    """`MiniEmbedder` with its text encoder, behind the calls that MuQ-MuLan also has."""
+    """`MiniEmbedder` with its text encoder, with the same calls as `MuQ`."""
 
-    def __init__(self, network: MiniEmbedder, encode_text: TokenStates):
+    def __init__(self, network: MiniEmbedder, encode_text: TextEncoder):
         self.network, self.encode_text = network.eval(), encode_text
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """(B, 512), unit length; one text at a time, so no text's bits depend on its mates."""
+        """(B, 512), unit length; one text at a time, so no text's bits depend on the others."""
         return torch.cat([self.network.text_tower(*self.encode_text([text])) for text in texts])
 
     @torch.no_grad()
     def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
         """(B, 512), unit length, of audio (B, 1 or 2, N) at `sample_rate` Hz."""
         return torch.cat(
-            [self.network.audio_tower(view(self.network.config, clip[None], sample_rate)) for clip in audio]
+            [self.network.audio_tower(features(self.network.config, clip[None], sample_rate)) for clip in audio]
         )

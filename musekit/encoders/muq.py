@@ -18,7 +18,7 @@ from musekit.encoders.mini import mono
 
 
 class MuQ:
-    """A frozen `muq.MuQMuLan` behind `JointEmbedder`'s calls; its two backbones are located like itself.
+    """A frozen `muq.MuQMuLan` with `JointEmbedder`'s calls; its two backbones are located like the model itself.
 
     Runs on a GPU if there is one; embeddings come back to the CPU. Raises MuseError when it or a backbone is missing
     or has another size than the config says.
@@ -36,11 +36,11 @@ class MuQ:
             raise MuseError(f"{config.name} embeds in {self.network.mulan.dim_latent} dimensions, not {config.dim}")
         self.network.eval().requires_grad_(False).to(distributed.device())
         self.sample_rate = self.network.sr
-        self._lock = threading.Lock()  # a fast tokenizer is set to pad before it reads: one thread at a time
+        self._lock = threading.Lock()  # a fast tokenizer keeps its padding settings: one thread at a time
 
     @staticmethod
     def _loaded(where: Path, config: dict) -> nn.Module:
-        """A folder's network. It is published as pytorch_model.bin; of folders the library reads safetensors only."""
+        """The network, published as pytorch_model.bin, while the library reads only safetensors from folders."""
         from muq import MuQMuLan
 
         if (where / "model.safetensors").exists():
@@ -51,27 +51,27 @@ class MuQ:
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """(B, 512), unit length; one text at a time: together, the padding of shorter ones would be in their mean."""
+        """(B, 512), unit length; one text at a time: in a batch the mean would include the padding of shorter texts."""
         with self._lock:
-            rows = [self.network(texts=[self._shortened(text)]) for text in texts]
-        return F.normalize(torch.cat(rows).float(), dim=-1).cpu()
+            embeddings = [self.network(texts=[self._shortened(text)]) for text in texts]
+        return F.normalize(torch.cat(embeddings).float(), dim=-1).cpu()
 
     @torch.no_grad()
     def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
         """(B, 512), unit length, of audio (B, 1 or 2, N) at `sample_rate` Hz.
 
-        The network hears 24 kHz mono in clips of 10 s, shorter audio over and over; the mean of several clips'
-        embeddings is shorter than 1, so it is brought back to the sphere.
+        The network takes 24 kHz mono in clips of 10 s; shorter audio is repeated. Longer audio is cut into clips, the
+        last of which wraps around to the start. The mean of several clips is normalised to unit length again.
         """
         x = mono(audio, sample_rate, self.sample_rate)
-        clip = int(self.network.clip_secs * self.sample_rate)
-        if x.shape[1] < clip:
-            x = x.repeat(1, -(-clip // x.shape[1]))[:, :clip]
-        rows = [self.network(wavs=row[None].to(self.network.device)) for row in x]
-        return F.normalize(torch.cat(rows).float(), dim=-1).cpu()
+        length = int(self.network.clip_secs * self.sample_rate)
+        if x.shape[1] < length:
+            x = x.repeat(1, -(-length // x.shape[1]))[:, :length]
+        embeddings = [self.network(wavs=clip[None].to(self.network.device)) for clip in x]
+        return F.normalize(torch.cat(embeddings).float(), dim=-1).cpu()
 
     def _shortened(self, text: str) -> str:
-        """A beginning of the text that fits the text tower's positions; it cuts nothing itself and would fail."""
+        """The beginning of the text that fits the text tower's positions; the library fails on longer text."""
         tower = self.network.mulan_module.text
         most = tower.model.config.max_position_embeddings - 2  # two are taken by its padding's convention
         text = text[: 32 * most]

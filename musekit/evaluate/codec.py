@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from musekit.codec import phase
+from musekit.codec import audio_from_magnitudes
 from musekit.evaluate.ceiling import rate_of, ratio, references
 from musekit.evaluate.judge import ATTRIBUTES
 from musekit.evaluate.subject import Subject, bar, read_audio, table, target
@@ -38,11 +38,11 @@ def log_mel_l1(decoded: np.ndarray, original: np.ndarray, sample_rate: int) -> f
 
 
 def phase_alone(audio: np.ndarray, n_fft: int, hop: int, iterations: int) -> np.ndarray:
-    """(2, N) -> the sound that `phase.invert` (fast Griffin-Lim) makes of its true magnitudes: what phase costs."""
+    """(2, N) -> the audio recovered from its true magnitudes: what the guessed phase costs."""
     x = torch.from_numpy(audio)
     x = torch.nn.functional.pad(x, (0, -x.shape[1] % hop))
     m = torch.stft(x, n_fft, hop, window=torch.hann_window(n_fft), return_complex=True).abs()
-    return phase.invert(m[None, :, :, :-1], n_fft, hop, iterations)[0, :, : audio.shape[1]].numpy()
+    return audio_from_magnitudes(m[None, :, :, :-1], n_fft, hop, iterations)[0, :, : audio.shape[1]].numpy()
 
 
 def measure_codec(subject: Subject) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from musekit import prompts
+from musekit import fewstep, prompts
 from musekit.config import MuseConfig, MuseError, suggest
 from musekit.explore import sphere
 from musekit.explore.job import Job
@@ -26,7 +26,7 @@ from musekit.library import Entry, Library
 from musekit.library.store import sound_file
 from musekit.muse import Muse, Piece
 from musekit.recipe import Recipe, Settings, count
-from musekit.solve import SOLVERS, Cancelled, learned
+from musekit.solve import SOLVERS, Cancelled
 from musekit.solve.bespoke import evaluations
 
 QUALITIES = {"draft": (0.5, 0.25), "good": (1.0, 1.0), "best": (2.0, 2.0)}  # times the preset's steps of each stage
@@ -89,7 +89,7 @@ class Studio:
         self.muse = muse if isinstance(muse, Muse) else Muse.from_pretrained(muse)
         self._library, self.job = library, Job(on_change)
         self.knobs, self.results = Knobs(), []
-        self.few_step = learned.offered(self.muse.folder)  # {name: what it takes and costs}
+        self.few_step = fewstep.offered(self.muse.folder)  # {name: what it takes and costs}
 
     @property
     def solvers(self) -> tuple[str, ...]:

@@ -1,12 +1,12 @@
 """Solvers of the flow's ordinary differential equation, dx/dt = v(t, x) from noise at t = 0 to data at t = 1.
 
     euler, midpoint, heun, rk4   `steps` equal steps, or a grid of one's own        fixed.py
-    dopri5                       adaptive: t, step size and acceptance per row      dopri5.py
-    torchdiffeq                  adaptive: one step size for the whole batch        reference.py
-    bespoke-n                    n evaluations, learned for a network               bespoke.py, fit.py, learned.py
+    dopri5                       adaptive: t, step size, acceptance per sample      dopri5.py
+    torchdiffeq                  adaptive: one step size for the whole batch        batch_dopri5.py
+    bespoke-n                    n evaluations, learned for one network             bespoke.py
 
-NFE, the number of evaluations of the velocity, is what a sample costs; it is counted per row.
-At a fixed batch size the bits of a row depend on that row alone with every solver but `torchdiffeq`.
+NFE, the number of evaluations of the velocity, is the cost of a sample; it is counted per sample.
+At a fixed batch size a sample's bits depend on that sample only, with every solver but `torchdiffeq`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor
 
 from musekit.config import MuseError, suggest
 
-from . import bespoke, dopri5, fixed, reference
+from . import batch_dopri5, bespoke, dopri5, fixed
 from .bespoke import Bespoke
-from .solution import CancelFlag, Cancelled, Solution, Velocity
+from .fixed import CancelFlag, Cancelled, Solution, Velocity
 
 __all__ = ["ADAPTIVE", "NFE_PER_STEP", "SOLVERS", "Bespoke", "Cancelled", "Solution", "solve"]
 
@@ -31,7 +31,7 @@ ADAPTIVE = ("dopri5", "torchdiffeq")
 SOLVERS = (*fixed.STEPS, *ADAPTIVE)
 NFE_PER_STEP = {name: nfe for name, (_, nfe) in fixed.STEPS.items()}
 NFE_PER_STEP |= dict.fromkeys(ADAPTIVE, dopri5.NFE_STEP)
-"""Evaluations a step. The adaptive solvers spend them on rejected steps too, and 2 more at the start."""
+"""Evaluations per step. Adaptive solvers spend them on rejected steps too, and 2 more at the start."""
 
 
 def solve(
@@ -55,34 +55,34 @@ def solve(
     r"""Integrate dx/dt = velocity(t, x) from x_0 at t_0 to t_1.
 
     Args:
-        velocity: `velocity(t, x) -> dx/dt` with t (B,), one time a row (at least float32), and x (B, ...),
+        velocity: `velocity(t, x) -> dx/dt` with t (B,), one time per sample (at least float32), and x (B, ...),
             both on the device of x_0. Its result has the shape of x and is cast to x's dtype. Where it has a
-            method `at(times) -> list`, a fixed-grid solver calls that once with float64 times (n,) that all rows
-            share and shows it the list's items in place of t: time embeddings are then computed once a grid.
-        x_0: (B, ...) floating point, the state at t_0. Left as it is. The state keeps its dtype: give float32
+            method `at(times) -> list`, a fixed-grid solver calls that once with the float64 times (n,) of the grid
+            and passes the list's items instead of t: time embeddings are then computed once per grid.
+        x_0: (B, ...) floating point, the state at t_0; not modified. The state keeps its dtype: pass float32
             where the velocity runs in bfloat16.
         solver: one of `SOLVERS`.
         steps: number n of equal steps of a fixed solver. An adaptive solver chooses its own steps: there n
-            only says in how many parts the progress is told and where the trajectory is reported.
-        rtol, atol: an adaptive step is accepted where the root mean square over a row of
+            is only the number of progress reports and of points of the trajectory.
+        rtol, atol: an adaptive step is accepted where the root mean square over a sample of
             error / (atol + rtol max(|x|, |x_new|)) is at most 1.
         t_0, t_1: both ends; t_1 < t_0 integrates backwards, from data to noise.
-        on_step: `on_step(i, n)`, i rising to n: steps done, or the part of [t_0, t_1] that the slowest row
-            has covered. With a fixed solver it tells what is queued: a GPU may still be at work.
-        cancel: looked at before each evaluation.
-        grid: n + 1 strictly monotone times in place of `steps`, t_0 and t_1.
+        on_step: `on_step(i, n)`, i rising to n: steps done, or the part of [t_0, t_1] that the slowest sample
+            has covered. A fixed solver reports queued steps: a GPU may still be computing them.
+        cancel: checked before each evaluation.
+        grid: n + 1 strictly monotone times instead of `steps`, t_0 and t_1.
         trajectory: keep x at all n + 1 times (adaptive solvers interpolate), for n + 1 times the memory.
-        overshoot: an adaptive solver's last step may pass t_1 and x(t_1) is read off its interpolant, which
-            is what torchdiffeq does. False cuts the last step at t_1, where the velocity is no good beyond.
-        max_attempts: most steps, accepted and rejected, that a row of an adaptive solver may try.
-        table: the learned times and weights of the solver "bespoke-n"; steps, t_0, t_1 and grid are then not looked at.
+        overshoot: an adaptive solver's last step may pass t_1 and x(t_1) comes from its interpolant, as in
+            torchdiffeq. False ends the last step at t_1, for a velocity that is undefined beyond.
+        max_attempts: most steps, accepted and rejected, that an adaptive solver may try per sample.
+        table: the learned times and weights of the solver "bespoke-n"; steps, t_0, t_1 and grid are then ignored.
 
     Returns:
-        Solution: x (B, ...), nfe, accepted, rejected (B,) and, where asked, trajectory (n + 1, B, ...).
+        Solution: x (B, ...), nfe, accepted, rejected (B,) and, if requested, trajectory (n + 1, B, ...).
 
     Raises:
         MuseError: unknown solver, steps < 1, an unusable grid, tolerance, x_0 or velocity, an adaptive
-            solver that does not arrive.
+            solver that does not reach t_1.
         Cancelled: the flag was set.
     """
     if bespoke.evaluations(solver) is not None:
@@ -127,7 +127,7 @@ def solve(
         "trajectory": trajectory,
     }
     if solver == "torchdiffeq":
-        return reference.integrate(evaluate, x_0, times, on_time=on_time, **options)
+        return batch_dopri5.integrate(evaluate, x_0, times, on_time=on_time, **options)
     if times[0] < times[-1]:
         return dopri5.integrate(evaluate, x_0, times, on_time=on_time, **options)
     # Backwards: with s = -t, dx/ds = -v(-s, x), and s increases.
@@ -155,17 +155,17 @@ def _checked_grid(grid: Sequence[float] | Tensor) -> list[float]:
 
 
 def _progress(on_step: Callable[[int, int], None] | None, times: list[float]) -> Callable[[float], None]:
-    """Turns a time reached into `on_step(i, n)`, called only where i has risen."""
-    told, n = 0, len(times) - 1
+    """Turns a reached time into `on_step(i, n)`, called only when i has risen."""
+    reported, n = 0, len(times) - 1
     sign = 1 if times[-1] > times[0] else -1
 
     def on_time(t: float) -> None:
-        nonlocal told
-        reached = told
+        nonlocal reported
+        reached = reported
         while reached < n and sign * times[reached + 1] <= sign * t:
             reached += 1
-        if on_step is not None and reached > told:
+        if on_step is not None and reached > reported:
             on_step(reached, n)
-        told = reached
+        reported = reached
 
     return on_time

@@ -1,14 +1,17 @@
-"""Dormand-Prince 5(4) with a time, a step size and an acceptance of its own for every row of the batch.
+"""Dormand-Prince 5(4) with its own time, step size and acceptance for every sample of the batch.
 
-torchdiffeq measures one error over the whole batch and takes one step size for it, so what a sample becomes
-depends on its batch mates. Here row b does what torchdiffeq does for row b alone: the same tableau, first
-step, error norm, controller and interpolant (torchdiffeq 0.2.5, `dopri5`), up to rounding.
+torchdiffeq measures one error over the whole batch and takes one step size for it, so a sample's result depends on the
+rest of its batch. Here sample b takes the steps that torchdiffeq takes for a batch of sample b only: the same tableau,
+first step, error norm, controller and interpolant (torchdiffeq 0.2.5, `dopri5`), up to rounding.
 
-The velocity always sees the whole (B, ...) batch with one time a row. Finished rows are evaluated and
-ignored: to leave them out would change the batch size, with it the kernels, and with them the last bits of
-the other rows.
+The velocity always gets the whole (B, ...) batch with one time per sample. Finished samples are evaluated and ignored:
+leaving them out would change the batch size, with it the kernels, and so the last bits of the other samples. Step sizes
+are Python floats, one sample at a time. That costs one read-back of B numbers per step, which is needed anyway to know
+which samples have arrived, and keeps bits independent of the position: torch's float64 `pow` on a CPU rounds 1 % of
+values differently in the lanes of a vector and in its scalar tail.
 
-    Dormand & Prince, J. Comp. Appl. Math. 6 (1980) 19; Shampine, Math. Comp. 46 (1986) 135 (the middle).
+    Dormand & Prince, J. Comp. Appl. Math. 6 (1980) 19; Shampine, Math. Comp. 46 (1986) 135 (the middle);
+    Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, sec. II.4 (step sizes).
 """
 
 from __future__ import annotations
@@ -19,17 +22,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .controller import (
-    PATIENCE,
-    check_finite,
-    check_step,
-    first_step,
-    next_step,
-    norms,
-    not_finite,
-    probe_step,
-)
-from .solution import Solution, Velocity, counts, time_dtype
+from musekit.config import MuseError
+
+from .fixed import Solution, Velocity, counts, time_dtype
 
 C = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)  # stage i is at t + C[i] h
 A = (
@@ -58,7 +53,9 @@ MIDDLE = (  # weights of the state half-way through the step
     -1776094331 / 19743644256 / 2,
     11237099 / 235043384 / 2,
 )
-NFE_START, NFE_STEP = 2, 6  # the first slope and the probe of the first step; then six new stages a step
+NFE_START, NFE_STEP = 2, 6  # the first slope and the probe of the first step; then six new stages per step
+ORDER, SAFETY, GROW, SHRINK = 5, 0.9, 10.0, 0.2
+MAX_OVERFLOWS = 16  # steps per sample that may overflow; each makes the next a fifth as long
 
 
 def integrate(
@@ -73,12 +70,12 @@ def integrate(
     trajectory: bool,
     on_time: Callable[[float], None],
 ) -> Solution:
-    """Integrate each row of x_0 (B, ...) along the rising `times`; report x at all (trajectory) or the last.
+    """Integrate each sample of x_0 (B, ...) along the rising `times`; report x at all (trajectory) or the last.
 
     Reports come from the quartic interpolant of the step that first reaches or passes the time, so they
-    change neither the steps nor their number. `on_time(t)` gets the time that the slowest row has reached.
+    change neither the steps nor their number. `on_time(t)` gets the time that the slowest sample has reached.
 
-    Raises MuseError where a row needs more than `max_attempts` steps, its step size underflows, or its
+    Raises MuseError where a sample needs more than `max_attempts` steps, its step size underflows, or its
     velocity is not finite.
     """
     grid = torch.tensor(times, dtype=torch.float64)
@@ -110,7 +107,7 @@ def integrate(
             if math.isnan(ratio[b]):  # a stage overflowed: perhaps only because the step was too long
                 ratio[b] = math.inf
             overflowed[b] += ratio[b] == math.inf
-            if overflowed[b] > PATIENCE:
+            if overflowed[b] > MAX_OVERFLOWS:
                 raise not_finite(b, t[b])
             accept[b] = ratio[b] <= 1
             if accept[b]:
@@ -125,7 +122,7 @@ def integrate(
             rejected[b] += not accept[b]
             due[b] += len(passed[b])
             t[b] = t_new[b] if accept[b] else t[b]
-            h[b] = next_step(h[b], ratio[b]) if due[b] < len(times) else 0.0  # then it stands still
+            h[b] = next_step(h[b], ratio[b]) if due[b] < len(times) else 0.0  # then it has arrived
         on_time(min(end, *t))
 
     return Solution(
@@ -139,7 +136,7 @@ def integrate(
 
 
 def _first_steps(velocity: Velocity, x: Tensor, slope: Tensor, t: list[float], rtol: float, atol: float) -> list[float]:
-    """One first step size a row; costs one evaluation a little ahead, which measures the curvature."""
+    """One first step size per sample. Costs one evaluation a little ahead, which measures the curvature."""
     scale = atol + rtol * x.abs()
     size, speed = norms(x / scale), norms(slope / scale)
     check_finite(size, t)
@@ -156,10 +153,10 @@ def _first_steps(velocity: Velocity, x: Tensor, slope: Tensor, t: list[float], r
 def _attempt(
     velocity: Velocity, x: Tensor, slope: Tensor, t: list[float], h: list[float], t_new: list[float]
 ) -> tuple[Tensor, list[Tensor], Tensor]:
-    """One step of every row: the new state, the seven slopes and the error, each (B, ...)."""
+    """One step of every sample: the new state, the seven slopes and the error, each (B, ...)."""
     dtype = time_dtype(x)
     t_start, t_step, t_end = (_per_row(values, x, dtype) for values in (t, h, t_new))  # (B,) each
-    # A hair before the end, as torchdiffeq: a velocity that jumps at that time is seen from this side.
+    # Just before the end, as torchdiffeq does: a velocity that jumps at that time is evaluated on this side.
     t_end = torch.nextafter(t_end, t_end - 1)
     h_x = _broadcast(_per_row(h, x, x.dtype), x)
     k = [slope]
@@ -191,7 +188,7 @@ def _report(
     t: list[float],
     t_new: list[float],
 ) -> None:
-    """Write row b's interpolant into reports[j, b] for each time j that it passed in this step."""
+    """Write sample b's interpolant into reports[j, b] for each time j that it passed in this step."""
     for turn in range(max(map(len, passed))):
         rows = [b for b, points in enumerate(passed) if turn < len(points)]
         points = [passed[b][turn] for b in rows]
@@ -207,7 +204,7 @@ def _report(
 
 
 def _combine(weights: tuple[float, ...], k: list[Tensor]) -> Tensor:
-    """Sum over i of weights[i] k[i], by products and sums alone."""
+    """Sum over i of weights[i] k[i], by products and sums only."""
     total = weights[0] * k[0]
     for weight, slope in zip(weights[1:], k[1:], strict=True):
         if weight:
@@ -216,10 +213,67 @@ def _combine(weights: tuple[float, ...], k: list[Tensor]) -> Tensor:
 
 
 def _per_row(values: list[float], x: Tensor, dtype: torch.dtype) -> Tensor:
-    """One number a row, (B,), on the device of x."""
+    """One number per sample, (B,), on the device of x."""
     return torch.tensor(values, dtype=dtype, device=x.device)
 
 
 def _broadcast(values: Tensor, x: Tensor) -> Tensor:
     """(B,) as (B, 1, ..., 1), to multiply x (B, ...) with."""
     return values.view(-1, *[1] * (x.dim() - 1))
+
+
+def norms(x: Tensor) -> list[float]:
+    """The root mean square of each sample of x (B, ...), on the host."""
+    squares = x.detach().to(time_dtype(x)).reshape(x.shape[0], -1).square()
+    return [math.sqrt(mean) for mean in squares.mean(dim=1).tolist()]
+
+
+def probe_step(size: float, speed: float) -> float:
+    """A small first guess, from the scaled norms of x and of its slope: a step that moves x by 1 %."""
+    return 1e-6 if size < 1e-5 or speed < 1e-5 else 0.01 * size / speed
+
+
+def first_step(probe: float, speed: float, bend: float) -> float:
+    """The step on which an Euler step errs by 1 % of the tolerance, from the scaled slope and curvature."""
+    if speed <= 1e-15 and bend <= 1e-15:
+        return min(100 * probe, max(1e-6, 1e-3 * probe))
+    return min(100 * probe, (0.01 / max(speed, bend)) ** (1 / ORDER))
+
+
+def next_step(h: float, ratio: float) -> float:
+    """h times 0.9 ratio^(-1/5): at most 10 times as long, at least a fifth, never shorter after a success.
+
+    ratio is the scaled error of the step just tried, which is accepted where ratio <= 1.
+    """
+    if ratio == 0:
+        return h * GROW
+    return h * min(GROW, max(SAFETY / ratio ** (1 / ORDER), 1.0 if ratio < 1 else SHRINK))
+
+
+def check_finite(values: list[float], t: list[float]) -> None:
+    """Raises MuseError naming the first sample whose value is infinite or not a number."""
+    for row, value in enumerate(values):
+        if not math.isfinite(value):
+            raise not_finite(row, t[row])
+
+
+def not_finite(row: int, t: float) -> MuseError:
+    """The error of a sample whose velocity is infinite or not a number."""
+    return MuseError(
+        f"dopri5: the velocity of sample {row} is not finite near t = {t:.6g}; "
+        "look at x_0, at the weights and at the guidance scale"
+    )
+
+
+def check_step(row: int, t: float, t_new: float, h: float, tried: int, max_attempts: int) -> None:
+    """Raises MuseError where a sample has tried too often, or where its step no longer moves t."""
+    if tried >= max_attempts:
+        raise MuseError(
+            f"dopri5: sample {row} has not arrived after {tried} steps (t = {t:.6g}, step size {h:.3g}); "
+            "loosen rtol and atol, raise max_attempts, or take a fixed-grid solver"
+        )
+    if not t_new > t:
+        raise MuseError(
+            f"dopri5: the step size of sample {row} underflows at t = {t:.6g} ({h:.3g}): the velocity jumps, "
+            "or is too noisy for rtol and atol; loosen them, or take a fixed-grid solver"
+        )

@@ -7,29 +7,69 @@ One step from t to t + h (Hairer, Norsett & Wanner, Solving Ordinary Differentia
     heun       x + h/2 (k_1 + k_2),  k_2 = v(t + h, x + h k_1)              order 2
     rk4        x + h/6 (k_1 + 2 k_2 + 2 k_3 + k_4)                          order 4
 
-All times and step sizes are put on the device before the loop, and the loop reads nothing back: the host
-only queues work, so a GPU never waits for it and a launch-bound velocity can be captured as a graph. Every
-row takes the same steps, so rows are independent, and the updates are products and sums alone, which
-IEEE 754 rounds alike wherever in the batch a row lies.
+All times and step sizes are put on the device before the loop, and the loop reads nothing back. The host only
+queues work, so a GPU never waits for it, and a launch-bound velocity can be captured as a graph. Every sample takes
+the same steps, so samples are independent. The updates are products and sums only, which IEEE 754 rounds equally at
+every position of the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from .solution import Solution, Velocity, counts, time_dtype
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""`velocity(t, x) -> dx/dt`: t is (B,), one time per sample; x and dx/dt are (B, ...)."""
+
+
+class CancelFlag(Protocol):
+    """Anything with `is_set()`, such as a `threading.Event`."""
+
+    def is_set(self) -> bool: ...
+
+
+class Cancelled(Exception):  # noqa: N818 - the user's wish, not an error
+    """The caller's cancel flag was set while a solver ran; no part of the solution is kept."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The end of an integration of dx/dt = velocity(t, x), and what it cost.
+
+    The three counts are on the CPU whatever the device of x, so reading them never waits for a GPU.
+    """
+
+    x: Tensor  # (B, ...) the state at t_1
+    nfe: Tensor  # (B,) int64, evaluations of the velocity per sample
+    accepted: Tensor  # (B,) int64, steps taken
+    rejected: Tensor  # (B,) int64, steps tried and discarded; 0 on a fixed grid
+    times: Tensor  # (n + 1,) float64, the grid: where a fixed solver steps, where an adaptive one reports
+    trajectory: Tensor | None = None  # (n + 1, B, ...) x at `times`, if requested
+
+
+def time_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of the times that the velocity gets: that of x, but at least float32.
+
+    bfloat16 has 8 significant bits: near t = 1 it cannot tell 100 steps apart.
+    """
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def counts(values: list[int] | int, batch: int) -> Tensor:
+    """A (batch,) int64 tensor on the CPU, from one number per sample or one for all."""
+    return torch.tensor([values] * batch if isinstance(values, int) else values, dtype=torch.int64)
 
 
 class Step(NamedTuple):
-    """One interval of the grid, on the device. Its times are (B,) tensors, or what the velocity's `at` made of them."""
+    """One interval of the grid, on the device. Its times are (B,) tensors, or items of the velocity's `at`."""
 
     t: Tensor  # its start
-    t_mid: Tensor | None  # its middle, for the methods that look there
-    t_end: Tensor | None  # its end, likewise
+    t_mid: Tensor | None  # its middle, where the method uses it
+    t_end: Tensor | None  # its end, where the method uses it
     h: Tensor  # () its length; negative where time runs backwards
 
 
@@ -65,8 +105,8 @@ STEPS: dict[str, tuple[Callable[[Velocity, Tensor, Step], Tensor], int]] = {
     "heun": (heun, 2),
     "rk4": (rk4, 4),
 }
-"""Name -> (step, evaluations of the velocity a step)."""
-MIDDLES, ENDS = ("midpoint", "rk4"), ("heun", "rk4")  # which methods look at t_mid and at t_end
+"""Name -> (step, evaluations of the velocity per step)."""
+USES_MIDDLE, USES_END = ("midpoint", "rk4"), ("heun", "rk4")
 
 
 def integrate(
@@ -81,20 +121,20 @@ def integrate(
 ) -> Solution:
     """Step through the n + 1 `times` from x_0 (B, ...). `on_time(t)` is called when each step is queued.
 
-    at: turns times (m,) float64 into m things that the velocity is shown in their place; None: (B,) tensors.
+    at: turns times (m,) float64 into the m items that the velocity gets instead; None: (B,) tensors.
     """
     step, nfe_per_step = STEPS[solver]
     batch, n = x_0.shape[0], len(times) - 1
     if at is None:
 
-        def at(moments: Tensor) -> Tensor:  # (m, B): all rows share their times
+        def at(moments: Tensor) -> Tensor:  # (m, B): all samples share their times
             return moments.to(x_0.device, time_dtype(x_0))[:, None].expand(-1, batch).contiguous()
 
     # Middles and lengths come from float64 and are rounded once: lengths of float32 times would jitter.
     grid = torch.tensor(times, dtype=torch.float64)
-    t = at(grid if solver in ENDS else grid[:-1])
-    t_mid = at((grid[1:] + grid[:-1]) / 2) if solver in MIDDLES else [None] * n
-    t_end = t[1:] if solver in ENDS else [None] * n
+    t = at(grid if solver in USES_END else grid[:-1])
+    t_mid = at((grid[1:] + grid[:-1]) / 2) if solver in USES_MIDDLE else [None] * n
+    t_end = t[1:] if solver in USES_END else [None] * n
     h = grid.diff().to(device=x_0.device, dtype=x_0.dtype)  # (n,)
 
     x = x_0

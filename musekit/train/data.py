@@ -14,7 +14,7 @@ import torch
 
 from musekit import distributed, flow
 from musekit.cache import Shards, caption_id, read_clips
-from musekit.codec.spectrum import bands
+from musekit.codec import bands
 from musekit.config import TONICS, MuseConfig, MuseError
 from musekit.encoders import transpose
 

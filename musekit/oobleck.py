@@ -1,19 +1,50 @@
-"""Oobleck, the waveform VAE of Stable Audio Open (Evans et al. 2024, arXiv 2407.14358), behind a codec's two calls."""
+"""Oobleck, the waveform VAE of Stable Audio Open (Evans et al. 2024, arXiv 2407.14358), with a codec's two calls.
+
+Long latents are decoded in overlapping pieces, exactly: the memory of a piece, the samples of the whole. The output of
+a convolutional decoder depends on latents within its reach only. A piece is decoded with `reach` more latents on either
+side, whose sound is then cut off. At both ends of the music the piece sees the same zero padding as the whole.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musekit import distributed
-from musekit.codec import overlap
 from musekit.config import CodecConfig, MuseError
 from musekit.encoders import hub
 
-FRAMES = {"cpu": 128, "cuda": 1024}  # latent frames decoded at a time: on a CPU 6 s, as 47.55 s would take 5 GB a row
+PIECE_FRAMES = {"cpu": 128, "cuda": 1024}  # latent frames decoded at a time; on a CPU 47.55 s at once would take 5 GB
+
+
+def decode_overlapping(call: Callable[[Tensor], Tensor], latents: Tensor, hop: int, reach: int, frames: int) -> Tensor:
+    """call(latents (B, C, T)) -> (B, 2, T * hop) in pieces of at most `frames` latents and their neighbours."""
+    length = latents.shape[-1]
+    if length <= frames + 2 * reach:
+        return call(latents)
+    pieces = []
+    for start in range(0, length, frames):
+        end, low = min(length, start + frames), max(0, start - reach)
+        audio = call(latents[..., low : min(length, end + reach)])
+        pieces.append(audio[..., (start - low) * hop : (end - low) * hop])
+    return torch.cat(pieces, dim=-1)
+
+
+def decoder_reach(decoder: nn.Module, hop: int) -> int:
+    """Latents on either side of a frame that its `hop` samples depend on, from the convolutions in their order."""
+    low, high = 0, hop - 1
+    for layer in reversed([m for m in decoder.modules() if isinstance(m, (nn.Conv1d, nn.ConvTranspose1d))]):
+        (size,), (stride,), (pad,), (spread,) = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+        span = spread * (size - 1)
+        if isinstance(layer, nn.ConvTranspose1d):  # output i * stride - pad + k is made by input i, 0 <= k <= span
+            low, high = -((span - low - pad) // stride), (high + pad) // stride
+        else:
+            low, high = low * stride - pad, high * stride - pad + span
+    return max(-low, high)
 
 
 class Oobleck(nn.Module):
@@ -32,7 +63,7 @@ class Oobleck(nn.Module):
             warnings.simplefilter("ignore", FutureWarning)  # diffusers norms its weights by torch's older function
             self.vae = AutoencoderOobleck() if vae is None else vae
         self.sample_rate, self.hop = self.vae.config.sampling_rate, self.vae.hop_length
-        self.reach = overlap.reach(self.vae.decoder, self.hop)
+        self.reach = decoder_reach(self.vae.decoder, self.hop)
         is_so = {
             "sample_rate": (self.sample_rate, config.sample_rate),
             "hop": (self.hop, config.hop),
@@ -58,14 +89,14 @@ class Oobleck(nn.Module):
         if latents.dim() != 3 or latents.shape[1] != self.config.latent_dim:
             raise MuseError(f"the codec decodes latents (B, {self.config.latent_dim}, T), not {tuple(latents.shape)}")
         latents = latents.float().to(next(self.parameters()).device)
-        return overlap.decode(
+        return decode_overlapping(
             lambda z: self.vae.decode(z).sample, latents, self.hop, self.reach, frames_at_once(latents.device)
         )
 
 
 def frames_at_once(device: torch.device) -> int:
     """Latent frames decoded at a time."""
-    return FRAMES.get(device.type, FRAMES["cpu"])
+    return PIECE_FRAMES.get(device.type, PIECE_FRAMES["cpu"])
 
 
 def load(config: CodecConfig) -> Oobleck:

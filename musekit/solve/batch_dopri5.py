@@ -1,7 +1,7 @@
-"""torchdiffeq's own dopri5: one time and one step size for the whole batch.
+"""torchdiffeq's dopri5: one time and one step size for the whole batch (Chen, github.com/rtqichen/torchdiffeq).
 
-Kept as the reference that `dopri5` is checked against, and to show the coupling: the error norm is taken over
-all rows, so a row's result depends on its batch mates (Chen, github.com/rtqichen/torchdiffeq).
+It is the reference that `dopri5` is checked against, and it shows the coupling: the error norm is taken over the whole
+batch, so a sample's result depends on the rest of its batch.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from musekit.config import MuseError
 
-from .solution import Solution, Velocity, counts
+from .fixed import Solution, Velocity, counts
 
-COMPLAINTS = ("underflow in dt", "non-finite values in state")  # how its assertions begin
+ASSERTIONS = ("underflow in dt", "non-finite values in state")  # how its messages begin
 
 
 def integrate(
@@ -30,7 +30,7 @@ def integrate(
     trajectory: bool,
     on_time: Callable[[float], None],
 ) -> Solution:
-    """Integrate x_0 (B, ...) along `times`, increasing or decreasing. The counts are the same for all rows.
+    """Integrate x_0 (B, ...) along `times`, increasing or decreasing. The counts are the same for all samples.
 
     Raises MuseError where it needs more than `max_attempts` steps, its step underflows or x is not finite.
     """
@@ -59,16 +59,16 @@ def integrate(
     slope.callback_step, slope.callback_accept_step = before, after  # torchdiffeq looks for these attributes
 
     grid = torch.tensor(times, dtype=torch.float64)
-    asked = (grid if trajectory else grid[[0, -1]]).to(x_0.device)
-    options = {} if overshoot else {"step_t": asked[-1:]}
+    report_times = (grid if trajectory else grid[[0, -1]]).to(x_0.device)
+    options = {} if overshoot else {"step_t": report_times[-1:]}
     try:
-        path = odeint(slope, x_0, asked, rtol=rtol, atol=atol, method="dopri5", options=options)
+        path = odeint(slope, x_0, report_times, rtol=rtol, atol=atol, method="dopri5", options=options)
     except AssertionError as error:
-        complaint = next((c for c in COMPLAINTS if str(error).startswith(c)), None)
-        if complaint is None:  # not torchdiffeq's: an assertion inside the velocity
+        message = next((c for c in ASSERTIONS if str(error).startswith(c)), None)
+        if message is None:  # an assertion inside the velocity
             raise
         raise MuseError(
-            f"torchdiffeq: {complaint}; look at x_0, the weights and the guidance scale, "
+            f"torchdiffeq: {message}; look at x_0, the weights and the guidance scale, "
             "loosen rtol and atol, or take a fixed-grid solver"
         ) from error
     on_time(times[-1])
