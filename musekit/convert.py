@@ -27,7 +27,6 @@ token comes from the joint embedding.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -36,7 +35,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from musekit.config import MuseError, Stage2Config
+from musekit.config import MuseError
+from musekit.files import read_json
 
 
 def foreign_time(t: Tensor) -> Tensor:
@@ -120,85 +120,58 @@ def to_theirs(ours: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def is_foreign(folder: Path) -> bool:
     """Whether this is a diffusers folder: of a pipeline, or of one of its models."""
+    if (folder / "model_index.json").exists() or (folder / TRANSFORMER / "config.json").exists():
+        return True
     try:
-        if (folder / "model_index.json").exists() or (folder / TRANSFORMER / "config.json").exists():
-            return True
-        return "_class_name" in read(folder / "config.json")
+        return "_class_name" in read_json(folder / "config.json", dict)
     except (OSError, ValueError, MuseError):
         return False
 
 
-def read(path: Path) -> dict:
-    """A JSON object. Raises MuseError when the file is missing or holds none."""
-    try:
-        return dict(json.loads(path.read_text()).items())
-    except (OSError, ValueError, AttributeError) as error:
-        raise MuseError(f"{path} is missing or damaged; fetch the model's folder again") from error
-
-
-def arrays(folder: Path) -> dict[str, Tensor]:
-    """All arrays of a folder's safetensors files, one file or several."""
+def read_model(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+    """config.json and all arrays of a model's folder. Raises MuseError where one is missing or damaged."""
     files = sorted(p for p in folder.glob("*.safetensors") if ".fp16." not in p.name)
+    try:
+        arrays = {name: value for path in files for name, value in load_file(path).items()}
+        config = read_json(folder / "config.json", dict)
+    except (OSError, SafetensorError, MuseError) as error:
+        raise MuseError(f"{folder} is damaged or incomplete ({error}); fetch the model's folder again") from error
     if not files:
         raise MuseError(f"{folder} holds no .safetensors; fetch the model's folder again, with its weights")
-    try:
-        return {name: value for path in files for name, value in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise MuseError(f"{folder} holds a damaged .safetensors ({error}); fetch it again") from error
-
-
-def shape(transformer: dict, projection: dict | None, like: Stage2Config) -> dict[str, tuple]:
-    """{what: (theirs, ours)} of every number that must agree."""
-    width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
-    pairs = {
-        "in_channels": like.latent_dim,
-        "out_channels": like.latent_dim,
-        "num_layers": like.depth,
-        "attention_head_dim": like.head_dim,
-        "num_key_value_attention_heads": like.kv_heads,
-        "cross_attention_dim": like.condition_dim,
-        "cross_attention_input_dim": like.condition_dim,
-        "time_proj_dim": like.time_dim,
-        "global_states_input_dim": 2 * like.condition_dim,
-    }
-    numbers = {name: (transformer[name], ours) for name, ours in pairs.items()}
-    numbers["width"] = (width, like.width)
-    if projection is not None:
-        numbers["conditioning_dim"] = (projection["conditioning_dim"], like.condition_dim)
-        numbers["min_value"] = (projection["min_value"], 0)
-        numbers["max_value"] = (projection["max_value"], like.max_seconds)
-    return numbers
+    return config, arrays
 
 
 def initialise(network, folder: Path) -> list[str]:
-    """Give Stage 2 `network` the weights of a diffusers Stable Audio Open folder; returns the names that stay new.
+    """Give Stage 2 `network` the weights of a diffusers Stable Audio Open folder; returns the names that stay random.
 
-    New are the embedding's projection, which they have nothing of, and the timing's embedders where the folder has no
-    projection_model/. "No prompt" becomes the zero token that they were trained with. Latents keep their own scale
-    (mean 0, deviation 1): the path that they learned has unit noise in it. Raises MuseError when the folder is no
-    Stable Audio Open, is damaged or has another shape than `network`.
+    These are the embedding's projection, which has no counterpart, and the timing's embedders where the folder has no
+    projection_model/. The null token becomes the zero token that the model was trained with. Latents are not
+    standardised (mean 0, deviation 1): the learned path has unit noise at the latents' own scale. Raises MuseError
+    where the folder is no Stable Audio Open, is damaged, or has another shape than `network`.
     """
-    if not network.config.stable_audio:
-        raise MuseError(f"{folder} is a diffusers folder, and this preset's Stage 2 is another network; use paper")
+    ours = network.config
+    if not ours.stable_audio:
+        raise MuseError(f"{folder} is a diffusers folder, but this preset's Stage 2 is another network; use paper")
     inside = folder / TRANSFORMER if (folder / TRANSFORMER).is_dir() else folder
-    about = read(inside / "config.json")
-    if about.get("_class_name") != CLASS:
-        raise MuseError(f"{inside} holds a {str(about.get('_class_name'))[:60]}, not Stable Audio Open's {CLASS}")
-    beside = inside.parent / PROJECTION
-    projection = read(beside / "config.json") if beside.is_dir() else None
+    config, arrays = read_model(inside)
+    if config.get("_class_name") != CLASS:
+        raise MuseError(f"{inside} holds a {str(config.get('_class_name'))[:60]}, not Stable Audio Open's {CLASS}")
+    numbers = {"attention_head_dim": (config.get("attention_head_dim"), ours.head_dim)}
+    has_timing = (inside.parent / PROJECTION).is_dir()
+    if has_timing:
+        projection, more = read_model(inside.parent / PROJECTION)
+        arrays |= more
+        numbers |= {"min_value": (projection.get("min_value"), 0)}
+        numbers |= {"max_value": (projection.get("max_value"), ours.max_seconds)}
+    wrong = [f"{name} {theirs} (ours {expected})" for name, (theirs, expected) in numbers.items() if theirs != expected]
+    state = network.state_dict()
+    wanted = {k: v for k, v in state.items() if has_timing or not k.startswith(tuple(TIMING))}
     try:
-        numbers = shape(about, projection, network.config)
-    except (KeyError, TypeError) as error:
-        raise MuseError(f"{inside / 'config.json'} does not tell {error}; fetch the model's folder again") from error
-    wrong = [f"{name} {theirs} (ours {ours})" for name, (theirs, ours) in numbers.items() if theirs != ours]
-    if wrong:
-        raise MuseError(f"{folder} has another shape than this preset's Stage 2: {', '.join(wrong)}")
-    theirs = arrays(inside) | (arrays(beside) if projection is not None else {})
-    like = network.state_dict()
-    wanted = {k: v for k, v in like.items() if projection is not None or not k.startswith(tuple(TIMING))}
-    try:
-        ours = to_ours(theirs, wanted)
-        network.load_state_dict({**like, **ours, "null_token": torch.zeros_like(like["null_token"])})
+        if wrong:
+            raise RuntimeError(", ".join(wrong))
+        loaded = to_ours(arrays, wanted)
+        network.load_state_dict({**state, **loaded, "null_token": torch.zeros_like(state["null_token"])})
     except (KeyError, RuntimeError) as error:
-        raise MuseError(f"{folder} does not hold what its config.json promises ({str(error)[:200]})") from error
-    return [name for name in like if name not in ours and name not in OURS_ONLY]
+        why = " ".join(str(error).split())[:200]
+        raise MuseError(f"{folder} has another shape than this preset's Stage 2: {why}") from error
+    return [name for name in state if name not in loaded and name not in OURS_ONLY]

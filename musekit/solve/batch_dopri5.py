@@ -15,8 +15,6 @@ from musekit.config import MuseError
 
 from .fixed import Solution, Velocity, counts
 
-ASSERTIONS = ("underflow in dt", "non-finite values in state")  # how its messages begin
-
 
 def integrate(
     velocity: Velocity,
@@ -36,47 +34,47 @@ def integrate(
     """
     from torchdiffeq import odeint
 
-    batch = x_0.shape[0]
+    batch, nfe, tried, accepted = x_0.shape[0], 0, 0, 0
     direction = 1 if times[-1] > times[0] else -1
-    tally = {"nfe": 0, "tried": 0, "accepted": 0}
 
     def slope(t: Tensor, x: Tensor) -> Tensor:
-        tally["nfe"] += 1
+        nonlocal nfe
+        nfe += 1
         return velocity(t.expand(batch).contiguous(), x)
 
-    def before(t: Tensor, x: Tensor, h: Tensor) -> None:
-        if tally["tried"] >= max_attempts:
+    def before_step(t: Tensor, x: Tensor, h: Tensor) -> None:
+        nonlocal tried
+        if tried >= max_attempts:
             raise MuseError(
                 f"torchdiffeq: has not arrived after {max_attempts} steps (t = {float(t):.6g}, step size "
                 f"{float(h):.3g}); loosen rtol and atol, raise max_attempts, or take a fixed-grid solver"
             )
-        tally["tried"] += 1
+        tried += 1
 
-    def after(t: Tensor, x: Tensor, h: Tensor) -> None:
-        tally["accepted"] += 1
+    def after_step(t: Tensor, x: Tensor, h: Tensor) -> None:
+        nonlocal accepted
+        accepted += 1
         on_time(float(t + direction * h))
 
-    slope.callback_step, slope.callback_accept_step = before, after  # torchdiffeq looks for these attributes
-
+    slope.callback_step, slope.callback_accept_step = before_step, after_step  # attributes that torchdiffeq looks for
     grid = torch.tensor(times, dtype=torch.float64)
-    report_times = (grid if trajectory else grid[[0, -1]]).to(x_0.device)
-    options = {} if overshoot else {"step_t": report_times[-1:]}
+    reports = (grid if trajectory else grid[[0, -1]]).to(x_0.device)
+    options = {} if overshoot else {"step_t": reports[-1:]}
     try:
-        path = odeint(slope, x_0, report_times, rtol=rtol, atol=atol, method="dopri5", options=options)
+        path = odeint(slope, x_0, reports, rtol=rtol, atol=atol, method="dopri5", options=options)
     except AssertionError as error:
-        message = next((c for c in ASSERTIONS if str(error).startswith(c)), None)
-        if message is None:  # an assertion inside the velocity
-            raise
+        if not str(error).startswith(("underflow in dt", "non-finite values in state")):
+            raise  # not torchdiffeq's: an assertion inside the velocity
         raise MuseError(
-            f"torchdiffeq: {message}; look at x_0, the weights and the guidance scale, "
-            "loosen rtol and atol, or take a fixed-grid solver"
+            f"torchdiffeq: {str(error)[:60]}; look at x_0, the weights and the guidance scale, loosen rtol and atol,"
+            " or take a fixed-grid solver"
         ) from error
     on_time(times[-1])
     return Solution(
         x=path[-1],
-        nfe=counts(tally["nfe"], batch),
-        accepted=counts(tally["accepted"], batch),
-        rejected=counts(tally["tried"] - tally["accepted"], batch),
+        nfe=counts(nfe, batch),
+        accepted=counts(accepted, batch),
+        rejected=counts(tried - accepted, batch),
         times=grid,
         trajectory=path if trajectory else None,
     )
