@@ -34,11 +34,9 @@ def on_this_machine(name: str, near: Path | None = None) -> Path | None:
 
     A link keeps its own name, since muq recognises its backbones by theirs. Raises MuseError for an invalid name.
     """
-    try:
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # too long for a path, a zero byte, an unknown ~user
         if name and Path(name).expanduser().is_dir():
             return Path(name).expanduser().absolute()
-    except (OSError, ValueError, RuntimeError):
-        pass  # too long for a path, a zero byte, an unknown ~user: no folder
     if len(name) > 200 or not re.fullmatch(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", name):
         raise MuseError(f"{name[:80]!r} is neither a folder here nor a model's hub name (owner/model)")
     places = [*([near, near.parent, near.resolve().parent] if near else []), home() / "models"]
@@ -73,7 +71,7 @@ def folder(name: str, field: str, part: str = "", near: Path | None = None) -> P
             found = fetched(name, part)
     inside = found / part if part and (found / part).is_dir() else found
     if not (inside / "config.json").exists():
-        raise MuseError(f"{inside} has no config.json; {field} wants a whole copy of such a model's folder")
+        raise MuseError(f"{inside} has no config.json; {field} needs a complete copy of such a model's folder")
     return inside
 
 
@@ -96,11 +94,11 @@ def load_error(name: str, field: str, error: Exception) -> MuseError:
     if here is not None:
         return MuseError(f"{here} is not a complete copy of the model in {field} ({reason}); fetch it again")
     place = f"put a copy into {home() / 'models' / name.rpartition('/')[2]}, or name its folder in {field}"
-    licence = LICENCES.get(name, "see its page on the hub")
-    chain, cause = "", error
-    while cause is not None:
-        chain, cause = f"{chain} {type(cause).__name__} {cause}", cause.__cause__ or cause.__context__
-    if re.search(r"gated|\b40[13]\b", chain, re.IGNORECASE):
+    licence, gated = LICENCES.get(name, "see its page on the hub"), False
+    while error is not None:
+        gated = gated or bool(re.search(r"gated|\b40[13]\b", f"{type(error).__name__} {error}", re.IGNORECASE))
+        error = error.__cause__ or error.__context__
+    if gated:
         return MuseError(
             f"{name} is gated: accept its licence ({licence}) on its page of the Hugging Face hub, run `hf auth login`"
             f" and this again; or {place}"
