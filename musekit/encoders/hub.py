@@ -1,7 +1,9 @@
 """Public models: where they are found, and one clear error where they are not.
 
 A name is a folder, or "owner/model" of the Hugging Face hub. A hub name is looked for in models/ under MUSEKIT_HOME
-(models/flan-t5-base for "google/flan-t5-base"), then in the hub's own cache, and only then fetched.
+(models/flan-t5-base for "google/flan-t5-base"), then in the hub's own cache. Only the models of `LICENCES` are fetched:
+a stranger's config.json may name any other. A model's folder is data: one that names code, classes or other places to
+load from is refused before any library reads it (`refuse_code`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 import torch
 
 from musekit.config import MuseError, home
+from musekit.files import read_json
 
 LICENCES = {
     "google/flan-t5-base": "Apache-2.0",
@@ -27,6 +30,7 @@ LICENCES = {
 }
 WEIGHTS = ("*.safetensors", "*.bin")  # the second only where the first is missing; read with weights_only
 SETTINGS = ("*.json", "*.model", "*.txt")
+CODE_KEYS = ("auto_map", "custom_pipelines", "quantization_config", "attn_implementation", "_attn_implementation")
 
 
 def on_this_machine(name: str, near: Path | None = None) -> Path | None:
@@ -66,13 +70,35 @@ def folder(name: str, field: str, part: str = "", near: Path | None = None) -> P
     Raises MuseError where it cannot be found or fetched; the error says which model, its licence, and where to put it.
     """
     found = on_this_machine(name, near)
+    if found is None and name not in LICENCES:
+        raise MuseError(
+            f"{field} is {name}, which is not on this machine and not a model that MUSE knows, so it is not fetched; if"
+            f" you trust it: hf download {name} --local-dir {home() / 'models' / name.rpartition('/')[2]}"
+        )
     if found is None:
         with loading(name, field):
             found = fetched(name, part)
     inside = found / part if part and (found / part).is_dir() else found
     if not (inside / "config.json").exists():
         raise MuseError(f"{inside} has no config.json; {field} needs a complete copy of such a model's folder")
+    refuse_code(inside)
     return inside
+
+
+def refuse_code(folder: Path) -> None:
+    """Raise MuseError where a JSON file of a model's folder names code, a class or another place to load from.
+
+    transformers would import it: `auto_map` names modules, `attn_implementation` a kernel on the hub.
+    """
+    for path in sorted(folder.glob("*.json")):
+        nodes = [read_json(path, dict | list)]
+        while nodes:
+            node = nodes.pop()
+            for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+                if key in CODE_KEYS and value not in (None, "eager", "sdpa"):
+                    raise MuseError(f"{path} names code to load ({key}); MUSE reads weights only, so remove that entry")
+                if isinstance(value, dict | list):
+                    nodes.append(value)
 
 
 @contextlib.contextmanager

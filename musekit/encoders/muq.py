@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,13 @@ from torch import Tensor, nn
 
 from musekit import distributed
 from musekit.config import EmbedderConfig, MuseError
+from musekit.files import read_json
 from musekit.encoders import hub
 from musekit.encoders.mini import mono
+
+
+# The library tells its backbones by their folders' names; other names make it run code that the folder brings.
+BACKBONES = {"audio_model": "muq", "text_model": "xlm-roberta"}
 
 
 class MuQ:
@@ -27,9 +31,13 @@ class MuQ:
     def __init__(self, config: EmbedderConfig):
         where = hub.folder(config.name, "embedder.name")
         with hub.loading(config.name, "embedder.name"):
-            about = json.loads((where / "config.json").read_text())
-            for tower in ("audio_model", "text_model"):
+            about = read_json(where / "config.json", dict)
+            for tower, kind in BACKBONES.items():
                 backbone = hub.folder(about[tower]["name"], f"{tower}.name in {where / 'config.json'}", near=where)
+                if kind not in str(backbone).lower():
+                    raise MuseError(
+                        f"{where / 'config.json'} names {backbone.name} as {tower}; only a {kind} is loaded"
+                    )
                 about[tower]["name"] = str(backbone)
             self.network = self._loaded(where, about)
         if self.network.mulan.dim_latent != config.dim:
