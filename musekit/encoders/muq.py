@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from musekit import distributed
 from musekit.config import EmbedderConfig, MuseError
-from musekit.files import read_json
 from musekit.encoders import hub
 from musekit.encoders.mini import mono
-
+from musekit.files import read_json
 
 # The library tells its backbones by their folders' names; other names make it run code that the folder brings.
 BACKBONES = {"audio_model": "muq", "text_model": "xlm-roberta"}
