@@ -154,15 +154,15 @@ def test_any_number_of_pieces_runs_in_the_memory_of_one_micro_batch(generate, mo
 
 
 def test_the_contact_sheet_stops_at_sixteen(generate, monkeypatch):
-    from musekit.show import plots
+    from musekit.show import pictures
 
-    shown, draw = [], plots.contact_sheet
+    shown, draw = [], pictures.contact_sheet
 
     def first(clips, *more, **options):
         shown.append(len(clips))
         return draw(clips[:1], *more, **options)
 
-    monkeypatch.setattr(plots, "contact_sheet", first)
+    monkeypatch.setattr(pictures, "contact_sheet", first)
     generate(n=18, seconds=0.1, micro_batch=9, steps=1, stage1_steps=1)
     assert shown == [16]
 

@@ -16,7 +16,7 @@ from musekit.config import MuseError
 from musekit.library import Library as Kept
 from musekit.muse import Muse
 from musekit.recipe import Settings
-from musekit.show.cards import waveform
+from musekit.show.players import waveform
 from musekit.view import MOST_CARDS, Lab, Library, Studio
 from musekit.view.line import Line
 

@@ -13,16 +13,17 @@ def draw(made: list, path: Path, title: str) -> Path:
     import soundfile
 
     from musekit.files import write_atomic
-    from musekit.show import plots
+    from musekit.show.pictures import contact_sheet
+    from musekit.show.style import plain
 
     clips, sample_rate = [], 0
     several = len({piece.recipe.prompt for piece in made}) > 1
     for piece in made[:SHOWN]:
         audio, sample_rate = soundfile.read(piece.path, dtype="float32", always_2d=True)
-        whose = f"{plots.plain(piece.recipe.prompt, 40)}   " if several else ""
+        whose = f"{plain(piece.recipe.prompt, 40)}   " if several else ""
         clips.append((f"{whose}seed {piece.recipe.seed}   similarity {piece.similarity:.2f}", audio.T))
-    title = plots.plain(title, 90) + (" (smoke preset: noise)" if made[0].recipe.preset == "smoke" else "")
-    figure, data = plots.contact_sheet(clips, sample_rate, title=title), io.BytesIO()
+    title = plain(title, 90) + (" (smoke preset: noise)" if made[0].recipe.preset == "smoke" else "")
+    figure, data = contact_sheet(clips, sample_rate, title=title), io.BytesIO()
     figure.savefig(data, format="png", metadata={"Software": None})
     write_atomic(path, data.getvalue())
     return path

@@ -1,1 +1,1 @@
-"""What sounds, numbers and spaces look like: figures in the house style, pictures of sound, players and cards."""
+"""Figures in the house style, pictures of sound, audio players and result cards, and small measures of Stage 2."""

@@ -1,7 +1,7 @@
-"""Players: audio to an HTML object that sounds by itself, even in an untrusted notebook that was never run.
+"""Audio players and result cards: HTML that plays by itself, even in an untrusted notebook without a kernel.
 
-`<audio controls src="data:audio/ogg;base64,...">`: a short compressed copy inside the page, no kernel, no file, no
-script. IPython's own `Audio` needs a trusted notebook; a widget needs a kernel.
+`<audio controls src="data:audio/ogg;base64,...">` holds a compressed copy of the sound: no kernel, no file, no script.
+IPython's own `Audio` needs a trusted notebook, and a widget needs a kernel.
 """
 
 from __future__ import annotations
@@ -14,18 +14,25 @@ from collections.abc import Sequence
 import numpy as np
 
 from musekit.config import MuseError
+from musekit.show.pictures import outline
+from musekit.show.style import PALETTE
 
-SECONDS = 6.0  # of a clip that are kept, by default
-RATE = 32_000  # Hz, the highest rate that is kept: all of what the codec keeps (16.5 kHz) but its edge
-MOST_RATE = 96_000  # Hz; libsndfile's Vorbis ends the process above 200 kHz
-OPUS_RATE = 24_000  # Hz, one of the few that Opus knows
-PEAK = 0.9  # a clip that would clip after compression is turned down to this
-FADE = 0.05  # seconds of fade-out where a clip is cut
-STYLE = "display:inline-block;margin:4px 14px 4px 0;vertical-align:top;width:230px"
+DEFAULT_SECONDS = 6.0
+DEFAULT_RATE = 32_000  # Hz; covers all but the edge of what the mini codec keeps (16.5 kHz)
+MAX_VORBIS_RATE = 96_000  # Hz; libsndfile's Vorbis crashes the process above 200 kHz
+OPUS_RATE = 24_000  # Hz, one of the few that Opus supports
+FADE_SECONDS = 0.05  # fade-out where a clip is cut
+PEAK = 0.9  # louder clips are turned down to this, so that compression does not clip
+PLAYER_STYLE = "display:inline-block;margin:4px 14px 4px 0;vertical-align:top;width:230px"
+CARD_STYLE = (
+    "display:inline-block;width:280px;margin:6px;padding:8px 10px;vertical-align:top;"
+    "border:1px solid rgba(128,128,128,.4);border-radius:8px;line-height:1.35"
+)
+PROMPT_STYLE = "font-weight:600;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
 
 
 class Player:
-    """A figure with a caption and players; the last value of a cell shows it."""
+    """Captions and players as HTML; the last value of a cell shows it."""
 
     def __init__(self, markup: str, caption: str):
         self.html, self.caption = markup, caption
@@ -42,52 +49,43 @@ def as_array(audio) -> np.ndarray:
     x = np.asarray(audio.detach().cpu() if hasattr(audio, "detach") else audio, dtype=np.float32)
     x = x[None] if x.ndim == 1 else x
     if x.ndim != 2 or x.shape[0] not in (1, 2) or x.shape[1] < 1:
-        raise MuseError(f"a player wants audio of shape (N,), (1, N) or (2, N), not {np.shape(audio)}")
+        raise MuseError(f"a player needs audio of shape (N,), (1, N) or (2, N), not {np.shape(audio)}")
     return np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def compressed(
-    audio,
-    sample_rate: int,
-    seconds: float | None = SECONDS,
-    mono: bool = False,
-    rate: int = RATE,
-    kbps: float | None = None,
+    audio, sample_rate: int, seconds: float | None = DEFAULT_SECONDS, mono=False, rate=DEFAULT_RATE, kbps=None
 ) -> bytes:
-    """audio (channels, N) at `sample_rate` Hz as an OGG file: Vorbis of the smallest quality, or Opus if `kbps` is set.
+    """The first `seconds` (None: all) of audio (channels, N) at `sample_rate` Hz as an OGG file.
 
-    6 s of music become 36 kB in stereo at 32 kHz, 28 kB mono, 21 kB mono at 22.05 kHz (a third more as base64).
-    Only the first `seconds` are kept (None: all), with a short fade where it is cut. `rate` in Hz is the highest
-    that is kept; audio below it stays as it is. Opus (at 24 kHz, `kbps` kbit/s a channel, 6 to 256) keeps as much in
-    half the bytes where clips are short: 3 s mono at 20 kbit/s are 8 kB.
+    The coding is Vorbis at its lowest quality and at most `rate` Hz, or Opus at 24 kHz if `kbps` is set (kbit/s per
+    channel, 6 to 256). Opus needs half the bytes for short clips: 3 s of mono at 20 kbit/s take 8 kB.
     """
     import soundfile
     import soxr
 
     x = as_array(audio)
     x = x.mean(0, keepdims=True) if mono else x
-    keep = x.shape[1] if seconds is None else max(1, round(seconds * sample_rate))
-    if keep < x.shape[1]:
-        x = x[:, :keep].copy()
-        fade = min(keep, round(FADE * sample_rate))
-        x[:, keep - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
-    rate = min(rate, MOST_RATE) if kbps is None else OPUS_RATE
-    if rate < sample_rate or kbps is not None:
-        x, sample_rate = soxr.resample(x.T, sample_rate, rate).T, rate
+    length = x.shape[1] if seconds is None else max(1, round(seconds * sample_rate))
+    if length < x.shape[1]:
+        x = x[:, :length].copy()
+        fade = min(length, round(FADE_SECONDS * sample_rate))
+        x[:, length - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
+    rate = min(rate, sample_rate, MAX_VORBIS_RATE) if kbps is None else OPUS_RATE
+    if rate != sample_rate:
+        x = soxr.resample(x.T, sample_rate, rate).T
     x = x * min(1.0, PEAK / max(float(np.abs(x).max(initial=0.0)), 1e-9))
-    file = io.BytesIO()
-    coding = "VORBIS" if kbps is None else "OPUS"
     level = 1.0 if kbps is None else 1 - (kbps - 6) / 250  # libsndfile: 6 kbit/s at 1, 256 at 0
-    with soundfile.SoundFile(
-        file, "w", sample_rate, x.shape[0], format="OGG", subtype=coding, compression_level=level
-    ) as out:
-        for start in range(0, x.shape[1], sample_rate):  # libsndfile's Vorbis overflows on one long block
-            out.write(x.T[start : start + sample_rate])
+    options = {"format": "OGG", "subtype": "VORBIS" if kbps is None else "OPUS", "compression_level": level}
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", rate, x.shape[0], **options) as out:
+        for start in range(0, x.shape[1], rate):  # libsndfile's Vorbis overflows on one long block
+            out.write(x.T[start : start + rate])
     return file.getvalue()
 
 
 def audio_tag(audio, sample_rate: int, label: str, **options) -> str:
-    """One `<audio>` element with its sound inside; `label` is read aloud by a screen reader. Options: `compressed`."""
+    """One `<audio>` element that holds its sound; screen readers read `label`. Options: those of `compressed`."""
     data = base64.b64encode(compressed(audio, sample_rate, **options)).decode("ascii")
     return (
         f'<audio controls preload="metadata" style="width:100%" aria-label="{html.escape(label, quote=True)}" '
@@ -95,28 +93,52 @@ def audio_tag(audio, sample_rate: int, label: str, **options) -> str:
     )
 
 
-def figure(audio, sample_rate: int, caption: str, note: str = "", **options) -> str:
-    """`<figure>` of one clip: its caption (bold), its player, a note below (small). All three are escaped."""
+def player(audio, sample_rate: int, caption: str, note: str = "", **options) -> Player:
+    """One clip (2, N), (1, N) or (N,): caption above, note below, both escaped. Options: those of `compressed`."""
     below = f'<div style="font-size:85%;opacity:.75">{html.escape(note)}</div>' if note else ""
     label = f"audio: {caption}" + (f", {note}" if note else "")
-    return (
-        f'<figure style="{STYLE}"><figcaption style="font-weight:600">{html.escape(caption)}</figcaption>'
+    markup = (
+        f'<figure style="{PLAYER_STYLE}"><figcaption style="font-weight:600">{html.escape(caption)}</figcaption>'
         f"{audio_tag(audio, sample_rate, label, **options)}{below}</figure>"
     )
-
-
-def player(audio, sample_rate: int, caption: str, note: str = "", **options) -> Player:
-    """One clip: audio (2, N), (1, N) or (N,) at `sample_rate` Hz. Options are those of `compressed`."""
-    return Player(figure(audio, sample_rate, caption, note, **options), caption)
+    return Player(markup, caption)
 
 
 def players(
     clips: Sequence, sample_rate: int, captions: Sequence[str], notes: Sequence[str] = (), title: str = "", **options
 ) -> Player:
-    """Several clips side by side, each with its caption and, where given, its note; `title` stands above them."""
+    """Several clips side by side, each with its caption and, if given, its note, below a common title."""
     if len(captions) != len(clips) or (notes and len(notes) != len(clips)):
-        raise MuseError(f"{len(clips)} clips, {len(captions)} captions and {len(notes)} notes do not go together")
-    notes = notes or [""] * len(clips)
-    rows = [figure(clip, sample_rate, *texts, **options) for clip, *texts in zip(clips, captions, notes)]
+        raise MuseError(f"{len(clips)} clips need as many captions (got {len(captions)}) and notes (got {len(notes)})")
+    each = zip(clips, captions, notes or [""] * len(clips))
+    markup = "".join(player(clip, sample_rate, *texts, **options).html for clip, *texts in each)
     head = f'<div style="font-weight:600">{html.escape(title)}</div>' if title else ""
-    return Player(f"<div>{head}{''.join(rows)}</div>", title or ", ".join(captions))
+    return Player(f"<div>{head}{markup}</div>", title or ", ".join(captions))
+
+
+def waveform(audio, columns: int = 260, height: int = 56) -> str:
+    """The outline of audio (channels, N) as an SVG."""
+    low, high = outline(as_array(audio), columns)
+    scale = 0.48 * height / max(float(np.abs([low, high]).max()), 1e-3)
+    top = [f"{x},{height / 2 - scale * y:.1f}" for x, y in enumerate(high)]
+    bottom = [f"{x},{height / 2 - scale * y + 0.4:.1f}" for x, y in reversed(list(enumerate(low)))]
+    return (
+        f'<svg role="img" aria-label="waveform" viewBox="0 0 {len(high)} {height}" width="100%" height="{height}" '
+        f'preserveAspectRatio="none"><polygon fill="{PALETTE[0]}" points="{" ".join(top + bottom)}"/></svg>'
+    )
+
+
+def card(piece, note: str = "") -> str:
+    """A generated piece as HTML: prompt, waveform, player, seed, similarity (cosine of text and sound), settings."""
+    recipe = piece.recipe
+    prompt = html.escape(recipe.prompt, quote=True)
+    label = f"seed {recipe.seed}: {recipe.prompt}"
+    sound = audio_tag(piece.audio, piece.sample_rate, label, seconds=None, rate=piece.sample_rate)
+    facts = f"seed {recipe.seed} &middot; similarity {piece.similarity:+.2f}"
+    facts += f"<br>{html.escape(note)}" if note else ""
+    settings = f"{recipe.seconds:g} s, {recipe.stage2_steps} steps, guidance {recipe.guidance_scale:g}"
+    return (
+        f'<figure class="muse-card" style="{CARD_STYLE}"><figcaption style="{PROMPT_STYLE}" title="{prompt}">{prompt}'
+        f"</figcaption>{waveform(piece.audio)}{sound}<div>{facts}</div>"
+        f'<div style="font-size:85%;opacity:.7">{settings}, NFE {sum(piece.nfe.values())}</div></figure>'
+    )

@@ -12,7 +12,7 @@ from musekit.explore import studio as state
 from musekit.explore.job import Job
 from musekit.library import Library
 from musekit.muse import Muse
-from musekit.show.cards import card
+from musekit.show.players import card
 from musekit.solve import SOLVERS
 from musekit.view import bell
 from musekit.view.desk import Desk
