@@ -1,0 +1,236 @@
+"""Figures, pictures of sound, players and cards: readable, true to their arrays, small, and without global state."""
+
+import base64
+import io
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from musekit import solve
+from musekit.config import MuseError
+from musekit.muse import Muse
+from musekit.show import observe, pictures, plots, style
+from musekit.show.players import Player, compressed, player, players
+
+RATE = 44100
+RNG = np.random.default_rng(0)
+NOISE = RNG.normal(0, 0.1, (2, RATE)).astype(np.float32)
+
+
+def tone(hz: float = 440.0, seconds: float = 1.0, channels: int = 2) -> np.ndarray:
+    t = np.arange(round(seconds * RATE)) / RATE
+    return np.tile(0.3 * np.sin(2 * np.pi * hz * t), (channels, 1)).astype(np.float32)
+
+
+FIGURES = {
+    "contact sheet": lambda **k: pictures.contact_sheet([("seed 0", tone()), ("seed 1", NOISE)], RATE, **k),
+    "strip": lambda **k: pictures.strip([(f"{i} $x$ \u4e2d", tone(220)) for i in range(5)], RATE, **k),
+    "score": lambda **k: pictures.score_over_spectrogram([[0.1, 0.5, 69, 80, 0]], tone(), RATE, **k),
+    "sweep": lambda **k: plots.sweep({"a": ([1, 10, 100], np.ones((3, 2)))}, {"bar": 2.0}, log="xy", **k),
+    "curves": lambda **k: plots.sweep({"a": ([1, 20_000], [2, 1]), "b": ([1, 20_000], [3, 1])}, marks=False, **k),
+    "sweeps": lambda **k: plots.sweeps({"one": {"a": ([1, 2], [3, 4])}, "two": {"a": ([1, 2], [5, 6])}}, **k),
+    "bars": lambda **k: plots.bars(
+        ["instrument", "mode"],
+        {"real": ([0.9, 0.8], [0.85, 0.8], [0.95, 0.8]), "generated": ([0.8, np.nan], [0.7, np.nan], [0.9, np.nan])},
+        levels={"bar": 0.9},
+        **k,
+    ),
+    "trajectories": lambda **k: plots.trajectories(
+        RNG.normal(size=(5, 9, 2)), np.zeros((3, 2)), (np.zeros((2, 2)), np.ones((2, 2))), [0, 0, 1, 1, 1], **k
+    ),
+    "scatter": lambda **k: plots.scatter(
+        {"a": np.zeros((4, 2)), "b": np.ones((3, 2))}, np.ones((9, 2)), {"regression": np.zeros(2)}, **k
+    ),
+    "pairs": lambda **k: plots.pairs([("vague $", 0.2, 0.4), ("specific", 0.3, 0.1)], ("a", "b"), **k),
+    "images": lambda **k: plots.images({"one": np.eye(9), "two": np.ones((9, 9))}, **k),
+    "signed images": lambda **k: plots.images({"latents": RNG.normal(size=(8, 20))}, signed=True, **k),
+}
+
+
+def png(figure) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_draws_without_a_warning_and_carries_its_caption(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = FIGURES[name](title="A title", caption="The finding. " * 20, stamp="commit 0123456")
+        assert png(figure).startswith(b"\x89PNG")
+    below = figure.get_supxlabel()
+    assert "The finding." in below and below.endswith("commit 0123456")
+    assert figure.get_suptitle() == "A title"
+    assert figure._supxlabel.get_window_extent().x1 <= figure.bbox.x1
+    for axes in figure.axes:
+        assert all(text.get_fontsize() >= 10 for text in (*axes.texts, *axes.get_xticklabels(), axes.xaxis.label))
+
+
+def test_figures_leave_no_global_state():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    matplotlib.rcParams["font.size"] = 3  # a caller's setting neither shows in the figure nor is lost
+    try:
+        assert FIGURES["images"](title="x").axes[0].xaxis.label.get_fontsize() == 12
+        assert matplotlib.rcParams["font.size"] == 3
+    finally:
+        matplotlib.rcParams.update(before)
+    code = "import sys; from musekit.show import plots; assert not {'matplotlib', 'torch'} & set(sys.modules); "
+    code += "plots.images({'': [[0, 1], [1, 0]]}); assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(style.__file__).parents[2])
+
+
+@pytest.mark.parametrize("n, columns", [(1, 1), (2, 2), (4, 2), (5, 3), (16, 4)])
+def test_the_contact_sheet_has_two_pictures_per_piece_in_few_columns(n, columns):
+    figure = pictures.contact_sheet([(f"seed {i}", NOISE[:, :8192]) for i in range(n)], RATE)
+    assert len(figure.axes) == 2 * n
+    assert len({axes.get_subplotspec().colspan.start for axes in figure.axes}) == columns
+    assert [axes.get_title(loc="left") for axes in figure.axes[::2]] == [f"seed {i}" for i in range(n)]
+
+
+@pytest.mark.parametrize("audio", [np.zeros((2, 100)), np.zeros((2, 44100)), tone()[:, :5000], tone()[:1]])
+def test_silent_short_and_mono_audio_can_be_drawn(audio):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        png(pictures.contact_sheet([("silence", audio)], RATE))
+    assert np.isfinite(pictures.log_frequency(audio, RATE)).all()
+
+
+def test_magnitudes_are_amplitudes_and_decibels_have_a_floor():
+    m = pictures.magnitudes(tone(RATE / 4096 * 100), 4096, 1024)
+    assert m.shape == (2049, 44) and m[100, 20] == pytest.approx(0.3, rel=1e-3)
+    assert pictures.decibels(np.array([1.0, 0.1, 0.0])) == pytest.approx([0, -20, -80])
+
+
+def test_a_note_is_drawn_at_its_own_height():
+    levels = pictures.log_frequency(tone(440.0), RATE, low=110.0, octaves=4, per_octave=16)
+    middle = levels[:, levels.shape[1] // 2]
+    assert levels.shape[0] == 64 and np.argmax(middle) == 32 and middle[5] < middle.max() - 40
+    axes = FIGURES["score"]().axes[0]
+    picture = axes.images[0].get_array()
+    [line] = axes.collections[0].get_segments()
+    assert picture[:, 20].argmax() / 48 == pytest.approx(line[0, 1], abs=1 / 24)  # A4 is 2.75 octaves above C2
+
+
+def test_bars_show_their_intervals_and_no_others():
+    axes = FIGURES["bars"]().axes[0]
+    assert [p.get_height() for p in axes.patches][:2] == [0.9, 0.8]
+    ends = [c.lines[2][0].get_segments() for c in axes.containers if hasattr(c, "has_yerr")]
+    assert np.allclose(ends[0][0][:, 1], [0.85, 0.95]) and [len(e) for e in ends] == [1, 1]
+    assert sum(text.get_text() == "0.80" for text in axes.texts) == 2  # a gap has no number
+
+
+def test_runs_are_points_behind_their_mean_and_levels_are_named():
+    axes = FIGURES["sweep"]().axes[0]
+    assert [line.get_linestyle() for line in axes.get_lines()[:3]] == ["None", "None", "-"]
+    assert axes.texts[0].get_text() == "bar" and axes.get_xscale() == "log"
+    start, end = (np.asarray(c.get_offsets()) for c in FIGURES["trajectories"]().axes[0].collections[2:4])
+    assert start.shape == end.shape == (2, 2)
+
+
+@pytest.mark.parametrize("text", ["$x$ costs $5", r"\frac{$", "_^{", "%s %d"])
+def test_a_users_text_is_shown_as_it_is(text):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        png(pictures.contact_sheet([("x", NOISE)], RATE, title=style.plain(text)))
+    assert style.plain("sad \U0001f3b9 悲") == "sad \u25a1 \u25a1" and len(style.plain("x" * 500, 60)) == 60
+
+
+def test_a_picture_is_a_small_png_with_its_command(monkeypatch):
+    monkeypatch.setattr(plots.Picture, "command", "make notebooks NOTEBOOKS=x.ipynb")
+    figure = pictures.strip([("noise", np.tile(NOISE, 6))] * 4, RATE, title="four", caption="C")
+    picture = plots.Picture(figure)
+    data = picture._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]) == picture.png and "four" in data["text/plain"]
+    assert len(picture.png) < 60_000 and figure.get_supxlabel() == "C\nmake notebooks NOTEBOOKS=x.ipynb"
+
+
+# -- players and cards ------------------------------------------------------------------------------------------------
+
+
+def sound_in(markup: str) -> list[tuple[np.ndarray, int]]:
+    import soundfile
+
+    found = re.findall(r'src="data:audio/ogg;base64,([A-Za-z0-9+/=]+)"', markup)
+    return [soundfile.read(io.BytesIO(base64.b64decode(data)), always_2d=True) for data in found]
+
+
+@pytest.mark.parametrize("channels, options", [(1, {}), (2, {}), (1, {"kbps": 20})])
+def test_the_sound_comes_back(channels, options):
+    [(back, rate)] = sound_in(player(torch.from_numpy(tone(channels=channels)), RATE, "a tone", **options).html)
+    assert rate == 32000 or options and rate in (24_000, 48_000)
+    assert len(back) == pytest.approx(rate, rel=0.05) and back.shape[1] == channels
+    spectrum = np.abs(np.fft.rfft(back[:, 0]))
+    assert abs(np.argmax(spectrum) * rate / len(back) - 440) < 2
+    assert np.sqrt((back**2).mean()) == pytest.approx(0.3 / 2**0.5, rel=0.05)
+
+
+def test_only_the_first_seconds_are_kept_and_they_are_small():
+    music = sum(tone(hz, 12) for hz in (220, 331, 440, 661, 1323)) / 5
+    page = player(music, RATE, "twelve seconds").html
+    [(back, rate)] = sound_in(page)
+    assert len(back) == 6 * rate and len(page) < 75_000
+    assert abs(back[-20:]).max() < 0.02  # faded out
+    [(mono, rate)] = sound_in(player(music, RATE, "mono", mono=True, seconds=2.0, rate=22_050).html)
+    assert rate == 22_050 and mono.shape == (2 * 22_050, 1)
+
+
+def test_loud_broken_and_very_fast_sampled_audio_becomes_playable_sound():
+    x = 30 * tone()
+    x[:, :100] = np.nan
+    [(back, _)] = sound_in(player(x, RATE, "loud").html)
+    assert np.isfinite(back).all() and abs(back).max() < 1.0
+    data = compressed(np.tile(tone(seconds=0.1), 9), 384_000, seconds=None, rate=384_000)  # would crash the process
+    assert sound_in(f'src="data:audio/ogg;base64,{base64.b64encode(data).decode()}"')[0][1] == 96_000
+
+
+def test_texts_are_escaped_in_captions_and_attributes():
+    bad = '"><script>alert(1)</script>&'
+    shown = players([tone(), tone()], RATE, [bad, "b"], [bad, ""], title=bad, seconds=0.5)
+    assert "<script" not in shown.html and shown.html.count("&lt;script&gt;") >= 4
+    assert re.findall(r'aria-label="([^"]*)"', shown.html)[0].startswith("audio: &quot;&gt;&lt;script&gt;")
+    assert len(sound_in(shown.html)) == 2 and isinstance(shown, Player) and len(repr(shown)) < 80
+
+
+def test_what_cannot_be_played_is_refused():
+    for shape in ((3, 100), (2, 0)):
+        with pytest.raises(MuseError, match="shape"):
+            player(np.zeros(shape), RATE, "wrong")
+    with pytest.raises(MuseError, match="captions"):
+        players([tone()], RATE, [])
+
+
+# -- measures of Stage 2 ----------------------------------------------------------------------------------------------
+
+
+def test_distances_and_cosines():
+    b = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
+    assert observe.distance(torch.zeros(2, 2), b).tolist() == [1.0, 1.0]
+    assert observe.mean_cosine(torch.eye(4)) == 0.0
+    assert observe.mean_cosine(torch.eye(4)[:1].expand(3, -1)) == 1.0
+
+
+def test_the_estimated_end_of_a_straight_line_is_its_end():
+    x_0, x_1 = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    line = solve.solve(lambda t, x: x_1 - x_0, x_0, steps=7, trajectory=True).trajectory
+    assert torch.allclose(observe.endpoint_estimates(line), x_1.expand(7, -1, -1, -1), atol=1e-5)
+
+
+def test_costs_and_embeddings_of_a_loaded_system(smoke_weights):
+    muse = Muse.from_pretrained(smoke_weights)
+    rows = {row["part"]: row for row in observe.cost(muse, "a waltz", n=2, seconds=0.5, steps=3)}
+    assert list(rows) == ["stage1", "stage2", "codec"] and [row["NFE"] for row in rows.values()] == [3, 3, 1]
+    for name, row in rows.items():
+        assert row["M parameters"] == sum(p.numel() for p in getattr(muse, name).parameters()) / 1e6
+        assert row["seconds"] > 0
+    clips = [torch.randn(2, n) * 0.1 for n in (20_000, 30_000)]
+    heard = observe.embed_clips(muse, clips)
+    assert heard.shape == (2, 512) and torch.allclose(heard.norm(dim=1), torch.ones(2), atol=1e-5)
