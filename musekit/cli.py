@@ -12,6 +12,7 @@ import sys
 from musekit import arguments
 from musekit.commands import Bench, Cache, Evaluate, Generate, Info, Lab, Train
 from musekit.config import MuseError
+from musekit.extras import advice
 
 COMMANDS = {
     "generate": Generate,
@@ -39,6 +40,11 @@ def main(argv: list[str] | None = None) -> None:
         arguments.parse(COMMANDS, "musekit", ABOUT, sys.argv[1:] if argv is None else argv).run()
     except MuseError as error:
         print(f"musekit: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if not (line := advice(error)):
+            raise
+        print(f"musekit: {line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("musekit: stopped; run the same command again to go on", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Write constraints.txt: the exact versions, in the environment that runs this, of all musekit[dev] needs.
+"""Write constraints.txt: the exact versions, in the environment that runs this, of all that musekit[dev] needs.
 
-The set is the closure of pyproject.toml's requirements over the installed packages' own metadata, so what
-merely lies in the environment is not pinned. pip and setuptools are left out: they belong to the environment.
+The set is the closure of pyproject.toml's requirements over the installed packages' metadata. Packages that are merely
+installed are not pinned, nor are pip and setuptools, which belong to the environment.
 """
 
 import tomllib
@@ -21,19 +21,14 @@ HEADER = """\
 
 
 def direct_requirements() -> list[Requirement]:
-    """pyproject.toml's core and extra dependencies."""
+    """pyproject.toml's dependencies, those of the extras included."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = list(project["dependencies"])
-    for extra in project["optional-dependencies"].values():
-        lines += extra
-    return [Requirement(line) for line in lines]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    return [req for req in map(Requirement, lines) if req.name not in LEFT_OUT]
 
 
 def closure(requirements: list[Requirement]) -> dict[str, str]:
-    """Canonical name -> installed version of each requirement and of all that they need here.
-
-    Raises importlib.metadata.PackageNotFoundError when one is not installed.
-    """
+    """Canonical name -> installed version of each requirement and of all that they need here."""
     versions: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     todo = [(req.name, extra) for req in requirements for extra in ["", *req.extras]]
@@ -43,10 +38,9 @@ def closure(requirements: list[Requirement]) -> dict[str, str]:
         if (key, extra) in seen or key in LEFT_OUT:
             continue
         seen.add((key, extra))
-        dist = distribution(name)
-        versions[key] = dist.version
-        for line in dist.requires or []:
-            req = Requirement(line)
+        package = distribution(name)
+        versions[key] = package.version
+        for req in map(Requirement, package.requires or []):
             if req.marker is None or req.marker.evaluate({"extra": extra}):
                 todo += [(req.name, e) for e in ["", *req.extras]]
     return versions

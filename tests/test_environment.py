@@ -1,10 +1,12 @@
-"""pyproject.toml, constraints.txt and environment.yml agree, and what is installed is what they say."""
+"""pyproject.toml, constraints.txt and environment.yml agree, and the base package works without the extras."""
 
 import re
+import subprocess
 import sys
+import textwrap
 import tomllib
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -12,106 +14,95 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import Version
 
 from freeze_constraints import LEFT_OUT, closure, direct_requirements
+from musekit.extras import EXTRAS, advice
 
 ROOT = Path(__file__).resolve().parent.parent
-CONDA_NAMES = {"pysoundfile": "soundfile", "soxr-python": "soxr", "pytorch": "torch"}
+CONDA_NAMES = {"pysoundfile": "soundfile", "soxr-python": "soxr"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DIRECT = {canonicalize_name(req.name): req for req in direct_requirements()}
+PINS = dict(
+    line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
+)
 
 
-def constraints() -> dict[str, str]:
-    """Canonical name -> pinned version; every line must be an exact pin."""
-    pins = {}
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            name, sign, pin = line.partition("==")
-            assert sign and Version(pin), f"not an exact pin: {line!r}"
-            assert canonicalize_name(name) not in pins, f"{name} is pinned twice"
-            pins[canonicalize_name(name)] = pin
-    return pins
-
-
-def environment() -> tuple[dict, list[Requirement], list[str]]:
-    """environment.yml, its conda and pip requirements by PyPI's names, and its other pip lines."""
-    loaded = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    requirements, others = [], []
-    for entry in loaded["dependencies"]:
-        for line in [entry] if isinstance(entry, str) else entry["pip"]:
-            if line.startswith("-"):
-                others.append(line)
-            else:
-                name, spec = re.fullmatch(r"([A-Za-z0-9_.-]+)(.*)", line).groups()
-                requirements.append(Requirement(CONDA_NAMES.get(name, name) + spec))
-    return loaded, requirements, others
-
-
-def test_every_dependency_is_a_range():
+def test_every_dependency_has_a_range_and_a_tested_version_in_it():
     for name, req in DIRECT.items():
         operators = {spec.operator for spec in req.specifier}
-        assert ">=" in operators, f"{name}: say which version it needs at least"
-        if name != "packaging":  # numbered by year: a new major breaks nothing
-            assert "<" in operators, f"{name}: say where it ends"
+        assert ">=" in operators and ("<" in operators or name == "packaging"), f"{name}: give both ends of its range"
+        assert req.specifier.contains(PINS[name]), f"constraints.txt: {name}=={PINS[name]} is outside {req.specifier}"
+        assert req.specifier.contains(version(name)), f"{name} {version(name)} is installed: run `make test`"
 
 
-def test_constraints_pin_every_dependency_within_its_range():
-    pins = constraints()
-    for name, req in DIRECT.items():
-        assert name in pins, f"{name} is not pinned"
-        assert req.specifier.contains(pins[name]), f"{name}=={pins[name]} is outside {req.specifier}"
-
-
-def test_constraints_are_sorted_and_name_nothing_of_the_machine():
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    names = [line.partition("==")[0] for line in lines if not line.startswith("#")]
-    assert names == sorted(names)
-    assert not set(names) & LEFT_OUT
+def test_constraints_pin_everything_that_is_needed_and_name_no_host():
+    assert set(closure(direct_requirements())) <= set(PINS) and list(PINS) == sorted(PINS)
+    assert not set(PINS) & LEFT_OUT and PINS["torch"] == PINS["torchaudio"]
     for file in ("constraints.txt", "environment.yml", "pyproject.toml", "Makefile"):
-        text = (ROOT / file).read_text(encoding="utf-8")
-        found = re.search(r"https?://|--index|--find-links|file:|\s@\s", text)
+        found = re.search(r"https?://|--index|--find-links|file:|\s@\s", (ROOT / file).read_text(encoding="utf-8"))
         assert not found, f"{file} names a host or a path: {found}"
 
 
-def test_constraints_cover_all_that_is_needed():
-    """Nothing that musekit[dev] pulls in, at any depth, is left to chance."""
-    assert set(closure(direct_requirements())) <= set(constraints())
+def test_environment_yml_lists_the_same_ranges():
+    loaded = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert loaded["name"] == "muse" and loaded["channels"] == ["conda-forge", "nodefaults"]
+    *conda, pip = loaded["dependencies"]
+    assert pip["pip"].pop() == "-e ."
+    lines = [re.fullmatch(r"([\w.-]+)(.*)", line).groups() for line in conda + pip["pip"]]
+    listed = [Requirement(CONDA_NAMES.get(name, name) + spec) for name, spec in lines]
+    assert max(Counter(canonicalize_name(req.name) for req in listed).values()) == 1
+    ranges = {canonicalize_name(req.name): req.specifier for req in listed if req.name != "pip"}
+    assert ranges.pop("python") == SpecifierSet(PROJECT["requires-python"])
+    assert ranges == {name: req.specifier for name, req in DIRECT.items()}
 
 
-def test_versions_that_must_move_together():
-    pins = constraints()
-    assert pins["torch"] == pins["torchaudio"]
-    assert Version(pins["transformers"]) < Version("5"), "muq 0.1 fails under transformers 5"
-    together = {"muq": "0.1.0", "x-clip": "0.14.4", "nnaudio": "0.3.4"}
-    assert together.items() <= pins.items()
+def test_extras_know_the_modules_that_their_packages_bring():
+    brought = packages_distributions()
+    for extra, modules in EXTRAS.items():
+        wanted = closure([Requirement(line) for line in PROJECT["optional-dependencies"][extra]])
+        for module in modules:
+            assert any(canonicalize_name(name) in wanted for name in brought[module]), f"{module} is not of [{extra}]"
+    assert advice(ModuleNotFoundError(name="umap.plot")) == "this needs the package umap: pip install 'musekit[lab]'"
+    assert advice(ModuleNotFoundError(name="musekit.gone")) is None
 
 
-def test_installed_packages_are_in_range():
-    for name, req in DIRECT.items():
-        try:
-            installed = version(req.name)
-        except PackageNotFoundError:
-            pytest.fail(f"{name} is not installed: run `make .venv`")
-        fits = req.specifier.contains(installed)
-        assert fits, f"{name} {installed} is outside {req.specifier}: run `make .venv`"
+WITHOUT_EXTRAS = """
+    import sys
+    from importlib.machinery import PathFinder
+
+    class Without(PathFinder):
+        @classmethod
+        def find_spec(cls, name, path=None, target=None):
+            return None if name.partition(".")[0] in BLOCKED else super().find_spec(name, path, target)
+
+    sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+    from musekit.cli import main
+    main(sys.argv[1:])
+"""
 
 
-def test_environment_yml_agrees_with_pyproject():
-    loaded, requirements, others = environment()
-    assert loaded["name"] == "muse"
-    assert loaded["channels"] == ["conda-forge", "nodefaults"]
-    assert others == ["-e ."]
-    names = Counter(canonicalize_name(req.name) for req in requirements)
-    assert not [name for name, count in names.items() if count > 1], "listed twice"
-    listed = {canonicalize_name(req.name): req for req in requirements}
-    python = listed.pop("python")
-    assert python.specifier == SpecifierSet(PROJECT["requires-python"])
-    listed.pop("pip")
-    assert set(listed) == set(DIRECT)
-    for name, req in listed.items():
-        assert req.specifier == DIRECT[name].specifier, name
+def without_extras(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    """The command line where no package of an extra can be imported (but those that the base brings as well)."""
+    base = closure([Requirement(line) for line in PROJECT["dependencies"]])
+    brought = packages_distributions()
+    blocked = {m for modules in EXTRAS.values() for m in modules if canonicalize_name(brought[m][0]) not in base}
+    code = textwrap.dedent(WITHOUT_EXTRAS).replace("BLOCKED", repr(blocked))
+    call = [sys.executable, "-c", code, *words]
+    return subprocess.run(call, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
-def test_this_python_is_supported():
-    assert SpecifierSet(PROJECT["requires-python"]).contains("{}.{}.{}".format(*sys.version_info[:3]))
+def test_the_base_samples_and_trains_without_the_extras(tiny, tmp_path):
+    sampled = without_extras(tmp_path, "generate", "a piano", f"--weights={tiny.weights}", "--n=2", "--seconds=0.2")
+    assert sampled.returncode == 0, sampled.stderr
+    train = ["train", "stage1", f"--cache={tiny.cache}", "--preset=smoke", "--out=w", "--train.samples=64"]
+    trained = without_extras(tmp_path, *train)
+    assert trained.returncode == 0 and (tmp_path / "w" / "stage1.safetensors").exists(), trained.stderr
+
+
+@pytest.mark.parametrize(
+    "extra, words", [("corpus", ["cache", "--corpus=scores", "--kinds=clips", "--n=2", "--out=c"])]
+)
+def test_a_command_that_needs_an_extra_names_it_in_one_line(tmp_path, extra, words):
+    done = without_extras(tmp_path, *words)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.endswith(f"pip install 'musekit[{extra}]'\n")

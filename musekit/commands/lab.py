@@ -36,6 +36,6 @@ class Lab:
                 " come with the source, not with the package: run `musekit lab` or `make lab` in a checkout"
             )
         if find_spec("jupyterlab") is None:
-            raise MuseError("JupyterLab is not installed; install it with: pip install jupyterlab")
+            raise MuseError("JupyterLab is not installed: pip install 'musekit[lab]'")
         options = [f"--ServerApp.tornado_settings={json.dumps(TORNADO)}", *([] if self.browser else ["--no-browser"])]
         sys.exit(subprocess.run([sys.executable, "-m", "jupyterlab", *options, str(notebook)]).returncode)
