@@ -1,6 +1,7 @@
-"""Write the tables of the README and the model card from the result files; `--check` says whether they are up to date.
+"""Write the tables and measured sentences of the pages from the result files; `--check` only compares.
 
-A block `<!-- table:NAME -->` ... `<!-- end -->` is filled by the function of that name below. Nothing is typed by hand.
+A block `<!-- table:NAME -->` ... `<!-- end -->` is filled by the function of that name below. A sentence that the
+results no longer support raises ValueError: rewrite the sentence, not the number.
 """
 
 from __future__ import annotations
@@ -9,30 +10,17 @@ import argparse
 import json
 import re
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-
-import ablated
-import answers
-import beside
-import cluster
-import distant
-import few_step as fewer
-import findings
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "musekit" / "weights" / "mini"
-PAGES = [ROOT / "README.md", ROOT / "slurm" / "README.md", WEIGHTS / "MODEL_CARD.md"]
-MEASUREMENTS = ("codec", "embedder", "prompts", "diversity", "memorisation", "path")  # those that have a bar to reach
-FEW = "`musekit eval few-step`"
-MADE = {  # what makes a block's results
-    "samples": "`make samples`",
-    "few_step": FEW,
-    "learned_solvers": FEW,
-    "room": "`musekit cache --preset paper --estimate`",
-    "ranks": '`make test-long ARGS="-k curves"`',
-    "kills": '`make test-long ARGS="-k twenty_kills"`',
-}
+PAGES = [ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "slurm" / "README.md", WEIGHTS / "MODEL_CARD.md"]
 BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+# -- reading and writing ----------------------------------------------------------------------------------------------
 
 
 def read(name: str) -> dict:
@@ -40,163 +28,404 @@ def read(name: str) -> dict:
     return json.loads((ROOT / "results" / f"{name}.json").read_text())
 
 
-def result(name: str) -> list[dict]:
-    """Its rows."""
-    return read(name)["rows"]
+def rows(name: str, /, **where) -> list[dict]:
+    """The rows of a result whose fields are as given."""
+    return [row for row in read(name)["rows"] if where.items() <= row.items()]
 
 
-def grid(rows: list[dict]) -> str:
+def one(name: str, /, **where) -> dict:
+    """The first of them."""
+    return rows(name, **where)[0]
+
+
+def claim(holds: bool, sentence: str) -> None:
+    """Raises ValueError for a sentence that the results no longer support."""
+    if not holds:
+        raise ValueError(f"the results do not say that {sentence}; rewrite that sentence in scripts/tables.py")
+
+
+def grid(table: list[dict]) -> str:
     """A Markdown table; the keys of the first row are its columns."""
-    columns = list(rows[0])
+    columns = list(table[0])
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join(lines + ["| " + " | ".join(show(row.get(c, "")) for c in columns) + " |" for row in rows]) + "\n"
+    return "\n".join(lines + ["| " + " | ".join(show(row.get(c)) for c in columns) + " |" for row in table]) + "\n\n"
 
 
 def show(value) -> str:
-    """A value as a reader wants it."""
+    """A value for a table: three digits, yes or no, nothing for None."""
     if isinstance(value, bool):
         return "yes" if value else "**no**"
+    if isinstance(value, int):
+        return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if isinstance(value, list):
-        return " to ".join(map(show, value))
     return "" if value is None else str(value).replace("|", "/")
 
 
-def summary() -> str:
-    """Every bar of the evaluation that was measured, and whether it is met."""
-    rows = []
-    for name in MEASUREMENTS:
-        if (ROOT / "results" / f"{name}.json").exists():
-            bars = [r for r in result(name) if r.get("measure") == "bar"]
-            rows += [
-                {"result": name, "what": r["name"], "value": r["value"], "bar": r["bar"], "met": r["met"]} for r in bars
-            ]
-        else:
-            rows.append({"result": name, "what": f"not measured yet: `musekit eval {name}`"})
-    return grid(rows)
+def prose(text: str) -> str:
+    """Paragraphs and list items (one line break inside does not count), wrapped to the width of the pages."""
+    parts = re.split(r"\n\s*\n|\n(?=- )", text.strip())
+    lines = [textwrap.fill(" ".join(p.split()), 118, subsequent_indent="  " * p.startswith("- ")) for p in parts]
+    return ("\n" if lines[0].startswith("- ") else "\n\n").join(lines) + "\n\n"
 
 
-def distances() -> str:
-    """How far what is generated lies from held-out clips."""
-    return grid(distant.table(result("distances"))) + distant.caption(result("distances"))
+def interval(row: dict, value: str = "value", low: str = "low", high: str = "high") -> str:
+    """A value and its 95 % interval; a dash where there is none."""
+    return "–" if row.get(value) is None else f"{row[value]:.2f} ({row[low]:.2f} to {row[high]:.2f})"
 
 
-def one_to_many() -> str:
-    """Where samples lie among right answers, and how regression's answer sounds."""
-    return answers.text(result("one-to-many"))
+def listed(words: list[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def found() -> str:
-    """What was found, in sentences that their results support."""
-    return findings.text(result)
-
-
-def corpus() -> str:
-    """The size of the corpus and of its splits."""
-    rows = [r for r in result("corpus") if r["measure"] == "size"]
-    return grid([{"": r["what"], **{k: r[k] for k in ("train", "valid", "test", "all")}} for r in rows])
-
-
-def room() -> str:
-    """What full-size caches of the published data sets need."""
-    return grid(cluster.room(result("cache-estimate-paper")))
-
-
-def ranks() -> str:
-    """Several ranks train like one, in a sentence."""
-    return cluster.ranks(read("ddp"))
-
-
-def kills() -> str:
-    """A killed run goes on to the same bits, in a sentence."""
-    return cluster.kills(result("resume"))
-
-
-def bench() -> str:
-    """The speed of generation, and the bars it had to reach."""
-    columns, about = ("what", "value", "unit", "bar", "met"), read("bench")["provenance"]
-    where = f"\nMeasured on {about['hardware']['cpu']}, {about['threads']} threads, {about['time'][:10]}.\n"
-    return grid([{k: r[k] for k in columns} for r in result("bench")]) + where
-
-
-def original() -> str:
-    """Our results beside the original's; where a bench has not been run, the command that would."""
-    notes = [f"\nNot measured yet: {command}.\n" for command in beside.missing(ROOT / "results")]
-    return grid(beside.compared(ROOT / "results", WEIGHTS)) + beside.gpu(ROOT / "results") + "".join(notes)
-
-
-def systems() -> str:
-    """What public systems state."""
-    return grid(list(beside.SYSTEMS))
+# -- README -----------------------------------------------------------------------------------------------------------
 
 
 def samples() -> str:
-    """The pieces to listen to; their links are relative to the README."""
-    rows = [r for r in result("samples") if r["measure"] == "sample"]
+    """The pieces to listen to."""
     return grid(
         [
             {
                 "prompt": r["prompt"],
                 "seed": r["seed"],
                 "listen": f"[{r['file']}](samples/{r['file']}) ({r['bytes'] / 1000:.0f} kB)",
-                "similarity of sound and prompt": r["similarity"],
+                "similarity": r["similarity"],
             }
-            for r in rows
+            for r in rows("samples", measure="sample")
         ]
     )
 
 
+def coverage() -> dict[str, dict]:
+    """{level: the calibration row at the radius that holds about 90 % of the samples}."""
+    return {r["level"]: r for r in rows("one-to-many", measure="calibration") if abs(r["nominal"] - 0.9) < 0.05}
+
+
+def distance(embedding: str, source: str, name: str) -> dict:
+    """The row of `musekit eval distances` whose embedding and source begin so."""
+    found = (r for r in rows("distances", name=name) if r["embedding"].startswith(embedding))
+    return next(r for r in found if r["source"].startswith(source))
+
+
+def found() -> str:
+    """The four findings, each with its caveat."""
+    vague, specific = (one("diversity", measure="mean", level=level) for level in ("vague", "specific"))
+    claim(vague["spread"] > 1.5 * specific["spread"], "samples of vague prompts differ more than of specific ones")
+    inside = coverage()
+    claim(all(inside[k]["high"] < inside[k]["nominal"] for k in ("vague", "specific")), "samples miss right answers")
+    made, real = (distance("librosa", source, "recall")["value"] for source in ("generated", "ruler"))
+    claim(made < 0.5 * real, "generated music is much less varied by timbre and onsets")
+    means = {"measure": "mean", "level": "vague"}
+    near = {k: one("regression", **means, name=f"{k}_to_nearest") for k in ("regression", "samples", "real")}
+    claim(near["regression"]["low"] > near["samples"]["high"], "regression lies farther from real music than samples")
+    seen = {p: json.loads((WEIGHTS / f"{p}.train.json").read_text())["samples"] for p in ("stage1", "regression")}
+    value = {r["what"]: r["value"] for r in rows("bench")}
+    gain = {n: value["Stage 1, micro-batch 1"] / value[f"Stage 1, micro-batch {n}"] for n in (4, 16)}
+    gain2 = 4 * value["1 x 12 s, warm: embedding to latents"] / value["4 x 12 s, warm: embedding to latents"]
+    claim(gain[4] > 1.2 * gain2, "a batch pays more in Stage 1 than in Stage 2")
+    notebook = (ROOT / "notebooks" / "03_stage2.ipynb").read_text()
+    pace = re.search(r"([\d.]+) times real time", notebook)
+    claim(pace is not None and "torch.float32" in notebook, "notebook 3 ran without bfloat16 instructions")
+    fast = value["4 x 12 s, warm: sound a second of work"]
+    share = {level: f"{100 * row['inside']:.0f} %" for level, row in inside.items()}
+    apart = {k: f"{row['spread']:.2f} apart" for k, row in (("vague", vague), ("specific", specific))}
+    return prose(f"""
+- **A vague prompt gets more varied answers than a specific one.** Samples of a vague prompt lie {apart["vague"]} on
+  average in the joint embedding, the real clips that match it {vague["real"]:.2f}; for a specific prompt
+  {apart["specific"]} and {specific["real"]:.2f} (unrelated unit vectors: 1.41). *But samples do not cover all right
+  answers:* the radius that holds {100 * inside["vague"]["nominal"]:.0f} % of the samples holds {share["vague"]} of
+  the right answers to a vague prompt and {share["specific"]} of those to a specific one, and by timbre and onsets the
+  music covers {100 * made:.0f} % of held-out clips (recall; other held-out clips cover {100 * real:.0f} %).
+- **Regression gives an average that lies far from real music.** Its one embedding for a vague prompt lies
+  {near["regression"]["mean"]:.2f} from the nearest training clip, samples {near["samples"]["mean"]:.2f}, held-out
+  clips that match {near["real"]["mean"]:.2f}. *But* it was trained on {seen["stage1"] / seen["regression"]:.0f} times
+  fewer samples than Stage 1, the gap is smaller against the fewer held-out clips, and for a specific prompt
+  regression is nearer to those than samples are ([notebook 2](notebooks/02_stage1.ipynb)).
+- **A batch pays where few tokens meet each weight.** A batch of four makes Stage 1 {gain[4]:.1f} times as fast per
+  sample (sixteen: {gain[16]:.1f}), Stage 2 {gain2:.1f} times: Stage 1 has one token per sample, Stage 2 hundreds.
+  *But* in the small preset part of the gain is the cost of launching operations, not of reading weights ([notebook
+  4](notebooks/04_parallel_benchmarks.ipynb)).
+- **A recipe gives the same bits in any batch, and faster than real time.** Notebook 4 checks the bits of sixteen
+  recipes in requests of 1 to 16. Music comes {fast:.0f} times faster than it plays on two server cores *with AMX*,
+  Intel's bfloat16 matrix instructions, and {pace[1]} times on two cores without it ([notebook
+  3](notebooks/03_stage2.ipynb)). *But* bits are equal on one machine with one version of the software only.
+""")
+
+
+def results() -> str:
+    """Eight measures of the mini preset."""
+    bars = {
+        "codec: chroma correlation, median": ("codec", "the codec keeps the notes: chroma correlation, median"),
+        "prompts are obeyed, instrument: generated / round trips": ("prompts", "prompts: instrument"),
+        "prompts are obeyed, mode: generated / round trips": ("prompts", "prompts: major or minor"),
+        "prompts are obeyed, speed: generated / round trips": ("prompts", "prompts: speed"),
+        "one to many, vague: spread of samples / of right answers": (
+            "diversity",
+            "spread / real spread, vague prompts",
+        ),
+        "one to many, specific: spread of samples / of right answers": ("diversity", "the same, specific prompts"),
+    }
+    table = []
+    for name, (file, what) in bars.items():
+        bar = one(file, measure="bar", name=name)
+        what += " recognised / in real music after the codec" * (file == "prompts")
+        table.append({"what": what, "value": bar["value"], "bar": bar["bar"], "met": bar["met"]})
+    for level in ("vague", "specific"):
+        row = coverage()[level]
+        what = f"right answers to {level} prompts within the radius of {100 * row['nominal']:.0f} % of the samples"
+        table.append({"what": what, "value": row["inside"], "bar": f"{row['nominal']:.2f} would be ideal"})
+    return grid(table)
+
+
+# -- docs/results.md --------------------------------------------------------------------------------------------------
+
+
+def summary() -> str:
+    """Every bar of the evaluation that was measured, and whether it is met.
+
+    One bar of path.json is left out: it compared a cached sound with itself, so it could not fail.
+    """
+    names = ("codec", "embedder", "prompts", "diversity", "memorisation", "path")
+    bars = [(name, r) for name in names for r in rows(name, measure="bar") if "to the bit" not in r["name"]]
+    return grid(
+        [{"result": n, "what": r["name"], "value": r["value"], "bar": r["bar"], "met": r["met"]} for n, r in bars]
+    )
+
+
+def distances() -> str:
+    """How far generated music lies from held-out clips, in two embeddings."""
+    measured: dict[tuple, dict] = {}
+    for r in rows("distances"):
+        measured.setdefault((r["embedding"], r["source"], r["n"]), {})[r["name"]] = r
+    names = {"kernel distance": "kernel distance (KAD)", "precision": "precision", "recall": "recall"}
+    table = [
+        {"embedding": embedding, "compared": source, "clips": n}
+        | {short: interval(found.get(name, {})) for short, name in names.items()}
+        for (embedding, source, n), found in measured.items()
+    ]
+    near = distance("mini", "generated", names["kernel distance"])
+    far, codec = (distance("librosa", source, names["kernel distance"]) for source in ("generated", "codec"))
+    claim(near["low"] <= 0 < far["low"], "only features that were not learned tell generated music from real clips")
+    return grid(table) + prose(f"""
+Against {far["reference"]}, of {far["seconds"]:g} s; 95 % intervals. Precision is the share of the compared clips that
+lie among the reference, recall the reverse. The joint embedding, for which Stage 1 generates, shows no difference
+between generated and real music, but its interval is wide. Features of timbre and onsets, which nobody trained, show
+a large one; the codec's round trip alone makes {100 * codec["value"] / far["value"]:.0f} % of it.
+""")
+
+
+def one_to_many() -> str:
+    """Where samples lie among right answers, and how regression's answer sounds."""
+    inside = coverage()
+    sound = {r["name"]: r for r in rows("one-to-many", measure="sound difference")}
+    claim(inside["specific"]["inside"] < inside["vague"]["inside"], "specific prompts are covered less")
+    claim(sound["to_nearest"]["low"] > 0, "regression's sounds lie farther from music than samples")
+    unsure = all(sound[name]["low"] <= 0 <= sound[name]["high"] for name in ("spectral_contrast_db", "similarity"))
+    claim(unsure, "contrast and similarity do not differ significantly")
+    gap = {name: interval(row, "difference") for name, row in sound.items()}
+    share = {level: f"{100 * row['inside']:.0f} %" for level, row in inside.items()}
+    prompts, pieces = (sound["similarity"][k] for k in ("prompts", "pieces"))
+    return prose(f"""
+The radius around the samples' centre that holds {100 * inside["vague"]["nominal"]:.0f} % of the samples holds
+{share["vague"]} of the right answers to a vague prompt, {share["specific"]} of those to a specific one, and
+{share["anything"]} of all held-out clips for "music". So samples of specific prompts miss more of the right answers,
+which an average such as spread hardly shows.
+
+Regression's answer as sound, by the same Stage 2 from the same noise ({prompts} vague prompts, {pieces} pieces each):
+it lies {gap["to_nearest"]} farther from the nearest training clip than samples do. The differences in spectral
+contrast, {gap["spectral_contrast_db"]} dB, and in similarity to the prompt, {gap["similarity"]}, are not significant.
+""")
+
+
+Line = tuple[str, str, float, tuple[float, float] | None]  # setting, measure, value, 95 % interval
+
+
+def ablation_lines(name: str) -> Iterator[Line]:
+    """The lines of one ablation."""
+    off = "kernel distance, less the default's"
+    for r in rows(f"ablation-{name}"):
+        kernel = ("kernel distance", r.get("kernel_distance"), (r.get("low"), r.get("high")))
+        gap = (off, r.get("against_default"), (r.get("against_low"), r.get("against_high")))
+        if name == "guidance" and r["guidance_scale"] in (1.0, 3.0):
+            yield f"condition dropped in {r['condition_dropout']:.0%}, guidance {r['guidance_scale']:g}", *kernel
+        elif name == "ema":
+            weights = "last weights" if r["ema"] is None else "moving average"
+            setting = f"{weights}, learning rate falls over the last {r['lr_decay']:.0%}"
+            yield setting, *kernel
+            if r["ema"] is not None:
+                yield setting, "kernel distance, less that of the last weights", *gap[1:]
+        elif name == "cache" and r["measure"] == "time":
+            yield f"{r['part']}: {r['what']} computed on the fly", "times the time of reading them", r["times"], None
+        elif name == "cache" and r["embeddings"] != "cached":
+            yield "trained on embeddings computed on the fly", *gap
+        elif name == "noise":
+            yield f"embedding noise {r['noise']:g}", "held-out loss less training loss", r["gap"], None
+        elif name == "data":
+            yield f"{r['clips']:,} clips", *kernel
+            copies = (r["copies_low"], r["copies_high"])
+            yield f"{r['clips']:,} clips", "5th percentile of distance to training clips, less held-out clips'", \
+                r["copies_difference"], copies  # fmt: skip
+    if name == "solver":
+        for stage, what in (("stage1", "distance of embeddings"), ("stage2", "r.m.s. error of latents")):
+            steps = [r for r in rows("ablation-solver", measure=stage) if r["steps"] and not r.get("reference")]
+            for budget in (8, 16, 64):
+                ordered = sorted((r["error"], r["solver"]) for r in steps if r["nfe"] == budget)
+                for error, solver in ordered:
+                    if solver in ("euler", ordered[0][1]):
+                        yield f"{stage}: {solver}, {budget} evaluations", f"{what} to the solution", error, None
+
+
+def ablations() -> str:
+    """What each design decision is worth."""
+    table = []
+    for name in ("guidance", "solver", "ema", "cache", "noise", "data"):
+        for setting, measure, value, ends in ablation_lines(name):
+            row = {"ablation": name, "setting": setting, "measure": measure, "value": value}
+            table.append(row | {"95 % interval": f"{show(ends[0])} to {show(ends[1])}" if ends else ""})
+    return grid(table)
+
+
+def per_sample(ms: dict[int, float], batches) -> str:
+    """Milliseconds per sample at each batch, and the gain of the largest batch."""
+    if not ms:
+        return ""
+    text = " / ".join((f"{ms[b]:,.0f}" if ms[b] >= 100 else f"{ms[b]:.3g}") if b in ms else "–" for b in batches)
+    return f"{text} ({ms[1] / ms[max(ms)]:.1f} x at {max(ms)})"
+
+
+def full_size(files: tuple[str, ...], stage: int, batches) -> dict[int, float]:
+    """{batch: ms per sample} in the fastest precision; a Stage 2 sample is 100 steps."""
+    found: dict[int, float] = {}
+    for r in (r for name in files for r in rows(name, peer="prepared", solver="euler", stage=stage)):
+        if r["batch"] in batches:
+            ms = r["ms_a_sample"] * (100 if stage == 2 else 1)
+            found[r["batch"]] = min(ms, found.get(r["batch"], ms))
+    return found
+
+
+def original() -> str:
+    """Our results beside those of the system that MUSE rebuilds, as its report gives them."""
+    from musekit.bench.recorded import ORIGINAL
+    from musekit.bench.train import BAR
+
+    theirs, ours, gpu, cpu = "original, A800", "mini, 2 CPU cores", "full size, H100", "full size, CPU"
+    value = {r["what"]: r["value"] for r in rows("bench")}
+    spread = {r["level"]: r["spread"] for r in rows("diversity", measure="mean")}
+    size = {(r["preset"], r["part"]): f"{r['parameters'] / 1e6:,.0f}M" for r in rows("gallery", measure="size")}
+    size = {preset: f"{size[preset, 'stage1']} + {size[preset, 'stage2']}" for preset in ("mini", "paper")}
+    minutes = {p: json.loads((WEIGHTS / f"{p}.train.json").read_text())["minutes"] for p in ("stage1", "stage2")}
+    spent = f"Stage 1: {minutes['stage1']:.0f} min; Stage 2: {minutes['stage2']:.0f} min"
+    said = "Stage 1: 2 GPUs, ~8.2 h; Stage 2: 4 GPUs, ~32 h"
+    large = {gpu: size["paper"], cpu: size["paper"]}
+    table = [
+        {"": "parameters of Stage 1 + Stage 2", theirs: "271M + 1.05B", ours: size["mini"]} | large,
+        {"": "training", theirs: said, ours: spent},
+        {"": "spread of a vague prompt's samples", theirs: 1.037, ours: spread["vague"]},
+        {"": "spread of a specific prompt's samples", theirs: 0.963, ours: spread["specific"]},
+    ]
+    small = {
+        1: {b: value[f"Stage 1, micro-batch {b}"] for b in (1, 4, 16)},
+        2: {b: 1000 * value[f"{b} x 12 s, warm: embedding to latents"] / b for b in (1, 4)},
+    }
+    for stage in (1, 2):
+        batches = ORIGINAL[f"Stage {stage}, ms a sample"]
+        row = {"": f"Stage {stage}, ms per sample at batch " + " / ".join(map(str, batches))}
+        row |= {theirs: per_sample(batches, batches), ours: per_sample(small[stage], batches)}
+        row |= {gpu: per_sample(full_size((f"bench-stage{stage}-gpu",), stage, batches), batches)}
+        table.append(row | {cpu: per_sample(full_size(("bench-batch",), stage, batches), batches)})
+    ends = ORIGINAL["16 samples end to end, s"]
+    pieces = {r["batch"]: r["seconds"] for r in rows("bench-batch", stage=0)}
+    whole = [f"{r['value']:.3g} (of {r['seconds_each']:g} s)" for r in rows("bench-full-gpu", batch=16)]
+    row = {"": "16 pieces from text to sound, s: one by one / batched", theirs: f"{ends[1]} / {ends[16]}"}
+    table.append(row | {ours: f"{pieces[1]:.0f} / {pieces[16]:.0f}", gpu: "– / " + ", ".join(whole)})
+    barred = [r for f in ("bench-stage1-gpu", "bench-stage2-gpu", "bench-full-gpu") for r in rows(f) if r.get("bar")]
+    missed = [
+        r.get("what") or f"Stage {r['stage']}, batch {r['batch']}: {r['ms_a_sample']:.2f} ms"
+        for r in barred
+        if not r["met"]
+    ]
+    best = max(rows("bench-train-gpu", stage=2), key=lambda r: r["mfu"])
+    machine = read("bench-full-gpu")["provenance"]["hardware"]["gpus"][0]
+    return grid(table) + prose(f"""
+The GPU is an {machine}; full-size weights are random. Bars missed there, of {len(barred)}:
+{"; ".join(missed) or "none"}. A training step of Stage 2 reaches {100 * best["mfu"]:.0f} % of the measured dense
+rate; the bar was {100 * BAR:.0f} %.
+""")
+
+
+def corpus() -> str:
+    """The size of the corpus and of its splits."""
+    splits = ("train", "valid", "test", "all")
+    return grid([{"": r["what"], **{k: r[k] for k in splits}} for r in rows("corpus", measure="size")])
+
+
+def bench() -> str:
+    """The speed of generation, and the bars it had to reach."""
+    about = read("bench")["provenance"]
+    columns = ("what", "value", "unit", "bar", "met")
+    machine = f"{about['hardware']['cpu']}, {about['threads']} threads, {about['dtype']}, {about['time'][:10]}"
+    return grid([{k: r[k] for k in columns} for r in rows("bench")]) + f"Measured on {machine}.\n\n"
+
+
+# -- slurm/README.md and the model card -------------------------------------------------------------------------------
+
+
+def room() -> str:
+    """What full-size caches of the published data sets need."""
+    columns = {"data": "data set", "kind": "what", "rows": "rows", "gigabytes": "GB", "files": "files"}
+    found = rows("cache-estimate-paper", measure="estimate")
+    return grid([{title: r[k] if k != "gigabytes" else f"{r[k]:,.1f}" for k, title in columns.items()} for r in found])
+
+
+def ranks() -> str:
+    """How far the loss curves of several ranks differ from that of one."""
+    preset, (one_rank, *others) = read("ddp")["provenance"]["preset"], rows("ddp")
+    mean, largest = (max(r[f"{name}_difference"] for r in others) for name in ("mean", "largest"))
+    ends = [r["last_loss"] for r in (one_rank, *others)]
+    claim(max(ends) - min(ends) < 0.02 * one_rank["last_loss"], "several ranks follow the curve of one")
+    worlds = listed([r["case"].replace(" x ", " accumulating over ") for r in others])
+    return prose(f"""
+- **Several ranks follow the loss curve of one.** Stage 2 of the tiny {preset} preset, {one_rank["steps"]} steps of
+  AdamW in bf16 on {worlds}: the loss per step differs by {mean:.1g} on average and {largest:.1g} at most. All end
+  near {max(ends):.3f}.
+""")
+
+
+def kills() -> str:
+    """What kills changed in training runs."""
+    found = rows("resume")
+    claim(all(r["same_bits"] and r["same_curve"] for r in found), "killed runs end with the same bits")
+    worlds = listed([str(n) for n in sorted({r["world"] for r in found})])
+    writes = sum(r["during_a_checkpoint_write"] for r in found)
+    runs = len({r["run"] for r in found})
+    return prose(f"""
+- **A kill costs time, not bits.** {runs} runs on {worlds} ranks were killed (SIGKILL) {len(found)} times at random
+  moments, {writes} of these while a checkpoint was being written, and restarted with the same command. Weights,
+  moving average, optimizer and loss curve ended bit for bit as those of an undisturbed run.
+""")
+
+
 def training() -> str:
-    """How each part was trained."""
-    rows = []
+    """How each part of the mini weights was trained."""
+    table = []
     for path in sorted(WEIGHTS.glob("*.train.json")):
         t = json.loads(path.read_text())
         row = {
             "part": t["part"],
             "runs": 1 + len(t.get("before", [])),
-            "samples": f"{t['samples']:,}",
+            "samples": t["samples"],
             "minutes": t["minutes"],
-            "clips": t["clips"],
         }
-        row |= {"training loss": t["last"]["loss"], "held-out loss": t["last"].get("valid_loss")}
-        rows.append(
-            row | {"command": f"`{t['provenance']['command']}`", "hardware": t["provenance"]["hardware"]["cpu"]}
-        )
-    return grid(rows)
+        row |= {"clips": t["clips"], "training loss": t["last"]["loss"], "held-out loss": t["last"].get("valid_loss")}
+        row |= {"command": f"`{t['provenance']['command']}`", "hardware": t["provenance"]["hardware"]["cpu"]}
+        table.append(row)
+    return grid(table)
 
 
 def files() -> str:
     """The weight files."""
-    paths = sorted(WEIGHTS.glob("*.safetensors"))
-    return grid([{"file": p.name, "MB": p.stat().st_size / 1e6} for p in paths])
-
-
-def few_step() -> str:
-    """What fewer evaluations of Stage 2 cost."""
-    bar = read("few-step")["provenance"]["bar"]
-    return grid(fewer.compared(result("few-step"))) + fewer.caption(result("few-step"), bar)
-
-
-def learned_solvers() -> str:
-    """The same of the weights' own solvers, in a line."""
-    return fewer.sentence(result("few-step"), read("few-step")["provenance"]["bar"])
-
-
-def ablations() -> str:
-    """What each design decision is worth; where one was not measured, the command that would."""
-    rows, missing = ablated.table(result)
-    told = f"Not measured yet: {', '.join(f'`musekit eval {name}`' for name in missing)}.\n" if missing else ""
-    return "\n".join(part for part in (grid(rows) if rows else "", told) if part)
-
-
-def fill(name: str) -> str:
-    """The table of that name, or a line that says what would make it."""
-    try:
-        return globals()[name]()
-    except FileNotFoundError as error:
-        made = MADE.get(name, "`musekit eval all` or `musekit bench`")
-        return f"Not measured yet: {Path(error.filename).name} is made by {made}.\n"
+    return grid([{"file": p.name, "MB": p.stat().st_size / 1e6} for p in sorted(WEIGHTS.glob("*.safetensors"))])
 
 
 def main() -> int:
@@ -206,13 +435,13 @@ def main() -> int:
     check, stale = parser.parse_args().check, []
     for page in PAGES:
         text = page.read_text()
-        new = BLOCK.sub(lambda m: m[1] + fill(m[2]) + m[3], text)
+        new = BLOCK.sub(lambda m: m[1] + globals()[m[2]]().rstrip() + "\n" + m[3], text)
         if new != text:
             stale.append(str(page.relative_to(ROOT)))
             if not check:
                 page.write_text(new)
     if stale:
-        print(("out of date, run `python scripts/tables.py`: " if check else "written: ") + ", ".join(stale))
+        print(("out of date, run `make tables`: " if check else "written: ") + ", ".join(stale))
     return int(check and bool(stale))
 
 
