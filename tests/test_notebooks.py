@@ -1,6 +1,6 @@
 """The five notebooks: executed in order and cleanly as committed, and each still runs with tiny random weights.
 
-Claims about quality hold for trained weights only (the notebooks say `if trained` or `if not smoke`); all else is checked.
+Claims about quality hold for trained weights only: the notebooks check them `if trained` or `if not smoke`.
 """
 
 import ast
@@ -87,7 +87,7 @@ def book(*cells: nbformat.NotebookNode, check: str = "assert n") -> nbformat.Not
 
 
 def cell(source: str, *outputs: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    return new_code_cell(source, execution_count=2, outputs=outputs)
+    return new_code_cell(source, execution_count=2, outputs=list(outputs))
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,0 @@
-"""One module a figure; `poster.sheet` says what is in one."""
