@@ -1,4 +1,4 @@
-"""The pages a reader starts from: links lead somewhere, commands parse, and what is heard is what is told."""
+"""The pages: links lead somewhere, commands parse, tables say what the results say, samples are the files described."""
 
 import hashlib
 import json
@@ -12,23 +12,23 @@ import numpy as np
 import pytest
 import soundfile
 
+import tables
 from musekit import arguments, pretrained
 from musekit.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "slurm/README.md", ROOT / "musekit/weights/mini/MODEL_CARD.md"]
+PAGES = [*tables.PAGES, ROOT / "ARCHITECTURE.md"]
 SLURM = {"cache": ["cache"], "stage1": ["train", "stage1"], "stage2": ["train", "stage2"]}
 SLURM |= {"generate": ["generate"], "bench": ["bench"]}
-LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`((?:musekit|make|python|sbatch|torchrun) [^`]+)`")
 
 
 def commands(text: str) -> list[str]:
     """Indented command lines, without their comments, and those named in a sentence; not what a table has recorded."""
-    text = re.sub(r"<!-- table:.*?<!-- end -->", "", text, flags=re.DOTALL)
+    text = tables.BLOCK.sub("", text)
     text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    shown = [line.split("  #")[0] for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE)]
-    parts = [part.strip() for line in shown for part in line.split("; ")]
+    lines = [line.split("  #")[0] for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE)]
+    parts = [part.strip() for line in lines for part in line.split("; ")]
     starts = ("musekit ", "make ", "python ", "sbatch ", "torchrun ")
     return [part for part in parts if part.startswith(starts)] + [" ".join(c.split()) for c in NAMED.findall(text)]
 
@@ -42,40 +42,21 @@ def anchors(text: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page: Path):
     text = page.read_text()
-    for target in LINK.findall(text):
-        if target.startswith(("https://", "http://")):
+    for target in re.findall(r"\]\(([^)\s]+)\)|(?:src)=\"([^\"]+)\"", text):
+        name, _, anchor = "".join(target).partition("#")
+        if name.startswith(("https://", "http://")):
             continue
-        name, _, anchor = target.partition("#")
-        assert not name or (page.parent / name).exists(), f"{page.name} links to {target}, which is not there"
-        assert not anchor or name or anchor in anchors(text), f"{page.name} has no heading for {target}"
+        place = page.parent / name if name else page
+        assert place.exists(), f"{page.name} links to {target}, which is not there"
+        assert not anchor or anchor in anchors(place.read_text()), f"{page.name}: {name} has no heading {anchor}"
 
 
-def test_the_map_of_the_code_is_complete():
-    """Every folder of the package and of the checkout is on the README's map, and nothing that is not there."""
-    text = (ROOT / "README.md").read_text()
-    map_ = text[text.index("## The code") : text.index("## Train it again")]
-    folders = {f"{p.parent.name}/" for p in (ROOT / "musekit").glob("*/__init__.py")}
-    folders |= {"notebooks/", "samples/", "slurm/", "poster/", "results/", "scripts/", "tests/"}
-    named = set(re.findall(r"(?:^| )([a-z_0-9]+/)", map_))
-    assert folders <= named, f"the map lacks {folders - named}"
-    for name in re.findall(r"\b[a-z_0-9]+\.py\b", map_):
-        assert (ROOT / "musekit" / name).exists() or name == "__init__.py", f"the map names {name}"
-    assert named - folders <= {"musekit/", "weights/"}, named - folders
+CALLS = sorted({call for page in PAGES for call in commands(page.read_text())})
 
 
-CALLS = [
-    (page.name if page.parent != ROOT / "slurm" else "slurm", c) for page in PAGES for c in commands(page.read_text())
-]
-
-
-def test_commands_are_found_on_every_page():
-    assert {"README.md", "slurm"} <= {page for page, _ in CALLS}
-    assert {"make demo", "make test"} <= {call for _, call in CALLS}
-
-
-@pytest.mark.parametrize("page, call", sorted(set(CALLS)))
-def test_every_command_parses(page: str, call: str):
-    """musekit's by its own parser, run nothing; make's targets and variables, and scripts, by looking."""
+@pytest.mark.parametrize("call", CALLS)
+def test_every_command_parses(call: str):
+    """musekit's by its own parser, which runs nothing; make's targets and variables, and scripts, by looking."""
     words = [word for word in shlex.split(call) if word not in ("...", "\\")]
     if words[0] == "torchrun":
         words = words[words.index("-m") + 1 :]
@@ -99,62 +80,89 @@ def test_every_command_parses(page: str, call: str):
 
 def parsed(words: list[str]) -> None:
     """Let musekit read the words, and run nothing. MuseError for an unknown option or value; 0 after a help text."""
-    words = ["mini" if word == "PRESET" else word for word in words]
     try:
-        arguments.parse(COMMANDS, "musekit", "", words)
+        arguments.parse(COMMANDS, "musekit", "", ["mini" if word == "PRESET" else word for word in words])
     except SystemExit as end:
         assert not end.code and "--help" in words, words
 
 
-# -- samples ----------------------------------------------------------------------------------------------------
-
-RESULT = ROOT / "results" / "samples.json"
+# -- tables and results -----------------------------------------------------------------------------------------------
 
 
-def rows() -> list[dict]:
-    return [row for row in json.loads(RESULT.read_text())["rows"] if row["measure"] == "sample"]
+def test_tables_are_up_to_date():
+    check = [sys.executable, str(ROOT / "scripts" / "tables.py"), "--check"]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"make demo", "make test"} <= set(CALLS) and len((ROOT / "README.md").read_text().splitlines()) <= 180
 
 
-def test_samples_are_the_files_that_were_told():
-    files = {path.name: path for path in (ROOT / "samples").glob("*.mp3")}
-    assert files.keys() == {row["file"] for row in rows()} and 4 <= len(files) <= 8
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.stem)
+def test_a_result_carries_its_provenance(path):
+    content = json.loads(path.read_text())
+    about = content["provenance"]
+    assert content["name"] == path.stem and content["rows"]
+    makers = ("musekit ", "python samples.py", "python scripts/samples.py", "python -m pytest -q -m long -k ")
+    assert about["command"].startswith(makers)
+    assert {"commit", "dirty", "versions", "hardware", "time"} <= about.keys()
+
+
+@pytest.mark.parametrize(
+    "name, where, change, write",
+    [
+        ("regression", {"measure": "mean", "name": "regression_to_nearest"}, {"low": 0.0}, "found"),
+        ("distances", {"name": "recall"}, {"value": 0.9}, "found"),
+        ("one-to-many", {"measure": "calibration"}, {"high": 1.0}, "found"),
+        ("one-to-many", {"name": "similarity"}, {"high": -0.01}, "one_to_many"),
+        ("ddp", {"case": "2 ranks"}, {"last_loss": 0.6}, "ranks"),
+        ("resume", {}, {"same_bits": False}, "kills"),
+    ],
+)
+def test_a_sentence_that_the_results_deny_is_refused(monkeypatch, name, where, change, write):
+    getattr(tables, write)()
+    read = tables.read
+
+    def denied(wanted: str) -> dict:
+        content = read(wanted)
+        rows = [r | change if wanted == name and where.items() <= r.items() else r for r in content["rows"]]
+        return content | {"rows": rows}
+
+    monkeypatch.setattr(tables, "read", denied)
+    with pytest.raises(ValueError, match="the results do not say"):
+        getattr(tables, write)()
+
+
+# -- samples ----------------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_the_described_files_by_the_packaged_weights():
+    files, rows = (
+        {path.name: path for path in (ROOT / "samples").glob("*.mp3")},
+        tables.rows("samples", measure="sample"),
+    )
+    assert files.keys() == {row["file"] for row in rows}
     assert sum(path.stat().st_size for path in files.values()) < 1_200_000
-    for row in rows():
+    weights = pretrained.weights_hash(pretrained.find("mini"))
+    for row in rows:
+        assert row["recipe"]["weights"] == weights, "run `make samples`"
         assert hashlib.sha256(files[row["file"]].read_bytes()).hexdigest() == row["sha256"]
         audio, rate = soundfile.read(files[row["file"]])
-        assert (
-            rate == 44100
-            and audio.shape[1] == 2
-            and len(audio) / rate == pytest.approx(row["recipe"]["seconds"], abs=0.1)
-        )
+        assert rate == 44100 and audio.shape == (pytest.approx(44100 * row["recipe"]["seconds"], abs=4410), 2)
         assert np.sqrt(np.mean(audio**2)) > 0.005, "silence"
-
-
-def test_samples_are_of_the_packaged_weights():
-    """After other weights were packaged: `make samples`."""
-    weights = pretrained.weights_hash(pretrained.find("mini"))
-    assert {row["recipe"]["weights"] for row in rows()} == {weights}, "run `make samples`"
-
-
-def test_one_prompt_is_answered_more_than_once():
-    asked = [row["prompt"] for row in rows()]
-    assert any(asked.count(prompt) > 1 for prompt in asked) and len(set(asked)) > 1
-    assert len({row["sha256"] for row in rows()}) == len(asked)
+    assert sum(f.stat().st_size for f in tables.WEIGHTS.glob("*.safetensors")) < 48 * 2**20
 
 
 def test_the_script_writes_the_same_files_again(smoke_weights, tmp_path, monkeypatch):
-    """With random weights, in seconds: names, recipes, bytes; what a former run left goes."""
+    """With random weights, in seconds: names, recipes, bytes; files of a former run are removed."""
     import samples
 
     monkeypatch.setattr(samples, "ASKED", (("a piano", 0), ("a piano", 1)))
-    monkeypatch.setattr(
-        sys, "argv", ["samples.py", f"--weights={smoke_weights}", f"--out={tmp_path}", f"--results={tmp_path}"]
-    )
+    words = ["samples.py", f"--weights={smoke_weights}", f"--out={tmp_path}", f"--results={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", words)
     (tmp_path / "old.mp3").touch()
     assert samples.main() == 0
     first = {path.name: path.read_bytes() for path in tmp_path.glob("*.mp3")}
     assert sorted(first) == ["a-piano-0.mp3", "a-piano-1.mp3"]
     assert samples.main() == 0
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.mp3")} == first
-    told = json.loads((tmp_path / "samples.json").read_text())
-    assert [row["recipe"]["seed"] for row in told["rows"]] == [0, 1] and str(tmp_path) not in json.dumps(told)
+    result = json.loads((tmp_path / "samples.json").read_text())
+    assert [row["recipe"]["seed"] for row in result["rows"]] == [0, 1] and str(tmp_path) not in json.dumps(result)
