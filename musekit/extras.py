@@ -6,9 +6,9 @@ EXTRAS = {
     "corpus": ("music21", "mido", "pretty_midi", "midirenderer", "soxr"),
     "lab": (
         "jupyterlab", "ipywidgets", "anywidget", "traitlets", "ipykernel", "IPython", "nbformat", "nbclient", "voila",
-        "plotly", "umap", "sklearn", "pandas", "librosa",
+        "plotly", "umap", "sklearn", "scipy", "pandas", "librosa",
     ),
-    "paper": ("diffusers", "muq", "torchvision", "huggingface_hub"),
+    "paper": ("transformers", "diffusers", "muq", "torchvision", "huggingface_hub"),
 }  # fmt: skip
 
 
