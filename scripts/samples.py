@@ -1,6 +1,4 @@
-"""Make the README's samples: a few pieces as small MP3 files, and results/samples.json with the recipe of each.
-
-    python scripts/samples.py            (or: make samples)
+"""Make the README's samples: small MP3 files, and results/samples.json with the recipe of each (or: make samples).
 
 Run it again when the packaged weights change; a test compares their hash with the recipes'.
 """
@@ -11,13 +9,10 @@ import argparse
 import dataclasses
 import hashlib
 import io
-import sys
 from pathlib import Path
 
-from musekit.config import MuseError
-
 ROOT = Path(__file__).resolve().parent.parent
-ASKED = (  # prompt, seed: one sentence three times, then others
+PROMPTS = (  # prompt, seed: one sentence three times, then others
     ("a sad piano melody", 0),
     ("a sad piano melody", 1),
     ("a sad piano melody", 2),
@@ -39,29 +34,11 @@ def mp3(audio, sample_rate: int) -> bytes:
     return file.getvalue()
 
 
-def samples(weights: str | Path, folder: Path, asked, **settings) -> list[dict]:
-    """Write `folder`/<prompt>-<seed>.mp3 for each (prompt, seed) and give a row for each: file, hash, recipe."""
+def main() -> None:
+    """Write `--out`/<prompt>-<seed>.mp3 for each of PROMPTS and remove the files of an earlier run."""
     from musekit.files import write_atomic
     from musekit.muse import Muse, Settings
     from musekit.prompts import file_stem
-
-    muse = Muse.from_pretrained(weights)
-    recipes = [muse.recipe(prompt, seed, Settings(**settings)) for prompt, seed in asked]
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for piece in muse.stream(recipes):
-        content, recipe = mp3(piece.audio, piece.sample_rate), piece.recipe
-        path = folder / f"{file_stem(recipe.prompt)}-{recipe.seed}.mp3"
-        write_atomic(path, content)
-        row = {"measure": "sample", "file": path.name, "prompt": recipe.prompt, "seed": recipe.seed}
-        row |= {"similarity": piece.similarity, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        rows.append(row | {"recipe": dataclasses.asdict(recipe)})
-        print(f"{path.name}  {len(content) / 1000:.0f} kB  similarity {piece.similarity:+.2f}")
-    return rows
-
-
-def main() -> int:
-    """Make all of them; what `samples/` held before goes."""
     from musekit.results import write_result
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -69,16 +46,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "samples", help="folder of the MP3 files")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of samples.json")
     args = parser.parse_args()
-    try:
-        rows = samples(args.weights, args.out, ASKED)
-    except MuseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    muse, rows = Muse.from_pretrained(args.weights), []
+    args.out.mkdir(parents=True, exist_ok=True)
+    for piece in muse.stream([muse.recipe(prompt, seed, Settings()) for prompt, seed in PROMPTS]):
+        content, recipe = mp3(piece.audio, piece.sample_rate), piece.recipe
+        name = f"{file_stem(recipe.prompt)}-{recipe.seed}.mp3"
+        write_atomic(args.out / name, content)
+        row = {"measure": "sample", "file": name, "prompt": recipe.prompt, "seed": recipe.seed}
+        row |= {"similarity": piece.similarity, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        rows.append(row | {"recipe": dataclasses.asdict(recipe)})
+        print(f"{name}  {len(content) / 1000:.0f} kB  similarity {piece.similarity:+.2f}")
     for old in {p.name for p in args.out.glob("*.mp3")} - {row["file"] for row in rows}:
         (args.out / old).unlink()
-    print(write_result("samples", rows, args.results).name)
-    return 0
+    write_result("samples", rows, args.results)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

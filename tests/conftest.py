@@ -1,8 +1,7 @@
 """What every test shares: two threads, no network, its own cache folder, markers for what a machine may lack.
 
-`system("chromium")` skips where the program is missing and says which command installs it. With
-MUSE_REQUIRE_SYSTEM=1 (CI, after `make system-packages`) such a test that does not run is a failure: a green
-run then means that it ran.
+`system("chromium")` skips where the program is missing and says which command installs it. With MUSE_REQUIRE_SYSTEM=1
+(CI, after `make system-packages`) such a test that does not run is a failure.
 """
 
 import os
@@ -14,9 +13,9 @@ import pytest
 # Read by torch and the Hugging Face libraries when they are imported, so set before any test module is. Bits
 # depend on the number of threads: two, unless the caller says otherwise. Subprocesses inherit all of it.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # one that waits must not spin on a core that others need
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a waiting thread must not spin on a core that others need
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads and our forked workers do not mix
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads and forked workers do not mix
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 from fixtures import minilm, tiny  # noqa: E402, F401 - the environment above comes first
@@ -25,24 +24,16 @@ from slurm_runs import cluster, submit  # noqa: E402, F401
 
 FIRST = ("test_notebooks", "test_slurm_jobs", "test_slurm", "test_resume", "test_train", "test_lab", "test_app")
 TOGETHER = {"test_slurm": "slurm", "test_slurm_jobs": "slurm", "test_lab": "browser", "test_app": "browser"}
-SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"  # where slurmd lives, off a plain user's PATH
-
-
-def system_required() -> bool:
-    return os.environ.get("MUSE_REQUIRE_SYSTEM", "") not in ("", "0")
+SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"  # where slurmd is, off a plain user's PATH
 
 
 @pytest.fixture(scope="session", autouse=True)
-def musekit_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def musekit_home(tmp_path_factory: pytest.TempPathFactory):
     """MUSEKIT_HOME for the whole session, subprocesses included: nothing reaches the user's own caches."""
-    home = tmp_path_factory.mktemp("musekit-home")
-    before = os.environ.get("MUSEKIT_HOME")
-    os.environ["MUSEKIT_HOME"] = str(home)
-    yield home
-    if before is None:
-        del os.environ["MUSEKIT_HOME"]
-    else:
-        os.environ["MUSEKIT_HOME"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("musekit-home")
+        patch.setenv("MUSEKIT_HOME", str(home))
+        yield home
 
 
 @pytest.fixture(scope="session")
@@ -55,15 +46,15 @@ def smoke_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In pytest-xdist's workers, what takes longest begins first."""
+    """In pytest-xdist's workers the longest files begin first."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """Under `-n 2` a file stays with one worker, as its fixtures are made once; so do all files that share a Slurm or
-    a browser. (`--dist loadgroup` does not group under pytest 9.2: pytest-xdist #1386.)
+    """Under `-n 2` a file stays with one worker, as its fixtures are made once; so do files that share a Slurm or a
+    browser. (`--dist loadgroup` does not group under pytest 9.2: pytest-xdist #1386.)
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -78,29 +69,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("system"):
-        if not mark.args:
-            pytest.fail('name the programs: @pytest.mark.system("chromium")', pytrace=False)
         path = os.environ.get("PATH", os.defpath) + SBIN
         missing = [program for program in mark.args if shutil.which(program, path=path) is None]
-        if missing:
-            verb = "is" if len(missing) == 1 else "are"
-            # pytest_runtest_makereport turns this into a failure where the system is required
-            pytest.skip(f"{', '.join(missing)} {verb} missing: run `make system-packages`")
+        if missing:  # a failure where the system is required: see pytest_runtest_makereport
+            pytest.skip(f"missing: {', '.join(missing)}; run `make system-packages`")
     if item.get_closest_marker("gpu"):
         import torch
 
         if not torch.cuda.is_available():
-            built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-            pytest.skip(f"needs a CUDA device: torch.cuda.is_available() is False (this torch was {built})")
+            pytest.skip("needs a CUDA device")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     """Where the system is required, a system test that skips for any reason but a missing GPU has failed."""
     report = yield
-    if system_required() and report.skipped and not hasattr(report, "wasxfail"):
+    required = os.environ.get("MUSE_REQUIRE_SYSTEM", "") not in ("", "0")
+    if required and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("system"):
         reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if item.get_closest_marker("system") and "needs a CUDA device" not in reason:
+        if "needs a CUDA device" not in reason:
             report.outcome = "failed"
             report.longrepr = f"MUSE_REQUIRE_SYSTEM=1, and this system test did not run. {reason}"
     return report

@@ -65,26 +65,20 @@ def test_demo_passes_any_text_untouched_and_installs_the_base_only(checkout: Pat
     assert make(checkout, "demo").returncode == 2
 
 
-def test_tests_install_everything_once_and_again_after_a_change(checkout: Path):
+def test_tests_install_everything_once_and_a_failed_install_leaves_no_stamp(checkout: Path):
     script(checkout / ".venv/bin/ruff", "#!/bin/sh\n")
     make(checkout, "lint")
     assert installed(checkout).endswith("-e .[dev] -c constraints.txt")
     (checkout / "calls").unlink()
     make(checkout, "lint", "demo")
     assert not installed(checkout), "both are up to date"
-    later = (checkout / ".venv/.musekit-installed").stat().st_mtime + 10
-    os.utime(checkout / "constraints.txt", (later, later))
     script(checkout / ".venv/bin/python", '#!/bin/sh\ncase "$*" in *install*) exit 1;; esac\n')
     (checkout / ".venv/.musekit-installed").unlink()
     assert make(checkout, "lint").returncode == 2
-    assert not (checkout / ".venv/.musekit-installed").exists(), "a failed install leaves no stamp"
-
-
-def test_without_a_right_python_the_error_is_one_line(checkout: Path, tmp_path: Path):
+    assert not (checkout / ".venv/.musekit-installed").exists()
     script(checkout / ".venv/bin/python", '#!/bin/sh\ncase "$*" in *version_info*) exit 1;; esac\n')
-    done = make(checkout, "demo", "PYTHON=./none")
+    done = make(checkout, "lint", "PYTHON=./none")
     assert done.returncode == 2 and "error: no Python 3.11 or 3.12" in done.stderr and "PYTHON=" in done.stderr
-    assert not (checkout / "asked.json").exists()
 
 
 MARKED = """
@@ -118,4 +112,4 @@ def test_system_tests_skip_with_the_command_or_fail_when_required(tmp_path: Path
         env=os.environ | {"MUSE_REQUIRE_SYSTEM": required}, text=True, timeout=120,
     )  # fmt: skip
     assert counts in done.stdout, done.stdout
-    assert "no-such-program is missing: run `make system-packages`" in done.stdout
+    assert "missing: no-such-program; run `make system-packages`" in done.stdout
