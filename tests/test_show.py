@@ -34,7 +34,6 @@ FIGURES = {
     "score": lambda **k: pictures.score_over_spectrogram([[0.1, 0.5, 69, 80, 0]], tone(), RATE, **k),
     "sweep": lambda **k: plots.sweep({"a": ([1, 10, 100], np.ones((3, 2)))}, {"bar": 2.0}, log="xy", **k),
     "curves": lambda **k: plots.sweep({"a": ([1, 20_000], [2, 1]), "b": ([1, 20_000], [3, 1])}, marks=False, **k),
-    "sweeps": lambda **k: plots.sweeps({"one": {"a": ([1, 2], [3, 4])}, "two": {"a": ([1, 2], [5, 6])}}, **k),
     "bars": lambda **k: plots.bars(
         ["instrument", "mode"],
         {"real": ([0.9, 0.8], [0.85, 0.8], [0.95, 0.8]), "generated": ([0.8, np.nan], [0.7, np.nan], [0.9, np.nan])},
@@ -205,13 +204,7 @@ def test_the_estimated_end_of_a_straight_line_is_its_end():
     assert torch.allclose(observe.endpoint_estimates(line), x_1.expand(7, -1, -1, -1), atol=1e-5)
 
 
-def test_costs_and_embeddings_of_a_loaded_system(smoke_weights):
-    muse = Muse.from_pretrained(smoke_weights)
-    rows = {row["part"]: row for row in observe.cost(muse, "a waltz", n=2, seconds=0.5, steps=3)}
-    assert list(rows) == ["stage1", "stage2", "codec"] and [row["NFE"] for row in rows.values()] == [3, 3, 1]
-    for name, row in rows.items():
-        assert row["M parameters"] == sum(p.numel() for p in getattr(muse, name).parameters()) / 1e6
-        assert row["seconds"] > 0
+def test_clips_of_any_length_are_embedded(smoke_weights):
     clips = [torch.randn(2, n) * 0.1 for n in (20_000, 30_000)]
-    heard = observe.embed_clips(muse, clips)
-    assert heard.shape == (2, 512) and torch.allclose(heard.norm(dim=1), torch.ones(2), atol=1e-5)
+    found = observe.embed_clips(Muse.from_pretrained(smoke_weights), clips)
+    assert found.shape == (2, 512) and torch.allclose(found.norm(dim=1), torch.ones(2), atol=1e-5)

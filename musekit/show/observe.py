@@ -1,9 +1,8 @@
-"""Small measures of sampling that the notebooks share: distances, mean cosines, and the cost of each stage."""
+"""Small measures of sampling that the notebooks share: distances, estimated end points, mean cosines."""
 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Sequence
 
 import torch
@@ -33,36 +32,3 @@ def embed_clips(muse, clips: Sequence[Tensor]) -> Tensor:
 def mean_cosine(a: Tensor) -> float:
     """Mean cosine of all pairs of the unit vectors a (n, 512), n > 1."""
     return float(torch.stack([a[i] @ a[j] for i, j in itertools.combinations(range(len(a)), 2)]).mean())
-
-
-def seconds_of(call, repeats: int = 5) -> float:
-    """Mean seconds of a call on the CPU, after one warm-up call."""
-    call()
-    began = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - began) / repeats
-
-
-def cost(muse, prompt: str, n: int, seconds: float, **settings) -> list[dict]:
-    """Parameters, evaluations and measured seconds per stage, for one micro-batch of n pieces.
-
-    Times are differences between calls of `on_step`, which follows each solver step and precedes each decoding.
-    """
-    calls: list[tuple[str, float]] = []
-    result = muse.generate(
-        prompt, n, seconds=seconds, on_step=lambda stage, i, _: calls.append((stage, time.perf_counter())), **settings
-    )
-    recipe = result.recipes[0]
-    rows = []
-    for name, steps in (("stage1", recipe.stage1_steps), ("stage2", recipe.stage2_steps), ("codec", n)):
-        spent = [now - then for (before, then), (stage, now) in itertools.pairwise(calls) if before == stage == name]
-        rows.append(
-            {
-                "part": name,
-                "M parameters": sum(p.numel() for p in getattr(muse, name).parameters()) / 1e6,
-                "NFE": result.nfe[name][0] if name in result.nfe else 1,
-                "seconds": sum(spent) / max(1, len(spent)) * steps,
-            }
-        )
-    return rows

@@ -79,15 +79,6 @@ def sweep(
     axes.set(xlabel=xlabel, ylabel=ylabel, **({} if ylim is None else {"ylim": ylim}))
 
 
-@drawn(10.8, 3.9)
-def sweeps(figure, panels: Mapping[str, Curves], levels: Mapping[str, float] | None = None, xlabel=""):
-    """Several sweeps of one setting side by side, {ylabel: curves}; levels are drawn in the last panel."""
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (ylabel, curves) in zip(grid, panels.items()):
-        _draw_curves(axes, curves, levels if axes is grid[-1] else None, True, "")
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-
-
 @drawn(8, 4.5)
 def bars(
     figure, labels: Sequence[str], groups: Mapping[str, tuple], ylabel="", ylim=None, levels=None, number="{:.2f}"
