@@ -20,7 +20,8 @@ from musekit.extras import EXTRAS, advice
 
 ROOT = Path(__file__).resolve().parent.parent
 CONDA_NAMES = {"pysoundfile": "soundfile", "soxr-python": "soxr"}
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 DIRECT = {canonicalize_name(req.name): req for req in direct_requirements()}
 PINS = dict(
     line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
@@ -54,6 +55,12 @@ def test_environment_yml_lists_the_same_ranges():
     ranges = {canonicalize_name(req.name): req.specifier for req in listed if req.name != "pip"}
     assert ranges.pop("python") == SpecifierSet(PROJECT["requires-python"])
     assert ranges == {name: req.specifier for name, req in DIRECT.items()}
+
+
+def test_the_wheel_carries_every_file_of_the_package():
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["musekit"]
+    files = [path for path in (ROOT / "musekit").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert not [path for path in files if not any(path.match(pattern) for pattern in patterns)]
 
 
 def test_extras_know_the_modules_that_their_packages_bring():
