@@ -179,7 +179,9 @@ def images(figure, arrays: Mapping[str, np.ndarray], extent=None, xlabel="", yla
     grid = figure.subplots(1, len(arrays), sharey=True, squeeze=False)[0]
     look = {"cmap": SIGNED if signed else HEAT, "vmin": -most if signed else 0, "vmax": most}
     for axes, (name, array) in zip(grid, arrays.items(), strict=True):
-        shown = axes.imshow(np.asarray(array), origin="lower", aspect="auto", extent=extent, **look)
+        shown = axes.imshow(
+            np.asarray(array), origin="lower", aspect="auto", extent=extent, interpolation="nearest", **look
+        )
         axes.set_title(name)
         axes.set_xlabel(xlabel)
         axes.grid(False)
