@@ -3,8 +3,8 @@
     python scripts/app.py                       http://127.0.0.1:8866 (Voila's options may follow)
     python scripts/app.py --weights FOLDER --port 9000 --theme=dark
 
-Cells tagged `notebook` (the evidence, which takes minutes) are left out. Each visitor has a kernel of its own, which
-ends a while after the page was closed; all keep into one library.
+Cells tagged `notebook` (the evidence, which takes minutes) are skipped. Each visitor has a kernel of their own, which
+ends a while after the page was closed; all visitors share one library.
 """
 
 import argparse
@@ -20,15 +20,15 @@ from run_notebooks import set_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "05_latent_lab.ipynb"
-LEFT_OUT = "notebook"  # the tag
-FORGOTTEN = 1800  # seconds after which a kernel that nobody uses ends
+SKIPPED_TAG = "notebook"
+IDLE_SECONDS = 1800  # a kernel without a page ends after this time
 
 
 def page(values: dict) -> nbformat.NotebookNode:
-    """The notebook without the cells that a page has no use for, and without outputs."""
+    """The notebook without skipped cells and without outputs."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     set_parameters(notebook, values)
-    notebook.cells = [cell for cell in notebook.cells if LEFT_OUT not in cell.metadata.get("tags", [])]
+    notebook.cells = [cell for cell in notebook.cells if SKIPPED_TAG not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -48,7 +48,7 @@ def main() -> None:
         ours = {
             "VoilaConfiguration.template": "muse",
             "MappingKernelManager.cull_interval": 60,
-            "MappingKernelManager.cull_idle_timeout": FORGOTTEN,
+            "MappingKernelManager.cull_idle_timeout": IDLE_SECONDS,
             "MappingKernelManager.cull_connected": False,
         }
         # read when Voila is imported, and by nothing before

@@ -89,7 +89,7 @@ def test_tables_are_up_to_date():
     check = [sys.executable, str(ROOT / "scripts" / "tables.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {"make demo", "make test"} <= set(CALLS) and len((ROOT / "README.md").read_text().splitlines()) <= 180
+    assert {"make demo", "make test"} <= set(CALLS) and len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.stem)
