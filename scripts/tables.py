@@ -143,7 +143,7 @@ def found() -> str:
   fewer samples than Stage 1, the gap is smaller against the fewer held-out clips, and for a specific prompt
   regression is nearer to those than samples are ([notebook 2](notebooks/02_stage1.ipynb)).
 - **A batch pays where few tokens meet each weight.** A batch of four makes Stage 1 {gain[4]:.1f} times as fast per
-  sample (sixteen: {gain[16]:.1f}), Stage 2 {gain2:.1f} times: Stage 1 has one token per sample, Stage 2 hundreds.
+  sample (sixteen: {gain[16]:.1f}), Stage 2 {gain2:.1f} times: Stage 1 has one token per sample, Stage 2 over a hundred.
   *But* in the small preset part of the gain is the cost of launching operations, not of reading weights ([notebook
   4](notebooks/04_parallel_benchmarks.ipynb)).
 - **A recipe gives the same bits in any batch, and faster than real time.** Notebook 4 checks the bits of sixteen
