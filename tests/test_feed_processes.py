@@ -65,14 +65,6 @@ def test_a_mistake_in_a_process_is_raised_here_and_ends_them_all():
     assert not multiprocessing.active_children()
 
 
-def test_processes_do_not_hash_again_what_was_read(tiny, monkeypatch):
-    dataset = Stage2Data(tiny.cache, "train", tiny.config)
-    for clip in dataset.clips:
-        dataset.latents(dataset.clips.index(clip), 4)
-    monkeypatch.setattr(Shards, "damage", lambda self, number: "was hashed again")
-    assert len(take(2, dataset, start=0, workers=2)) == 2
-
-
 def test_a_row_is_the_readers_own(tiny):
     """Writing to a row changes no later reader's: the files are mapped, and rows are copies."""
     shards = Shards(tiny.cache / "latents")

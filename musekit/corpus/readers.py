@@ -1,6 +1,6 @@
-"""Readers: which data set a folder holds, and its clip records.
+"""Readers: which dataset a folder holds, and its clip records.
 
-A reader is a module with LOOKED_FOR (what its folder must hold), found(folder) and items(folder, lacks, keep_apart).
+A reader is a module with LOOKED_FOR (the files of its dataset), found(folder) and items(folder, lacks, keep_apart).
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from pathlib import Path
 
 from musekit.config import MuseError, suggest
 from musekit.corpus import folder as plain
-from musekit.corpus import music4all, musicbench, musiccaps, songdescriber
+from musekit.corpus import music4all, musicbench
 from musekit.corpus.recordings import SPLITS, write_records
 
 READERS = {
     "musicbench": musicbench,
     "music4all": music4all,
-    "musiccaps": musiccaps,
-    "songdescriber": songdescriber,
-    "folder": plain,  # the last: it takes any audio
+    "folder": plain,  # last: it accepts any audio
 }
 
 
@@ -40,13 +38,13 @@ def choose(corpus: str | None, data: Path | None) -> tuple[str, Path | None]:
         corpus, data = None, Path(corpus)
     folder = data.expanduser()
     if not folder.is_dir():
-        raise MuseError(f"no folder at {data}: --data is the folder that the data set was unpacked to")
+        raise MuseError(f"no folder at {data}: --data is the folder that the dataset was unpacked to")
     if corpus is None:
-        name = next((name for name, reader in READERS.items() if reader.found(folder)), None)
-        if name is None:
-            looked = "; ".join(f"{name}: {reader.LOOKED_FOR}" for name, reader in READERS.items())
-            raise MuseError(f"{data} holds no data set that is known. Looked for {looked}")
-        return name, folder
+        for name, reader in READERS.items():
+            if reader.found(folder):
+                return name, folder
+        looked = "; ".join(f"{name}: {reader.LOOKED_FOR}" for name, reader in READERS.items())
+        raise MuseError(f"{data} holds no known dataset. Looked for {looked}")
     if corpus == "scores":
         raise MuseError("--corpus scores comes with music21 and takes no --data; leave one of the two out")
     if corpus not in READERS:
@@ -63,17 +61,20 @@ def read_corpus(
     seconds: float,
     keep_apart: bool = True,
     progress: bool = True,
-    stop: Callable[[], None] = lambda: None,
+    stop: Callable[[], int] = lambda: 0,
 ) -> tuple[list[dict], str]:
-    """Write <out>/clips.jsonl from a data set's folder; returns the records and one paragraph of what was found."""
+    """Write <out>/clips.jsonl from a dataset's folder; returns the records and a summary of what was found.
+
+    seconds: length of the longest clip; files of twice that length give two clips.
+    """
     lacks: Counter = Counter()
     items = READERS[name].items(folder, lacks, keep_apart)
     records = write_records(items, lacks, folder, out, name, seconds, progress, stop)
-    return records, told(name, records, lacks)
+    return records, summary(name, records, lacks)
 
 
-def told(name: str, records: list[dict], lacks: Counter) -> str:
-    """Counts of what was found, and of what was not, by reason."""
+def summary(name: str, records: list[dict], lacks: Counter) -> str:
+    """Counts of what was found, and of what was not, by reason, as lines of text."""
     splits = Counter(r["split"] for r in records)
     counts = ", ".join(f"{s} {splits[s]:,}" for s in SPLITS if splits[s])
     works, hours = len({r["work"] for r in records}), sum(r["seconds"] for r in records) / 3600
