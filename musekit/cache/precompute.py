@@ -102,10 +102,9 @@ def compute_rank(
     show: bool,
     verify: bool,
     threads: int,
-    size: int,
     stop: Callable[[], int],
 ) -> None:
-    """Compute the rows that the share (rank, of how many) owns, `size` clips at once where the kind allows it."""
+    """Compute the rows that the share (rank, of how many) owns. `threads` read ahead for a GPU; 0: there is none."""
     torch.set_num_threads(1 if share[1] > 1 else torch.get_num_threads())
     how = {"show": show, "rank": share[0], "world": share[1], "verify": verify, "stop": stop}
     name = maker(kind, config, weights)
@@ -128,8 +127,8 @@ def compute_rank(
         return read_clip(cache, clip).to(distributed.device())
 
     with torch.inference_mode():
-        function, size = from_audio(kind, config, weights), size if batched(kind, config) else 1
-        compute = each_clip(clips, read, function, threads, size)
+        size = GPU_BATCH if threads and batched(kind, config) else 1
+        compute = each_clip(clips, read, from_audio(kind, config, weights), threads, size)
         build_shards(cache / kind, clips, name, compute, sources=sources, **how)
 
 
@@ -207,9 +206,9 @@ def precompute(
             f" make its {sum(len(shard['ids']) for shard in other):,} rows again, or another --out"
         )
     gpu = distributed.device().type == "cuda"
-    processes, threads, size = (1, max(2, workers), GPU_BATCH) if gpu else (max(1, workers), 0, 1)
+    processes, threads = (1, max(2, workers)) if gpu else (max(1, workers), 0)
     shares = [(share[0] * processes + i, share[1] * processes) for i in range(processes)]
-    each = [(kind, cache, config, weights, s, show and i == 0, verify, threads, size) for i, s in enumerate(shares)]
+    each = [(kind, cache, config, weights, s, show and i == 0, verify, threads) for i, s in enumerate(shares)]
     if processes == 1:
         compute_rank(*each[0], stop)
     else:

@@ -100,16 +100,14 @@ WORDS = {
         composer=Robert Schumann: Robert Schumann
         composer=Clara Schumann: Clara Schumann
         composer=Arcangelo Corelli: Corelli"""),
-    "metre": _words("""
-        metre=3/4: in three-four time, in 3/4
-        metre=4/4: in four-four time, in 4/4
-        metre=2/4: in two-four time, in 2/4
-        metre=6/8: in six-eight time, in 6/8
-        metre=9/8: in nine-eight time, in 9/8
-        metre=2/2: in cut time, in 2/2
-        metre=3/8: in three-eight time, in 3/8
-        metre=12/8: in twelve-eight time, in 12/8
-        metre=3/2: in three-two time, in 3/2"""),
+    "metre": [
+        (text, {"metre": metre})
+        for metre, name in zip(
+            ("3/4", "4/4", "2/4", "6/8", "9/8", "2/2", "3/8", "12/8", "3/2"),
+            "three-four four-four two-four six-eight nine-eight cut three-eight twelve-eight three-two".split(),
+        )
+        for text in (f"in {name} time", f"in {metre}")
+    ],
 }
 HELD_OUT_WORDS = {
     "mood": _words("""

@@ -5,14 +5,20 @@ A reader is a module with LOOKED_FOR (the files of its dataset), found(folder) a
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from musekit.config import MuseError, suggest
 from musekit.corpus import folder as plain
-from musekit.corpus import music4all, musicbench
-from musekit.corpus.recordings import SPLITS, write_records
+from musekit.corpus import music4all, musicbench, recordings
+from musekit.corpus.sound import BadAudio
+from musekit.distributed import Stopped
+from musekit.files import write_atomic
 
 READERS = {
     "musicbench": musicbench,
@@ -63,20 +69,42 @@ def read_corpus(
     progress: bool = True,
     stop: Callable[[], int] = lambda: 0,
 ) -> tuple[list[dict], str]:
-    """Write <out>/clips.jsonl from a dataset's folder; returns the records and a summary of what was found.
+    """Cut a dataset's files into clips and write <out>/clips.jsonl; returns the records and a summary.
 
-    seconds: length of the longest clip; files of twice that length give two clips.
+    seconds: length of the longest clip. Unusable files go to <out>/set_aside.jsonl with their reasons. Raises MuseError
+    when nothing is usable, and `Stopped` between files when `stop()` says so.
     """
+    from tqdm import tqdm
+
     lacks: Counter = Counter()
-    items = READERS[name].items(folder, lacks, keep_apart)
-    records = write_records(items, lacks, folder, out, name, seconds, progress, stop)
+    items = recordings.join(READERS[name].items(folder, lacks, keep_apart))
+    recordings.link(folder, out)
+    records, aside = [], []
+    pool = ThreadPoolExecutor(8)  # reading a header is waiting for the disk, not work
+    try:
+        found = zip(items, pool.map(partial(recordings.look, folder), items))
+        for item, about in tqdm(found, name, len(items), disable=not progress, mininterval=2):
+            if code := stop():
+                raise Stopped(code)
+            if isinstance(about, BadAudio):
+                aside.append({"file": item.name, "reason": about.reason})
+            else:
+                records += recordings.records_of(item, *about, seconds, name)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    lacks.update(re.sub(r" \(.*", "", a["reason"]) for a in aside)
+    write_atomic(out / "set_aside.jsonl", "".join(json.dumps(a) + "\n" for a in aside))
+    if not records:
+        why = "; ".join(f"{n} x {reason}" for reason, n in lacks.most_common(3)) or "no audio files found"
+        raise MuseError(f"nothing usable in {folder}: {why}")
+    write_atomic(out / "clips.jsonl", "".join(json.dumps(r) + "\n" for r in records))
     return records, summary(name, records, lacks)
 
 
 def summary(name: str, records: list[dict], lacks: Counter) -> str:
     """Counts of what was found, and of what was not, by reason, as lines of text."""
     splits = Counter(r["split"] for r in records)
-    counts = ", ".join(f"{s} {splits[s]:,}" for s in SPLITS if splits[s])
+    counts = ", ".join(f"{s} {splits[s]:,}" for s in recordings.SPLITS if splits[s])
     works, hours = len({r["work"] for r in records}), sum(r["seconds"] for r in records) / 3600
     captions = len({c["text"] for r in records for c in r["captions"]})
     lines = [f"{name}: {len(records):,} clips of {works:,} files, {hours:,.1f} h, {captions:,} captions ({counts})"]

@@ -8,19 +8,14 @@ and they are cut into clips. Nothing is copied or converted: a record points int
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from musekit.config import MuseError
 from musekit.corpus.repertoire import slug
 from musekit.corpus.sound import BadAudio, header
-from musekit.files import write_atomic
 
 SAMPLE_RATE = 44100  # Hz, at which clips are read
 LINK = "data"  # in the cache's folder
@@ -46,6 +41,17 @@ class Item:
 def caption(text: str, asks: dict, work: str) -> dict:
     """A caption with its claims. Without claims it names the work, and counts as correct for this work only."""
     return {"text": text, "asks": asks or {"work": work}}
+
+
+def look(folder: Path, item: Item) -> tuple[str, int, int] | BadAudio:
+    """(relative path, frames, rate in Hz) of an item's file, or why it is not usable."""
+    try:
+        if not item.captions:
+            raise BadAudio("no caption")
+        path = locate(folder, *item.places)
+        return path.relative_to(folder).as_posix(), *header(path)
+    except BadAudio as error:
+        return error
 
 
 def locate(folder: Path, *places: str) -> Path:
@@ -109,56 +115,3 @@ def records_of(item: Item, place: str, frames: int, rate: int, seconds: float, s
         }
         for k in range(max(1, int(length / seconds + 0.5)))
     ]  # fmt: skip
-
-
-def write_records(
-    items: Iterable[Item],
-    lacks: Counter,
-    folder: Path,
-    out: Path,
-    source: str,
-    seconds: float,
-    progress: bool = True,
-    stop: Callable[[], int] = lambda: 0,
-) -> list[dict]:
-    """Find the items' files, cut them into clips of at most `seconds`, write <out>/clips.jsonl; returns the records.
-
-    Unusable files go to <out>/set_aside.jsonl, and their reasons are counted in `lacks`. Raises MuseError when nothing
-    is usable, and `Stopped` between files when `stop()` says so.
-    """
-    from tqdm import tqdm
-
-    from musekit.distributed import Stopped
-
-    items = join(items)
-    link(folder, out)
-
-    def look(item: Item) -> tuple[str, int, int] | BadAudio:
-        try:
-            if not item.captions:
-                raise BadAudio("no caption")
-            path = locate(folder, *item.places)
-            return path.relative_to(folder).as_posix(), *header(path)
-        except BadAudio as error:
-            return error
-
-    records, aside = [], []
-    pool = ThreadPoolExecutor(8)  # reading a header is waiting for the disk, not work
-    try:
-        found = zip(items, pool.map(look, items))
-        for item, about in tqdm(found, source, len(items), disable=not progress, mininterval=2):
-            if code := stop():
-                raise Stopped(code)
-            if isinstance(about, BadAudio):
-                aside.append({"file": item.name, "reason": about.reason})
-            else:
-                records += records_of(item, *about, seconds, source)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    lacks.update(re.sub(r" \(.*", "", a["reason"]) for a in aside)
-    write_atomic(out / "set_aside.jsonl", "".join(json.dumps(a) + "\n" for a in aside))
-    if not records:
-        why = "; ".join(f"{n} x {reason}" for reason, n in lacks.most_common(3)) or "no audio files found"
-        raise MuseError(f"nothing usable in {folder}: {why}")
-    write_atomic(out / "clips.jsonl", "".join(json.dumps(r) + "\n" for r in records))
-    return records
