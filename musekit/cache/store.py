@@ -255,14 +255,12 @@ class Shards:
         if self.skipped:
             rows, names = sum(self.skipped.values()), ", ".join(self.skipped)
             warn(f"{self.folder}: {len(self.skipped)} damaged shards skipped, {rows} rows left out: {names}")
-        places = {
+        places = {key: (n, row) for n, shard in enumerate(shards) for row, key in enumerate(shard["ids"])}
+        self.index = {
             key: (number, row)
-            for number, shard in enumerate(shards)
-            if shard["file"] not in self.skipped
-            for row, key in enumerate(shard["ids"])
-            if key not in self.manifest["set_aside"]
+            for key, (number, row) in sorted(places.items())
+            if key not in self.manifest["set_aside"] and shards[number]["file"] not in self.skipped
         }
-        self.index = dict(sorted(places.items()))
         self._open: dict[int, dict[str, torch.Tensor]] = {}
 
     def __contains__(self, key: str) -> bool:
