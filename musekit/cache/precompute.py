@@ -205,6 +205,8 @@ def precompute(
             f"{cache / kind} was made by other weights or settings ({other[0]['maker']}, not {name}): give --remake to"
             f" make its {sum(len(shard['ids']) for shard in other):,} rows again, or another --out"
         )
+    clips = read_clips(cache, fields=["id", "captions"])
+    wanted = captions_of(clips) if kind == "tokens" else [clip["id"] for clip in clips]
     gpu = distributed.device().type == "cuda"
     processes, threads = (1, max(2, workers)) if gpu else (max(1, workers), 0)
     shares = [(share[0] * processes + i, share[1] * processes) for i in range(processes)]
@@ -213,6 +215,4 @@ def precompute(
         compute_rank(*each[0], stop)
     else:
         run_processes(compute_rank, each, stop, kind)
-    clips = read_clips(cache, fields=["id", "captions"])
-    wanted = captions_of(clips) if kind == "tokens" else [clip["id"] for clip in clips]
     return store.merge_manifest(cache / kind, wanted, name)
