@@ -1,0 +1,96 @@
+"""Twelve recipes whose music must not change: golden.json has the hashes of their audio and embeddings.
+
+Last bits depend on the machine, so hashes are compared on machines that golden.json knows. Everywhere the number of
+evaluations must agree exactly, and the level of each piece (RMS) within 2 %. Where the arithmetic changes on purpose,
+`SAMPLER` of recipe.py rises and the values are written anew: `PYTHONPATH=. python tests/test_golden.py`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from musekit.config import MuseConfig, smoke
+from musekit.muse import Muse, Settings
+from musekit.pretrained import init_random
+from musekit.recipe import software
+
+FILE, THREADS, LONG = Path(__file__).with_name("golden.json"), 2, pytest.mark.long
+PIANO, DTYPES = "a sad piano melody", {"10-bfloat16": "bfloat16"}
+RECIPES = {  # name: weights, prompt, n, seed, settings
+    "01-default": ("mini", PIANO, 1, 0, {"seconds": 6.0}),
+    "02-batch": ("mini", "cheerful music for harpsichord", 4, 7, {"seconds": 12.0}),
+    "03-heun": ("mini", "a fast fiddle tune", 2, 3, {"seconds": 3.0, "micro_batch": 1, "solver": "heun", "steps": 6}),
+    "04-midpoint": ("mini", "slow organ music", 2, 11, {"seconds": 2.0, "solver": "midpoint", "steps": 4, "stage1_solver": "rk4", "stage1_steps": 8}),
+    "05-negative": ("mini", "an organ chorale", 2, 5, {"seconds": 4.0, "stage1_guidance_scale": 2.0, "steps": 8}),
+    "06-mixed": ("mini", "", 3, 1, {"seconds": 2.0, "steps": 6, "stage1_guidance_scale": 3.0}),
+    "07-dopri5-stage1": ("mini", "something sad", 2, 21, {"seconds": 2.0, "stage1_solver": "dopri5", "solver": "rk4", "steps": 3}),
+    "08-dopri5-stage2": ("mini", "flute", 1, 2, {"seconds": 1.0, "solver": "dopri5", "micro_batch": 2}),
+    "09-bespoke": ("mini", "a string quartet in D minor", 3, 100, {"seconds": 12.0, "solver": "bespoke-8"}),
+    "10-bfloat16": ("mini", "music", 2, 9, {"seconds": 4.0, "guidance_low": 0.1, "guidance_high": 0.6, "stage1_autoguidance": 1.0, "steps": 8, "micro_batch": 2}),
+    "11-smoke": ("smoke", PIANO, 3, 0, {"seconds": 2.0, "stage1_guidance_scale": 3.0}),
+    "12-stable-audio": ("stable audio", PIANO, 2, 1, {"seconds": 1.5, "stage1_solver": "torchdiffeq", "stage1_guidance_scale": 2.0, "steps": 4}),
+}  # fmt: skip  # noqa: E501
+NEGATIVE = {"05-negative": "slow"}
+MIXED = [(PIANO, 1, None), (PIANO, 2, "piano"), ("a reel", 3, "slow organ")]  # prompt, seed, negative prompt
+
+
+def machine() -> str:
+    """What last bits depend on: sampler, torch, instruction set, the CPU's maker and the number of threads."""
+    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    maker = next((line.split()[-1] for line in cpu.splitlines() if line.startswith("vendor_id")), "unknown")
+    return f"{software().partition(' ')[2]} {maker} {torch.get_num_threads()} threads"
+
+
+def config(weights: str) -> MuseConfig:
+    small = smoke()
+    stable_audio = dataclasses.replace(small.stage2, stable_audio=True, modulation=False, patch=1)
+    return small if weights == "smoke" else dataclasses.replace(small, stage2=stable_audio)
+
+
+@functools.cache
+def system(weights: str, dtype: str) -> Muse:
+    """The packaged weights, or random ones built here."""
+    folder = weights if weights == "mini" else init_random(Path(tempfile.mkdtemp()) / "weights", config(weights))
+    return Muse.from_pretrained(folder, dtype=dtype)
+
+
+def digest(x: torch.Tensor) -> str:
+    return hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()[:20]
+
+
+def sample(name: str) -> dict:
+    """Hashes, evaluations and level of each piece of a recipe."""
+    weights, prompt, n, seed, settings = RECIPES[name]
+    muse, settings = system(weights, DTYPES.get(name, "float32")), Settings(**settings)
+    pieces = MIXED if name == "06-mixed" else [(prompt, seed + i, NEGATIVE.get(name)) for i in range(n)]
+    pieces = list(muse.stream([muse.recipe(p, s, settings, negative) for p, s, negative in pieces]))
+    return {
+        "audio": [digest(p.audio) for p in pieces],
+        "embedding": [digest(p.embedding) for p in pieces],
+        "nfe": [[p.nfe["stage1"], p.nfe["stage2"]] for p in pieces],
+        "rms": [round(float(p.audio.square().mean().sqrt()), 6) for p in pieces],
+    }
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG if name in ("02-batch", "08-dopri5-stage2") else ()) for name in RECIPES])
+def test_the_music_is_unchanged(name, threads):
+    golden, got = json.loads(FILE.read_text()), sample(name)
+    expected = golden["recipes"][name]
+    assert got["nfe"] == expected["nfe"]
+    assert got["rms"] == pytest.approx(expected["rms"], rel=0.02)
+    if known := golden["hashes"].get(machine()):
+        assert {kind: got[kind] for kind in ("audio", "embedding")} == known[name]
