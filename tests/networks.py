@@ -63,4 +63,6 @@ def relative_error(x, exact) -> float:
 def state_at(shape, dtype=torch.float64):
     """x_t (B, ...) and one time per sample (B,), which float32 can represent."""
     rng = torch.Generator().manual_seed(4)
-    return torch.randn(B, *shape, generator=rng, dtype=torch.float32).to(dtype), torch.tensor([0.25, 0.6875, 0.96875]).to(dtype)
+    return torch.randn(B, *shape, generator=rng, dtype=torch.float32).to(dtype), torch.tensor(
+        [0.25, 0.6875, 0.96875]
+    ).to(dtype)

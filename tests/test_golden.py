@@ -86,7 +86,9 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG if name in ("02-batch", "08-dopri5-stage2") else ()) for name in RECIPES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=LONG if name in ("02-batch", "08-dopri5-stage2") else ()) for name in RECIPES]
+)
 def test_the_music_is_unchanged(name, threads):
     golden, got = json.loads(FILE.read_text()), sample(name)
     expected = golden["recipes"][name]

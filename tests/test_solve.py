@@ -216,7 +216,9 @@ def test_adaptive_solvers_give_up_with_a_reason(solver):
         return torch.where(((t > 0.3) & (torch.arange(2) == 1))[:, None], math.nan, -x)
 
     for velocity, sample in ((breaks, 1), (lambda t, x: x * math.inf, 0)):
-        with pytest.raises(MuseError, match=f"sample {sample} is not finite" if solver == "dopri5" else "torchdiffeq: "):
+        with pytest.raises(
+            MuseError, match=f"sample {sample} is not finite" if solver == "dopri5" else "torchdiffeq: "
+        ):
             solve(velocity, x_0, solver=solver)
     with pytest.raises(MuseError, match="underflow|not finite"):  # x(t) = 1 / (1/2 - t) has a pole on the way
         solve(lambda t, x: x * x, 2 * x_0, solver=solver, rtol=1e-9, atol=1e-9)

@@ -28,7 +28,9 @@ def naive_velocity(network: Text2MuQFlow):
         if not config.gaussian_rank:
             return v
         basis, variance = network.basis, network.variance
-        covariance = torch.diag(variance[-1].expand(config.dim)) + basis.T @ torch.diag(variance[:-1] - variance[-1]) @ basis
+        covariance = (
+            torch.diag(variance[-1].expand(config.dim)) + basis.T @ torch.diag(variance[:-1] - variance[-1]) @ basis
+        )
         return v + torch.stack([exact_velocity(y, s, covariance) for y, s in zip(x, t)])
 
     return velocity

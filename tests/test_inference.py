@@ -1,0 +1,239 @@
+"""Sampling of micro-batches: a piece's bits depend on its recipe only; negative prompts, threads, graphs, compilation."""
+
+import dataclasses
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import (
+    STABLE_AUDIO, STAGE1_WIDE, STAGE2, STAGE2_WIDE, B, L, T, conditions, randomise, stage1,
+    stage2, texts
+)  # fmt: skip
+
+from musekit import flow, gpu, solve
+from musekit.config import smoke
+from musekit.inference import finish, micro_batches, padded, sample_stage1, sample_stage2
+from musekit.recipe import Recipe
+from musekit.stage1 import GuidedStage1, Stage1Inference, Text2MuQFlow
+from musekit.stage2 import GuidedStage2, Stage2Inference, StableAudioMuQ
+
+RECIPE = Recipe(
+    prompt="a piano", negative_prompt=None, seed=0, seconds=0.5, preset="smoke", weights="", stage1_solver="euler",
+    stage1_steps=3, stage1_guidance_scale=3.0, stage2_solver="euler", stage2_steps=3, guidance_scale=3.0, micro_batch=4,
+    max_tokens=32, dtype="float32", device="cpu", threads=2, versions="",
+)  # fmt: skip
+SIZES = pytest.mark.parametrize("size", [1, 2, 4, 8])
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+
+
+def recipes(*negatives, **changes) -> list[Recipe]:
+    """One recipe per negative prompt, each with its own seed."""
+    return [dataclasses.replace(RECIPE, negative_prompt=n, seed=i, **changes) for i, n in enumerate(negatives)]
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_micro_batches_hold_consecutive_recipes_that_differ_in_prompts_and_seed_only():
+    same, other = recipes(None, "slow", None, "fast", None, None), recipes(None, None, stage2_steps=9)
+    same[1] = dataclasses.replace(same[1], prompt="a flute")
+    stream = iter([*same, *other, *same[:1]])
+    batches = list(micro_batches(stream))
+    assert [len(batch) for batch in batches] == [4, 2, 2, 1]
+    assert list(itertools.chain(*batches)) == [*same, *other, *same[:1]] and list(micro_batches([])) == []
+    assert padded(same[:2]) == [*same[:2], same[1], same[1]] and padded(same[:4]) == same[:4]
+
+
+def test_the_end_fades_and_nothing_clips():
+    audio = 2 * torch.ones(2, 1000)
+    done = finish(audio)
+    assert (audio == 2).all() and done.abs().max() == pytest.approx(0.99)
+    torch.testing.assert_close(done[:, -441:], 0.99 * torch.linspace(1, 0, 441).expand(2, 441))
+    assert torch.equal(finish(audio / 4)[:, :-441], audio[:, :-441] / 4)
+    assert finish(torch.ones(2, 100))[0, -1] == 0
+
+
+# ---------------------------------------------------------------- bits
+
+
+def assert_independent(run, size: int) -> None:
+    """run(order) -> (B, ...): a sample's bits are the same in any order and beside any others."""
+    first = run(list(range(size)))
+    assert torch.equal(run(list(range(size))[::-1]), first.flip(0))
+    assert torch.equal(run([size - 1] * size), first[[size - 1] * size])
+
+
+@DTYPES
+@SIZES
+@pytest.mark.parametrize("merge", [False, True])
+def test_bits_of_stage_1_depend_on_neither_position_nor_batch_mates(dtype, size, merge):
+    inference, rng = Stage1Inference(stage1(STAGE1_WIDE, torch.float32, std=0.05), dtype), torch.Generator()
+    tokens, mask = torch.randn(size, L, STAGE1_WIDE.text_dim, generator=rng), torch.ones(size, L, dtype=torch.bool)
+    x_0 = torch.randn(size, STAGE1_WIDE.dim, generator=rng)
+
+    def run(order):
+        velocity = GuidedStage1(inference, inference.text(tokens[order], mask[order], merge=merge), 3.0)
+        return solve.solve(velocity, x_0[order], solver="euler", steps=3).x
+
+    assert_independent(run, size)
+
+
+@DTYPES
+@SIZES
+def test_bits_of_stage_2_depend_on_neither_position_nor_batch_mates(dtype, size):
+    network = stage2(STAGE2_WIDE, torch.float32, std=0.08)
+    inference, (embedding, seconds) = Stage2Inference(network, dtype), conditions(STAGE2_WIDE, torch.float32, size)
+    x_0 = torch.randn(size, 4, T, generator=torch.Generator())
+
+    def run(order):
+        velocity = GuidedStage2(inference, network.condition_pair(embedding[order], seconds[order]), 3.0)
+        return solve.solve(velocity, x_0[order], solver="euler", steps=3).x
+
+    assert_independent(run, size)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Both stages of the smoke preset with random weights."""
+    config = smoke()
+    return (
+        Stage1Inference(randomise(Text2MuQFlow(config.stage1), 0.1, torch.float32).requires_grad_(False)),
+        Stage2Inference(randomise(StableAudioMuQ(config.stage2), 0.1, torch.float32).requires_grad_(False)),
+    )
+
+
+@pytest.mark.parametrize("solver", ["euler", "dopri5"])
+@torch.no_grad()
+def test_pieces_with_and_without_negative_prompts_keep_their_bits_in_one_micro_batch(networks, minilm, solver):
+    """Stage 1 computes both kinds in different ways, so they must not share a batch."""
+    batch = recipes(None, "slow", None, "fast", stage1_solver=solver)
+    together, nfe = sample_stage1(networks[0], minilm, batch)
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(4))
+    for i, recipe in enumerate(batch):
+        single, count = sample_stage1(networks[0], minilm, padded([recipe]))
+        assert torch.equal(single[0], together[i]) and count[0] == nfe[i]
+    assert len(set(map(tuple, together.tolist()))) == 4
+    unguided = [sample_stage1(networks[0], minilm, recipes(n, stage1_guidance_scale=1.0))[0] for n in (None, "slow")]
+    assert torch.equal(*unguided)  # without guidance a negative prompt changes nothing
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "dopri5"])
+@torch.no_grad()
+def test_latents_start_from_the_seeds_noise_and_end_where_the_network_leads(networks, solver):
+    """The solver on the training network, one sample at a time, with guidance written out."""
+    inference, network, frames = networks[1], networks[1].network, 10
+    batch = recipes(None, "slow", None, None, stage2_solver=solver)
+    embeddings = F.normalize(torch.randn(2, 4, 512, generator=torch.Generator().manual_seed(0)), dim=-1)
+    negatives, has_negative = embeddings[1], torch.tensor([r.negative_prompt is not None for r in batch])
+    latents, nfe = sample_stage2(inference, embeddings[0], (negatives, has_negative), batch, frames, 0.5)
+    for i, recipe in enumerate(batch):
+        sample, seconds = slice(i, i + 1), torch.tensor([[0.0, 0.5]])
+        yes = network.condition(embeddings[0, sample], seconds)
+        no = network.condition(negatives[sample], seconds, has_negative[sample])
+        x_0 = flow.noise(recipe.seed, 2, frames, inference.config.latent_dim)[None]
+
+        def velocity(t, x, yes=yes, no=no):
+            return flow.guided(network(x, t, yes), network(x, t, no), 3.0)
+
+        expected = solve.solve(velocity, x_0, solver=solver, steps=3, overshoot=False)
+        torch.testing.assert_close(latents[sample], network.latents(expected.x), atol=1e-3, rtol=1e-3)
+        assert nfe[i] == expected.nfe[0]
+    given = torch.stack([flow.noise(r.seed, 2, frames, inference.config.latent_dim) for r in batch])
+    again, _ = sample_stage2(inference, embeddings[0], (negatives, has_negative), batch, frames, 0.5, x_0=given)
+    assert torch.equal(again, latents)
+
+
+def test_two_threads_sample_at_the_same_time(networks, minilm):
+    """Studio and Lab share the networks, each with its own batch size and length."""
+    batches = [recipes(None, None, micro_batch=2), recipes(None, "slow", None, "fast")]
+
+    @torch.inference_mode()
+    def sample(batch, frames):
+        embeddings, _ = sample_stage1(networks[0], minilm, batch)
+        negatives = embeddings.flip(0), torch.tensor([r.negative_prompt is not None for r in batch])
+        return sample_stage2(networks[1], embeddings, negatives, batch, frames, 0.5)[0]
+
+    alone = [sample(batch, frames) for batch, frames in zip(batches, (11, 30))]
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(5):
+            assert all(map(torch.equal, threads.map(sample, batches, (11, 30)), alone))
+
+
+# ---------------------------------------------------------------- GPUs
+
+
+def test_recordings_are_cached_per_shape_and_the_oldest_is_dropped():
+    graphs, fixed = {}, [torch.zeros(2)]
+    first = gpu.CudaGraph.cached(graphs, (0,), torch.add, fixed)
+    assert gpu.CudaGraph.cached(graphs, (0,), torch.add, [torch.ones(2)]) is first
+    assert torch.equal(first.fixed[0], torch.ones(2)) and torch.equal(fixed[0], torch.zeros(2))  # copied in, and apart
+    for key in range(1, gpu.MAX_GRAPHS + 1):
+        gpu.CudaGraph.cached(graphs, (key,), torch.add, fixed)
+    assert (0,) not in graphs and len(graphs) == gpu.MAX_GRAPHS
+
+
+def test_without_a_compiler_the_function_itself_runs(monkeypatch):
+    def broken(*_, **__):
+        def call(*arguments):
+            raise torch._dynamo.exc.TorchDynamoException("no compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    double = gpu.Compiled(lambda x: 2 * x)
+    with pytest.warns(UserWarning, match="no compiler"):
+        assert double(3) == 6
+    assert double(4) == 8
+    small = stage2()
+    assert gpu.compiled(small.blocks[0], small) is small.blocks[0]  # too small, and not on a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["stage 1", "stage 1 merged", "modulation", "stable audio"])
+def test_a_cuda_graph_replays_the_velocity_it_recorded(kind):
+    """For two prompts, two times and two states, so that each input is seen to be copied in."""
+    if kind.startswith("stage 1"):
+        inference = Stage1Inference(stage1(STAGE1_WIDE, torch.float32, std=0.05).cuda())
+        tokens, mask = (part.cuda() for part in texts(STAGE1_WIDE, torch.float32))
+        merge, shape = kind.endswith("merged"), (STAGE1_WIDE.dim,)
+        prompts = [inference.text(said, mask, merge=merge) for said in (tokens, tokens.flip(0))]
+        velocities = [GuidedStage1(inference, text, 3.0) for text in prompts]
+        plain = [lambda x, now, v=v: v._velocity(x, now, v.text) for v in velocities]
+    else:
+        config = STAGE2 if kind == "modulation" else STABLE_AUDIO
+        network, shape = stage2(config, torch.float32).cuda(), (config.latent_dim, T)
+        inference, (embedding, seconds) = (
+            Stage2Inference(network),
+            [c.cuda() for c in conditions(config, torch.float32)],
+        )
+        pairs = [network.condition_pair(prompt, seconds) for prompt in (embedding, embedding.flip(0))]
+        velocities = [GuidedStage2(inference, pair, 3.0) for pair in pairs]
+        plain = [lambda x, now, v=v: v._velocity(x, now, v.condition, True) for v in velocities]
+    for velocity, expected in zip(velocities, plain):
+        for now, x in itertools.product(velocity.at(torch.tensor([0.1, 0.6])), torch.randn(2, B, *shape).cuda()):
+            torch.testing.assert_close(velocity(now, x), expected(x, now), atol=1e-4, rtol=1e-4)
+    assert len(inference.graphs) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stage", [1, 2])
+@torch.no_grad()
+def test_compiled_blocks_are_the_blocks(stage, monkeypatch, recwarn):
+    monkeypatch.setattr(gpu, "MIN_COMPILED_PARAMETERS", 0)
+    if stage == 1:
+        network, (tokens, mask) = stage1(STAGE1_WIDE, torch.float32, std=0.05).cuda(), texts(STAGE1_WIDE, torch.float32)
+        fast, plain = Stage1Inference(network), Stage1Inference(network, compile=False)
+        assert isinstance(fast.block, gpu.Compiled)
+        text, x = fast.text(tokens.cuda(), mask.cuda()), torch.randn(B, STAGE1_WIDE.dim).cuda()
+        now = plain.at(torch.tensor([0.4]))[0]
+        torch.testing.assert_close(fast(x, now, text), plain(x, now, text), atol=1e-4, rtol=1e-4)
+    else:
+        network = stage2(STAGE2_WIDE, torch.float32, std=0.08).cuda()
+        fast, plain = Stage2Inference(network), Stage2Inference(network, compile=False)
+        assert all(isinstance(block, gpu.Compiled) for block in fast.blocks)
+        condition = network.condition(*(part.cuda() for part in conditions(STAGE2_WIDE, torch.float32)))
+        now, x = GuidedStage2(plain, condition, 1.0).at(torch.tensor([0.4]))[0], torch.randn(B, 4, T).cuda()
+        torch.testing.assert_close(fast(x, now, condition), plain(x, now, condition), atol=1e-4, rtol=1e-4)
+    assert not [w for w in recwarn if "torch.compile failed" in str(w.message)]
