@@ -19,7 +19,9 @@ STAGE2 = Stage2Config(
 STABLE_AUDIO = dataclasses.replace(
     STAGE2, modulation=False, patch=1, ff_mult=4.0, stable_audio=True, time_dim=6, number_dim=256, max_seconds=64.0
 )
-STAGE2_WIDE = dataclasses.replace(STAGE2, width=128, head_dim=32, kv_heads=1, embedding_dim=24, depth=4)
+STAGE2_WIDE = dataclasses.replace(
+    STAGE2, width=128, head_dim=32, kv_heads=1, embedding_dim=24, condition_dim=32, depth=4
+)
 
 
 def randomise(network: nn.Module, std: float, dtype=torch.float64) -> nn.Module:

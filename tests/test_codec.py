@@ -12,7 +12,7 @@ from fixtures import sinusoids
 
 from musekit import codec, oobleck
 from musekit.codec import SpectralVAE
-from musekit.config import CodecConfig, MuseError, mini, smoke
+from musekit.config import CodecConfig, MuseError, smoke
 
 CONFIG = CodecConfig()
 N_FFT, HOP = CONFIG.n_fft, CONFIG.stft_hop
@@ -70,13 +70,6 @@ def test_magnitudes_invert_compress_up_to_the_bands():
     assert not silence.any() and not codec.magnitudes(CONFIG, silence).any()
 
 
-def test_the_loss_weight_has_mean_one_and_falls_with_frequency():
-    weight, bin_hz = codec.loss_weight(CONFIG), 44100 / N_FFT
-    assert weight.shape == (codec.bands(CONFIG),) and (weight.diff() < 0).all()
-    assert weight.mean() == pytest.approx(1, abs=1e-5)
-    assert weight[round(1000 / bin_hz)] / weight[0] == pytest.approx(2**-0.7, abs=0.01)  # (1 + f / 1 kHz)^-0.7
-
-
 # ---------------------------------------------------------------- phase
 
 
@@ -105,20 +98,6 @@ def test_inversion_of_tones_is_consistent_and_keeps_chroma_and_stereo(notes):
     torch.testing.assert_close(rebuilt[1], rebuilt[0] / 2, atol=1e-4, rtol=1e-3)  # as in the original
 
 
-def test_inversion_beats_griffin_lim_from_random_phase_at_equal_iterations():
-    import torchaudio
-
-    audio = chord(2.0, (48, 60, 64, 67, 72))[0, :1]
-    m = stft(audio)[..., :-1].abs()
-    pair = m[None].repeat(1, 2, 1, 1)
-    ours = {n: convergence(codec.audio_from_magnitudes(pair, N_FFT, HOP, n)[0, 0], m[0]) for n in (0, 32)}
-    torch.manual_seed(0)
-    griffin_lim = torchaudio.transforms.GriffinLim(N_FFT, n_iter=32, hop_length=HOP, power=1.0, momentum=0.99)
-    theirs = convergence(griffin_lim(stft(audio).abs())[0], m[0])
-    assert ours[32] < theirs - 3 and ours[32] < ours[0] + 0.5  # dB
-    assert ours[0] < theirs  # even without an iteration
-
-
 def test_griffin_lim_is_torchaudios_from_the_same_phase(monkeypatch):
     import torchaudio.functional as reference
 
@@ -136,14 +115,6 @@ def test_inversion_of_few_frames_and_of_silence(frames):
     m = torch.rand(1, 2, N_FFT // 2 + 1, frames)
     assert codec.audio_from_magnitudes(m, N_FFT, HOP, 2).shape == (1, 2, frames * HOP)
     assert codec.audio_from_magnitudes(m * 0, N_FFT, HOP, 2).abs().max() < 1e-6
-
-
-def test_without_a_network_the_round_trip_keeps_chroma_and_level():
-    audio = chord(2.0)
-    m = codec.magnitudes(CONFIG, codec.compress(CONFIG, audio))
-    rebuilt = codec.audio_from_magnitudes(m, N_FFT, HOP, CONFIG.phase_iterations)[..., : audio.shape[-1]]
-    assert chroma_correlation(rebuilt[0, 0], audio[0, 0]) > 0.98
-    torch.testing.assert_close(*(x.square().mean(-1).sqrt() for x in (rebuilt, audio)), rtol=0.05, atol=0)
 
 
 # ---------------------------------------------------------------- the VAE
@@ -170,12 +141,6 @@ def test_shapes_exact_lengths_and_finite_audio(vae):
         assert latents.isfinite().all() and audio.isfinite().all()
     for audio in (torch.zeros(1, 2, 8192), 1e4 * torch.randn(1, 2, 8192)):
         assert vae.decode(vae.encode(audio)).isfinite().all()
-
-
-def test_a_cut_changes_only_the_frames_beside_it(vae):
-    audio = torch.randn(1, 2, 40 * 2048)
-    whole, part = vae.encode(audio), vae.encode(audio[..., : 20 * 2048])
-    torch.testing.assert_close(whole[..., :17], part[..., :17], atol=1e-4, rtol=1e-4)
 
 
 def test_wrong_shapes_are_refused(vae):
@@ -219,11 +184,6 @@ def test_the_scale_centres_every_value_weighs_low_bands_more_and_is_undone_by_de
     m = codec.magnitudes(vae.config, vae.decoder(z.transpose(1, 2)) / vae.gain + vae.mean)
     expected = codec.audio_from_magnitudes(m, N_FFT, HOP, vae.config.phase_iterations)
     torch.testing.assert_close(vae.decode(z), expected)
-
-
-def test_the_size_of_the_mini_codec():
-    with torch.device("meta"):
-        assert 6e6 < sum(p.numel() for p in SpectralVAE(mini().codec).parameters()) < 12e6
 
 
 # ---------------------------------------------------------------- Oobleck in overlapping pieces

@@ -136,18 +136,6 @@ def test_weights_go_back_to_diffusers_unchanged(theirs, ours):
     theirs[0].load_state_dict({k: v for k, v in back.items() if k in theirs[0].state_dict()})
 
 
-def test_weights_come_in_several_files_and_without_the_projection_model(folder, theirs, tmp_path):
-    theirs[0].save_pretrained(tmp_path / "transformer", max_shard_size="20KB")
-    assert len(list((tmp_path / "transformer").glob("*.safetensors"))) > 2
-    one, many = StableAudioMuQ(STABLE_AUDIO), StableAudioMuQ(STABLE_AUDIO)
-    new = convert.initialise(one, folder / "transformer"), convert.initialise(many, tmp_path)
-    assert {n.rpartition(".")[0] for n in new[1] if n.startswith("timing")} == {
-        f"timing.{which}{part}" for which in ("start", "total") for part in ("", ".out")
-    }
-    assert not any(n.startswith(("blocks", "proj_in", "timing.network")) for n in new[1])
-    assert torch.equal(one.blocks[1].qkv.weight, many.blocks[1].qkv.weight)
-
-
 def write_config(path, **changes):
     """Change a config.json; None removes a field."""
     content = json.loads(path.read_text()) | changes

@@ -1,20 +1,26 @@
 """Stage 2 against the velocity written out sample by sample: exact in float64, and hardly less exact in float32."""
 
-import dataclasses
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 from networks import (
-    STABLE_AUDIO, STAGE2, STAGE2_WIDE, B, T, conditions, randomise, relative_error, stage2, state_at
+    STABLE_AUDIO,
+    STAGE2,
+    STAGE2_WIDE,
+    B,
+    T,
+    conditions,
+    randomise,
+    relative_error,
+    stage2,
+    state_at,
 )  # fmt: skip
-from torch import nn
 
 from musekit import flow, solve
-from musekit.config import mini, smoke
 from musekit.layers import rotary, rotate, time_features
-from musekit.stage2 import GuidedStage2, Stage2Block, Stage2Inference, StableAudioMuQ
+from musekit.stage2 import GuidedStage2, StableAudioMuQ, Stage2Inference
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-10}
 BOTH = pytest.mark.parametrize("config", [STAGE2, STABLE_AUDIO], ids=["modulation", "stable audio"])
@@ -97,14 +103,6 @@ def test_training_and_inference_compute_the_velocity_written_out(config):
             torch.testing.assert_close(ours(ours.at(t)[i], x), expected, **CLOSE)
 
 
-def test_cross_attention_to_one_token_is_torchs_grouped_attention():
-    block, token = randomise(Stage2Block(STAGE2), 0.2), torch.randn(B, STAGE2.condition_dim, dtype=torch.float64)
-    q, k = (torch.randn(B, *shape, 8, dtype=torch.float64) for shape in ((4, T), (2, 1)))
-    v = block.cross_value(token).unflatten(-1, (2, 1, 8))
-    y = F.scaled_dot_product_attention(q, k, v, enable_gqa=True).transpose(1, 2).flatten(2)
-    torch.testing.assert_close(block.cross_vector(token)[:, None].expand(B, T, 32), block.cross_out(y), **CLOSE)
-
-
 def test_rotary_positions_are_complex_rotations_of_half_a_head():
     """Pair (i, i + 2) turns by position * 10000^(-2 i / 4); scores then depend on distance only."""
     q, k = torch.randn(2, 8)
@@ -116,36 +114,6 @@ def test_rotary_positions_are_complex_rotations_of_half_a_head():
     for distance in (0, 1, 7):
         diagonal = (rotated_q @ rotated_k.T).diagonal(distance)
         assert (diagonal - diagonal[0]).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize("frames", [1, 2, 11])
-@pytest.mark.parametrize("patch", [1, 2, 3])
-def test_patching_keeps_every_frame_in_its_place(frames, patch):
-    """Without blocks the network is linear within each patch: other patches must not change."""
-    network = randomise(StableAudioMuQ(dataclasses.replace(STAGE2, patch=patch, depth=1)), 0.2)
-    network.blocks = nn.ModuleList()
-    network.scale_shift_tables = lambda: torch.zeros(0, 6, STAGE2.width, dtype=torch.float64)
-    embedding, seconds = conditions(batch=1)
-    condition = dataclasses.replace(network.condition(embedding, seconds), cross=[])
-    x, t = torch.randn(1, 4, frames, dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64)
-    v = network(x, t, condition)
-    assert v.shape == x.shape
-    for frame in range(frames):
-        other = x.clone()
-        other[..., frame] += 1
-        moved = (network(other, t, condition) - v).abs().amax((0, 1)) > 1e-9
-        assert torch.equal(moved, torch.arange(frames) // patch == frame // patch)
-
-
-@BOTH
-def test_every_part_of_the_condition_matters(config):
-    network, (x, t), (embedding, seconds) = stage2(config), state_at((config.latent_dim, T)), conditions(config)
-    v = network(x, t, network.condition(embedding, seconds))
-    changed = [(t / 2, embedding, seconds), (t, -embedding, seconds)]
-    changed += [(t, embedding, seconds + torch.tensor(step)) for step in ([1.0, 0.0], [0.0, 1.0])]
-    for now, prompt, timing in changed:
-        other = network(x, now, network.condition(prompt, timing))
-        assert (other - v).abs().amax((1, 2)).min() > 1e-4
 
 
 # ---------------------------------------------------------------- training
@@ -192,15 +160,6 @@ def test_a_new_network_predicts_zero_or_the_velocity_of_normal_data(config):
     torch.testing.assert_close(v, expected)
 
 
-def test_standardising_is_undone():
-    network = StableAudioMuQ(STAGE2)
-    latents = torch.randn(400, 4) * torch.tensor([0.1, 1.0, 5.0, 2.0]) + torch.tensor([0.0, 1.0, -3.0, 9.0])
-    network.fit_scale(latents)
-    x = network.standardise(latents.T[None])
-    assert x.mean((0, 2)).abs().max() < 1e-4 and (x.std((0, 2)) - 1).abs().max() < 1e-3
-    torch.testing.assert_close(network.latents(x), latents.T[None])
-
-
 @BOTH
 def test_weights_of_earlier_versions_load(config):
     network = stage2(config)
@@ -212,12 +171,6 @@ def test_weights_of_earlier_versions_load(config):
     other = StableAudioMuQ(config).double()
     other.load_state_dict(state)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in network.state_dict().items())
-
-
-def test_sizes_of_the_presets():
-    with torch.device("meta"):
-        small, large = (sum(p.numel() for p in StableAudioMuQ(c.stage2).parameters()) for c in (smoke(), mini()))
-    assert small < 0.3e6 and 7e6 < large < 30e6
 
 
 # ---------------------------------------------------------------- sampling
