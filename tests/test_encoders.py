@@ -12,7 +12,7 @@ from fixtures import sinusoids
 from torch import nn
 
 from musekit import encoders
-from musekit.config import TONICS, MuseError, TextConfig, mini, smoke
+from musekit.config import TONICS, MuseError, mini, smoke
 from musekit.layers import AttentionPool, TemporalBlock
 
 EMBEDDER, SMOKE = mini().embedder, smoke()
@@ -70,11 +70,6 @@ def test_two_threads_share_a_tokenizer(minilm):
 
     with ThreadPoolExecutor(2) as threads:
         assert all(threads.map(work, range(100)))
-
-
-def test_an_unknown_text_encoder_is_refused_with_a_suggestion():
-    with pytest.raises(MuseError, match="did you mean 'all-MiniLM-L6-v2'"):
-        encoders.text_encoder(TextConfig(name="all-MiniLM-L12-v2"))
 
 
 # ---------------------------------------------------------------- the audio tower's features

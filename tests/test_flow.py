@@ -93,14 +93,6 @@ def test_draws_of_successive_counters_are_independent_and_well_distributed():
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.03
 
 
-def test_training_and_validation_times():
-    assert flow.stratified_time(4).tolist() == [0.125, 0.375, 0.625, 0.875]
-    z = torch.linspace(-8, 8, 101)
-    t, early = flow.logit_normal_time(z), flow.logit_normal_time(z, -0.8)
-    torch.testing.assert_close(torch.log(t / (1 - t)), z, atol=1e-2, rtol=0)
-    assert (early < t).all() and early[50] == pytest.approx(1 / (1 + math.exp(0.8)))
-
-
 def test_noise_is_standard_and_reproducible_and_fewer_frames_get_a_prefix():
     whole = flow.noise(7, 2, 259, 64)
     assert whole.shape == (64, 259) and whole.is_contiguous()

@@ -1,4 +1,4 @@
-"""Sampling of micro-batches: a piece's bits depend on its recipe only; negative prompts, threads, graphs, compilation."""
+"""Sampling of micro-batches: bits that depend on the recipe only, negative prompts, threads, graphs, compilation."""
 
 import dataclasses
 import itertools
@@ -171,16 +171,6 @@ def test_two_threads_sample_at_the_same_time(networks, minilm):
 
 
 # ---------------------------------------------------------------- GPUs
-
-
-def test_recordings_are_cached_per_shape_and_the_oldest_is_dropped():
-    graphs, fixed = {}, [torch.zeros(2)]
-    first = gpu.CudaGraph.cached(graphs, (0,), torch.add, fixed)
-    assert gpu.CudaGraph.cached(graphs, (0,), torch.add, [torch.ones(2)]) is first
-    assert torch.equal(first.fixed[0], torch.ones(2)) and torch.equal(fixed[0], torch.zeros(2))  # copied in, and apart
-    for key in range(1, gpu.MAX_GRAPHS + 1):
-        gpu.CudaGraph.cached(graphs, (key,), torch.add, fixed)
-    assert (0,) not in graphs and len(graphs) == gpu.MAX_GRAPHS
 
 
 def test_without_a_compiler_the_function_itself_runs(monkeypatch):
