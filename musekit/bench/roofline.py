@@ -1,41 +1,20 @@
-"""The roofline: no call is faster than its bytes at the memory's pace, or its operations at the matrix units'.
+"""The roofline: a lower bound of a call's time from its bytes and its operations.
 
     floor = max(bytes / bandwidth, FLOPs / rate)        (Williams, Waterman & Patterson 2009)
 
-Both ceilings are measured on the machine, bytes and operations are counted by hand from the networks' shapes: 2 a
-multiply-add of every matrix; of the bytes, the weights and what attention reads of the prompt. Norms, gates,
-activations and rotations are counted nowhere, so a share of 100 % cannot quite be reached.
+Both ceilings are measured on the machine. Operations and bytes are counted by hand from the networks' shapes: two
+operations per multiply-add of every matrix; the bytes of the weights and of the prompt's keys and values. Norms, gates,
+activations and rotations are not counted, so a share of 100 % cannot quite be reached.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 import torch
 
-from musekit.bench.measure import timed
+from musekit.bench.measure import Work, timed
 from musekit.config import Stage1Config, Stage2Config
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one call must do at least."""
-
-    flops: float
-    bytes: float
-
-    def __mul__(self, times: float) -> Work:
-        return Work(self.flops * times, self.bytes * times)
-
-    def floor(self, ceilings: dict, dtype: torch.dtype) -> float:
-        """Seconds."""
-        return max(self.bytes / ceilings["bandwidth"], self.flops / ceilings[name(dtype)])
-
-
-def name(dtype: torch.dtype) -> str:
-    """ "float32", "bfloat16"."""
-    return str(dtype).removeprefix("torch.")
 
 
 def ceilings(device: torch.device | str = "cpu", quick: bool = False) -> dict[str, float]:
@@ -45,12 +24,12 @@ def ceilings(device: torch.device | str = "cpu", quick: bool = False) -> dict[st
     found = {"bandwidth": max(read, triad), "read": read, "triad": triad}
     for dtype in (torch.float32, torch.bfloat16):
         n = 256 if quick else 8192 if torch.device(device).type == "cuda" else side(dtype)
-        found[name(dtype)] = matrix_rate(device, dtype, n, n, n, 1 if quick else 15)
+        found[str(dtype)[6:]] = matrix_rate(device, dtype, n, n, n, 1 if quick else 15)
     return found
 
 
 def side(dtype: torch.dtype) -> int:
-    """Rows of the square product that tells a CPU's rate: few where half precision is emulated, which takes long."""
+    """Rows of the square product that measures a CPU's rate: fewer where half precision is emulated, which is slow."""
     return 2048 if dtype == torch.float32 else 4096 if torch.cpu._is_amx_tile_supported() else 512
 
 
@@ -84,7 +63,7 @@ def matrix_rate(device: torch.device | str, dtype: torch.dtype, m: int, k: int, 
 def stage1_work(
     config: Stage1Config, batch: int, tokens: int, dtype: torch.dtype, merged: bool, guided: bool = True
 ) -> Work:
-    """One guided evaluation of the prepared network: the time's network is not in it, it runs once a grid.
+    """One guided evaluation of the prepared network. The time's network is not counted: it runs once per grid.
 
     A layer's matrices: self-attention D^2, feed-forward 2 m D^2, and either query and output 2 D^2 beside keys and
     values 2 L D a row, or, merged into them, 2 H L D a row. Rows without text have no cross-attention.
