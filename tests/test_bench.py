@@ -181,12 +181,13 @@ def test_what_was_recorded_is_told_apart_from_what_is_missing(tmp_path):
 def test_a_trace_adds_up_and_knows_its_kinds():
     a, layer = torch.randn(400, 400), torch.nn.Linear(400, 4000)
     rows = where_time_goes(lambda: torch.nn.functional.gelu(layer(a)))
-    assert sum(row["share"] for row in rows) == pytest.approx(1) and rows[0]["kind"] == "matrix products"
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    assert [row["ms"] for row in rows] == sorted((row["ms"] for row in rows), reverse=True)
     assert {"elementwise", "matrix products"} <= {row["kind"] for row in rows}
     window = torch.hann_window(512)
     seen = torch.stft(torch.randn(44100), 512, window=window, return_complex=True)
-    share = {row["kind"]: row["share"] for row in where_time_goes(lambda: torch.istft(seen, 512, window=window), 1)}
-    assert {"Fourier transforms", "overlap-add"} <= share.keys() and share.get("other", 0) < 0.1
+    kinds = {row["kind"] for row in where_time_goes(lambda: torch.istft(seen, 512, window=window), 1)}
+    assert {"Fourier transforms", "overlap-add"} <= kinds
 
 
 def test_the_model_of_ddp_is_told_by_hand():
@@ -202,7 +203,10 @@ def test_an_unknown_bench_is_told_with_the_nearest_one(tmp_path):
         bench.bench("stage-1", "mini", tmp_path)
 
 
-@pytest.mark.parametrize("what", bench.BENCHES)
+SLOW = ("end-to-end", "lab", "ddp", "sizes")  # processes of their own, UMAP, many networks
+
+
+@pytest.mark.parametrize("what", [pytest.param(n, marks=[pytest.mark.long] * (n in SLOW)) for n in bench.BENCHES])
 def test_every_bench_runs_quickly_and_marks_its_numbers(what, smoke_weights, tmp_path, capsys):
     rows = bench.bench(what, str(smoke_weights), tmp_path, quick=True)
     content = json.loads((tmp_path / f"{measure.file_name(what, gpu=False)}.json").read_text())

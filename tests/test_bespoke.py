@@ -1,20 +1,14 @@
 """Bespoke solvers: Euler to the bit where their numbers are Euler's; a known solution; their file."""
 
 import json
-import math
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
-import few_step as told
-from musekit import evaluate as evaluation
 from musekit.config import MuseError
-from musekit.evaluate import few_step, settings
-from musekit.evaluate.subject import Subject
 from musekit.muse import Muse, Settings
-from musekit.results import read_result
 from musekit.solve import bespoke, fit, learned, solve
 from musekit.solve.bespoke import Bespoke, power
 from musekit.train.solver import Lesson, Pairs, conditions, learn, train_solver
@@ -294,75 +288,3 @@ def test_other_solvers_bits_do_not_name_the_file(tiny, smoke_weights, copy):
 def test_a_saved_system_takes_its_solvers_along(copy, tmp_path):
     Muse.from_pretrained(copy).save_pretrained(tmp_path / "saved")
     assert learned.read(tmp_path / "saved")["tables"] == learned.read(copy)["tables"]
-
-
-# -- the measurement
-
-
-def test_relative_error_is_of_each_piece():
-    teacher = torch.stack([torch.ones(2, 3), 2 * torch.ones(2, 3)])
-    assert few_step.errors(teacher + 0.5, teacher).tolist() == pytest.approx([0.5, 0.25])
-
-
-def test_a_verdict_needs_the_whole_interval():
-    def said(low, high):
-        return few_step.verdict("x", {"difference": (low + high) / 2, "low": low, "high": high}, 2.0)["x_verdict"]
-
-    assert [said(-0.5, 0.1), said(-0.1, 0.11), said(0.11, 0.5)] == ["kept", "unresolved", "worse"]
-    none = few_step.verdict("x", {"difference": 0.1, "low": 0.0, "high": 0.2}, -0.1)
-    assert none["x_verdict"] == "unresolved" and none["x_loss_high"] is None and none["x_gap_high"] == 0.2
-
-
-def test_a_reused_guidance_difference_costs_a_row_and_every_first_is_exact(smoke_weights):
-    muse = Muse.from_pretrained(smoke_weights)
-    x = torch.nn.functional.normalize(torch.randn(2, 512, generator=torch.Generator().manual_seed(0)), dim=1)
-    options = (x, [1, 2], muse.frames(0.5))
-    whole, cost = settings.latents(muse, settings.plain("euler", 4, 1.5), *options)
-    assert cost == {"nfe": 4, "rows": 8}
-    often, cost = settings.latents(muse, settings.plain("euler", 4, 1.5, every=2), *options)
-    assert cost == {"nfe": 4, "rows": 6} and not torch.allclose(whole, often, atol=1e-4)
-    interval = settings.Setting("i", "interval", tuple(power(4)), interval=(0.0, 0.5))
-    assert settings.latents(muse, interval, *options)[1] == {"nfe": 4, "rows": 7}  # guided at 0, 0.25 and 0.5
-    one = [settings.latents(muse, settings.plain("euler", 1, 1.0, every=k), *options)[0] for k in (1, 2)]
-    assert torch.allclose(*one, atol=1e-5)
-
-
-def test_the_measurement_end_to_end(copy, tiny, tmp_path, monkeypatch):
-    cache = shutil.copytree(tiny.cache, tmp_path / "cache")
-    records = [json.loads(line) for line in (cache / "clips.jsonl").read_text().splitlines()]
-    for i, record in enumerate(records):  # the judge learns from both
-        record |= {"speed": ("slow", "fast")[i // 2 % 2], "onset_rate": (1.0, 6.0)[i // 2 % 2]}
-    (cache / "clips.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-
-    def run():
-        evaluation.evaluate("few-step", copy, cache, tmp_path, quick=True)
-
-    run()
-    content = read_result("few-step", tmp_path)
-    rows = [r for r in content["rows"] if r["measure"] == "few-step"]
-    by_kind = {r["kind"]: r for r in rows}
-    assert set(by_kind) == {"teacher", "default", "plain", "bespoke", "interval"}
-    teacher = by_kind["teacher"]
-    assert teacher["relative_error"] == 0 and teacher["kernel_loss"] in (0, None) and teacher["nfe"] == 8
-    assert [r["nfe"] for r in rows if r["kind"] == "bespoke"] == [2, 3]
-    assert all(r["relative_error"] > 0 for r in rows if r is not teacher)
-    assert "machinery" in content["provenance"]["note"]
-    assert len(told.compared(rows)) == len(rows) - 1 and "`bespoke-3`" in told.sentence(rows, few_step.BAR)
-    # the kept latents are the solver's own, from the same noise
-    player = few_step.Player(Subject(copy, cache, tmp_path, 4, quick=True), min(6.0, tiny.config.sample.seconds))
-    setting = few_step.bespoke(player)[1]
-    kept, _ = player.latents(setting)
-    muse, x = player.subject.muse, torch.from_numpy(player.embeddings[:4]).float()
-    recipes = [muse.recipe("a flute", few_step.SEED + i, Settings(solver="bespoke-3")) for i in range(4)]
-    audio, _ = muse.render_rows(x, recipes)
-    with torch.inference_mode():
-        decoded = muse.codec.decode(muse.stage2.latents(kept[:1]))[0, :, : audio[0].shape[1]]
-    assert torch.allclose(few_step.finish(decoded), audio[0], atol=2e-3)
-    monkeypatch.setattr(few_step, "latents", lambda *a: pytest.fail("it is kept"))
-    monkeypatch.setattr(few_step, "write_flac", lambda *a: pytest.fail("it is kept"))
-    run()
-    assert [r for r in read_result("few-step", tmp_path)["rows"] if r["measure"] == "few-step"] == rows
-    assert math.isfinite(by_kind["bespoke"]["snr_db"])
-    (copy / "solver.json").unlink()
-    with pytest.raises(MuseError, match="no bespoke solvers"):
-        run()

@@ -16,9 +16,8 @@ import torch
 
 from musekit.bench import networks, stage1, stage2
 from musekit.bench.measure import RUNS, Peer, Row, compare, compared, interleaved, over_one, peak_bytes
-from musekit.bench.roofline import stage1_work
 from musekit.muse import Muse, Settings
-from musekit.stage1 import GuidedStage1, Stage1Inference
+from musekit.stage1 import Stage1Inference
 from musekit.stage2 import Stage2Inference
 from musekit.system import fast_precision
 
@@ -33,45 +32,38 @@ SIZES_BATCHES = {
 
 def batch(setup) -> Iterator[Row]:
     """Rows of Stage 1 in both precisions, of Stage 2 in bfloat16, and of the loaded preset."""
-    device, rows, runs = setup.device, [], 1 if setup.quick else RUNS
+    rows = []
     for stage, sizes in BATCHES.items():
-        make = stage1_peers if stage == 1 else stage2_peers
-        network, peers = make(setup)
-        steps = 1 if stage == 2 else 2 if setup.quick else stage1.STEPS
-        with torch.inference_mode():
-            for size in sizes[:2] if setup.quick else sizes:
-                few = 1 if stage == 2 and size > 4 else runs
-                for row in compare(peers(size), stage, size, device, few, setup.ceilings, steps):
-                    rows.append(over_one(row | {"frames": frames(setup) if stage == 2 else None}, rows))
-                    yield rows[-1]
-        del network, peers
+        if stage == 1:
+            steps, frames, peers = 2 if setup.quick else stage1.STEPS, None, prepared(1, "271M", stage1.DTYPES, setup)
+        else:
+            steps, frames = 1, 16 if setup.quick else stage2.FRAMES
+            peers = prepared(2, "1.05B", (torch.bfloat16,), setup, frames)
+        for size in sizes[:2] if setup.quick else sizes:
+            runs = 1 if setup.quick or (stage == 2 and size > 4) else RUNS
+            for row in compare(peers(size), stage, size, setup.device, runs, setup.ceilings, steps):
+                rows.append(over_one(row | {"frames": frames}, rows))
+                yield rows[-1]
+        del peers
         gc.collect()
     if setup.muse is not None:
         yield from pieces(setup.muse, setup.quick)
 
 
-def frames(setup) -> int:
-    """Latent frames of the step of Stage 2."""
-    return 16 if setup.quick else stage2.FRAMES
+def prepared(stage: int, size: str, dtypes, setup, frames: int | None = None, whole: bool = True):
+    """A function of the batch size that gives the peers of a stage's design; whole: of samples, not of evaluations."""
+    if stage == 1:
+        network = networks.stage1(networks.stage1_config(size, setup.quick), setup.device)
+        fast = [Stage1Inference(network, dtype) for dtype in dtypes]
+        return lambda n: [stage1.prepared_peer(network, f, n, setup.device, whole) for f in fast]
+    network = networks.stage2(networks.stage2_config(size, setup.quick), setup.device)
+    fast = [Stage2Inference(network, dtype) for dtype in dtypes]
 
+    def peers(n: int) -> list[Peer]:
+        x = torch.randn(n, network.config.latent_dim, frames, device=setup.device)
+        return [stage2.prepared_peer(network, f, x) for f in fast]
 
-def stage1_peers(setup):
-    """The full-size network, and its prepared peers at a batch size."""
-    network = networks.stage1(networks.stage1_config("271M", setup.quick), setup.device)
-    fast = [Stage1Inference(network, dtype) for dtype in stage1.DTYPES]
-    return network, lambda size: [stage1.prepared_peer(network, f, size, setup.device) for f in fast]
-
-
-def stage2_peers(setup):
-    """Likewise, in bfloat16."""
-    network = networks.stage2(networks.stage2_config("1.05B", setup.quick), setup.device)
-    fast = Stage2Inference(network, torch.bfloat16)
-
-    def peers(size: int) -> list[Peer]:
-        x = torch.randn(size, network.config.latent_dim, frames(setup), device=setup.device)
-        return [stage2.prepared_peer(network, fast, x)]
-
-    return network, peers
+    return peers
 
 
 def pieces(muse: Muse, quick: bool) -> Iterator[Row]:
@@ -99,42 +91,14 @@ def pieces(muse: Muse, quick: bool) -> Iterator[Row]:
 
 def sizes(setup) -> Iterator[Row]:
     """A row per design, size and batch, in the precision that the device is fast in."""
-    device, dtype, rows = setup.device, fast_precision(setup.device), []
+    device, dtypes, rows = setup.device, (fast_precision(setup.device),), []
     runs = 1 if setup.quick else RUNS if device.type == "cpu" else 5 * RUNS
     for stage, size in ((stage, size) for stage in (1, 2) for size in networks.SIZES):
-        evaluation = (stage1_evaluation if stage == 1 else stage2_evaluation)(size, device, dtype, setup.quick)
-        batches = SIZES_BATCHES[device.type][stage]
-        with torch.inference_mode():
-            for n in batches[:2] if setup.quick else batches:
-                (row,) = compare([evaluation(n)], stage, n, device, runs, setup.ceilings)
-                about = {"peer": f"stage {stage}'s design, {size}", "frames": SIZES_FRAMES if stage == 2 else None}
-                rows.append(over_one(row | about, rows))
-                yield rows[-1]
-        del evaluation
+        frames = None if stage == 1 else 8 if setup.quick else SIZES_FRAMES
+        peers, batches = prepared(stage, size, dtypes, setup, frames, whole=False), SIZES_BATCHES[device.type][stage]
+        for n in batches[:2] if setup.quick else batches:
+            (row,) = compare(peers(n), stage, n, device, runs, setup.ceilings)
+            rows.append(over_one(row | {"peer": f"stage {stage}'s design, {size}", "frames": frames}, rows))
+            yield rows[-1]
+        del peers
         gc.collect()
-
-
-def stage1_evaluation(size: str, device, dtype, quick: bool):
-    """Stage 1's design: batch -> a peer whose call is one evaluation; the text's projection is not timed."""
-    network = networks.stage1(networks.stage1_config(size, quick), device)
-    fast, config = Stage1Inference(network, dtype), network.config
-
-    def evaluation(n: int) -> Peer:
-        text = fast.text(*networks.prompt(config, n, stage1.TOKENS, device))
-        velocity, x = GuidedStage1(fast, text, stage1.SCALE), torch.randn(n, config.dim, device=device)
-        moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
-        work = stage1_work(config, n, stage1.TOKENS, dtype, text.merged)
-        return Peer("prepared", lambda steps: velocity(moment, x), network, dtype, work)
-
-    return evaluation
-
-
-def stage2_evaluation(size: str, device, dtype, quick: bool):
-    """Stage 2's design, likewise."""
-    network = networks.stage2(networks.stage2_config(size, quick), device)
-    fast, length = Stage2Inference(network, dtype), 8 if quick else SIZES_FRAMES
-
-    def evaluation(n: int) -> Peer:
-        return stage2.prepared_peer(network, fast, torch.randn(n, network.config.latent_dim, length, device=device))
-
-    return evaluation

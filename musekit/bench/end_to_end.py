@@ -138,24 +138,24 @@ def stage2_floor(muse: Muse, seconds: float) -> list[Row]:
     ]
 
 
+@torch.inference_mode()
 def full(setup) -> Iterator[Row]:
     """A row per length and number of pieces: seconds of the whole ("value") and of each part, x real time, memory."""
     system, steps, runs = FullSize(setup.device, setup.quick), 2 if setup.quick else STEPS, 1 if setup.quick else 2
     cases = [(2, 1.0)] if setup.quick else [(n, seconds) for seconds in SECONDS for n in (1, 16)]
-    with torch.inference_mode():
-        for n, seconds in cases:
-            system.make(n, seconds, 2)  # kernels are chosen and recorded
-            parts = [system.make(n, seconds, steps) for _ in range(runs)]
-            walls = [sum(run.values()) for run in parts]
-            result = row(f"{n} x {seconds:g} s, text to sound", walls, "s", f"random weights, {steps} Euler steps")
-            middle = parts[walls.index(result["value"])]
-            result |= {f"{part}_seconds": middle[part] for part in PARTS}
-            result |= {"batch": n, "seconds_each": seconds, "real_time": n * seconds / result["value"]}
-            result |= {"steps": steps, "dtype": "bfloat16"}
-            if (bar := BARS.get((n, seconds))) and setup.device.type == "cuda":
-                result |= {"bar": f"<= {bar:g} s", "met": result["value"] <= bar}
-            yield result | peak_bytes(lambda n=n, seconds=seconds: system.make(n, seconds, 2), setup.device)
-            gc.collect()
+    for n, seconds in cases:
+        system.make(n, seconds, 2)  # kernels are chosen and recorded
+        parts = [system.make(n, seconds, steps) for _ in range(runs)]
+        walls = [sum(run.values()) for run in parts]
+        result = row(f"{n} x {seconds:g} s, text to sound", walls, "s", f"random weights, {steps} Euler steps")
+        middle = parts[walls.index(result["value"])]
+        result |= {f"{part}_seconds": middle[part] for part in PARTS}
+        result |= {"batch": n, "seconds_each": seconds, "real_time": n * seconds / result["value"]}
+        result |= {"steps": steps, "dtype": "bfloat16"}
+        if (bar := BARS.get((n, seconds))) and setup.device.type == "cuda":
+            result |= {"bar": f"<= {bar:g} s", "met": result["value"] <= bar}
+        yield result | peak_bytes(lambda n=n, seconds=seconds: system.make(n, seconds, 2), setup.device)
+        gc.collect()
 
 
 class FullSize:

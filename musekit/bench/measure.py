@@ -131,6 +131,7 @@ class Peer:
     more: Row = field(default_factory=dict)
 
 
+@torch.inference_mode()
 def compare(
     peers: Sequence[Peer], stage: int, batch: int, device: torch.device, runs: int, ceilings: dict, steps: int = 1
 ) -> list[Row]:

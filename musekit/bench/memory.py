@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -31,16 +32,16 @@ def memory(setup) -> Iterator[Row]:
         yield from pieces(setup.muse, setup.quick)
 
 
+@torch.inference_mode()
 def codec(device, quick: bool) -> Iterator[Row]:
     """Oobleck's decoder, published shape, random weights: growing lengths, whole and in overlapping segments."""
     decoder = Decoder(device, quick)
-    with torch.inference_mode():
-        for frames in (8, 64) if quick else (64, 128, 256):
-            latents = torch.randn(1, decoder.channels, frames, device=device)
-            for size in (WHOLE, PARTS):
-                how = "whole" if size == WHOLE else f"in parts of {PARTS} frames"
-                call = lambda latents=latents, size=size: decoder(latents, size)  # noqa: E731
-                yield measured(f"Oobleck decoder {how}", "frames", frames, call, device) | {"dtype": "float32"}
+    for frames in (8, 64) if quick else (64, 128, 256):
+        latents = torch.randn(1, decoder.channels, frames, device=device)
+        for size in (WHOLE, PARTS):
+            how = "whole" if size == WHOLE else f"in parts of {PARTS} frames"
+            call = functools.partial(decoder, latents, size)
+            yield measured(f"Oobleck decoder {how}", "frames", frames, call, device) | {"dtype": "float32"}
 
 
 def pieces(muse: Muse, quick: bool) -> Iterator[Row]:

@@ -11,8 +11,7 @@ import warnings
 import torch
 from torch import nn
 
-from musekit.codec import overlap
-from musekit.codec.oobleck import frames_at_once
+from musekit import oobleck
 from musekit.config import Stage1Config, Stage2Config, paper
 from musekit.stage1 import Text2MuQFlow
 from musekit.stage2 import StableAudioMuQ
@@ -97,7 +96,7 @@ def training_batch(config: Stage1Config | Stage2Config, batch: int, device, fram
 
 
 class Decoder:
-    """diffusers' Oobleck decoder of the published shape, decoding in overlapping segments as `codec.Oobleck` does."""
+    """diffusers' Oobleck decoder of the published shape, decoding in overlapping segments as `oobleck.Oobleck` does."""
 
     def __init__(self, device: torch.device, quick: bool, channels: int = 64):
         from diffusers import AutoencoderOobleck
@@ -107,12 +106,12 @@ class Decoder:
             warnings.simplefilter("ignore", FutureWarning)  # diffusers calls an older function of torch
             vae = AutoencoderOobleck(decoder_input_channels=channels, **small)
         self.vae, self.hop, self.channels = vae.to(device).eval().requires_grad_(False), vae.hop_length, channels
-        self.reach, self.frames_at_once = overlap.reach(vae.decoder, vae.hop_length), frames_at_once(device)
+        self.reach, self.frames_at_once = oobleck.decoder_reach(vae.decoder, self.hop), oobleck.frames_at_once(device)
 
     def __call__(self, latents: torch.Tensor, frames: int | None = None) -> torch.Tensor:
         """(B, C, T) -> (B, 2, N); frames: the length of a segment, the codec's own where None."""
         frames = frames or self.frames_at_once
-        return overlap.decode(lambda z: self.vae.decode(z).sample, latents, self.hop, self.reach, frames)
+        return oobleck.decode_overlapping(lambda z: self.vae.decode(z).sample, latents, self.hop, self.reach, frames)
 
 
 def parameters(network: nn.Module) -> int:

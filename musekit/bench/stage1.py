@@ -25,13 +25,12 @@ def stage1(setup) -> Iterator[Row]:
     fast = [Stage1Inference(network, dtype) for dtype in DTYPES]
     sizes = (1, 2) if quick else (1, 2, 4, 8, 16, 32, 64, 256) if device.type == "cuda" else (1, 4, 16)
     alone = {}
-    with torch.inference_mode():
-        for batch in sizes:
-            peers = [*plain_peers(naive, batch, device), *(prepared_peer(network, f, batch, device) for f in fast)]
-            for row in compare(peers, 1, batch, device, runs, setup.ceilings, steps):
-                seconds = alone.setdefault((row["peer"], row["dtype"]), row["seconds"])
-                yield row | {"efficiency": seconds / row["seconds"]} | bar(row, device)
-        yield from solvers(network, naive, fast[0], steps, device)
+    for batch in sizes:
+        peers = [*plain_peers(naive, batch, device), *(prepared_peer(network, f, batch, device) for f in fast)]
+        for row in compare(peers, 1, batch, device, runs, setup.ceilings, steps):
+            seconds = alone.setdefault((row["peer"], row["dtype"]), row["seconds"])
+            yield row | {"efficiency": seconds / row["seconds"]} | bar(row, device)
+    yield from solvers(network, naive, fast[0], steps, device)
 
 
 def plain_peers(naive: Naive1, batch: int, device) -> list[Peer]:
@@ -52,17 +51,24 @@ def plain_peers(naive: Naive1, batch: int, device) -> list[Peer]:
     ]
 
 
-def prepared_peer(network, fast: Stage1Inference, batch: int, device) -> Peer:
-    """Our inference code in the precision of `fast`; the text's projection is timed with the sample."""
+def prepared_peer(network, fast: Stage1Inference, batch: int, device, whole: bool = True) -> Peer:
+    """Our inference code in the precision of `fast`.
+
+    whole: a sample, with the projection of its text; else one evaluation.
+    """
     config = network.config
     tokens, mask = networks.prompt(config, batch, TOKENS, device)
-    x_0, merged = torch.randn(batch, config.dim, device=device), fast.text(tokens, mask).merged
+    x_0, text = torch.randn(batch, config.dim, device=device), fast.text(tokens, mask)
+    velocity = GuidedStage1(fast, text, SCALE)
+    moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
 
     def call(n: int):
-        return sample(GuidedStage1(fast, fast.text(tokens, mask), SCALE), x_0, steps=n)
+        if whole:
+            return sample(GuidedStage1(fast, fast.text(tokens, mask), SCALE), x_0, steps=n)
+        return velocity(moment, x_0)
 
-    work = stage1_work(config, batch, TOKENS, fast.dtype, merged)
-    return Peer("prepared", call, network, fast.dtype, work, {"merged": merged})
+    work = stage1_work(config, batch, TOKENS, fast.dtype, text.merged)
+    return Peer("prepared", call, network, fast.dtype, work, {"merged": text.merged})
 
 
 def bar(row: Row, device: torch.device) -> Row:
@@ -74,6 +80,7 @@ def bar(row: Row, device: torch.device) -> Row:
     return {"bar": f"<= {most:g} ms a sample", "met": row["ms_a_sample"] <= most} if most else {}
 
 
+@torch.inference_mode()
 def solvers(network, naive: Naive1, fast: Stage1Inference, steps: int, device) -> Iterator[Row]:
     """Adaptive solvers at equal tolerances on the prepared network, and the naive design as the original calls it.
 

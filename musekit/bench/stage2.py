@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -35,16 +35,15 @@ def stage2(setup) -> Iterator[Row]:
     for dtype in (torch.float32, torch.bfloat16):
         theirs = torch.nn.Module.to(theirs, dtype)  # diffusers' own `to` warns
         fast = Stage2Inference(network, dtype)
-        with torch.inference_mode():
-            for batch in sizes if dtype == torch.bfloat16 else sizes[:1]:
-                x = torch.randn(batch, network.config.latent_dim, frames, device=device)
-                peers = [diffusers_peer(theirs, network, x, dtype)]
-                if dtype == torch.float32:  # the pipeline's own precision
-                    peers.append(diffusers_peer(theirs, network, x, dtype, PIPELINE_TOKENS, "diffusers, as called"))
-                    peers.append(trained_peer(network, x))
-                peers.append(prepared_peer(network, fast, x))
-                for row in compare(peers, 2, batch, device, runs, setup.ceilings):
-                    yield row | {"frames": frames} | bar(row, dtype)
+        for batch in sizes if dtype == torch.bfloat16 else sizes[:1]:
+            x = torch.randn(batch, network.config.latent_dim, frames, device=device)
+            peers = [diffusers_peer(theirs, network, x, dtype)]
+            if dtype == torch.float32:  # the pipeline's own precision
+                peers.append(diffusers_peer(theirs, network, x, dtype, PIPELINE_TOKENS, "diffusers, as called"))
+                peers.append(trained_peer(network, x))
+            peers.append(prepared_peer(network, fast, x))
+            for row in compare(peers, 2, batch, device, runs, setup.ceilings):
+                yield row | {"frames": frames} | bar(row, dtype)
         del fast
         gc.collect()
 
@@ -79,15 +78,9 @@ def trained_peer(network: StableAudioMuQ, x: Tensor) -> Peer:
 
 
 def diffusers_peer(theirs, network, x: Tensor, dtype: torch.dtype, tokens: int = 1, name: str = "diffusers") -> Peer:
-    """diffusers' transformer; tokens: of its conditioning, where MUSE has one."""
-    step = diffusers_step(theirs, network, x, dtype, tokens)
-    return Peer(name, lambda n: step(), network, dtype)
+    """diffusers' transformer: a guided step at x (B, C, T) as in its pipeline's loop; tokens: of the conditioning.
 
-
-def diffusers_step(theirs, network, x: Tensor, dtype: torch.dtype, tokens: int = 1) -> Callable[[], Tensor]:
-    """A guided step at x (B, C, T), as the loop of diffusers' pipeline takes it, both rows of guidance in one batch.
-
-    Everything that the pipeline makes once per sample is made before the step, the rotary table included.
+    Everything that the pipeline makes once per sample is made before the timed step, the rotary table included.
     """
     from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
@@ -99,11 +92,11 @@ def diffusers_step(theirs, network, x: Tensor, dtype: torch.dtype, tokens: int =
     options = {"encoder_hidden_states": text, "global_hidden_states": timing, "return_dict": False}
     options["rotary_embedding"] = tuple(part.to(device) for part in rotary)
 
-    def step() -> Tensor:
+    def step(n: int) -> Tensor:
         v = theirs(torch.cat([x, x]).to(dtype), t, **options)[0]
         return flow.guided(*v.chunk(2), SCALE).float()
 
-    return step
+    return Peer(name, step, network, dtype)
 
 
 def transformer(network: StableAudioMuQ, frames: int):
