@@ -306,7 +306,7 @@ def full_size(files: tuple[str, ...], stage: int, batches) -> dict[int, float]:
 
 def original() -> str:
     """Our results beside those of the system that MUSE rebuilds, as its report gives them."""
-    from musekit.bench.recorded import ORIGINAL
+    from musekit.bench.measure import ORIGINAL
     from musekit.bench.train import BAR
 
     theirs, ours, gpu, cpu = "original, A800", "mini, 2 CPU cores", "full size, H100", "full size, CPU"

@@ -84,7 +84,7 @@ def test_a_job_on_a_node_whose_gpus_torch_does_not_see_ends_at_once(musekit, tin
             ["bench", "stage1", "--weights", "mini"],
             "leave --weights out, or name one of end-to-end, batch, memory, lab",
         ),
-        (["eval", "gallery", "--audio", "music"], "belong to `musekit eval folder`"),
+        (["eval", "prompts", "--n", "0"], "must be 1 or more"),
         (["info", "mimi"], "did you mean 'mini'?"),
         (["--verbose"], "--verbose"),
     ],

@@ -1,6 +1,5 @@
-"""Measurements against the slow, obvious way, and every one of them end to end on a tiny cache and random weights."""
+"""Measurements against slow reference code, and each of them end to end on a tiny cache and random weights."""
 
-import contextlib
 import json
 import shutil
 from math import comb
@@ -17,11 +16,15 @@ from musekit.config import MuseError, smoke
 from musekit.corpus import lexicon
 from musekit.corpus.captions import evaluation_prompts, fill
 from musekit.corpus.claims import fits
-from musekit.evaluate import ceiling, generated, obeyed, reference, summary
+from musekit.evaluate import distances, judge, path, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
-from musekit.evaluate.embedder import CLASSES, recall_by_chance, retrieval, wordings, zero_shot
+from musekit.evaluate.embedder import recall_by_chance, retrieval, wordings, zero_shot
+from musekit.evaluate.features import features, standardised
 from musekit.evaluate.memorisation import Nearest, normal
-from musekit.evaluate.subject import Subject, table, target
+from musekit.evaluate.prompts import as_record
+from musekit.evaluate.sounds import generated
+from musekit.evaluate.study import CLASSES, Study, show, target
+from musekit.muse import Muse, Settings
 from musekit.results import read_result
 
 RATE = 44100
@@ -122,9 +125,31 @@ def test_a_transposed_and_shifted_copy_is_found():
     assert np.delete(found, 3).min() > 0.3
 
 
-def test_a_chroma_that_is_flat_has_no_direction():
-    assert not normal(np.ones((12, 8))).any()
-    np.testing.assert_allclose(np.linalg.norm(normal(np.random.default_rng(0).random((12, 9))), axis=0), 1, rtol=1e-5)
+# -- distances
+
+
+def test_compare_separates_an_equal_from_another_distribution():
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(120, 6))
+    near, far = (
+        {r["name"]: r for r in distances.compare(x, y, embedding="e", source="s")}
+        for x in (rng.normal(size=(60, 6)), rng.normal(1.5, 0.5, size=(60, 6)))
+    )
+    assert near[distances.KERNEL]["value"] < far[distances.KERNEL]["value"] - 0.5
+    assert near["recall"]["value"] > far["recall"]["value"] and near["spread"]["value"] > far["spread"]["value"]
+    assert all((r["n"], r["m"], r["embedding"], r["source"]) == (60, 120, "e", "s") for r in near.values())
+    same = {r["name"]: r["value"] for r in distances.compare(y, y)}
+    assert same["precision"] == same["recall"] == same["coverage"] == 1 and same[distances.KERNEL] < 0  # unbiased
+    few = {r["name"]: r["value"] for r in distances.compare(y[:1], y[:3])}
+    assert few.pop("spread of the reference") > 0 and set(few.values()) == {None}
+    assert {r["name"]: r["value"] for r in distances.compare(y[:4], np.ones((3, 6)))}[distances.KERNEL] is None
+
+
+def test_features_that_do_not_vary_in_the_reference_are_0():
+    found = [{"onsets": np.array([float(i), 7.0]), "timbre": np.array([2.0 * i])} for i in range(5)]
+    x = standardised(found, found)
+    np.testing.assert_allclose(x.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(x.std(0), [1, 0, 1])
 
 
 # -- bars, tables, records
@@ -137,17 +162,17 @@ def test_a_bar_holds_inside_its_bounds_only():
     assert target("x", 1.0, 0.8, 1.2)["bar"] == ">= 0.8 and <= 1.2"
 
 
-def test_a_table_lines_up(capsys):
-    table([{"a": 0.12345, "b": None}, {"a": "word", "b": 3}], "a", "b")
-    assert capsys.readouterr().out == "a      b\n0.123  -\nword   3\n\n"
+def test_rows_are_shown_as_a_table_per_measure(capsys):
+    show([{"measure": "one", "a": 0.12345, "b": None, "c": [1]}, {"measure": "two", "a": "word", "b": 3}])
+    assert capsys.readouterr().out.split() == ["one", "a", "0.123", "two", "a", "b", "word", "3"]
 
 
 def test_a_prompt_fits_the_record_of_what_it_asks():
     for prompt in evaluation_prompts(48):
-        assert fits(prompt["asks"], obeyed.as_record(prompt["asks"]))
+        assert fits(prompt["asks"], as_record(prompt["asks"]))
 
 
-def test_references_fit_their_prompt_and_come_from_held_out_works(tmp_path):
+def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
     """Scores written by hand: a folk tune in each family; only held-out ones are played, in the key asked for."""
     from musekit.corpus import scores
     from musekit.corpus.families import split_of
@@ -168,13 +193,13 @@ def test_references_fit_their_prompt_and_come_from_held_out_works(tmp_path):
         )  # fmt: skip
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "hand.jsonl").write_text("".join(scores.to_json(s) + "\n" for s in written))
-    assert {split_of(s.family) for s in reference.held_out_scores(tmp_path)} == {"valid", "test"}
+    assert {split_of(s.family) for s in right_answers.held_out_scores(tmp_path)} == {"valid", "test"}
     asks = {"instrument": "flute", "mode": "major", "speed": "fast", "form": "jig", "key": "G", "dynamic": "soft"}
-    made = list(reference.plans(tmp_path, asks, 4))
-    assert made == list(reference.plans(tmp_path, asks, 4)) and len(made) == 4
+    made = list(right_answers.renderings(tmp_path, asks, 4))
+    assert made == list(right_answers.renderings(tmp_path, asks, 4)) and len(made) == 4
     for record, notes, how in made:
         assert fits(asks, record) and record["split"] != "train" and notes and how["dynamic"] == "soft"
-    assert list(reference.plans(tmp_path, {**asks, "form": "waltz"}, 1)) == []
+    assert list(right_answers.renderings(tmp_path, {**asks, "form": "waltz"}, 1)) == []
 
 
 # -- end to end
@@ -201,63 +226,72 @@ def run(what, small, results):
     return read_result(what, results)
 
 
-def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, capsys):
-    for what in evaluation.WHAT:
+def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monkeypatch, capsys):
+    for what in evaluation.GROUPS["all"]:
         run(what, small, tmp_path)
-    run("summary", small, tmp_path)
-    bars = read_result("summary", tmp_path)["rows"]
-    for name, refused in (("embedder", False), ("render-true", True)):  # the second plays Stage 2, the first does not
-        content = json.loads((tmp_path / f"{name}.json").read_text())
-        content["provenance"]["weights"]["stage2"] = "another"
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
-        with pytest.raises(MuseError, match="render-true.json was measured") if refused else contextlib.nullcontext():
-            run("summary", small, tmp_path)
-    assert {b["result"] for b in bars} == {"codec", "embedder", "prompts", "diversity", "memorisation", "path"}
-    assert all(b["measure"] == "bar" and isinstance(b["met"], bool) for b in bars)
-    for what in evaluation.WHAT:
+    rows = {what: read_result(what, tmp_path)["rows"] for what in evaluation.GROUPS["all"]}
+    bars = {what: [r["met"] for r in some if r["measure"] == "bar"] for what, some in rows.items()}
+    assert {what for what in bars if bars[what]} == {
+        "codec", "embedder", "prompts", "diversity", "memorisation", "path"
+    }  # fmt: skip
+    assert all(isinstance(met, bool) for some in bars.values() for met in some)
+    for what in evaluation.GROUPS["all"]:
         about = read_result(what, tmp_path)["provenance"]
         assert about["preset"] == "smoke" and "noise" in about["note"]
         assert set(about["weights"]) == {*pretrained.PARTS, pretrained.BASELINE}
-    generated_rows = [r for r in read_result("prompts", tmp_path)["rows"] if r.get("source") == "generated"]
-    assert {r["n"] for r in generated_rows if r["measure"] == "accuracy"} == {evaluation.QUICK}
-    assert "bars are met" in capsys.readouterr().out
+    assert {"prompt", "mean", "difference", "calibration", "rank correlation", "sound", "sound difference"} <= {
+        r["measure"] for r in rows["one-to-many"]
+    }
+    steps = [r for r in rows["guidance"] if r["measure"] == "stage1 steps"]
+    assert steps and all(r["nfe"] == r["value"] for r in steps)
+    judged = [r for r in rows["prompts"] if r["measure"] == "accuracy" and r["source"] == "generated"]
+    assert {r["n"] for r in judged} == {evaluation.QUICK} and "== path" in capsys.readouterr().out
+    monkeypatch.setattr(Muse, "render_rows", lambda *a, **b: pytest.fail("it was rendered before"))
+    for what in ("one-to-many", "distances"):
+        assert run(what, small, tmp_path)["rows"] == rows[what]
 
 
-def test_generation_goes_on_where_it_stopped(small):
-    cache, weights = small
-    subject, asked = Subject(weights, cache, Path("nowhere"), 5), evaluation_prompts(6)
-    paths = generated.from_prompts(subject, asked[:5])
+def test_generation_goes_on_where_it_stopped_and_other_settings_are_other_pieces(small):
+    muse, texts = Muse.from_pretrained(small[1]), [p["text"] for p in evaluation_prompts(6)]
+    settings = Settings(seconds=1.0)
+    paths, _ = generated(muse, texts[:5], 7, settings)
     before = [p.read_bytes() for p in paths]
-    paths[2].with_suffix(".json").unlink()  # killed between the sound and its recipe
     paths[4].unlink()
-    times = [p.stat().st_mtime_ns for p in paths[:2]]
-    again = generated.from_prompts(subject, asked)
-    assert [p.read_bytes() for p in again[:5]] == before  # the same recipe, the same bits, beside other pieces
-    assert [p.stat().st_mtime_ns for p in again[:2]] == times
-    assert generated.facts(again[5])["recipe"]["seed"] == generated.PROMPT_SEED + 5
+    times = [p.stat().st_mtime_ns for p in paths[:4]]
+    again, x = generated(muse, texts, 7, settings)
+    assert [p.read_bytes() for p in again[:5]] == before  # the same bits, beside other pieces
+    assert [p.stat().st_mtime_ns for p in again[:4]] == times and len(x) == len(set(again)) == 6
+    for other in (Settings(seconds=1.0, steps=5), Settings(seconds=1.0, stage1_guidance_scale=2.5)):
+        assert not set(generated(muse, texts, 7, other)[0]) & set(again)
 
 
-def test_features_are_heard_once(small):
-    cache, weights = small
-    subject = Subject(weights, cache, Path("nowhere"), 1)
-    clips = subject.split("train")[:2]
-    first = subject.hear_clips(clips)
-    shutil.move(subject.path(clips[0]), cache / "aside.flac")
-    try:
-        with pytest.raises(FileNotFoundError):
-            subject.hear_clips(clips)  # features are named by the sound, so the sound must be there
-    finally:
-        shutil.move(cache / "aside.flac", subject.path(clips[0]))
-    for a, b in zip(first, subject.hear_clips(clips)):
-        assert all(np.array_equal(a[k], b[k]) for k in a)
+def test_a_renderer_that_is_not_reproducible_fails_the_bar_of_paths(small, monkeypatch):
+    """A planted control: noise on every rendered sound must be seen."""
+    muse, render = Muse.from_pretrained(small[1]), Muse.render_rows
+    assert path.path_rows(muse, 1, 2, 0.5)[0]["ends_equal"]
+
+    def noisy(*arguments, **options):
+        audio, nfe = render(*arguments, **options)
+        return [x + 1e-3 * torch.randn_like(x) for x in audio], nfe
+
+    monkeypatch.setattr(Muse, "render_rows", noisy)
+    *_, row, _, bar = path.path_rows(muse, 1, 2, 0.5)
+    assert not row["ends_equal"] and not bar["met"]
 
 
-def test_clips_cut_from_one_recording_are_heard_as_the_cache_reads_them(small, tmp_path):
+def test_zero_shot_names_the_class_whose_sentences_are_nearest(small):
+    study = Study(small[1], small[0], Path("nowhere"), 1)
+    records = [{"instrumentation": "flute", "mode": "minor", "speed": None}]
+    rows = zero_shot(study, records, study.embed_text(wordings("instrument", "flute")).mean(0)[None], "words")
+    assert rows[0]["correct"] == 1 and rows[2]["n"] == 0 and rows[2]["accuracy"] is None
+    assert judge.ratio(rows, "speed", "words", of="words") is None
+
+
+def test_clips_cut_from_one_recording_are_read_as_the_cache_reads_them(small, tmp_path):
     """Three clips of one long mono file at another rate, one of them silent and so set aside."""
     import soundfile
 
     from musekit.cache.precompute import precompute, read_clip
-    from musekit.evaluate.judge import hear
 
     cache, weights = tmp_path / "cache", small[1]
     records = write_clips(cache, "rrrr")
@@ -267,18 +301,18 @@ def test_clips_cut_from_one_recording_are_heard_as_the_cache_reads_them(small, t
         record |= {"path": "long.wav", "start": 2.0 * i}
     (cache / "clips.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     precompute("views", cache, smoke(), show=False)
-    subject = Subject(weights, cache, tmp_path, 1)
-    clips = sorted(subject.split("train"), key=lambda c: c["id"])
+    study = Study(weights, cache, tmp_path, 1)
+    clips = sorted(study.split("train"), key=lambda c: c["id"])
     assert [c["id"] for c in clips] == ["tiny-00", "tiny-01", "tiny-03"]
     sounds = [read_clip(cache, c).numpy() for c in clips]
     assert [s.shape for s in sounds] == [(2, 2 * RATE)] * 3
-    for heard, x in zip(subject.hear_clips(clips), sounds):
-        assert all(np.array_equal(heard[k], value) for k, value in hear(x, RATE).items())
-    rows = torch.cat([subject.muse.embedder.embed_audio(torch.from_numpy(x)[None], RATE) for x in sounds])
-    np.testing.assert_allclose(subject.embeddings(clips), rows.double().numpy(), atol=1e-6)
-    assert [subject.round_trip(c).shape for c in clips] == [(2, 2 * RATE)] * 3
-    with pytest.raises(MuseError, match=r"long\.wav \(2 s from 4 s on\) cannot be heard \(silent\)"):
-        subject.hear_clips(records[2:3])
+    for found, x in zip(study.features(study.paths(clips)), sounds):
+        assert all(np.array_equal(found[k], value) for k, value in features(x, RATE).items())
+    rows = torch.cat([study.muse.embedder.embed_audio(torch.from_numpy(x)[None], RATE) for x in sounds])
+    np.testing.assert_allclose(study.embeddings(clips), rows.double().numpy(), atol=1e-6)
+    assert [study.round_trip(c).shape for c in clips] == [(2, 2 * RATE)] * 3
+    with pytest.raises(MuseError, match=r"long\.wav \(2 s from 4 s on\) cannot be read \(silent\)"):
+        study.features(study.paths(records[2:3]))
 
 
 def test_embeddings_of_the_cache_are_used_when_this_embedder_made_them(small, tmp_path):
@@ -287,27 +321,16 @@ def test_embeddings_of_the_cache_are_used_when_this_embedder_made_them(small, tm
     cache, weights = small
     mine = tmp_path / "cache"
     shutil.copytree(cache, mine)
-    clips = Subject(weights, mine, tmp_path, 1).split("train")[:3]
-    computed = Subject(weights, mine, tmp_path, 1).embeddings(clips)
+    clips = Study(weights, mine, tmp_path, 1).split("train")[:3]
+    computed = Study(weights, mine, tmp_path, 1).embeddings(clips)
     precompute("embeddings", mine, smoke(), weights, show=False)
-    subject = Subject(weights, mine, tmp_path, 1)
-    assert subject._shards is not None
-    np.testing.assert_allclose(subject.embeddings(clips), computed, atol=2e-3)  # kept in half precision
+    study = Study(weights, mine, tmp_path, 1)
+    assert study._shards is not None
+    np.testing.assert_allclose(study.embeddings(clips), computed, atol=2e-3)  # kept in half precision
     np.testing.assert_allclose(np.linalg.norm(computed, axis=1), 1)
 
 
-def test_zero_shot_names_the_class_whose_words_lie_nearest(small):
-    cache, weights = small
-    subject = Subject(weights, cache, Path("nowhere"), 1)
-    records = [{"instrumentation": "flute", "mode": "minor", "speed": None}]
-    told = subject.muse.embedder.embed_text(wordings("instrument", "flute")).double().numpy().mean(0)
-    rows = {r["attribute"]: r for r in zero_shot(subject, records, told[None], "words")}
-    assert rows["instrument"]["correct"] == 1
-    assert rows["speed"]["n"] == 0 and rows["speed"]["accuracy"] is None
-    assert ceiling.ratio(rows["speed"]["accuracy"], 1.0) is None
-
-
-def test_mistakes_are_told_in_one_line(small, tmp_path):
+def test_mistakes_are_one_line(small, tmp_path):
     cache, weights = small
     for arguments, said in (
         (("memorization", weights, cache), "did you mean 'memorisation'"),
@@ -316,12 +339,9 @@ def test_mistakes_are_told_in_one_line(small, tmp_path):
     ):
         with pytest.raises(MuseError, match=said):
             evaluation.evaluate(*arguments, results=tmp_path)
-    for n in (0, -3, True, 2.5):
-        with pytest.raises(MuseError, match="must be 1 or more"):
-            evaluation.evaluate("prompts", weights, cache, tmp_path, n)
+    with pytest.raises(MuseError, match="must be 1 or more"):
+        evaluation.evaluate("prompts", weights, cache, tmp_path, 0)
     part = tmp_path / "part"
     pretrained.save_part(part, "codec", pretrained.build("codec", smoke()), smoke())
     with pytest.raises(MuseError, match="musekit train embedder"):
         evaluation.evaluate("embedder", part, cache, tmp_path)
-    with pytest.raises(MuseError, match="corpus.json is missing"):
-        summary.summarise(Subject(weights, cache, tmp_path, 1))

@@ -1,4 +1,4 @@
-"""The poster's pictures are of what the package generates: same seeds, same pieces, nothing chosen."""
+"""The poster's pictures show what the package generates."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from musekit import flow, pretrained
 from musekit.config import MuseError
 from musekit.corpus.captions import prompts
 from musekit.evaluate import evaluate
-from musekit.evaluate.gallery import MOMENTS, PIECES, SAMPLES, gallery, picture, png
+from musekit.evaluate.gallery import MOMENTS, SAMPLES, gallery, png, spectrogram
 from musekit.heldout import build_reference, read_reference
 from musekit.muse import Muse
 
@@ -53,25 +53,6 @@ def test_the_map_shows_every_held_out_clip_and_every_sample(made):
     np.testing.assert_allclose(np.hypot(*np.array(shown["samples"]).T), away, atol=2e-4)
 
 
-def test_a_longer_sentence_has_no_more_right_answers(made):
-    steps = of(made[1], "chain")
-    assert steps[0]["fitting"] == steps[0]["clips"] and steps[0]["asks"] == {}
-    assert all(
-        a["fitting"] >= b["fitting"] and a["asks"].items() <= b["asks"].items() for a, b in zip(steps, steps[1:])
-    )
-
-
-def test_pieces_are_those_of_the_first_seeds(made):
-    weights, rows = made
-    shown, muse = of(rows, "piece"), Muse.from_pretrained(weights)
-    assert [r["seed"] for r in shown] == list(range(PIECES))
-    x = muse.embed(prompts("vague")[0]["text"], SAMPLES, 0, micro_batch=16)[:PIECES]
-    audio = muse.render(x, 0, prompts("vague")[0]["text"])
-    for row, sound in zip(shown, audio, strict=True):
-        assert row["png"] == picture(sound.numpy(), muse.config.codec.sample_rate)["png"]
-    assert len({r["png"] for r in shown}) == PIECES
-
-
 def test_the_last_moment_is_the_piece_and_the_first_is_noise(made):
     """The flow written out there ends where `Muse.render`'s own does."""
     weights, rows = made
@@ -91,7 +72,8 @@ def test_sizes_are_those_of_the_networks(made):
     for part in ("stage1", "stage2"):
         network, _ = pretrained.load_part(weights, part)
         assert told["smoke", part] == sum(p.numel() for p in network.parameters())
-    assert told["paper", "stage1"] == pytest.approx(271e6, rel=0.005)
+    unused = 16 * 2 * (1024**2 + 1024)  # query and key of a self-attention over one token, which the original counts
+    assert told["paper", "stage1"] + unused == pytest.approx(271e6, rel=0.005)
     assert told["paper", "stage2"] == pytest.approx(1.05e9, rel=0.01)
 
 
@@ -99,7 +81,7 @@ def test_a_picture_keeps_what_it_was_given():
     x = np.linspace(0, 1, 60).reshape(6, 10)
     assert np.abs(grey(png(x)) - x).max() < 0.5 / 31 + 1 / 255
     tone = np.sin(2 * np.pi * 440 * np.arange(44100) / 44100)[None].repeat(2, 0).astype(np.float32)
-    rows = grey(picture(tone, 44100)["png"])
+    rows = grey(spectrogram(tone, 44100)["png"])
     loudest = np.bincount(rows.argmax(0)).argmax()
     assert 65.4 * 2 ** (loudest / 20) == pytest.approx(440, rel=0.03)
 

@@ -1,16 +1,13 @@
-"""One to many: calibration against answers that are known, and both experiments end to end on random weights."""
-
-import json
-import shutil
+"""One to many: calibration against known answers, and paired settings."""
 
 import numpy as np
 import pytest
 
-from musekit import evaluate as evaluation
 from musekit.evaluate import one_to_many, quality
-from musekit.evaluate.subject import Subject
+from musekit.evaluate.features import spectral_contrast
+from musekit.evaluate.sounds import sampled
+from musekit.evaluate.study import Study
 from musekit.muse import Settings
-from musekit.results import read_result
 
 
 def curve(scale: float, shift: float = 0.0) -> dict[float, float]:
@@ -44,7 +41,7 @@ def test_ranks_are_uniform_and_not_only_so_on_average():
 
 
 def test_prompts_go_from_anything_to_specific():
-    asked = one_to_many.asked()
+    asked = one_to_many.graded_prompts()
     assert len(asked) == 41 and asked[0]["facts"] == 0
     vague, specific = ([p["facts"] for p in asked if p["level"] == level] for level in ("vague", "specific"))
     assert len(vague) == len(specific) == 20 and max(vague) < np.mean(specific)
@@ -54,67 +51,19 @@ def test_spectral_contrast_tells_notes_from_noise():
     from fixtures import sinusoids
 
     noise = np.random.default_rng(2).normal(size=(2, 44100)).astype(np.float32) / 5
-    assert one_to_many.spectral_contrast(sinusoids([220, 330]), 44100) > 3 + one_to_many.spectral_contrast(noise, 44100)
+    assert spectral_contrast(sinusoids([220, 330]), 44100) > 3 + spectral_contrast(noise, 44100)
 
 
 def test_settings_are_paired(tiny, tmp_path):
     """The same seeds whatever the setting: unguided twice is the same, guided is another and costs the same NFE."""
-    subject = Subject(tiny.weights, tiny.cache, tmp_path, 4, quick=True)
+    study = Study(tiny.weights, tiny.cache, tmp_path, 4, quick=True)
     texts = ["a flute", "slow organ in minor", "a flute"]
-    one, nfe = quality.sampled(subject.muse, texts, Settings())
-    again, _ = quality.sampled(subject.muse, texts, Settings(stage1_guidance_scale=1.0))
-    assert np.array_equal(one, again) and nfe == subject.muse.config.sample.stage1_steps
+    one, nfe = sampled(study.muse, texts, 7, Settings())
+    again, _ = sampled(study.muse, texts, 7, Settings(stage1_guidance_scale=1.0))
+    assert np.array_equal(one, again) and (nfe == study.muse.config.sample.stage1_steps).all()
     assert not np.allclose(one[0], one[2])  # one prompt, two seeds
     np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1)
-    held = quality.Quality(subject)
-    row = held.row(quality.Embedded(held.real, np.ones(2), 1.0), quality.Embedded(held.real, np.ones(2), 1.0))
+    held_out = quality.Stage1Quality(study)
+    samples = quality.Stage1Samples(held_out.real, np.ones(2), 1.0)
+    row = held_out.row(samples, samples)
     assert row["against_default"] == row["against_low"] == row["against_high"] == 0
-
-
-@pytest.fixture(scope="module")
-def two_speeds(tiny, tmp_path_factory):
-    """The tiny cache with clips of two speeds, so that a judge can be fitted on it."""
-    cache = tmp_path_factory.mktemp("two-speeds") / "cache"
-    shutil.copytree(tiny.cache, cache)
-    records = [json.loads(line) for line in (cache / "clips.jsonl").read_text().splitlines()]
-    for i, record in enumerate(records):
-        speed = ("slow", "fast")[i % 4 // 2]
-        record |= {"speed": speed, "onset_rate": {"slow": 1.0, "fast": 6.0}[speed]}
-    (cache / "clips.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    return cache
-
-
-@pytest.mark.parametrize("what", ["one-to-many", "guidance"])
-def test_an_experiment_runs_twice_the_second_time_from_what_is_kept(
-    what, tiny, two_speeds, tmp_path, monkeypatch, capsys
-):
-    results = []
-    for k in range(2):
-        if k:
-            monkeypatch.setattr(
-                "musekit.muse.Muse.render_rows", lambda *a, **b: pytest.fail("it was rendered before")
-            )
-        evaluation.evaluate(what, tiny.weights, two_speeds, tmp_path / str(k), quick=True)
-        results.append(read_result(what, tmp_path / str(k)))
-    assert results[0]["rows"] == results[1]["rows"]
-    assert "noise" in results[0]["provenance"]["note"]
-    measures = {r["measure"] for r in results[0]["rows"]}
-    if what == "one-to-many":
-        assert {
-            "prompt",
-            "mean",
-            "difference",
-            "calibration",
-            "rank correlation",
-            "sound",
-            "sound difference",
-        } <= measures
-        rows = [r for r in results[0]["rows"] if r["measure"] == "prompt"]
-        assert [r["level"] for r in rows] == ["anything", "vague", "vague", "vague"] and rows[0]["m"] > 1
-        sources = {r["source"] for r in results[0]["rows"] if r["measure"] == "sound"}
-        assert {"samples", "regression"} <= sources
-    else:
-        assert {"stage1 guidance", "stage1 steps", "stage1 ruler", "stage2 guidance", "stage2 steps"} <= measures
-        steps = [r for r in results[0]["rows"] if r["measure"] == "stage1 steps"]
-        assert steps and all(r["nfe"] == r["value"] for r in steps)
-    assert "kernel_distance" in capsys.readouterr().out

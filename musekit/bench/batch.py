@@ -1,87 +1,76 @@
-"""`musekit bench batch`: the original's batch tables, on this machine.
+"""`musekit bench batch` and `sizes`: what a batch gains.
 
-Full-size Stage 1: a whole sample of 50 guided Euler steps. Full-size Stage 2: one guided step of 256 frames; a sample
-is 100 of them. The mini preset: 16 pieces of 12 s, one by one and in micro-batches.
+batch: the original's tables on this machine. Full-size Stage 1, a whole sample of 50 guided Euler steps. Full-size
+Stage 2, one guided step of 256 frames (a sample takes 100). The mini preset, 16 pieces one by one and in micro-batches.
+
+sizes: does a model's size decide the gain? One guided evaluation of Stage 1's design (one token per sample) and of
+Stage 2's (129 tokens per sample), at four sizes each.
 """
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
 import torch
 
-from musekit.bench import networks
-from musekit.bench.measure import Row, interleaved, peak_bytes, timed
-from musekit.bench.naive import sample
-from musekit.bench.roofline import stage1_work, stage2_work
-from musekit.bench.stage1 import SCALE, STEPS, TOKENS, shares
-from musekit.bench.stage2 import FRAMES
-from musekit.bench.table import compared
+from musekit.bench import networks, stage1, stage2
+from musekit.bench.measure import RUNS, Peer, Row, compare, compared, interleaved, over_one, peak_bytes
 from musekit.muse import Muse, Settings
-from musekit.stage1 import GuidedStage1, Stage1Inference
-from musekit.stage2 import GuidedStage2, Stage2Inference
+from musekit.stage1 import Stage1Inference
+from musekit.stage2 import Stage2Inference
+from musekit.system import fast_precision
 
 BATCHES = {1: (1, 4, 8, 16, 32), 2: (1, 4, 16)}
-PIECES, MICRO = 16, (1, 4, 16)
+PIECES, MICRO_BATCHES = 16, (1, 4, 16)
+SIZES_FRAMES = 128
+SIZES_BATCHES = {
+    "cpu": {1: (1, 2, 4, 8, 16, 32), 2: (1, 2, 4)},
+    "cuda": {1: (1, 2, 4, 8, 16, 32, 64, 128, 256), 2: (1, 2, 4, 8, 16, 32)},
+}
 
 
-def batch(device: torch.device, ceilings: dict, quick: bool = False, muse: Muse | None = None) -> list[Row]:
-    """All rows; muse: the loaded mini preset."""
-    rows = stage1(device, ceilings, quick)
-    gc.collect()
-    rows += stage2(device, ceilings, quick)
-    gc.collect()
-    return rows + (pieces(muse, quick) if muse is not None else [])
+def batch(setup) -> Iterator[Row]:
+    """Rows of Stage 1 in both precisions, of Stage 2 in bfloat16, and of the loaded preset."""
+    rows = []
+    for stage, sizes in BATCHES.items():
+        if stage == 1:
+            steps, frames, peers = 2 if setup.quick else stage1.STEPS, None, prepared(1, "271M", stage1.DTYPES, setup)
+        else:
+            steps, frames = 1, 16 if setup.quick else stage2.FRAMES
+            peers = prepared(2, "1.05B", (torch.bfloat16,), setup, frames)
+        for size in sizes[:2] if setup.quick else sizes:
+            runs = 1 if setup.quick or (stage == 2 and size > 4) else RUNS
+            for row in compare(peers(size), stage, size, setup.device, runs, setup.ceilings, steps):
+                rows.append(over_one(row | {"frames": frames}, rows))
+                yield rows[-1]
+        del peers
+        gc.collect()
+    if setup.muse is not None:
+        yield from pieces(setup.muse, setup.quick)
 
 
-def stage1(device, ceilings: dict, quick: bool) -> list[Row]:
-    """float32 and bfloat16, in turn, at every batch size."""
-    config, steps = networks.stage1_config("271M", quick), 2 if quick else STEPS
-    network, rows = networks.stage1(config, device), []
-    fast = {dtype: Stage1Inference(network, dtype) for dtype in (torch.float32, torch.bfloat16)}
-    with torch.inference_mode():
-        for size in BATCHES[1][:2] if quick else BATCHES[1]:
-            tokens, mask = networks.prompt(config, size, TOKENS, device)
-            x_0 = torch.randn(size, config.dim, device=device)
+def prepared(stage: int, size: str, dtypes, setup, frames: int | None = None, whole: bool = True):
+    """A function of the batch size that gives the peers of a stage's design; whole: of samples, not of evaluations."""
+    if stage == 1:
+        network = networks.stage1(networks.stage1_config(size, setup.quick), setup.device)
+        fast = [Stage1Inference(network, dtype) for dtype in dtypes]
+        return lambda n: [stage1.prepared_peer(network, f, n, setup.device, whole) for f in fast]
+    network = networks.stage2(networks.stage2_config(size, setup.quick), setup.device)
+    fast = [Stage2Inference(network, dtype) for dtype in dtypes]
 
-            def whole(dtype, n=steps, tokens=tokens, mask=mask, x_0=x_0):
-                sample(GuidedStage1(fast[dtype], fast[dtype].text(tokens, mask), SCALE), x_0, steps=n)
+    def peers(n: int) -> list[Peer]:
+        x = torch.randn(n, network.config.latent_dim, frames, device=setup.device)
+        return [stage2.prepared_peer(network, f, x) for f in fast]
 
-            merged = fast[torch.float32].text(tokens, mask).merged
-            for dtype in fast:
-                whole(dtype, 1)
-            times = interleaved({d: lambda d=d: whole(d) for d in fast}, device, 1 if quick else 3, warm=False)
-            for dtype in fast:
-                row = compared("prepared", 1, network, size, dtype, times[dtype], None)
-                row |= {"solver": "euler", "steps": steps, "nfe": steps, "merged": merged}
-                row |= shares(stage1_work(config, size, TOKENS, dtype, merged), steps, times[dtype], ceilings, dtype)
-                rows.append(row | memory(lambda dtype=dtype: whole(dtype, 1), device))
-    return over_one(rows)
+    return peers
 
 
-def stage2(device, ceilings: dict, quick: bool) -> list[Row]:
-    """One guided step in bfloat16 at every batch size."""
-    config, frames, dtype = networks.stage2_config("1.05B", quick), 16 if quick else FRAMES, torch.bfloat16
-    network, rows = networks.stage2(config, device), []
-    fast = Stage2Inference(network, dtype)
-    with torch.inference_mode():
-        for size in BATCHES[2][:2] if quick else BATCHES[2]:
-            velocity = GuidedStage2(fast, networks.condition(network, size), SCALE)
-            moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
-            x = torch.randn(size, config.latent_dim, frames, device=device)
-            call = lambda velocity=velocity, moment=moment, x=x: velocity(moment, x)  # noqa: E731
-            times = timed(call, device, 1 if quick else 3 if size < 16 else 1)
-            row = compared("prepared", 2, network, size, dtype, times, None)
-            row |= {"solver": "euler", "steps": 1, "nfe": 1, "frames": frames}
-            row |= shares(stage2_work(config, size, frames, dtype), 1, times, ceilings, dtype)
-            rows.append(row | memory(call, device))
-    return over_one(rows)
-
-
-def pieces(muse: Muse, quick: bool) -> list[Row]:
-    """16 pieces from text to sound by the preset's own defaults, in micro-batches of 1, 4 and 16."""
+def pieces(muse: Muse, quick: bool) -> Iterator[Row]:
+    """Pieces from text to sound by the preset's own defaults, in growing micro-batches."""
     seconds, count, rows = (0.5, 2, []) if quick else (muse.config.sample.seconds, PIECES, [])
-    for size in MICRO[:1] if quick else MICRO:
+    defaults = muse.config.sample
+    for size in MICRO_BATCHES[:1] if quick else MICRO_BATCHES:
 
         def make(n: int, size: int = size) -> None:
             settings = Settings(seconds=seconds, micro_batch=size)
@@ -91,24 +80,25 @@ def pieces(muse: Muse, quick: bool) -> list[Row]:
         make(size)
         times = interleaved({"": lambda make=make: make(count)}, muse.device, 1, warm=False)[""]
         row = compared(f"{muse.config.name}, text to sound", 0, muse.stage2, size, muse.autocast_dtype, times, None)
-        row |= {"ms_a_sample": 1000 * times[0] / count, "throughput": count / times[0], "steps": count}
-        row |= {"real_time": count * seconds / times[0], **memory(lambda make=make, size=size: make(size), muse.device)}
+        row |= {"ms_a_sample": 1000 * times[0] / count, "throughput": count / times[0], "pieces": count}
+        row |= {"solver": defaults.stage2_solver, "steps": defaults.stage2_steps}
+        row |= {"real_time": count * seconds / times[0]}
         if not quick and muse.device.type == "cpu":
             row |= {"bar": ">= 3 x real time", "met": row["real_time"] >= 3}
-        rows.append(row)
-    return over_one(rows)
+        rows.append(over_one(row | peak_bytes(lambda make=make, size=size: make(size), muse.device), rows))
+        yield rows[-1]
 
 
-def over_one(rows: list[Row]) -> list[Row]:
-    """Speedup over one by one and parallel efficiency, of rows of the same precision."""
-    for row in rows:
-        alone = next(r for r in rows if r["dtype"] == row["dtype"])
-        row["speedup"] = alone["ms_a_sample"] / row["ms_a_sample"]
-        row["efficiency"] = row["speedup"] / (row["batch"] / alone["batch"])
-    return rows
-
-
-def memory(call, device) -> Row:
-    """Bytes before the call and at its most."""
-    peak = peak_bytes(call, device)
-    return {"before_bytes": peak and peak[0], "peak_bytes": peak and peak[1]}
+def sizes(setup) -> Iterator[Row]:
+    """A row per design, size and batch, in the precision that the device is fast in."""
+    device, dtypes, rows = setup.device, (fast_precision(setup.device),), []
+    runs = 1 if setup.quick else RUNS if device.type == "cpu" else 5 * RUNS
+    for stage, size in ((stage, size) for stage in (1, 2) for size in networks.SIZES):
+        frames = None if stage == 1 else 8 if setup.quick else SIZES_FRAMES
+        peers, batches = prepared(stage, size, dtypes, setup, frames, whole=False), SIZES_BATCHES[device.type][stage]
+        for n in batches[:2] if setup.quick else batches:
+            (row,) = compare(peers(n), stage, n, device, runs, setup.ceilings)
+            rows.append(over_one(row | {"peer": f"stage {stage}'s design, {size}", "frames": frames}, rows))
+            yield rows[-1]
+        del peers
+        gc.collect()

@@ -1,7 +1,7 @@
-"""`musekit bench ddp`: data-parallel training measured on CPU ranks, and a model of it on GPUs.
+"""`musekit bench ddp`: data-parallel training measured on this machine's ranks, and a model of it on GPUs.
 
-Measured: steps of a network of Stage 1's design on made-up batches, one and two ranks of one thread each, a fixed
-batch a rank (weak scaling), and the time of summing its gradients alone. Modelled: `modelled`.
+Measured: steps of a network of Stage 1's design on random batches, one and two ranks of one thread each with a fixed
+batch per rank (weak scaling), and the time of one all-reduce of its gradients. Modelled: `modelled`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,53 +19,45 @@ import torch
 from musekit import distributed
 from musekit.bench import networks
 from musekit.bench.measure import Row, median, now
-from musekit.config import MuseError
 from musekit.files import write_atomic
 
-BATCH, STEPS = 64, 12  # samples a rank and step; steps timed
+BATCH, STEPS = 64, 12  # samples per rank and step; timed steps
 
 
-def ddp(quick: bool = False) -> list[Row]:
-    """Rows for one and two ranks: seconds a step, of it the gradients' sum, samples a second, efficiency."""
-    if torch.cuda.is_available():
-        ranks = [n for n in (1, 2, 4, 8) if n <= torch.cuda.device_count()]
-    else:
-        ranks = [1, 2]
-    rows = []
-    for n in ranks:
-        rows.append(launched(n, quick))
-        rows[-1]["efficiency"] = rows[-1]["throughput"] / (n * rows[0]["throughput"])
-    return rows
+def ddp(setup) -> Iterator[Row]:
+    """A row per number of ranks: seconds per step and per all-reduce, samples per second, efficiency."""
+    devices, alone = torch.cuda.device_count(), None
+    for n in [n for n in (1, 2, 4, 8) if n <= devices] if devices else (1, 2):
+        row = launched(n, setup.quick)
+        alone = alone or row["throughput"]
+        yield row | {"efficiency": row["throughput"] / (n * alone)}
 
 
 def launched(ranks: int, quick: bool) -> Row:
-    """One measurement in processes of its own, through the launcher that training uses."""
+    """One measurement in new processes, through the launcher that training uses."""
     from musekit.launch import launch
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         out = Path(folder) / "row.json"
         words = ["bench", "ddp-rank", "--results", str(out)] + (["--quick"] if quick else [])
         before = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = "1"  # every rank one core: one rank must not have both
+        os.environ["OMP_NUM_THREADS"] = "1"  # one core per rank: a single rank must not use both
         try:
             launch(words, ranks, on_line=lambda line: None, progress=False)
         finally:
             os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
-        try:
-            return json.loads(out.read_text())
-        except OSError as error:
-            raise MuseError(f"{ranks} rank(s) wrote no result; run `musekit bench ddp` again") from error
+        return json.loads(out.read_text())
 
 
 def rank(out: Path, quick: bool) -> None:
-    """What one rank does; rank 0 writes the row to `out`."""
+    """The work of one rank; rank 0 writes the row to `out`."""
     config = networks.stage1_config("50M", quick)
     steps, device = 2 if quick else STEPS, distributed.device()
     with distributed.process_group():
         network = networks.stage1(config, device).train().requires_grad_(True)
         wrapped = distributed.wrap(network)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-        batch = made_up(config, 4 if quick else BATCH, device)
+        batch = networks.training_batch(config, 4 if quick else BATCH, device)
         times = []
         for _ in range(steps + 2):
             began = now(device)
@@ -78,27 +71,12 @@ def rank(out: Path, quick: bool) -> None:
         seconds, size = median(times[2:]), len(batch["t"]) * distributed.world()
         row = {"ranks": distributed.world(), "backend": device.type, "batch": size, "seconds": seconds, "runs": steps}
         row |= {"least": min(times[2:]), "most": max(times[2:]), "throughput": size / seconds}
-        row |= {"sum_seconds": median(summed), "parameters": networks.parameters(network)}
+        row |= {"sum_seconds": median(summed), "parameters": networks.parameters(network), "dtype": "float32"}
         write_atomic(out, json.dumps(row))
 
 
-def made_up(config, batch: int, device) -> dict:
-    """A training batch of random numbers."""
-    tokens, mask = networks.prompt(config, batch, 16, device)
-    x = torch.randn(2, batch, config.dim, device=device)
-    keep = torch.ones(batch, dtype=torch.bool, device=device)
-    return {
-        "x_0": x[0],
-        "x_1": x[1],
-        "t": torch.rand(batch, device=device),
-        "tokens": tokens,
-        "mask": mask,
-        "keep": keep,
-    }
-
-
 def sum_seconds(network, device) -> float:
-    """Seconds of one sum of all gradients over the ranks, with nothing else going on."""
+    """Seconds of one all-reduce of all gradients, with nothing else running."""
     if distributed.world() == 1:
         return 0.0
     flat = torch.zeros(networks.parameters(network), device=device)
@@ -113,10 +91,10 @@ GPUS = {"A800": (312e12, 200e9), "H100": (989e12, 450e9)}
 
 
 def modelled(parameters: int, tokens: int, batch: int, gpu: str, ranks: int, mfu: float, bus: float = 0.8) -> Row:
-    """A model, not a measurement: seconds of a training step with `batch` samples of so many tokens a rank.
+    """A model, not a measurement: seconds of a training step with `batch` samples of so many tokens per rank.
 
     compute = 6 parameters tokens batch / (mfu peak); a ring sums float32 gradients in 2 (n - 1) / n 4 parameters /
-    (bus bandwidth). DDP sums while it still computes: the step lies between the larger of both and their sum.
+    (bus bandwidth). DDP overlaps both: the step takes between the larger of the two and their sum.
     """
     peak, link = GPUS[gpu]
     compute = 6 * parameters * tokens * batch / (mfu * peak)

@@ -1,40 +1,64 @@
-"""How a time is taken: after a warm-up, with the device waited for, peers in turn, the median with its range.
+"""How times are taken, the schema of the rows that the benches write, and how recorded rows are read back.
 
-Peers that are compared run interleaved (A B C A B C ...), so that a machine that slows down slows all of them.
+Every call runs once untimed, the device is synchronised before each reading of the clock, and a time is a median with
+its range. Peers that are compared run in turn (A B C A B C ...), so that a machine that slows down slows all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
-import os
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 
 RUNS = 3
 Row = dict[str, object]
+COLUMNS = (
+    "peer", "stage", "parameters", "batch", "dtype", "solver", "steps", "nfe", "backend", "seconds", "least", "most",
+    "runs", "ms_a_sample", "throughput", "speedup", "efficiency", "flops", "bytes", "bandwidth_share", "matrix_share",
+    "floor_share", "before_bytes", "peak_bytes", "merged", "frames", "bar", "met",
+)  # fmt: skip
+"""Columns of a comparison; a bench leaves None what it does not measure. peer: which implementation. seconds: median of
+the timed call. throughput: samples per second. speedup: over the baseline. efficiency: time of batch 1 / time of this
+batch. shares: of the measured ceilings."""
+ORIGINAL = {
+    "Stage 1, ms a sample": {1: 1667, 4: 442, 8: 239, 16: 111, 32: 50},
+    "Stage 2, ms a sample": {1: 9940, 4: 7190, 16: 6670},
+    "Stage 1, peak GB": {1: 4.58, 4: 4.58, 8: 4.58, 16: 4.58, 32: 4.58},
+    "Stage 2, peak GB": {1: 18.75, 4: 22.22, 16: 36.09},
+    "16 samples end to end, s": {1: 185, 16: 108},
+}
+"""{quantity: {batch: value}} of the system that MUSE rebuilds, on A800 GPUs, from its report. The report does not give
+the length of its clips."""
+
+
+# -- times
 
 
 def now(device="cpu") -> float:
-    """The clock in seconds, after all that was queued on a GPU is done; a device, or a `Muse` that has one."""
+    """The clock in seconds, once all queued GPU work is done; takes a device, or a `Muse` that has one."""
     if torch.device(getattr(device, "device", device)).type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def timed(call: Callable[[], object], device: torch.device | str = "cpu", runs: int = RUNS) -> list[float]:
-    """Seconds of each of `runs` calls, after one that is not counted."""
+    """Seconds of each of `runs` calls, after one untimed call."""
     return interleaved({"": call}, device, runs)[""]
 
 
 def interleaved(
     calls: Mapping[str, Callable[[], object]], device: torch.device | str = "cpu", runs: int = RUNS, warm: bool = True
 ) -> dict[str, list[float]]:
-    """Seconds of each call, `runs` times, all calls in turn; before that each runs once uncounted."""
+    """Seconds of each call, `runs` times, all calls in turn. warm: run each once before, untimed."""
     for call in calls.values() if warm else ():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -47,8 +71,121 @@ def interleaved(
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle value; of an even number the upper one of both."""
+    """The middle value; the upper one of the two middle values of an even number."""
     return sorted(values)[len(values) // 2]
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device | str = "cpu") -> Row:
+    """{"before_bytes", "peak_bytes"} of a call: allocated tensors on a GPU, this process's RAM on Linux, else None."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc: return freed blocks, so that their reuse counts again
+        ctypes.CDLL(None).malloc_trim(0)
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return {"before_bytes": before, "peak_bytes": torch.cuda.max_memory_allocated()}
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    except OSError:
+        return {"before_bytes": None, "peak_bytes": None}
+    before = _process_memory("VmRSS")
+    call()
+    return {"before_bytes": before, "peak_bytes": _process_memory("VmHWM")}
+
+
+def _process_memory(name: str) -> int:
+    """Bytes of one line of /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+# -- rows
+
+
+@dataclass(frozen=True)
+class Work:
+    """The operations and bytes that a call cannot do without."""
+
+    flops: float
+    bytes: float
+
+    def __mul__(self, times: float) -> Work:
+        return Work(self.flops * times, self.bytes * times)
+
+    def floor(self, ceilings: dict, dtype: torch.dtype) -> float:
+        """Seconds: the higher of the roofline's two roofs."""
+        return max(self.bytes / ceilings["bandwidth"], self.flops / ceilings[str(dtype).removeprefix("torch.")])
+
+
+@dataclass
+class Peer:
+    """One implementation to time: `call(steps)` samples a batch with so many steps; work: of one step."""
+
+    name: str
+    call: Callable[[int], object]
+    network: nn.Module
+    dtype: torch.dtype
+    work: Work | None = None
+    more: Row = field(default_factory=dict)
+
+
+@torch.inference_mode()
+def compare(
+    peers: Sequence[Peer], stage: int, batch: int, device: torch.device, runs: int, ceilings: dict, steps: int = 1
+) -> list[Row]:
+    """Time peers in turn; one row of `COLUMNS` each. The first peer is the baseline of `speedup`."""
+    for peer in peers:
+        peer.call(1)
+    calls = {i: functools.partial(peer.call, steps) for i, peer in enumerate(peers)}
+    times, rows = interleaved(calls, device, runs, warm=False), []
+    for i, peer in enumerate(peers):
+        row = compared(peer.name, stage, peer.network, batch, peer.dtype, times[i], median(times[0]))
+        row |= {"solver": "euler", "steps": steps, "nfe": steps}
+        if peer.work is not None:
+            row |= shares(peer.work * steps, row["seconds"], ceilings, peer.dtype)
+        rows.append(row | peak_bytes(functools.partial(peer.call, 1), device) | peer.more)
+    return rows
+
+
+def compared(peer: str, stage: int, network: nn.Module, batch: int, dtype, times, baseline: float | None) -> Row:
+    """The row of one implementation's times (s) at one batch size; baseline: seconds of what it is compared with."""
+    seconds = median(times)
+    return dict.fromkeys(COLUMNS) | {
+        "peer": peer,
+        "stage": stage,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "batch": batch,
+        "dtype": str(dtype).removeprefix("torch."),
+        "backend": next(network.parameters()).device.type,
+        "seconds": seconds,
+        "least": min(times),
+        "most": max(times),
+        "runs": len(times),
+        "ms_a_sample": 1000 * seconds / batch,
+        "throughput": batch / seconds,
+        "speedup": None if baseline is None else baseline / seconds,
+    }
+
+
+def shares(work: Work, seconds: float, ceilings: dict, dtype: torch.dtype) -> Row:
+    """Counted work of a call, and the shares of the measured ceilings that it reached."""
+    return {
+        "flops": work.flops,
+        "bytes": work.bytes,
+        "bandwidth_share": work.bytes / seconds / ceilings["bandwidth"],
+        "matrix_share": work.flops / seconds / ceilings[str(dtype).removeprefix("torch.")],
+        "floor_share": work.floor(ceilings, dtype) / seconds,
+    }
+
+
+def over_one(row: Row, rows: Sequence[Row]) -> Row:
+    """Speedup and parallel efficiency against the first of `rows` with the same peer and precision, usually batch 1."""
+    key = row["peer"], row["dtype"]
+    alone = next((r for r in rows if (r["peer"], r["dtype"]) == key), row)
+    speedup = alone["ms_a_sample"] / row["ms_a_sample"]
+    return row | {"speedup": speedup, "efficiency": speedup / (row["batch"] / alone["batch"])}
 
 
 def row(what: str, values: Sequence[float], unit: str, how: str, bar: tuple[str, float] | None = None) -> Row:
@@ -60,33 +197,57 @@ def row(what: str, values: Sequence[float], unit: str, how: str, bar: tuple[str,
     return {"what": what, "value": middle, "unit": unit, **span, "bar": shown, "met": met, "how": how}
 
 
-def peak_bytes(call: Callable[[], object], device: torch.device | str = "cpu") -> tuple[int, int] | None:
-    """(before, at its most) bytes while `call` runs: of tensors on a GPU, of this process in RAM on Linux."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # glibc: what was freed goes back, so that it counts again
-        ctypes.CDLL(None).malloc_trim(0)
-    if torch.device(device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        return before, torch.cuda.max_memory_allocated()
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    except OSError:
-        return None
-    before = _status("VmRSS")
-    call()
-    return before, _status("VmHWM")
+def line(row: Row) -> str:
+    """A row as one line of a terminal."""
+    if "what" in row:
+        text = f"{row['what']:58s} {row['value']:10.4g} {row['unit']}"
+        return text + (f" {row['peak_bytes'] / 2**30:10.2f} GiB at most" if row.get("peak_bytes") else "")
+    if "ranks" in row:
+        return f"{row['ranks']} rank(s) {1000 * row['seconds']:10.1f} ms a step, efficiency {row['efficiency']:.2f}"
+    name = f"stage {row['stage']}, {row['peer']}, batch {row['batch']}, {row['dtype']}, {row['steps']} steps"
+    text = f"{name:70s} {row['ms_a_sample']:10.1f} ms a sample"
+    text += f" {row['speedup']:6.2f} x" if row["speedup"] else ""
+    return text + (f" {100 * row['floor_share']:4.0f} % of the floor's speed" if row["floor_share"] else "")
 
 
-def _status(name: str) -> int:
-    """Bytes of one line of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+# -- recorded rows
 
 
-def circumstances(device: torch.device | str) -> dict:
-    """What else a reader of times must know: the load before the start, and on what they were taken."""
-    name = torch.cuda.get_device_name() if torch.device(device).type == "cuda" else "cpu"
-    return {"load": os.getloadavg()[0], "device": name, "threads": torch.get_num_threads()}
+class Recorded:
+    """One result file: `rows` (empty without a file), `stamp` for figures, and `notice` for the reader."""
+
+    def __init__(self, what: str, folder: Path | str = "results", gpu: bool = False):
+        name = file_name(what, gpu)
+        command = f"`musekit bench {what}`" + (" on a machine with a GPU" if gpu else "")
+        try:
+            content = json.loads((Path(folder) / f"{name}.json").read_text())
+        except OSError:
+            self.rows, self.stamp, self.ceilings = [], "", {}
+            self.notice = f"NOT MEASURED: {command} writes results/{name}.json, which is not here."
+            return
+        self.rows, about = content["rows"], content["provenance"]
+        self.ceilings, on, day = about.get("ceilings", {}), about["hardware"], about["time"][:10]
+        machine = on["gpus"][0] if gpu else f"{on['cpu']}, {on['threads']} threads"
+        self.stamp = f"recorded {day} on {machine}, commit {about.get('commit', 'unknown')[:7]}: {name}.json"
+        self.notice = f"RECORDED by {command} ({day}, {machine}, load {about['load']:.1f} at the start)."
+        if note := about.get("note"):
+            self.stamp, self.notice = f"{self.stamp} ({note})", f"{self.notice} NOTE: {note}."
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    def where(self, **wanted) -> list[Row]:
+        """The rows that have these values."""
+        return [row for row in self.rows if all(row.get(k) == v for k, v in wanted.items())]
+
+
+def file_name(what: str, gpu: bool) -> str:
+    """Name of a bench's result, without .json: a GPU's result never replaces a CPU's."""
+    return ("bench" if what == "end-to-end" else f"bench-{what}") + ("-gpu" if gpu else "")
+
+
+def frame(rows: list[dict], digits: int = 2):
+    """Rows as a table to be shown; None, which shows nothing, without rows."""
+    import pandas as pd
+
+    return pd.DataFrame(rows).round(digits).fillna("") if rows else None

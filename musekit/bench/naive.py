@@ -1,7 +1,7 @@
-"""The naive design of the original system, with our weights: what the prepared networks are timed against.
+"""The naive design of the original system, with our weights: the baseline of our inference code's times.
 
-`nn.MultiheadAttention` for self- and cross-attention, all of it run in every evaluation: queries and keys of a
-sequence of one token, the text's keys and values, the time's network. Guidance is two passes, one after the other.
+`nn.MultiheadAttention` for self- and cross-attention, recomputed in every evaluation: queries and keys of a sequence of
+one token, the text's keys and values, the time's network. Guidance takes two passes, one after the other.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from musekit.stage1 import MAX_TIME_TURNS, Text2MuQFlow, modulate
 
 
 class NaiveBlock(nn.Module):
-    """One `Stage1Block` as a transformer's textbook writes it."""
+    """One `Stage1Block` as textbooks write a transformer block."""
 
     def __init__(self, block, width: int, text_dim: int, heads: int):
         super().__init__()
         place = {"device": block.scale_shift_table.device, "dtype": block.scale_shift_table.dtype}
         self.own = nn.MultiheadAttention(width, heads, batch_first=True, **place)
         self.cross = nn.MultiheadAttention(width, heads, kdim=text_dim, vdim=text_dim, batch_first=True, **place)
-        with torch.no_grad():  # one token attends to itself whatever its query and key are: these stay random
+        with torch.no_grad():  # one token attends to itself whatever its query and key are, so these stay random
             self.own.in_proj_weight[2 * width :] = block.self_value.weight
             self.own.in_proj_bias[2 * width :] = block.self_value.bias
             self.own.out_proj.load_state_dict(block.self_out.state_dict())
@@ -79,5 +79,5 @@ class Naive1(nn.Module):
 
 
 def sample(velocity, x_0: Tensor, solver: str = "euler", steps: int = 50) -> solve.Solution:
-    """One whole sample; with solver = "torchdiffeq" as the original calls it: dopri5, reported at 50 times."""
+    """One whole sample; solver = "torchdiffeq" is how the original calls it: dopri5, evaluated at 50 times."""
     return solve.solve(velocity, x_0, solver=solver, steps=steps, overshoot=False)

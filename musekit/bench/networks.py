@@ -1,15 +1,17 @@
-"""Networks to time: the published shapes with random weights, and what a call needs of a prompt.
+"""Networks to time: the published shapes with random weights, and random inputs for them.
 
-How long a product takes does not depend on its numbers, so nothing is trained or downloaded for a timing.
+The time of a matrix product does not depend on its numbers, so nothing is trained or downloaded for a timing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import torch
 from torch import nn
 
+from musekit import oobleck
 from musekit.config import Stage1Config, Stage2Config, paper
 from musekit.stage1 import Text2MuQFlow
 from musekit.stage2 import StableAudioMuQ
@@ -34,9 +36,7 @@ def stage2_config(size: str = "1.05B", quick: bool = False) -> Stage2Config:
     depth, width = (2, 64 * (1 + SIZES.index(size))) if quick else SHAPES2[size]
     heads, head_dim = width // config.head_dim, config.head_dim
     kv_heads = heads // 2 if heads % 2 == 0 else heads
-    return dataclasses.replace(
-        config, depth=depth, width=width, kv_heads=kv_heads, condition_dim=kv_heads * head_dim,
-    )  # fmt: skip
+    return dataclasses.replace(config, depth=depth, width=width, kv_heads=kv_heads, condition_dim=kv_heads * head_dim)
 
 
 def random(network_class, config, device="cpu", dtype=torch.float32) -> nn.Module:
@@ -65,20 +65,55 @@ def stage2(config: Stage2Config, device="cpu", dtype=torch.float32) -> StableAud
 
 
 def prompt(config: Stage1Config, batch: int, tokens: int, device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """Token states (B, L, D) and their mask: all of them are there."""
+    """Random token states (B, L, D) and their mask, all true."""
     generator = torch.Generator(device).manual_seed(1)
     states = torch.randn(batch, tokens, config.text_dim, device=device, generator=generator)
     return states, torch.ones(batch, tokens, dtype=torch.bool, device=device)
 
 
-def condition(network: StableAudioMuQ, batch: int, seconds: float = 12.0):
-    """The joined conditional and unconditional rows of random embeddings."""
-    like = network.mean
-    embedding = nn.functional.normalize(torch.randn(batch, network.config.embedding_dim), dim=-1).to(like)
-    timing = torch.tensor([[0.0, seconds]]).to(like).expand(batch, 2)
+def condition(network: StableAudioMuQ, embedding: torch.Tensor | int, seconds: float = 12.0):
+    """The joined conditional and unconditional conditioning of embeddings (B, 512), or of B random ones."""
+    if isinstance(embedding, int):
+        embedding = nn.functional.normalize(torch.randn(embedding, network.config.embedding_dim), dim=-1)
+    embedding = embedding.to(network.mean)
+    timing = torch.tensor([[0.0, seconds]]).to(network.mean).expand(len(embedding), 2)
     return network.condition_pair(embedding, timing)
 
 
+def training_batch(config: Stage1Config | Stage2Config, batch: int, device, frames: int | None = None) -> dict:
+    """A training batch of random numbers for Stage 1, or for Stage 2 with so many latent frames."""
+    shape = (config.dim,) if frames is None else (config.latent_dim, frames)
+    x = torch.randn(2, batch, *shape, device=device)
+    found = {"x_0": x[0], "x_1": x[1], "t": torch.rand(batch, device=device)}
+    found["keep"] = torch.ones(batch, dtype=torch.bool, device=device)
+    if frames is None:
+        found["tokens"], found["mask"] = prompt(config, batch, 16, device)
+        return found
+    embedding = torch.randn(batch, config.embedding_dim, device=device)
+    found["embedding"] = nn.functional.normalize(embedding, dim=-1)
+    found["mask"] = torch.ones(batch, frames, dtype=torch.bool, device=device)
+    return found | {"seconds": torch.tensor([[0.0, 12.0]], device=device).expand(batch, 2)}
+
+
+class Decoder:
+    """diffusers' Oobleck decoder of the published shape, decoding in overlapping segments as `oobleck.Oobleck` does."""
+
+    def __init__(self, device: torch.device, quick: bool, channels: int = 64):
+        from diffusers import AutoencoderOobleck
+
+        small = {"encoder_hidden_size": 16, "decoder_channels": 2} if quick else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # diffusers calls an older function of torch
+            vae = AutoencoderOobleck(decoder_input_channels=channels, **small)
+        self.vae, self.hop, self.channels = vae.to(device).eval().requires_grad_(False), vae.hop_length, channels
+        self.reach, self.frames_at_once = oobleck.decoder_reach(vae.decoder, self.hop), oobleck.frames_at_once(device)
+
+    def __call__(self, latents: torch.Tensor, frames: int | None = None) -> torch.Tensor:
+        """(B, C, T) -> (B, 2, N); frames: the length of a segment, the codec's own where None."""
+        frames = frames or self.frames_at_once
+        return oobleck.decode_overlapping(lambda z: self.vae.decode(z).sample, latents, self.hop, self.reach, frames)
+
+
 def parameters(network: nn.Module) -> int:
-    """Numbers that are learned or carried."""
+    """The number of parameters."""
     return sum(p.numel() for p in network.parameters())

@@ -1,75 +1,54 @@
-"""The roofline: no call is faster than its bytes at the memory's pace, or its operations at the matrix units'.
+"""The roofline: a lower bound of a call's time from its bytes and its operations.
 
     floor = max(bytes / bandwidth, FLOPs / rate)        (Williams, Waterman & Patterson 2009)
 
-Both ceilings are measured on the machine, bytes and operations are counted by hand from the networks' shapes: 2 a
-multiply-add of every matrix; of the bytes, the weights and what attention reads of the prompt. Norms, gates,
-activations and rotations are counted nowhere, so a share of 100 % cannot quite be reached.
+Both ceilings are measured on the machine. Operations and bytes are counted by hand from the networks' shapes: two
+operations per multiply-add of every matrix; the bytes of the weights and of the prompt's keys and values. Norms, gates,
+activations and rotations are not counted, so a share of 100 % cannot quite be reached.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 import torch
 
-from musekit.bench.measure import timed
+from musekit.bench.measure import Work, timed
 from musekit.config import Stage1Config, Stage2Config
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one call must do at least."""
-
-    flops: float
-    bytes: float
-
-    def __mul__(self, times: float) -> Work:
-        return Work(self.flops * times, self.bytes * times)
-
-    def floor(self, ceilings: dict, dtype: torch.dtype) -> float:
-        """Seconds."""
-        return max(self.bytes / ceilings["bandwidth"], self.flops / ceilings[name(dtype)])
-
-
-def name(dtype: torch.dtype) -> str:
-    """ "float32", "bfloat16"."""
-    return str(dtype).removeprefix("torch.")
 
 
 def ceilings(device: torch.device | str = "cpu", quick: bool = False) -> dict[str, float]:
     """{"bandwidth": bytes/s, "triad": bytes/s, "read": bytes/s, "float32": FLOP/s, "bfloat16": FLOP/s}, measured."""
-    size = 2**22 if quick else 2**28  # numbers: 1 GiB an array, more than any cache holds
+    size = 2**22 if quick else 2**28  # numbers: 1 GiB per array, larger than any CPU cache
     read, triad = read_rate(device, size), triad_rate(device, size)
     found = {"bandwidth": max(read, triad), "read": read, "triad": triad}
     for dtype in (torch.float32, torch.bfloat16):
         n = 256 if quick else 8192 if torch.device(device).type == "cuda" else side(dtype)
-        found[name(dtype)] = matrix_rate(device, dtype, n, n, n, 1 if quick else 15)
+        found[str(dtype)[6:]] = matrix_rate(device, dtype, n, n, n, 1 if quick else 15)
     return found
 
 
 def side(dtype: torch.dtype) -> int:
-    """Rows of the square product that tells a CPU's rate: few where half precision is emulated, which takes long."""
+    """Rows of the square product that measures a CPU's rate: fewer where half precision is emulated, which is slow."""
     return 2048 if dtype == torch.float32 else 4096 if torch.cpu._is_amx_tile_supported() else 512
 
 
 def triad_rate(device: torch.device | str, size: int) -> float:
-    """Bytes a second of a = b + s c (McCalpin's STREAM): two arrays read, one written."""
+    """Bytes per second of a = b + s c (McCalpin's STREAM): two arrays read, one written."""
     b, c = torch.ones(size, device=device), torch.ones(size, device=device)
     a = torch.empty_like(b)
     return 12 * size / min(timed(lambda: torch.add(b, c, alpha=0.5, out=a), device, 5))
 
 
 def read_rate(device: torch.device | str, size: int) -> float:
-    """Bytes a second of a matrix times a vector: an array read once, as weights are."""
+    """Bytes per second of a matrix times a vector: an array read once, as weights are."""
     matrix = torch.ones(size // 4096, 4096, device=device)
     vector = torch.ones(4096, device=device)
     return 4 * matrix.numel() / min(timed(lambda: matrix @ vector, device, 5))
 
 
 def matrix_rate(device: torch.device | str, dtype: torch.dtype, m: int, k: int, n: int, runs: int = 5) -> float:
-    """Operations a second of (m, k) @ (k, n) at best: a ceiling for what the networks reach."""
+    """Operations per second of (m, k) @ (k, n) at best: a ceiling for what the networks reach."""
     x, weight = torch.randn(m, k, device=device).to(dtype), torch.randn(n, k, device=device).to(dtype)
     repeats = max(1, int(4e9 / (2 * m * k * n)))  # tens of ms: the clock does not count
 
@@ -81,15 +60,13 @@ def matrix_rate(device: torch.device | str, dtype: torch.dtype, m: int, k: int, 
         return 2 * m * k * n * repeats / min(timed(multiply, device, runs))
 
 
-def stage1_work(
-    config: Stage1Config, batch: int, tokens: int, dtype: torch.dtype, merged: bool, guided: bool = True
-) -> Work:
-    """One guided evaluation of the prepared network: the time's network is not in it, it runs once a grid.
+def stage1_work(config: Stage1Config, batch: int, tokens: int, dtype: torch.dtype, merged: bool) -> Work:
+    """One guided evaluation of the prepared network. The time's network is not counted: it runs once per grid.
 
     A layer's matrices: self-attention D^2, feed-forward 2 m D^2, and either query and output 2 D^2 beside keys and
     values 2 L D a row, or, merged into them, 2 H L D a row. Rows without text have no cross-attention.
     """
-    D, rows, text = config.width, batch * (2 if guided else 1), batch * tokens * config.width
+    D, rows, text = config.width, 2 * batch, batch * tokens * config.width
     shared = D * D * (1 + 2 * config.ff_mult)
     if merged:
         numbers, flops = 2 * config.heads * text, 2 * 2 * config.heads * text
@@ -102,15 +79,14 @@ def stage1_work(
     )
 
 
-def naive1_work(config: Stage1Config, batch: int, tokens: int, guided: bool = True) -> Work:
+def naive1_work(config: Stage1Config, batch: int, tokens: int) -> Work:
     """The same evaluation by the naive design in float32: every pass reads all weights and projects the text again."""
-    D, passes = config.width, 2 if guided else 1
+    D, passes = config.width, 2
     per_row = D * D * (4 + 2 + 2 * config.ff_mult)
     per_token = 2 * config.text_dim * D
     outside = 2 * config.dim * D + 10 * D * D  # ends, and the time's network
     flops = sum(
-        2 * batch * (config.depth * (per_row + length * per_token + 2 * length * D) + outside)
-        for length in (tokens, 1)[:passes]
+        2 * batch * (config.depth * (per_row + length * per_token + 2 * length * D) + outside) for length in (tokens, 1)
     )
     return Work(flops, 4 * passes * (config.depth * (per_row + per_token) + outside))
 
@@ -133,8 +109,8 @@ def stage2_flops(config: Stage2Config, rows: int, frames: int) -> int:
     return rows * (config.depth * layer + ends)
 
 
-def stage2_work(config: Stage2Config, batch: int, frames: int, dtype: torch.dtype, guided: bool = True) -> Work:
+def stage2_work(config: Stage2Config, batch: int, frames: int, dtype: torch.dtype) -> Work:
     """One guided evaluation."""
     D, inner = config.width, int(config.ff_mult * config.width)
     weights = config.depth * (4 * D * D + 3 * D * inner) + 2 * D * config.latent_dim * config.patch
-    return Work(stage2_flops(config, batch * (2 if guided else 1), frames), weights * torch.finfo(dtype).bits / 8)
+    return Work(stage2_flops(config, 2 * batch, frames), weights * torch.finfo(dtype).bits / 8)

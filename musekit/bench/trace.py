@@ -1,4 +1,4 @@
-"""Where the time of a call goes, by kind of work: torch's profiler with its hundred names in a few groups."""
+"""Where the time of a call goes, by kind of work: the operations of torch's profiler in a few groups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from musekit.bench.measure import Row
 
-GROUPS = {  # the first kind one of whose words is in an operation's name
+GROUPS = {  # {kind: parts of operations' names}; the first match counts
     "matrix products": ("linear", "mm", "matmul", "gemm"),
     "attention": ("attention", "softmax"),
     "Fourier transforms": ("fft",),
@@ -26,11 +26,11 @@ GROUPS = {  # the first kind one of whose words is in an operation's name
 
 
 def where_time_goes(call: Callable[[], object], runs: int = 3) -> list[Row]:
-    """{"kind", "share", "ms", "calls"} of `call`, largest first, after one run that is not counted; the rest: "other".
+    """{"kind", "share", "ms", "calls"} of `call`, largest first, after one untimed run; what is in no group is "other".
 
-    Times are each operation's own, without those that it calls, so they add up to the whole.
+    Times are self times, without the operations that an operation calls, so they add up to the whole.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or it says on standard error that there is no GPU
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # otherwise it reports on standard error that there is no GPU
     from torch.autograd.profiler import profile
 
     call()

@@ -24,7 +24,7 @@ class Bench:
     """
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[WHAT]")] = "end-to-end"
-    """end-to-end, stage1, stage2, piece, full, train, batch, sizes, memory, ddp or lab."""
+    """end-to-end, stage1, stage2, full, train, batch, sizes, memory, ddp or lab."""
     weights: Annotated[str | None, optional("FOLDER", "mini")] = None
     """Folder of weights, or a packaged name, for end-to-end, batch, memory and lab; none: batch and memory without
     their rows of a trained preset."""
@@ -34,9 +34,9 @@ class Bench:
     """Tiny networks and single runs, only to see that everything runs."""
 
     def run(self) -> None:
-        from musekit.bench import ALL, READ, bench
+        from musekit.bench import BENCHES, READ, bench
 
-        if self.weights is not None and self.what in ALL and self.what not in READ:
+        if self.weights is not None and self.what in BENCHES and self.what not in READ:
             raise MuseError(
                 f"`musekit bench {self.what}` times networks of random weights and reads none: leave --weights out, or"
                 f" name one of {', '.join(READ)}"

@@ -1,4 +1,4 @@
-"""codec: what is left of a clip after encode and decode."""
+"""codec: how much of a clip survives encoding and decoding."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import numpy as np
 import torch
 
 from musekit.codec import audio_from_magnitudes
-from musekit.evaluate.ceiling import rate_of, ratio, references
-from musekit.evaluate.judge import ATTRIBUTES
-from musekit.evaluate.subject import Subject, bar, read_audio, table, target
+from musekit.evaluate.judge import ATTRIBUTES, ceiling_rows, ratio
+from musekit.evaluate.sounds import progress, read_audio
+from musekit.evaluate.study import Study, target
 
 CLIPS = 64
-WORST = 5
 
 
 def chroma_correlation(decoded: np.ndarray, original: np.ndarray, sample_rate: int) -> float:
@@ -38,51 +37,36 @@ def log_mel_l1(decoded: np.ndarray, original: np.ndarray, sample_rate: int) -> f
 
 
 def phase_alone(audio: np.ndarray, n_fft: int, hop: int, iterations: int) -> np.ndarray:
-    """(2, N) -> the audio recovered from its true magnitudes: what the guessed phase costs."""
+    """(2, N) -> the audio recovered from its true magnitudes by fast Griffin-Lim: the loss due to phase only."""
     x = torch.from_numpy(audio)
     x = torch.nn.functional.pad(x, (0, -x.shape[1] % hop))
     m = torch.stft(x, n_fft, hop, window=torch.hann_window(n_fft), return_complex=True).abs()
     return audio_from_magnitudes(m[None, :, :, :-1], n_fft, hop, iterations)[0, :, : audio.shape[1]].numpy()
 
 
-def measure_codec(subject: Subject) -> None:
-    """Writes results/codec.json: fidelity of 64 test clips, and what the judge hears in round trips."""
-    config, clips = subject.muse.config.codec, []
-    for clip in bar(subject.split("test")[:CLIPS], "codec"):
-        original, rate = read_audio(subject.path(clip))
-        decoded = subject.round_trip(clip)
+def measure_codec(study: Study) -> None:
+    """Writes results/codec.json: fidelity of 64 test clips, and the judge's accuracy on round trips."""
+    config, clips = study.muse.config.codec, []
+    for clip in progress(study.split("test")[:CLIPS], "codec"):
+        original, rate = read_audio(study.path(clip))
         phased = phase_alone(original, config.n_fft, config.stft_hop, config.phase_iterations)
-        clips.append(
-            {
-                "measure": "clip",
-                "id": clip["id"],
-                "instrumentation": clip["instrumentation"],
-                "texture": clip["texture"],
-                "speed": clip["speed"],
-                "chroma_correlation": chroma_correlation(decoded, original, rate),
-                "log_mel_l1_db": log_mel_l1(decoded, original, rate),
-                "phase_alone_chroma_correlation": chroma_correlation(phased, original, rate),
-                "phase_alone_log_mel_l1_db": log_mel_l1(phased, original, rate),
-            }
-        )
+        row = {name: clip[name] for name in ("id", "instrumentation", "texture", "speed")}
+        for prefix, sound in (("", study.round_trip(clip)), ("phase_alone_", phased)):
+            row[f"{prefix}chroma_correlation"] = chroma_correlation(sound, original, rate)
+            row[f"{prefix}log_mel_l1_db"] = log_mel_l1(sound, original, rate)
+        clips.append({"measure": "clip", **row})
+    clips.sort(key=lambda c: c["chroma_correlation"])  # the worst first
     rows = []
     for name in [name for name in clips[0] if name.endswith(("correlation", "_db"))]:
         values = [c[name] for c in clips]
-        some = {f"p{p}": float(np.percentile(values, p)) for p in (10, 50, 90)}
-        rows.append({"measure": "percentiles", "name": name, "n": len(values), **some})
-    table(rows, "name", "n", "p10", "p50", "p90")
-    chroma = next(r for r in rows if r["name"] == "chroma_correlation")
-    clips.sort(key=lambda c: c["chroma_correlation"])
-    print("worst clips:")
-    table(clips[:WORST], "id", "instrumentation", "texture", "speed", "chroma_correlation", "log_mel_l1_db")
+        percentiles = {f"p{p}": float(np.percentile(values, p)) for p in (10, 50, 90)}
+        rows.append({"measure": "percentiles", "name": name, "n": len(values), **percentiles})
     bars = [
-        target("codec: chroma correlation, median", chroma["p50"], at_least=0.92),
-        target("codec: chroma correlation, 10th percentile", chroma["p10"], at_least=0.75),
+        target("codec: chroma correlation, median", rows[0]["p50"], at_least=0.92),
+        target("codec: chroma correlation, 10th percentile", rows[0]["p10"], at_least=0.75),
     ]
-    heard = references(subject)
+    ceiling = ceiling_rows(study)
     for attribute in ATTRIBUTES:
-        sources = [rate_of(heard, attribute, f"held-out {s}") for s in ("round trips", "originals")]
-        bars.append(target(f"codec keeps {attribute}: round trips / originals", ratio(*sources), at_least=0.95))
-    table(heard, "attribute", "source", "n", "accuracy", "low", "high")
-    table(bars, "name", "value", "bar", "met")
-    subject.write("codec", rows + clips + heard + bars)
+        value = ratio(ceiling, attribute, "held-out round trips", of="held-out originals")
+        bars.append(target(f"codec keeps {attribute}: round trips / originals", value, at_least=0.95))
+    study.write("codec", rows + clips + ceiling + bars)

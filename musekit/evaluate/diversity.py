@@ -1,83 +1,120 @@
-"""diversity: are a prompt's samples as different from each other as its right answers are?
+"""diversity: are a prompt's samples as different from each other as its right answers are?  regression: what is the
+mean of many right answers worth?
 
-Spread is the average distance of two embeddings. Right answers are held-out clips that fit the prompt: the cache's own
-where there are enough of them, else new renderings of held-out works.
+Spread is the average distance between two embeddings. The regression baseline answers a prompt with one vector. Where
+right answers disagree their mean is short, and projected back to the sphere it may lie where no music is.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from musekit.corpus.captions import prompts
 from musekit.corpus.claims import fits
-from musekit.evaluate import reference
-from musekit.evaluate.ceiling import HELD_OUT
-from musekit.evaluate.subject import Subject, bar, table, target
-from musekit.statistics import interval, spread, spread_draws, unit_distances
+from musekit.evaluate.right_answers import right_answers
+from musekit.evaluate.sounds import progress, sampled
+from musekit.evaluate.study import HELD_OUT, Study, target
+from musekit.muse import Settings
+from musekit.statistics import interval, mean_interval, neighbours, spread, spread_draws, unit_distances
 
-SAMPLES = 64  # of Stage 1, a prompt
-ENOUGH = 20  # held-out clips that fit; below that, this many and a few more are rendered
-RENDERED = 24
-SEED = 60_000  # prompt k's samples have the seeds SEED + 1000 k ...
+SAMPLES = 64  # of Stage 1 per prompt
+SEED = 60_000  # the samples of prompt k have the seeds SEED + 1000 k ...
+LEVELS = ("vague", "specific")
 
 
-def samples(subject: Subject, text: str, n: int, seed: int) -> np.ndarray:
+def samples(study: Study, text: str, n: int, seed: int) -> np.ndarray:
     """n samples of Stage 1 with the preset's defaults, (n, 512), unit length."""
-    x = subject.muse.embed(text, n, seed, micro_batch=min(n, 16)).double().numpy()
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+    return sampled(study.muse, [text] * n, seed, Settings(micro_batch=min(n, 16)))[0]
 
 
-def right_answers(subject: Subject, asks: dict) -> tuple[np.ndarray, str, int]:
-    """Embeddings (n, 512) of real music that fits, where they come from, and how many held-out clips of the cache fit.
-
-    n may be 0: no held-out work can be played as asked.
-    """
-    right = subject.embeddings([c for c in subject.split(*HELD_OUT) if fits(asks, c)])
-    if len(right) < ENOUGH:
-        rendered = reference.embeddings(subject, asks, 2 if subject.quick else RENDERED)
-        if len(rendered) > len(right):
-            return rendered, "new renderings of held-out works", len(right)
-    return right, "held-out clips", len(right)
+def regression_answer(study: Study, text: str) -> tuple[np.ndarray, float]:
+    """The baseline's answer on the sphere (512,), and the length of its raw answer."""
+    muse = study.muse
+    with torch.inference_mode():
+        raw = muse.regression.predict(*(x.to(muse.device) for x in muse.text([text])))[0].double().cpu().numpy()
+    length = float(np.linalg.norm(raw))
+    return raw / max(length, 1e-9), length
 
 
-def measure_diversity(subject: Subject, first: int | None = None, n: int = SAMPLES) -> None:
-    """Writes results/diversity.json: 20 pairs of a vague and a specific prompt, or the first of them."""
+def spread_with_interval(x: np.ndarray, seed: int = 0) -> tuple[float | None, float | None, float | None]:
+    """Spread of embeddings x (n, 512) and its interval; None for fewer than two."""
+    if len(x) < 2:
+        return None, None, None
+    distances = unit_distances(x)
+    return spread(distances), *interval(spread_draws(distances, seed=seed))
+
+
+def measure_diversity(study: Study) -> None:
+    """Writes results/diversity.json: 20 pairs of a vague and a specific prompt."""
+    first, n = (2, 4) if study.quick else (None, SAMPLES)
     rows, pairs = [], []
-    for k, pair in enumerate(bar(prompts("pairs")[:first], "diversity, pairs of prompts")):
+    for k, pair in enumerate(progress(prompts("pairs")[:first], "diversity, pairs of prompts")):
         draws = []
-        for level, prompt in zip(("vague", "specific"), pair):
-            seed = SEED + 1000 * (2 * k + (level == "specific"))
-            distances = unit_distances(samples(subject, prompt["text"], n, seed))
-            draws.append(spread_draws(distances, seed=k))
-            right, source, fitting = right_answers(subject, prompt["asks"])
-            low, high = interval(draws[-1])
-            known = len(right) > 1
-            row = {"measure": "prompt", "level": level, "prompt": prompt["text"], "spread": spread(distances)}
-            row |= {"low": low, "high": high, "held_out": fitting, "reference": source, "n": len(right)}
-            row["real"] = spread(unit_distances(right)) if known else None
-            row["ratio"] = row["spread"] / row["real"] if known and row["real"] > 0 else None
-            rows.append(row)
+        for level, prompt in zip(LEVELS, pair):
+            x = samples(study, prompt["text"], n, SEED + 1000 * (2 * k + (level == "specific")))
+            draws.append(spread_draws(unit_distances(x), seed=k))
+            right, source, matching = right_answers(study, prompt["asks"])
+            value, low, high = spread_with_interval(x, seed=k)
+            real = spread_with_interval(right)[0]
+            row = {"measure": "prompt", "level": level, "prompt": prompt["text"], "spread": value}
+            row |= {"low": low, "high": high, "held_out": matching, "reference": source, "n": len(right)}
+            rows.append(row | {"real": real, "ratio": value / real if real else None})
         low, high = interval(draws[0] - draws[1])
         vague, specific = rows[-2:]
-        difference = vague["spread"] - specific["spread"]
-        row = {"measure": "pair", "vague": vague["prompt"], "specific": specific["prompt"], "difference": difference}
-        truth = vague["real"] - specific["real"] if vague["real"] is not None and specific["real"] is not None else None
-        pairs.append(row | {"low": low, "high": high, "above_0": low > 0, "real_difference": truth})
+        row = {"measure": "pair", "vague": vague["prompt"], "specific": specific["prompt"]}
+        row |= {"difference": vague["spread"] - specific["spread"], "low": low, "high": high, "above_0": low > 0}
+        known = None not in (vague["real"], specific["real"])
+        pairs.append(row | {"real_difference": vague["real"] - specific["real"] if known else None})
     summary, bars = [], []
-    for level in ("vague", "specific"):  # one bar each, lest too wide here and too narrow there look right together
+    for level in LEVELS:  # one bar each: samples too wide here and too narrow there must not cancel
         some = [r for r in rows if r["level"] == level and r["ratio"] is not None]
-        ratio = float(np.mean([r["ratio"] for r in some])) if some else None
+        means = {name: float(np.mean([r[name] for r in some])) for name in ("spread", "real", "ratio") if some}
         within = f"{sum(0.8 <= r['ratio'] <= 1.2 for r in some)} of {len(some)} prompts"
-        bars.append(
-            target(f"one to many, {level}: spread of samples / of right answers", ratio, 0.8, 1.2, within=within)
-        )
+        name = f"one to many, {level}: spread of samples / of right answers"
+        bars.append(target(name, means.get("ratio"), 0.8, 1.2, within=within))
         if some:
-            means = {name: float(np.mean([r[name] for r in some])) for name in ("spread", "real", "ratio")}
             summary.append({"measure": "mean", "level": level, "n": len(some), **means})
     wider = sum(p["above_0"] for p in pairs)
     bars.append(target("one to many: pairs whose vague prompt is spread wider", wider, at_least=18))
-    table(rows, "level", "spread", "real", "ratio", "n", "held_out", "prompt")
-    table(pairs, "difference", "low", "high", "real_difference", "vague", "specific")
-    table(summary, "level", "n", "spread", "real", "ratio")
-    table(bars, "name", "value", "bar", "met", "within")
-    subject.write("diversity", rows + pairs + summary + bars, seed=SEED)
+    study.write("diversity", rows + pairs + summary + bars, seed=SEED)
+
+
+def measure_regression(study: Study) -> None:
+    """Writes results/regression.json: 40 prompts, one answer each, samples of Stage 1, and real clips that match."""
+    first, n = (2, 4) if study.quick else (None, 16)
+    held_out = study.split(*HELD_OUT)
+    library, real = study.embeddings(study.split("train")), study.embeddings(held_out)
+
+    def to_nearest(x: np.ndarray) -> float | None:
+        """Mean distance to the nearest training embedding."""
+        return float(neighbours.nearest(x, library)[0].mean()) if len(x) else None
+
+    rows = []
+    for level in LEVELS:
+        for k, prompt in enumerate(progress(prompts(level)[:first], f"regression, {level} prompts")):
+            answer, length = regression_answer(study, prompt["text"])
+            x = samples(study, prompt["text"], n, SEED + 1000 * k)
+            matching = real[[i for i, c in enumerate(held_out) if fits(prompt["asks"], c)]]
+            row = {
+                "measure": "prompt",
+                "level": level,
+                "prompt": prompt["text"],
+                "norm": length,
+                "regression_to_nearest": to_nearest(answer[None]),
+                "regression_raw_to_nearest": to_nearest(length * answer[None]),
+                "samples_to_nearest": to_nearest(x),
+                "real": len(matching),
+                "real_to_nearest": to_nearest(matching),
+                "norm_of_samples_mean": float(np.linalg.norm(x.mean(0))),
+                "norm_of_real_mean": float(np.linalg.norm(matching.mean(0))) if len(matching) > 1 else None,
+            }
+            rows.append(row)
+    summary = []
+    for level in LEVELS:
+        for name in [name for name in rows[0] if name not in ("measure", "level", "prompt", "real")]:
+            values = [r[name] for r in rows if r["level"] == level and r[name] is not None]
+            if values:
+                row = {"measure": "mean", "level": level, "name": name, "n": len(values)}
+                summary.append(row | mean_interval(np.array(values)))
+    study.write("regression", rows + summary, seed=SEED)

@@ -1,149 +1,29 @@
-"""The judge: which instrument, major or minor, slow or fast, heard without our embedder.
+"""The judge: which instrument, major or minor, slow or fast? It decides from librosa's features, not our embedder.
 
-librosa hears (timbre, chroma, onsets), linear classifiers decide. They are fitted on originals *and* codec round
-trips of training clips, so what the codec does to a sound is not taken for another instrument.
+Linear classifiers are fitted on originals *and* codec round trips of training clips, so that what the codec does to a
+sound is not mistaken for another instrument.
 
     instrument   linear discriminant analysis (shrunk) of MFCC and spectral-contrast statistics
-    mode         24 key templates on chroma, learned: one weight vector a mode, turned to each tonic
-    speed        onsets a second, by support vector regression of their logarithm on onset statistics and timbre
+    mode         24 learned key templates on chroma: one weight vector per mode, rotated to each tonic
+    speed        onsets per second, by support vector regression of their logarithm on onset statistics and timbre
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from musekit.config import TONICS, MuseError
-from musekit.statistics import hoyer
+from musekit.evaluate.features import onsets_and_timbre
+from musekit.evaluate.study import CLASSES, HELD_OUT, Study, value_of
+from musekit.statistics import accuracy
 
-VERSION = 1  # of `hear`; features kept on disk are named by it
-RATE, HOP, OCTAVES, STEPS = 22050, 1024, 7, 3  # Hz, samples, octaves from C1, CQT bins a semitone
-ATTRIBUTES = ("instrument", "mode", "speed")
-BETWEEN = 2.75  # onsets a second: between what the corpus calls slow (below 1.8) and fast (above 4.2)
-
-
-def hear(audio: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
-    """Features of audio (N,) or (channels, N), all float32:
-
-    timbre (D,), chroma (4, 12), onsets (E,) and texture (4,), see the functions of these names. Raises MuseError
-    for less than a second of sound, or a sound that is no number.
-    """
-    import librosa
-
-    y = np.asarray(audio, np.float32)
-    y = y.mean(0) if y.ndim == 2 else y
-    if len(y) < sample_rate or not np.isfinite(y).all():
-        raise MuseError(f"the judge needs at least a second of finite sound, not {len(y) / sample_rate:.2f} s")
-    y = librosa.resample(y, orig_sr=sample_rate, target_sr=RATE)
-    magnitude = np.abs(librosa.stft(y, n_fft=2048, hop_length=512))
-    mel = 10 * np.log10(librosa.feature.melspectrogram(S=magnitude**2, sr=RATE, n_mels=96) + 1e-8)
-    mel = np.maximum(mel, mel.max() - 80)  # dB
-    octave = 12 * STEPS
-    cqt = np.abs(librosa.cqt(y, sr=RATE, hop_length=HOP, n_bins=octave * OCTAVES, bins_per_octave=octave))  # from C1
-    semitones = cqt.reshape(12 * OCTAVES, STEPS, -1)
-    flux = np.maximum(0, np.diff(mel, axis=1)).mean(0)
-    heard = {
-        "timbre": timbre(magnitude, mel),
-        "chroma": chroma(semitones),
-        "onsets": onsets(flux, semitones.max(1)),
-        "texture": texture(flux, cqt, magnitude),
-    }
-    return {name: np.nan_to_num(value).astype(np.float32) for name, value in heard.items()}
-
-
-def timbre(magnitude: np.ndarray, mel: np.ndarray) -> np.ndarray:
-    """Means and deviations of MFCC 1 to 19 (level left out), of their change, of spectral contrast and flatness."""
-    import librosa
-
-    mfcc = librosa.feature.mfcc(S=mel, n_mfcc=20)
-    contrast = librosa.feature.spectral_contrast(S=magnitude, sr=RATE)
-    flatness = np.log(librosa.feature.spectral_flatness(S=magnitude))
-    rolloff = np.log(librosa.feature.spectral_rolloff(S=magnitude, sr=RATE) + 1)
-    deltas = np.diff(mfcc, axis=1).std(1)
-    several = [mfcc[1:].mean(1), mfcc[1:].std(1), deltas, contrast.mean(1), contrast.std(1)]
-    return np.concatenate([*several, [flatness.mean(), flatness.std(), rolloff.mean()]])
-
-
-def chroma(semitones: np.ndarray) -> np.ndarray:
-    """Four chroma vectors of CQT magnitudes (84, 3, T), each of unit length: (4, 12).
-
-    Of square roots, of magnitudes, of log magnitudes where a semitone is louder than its neighbours, and of log
-    magnitudes in the four lowest octaves.
-    """
-    s = 0.5 * semitones[:, 1] + 0.5 * semitones.max(1)
-    log = np.log1p(100 * s / (np.percentile(s, 99) + 1e-9))
-    peaks = log * ((log > np.roll(log, 1, 0)) & (log >= np.roll(log, -1, 0)))
-    bass = np.where(np.arange(len(log))[:, None] < 48, log, 0)
-    folded = np.stack([x.reshape(OCTAVES, 12, -1).sum(0).mean(1) for x in (np.sqrt(s), s, peaks, bass)])
-    return folded / (np.linalg.norm(folded, axis=1, keepdims=True) + 1e-9)
-
-
-def onsets(flux: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Statistics of five onset envelopes: mel flux, and the rise of CQT magnitudes s (84, T) over 2 and 5 frames
-    (93 and 232 ms: bowed and sung notes start slowly), in log and in square root; and how fast the spectrum turns.
-    """
-    s = s / (np.percentile(s, 99) + 1e-9)
-    log = np.log1p(100 * s)
-    values = envelope(flux, 43.07)
-    for compressed in (log, np.sqrt(s)):
-        for lag in (2, 5):
-            values += envelope(rise(compressed, lag), 21.53)
-    direction = log / (np.linalg.norm(log, axis=0) + 1e-6)
-    values += [float((direction[:, lag:] * direction[:, :-lag]).sum(0).mean()) for lag in (2, 4, 8, 16)]
-    return np.array(values)
-
-
-def rise(s: np.ndarray, lag: int) -> np.ndarray:
-    """Summed rise of bands (F, T) over `lag` frames, against the loudest of a band and its neighbours (T - lag,).
-
-    Vibrato moves energy between neighbours and so is no onset (SuperFlux: Boeck & Widmer 2013).
-    """
-    wide = np.maximum.reduce([s, np.pad(s, ((1, 0), (0, 0)))[:-1], np.pad(s, ((0, 1), (0, 0)))[1:]])
-    return np.maximum(0, s[:, lag:] - wide[:, :-lag]).sum(0)
-
-
-def envelope(e: np.ndarray, frames_a_second: float) -> list[float]:
-    """Peaks a second at five thresholds (log), mean, deviation, and the envelope's spectrum in 12 bands to 10 Hz."""
-    import librosa
-
-    e, seconds = e / (np.percentile(e, 98) + 1e-6), len(e) / frames_a_second
-    around = dict(pre_max=3, post_max=3, pre_avg=10, post_avg=10, wait=2)
-    peaks = [len(librosa.util.peak_pick(e, delta=d, **around)) / seconds for d in (0.05, 0.1, 0.2, 0.3, 0.5)]
-    power = np.abs(np.fft.rfft((e - e.mean()) * np.hanning(len(e))))
-    hz, edges = np.arange(len(power)) / seconds, np.geomspace(0.5, 10, 13)
-    power = power / (power.sum() + 1e-9)
-    shares = [power[(hz >= low) & (hz < high)].sum() for low, high in zip(edges, edges[1:])]
-    return [*np.log(0.1 + np.array(peaks)), e.mean(), e.std(), (e > 0.3).mean(), *np.log(1e-3 + np.array(shares))]
-
-
-TEXTURE = ("onset_sparsity", "onset_strength_db", "pitch_sparsity", "flatness_db")
-
-
-def texture(flux: np.ndarray, cqt: np.ndarray, magnitude: np.ndarray) -> np.ndarray:
-    """Notes or texture? Hoyer sparsity of the onset envelope, its 98th percentile in dB, mean Hoyer sparsity of
-    the CQT's frames, and median spectral flatness in dB. Notes are sparse in time and in pitch, and not flat.
-    """
-    import librosa
-
-    loud = cqt[:, cqt.sum(0) >= 0.05 * cqt.sum(0).max()]
-    flatness = 10 * np.log10(np.median(librosa.feature.spectral_flatness(S=magnitude)) + 1e-12)
-    return np.array([hoyer(flux), np.percentile(flux, 98), hoyer(loud, axis=0).mean(), flatness])
-
-
-def in_scale(chroma: np.ndarray) -> float:
-    """Share of the chroma (4, 12) of spectral peaks in the major or natural minor scale that holds most of it.
-
-    7/12 for a flat chroma; music in a key has more, notes without a key have less.
-    """
-    scale = np.isin(np.arange(12), (0, 2, 4, 5, 7, 9, 11))
-    peaks = chroma[2] / max(chroma[2].sum(), 1e-9)
-    return float(max(peaks[np.roll(scale, k)].sum() for k in range(12)))
-
-
-def pace(heard: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
-    """What the onset rate is read from: onset statistics and timbre, (n, E + D)."""
-    return np.stack([np.concatenate([h["onsets"], h["timbre"]]) for h in heard])
+ATTRIBUTES = tuple(CLASSES)
+SPEED_LIMIT = 2.75  # onsets per second: between the corpus's slow (below 1.8) and fast (above 4.2)
+FITTING = 1000  # training clips of single instruments that the judge is fitted on
+FITTING_ROUND_TRIPS = 400  # of these, also through the codec
 
 
 class KeyTemplates:
@@ -194,7 +74,7 @@ class KeyTemplates:
 class Judge:
     """Fitted classifiers of the three attributes."""
 
-    def fit(self, records: Sequence[dict], heard: Sequence[dict[str, np.ndarray]]) -> Judge:
+    def fit(self, records: Sequence[dict], found: Sequence[dict[str, np.ndarray]]) -> Judge:
         """Fit on clip records and their features. Raises MuseError when an attribute has fewer than two values."""
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
         from sklearn.pipeline import make_pipeline
@@ -206,39 +86,75 @@ class Judge:
             known = truth != "None"
             if len(set(truth[known])) < 2:
                 raise MuseError(f"the judge cannot learn {attribute!r} from clips with fewer than two values of it")
-            return np.stack([h[name] for h, k in zip(heard, known) if k]), truth[known]
+            return np.stack([h[name] for h, k in zip(found, known) if k]), truth[known]
 
         self.instruments = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
         self.instruments.fit(*of("instrument", "timbre"))
-        # all speeds teach the rate, not only slow and fast; a choir's beating is no onset, hence the timbre
+        # fitted on all speeds, not only slow and fast; timbre, because a choir's beating looks like onsets
         self.rates = make_pipeline(StandardScaler(), SVR(C=3.0, epsilon=0.05, gamma=0.002))
-        self.rates.fit(pace(heard), np.log([r["onset_rate"] for r in records]))
+        self.rates.fit(onsets_and_timbre(found), np.log([r["onset_rate"] for r in records]))
         x, modes = of("mode", "chroma")
         keyed = [r["key"] for r in records if value_of(r, "mode")]
         self.modes = KeyTemplates().fit(x, np.array([TONICS.index(k) for k in keyed]), (modes == "minor").astype(int))
         return self
 
-    def onset_rates(self, heard: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
-        """Onsets a second as heard, (n,)."""
-        return np.exp(self.rates.predict(pace(heard)))
+    def onset_rates(self, found: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
+        """Estimated onsets per second, (n,)."""
+        return np.exp(self.rates.predict(onsets_and_timbre(found)))
 
-    def judge(self, heard: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """{"instrument", "mode", "speed"}: what each clip sounds like, one array of words each."""
+    def judge(self, found: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """{"instrument", "mode", "speed"}: the class of each clip, one array of words each."""
 
         def of(name: str) -> np.ndarray:
-            return np.stack([h[name] for h in heard])
+            return np.stack([f[name] for f in found])
 
         return {
             "instrument": self.instruments.predict(of("timbre")),
             "mode": self.modes.predict(of("chroma")),
-            "speed": np.where(self.onset_rates(heard) < BETWEEN, "slow", "fast"),
+            "speed": np.where(self.onset_rates(found) < SPEED_LIMIT, "slow", "fast"),
         }
 
 
-def value_of(record: dict, attribute: str) -> str | None:
-    """The record's value where it can be judged: one of the 12 single instruments, major or minor, slow or fast."""
-    from musekit.corpus.instruments import SINGLE
+@functools.lru_cache(maxsize=1)
+def fitted(study: Study) -> Judge:
+    """Fitted on originals of training clips, and on round trips of some of them if there is a codec."""
+    clips = study.singles("train")[:FITTING]
+    found = study.features(study.paths(clips))
+    if "codec" in study.hashes:
+        found = found + study.features(study.round_trips(clips[:FITTING_ROUND_TRIPS]))
+        clips = clips + clips[:FITTING_ROUND_TRIPS]
+    return Judge().fit(clips, found)
 
-    value = record.get("instrumentation" if attribute == "instrument" else attribute)
-    judged = {"instrument": SINGLE, "mode": ("major", "minor"), "speed": ("slow", "fast")}[attribute]
-    return value if value in judged else None
+
+def accuracy_rows(study: Study, records: Sequence[dict], found: Sequence[dict], source: str) -> list[dict]:
+    """The judge's accuracy on features of sounds, a row per attribute; `records` give the truth where it is known."""
+    judged, rows = fitted(study).judge(found), []
+    for attribute in ATTRIBUTES:
+        truth = [value_of(r, attribute) for r in records]
+        right = np.array([j == t for j, t in zip(judged[attribute], truth) if t is not None], bool)
+        rows.append({"measure": "accuracy", "attribute": attribute, "source": source, **accuracy(right)})
+    return rows
+
+
+def ceiling_rows(study: Study) -> list[dict]:
+    """The judge's accuracy on held-out originals and on their codec round trips: what generated clips can reach."""
+    clips = study.singles(*HELD_OUT)
+    rows = accuracy_rows(study, clips, study.features(study.paths(clips)), "held-out originals")
+    if "codec" in study.hashes:
+        clips = study.prompt_like()
+        rows += accuracy_rows(study, clips, study.features(study.round_trips(clips)), "held-out round trips")
+    return rows
+
+
+def ratio(rows: Sequence[dict], attribute: str, source: str, of: str) -> float | None:
+    """Accuracy of an attribute from one source over that from another; None where either is unknown or zero."""
+    accuracies = {
+        r["source"]: r["accuracy"] for r in rows if r["measure"] == "accuracy" and r["attribute"] == attribute
+    }
+    value, other = accuracies.get(source), accuracies.get(of)
+    return value / other if value is not None and other else None
+
+
+def measure_judge(study: Study) -> None:
+    """Writes results/judge.json."""
+    study.write("judge", ceiling_rows(study))

@@ -1,7 +1,7 @@
-"""memorisation: is what is generated nearer to the training clips than new music is?
+"""memorisation: are generated clips nearer to the training clips than new music is?
 
-A clip is a sequence of chroma vectors of an STFT, 10.8 a second. Two clips are compared over every time shift that
-overlaps by half, and every transposition:
+A clip is a sequence of STFT chroma vectors, 10.8 per second. Two clips are compared over every transposition and every
+time shift that overlaps by half:
 
     distance = 1 - max over (shift, transposition) of mean over the overlap of corr(chroma_a, chroma_b)
 
@@ -11,24 +11,20 @@ is not found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 
-from musekit.corpus.captions import evaluation_prompts
-from musekit.evaluate import generated
-from musekit.evaluate.ceiling import like_prompts
-from musekit.evaluate.subject import Subject, bar, read_audio, table, target
+from musekit.evaluate.prompts import PROMPT_SEED, evaluation_pieces
+from musekit.evaluate.sounds import progress, read_audio
+from musekit.evaluate.study import Study, target
 from musekit.statistics import percentile_difference
 
-WINDOW, HOP = 8192, 4096  # samples at 44.1 kHz: 10.8 steps a second
+WINDOW, HOP = 8192, 4096  # samples at 44.1 kHz: 10.8 steps per second
 PERCENT = 5
 
 
 def normal(chroma: np.ndarray) -> np.ndarray:
-    """Chroma (12, S) >= 0 -> each step of mean 0 and length 1, or 0 where all classes are alike; same shape."""
-    x = np.sqrt(chroma)  # a root, so that quiet notes count
+    """Chroma (12, S) >= 0 -> each step of mean 0 and length 1, or 0 where all pitch classes are equal; same shape."""
+    x = np.sqrt(chroma)  # the root lets quiet notes count
     x = x - x.mean(0)
     return (x / np.maximum(np.linalg.norm(x, axis=0), 1e-6)).astype(np.float32)
 
@@ -41,13 +37,8 @@ def sequence(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     return normal(librosa.feature.chroma_stft(y=audio.mean(0), sr=sample_rate, **options))
 
 
-def sequences(paths: Sequence[Path], text: str) -> list[np.ndarray]:
-    """Of each file."""
-    return [sequence(*read_audio(p)) for p in bar(paths, text)]
-
-
 class Nearest:
-    """Shift-aligned chroma distances to a library of sequences, by one two-dimensional FFT a query.
+    """Shift-aligned chroma distances to a library of sequences, by one two-dimensional FFT per query.
 
     The correlation over transpositions (circular in pitch class) and shifts (in time) is a product of transforms.
     """
@@ -56,7 +47,7 @@ class Nearest:
         import torch
 
         self.least, self.steps = least, max(x.shape[1] for x in library)
-        self.size = 2 * self.steps  # no shift wraps round onto another
+        self.size = 2 * self.steps  # no shift wraps around onto another
         self.lengths = np.array([x.shape[1] for x in library])
         padded = np.stack([np.pad(x, ((0, 0), (0, self.size - x.shape[1]))) for x in library])
         self.spectra = torch.fft.rfft2(torch.from_numpy(padded))
@@ -76,45 +67,35 @@ class Nearest:
         return 1 - np.where(allowed, similarity / np.maximum(overlap, 1), -np.inf).max(1)
 
 
-def nearest(library: Nearest, queries: list[np.ndarray], text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of each sequence: the distance to its nearest one of the library, and which one it is."""
-    each = [library.distances(query) for query in bar(queries, text)]
-    return np.array([d.min() for d in each]), np.array([d.argmin() for d in each])
-
-
-def measure_memorisation(subject: Subject) -> None:
+def measure_memorisation(study: Study) -> None:
     """Writes results/memorisation.json. Held-out clips are of the kinds that the prompts ask for."""
-    train = subject.split("train")
-    library = Nearest(sequences([subject.path(c) for c in train], "chroma of the training clips"))
-    prompts = evaluation_prompts(subject.n)
-    paths = generated.from_prompts(subject, prompts)
-    held_out = like_prompts(subject)
-    clips = train[:8]  # the ruler: a training clip through the codec is found again
+    train, held_out = study.split("train"), study.prompt_like()
+    clips = progress(study.paths(train), "chroma of the training clips")
+    library = Nearest([sequence(*read_audio(path)) for path in clips])
+    prompts, paths, _ = evaluation_pieces(study)
     sources = {
         "generated": paths,
-        "held-out originals": [subject.path(c) for c in held_out],
-        "held-out round trips": subject.round_trips(held_out),
-        "round trips of training clips": subject.round_trips(clips),
+        "held-out originals": study.paths(held_out),
+        "held-out round trips": study.round_trips(held_out),
+        "round trips of training clips": study.round_trips(train[:8]),  # a check: these must be found again
     }
-    found, rows = {}, []
+    found, rows, closest = {}, [], []
     for source, files in sources.items():
-        queries = sequences(files, f"chroma, {source}")
-        found[source], which = nearest(library, queries, f"nearest training clip, {source}")
-        some = {f"p{p}": float(np.percentile(found[source], p)) for p in (5, 25, 50, 95)}
-        rows.append({"measure": "nearest training clip", "source": source, "n": len(files), **some})
+        each = [
+            library.distances(sequence(*read_audio(path)))
+            for path in progress(files, f"nearest training clip, {source}")
+        ]
+        found[source] = np.array([d.min() for d in each])
+        percentiles = {f"p{p}": float(np.percentile(found[source], p)) for p in (5, 25, 50, 95)}
+        rows.append({"measure": "nearest training clip", "source": source, "n": len(files), **percentiles})
         if source == "generated":
-            closest = np.argsort(found[source])[:10]
-            near = [{"measure": "closest", "distance": float(found[source][i]), "file": paths[i].name} for i in closest]
-            for row, i in zip(near, closest):
-                row |= {"prompt": prompts[i]["text"], "train": train[which[i]]["id"]}
+            for i in np.argsort(found[source])[:10]:
+                row = {"measure": "closest", "distance": float(each[i].min()), "file": paths[i].name}
+                closest.append(row | {"prompt": prompts[i]["text"], "train": train[each[i].argmin()]["id"]})
     bars = []
     for source in ("held-out originals", "held-out round trips"):
         gap = percentile_difference(found["generated"], found[source], PERCENT, seed=0)
         rows.append({"measure": "difference of 5th percentiles", "source": f"generated - {source}", **gap})
-        # "no smaller": the bootstrap finds no evidence that generated clips lie nearer
+        # met where the bootstrap finds no evidence that generated clips are nearer
         bars.append(target(f"memorisation: generated - {source}, upper end of 95 % interval", gap["high"], at_least=0))
-    table(rows[: len(sources)], "source", "n", "p5", "p25", "p50", "p95")
-    table(rows[len(sources) :], "source", "difference", "low", "high")
-    table(near, "distance", "prompt", "train")
-    table(bars, "name", "value", "bar", "met")
-    subject.write("memorisation", rows + near + bars, seed=generated.PROMPT_SEED)
+    study.write("memorisation", rows + closest + bars, seed=PROMPT_SEED)

@@ -1,11 +1,11 @@
-"""path: does interpolation mean something? Is the music along a great circle heard to move from one end to the other?
+"""path: does interpolation mean something? Does the music along a great circle move from one end to the other?
 
 A path goes from one prompt's sample of Stage 1 to another prompt's, by equal angles and with one noise. Each place is
-rendered and embedded again. With h the embedding of what is heard and a, b the ends,
+rendered and embedded again. With h the embedding of the rendered sound and a, b the ends,
 
     d = cos(h, b) - cos(h, a)
 
-should rise with the position: Spearman's rank correlation of d and position, 1 where it always rises.
+should rise with the position: Spearman's rank correlation of d and position is 1 where it always rises.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from musekit.evaluate.subject import Subject, bar, table, target
+from musekit.evaluate.sounds import progress
+from musekit.evaluate.study import Study, target
 from musekit.explore.lab import Lab
 from musekit.muse import Muse
 
@@ -31,46 +32,47 @@ PAIRS = (  # 20 paths: other instruments, other moods, both, and neither named
 )  # fmt: skip
 
 
-def rises(similarity: np.ndarray, position: np.ndarray) -> float:
-    """Spearman's rank correlation; 0 where the similarity does not move at all."""
+def rises(difference: np.ndarray, position: np.ndarray) -> float:
+    """Spearman's rank correlation; 0 where the difference is constant."""
     from scipy.stats import spearmanr
 
-    if np.ptp(similarity) == 0:
-        return 0.0
-    return float(spearmanr(position, similarity).statistic)
+    return float(spearmanr(position, difference).statistic) if np.ptp(difference) else 0.0
 
 
-def path_row(lab: Lab, first: str, last: str, places: int, seed: int) -> dict:
-    """One path: its correlation, and the similarity difference at each place."""
+def path_row(muse: Muse, first: str, last: str, places: int, seed: int, seconds: float) -> dict:
+    """One path: its correlation, the similarity difference at each place, and whether its ends sound as they do
+    in a lab that has rendered nothing before, bit for bit."""
+
+    def new_lab() -> Lab:
+        return Lab(muse, seconds=seconds, quality=QUALITY, noise_seed=seed)
+
+    lab, rate = new_lab(), muse.config.codec.sample_rate
     ends = lab.draw(first, 1, seed)[0], lab.draw(last, 1, seed + 1)[0]
-    way, rate = lab.path(ends, places), lab.muse.config.codec.sample_rate
-    heard = torch.cat([lab.muse.embedder.embed_audio(lab.sound(p).audio[None], rate) for p in way]).double().cpu()
+    audio = [lab.sound(place).audio for place in lab.path(ends, places)]
+    x = torch.cat([muse.embedder.embed_audio(sound[None], rate) for sound in audio]).double().cpu()
     a, b = (end.embedding.double() for end in ends)
-    d = (heard @ b - heard @ a).numpy()
-    ends_equal = all(torch.equal(lab.sound(x).audio, lab.sound(y).audio) for x, y in zip(ends, (way[0], way[-1])))
+    d = (x @ b - x @ a).numpy()
+    fresh = new_lab().sound(ends[1]).audio, new_lab().sound(ends[0]).audio
     row = {"measure": "path", "first": first, "last": last, "spearman": rises(d, np.arange(places))}
-    return row | {"difference": [round(float(x), 4) for x in d], "angle": float(torch.rad2deg(torch.arccos(a @ b))),
-                  "ends_equal": ends_equal}  # fmt: skip
+    row |= {"difference": [round(float(v), 4) for v in d], "angle": float(torch.rad2deg(torch.arccos(a @ b)))}
+    return row | {"ends_equal": torch.equal(fresh[1], audio[0]) and torch.equal(fresh[0], audio[-1])}
 
 
 def path_rows(muse: Muse, n: int = len(PAIRS), places: int = PLACES, seconds: float = SECONDS) -> list[dict]:
-    """n paths, and the bar: the mean correlation is 0.8 or more, and the ends sound as the ends alone, to the bit."""
-    rows = []
-    for k, (first, last) in enumerate(bar(PAIRS[:n], "paths")):
-        lab = Lab(muse, seconds=seconds, quality=QUALITY, noise_seed=SEED + 10 * k)
-        rows.append(path_row(lab, first, last, places, SEED + 10 * k))
-    found = [row["spearman"] for row in rows]
-    at_least = f"{sum(x >= 0.8 for x in found)} of {len(found)} paths"
+    """n paths, and the bars: a mean correlation of at least 0.8, and ends that do not depend on what was rendered."""
+    rows = [
+        path_row(muse, first, last, places, SEED + 10 * k, seconds)
+        for k, (first, last) in enumerate(progress(PAIRS[:n], "paths"))
+    ]
+    found, equal = [row["spearman"] for row in rows], sum(row["ends_equal"] for row in rows)
+    above = f"{sum(x >= 0.8 for x in found)} of {n} paths"
     name = "interpolation: Spearman of similarity difference and position, mean"
-    rows.append(target(name, float(np.mean(found)), 0.8, above=at_least, least=min(found)))
-    equal = sum(row["ends_equal"] for row in rows[:-1])
-    rows.append(target("interpolation: paths whose ends sound as the ends alone, to the bit", equal, len(found)))
+    rows.append(target(name, float(np.mean(found)), 0.8, above=above, least=min(found)))
+    rows.append(target("interpolation: paths whose ends sound as the ends alone, to the bit", equal, n))
     return rows
 
 
-def measure_path(subject: Subject) -> None:
+def measure_path(study: Study) -> None:
     """Writes results/path.json."""
-    rows = path_rows(subject.muse, *((2, 3, 1.0) if subject.quick else ()))
-    table([r for r in rows if r["measure"] == "path"], "spearman", "angle", "ends_equal", "first", "last")
-    table([r for r in rows if r["measure"] == "bar"], "name", "value", "bar", "met", "above", "least")
-    subject.write("path", rows, seed=SEED, places=PLACES, seconds=SECONDS, quality=QUALITY)
+    rows = path_rows(study.muse, *((2, 3, 1.0) if study.quick else ()))
+    study.write("path", rows, seed=SEED, places=PLACES, seconds=SECONDS, quality=QUALITY)

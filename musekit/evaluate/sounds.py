@@ -1,141 +1,122 @@
-"""Sounds: the usable audio of a folder or of a cache, as both embeddings hear it. One side of a comparison.
+"""Sounds that measurements read or render. What is slow is computed once and cached under MUSEKIT_HOME/eval.
 
-Bad files are named, counted and left out. Everything slow is kept by the file's hash.
+A rendered piece is named by a hash of its recipe and its embedding, so other settings or other weights of Stage 1 never
+meet an old sound.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from musekit.config import MuseError
-from musekit.corpus.folder import AUDIO
-from musekit.corpus.sound import BadAudio
-from musekit.corpus.sound import read_audio as read_any
-from musekit.evaluate.ceiling import HELD_OUT
-from musekit.evaluate.subject import Subject, bar, cut, sound_key
-
-LONGEST = 12.0  # s that are measured of a file, unless asked
-MOST = 240  # clips of a cache that make the reference
-LARGEST = 4000  # files that are measured of a folder: every distance looks at all pairs
-RATE = 44100  # Hz
-TOLD = 20  # bad files that are printed
+from musekit.config import MuseError, home
+from musekit.files import sha256, write_atomic
+from musekit.muse import Muse, Settings, micro_batches
+from musekit.recipe import Recipe
 
 
-@dataclass
-class Sounds:
-    """One side of the comparison; row i of everything is the same clip."""
+@dataclasses.dataclass(frozen=True)
+class Excerpt:
+    """A clip that is a part of a longer recording."""
 
-    name: str  # what to call it; no path
-    x: np.ndarray  # (n, 512) joint embeddings
-    heard: list[dict]  # librosa's features
-    keys: list[str]  # of each sound
-    names: list[str]  # file names, relative
-    files: int  # audio files that there are
-    bad: dict[str, str]  # {file: reason}, left out
-    shorter: int  # clips that are shorter than what is measured of the others
+    path: Path
+    start: float  # seconds
+    seconds: float
+    sample_rate: int  # Hz, of the clip: the recording may have another
 
-
-def audio_files(folder: Path) -> list[Path]:
-    """Audio files in the folder and its subfolders, none outside it. Raises MuseError when there are none."""
-    if not folder.is_dir():
-        raise MuseError(f"no folder of audio at {folder}; give one with --audio DIR or --reference DIR")
-    inside = folder.resolve()
-    found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in AUDIO and not p.name.startswith(".")]
-    found = [p for p in found if p.resolve().is_relative_to(inside)]
-    if not found:
-        raise MuseError(f"no audio in {folder} (looked for {', '.join(sorted(AUDIO))})")
-    return found
+    def __str__(self) -> str:
+        return f"{self.path} ({self.seconds:g} s from {self.start:g} s on)"
 
 
-def usual_length(paths: Sequence[Path]) -> float:
-    """The median length of files (s), at most 12 s: what is measured of each. Unreadable files are told later."""
+def progress(items: Iterable, text: str):
+    """A progress bar that appears after two seconds."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=text, mininterval=1, delay=2, leave=False)
+
+
+def read_audio(path: Path | Excerpt, seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """The first `seconds` of a file or excerpt (all of it where None): (2, N) float32, and the rate in Hz.
+
+    A mono file becomes two equal channels. Raises MuseError for an excerpt that cannot be used.
+    """
     import soundfile
 
-    lengths = []
-    for path in paths:
+    if isinstance(path, Excerpt):
+        from musekit.corpus import sound
+
         try:
-            with open(path, "rb") as file:
-                info = soundfile.info(file)
-            lengths.append(info.frames / info.samplerate)
-        except (OSError, RuntimeError, ZeroDivisionError):
-            continue
-    return min(LONGEST, round(float(np.median(lengths)), 2)) if lengths else LONGEST
+            x, rate = sound.read_audio(path.path, path.sample_rate, path.start, path.seconds), path.sample_rate
+        except sound.BadAudio as error:
+            raise MuseError(f"{path} cannot be read ({error}); run `musekit cache` for this data again") from error
+    else:
+        x, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        x = x.T if x.shape[1] == 2 else np.repeat(x[:, :1], 2, axis=1).T
+    return (x if seconds is None else x[:, : round(seconds * rate)]), rate
 
 
-def read_sounds(subject: Subject, folder: Path, seconds: float, text: str) -> Sounds:
-    """Embed and hear the first `seconds` of every file; what was done before is read from disk.
-
-    Raises MuseError when nothing in the folder can be used.
-    """
-    rows, heard, keys, names, bad, shorter = [], [], [], [], {}, 0
-    paths = audio_files(folder)
-    files = len(paths)
-    if files > LARGEST:
-        print(f"{folder.resolve().name!r} holds {files:,} files: {LARGEST:,} of them, picked by a hash, are measured")
-        picked = sorted(paths, key=lambda p: hashlib.sha256(p.relative_to(folder).as_posix().encode()).digest())
-        paths = sorted(picked[:LARGEST])
-    for path in bar(paths, text):
-        name, key = path.relative_to(folder).as_posix(), sound_key(path, seconds, 32)
-        try:
-            audio = read_any(path, RATE)  # also of kept ones: a bad file must be found again
-        except BadAudio as error:
-            bad[name] = error.reason
-            continue
-        if audio.shape[1] < round(seconds * RATE) - RATE // 100:
-            shorter += 1
-        sound = lambda audio=audio: cut(audio, RATE, seconds)  # noqa: E731
-        rows.append(subject.embedding_of(key, sound))
-        heard.append(subject.heard(key, sound))
-        keys.append(key)
-        names.append(name)
-    for name, reason in list(bad.items())[:TOLD]:
-        print(f"left out: {name!r}: {reason}")
-    if not rows:
-        raise MuseError(f"nothing in {folder} can be used: {'; '.join(f'{k}: {v}' for k, v in list(bad.items())[:3])}")
-    return Sounds(folder.resolve().name, subject.unit(rows), heard, keys, names, files, bad, shorter)
+def sound_key(path: Path | Excerpt, seconds: float | None = None) -> str:
+    """The cache key of the first `seconds` of a sound: a hash of the file's bytes, and which part of it is meant."""
+    part = ""
+    if isinstance(path, Excerpt):
+        part = f"-{round(1000 * path.start)}to{round(1000 * (path.start + path.seconds))}ms-{path.sample_rate}Hz"
+        path = path.path
+    return sha256(path)[:32] + part + ("" if seconds is None else f"-{round(1000 * seconds)}ms")
 
 
-def read_cache(subject: Subject, cache: Path, seconds: float) -> tuple[Sounds, np.ndarray]:
-    """Up to 240 held-out clips of a cache as the reference, and the embeddings of its training clips (whole)."""
-    other = Subject(subject.muse.folder, cache, subject.results, subject.n, subject.quick)
-    other.muse = subject.muse  # its networks are loaded already
-    clips = (other.split(*HELD_OUT) or other.split("train"))[:MOST]
-    whole = all(abs(c["seconds"] - seconds) < 0.01 for c in clips)
-    paths = [other.path(c) for c in clips]
-    x = other.embeddings(clips) if whole else other.embed_files(paths, seconds)
-    heard = other.hear_files(paths, "listening to the reference", None if whole else seconds)
-    shorter = sum(c["seconds"] < seconds - 0.01 for c in clips)
-    names = [c["id"] for c in clips]
-    sounds = Sounds(f"{cache.resolve().name}, held-out clips", x, heard, names, names, len(clips), {}, shorter)
-    return sounds, other.embeddings(other.split("train"))
+def cached(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file; they are made and written where the file is missing."""
+    if not path.exists():
+        data = io.BytesIO()
+        np.savez(data, **make())
+        write_atomic(path, data.getvalue())
+    with np.load(path) as arrays:
+        return dict(arrays)
 
 
-def read_packaged(subject: Subject) -> Sounds:
-    """The held-out clips whose embeddings come with the weights: whole clips, and nothing that librosa could hear."""
-    from musekit.heldout import read_reference
+def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
+    """audio (2, N) as a 16-bit FLAC file, written atomically."""
+    import soundfile
 
-    kept = read_reference(subject.muse.folder)
-    names = [c["id"] for c in kept.clips][:MOST]
-    x = subject.unit(kept.embeddings.double().numpy())[:MOST]
-    return Sounds("the weights' own reference, held-out clips", x, [], names, names, len(names), {}, 0)
+    data = io.BytesIO()
+    soundfile.write(data, np.clip(np.asarray(audio).T, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
+    write_atomic(path, data.getvalue())
 
 
-def read_reference(
-    subject: Subject, reference: Path | None, cache: Path | None, seconds: float
-) -> tuple[Sounds, np.ndarray]:
-    """The reference that was asked for: a folder, a cache; without one, `cache` or what comes with the weights.
+def sampled(muse: Muse, texts: Sequence[str], seed: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Stage 1's sample of each text, (n, 512) of unit length, and its NFE (n,); text i has the seed `seed + i`."""
+    recipes = [muse.recipe(text, seed + i, settings) for i, text in enumerate(texts)]
+    found = [muse.embed_rows(some) for some in micro_batches(recipes)]
+    x, nfe = (torch.cat(part).double().cpu().numpy() for part in zip(*found))
+    return x / np.linalg.norm(x, axis=1, keepdims=True), nfe
 
-    Beside it the embeddings of its training clips, (0, 512) where there are none.
-    """
-    none = subject.unit([])
-    chosen = reference if reference is not None else cache
-    if chosen is not None and (chosen / "clips.jsonl").exists():
-        return read_cache(subject, chosen, seconds)
-    if reference is not None:
-        return read_sounds(subject, reference, seconds, "hearing the reference"), none
-    return read_packaged(subject), none
+
+def rendered(muse: Muse, embeddings: np.ndarray, recipes: Sequence[Recipe], text: str) -> list[Path]:
+    """One file per embedding (n, 512), rendered by Stage 2 with its recipe; `text` names the progress bar."""
+    x, folder = torch.from_numpy(np.asarray(embeddings)).float(), home() / "eval" / muse.weights / "rendered"
+    paths = []
+    for row, recipe in zip(x, recipes, strict=True):
+        same = dataclasses.replace(recipe, threads=0, versions="")  # they change the last bits only
+        key = hashlib.sha256(same.to_json().encode() + row.numpy().tobytes()).hexdigest()[:32]
+        paths.append(folder / f"{key}.flac")
+    missing = [i for i, path in enumerate(paths) if not path.exists()]
+    done = 0
+    for batch in progress(list(micro_batches([recipes[i] for i in missing])), text):
+        index = missing[done : done + len(batch)]
+        done += len(batch)
+        for i, audio in zip(index, muse.render_rows(x[index], batch)[0], strict=True):
+            write_flac(paths[i], audio, muse.config.codec.sample_rate)
+    return paths
+
+
+def generated(muse: Muse, texts: Sequence[str], seed: int, settings: Settings) -> tuple[list[Path], np.ndarray]:
+    """A piece per text through both stages: files, and Stage 1's embeddings (n, 512); text i has seed `seed + i`."""
+    recipes = [muse.recipe(text, seed + i, settings) for i, text in enumerate(texts)]
+    x, _ = sampled(muse, texts, seed, settings)
+    return rendered(muse, x, recipes, "generating from prompts"), x

@@ -3,8 +3,8 @@ et al. 2012) with a Gaussian kernel.
 
     MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y),    k(a, b) = exp(-|a - b|^2 / (2 s^2))
 
-Each expectation is a mean over pairs of different rows, which makes it unbiased at any N: it may come out below 0 where
-the two sets are alike. The bandwidth s is the median distance between two rows of the reference set.
+Each expectation is a mean over pairs of different rows, so the estimate is unbiased at any N, and may be below 0 where
+the distributions are equal. The bandwidth s is the median distance between two rows of the reference set.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
-from musekit.statistics.bootstrap import counts, interval
-from musekit.statistics.pairwise import unit_distances
+from musekit.statistics.intervals import counts, interval
+from musekit.statistics.spread import unit_distances
 
 SCALE = 100.0  # the paper's
 
@@ -27,7 +27,7 @@ def median_distance(x: np.ndarray) -> float:
 
 
 class KernelDistance:
-    """The kernel distance of any set to this reference (m, D). Raises ValueError for fewer than two different rows."""
+    """The kernel distance of sets to this reference (m, D). Raises ValueError for fewer than two different rows."""
 
     def __init__(self, reference: np.ndarray, bandwidth: float | None = None):
         if len(reference) < 2:
@@ -48,8 +48,8 @@ class KernelDistance:
     def draws(self, x: np.ndarray, drawn_x: np.ndarray, drawn_y: np.ndarray) -> np.ndarray:
         """Bootstrap draws (R,) of the distance of x (n, D); `drawn_*` (R, n) and (R, m) are from `bootstrap.counts`.
 
-        Paired settings share `drawn_x`. A row drawn twice is never a pair with itself, so that draws are unbiased too;
-        a draw in which one row is all there is (only of very few rows) has no pair and is NaN.
+        Paired sets share `drawn_x`. A row drawn twice is no pair with itself, so draws are unbiased too. A draw that
+        consists of one row only has no pair and is NaN.
         """
         cross = ((drawn_x @ self.kernel(x, self.reference)) * drawn_y).sum(1) / (drawn_x.sum(1) * drawn_y.sum(1))
         return SCALE * (_pairs(self.kernel(x, x), drawn_x) + _pairs(self._among_reference, drawn_y) - 2 * cross)
@@ -61,13 +61,13 @@ class KernelDistance:
     def measured(self, x: np.ndarray, seed: int = 0) -> dict:
         """{"value", "low", "high"}: the distance of x (n, D), n >= 2, and its interval, both sets redrawn.
 
-        The interval is right where the distance is clearly not 0; near 0 it is too wide (the statistic degenerates).
+        The interval is valid where the distance is clearly above 0; near 0 it is too wide (the statistic degenerates).
         """
         low, high = _interval(self.draws(x, counts(len(x), seed), counts(len(self.reference), seed + 1)))
         return {"value": self.of(x), "low": low, "high": high}
 
     def paired_difference(self, x: np.ndarray, other: np.ndarray, seed: int = 0) -> dict:
-        """{"difference", "low", "high"} of the distances of x and `other` (n, D); x_i and other_i belong together."""
+        """{"difference", "low", "high"} of the distances of x and `other` (n, D); x_i and other_i are a pair."""
         drawn_x, drawn_y = counts(len(x), seed), counts(len(self.reference), seed + 1)
         low, high = _interval(self.draws(x, drawn_x, drawn_y) - self.draws(other, drawn_x, drawn_y))
         return {"difference": self.of(x) - self.of(other), "low": low, "high": high}

@@ -1,11 +1,12 @@
-"""Neighbours: is what is generated like the real (precision, density), is all of the real generated (recall, coverage)?
+"""Nearest neighbours: are generated rows like real ones (precision, density), are all real ones covered (recall,
+coverage)?
 
 A set's manifold is the union of balls around its rows, each reaching to the row's k-th nearest neighbour in the set.
 
     precision  share of generated rows inside the real manifold: Kynkaanniemi et al. 2019, arXiv 1904.06991; k = 3
     recall     share of real rows inside the generated manifold
     density    how many real balls a generated row lies in, divided by k: Naeem et al. 2020, arXiv 2002.09797; k = 5
-    coverage   share of real balls that hold a generated row
+    coverage   share of real balls that contain a generated row
 
 Two samples of one distribution have density 1 and the coverage of `expected_coverage`, whatever the distribution.
 """
@@ -14,9 +15,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from musekit.statistics.bootstrap import mean_interval
-from musekit.statistics.pairwise import unit_distances
-from musekit.statistics.proportion import accuracy
+from musekit.statistics.intervals import accuracy, mean_interval
+from musekit.statistics.spread import unit_distances
 
 MANIFOLD_K = 3
 DENSITY_K = 5
@@ -30,7 +30,7 @@ def radii(x: np.ndarray, k: int) -> np.ndarray:
 
 
 def nearest(x: np.ndarray, library: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row of x (n, D): the distance to its nearest row of the library (m, D), and which one that is."""
+    """For each row of x (n, D): the distance to its nearest row of the library (m, D), and its index."""
     d = unit_distances(np.atleast_2d(x), library)
     return d.min(1), d.argmin(1)
 
@@ -47,7 +47,7 @@ def expected_coverage(real: int, generated: int, k: int = DENSITY_K) -> float:
 def manifold(generated: np.ndarray, real: np.ndarray) -> dict[str, dict]:
     """{"precision", "recall", "density", "coverage"}, each {"value", "low", "high"}; both sets need more than 5 rows.
 
-    Intervals are of the rows counted (Wilson's; density: bootstrap), the manifold itself taken as it is.
+    Intervals are those of the counted rows (Wilson; density: bootstrap), for fixed manifolds.
     """
     d = unit_distances(generated, real)  # (n, m)
     precision = accuracy((d <= radii(real, MANIFOLD_K)[None]).any(1))

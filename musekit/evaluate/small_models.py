@@ -1,6 +1,6 @@
-"""The small model of the ablations: the preset's design, narrower and shallower, trained in a minute or two.
+"""The small models of the ablations: the preset's design, narrower and shallower, trained in a minute or two.
 
-Trained once for a configuration, the settings and the clips; what was stopped goes on from its checkpoint.
+A model is trained once per configuration, training settings and clips; a stopped run goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -8,25 +8,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from musekit import pretrained
 from musekit.cache import config_hash
 from musekit.config import MuseConfig, home, identity
-from musekit.evaluate.subject import Subject
+from musekit.evaluate.study import Study
 from musekit.files import write_atomic
 from musekit.muse import Muse
 from musekit.runs import Run
-from musekit.train import TrainConfig, fit
+from musekit.train import TrainConfig, fit, validate
 from musekit.train.data import Stage1Data, Stage2Data
 from musekit.train.fitting import fit_scale
 
-NAME = "small"
 SAMPLES = {"stage1": 90_000, "stage2": 24_000}
 BATCH = {"stage1": 256, "stage2": 32}
 DATA = {"stage1": Stage1Data, "stage2": Stage2Data}
@@ -45,9 +42,8 @@ def small(config: MuseConfig) -> MuseConfig:
 
 
 def settings(part: str, quick: bool, **changes) -> TrainConfig:
-    """How a small model is trained; in float32, so that the machine's units make no difference."""
-    batch = 8 if quick else BATCH[part]
-    samples = 16 if quick else SAMPLES[part]
+    """Training settings of a small model; float32, so that results do not depend on the machine's matrix units."""
+    batch, samples = (8, 16) if quick else (BATCH[part], SAMPLES[part])
     plain = TrainConfig(
         samples=samples, batch=batch, micro_batch=batch, lr=1e-3, warmup=min(6_000, samples // 4),
         log_every=max(batch, samples // 20), validate_every=10 * samples, checkpoint_minutes=1.0, bf16=False,
@@ -56,7 +52,7 @@ def settings(part: str, quick: bool, **changes) -> TrainConfig:
 
 
 def subset(dataset: Stage1Data, n: int) -> Stage1Data:
-    """The dataset cut to n of its clips, picked by a hash of their ids: smaller sets are part of larger ones."""
+    """The dataset cut to n of its clips, chosen by a hash of their ids: smaller sets are subsets of larger ones."""
     order = sorted(range(len(dataset)), key=lambda i: hashlib.sha256(dataset.clips[i]["id"].encode()).digest())[:n]
     dataset.clips, dataset.embeddings = [dataset.clips[i] for i in order], dataset.embeddings[order]
     return dataset
@@ -64,30 +60,28 @@ def subset(dataset: Stage1Data, n: int) -> Stage1Data:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: folders of weights, and what its training told."""
+    """A finished run."""
 
-    ema: Path  # folder of the moving average
+    ema: Path  # folder of the moving average's weights
     last: Path  # folder of the last step's weights
-    seconds: float  # of training
-    loss: float  # of the last samples seen
-    parameters: int
+    about: dict  # what each row states of the model: name, parameters, samples, seconds of training
 
-    def muse(self, subject: Subject, averaged: bool = True) -> Muse:
-        """A system with this Stage 1; text encoder and embedder are the subject's."""
+    def muse(self, study: Study, averaged: bool = True) -> Muse:
+        """A system with this Stage 1; the text encoder is the study's."""
         muse = Muse.from_pretrained(self.ema if averaged else self.last)
-        muse.text = subject.muse.text
+        muse.text = study.muse.text
         return muse
 
 
 def train(
-    subject: Subject, part: str, config: MuseConfig, how: TrainConfig, dataset=None, label: str = "", show: str = ""
+    study: Study, part: str, config: MuseConfig, how: TrainConfig, dataset=None, label: str = "", show: str = ""
 ) -> Trained:
-    """Train a part of the small model; dataset: the training split where None. label: what else sets the run apart."""
+    """Train a part of the small model; dataset: the training split where None. label: a further part of the key."""
     from tqdm import tqdm
 
-    dataset = DATA[part](subject.cache, "train", config) if dataset is None else dataset
+    dataset = DATA[part](study.cache, "train", config) if dataset is None else dataset
     ids = hashlib.sha256("\n".join(c["id"] for c in dataset.clips).encode()).hexdigest()
-    made = [subject.hashes.get(p) for p in ("embedder", "codec")]
+    made = [study.hashes.get(p) for p in ("embedder", "codec")]
     key = config_hash(part, identity(getattr(config, part)), dataclasses.asdict(how), ids, made, label)
     folder = home() / "eval" / "ablations" / f"{part}-{key}"
     done, run = folder / "done.json", Run(folder)
@@ -95,7 +89,6 @@ def train(
         torch.manual_seed(how.seed)
         model = pretrained.build(part, config)
         fit_scale(part, model, dataset)
-        began = time.monotonic()
         with tqdm(total=how.samples, desc=show or f"train {part}", unit="sample", leave=False, delay=2) as bar:
             for record in fit(model, dataset, None, how, run):
                 bar.update(record["samples"] - bar.n)
@@ -103,27 +96,17 @@ def train(
         for name in ("ema", "model"):
             model.load_state_dict(state[name])
             pretrained.save_part(folder / name, part, model, config, half=False)
-        rows = run.metrics()
-        facts = {"seconds": sum(r["seconds"] for r in rows), "loss": rows[-1]["loss"], "wall": time.monotonic() - began}
-        facts["parameters"] = sum(p.numel() for p in model.parameters())
-        write_atomic(done, json.dumps(facts) + "\n")
-        for path in run.checkpoints():  # the weights are kept, what only going on needs is not
+        name = "smoke" if config.name == "smoke" else f"{config.name}-small"
+        about = {"model": name, "parameters": sum(p.numel() for p in model.parameters()), "samples": how.samples}
+        about["train_seconds"] = sum(row["seconds"] for row in run.metrics())
+        write_atomic(done, json.dumps(about) + "\n")
+        for path in run.checkpoints():  # needed only to go on
             path.unlink()
-    facts = json.loads(done.read_text())
-    return Trained(folder / "ema", folder / "model", facts["seconds"], facts["loss"], facts["parameters"])
-
-
-def about(config: MuseConfig, part: str, found: Trained, how: TrainConfig) -> dict:
-    """What every row tells of the model that it was measured on."""
-    name = "smoke" if config.name == "smoke" else f"{config.name}-{NAME}"
-    return {"model": name, "parameters": found.parameters, "samples": how.samples, "train_seconds": found.seconds}
+    return Trained(folder / "ema", folder / "model", json.loads(done.read_text()))
 
 
 @torch.no_grad()
 def held_out_loss(part: str, folder: Path, dataset, how: TrainConfig, limit: int = 256) -> float:
     """Mean flow-matching loss of a folder's weights on a dataset, with fixed draws and stratified times."""
-    from musekit.train import validate
-
     model = pretrained.load_part(folder, part)[0]
-    value = validate(model, dataset, dataclasses.replace(how, bf16=False), min(limit, len(dataset)))["loss"]
-    return float(np.float64(value))
+    return float(validate(model, dataset, how, min(limit, len(dataset)))["loss"])

@@ -1,4 +1,5 @@
-"""Bootstrap: how sure a number is (Efron 1979). Intervals: 95 %, two-sided, percentile method, seeded."""
+"""Confidence intervals: 95 %, two-sided. Means and percentiles by the seeded percentile bootstrap (Efron 1979),
+proportions by Wilson's method (Wilson 1927)."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ RESAMPLES = 2000
 
 
 def counts(n: int, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
-    """How often each of n rows is drawn in each bootstrap sample, (resamples, n).
+    """How often each of n items is drawn in each bootstrap sample, (resamples, n).
 
-    The same seed gives the same draws: statistics of rows that belong together (the same seeds, prompts or clips) are
-    redrawn together, and the interval of their difference is the paired one.
+    The same seed gives the same draws, so statistics of paired items (same seeds, prompts or clips) are redrawn
+    together, and the interval of their difference is the paired one.
     """
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
 
@@ -32,10 +33,7 @@ def mean_interval(x: np.ndarray, seed: int = 0) -> dict:
 
 
 def paired_difference(x: np.ndarray, y: np.ndarray, seed: int = 0) -> dict:
-    """{"difference", "low", "high"} of the mean of x (n,) less that of y (n,); x_i and y_i belong together.
-
-    Raises ValueError when their numbers differ.
-    """
+    """{"difference", "low", "high"} of mean(x) - mean(y); x_i and y_i are pairs. ValueError for unequal sizes."""
     if np.shape(x) != np.shape(y):
         raise ValueError(f"pairs need as many x as y, not {np.shape(x)} and {np.shape(y)}")
     found = mean_interval(np.asarray(x, float) - np.asarray(y, float), seed)
@@ -54,3 +52,20 @@ def percentile_difference(x: np.ndarray, y: np.ndarray, percent: float, seed: in
         method="percentile", vectorized=True, rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return {"difference": float(difference(x, y)), "low": float(found.low), "high": float(found.high)}
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """Wilson's interval of a proportion, (0, 1) for n = 0."""
+    from scipy.stats import binomtest
+
+    if n == 0:
+        return 0.0, 1.0
+    interval = binomtest(int(correct), int(n)).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def accuracy(right: np.ndarray) -> dict:
+    """{"n", "correct", "accuracy", "low", "high"} of an array of booleans; accuracy is None for an empty array."""
+    n, correct = len(right), int(np.sum(right))
+    low, high = wilson(correct, n)
+    return {"n": n, "correct": correct, "accuracy": correct / n if n else None, "low": low, "high": high}
