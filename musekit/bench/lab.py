@@ -10,7 +10,7 @@ import sys
 import time
 
 from musekit.bench import RUNS, Row, now, row
-from musekit.explore.lab import Lab
+from musekit.lab.lab import Lab
 from musekit.muse import Muse
 
 PROMPTS = ("a sad piano melody", "a happy flute tune")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from musekit.evaluate.subject import Subject, bar, table, target
-from musekit.explore.lab import Lab
+from musekit.lab.lab import Lab
 from musekit.muse import Muse
 
 PLACES, SECONDS, QUALITY, SEED = 9, 6.0, "good", 90_000
