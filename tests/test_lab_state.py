@@ -83,7 +83,9 @@ def test_diversity_is_the_mean_distance_and_angle_of_pairs(lab):
 
 def test_umap_keeps_clusters_together_and_their_hills_apart():
     x, which = blobs()
+    threads = torch.get_num_threads()
     land = landscape.landscape(x)
+    assert torch.get_num_threads() == threads  # numba changes them
     assert np.array_equal(land.xy, landscape.landscape(x).xy)  # the same map each time
     centre = np.stack([land.xy[which == k].mean(0) for k in range(3)])
     nearest = np.linalg.norm(land.xy[:, None] - centre, axis=2).argmin(1)

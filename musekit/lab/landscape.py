@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from musekit.config import MuseError
+from musekit.lab.rendering import threads
 
 GRID = 72  # cells a side of the density
 MIN_POINTS = 4
@@ -71,7 +72,7 @@ def umap_layout(rows: np.ndarray, seed: int = 0) -> np.ndarray:
     from umap import UMAP
 
     options = {"n_neighbors": min(NEIGHBOURS, len(rows) - 1), "min_dist": 0.15, "metric": "cosine"}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threads(torch.get_num_threads()):  # numba changes torch's threads, and so its bits
         warnings.simplefilter("ignore")  # about a fixed seed that means one thread, and a graph that is not connected
         found = UMAP(**options, random_state=seed, n_jobs=1).fit_transform(rows)
     return np.nan_to_num(np.asarray(found, dtype=np.float64))
