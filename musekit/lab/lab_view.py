@@ -12,6 +12,7 @@ from musekit.config import MuseError
 from musekit.lab.chart import Chart, legend
 from musekit.lab.lab import Lab, Point
 from musekit.lab.landscape import MIN_POINTS
+from musekit.lab.player import Player
 from musekit.lab.rendering import RenderedPiece
 from musekit.lab.view import WIDE, View, button, classed, escaped, row, stack, tags_of
 from musekit.library import Library
@@ -35,6 +36,7 @@ class LabView(View):
     ):
         """A system or its name. Options: those of `lab.Lab`. Sampling begins with the button."""
         super().__init__("muse-lab")
+        self.player = Player()
         self.state = Lab(weights, library, on_change=self._show, **options)
         self.job = self.state.job
         self.played: tuple[Point, RenderedPiece] | None = None  # the place that was played last, and its sound

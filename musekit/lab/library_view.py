@@ -9,6 +9,7 @@ import ipywidgets as w
 
 from musekit.config import MuseError
 from musekit.lab.job import Job
+from musekit.lab.player import Player
 from musekit.lab.rendering import render_again
 from musekit.lab.view import WIDE, View, button, classed, escaped, row, tags_of
 from musekit.library import Entry, Library
@@ -66,6 +67,7 @@ class LibraryView(View):
     def __init__(self, folder: str | Path | Library | None = None, weights: str | Path | Muse | None = None):
         """A library or its folder (default: MUSEKIT_HOME/library); a system or its name."""
         super().__init__("muse-library")
+        self.player = Player()
         self.state = folder if isinstance(folder, Library) else Library(folder)
         self.weights, self.job, self.page = weights, Job(self._show), 0
         self._refreshing = threading.RLock()  # a job's end and a click must not fill the page at once

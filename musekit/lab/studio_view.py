@@ -9,6 +9,7 @@ import ipywidgets as w
 
 from musekit.config import MuseConfig, MuseError, preset, suggest
 from musekit.lab.job import Job
+from musekit.lab.player import Player
 from musekit.lab.studio import Result, Studio
 from musekit.lab.view import WIDE, View, button, classed, close, row, tags_of
 from musekit.library import Library
@@ -37,6 +38,7 @@ class StudioView(View):
         Raises MuseError for another setting.
         """
         super().__init__("muse")
+        self.player = Player()
         self.state, trouble, config = None, "", preset("mini")
         self._shown = 0
         try:

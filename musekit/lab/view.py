@@ -10,7 +10,6 @@ from pathlib import Path
 import ipywidgets as w
 
 from musekit.config import MuseError
-from musekit.lab.player import Player
 
 WIDE = {"style": {"description_width": "84px"}}  # the style sheet sets the widths
 LAMPS = {"running": "muse-busy", "done": "muse-done", "failed": "muse-failed"}
@@ -66,7 +65,7 @@ class View:
     _watching: weakref.WeakSet = weakref.WeakSet()  # views of this kernel that show a library
 
     def __init__(self, prefix: str):
-        self.prefix, self.player, self.folder = prefix, Player(), None
+        self.prefix, self.folder = prefix, None
         self.label = classed(w.HTML(""), "muse-say", f"{prefix}-label")
         self.bar = classed(w.FloatProgress(0.0, min=0.0, max=1.0, tooltip="progress"), "muse-bar", f"{prefix}-bar")
         self.view = w.VBox([])
