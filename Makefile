@@ -57,7 +57,7 @@ test-long: $(DEV) ## the tests that take minutes
 lint: $(DEV) ## ruff over code and notebooks
 	$(BIN)/ruff check
 
-# The setting allows uploads of any length (musekit.explore.uploads.TORNADO).
+# The setting allows uploads of any length (musekit.lab.TORNADO_SETTINGS).
 lab: $(DEV) ## open the latent lab in JupyterLab
 	$(BIN)/jupyter lab --ServerApp.tornado_settings='{"websocket_max_message_size": 537919488}' $(ARGS) notebooks/05_latent_lab.ipynb
 

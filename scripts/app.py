@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nbformat
 
-from musekit.explore.uploads import TORNADO
+from musekit.lab import TORNADO_SETTINGS
 from run_notebooks import set_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +58,7 @@ def main() -> None:
 
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: its kernels end with it
         options = [str(place), *(f"--{name}={value}" for name, value in ours.items()), *options]
-        Voila.launch_instance(options, tornado_settings=TORNADO)
+        Voila.launch_instance(options, tornado_settings=TORNADO_SETTINGS)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The Studio's state: answers as they are ready, variations at an exact distance, kept, made again; its solver menu."""
+"""The Studio's state and its job: results as they are ready, variations at an exact distance, the solver menu."""
 
-import io
+import json
 import math
 import shutil
 import threading
@@ -10,17 +10,18 @@ import pytest
 import soundfile
 import torch
 
+from musekit import fewstep
 from musekit.config import MuseError, mini
-from musekit.explore import sphere
-from musekit.explore.job import Job
-from musekit.explore.studio import Knobs, Studio
+from musekit.files import sha256
+from musekit.lab import sphere
+from musekit.lab.job import Job
+from musekit.lab.rendering import render_again
+from musekit.lab.studio import Knobs, Studio
+from musekit.lab.studio_view import StudioView
 from musekit.library import Library
+from musekit.library.sounds import read_entry
 from musekit.muse import Muse
-from musekit.pretrained import read_hashes
-from musekit.recipe import Recipe
-from musekit.solve import SOLVERS, learned
-from musekit.solve.bespoke import Bespoke, power
-from musekit.view import Studio as View
+from musekit.solve import SOLVERS
 
 PATIENCE = 120  # seconds; a busy machine is slow
 
@@ -41,10 +42,15 @@ def studio(muse, tmp_path):
 def few_weights(smoke_weights, tmp_path_factory):
     """The weights with a solver of 2 and one of 3 evaluations, which are Euler's."""
     folder = shutil.copytree(smoke_weights, tmp_path_factory.mktemp("few") / "weights")
-    tables = {n: Bespoke.euler(power(n)) for n in (3, 2)}
-    solvers = {str(n): {"times": t.times, "weights": t.weights, "held_out_error": 0.6 / n} for n, t in tables.items()}
-    about = {"stage2": read_hashes(folder)["stage2"], "guidance_scale": 3.0, "teacher": "euler, 10 steps"}
-    learned.write(folder, {"format": 1, **about, "solvers": solvers})
+    solvers = {}
+    for n in (3, 2):
+        weights = [[1.0, *[1 / n] * (i + 1)] for i in range(n)]
+        solvers[str(n)] = {"times": [i / n for i in range(n + 1)], "weights": weights, "held_out_error": 0.6 / n}
+    hashes = json.loads((folder / "weights.json").read_text())
+    content = {"stage2": hashes["stage2"], "guidance_scale": 3.0, "teacher": "euler, 10 steps", "solvers": solvers}
+    (folder / fewstep.FILE).write_text(json.dumps(content))
+    hashes[fewstep.PART] = sha256(folder / fewstep.FILE)
+    (folder / "weights.json").write_text(json.dumps(hashes))
     return folder
 
 
@@ -53,7 +59,7 @@ def finish(studio, status: str = "done") -> None:
 
 
 def made(studio, *args, **knobs) -> list:
-    """What one call adds to the results."""
+    """The results that one call adds."""
     before = len(studio.results)
     studio.generate(*args, **knobs)
     finish(studio)
@@ -63,7 +69,7 @@ def made(studio, *args, **knobs) -> list:
 # -- the job
 
 
-def test_a_job_runs_one_thing_and_tells_how_it_ended():
+def test_a_job_runs_one_piece_of_work_and_reports_its_end():
     job = Job()
     job.start(lambda: time.sleep(0.2) or "finished")
     with pytest.raises(MuseError, match="still at work"):
@@ -77,16 +83,20 @@ def test_a_job_runs_one_thing_and_tells_how_it_ended():
     job.start(work)
     job.cancel()
     assert job.wait(5) == "cancelled"
-    for error, told in ((ValueError("odd"), "ValueError: odd"), (MuseError("said"), "said"), (MemoryError(), "memory")):
+    for error, message in (
+        (ValueError("odd"), "ValueError: odd"),
+        (MuseError("said"), "said"),
+        (MemoryError(), "memory"),
+    ):
 
         def fail(error=error):
             raise error
 
         job.start(fail)
-        assert job.wait(5) == "failed" and told in job.message
+        assert job.wait(5) == "failed" and message in job.message
 
 
-def test_a_cancel_is_over_when_its_job_is():
+def test_a_cancel_ends_with_its_job():
     job, end = Job(), threading.Event()
     job.cancel()  # nothing is at work: nothing is cancelled
     job.check()
@@ -95,17 +105,6 @@ def test_a_cancel_is_over_when_its_job_is():
     end.set()
     assert job.wait(5) == "cancelled"
     job.check()  # what a cell asks for next
-
-
-def test_a_job_that_cannot_begin_is_not_at_work(monkeypatch):
-    job = Job()
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        job.start(lambda: "")
-    assert not job.running
-    monkeypatch.undo()
-    job.start(lambda: "finished")
-    assert job.wait(5) == "done"
 
 
 def test_progress_of_several_micro_batches_rises_through_all_stages():
@@ -126,9 +125,9 @@ def test_results_come_as_they_are_ready_and_stay(studio):
     seen = []
     studio.job.on_change = lambda: seen.append((studio.job.status, len(studio.results)))
     first = made(studio, "a waltz", n=5, seed=3)
-    assert [r.seed for r in first] == [3, 4, 5, 6, 7] and [r.number for r in first] == [1, 2, 3, 4, 5]
+    assert [r.piece.recipe.seed for r in first] == [3, 4, 5, 6, 7] and [r.number for r in first] == [1, 2, 3, 4, 5]
     assert ("running", 4) in seen and studio.job.message == "5 pieces, seeds 3 to 7"  # the first micro-batch was there
-    assert [r.seed for r in made(studio, "a jig", seed=None, n=1)] != [3]
+    assert [r.piece.recipe.seed for r in made(studio, "a jig", seed=None, n=1)] != [3]
     assert len(studio.results) == 6 and all(-1 <= r.piece.similarity <= 1 for r in studio.results)
 
 
@@ -142,7 +141,7 @@ def test_qualities_are_multiples_of_the_presets_steps():
 
 
 def test_few_step_solvers_are_offered_where_the_weights_have_them(studio, few_weights, tmp_path):
-    assert studio.solvers == SOLVERS and learned.offered(tmp_path) == {}
+    assert studio.solvers == SOLVERS and fewstep.offered(tmp_path) == {}
     few = Studio(Muse.from_pretrained(few_weights), Library(tmp_path / "library"))
     assert few.solvers == (*SOLVERS, "bespoke-2", "bespoke-3")
     offer = few.few_step["bespoke-3"]
@@ -157,40 +156,36 @@ def test_few_step_solvers_are_offered_where_the_weights_have_them(studio, few_we
     assert torch.equal(a.piece.embedding, b.piece.embedding) and torch.allclose(a.piece.audio, b.piece.audio, atol=2e-3)
     few.generate(steps=7)
     finish(few, "failed")
-    assert "has 3 steps" in few.job.message
+    assert "has exactly 3 steps" in few.job.message
 
 
-def test_a_menu_does_without_a_file_of_solvers_that_does_not_fit(few_weights, tmp_path):
+def test_a_damaged_file_of_solvers_is_left_out_of_the_menu(few_weights, tmp_path):
     folder = shutil.copytree(few_weights, tmp_path / "weights")
-    path = folder / learned.FILE
+    path = folder / fewstep.FILE
     path.write_text(path.read_text().replace("0.", "1.", 1))
     assert Studio(Muse.from_pretrained(folder), Library(tmp_path / "library")).solvers == SOLVERS
 
 
-def test_the_solver_menu_says_what_few_steps_cost_and_gives_the_knobs_back(few_weights, tmp_path):
-    seen = View(few_weights, library=Library(tmp_path / "library"), n=1, seconds=0.5, steps=9, guidance_scale=2.0)
-    assert seen.solver.options == (*SOLVERS, "bespoke-2", "bespoke-3")
-    seen.solver.value = "bespoke-3"
-    assert (seen.steps.value, seen.guidance.value, seen.steps.disabled, seen.guidance.disabled) == (3, 3.0, True, True)
-    for told in ("3 evaluations instead of 9", "guidance 3 only", "less exact", "20% off", "euler, 10 steps"):
-        assert told in seen.label.value
-    seen.solver.value = "bespoke-2"
-    assert seen.steps.value == 2 and "30% off" in seen.label.value
-    seen.quality.value = "draft"
-    assert seen.steps.value == 2  # the solver's own; the quality's steps come with the next plain solver
-    seen.generate.click()
-    finish(seen)
-    assert seen.state.results[0].piece.recipe.stage2_solver.startswith("bespoke-2@")
-    seen.solver.value = "euler"
-    assert seen.steps.value == seen._steps_of["draft"] and seen.guidance.value == 2.0
-    assert not seen.steps.disabled and not seen.guidance.disabled
-    seen.guidance.value, seen.what.value, seen.value.value = 3.0, "solver", "bespoke-3"
-    seen.versus.click()
-    finish(seen)
-    assert [r.piece.recipe.stage2_steps for r in seen.state.results[1:]] == [seen.steps.value, 3]
+def test_the_solver_menu_shows_the_cost_of_few_steps(few_weights, tmp_path):
+    view = StudioView(few_weights, library=Library(tmp_path / "library"), n=1, seconds=0.5, steps=9, guidance_scale=2.0)
+    assert view.solver.options == (*SOLVERS, "bespoke-2", "bespoke-3")
+    view.solver.value = "bespoke-3"
+    assert view.steps.disabled and view.guidance.disabled
+    for text in ("3 evaluations instead of 9", "guidance 3 only", "less exact", "20% off", "euler, 10 steps"):
+        assert text in view.label.value
+    view.generate.click()
+    finish(view)
+    recipe = view.state.results[0].piece.recipe
+    assert (recipe.stage2_steps, recipe.guidance_scale) == (3, 3.0) and recipe.stage2_solver.startswith("bespoke-3@")
+    view.solver.value = "euler"
+    assert not view.steps.disabled and view._knobs()["steps"] == 9
+    view.guidance.value, view.what.value, view.value.value = 3.0, "solver", "bespoke-2"
+    view.compare.click()
+    finish(view)
+    assert [r.piece.recipe.stage2_steps for r in view.state.results[1:]] == [9, 2]
 
 
-def test_unknown_knobs_and_empty_prompts_are_told(studio):
+def test_unknown_knobs_and_empty_prompts_are_refused(studio):
     with pytest.raises(MuseError, match="did you mean 'seconds'"):
         studio.generate("x", secnods=3)
     studio.generate("  ")
@@ -213,7 +208,7 @@ def test_a_and_b_share_their_seeds(studio):
     studio.versus(n=2, guidance_scale=1.0)
     finish(studio)
     a, b = studio.results[:2], studio.results[2:]
-    assert [r.seed for r in a] == [r.seed for r in b] == [11, 12]
+    assert [r.piece.recipe.seed for r in a] == [r.piece.recipe.seed for r in b] == [11, 12]
     assert {r.note for r in a} == {"A"} and {r.note for r in b} == {"B: guidance_scale = 1.0"}
     assert torch.equal(a[0].piece.embedding, b[0].piece.embedding)  # Stage 1 has its own guidance
     assert b[0].piece.recipe.guidance_scale == 1.0 and studio.knobs.guidance_scale is None
@@ -229,12 +224,11 @@ def test_variations_lie_at_exactly_the_distance(studio, degrees):
     [source] = made(studio, "a waltz", n=1)
     studio.more_like(source, n=3, degrees=degrees)
     finish(studio)
-    vary = studio.results[1:]
+    vary, seed = studio.results[1:], source.piece.recipe.seed
     for result in vary:
-        assert math.degrees(sphere.angle(result.piece.embedding, source.piece.embedding)) == pytest.approx(
-            degrees, abs=0.01
-        )
-        assert result.seed == source.seed and "no. 1" in result.note and result.piece.recipe.prompt == "a waltz"
+        angle = math.degrees(sphere.angle(result.piece.embedding, source.piece.embedding))
+        assert angle == pytest.approx(degrees, abs=0.01) and "no. 1" in result.note
+        assert (result.piece.recipe.seed, result.piece.recipe.prompt) == (seed, "a waltz")
     assert not torch.equal(vary[0].piece.embedding, vary[1].piece.embedding)
 
 
@@ -252,66 +246,24 @@ def test_variations_of_noise_alone_keep_the_embedding_and_chain(studio):
             studio.more_like(source, **arguments)
 
 
-def test_variations_are_kept_and_made_again_to_the_bit(studio):
+def test_variations_are_kept_and_rendered_again_bit_for_bit(studio):
     [source] = made(studio, "a waltz", n=1)
     studio.more_like(source, n=2, degrees=20, noise=0.5)
     finish(studio)
-    take = studio.results[2]
-    kept = studio.keep(take, tags=["odd"], star=True)
-    assert (kept.tags, kept.star) == (("odd",), True) and studio.keep(take).id == kept.id
-    back = studio.library.again(kept.id, studio.muse)
-    assert torch.equal(back.audio, take.piece.audio) and studio.library.same_bits(kept.id, back)
-    studio.unstar(take)
-    assert not take.kept.star and [e.id for e in studio.library.search("waltz", tags=["odd"])] == [kept.id]
+    result = studio.results[2]
+    kept = studio.keep(result, tags=["odd"], star=True)
+    assert (kept.tags, kept.star) == (("odd",), True) and studio.keep(result).id == kept.id
+    back = render_again(studio.muse, kept)
+    assert torch.equal(back.audio, result.piece.audio) and studio.library.same_sound(kept.id, back)
+    studio.unstar(result)
+    assert not result.kept.star and [e.id for e in studio.library.search("waltz", tags=["odd"])] == [kept.id]
 
 
-def test_downloads_are_files_with_their_recipe(studio):
+def test_a_download_is_a_flac_file_with_its_recipe(studio, tmp_path):
     [result] = made(studio, "<b>../waltz</b>", n=1)
-    for kind in ("wav", "flac"):
-        name, data = studio.download(result, kind)
-        assert name.endswith(f"-0.{kind}") and not set(name) & set("<>/\\ ") and ".." not in name
-        x, rate = soundfile.read(io.BytesIO(data))
-        assert rate == 44100 and x.shape == (22050, 2)
-    with soundfile.SoundFile(io.BytesIO(studio.download(result, "wav")[1])) as file:
-        assert Recipe.from_json(file.comment) == result.piece.recipe
-    with pytest.raises(MuseError, match="kind of file"):
-        studio.download(result, "mp4")
-
-
-# -- the sphere
-
-
-def test_paths_on_the_sphere_are_even_and_end_where_they_should():
-    x = sphere.unit(torch.randn(3, 512, generator=torch.Generator().manual_seed(0)))
-    rows, positions = sphere.along(x, 9)
-    steps = sphere.angle(rows[:-1], rows[1:])
-    assert (
-        torch.equal(rows[0], x[0]) and torch.equal(rows[-1], x[2]) and positions.tolist() == sorted(positions.tolist())
-    )
-    assert float(steps.sum()) == pytest.approx(float(sphere.angle(x[:-1], x[1:]).sum()), rel=0.02)
-    assert rows.norm(dim=1) == pytest.approx(torch.ones(9), abs=1e-6)
-    assert torch.allclose(sphere.along(x[:2], 5)[0][2], sphere.unit(x[0] + x[1]), atol=1e-6)
-    with pytest.raises(MuseError, match="opposite"):
-        sphere.slerp(x[0], -x[0], 0.5)
-
-
-def test_a_mix_is_the_mean_direction():
-    x = torch.eye(4)[:3]
-    assert torch.allclose(sphere.mean(x, [1, 1, 0]), torch.tensor([0.5**0.5, 0.5**0.5, 0, 0]))
-    assert torch.equal(sphere.mean(x, [0, 3, 0]), x[1])
-    for weights in ([0, 0, 0], [1, -1, 0], [1, 1], [1, float("nan"), 0]):
-        with pytest.raises(MuseError, match="weight"):
-            sphere.mean(x, weights)
-    with pytest.raises(MuseError, match="cancel"):
-        sphere.mean(torch.stack([x[0], -x[0]]), [1, 1])
-
-
-def test_picks_are_spread_out_or_central():
-    angles = torch.tensor([0.0, 0.02, 0.04, 1.0, 1.02, 1.04, 2.0, 2.02, 2.04])
-    rows = torch.stack([angles.cos(), angles.sin()], dim=1)
-    assert {i // 3 for i in sphere.spread_out(rows, 3)} == {0, 1, 2}
-    assert sorted(sphere.medoids(rows, 3)) == [1, 4, 7]
-    assert sorted(sphere.spread_out(rows, 99)) == list(range(9)) and sphere.medoids(rows, 99) == list(range(9))
-    assert sphere.spread_out(rows[:0], 3) == []
-    many = torch.nn.functional.normalize(torch.randn(1500, 512, generator=torch.Generator().manual_seed(0)), dim=1)
-    assert len(set(sphere.medoids(many, 4))) == 4  # (n, n) angles, not (n, n, D) differences: 18 MB, not 9 GB
+    name, data = studio.download(result)
+    assert name.endswith("-0.flac") and not set(name) & set("<>/\\ ") and ".." not in name
+    (tmp_path / name).write_bytes(data)
+    assert read_entry(tmp_path / name).recipe == result.piece.recipe
+    x, rate = soundfile.read(tmp_path / name)
+    assert rate == 44100 and x.shape == (22050, 2)

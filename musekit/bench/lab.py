@@ -12,7 +12,7 @@ POINTS, SECONDS = 400, 6.0
 
 def lab(setup) -> Iterator[Row]:
     """A cached point (to the bytes that a browser plays), a new 6 s sound at draft quality, a 400-point map."""
-    from musekit.explore.lab import Lab
+    from musekit.lab.lab import Lab
     from musekit.show.players import compressed
 
     muse = setup.muse

@@ -26,7 +26,7 @@ class Lab:
     def run(self) -> None:
         from importlib.util import find_spec
 
-        from musekit.explore.uploads import TORNADO
+        from musekit.lab import TORNADO_SETTINGS
 
         places = [Path(__file__).resolve().parents[2] / "notebooks", Path("notebooks").resolve()]
         notebook = next((p / "05_latent_lab.ipynb" for p in places if (p / "05_latent_lab.ipynb").exists()), None)
@@ -37,5 +37,6 @@ class Lab:
             )
         if find_spec("jupyterlab") is None:
             raise MuseError("JupyterLab is not installed: pip install 'musekit[lab]'")
-        options = [f"--ServerApp.tornado_settings={json.dumps(TORNADO)}", *([] if self.browser else ["--no-browser"])]
+        settings = f"--ServerApp.tornado_settings={json.dumps(TORNADO_SETTINGS)}"
+        options = [settings, *([] if self.browser else ["--no-browser"])]
         sys.exit(subprocess.run([sys.executable, "-m", "jupyterlab", *options, str(notebook)]).returncode)

@@ -15,7 +15,7 @@ import torch
 
 from musekit.evaluate.sounds import progress
 from musekit.evaluate.study import Study, target
-from musekit.explore.lab import Lab
+from musekit.lab.lab import Lab
 from musekit.muse import Muse
 
 PLACES, SECONDS, QUALITY, SEED = 9, 6.0, "good", 90_000

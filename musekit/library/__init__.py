@@ -1,16 +1,13 @@
-"""The Library: what was kept, in a folder of its own.
+"""The library of kept pieces: an SQLite database beside FLAC files whose comment says how each piece was made.
 
-library/library.sqlite    what is known of each piece, and its full-text index (WAL: several processes at once)
-library/edits.jsonl       every change a person made, one a line, so that a lost database loses nothing
-library/sounds/<id>.flac  the sounds; each carries its recipe, so a file alone can be made again
+library/library.sqlite    the one source of truth: what is kept, its names, tags, stars and notes
+library/sounds/<id>.flac  the sounds; a file alone is enough to render its piece again
 
-library = Library()                       # MUSEKIT_HOME/library
-kept = library.add(piece, tags=["slow"])
-library.search('sad "piano', tags=["slow"], sort="similarity")
-library.again(kept.id, muse)              # the same bits
+library = Library()                       # the folder MUSEKIT_HOME/library
+entry = library.add(piece, tags=["slow"])
+library.search("sad piano", tags=["slow"], sort="similarity")
 """
 
-from musekit.library.entry import Entry
-from musekit.library.shelf import Library
+from musekit.library.library import Entry, Library
 
 __all__ = ["Entry", "Library"]

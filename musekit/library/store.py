@@ -1,201 +1,178 @@
-"""`Store`: the folder, its database and its files; keeping and finding. `Library` adds the rest."""
+"""Store: the folder of a library, with an SQLite database of entries beside the sounds."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import hashlib
-import io
+import datetime
+import os
+import re
+import secrets
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from musekit import prompts
-from musekit.config import MuseError, home, suggest
-from musekit.files import write_atomic
-from musekit.library import database, journal, repair
-from musekit.library.entry import Entry, checked_id, new_id, now, written, written_tags
-from musekit.library.vorbis import about, flac
+from musekit.config import MuseError, home
+from musekit.files import decode
+from musekit.library import sounds
+from musekit.library.sounds import Entry, Origin
+from musekit.recipe import Recipe
 
-T = TypeVar("T")
-
-
-def entry_of(piece) -> Entry:
-    """What is known of a `sample.Piece` or `take.Take` before it is kept."""
-    audio = np.ascontiguousarray(np.asarray(piece.audio, dtype=np.float32))
-    origin = getattr(piece, "origin", None)
-    return Entry(
-        id=new_id(),
-        name=piece.recipe.prompt,
-        **about(piece.recipe),
-        seconds=audio.shape[1] / piece.sample_rate,
-        similarity=float(piece.similarity),
-        nfe=",".join(f"{stage}={n}" for stage, n in piece.nfe.items()),
-        origin=None if origin is None else origin.to_json(),
-        embedding=np.asarray(piece.embedding, dtype="<f4").tobytes(),
-        samples_sha256=hashlib.sha256(audio.tobytes()).hexdigest(),
-    )
+VERSION = 2  # of the database; version 1 had a column a field, and a journal beside it
+LOCK_SECONDS = 30.0  # to wait for another process's write
 
 
-def sound_file(piece, kind: str = "flac") -> tuple[str, bytes]:
-    """A piece as a file to take away, "flac" or "wav" (16 bit), its recipe inside: a plain name, and its bytes."""
-    import soundfile
+def now() -> str:
+    """UTC, to the microsecond, so that the latest piece sorts first."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
-    entry, audio = entry_of(piece), np.asarray(piece.audio, dtype=np.float32)
-    name = f"{prompts.file_stem(entry.prompt)}-{entry.seed}.{kind}"
-    if kind == "flac":
-        return name, flac(audio, piece.sample_rate, replace(entry, made=now()))
-    if kind != "wav":
-        raise suggest(kind, ("flac", "wav"), "kind of file")
-    data = io.BytesIO()
-    with soundfile.SoundFile(data, "w", piece.sample_rate, len(audio), subtype="PCM_16", format="WAV") as file:
-        file.comment = entry.recipe
-        file.write(np.clip(audio.T, -1, 1))
-    return name, data.getvalue()
+
+def new_id() -> str:
+    """The time and ten random hex digits; nothing that a person wrote."""
+    digits = re.sub(r"\D", "", now())
+    return f"{digits[:8]}-{digits[8:14]}-{secrets.token_hex(5)}"
 
 
 class Store:
-    """The pieces of one folder. `notices` are lines about what was found wrong and mended when it was opened."""
+    """A folder with a database of entries and a FLAC file for each. `notices` says what was wrong at its opening."""
 
     def __init__(self, folder: str | Path | None = None):
-        """Open or make the library of a folder (default: MUSEKIT_HOME/library). Raises MuseError where that fails."""
+        """Open or make the library of a folder (default: MUSEKIT_HOME/library). Raises MuseError where that fails.
+
+        A damaged database is set aside and built again from the sound files.
+        """
+        from filelock import FileLock
+
         self.folder = Path(folder).expanduser() if folder is not None else home() / "library"
         self.sounds, self.path = self.folder / "sounds", self.folder / "library.sqlite"
-        self.edits = self.folder / "edits.jsonl"
         self.notices: list[str] = []
         try:
             self.sounds.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock"):
+                self._open()
         except OSError as error:
             why = error.strerror or error
             raise MuseError(f"cannot make the library {self.folder}: {why}; choose another folder") from error
-        self.notices += repair.opened(self)
 
-    def _do(self, task: Callable[[sqlite3.Connection], T], write: bool = False) -> T:
-        """Run a task on the database; where that is damaged, build it again and run the task once more."""
-        for attempt in (1, 2):
+    def file(self, entry: Entry) -> Path:
+        """The FLAC file of an entry."""
+        return self.sounds / f"{entry.id}.flac"
+
+    # -- the database
+
+    @contextlib.contextmanager
+    def transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        """A connection for one transaction, committed at the end or rolled back. "BEGIN" is enough for reading."""
+        try:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)) as db:
+                db.row_factory = sqlite3.Row
+                db.execute("PRAGMA synchronous = FULL")  # a committed change survives a power cut
+                db.execute(begin)
+                yield db
+                db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise MuseError(
+                f"the library at {self.folder} cannot be used: {error}. What was kept before is safe. Free some space,"
+                " or open the library again"
+            ) from error
+
+    def _open(self) -> None:
+        """Make the database, migrate an older one, or build a damaged one again."""
+        version, why = 0, "is missing"
+        if self.path.exists():
             try:
-                with database.connected(self.path, write) as db:
-                    return task(db)
+                with contextlib.closing(sqlite3.connect(self.path, timeout=LOCK_SECONDS)) as db:
+                    version = db.execute("PRAGMA user_version").fetchone()[0]
+                    found = [row[0] for row in db.execute("PRAGMA quick_check(3)")]
+                    why = f"is damaged ({found[0]})" if found != ["ok"] else "" if version else "is empty"
+            except sqlite3.OperationalError as error:  # locked, or not to be read: no damage
+                raise MuseError(f"the library {self.path} cannot be opened: {error}; try again") from error
             except sqlite3.DatabaseError as error:
-                if attempt == 2:
-                    raise MuseError(f"the library at {self.folder} is damaged ({error}); run its `check()`") from error
-                self.notices += repair.rescue(self, str(error))
-        raise AssertionError
+                why = f"is damaged ({error})"
+        if version > VERSION:
+            raise MuseError(f"{self.path} was written by a newer musekit (version {version}); update musekit")
+        if why:
+            self._rebuild(why)
+        elif version < VERSION:
+            self._migrate()
 
-    # -- keep
-
-    def add(self, piece, name: str = "", tags: Iterable[str] = (), star: bool = False, notes: str = "") -> Entry:
-        """Keep a `sample.Piece` or `take.Take`: its sound as FLAC, and all that makes it again. Returns its entry.
-
-        The very same piece is kept once: adding it again gives the entry that is there, out of the bin if need be.
-        Raises MuseError, with nothing half kept, where the disk is full.
-        """
-        entry = entry_of(piece)
-        entry = replace(entry, name=written(name, "name") or entry.name)
-        audio = np.ascontiguousarray(np.asarray(piece.audio, dtype=np.float32))
-        return self.put(audio, piece.sample_rate, entry, notes, star, tags)
-
-    def put(self, audio: np.ndarray, sample_rate: int, entry: Entry, notes="", star=False, tags=()) -> Entry:
-        """Keep audio (channels, N) under what is known of it; `add` and imports end here."""
-        entry = replace(
-            entry,
-            sample_rate=int(sample_rate),
-            channels=len(audio),
-            notes=written(notes, "note", lines=True),
-            star=bool(star),
-            tags=written_tags(tags),
-            made=entry.made or now(),
-            path=self.sounds / f"{checked_id(entry.id)}.flac",
-        )
-        there = self._same(entry)
-        if there is not None:
-            if there.deleted:
-                self.restore([there.id])
-            return self.get(there.id)
-        return self.place(flac(audio, sample_rate, entry), entry)
-
-    def place(self, data: bytes, entry: Entry) -> Entry:
-        """Write a new file of these bytes, then its line and its row."""
-        path = self.sounds / f"{checked_id(entry.id)}.flac"
-        entry = replace(entry, sha256=hashlib.sha256(data).hexdigest(), path=path)
-
-        def task(db: sqlite3.Connection) -> None:
-            journal.append(self.edits, [journal.added(entry)])
-            database.put(db, entry)
-
-        write_atomic(entry.path, data)
-        try:
-            self._do(task, write=True)
-        except MuseError:
-            with contextlib.suppress(OSError, MuseError):  # it was not kept, and that is told: nothing of it stays
-                entry.path.unlink()
-                journal.append(self.edits, [{"ids": [entry.id], "purge": True}])
-            raise
-        return entry
-
-    def _same(self, entry: Entry) -> Entry | None:
-        """The entry of exactly this sound and recipe, if its file is there."""
-        if not entry.samples_sha256:
-            return None
-        query = "SELECT * FROM pieces WHERE samples_sha256 = ? AND recipe IS ?"
-        found = self._do(
-            lambda db: database.entries(
-                db, db.execute(query, (entry.samples_sha256, entry.recipe)).fetchall(), self.sounds
+    def _rebuild(self, why: str) -> None:
+        """Set the database aside and make another from the sound files."""
+        aside = self.path.with_name(f"library.damaged-{new_id()}.sqlite")
+        for end in ("", "-wal", "-shm"):
+            if (old := Path(f"{self.path}{end}")).exists():
+                os.replace(old, f"{aside}{end}")
+        with contextlib.suppress(sqlite3.OperationalError):  # a file system that has no shared memory
+            with contextlib.closing(sqlite3.connect(self.path)) as db:
+                db.execute("PRAGMA journal_mode = WAL")
+        files, broken = [p for p in sorted(self.sounds.glob("*.flac")) if p.is_file() and not p.is_symlink()], []
+        with self.transaction() as db:
+            create(db)
+            for path in files:
+                try:
+                    audio, rate = sounds.read_samples(path)
+                    put(db, measured(replace(sounds.read_entry(path), id=path.stem), audio, rate))
+                except MuseError:
+                    broken.append(path.name)
+        if files or aside.exists():
+            unread = f"; unreadable: {', '.join(broken)}" if broken else ""
+            old = f"; the old database is {aside.name}" if aside.exists() else ""
+            self.notices.append(
+                f"the library's database {why}; it was built again from {len(files) - len(broken)} sound files. Names,"
+                " tags, stars and notes that were changed after a piece was kept, and what was deleted, could not be"
+                f" recovered{unread}{old}"
             )
-        )
-        return next((one for one in found if one.path.exists()), None)
 
-    # -- find
+    def _migrate(self) -> None:
+        """From version 1, in one transaction: either all of it or nothing."""
+        with self.transaction() as db:
+            tags = collections.defaultdict(list)
+            for piece, tag in db.execute("SELECT piece, tag FROM tags ORDER BY place"):
+                tags[piece].append(tag)
+            rows = [dict(row) for row in db.execute("SELECT * FROM pieces")]
+            for table in ("tags", "words", "pieces"):
+                db.execute(f"DROP TABLE IF EXISTS {table}")
+            create(db)
+            for row in rows:
+                known = {k: v for k, v in row.items() if k in Entry.__dataclass_fields__}
+                for name, kind in (("recipe", Recipe), ("origin", Origin)):
+                    known[name] = None if row[name] is None else decode(row[name], kind, f"the {name} of {row['id']}")
+                entry = Entry(**known | {"tags": tuple(tags[row["id"]]), "star": bool(row["star"])})
+                put(db, replace(entry, content=content_of(self.file(entry))))
 
-    def search(
-        self,
-        text: str = "",
-        tags: Iterable[str] = (),
-        starred: bool = False,
-        sort: str = "newest",
-        limit: int | None = None,
-        offset: int = 0,
-        deleted: bool = False,
-    ) -> list[Entry]:
-        """Entries with all words of `text` (as beginnings of words in name, prompt, tags or notes) and all tags.
+    def entries(self, db: sqlite3.Connection) -> dict[str, Entry]:
+        """{id: entry} of all pieces, the bin too, within a transaction."""
+        rows = db.execute("SELECT id, entry FROM pieces").fetchall()
+        return {row["id"]: decode(row["entry"], Entry, f"the library's entry {row['id']}") for row in rows}
 
-        Any text is only words: quotes and operators mean nothing. sort: newest, oldest, name, similarity, longest,
-        starred, best. deleted: look in the bin. Raises MuseError for another sort order.
-        """
-        wanted = written_tags(tags)
-        return self._do(
-            lambda db: database.search(db, text, wanted, starred, deleted, sort, limit, offset, self.sounds)
-        )
+    def all(self) -> dict[str, Entry]:
+        """{id: entry} of all pieces, the bin too."""
+        with self.transaction("BEGIN") as db:
+            return self.entries(db)
 
-    def get(self, identity: str) -> Entry:
-        """One entry. Raises MuseError where there is none."""
-        entry = self._do(lambda db: database.get(db, checked_id(identity), self.sounds))
-        if entry is None:
-            raise MuseError(f"the library has no piece {identity}; it was purged, or belongs to another library")
-        return entry
 
-    def tags(self) -> dict[str, int]:
-        """{tag: how many pieces have it}, the bin left out, the most used first."""
-        query = (
-            "SELECT tag, count(*) AS n FROM tags JOIN pieces ON id = piece WHERE deleted IS NULL "
-            "GROUP BY tag ORDER BY n DESC, tag"
-        )
-        return self._do(lambda db: {row["tag"]: row["n"] for row in db.execute(query)})
+def create(db: sqlite3.Connection) -> None:
+    """The empty table: an entry is JSON, as in the comment of its file."""
+    db.execute("CREATE TABLE pieces (id TEXT PRIMARY KEY, entry TEXT NOT NULL)")
+    db.execute(f"PRAGMA user_version = {VERSION}")
 
-    def __len__(self) -> int:
-        return self._do(lambda db: db.execute("SELECT count(*) FROM pieces WHERE deleted IS NULL").fetchone()[0])
 
-    def audio(self, identity: str) -> tuple[np.ndarray, int]:
-        """The kept sound (channels, N) float32 and its rate in Hz. Raises MuseError where that is gone."""
-        import soundfile
+def put(db: sqlite3.Connection, entry: Entry) -> None:
+    """Add or replace an entry."""
+    db.execute("INSERT OR REPLACE INTO pieces VALUES (?, ?)", (entry.id, sounds.to_json(entry)))
 
-        entry = self.get(identity)
-        try:
-            x, rate = soundfile.read(entry.path, dtype="float32", always_2d=True)
-        except (OSError, RuntimeError) as error:
-            cure = "make it again with `mend`" if entry.recipe else "bring the file back"
-            raise MuseError(f"the sound of {identity} is missing or broken ({entry.path}); {cure}") from error
-        return x.T, rate
+
+def measured(entry: Entry, audio: np.ndarray, sample_rate: int) -> Entry:
+    """The entry with the length and the fingerprint of integer samples (channels, N)."""
+    return replace(entry, seconds=audio.shape[1] / sample_rate, content=sounds.fingerprint(audio, sample_rate))
+
+
+def content_of(path: Path) -> str:
+    """Fingerprint of the samples of a file, "" where it cannot be read."""
+    try:
+        return sounds.fingerprint(*sounds.read_samples(path))
+    except MuseError:
+        return ""

@@ -1,17 +1,5 @@
-"""Desk: the one player of a view, which also sees to it that only one sound of the page plays, and hands out files.
+// The player of a view. Sounds and files come as bytes through the kernel's connection: nothing is fetched.
 
-A native `<audio controls>`: play, pause, seek, volume, keyboard and screen readers are the browser's own; beside it
-a box for looping. Sounds come as bytes through the kernel's connection, so nothing is fetched.
-"""
-
-from __future__ import annotations
-
-import anywidget
-import traitlets
-
-from musekit.view.sheet import SHEET
-
-SCRIPT = """
 function oneAtATime() {
   if (window.museOneAtATime) return;
   window.museOneAtATime = true;
@@ -39,18 +27,18 @@ function render({ model, el }) {
   oneAtATime();
   const figure = document.createElement("figure");
   const caption = document.createElement("figcaption");
-  caption.className = "muse-desk-label";
+  caption.className = "muse-player-label";
   const audio = document.createElement("audio");
   audio.controls = true;
   audio.preload = "auto";
-  audio.className = "muse-desk-audio";
+  audio.className = "muse-player-audio";
   const box = document.createElement("input");
   box.type = "checkbox";
-  box.className = "muse-desk-loop";
+  box.className = "muse-player-loop";
   const loop = document.createElement("label");
   loop.append(box, " loop");
   const line = document.createElement("div");
-  line.className = "muse-desk-line";
+  line.className = "muse-player-line";
   line.append(audio, loop);
   figure.append(caption, line);
   el.append(figure);
@@ -71,7 +59,6 @@ function render({ model, el }) {
     if (url && model.get("autoplay")) audio.play().catch(() => {});  // a page that nobody touched may not play
   };
   const looped = () => { box.checked = audio.loop = model.get("loop"); };
-  const told = (name, value) => { model.set(name, value); model.save_changes(); };
   const save = (message, buffers) => {
     if (!message || message.kind !== "download") return;
     const link = document.createElement("a");
@@ -80,12 +67,7 @@ function render({ model, el }) {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   };
-  box.addEventListener("change", () => { told("loop", box.checked); });
-  audio.addEventListener("play", () => told("playing", true));
-  audio.addEventListener("pause", () => told("playing", false));
-  audio.addEventListener("loadedmetadata", () => {
-    told("duration", Number.isFinite(audio.duration) ? audio.duration : 0);
-  });
+  box.addEventListener("change", () => { model.set("loop", box.checked); model.save_changes(); });
   model.on("change:turn", turn);
   model.on("change:loop", looped);
   model.on("msg:custom", save);
@@ -101,37 +83,3 @@ function render({ model, el }) {
   };
 }
 export default { render };
-"""
-MIMES = {"wav": "audio/wav", "flac": "audio/flac", "csv": "text/csv", "zip": "application/zip"}
-
-
-class Desk(anywidget.AnyWidget):
-    """`play` a sound, `download` a file."""
-
-    _esm = SCRIPT
-    _css = SHEET
-    label = traitlets.Unicode("").tag(sync=True)
-    sound = traitlets.Bytes(b"").tag(sync=True)
-    mime = traitlets.Unicode("audio/ogg").tag(sync=True)
-    autoplay = traitlets.Bool(True).tag(sync=True)
-    loop = traitlets.Bool(False).tag(sync=True)
-    turn = traitlets.Int(0).tag(sync=True)  # counts what was put on; its change starts the player
-    playing = traitlets.Bool(False).tag(sync=True)  # told by the browser
-    duration = traitlets.Float(0.0).tag(sync=True)  # seconds, told by the browser
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.add_class("muse-desk")
-
-    def play(self, audio, sample_rate: int, label: str) -> None:
-        """Put on audio (channels, N); `label` is shown and read aloud."""
-        from musekit.show.players import compressed
-
-        data = compressed(audio, sample_rate, seconds=None, rate=sample_rate)
-        with self.hold_sync():  # one message: the player never sees half of it
-            self.sound, self.label, self.turn = data, label[:400], self.turn + 1
-
-    def download(self, name: str, data: bytes) -> None:
-        """Hand a file to the person; `name` is one of ours."""
-        mime = MIMES.get(name.rpartition(".")[2], "application/octet-stream")
-        self.send({"kind": "download", "name": name, "mime": mime}, [data])

@@ -1,4 +1,4 @@
-"""The unit sphere that embeddings live on: angles, great circles, means, and how to pick points that differ.
+"""The unit sphere that embeddings live on: angles, great circles and means.
 
 Rows are (n, D) unit vectors; angles are in radians, 0 to pi. Two samples of one prompt are typically 0.5 to 1 apart.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from musekit.config import MuseError
 
-TINY = 1e-6  # radians: nearer than that, or that near to opposite, there is no one great circle
+TINY = 1e-6  # radians: two points this close, or this close to opposite, have no unique great circle
 
 
 def unit(x: Tensor) -> Tensor:
@@ -28,11 +28,11 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, position: float) -> Tensor:
-    """The point at `position` (0: a, 1: b, both to the bit) of the great circle from a to b, any shape, any length.
+    """The point at `position` (0: a, 1: b, both bit for bit) of the great circle from a to b, any shape, any length.
 
     (sin((1 - p) w) a + sin(p w) b) / sin w, with w their angle (Shoemake 1985). Vectors need not be unit: between two
     independent Gaussian noises, nearly orthogonal in many dimensions, it keeps the variance. Raises MuseError for
-    opposite vectors, between which no way is the shortest.
+    opposite vectors, between which no path is the shortest.
     """
     if position in (0.0, 1.0):
         return a if position == 0.0 else b
@@ -56,9 +56,9 @@ def towards(x: Tensor, goal: Tensor, radians: float) -> Tensor:
 
 
 def along(stops: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """n points (n, D) at equal angles on the way through `stops` (k, D), k >= 2; positions (n,) in [0, k - 1].
+    """n points (n, D) at equal angles on the path through `stops` (k, D), k >= 2; positions (n,) in [0, k - 1].
 
-    The first and the last are the first and last stop, to the bit.
+    The first and the last are the first and last stop, bit for bit.
     """
     if len(stops) < 2 or n < 2:
         raise MuseError(f"a path needs 2 or more stops and 2 or more points, not {len(stops)} and {n}")
@@ -83,45 +83,8 @@ def mean(rows: Tensor, weights: Sequence[float]) -> Tensor:
     if len(w) != len(rows) or not torch.isfinite(w).all() or (w < 0).any() or not (w > 0).any():
         raise MuseError("a mix needs one weight of 0 or more for each part, and one of them above 0")
     if int((w > 0).sum()) == 1:
-        return rows[int(w.argmax())]  # one part alone stays itself, to the bit
+        return rows[int(w.argmax())]  # a single part stays as it is, bit for bit
     total = (w / w.sum()) @ rows.double()
     if float(total.norm()) < 1e-3:
         raise MuseError("the parts of this mix cancel each other out; change a weight")
     return unit(total).to(rows.dtype)
-
-
-def spread_out(rows: Tensor, k: int, first: int | None = None) -> list[int]:
-    """k indices, each farthest from those before it (Gonzalez 1985); the first is the row farthest from the mean."""
-    k = min(k, len(rows))
-    if not k:
-        return []
-    x = unit(rows.double())
-    chosen = [int((x @ unit(x.mean(0))).argmin()) if first is None else first]
-    nearest = x @ x[chosen[0]]  # of each row, the cosine with the nearest chosen one
-    while len(chosen) < k:
-        nearest[chosen] = 2.0  # never again
-        chosen.append(int(nearest.argmin()))
-        nearest = torch.maximum(nearest, x @ x[chosen[-1]])
-    return chosen
-
-
-def medoids(rows: Tensor, k: int, rounds: int = 50) -> list[int]:
-    """k indices of rows that stand for the clusters around them: least total angle, by alternation from `spread_out`.
-
-    Each row goes to its nearest medoid, each cluster to its most central row (Park & Jun 2009), until nothing moves.
-    """
-    if len(rows) <= k:
-        return list(range(len(rows)))
-    x = unit(rows.double())
-    distance = torch.arccos((x @ x.T).clamp(-1, 1))  # (n, n); `angle` of all pairs would hold (n, n, D)
-    chosen = spread_out(rows, k)
-    for _ in range(rounds):
-        own = distance[:, chosen].argmin(1)
-        moved = []
-        for c in range(k):
-            members = torch.where(own == c)[0]
-            moved.append(int(members[distance[members][:, members].sum(1).argmin()]) if len(members) else chosen[c])
-        if moved == chosen:
-            break
-        chosen = moved
-    return chosen

@@ -1,26 +1,29 @@
-"""What every view has: a line that says how things are, and controls with a label, a tooltip and a class."""
+"""View: what the three panels share. A line that says how things are, a bar, and controls with tooltips and classes."""
 
 from __future__ import annotations
 
 import html
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import ipywidgets as w
 
 from musekit.config import MuseError
 
-WIDE = {"style": {"description_width": "84px"}}  # the sheet sets widths
+WIDE = {"style": {"description_width": "84px"}}  # the style sheet sets the widths
 LAMPS = {"running": "muse-busy", "done": "muse-done", "failed": "muse-failed"}
+BAR_STYLES = {"done": "success", "failed": "danger", "cancelled": "warning"}
 
 
 def escaped(text: str, most: int = 400) -> str:
-    """A person's text for HTML, cut."""
+    """A person's text for HTML, cut to `most` characters."""
     text = str(text)
     return html.escape(text if len(text) <= most else text[: most - 3] + "...", quote=True)
 
 
 def button(text: str, tip: str, icon: str = "", style: str = "") -> w.Button:
-    """A button that says what it does, and more when the mouse rests on it."""
+    """A button with a tooltip."""
     return w.Button(description=text, tooltip=tip, icon=icon, button_style=style, layout=w.Layout(width="auto"))
 
 
@@ -36,23 +39,18 @@ def row(*widgets) -> w.HBox:
     return classed(w.HBox(list(widgets)), "muse-row")
 
 
-def grid(*widgets) -> w.Box:
-    """Controls of one width in as many columns as the panel holds."""
-    return classed(w.Box(list(widgets)), "muse-grid")
-
-
 def stack(*widgets) -> w.VBox:
     """One below the other, each as wide as the column."""
     return classed(w.VBox(list(widgets)), "muse-stack")
 
 
 def tags_of(text: str) -> list[str]:
-    """The tags in what a person typed: separated by commas."""
+    """The tags that a person typed, separated by commas."""
     return [tag for tag in (part.strip() for part in text.split(",")) if tag]
 
 
 def close(widget: w.Widget) -> None:
-    """Close a widget and all in it, its layout and style too, so that neither kernel nor page keeps them."""
+    """Close a widget with its children, layout and style, so that neither kernel nor page keeps them."""
     for child in getattr(widget, "children", ()):
         close(child)
     widget.close()
@@ -62,29 +60,30 @@ def close(widget: w.Widget) -> None:
 
 
 class View:
-    """`label` is the line, `bar` how much is done; `view` is what is shown."""
+    """`label` is the line, `bar` the progress; `view` is the widget that is shown."""
+
+    _watching: weakref.WeakSet = weakref.WeakSet()  # views of this kernel that show a library
 
     def __init__(self, prefix: str):
-        self.prefix = prefix
-        self.label = classed(w.HTML(""), "muse-say")
-        self.bar = classed(w.FloatProgress(0.0, min=0.0, max=1.0), "muse-bar")
-        self.bar.tooltip = "how much is done"
+        self.prefix, self.folder = prefix, None
+        self.label = classed(w.HTML(""), "muse-say", f"{prefix}-label")
+        self.bar = classed(w.FloatProgress(0.0, min=0.0, max=1.0, tooltip="progress"), "muse-bar", f"{prefix}-bar")
         self.view = w.VBox([])
 
     def panel(self, title: str, *parts: w.Widget) -> None:
-        """Lay out a whole panel: its head with lamp, name and line, the bar, and the parts."""
+        """Lay out the panel: its head with lamp, name and line, the bar, and the parts."""
         name = w.HTML(f'<span class="muse-name"><span class="muse-lamp"></span>{escaped(title)}</span>')
         self.view.children = (classed(w.HBox([name, self.label]), "muse-head"), self.bar, *parts)
         classed(self.view, "muse-view", f"muse-{title.lower()}-view")
 
     def name(self, **widgets) -> None:
-        """Attributes, and the classes by which a test in a browser and a style sheet find them."""
+        """Make widgets attributes of the view, with classes for the style sheet and the tests."""
         for name, widget in widgets.items():
             setattr(self, name, widget)
             widget.add_class(f"{self.prefix}-{name.replace('_', '-')}")
 
     def say(self, text: str, bad: bool = False) -> None:
-        """One plain line; what a person typed may stand in it, so it is escaped."""
+        """Show one line of text; it is escaped, since it may hold what a person typed."""
         trouble = ' class="muse-trouble"' if bad else ""
         self.label.value = f'<span role="status"{trouble}>{escaped(text)}</span>'
         if LAMPS["running"] not in self.view._dom_classes:  # no green lamp beside a red line
@@ -93,7 +92,7 @@ class View:
                 self.view.remove_class(LAMPS["done"])
 
     def safely(self, call: Callable[[], object]) -> Callable[..., None]:
-        """A callback whose errors stand in the line: the browser would swallow them."""
+        """A callback whose exceptions are shown in the line; the browser would swallow them."""
 
         def run(*_args) -> None:
             try:
@@ -105,18 +104,32 @@ class View:
 
         return run
 
+    def on_click(self, calls: dict[w.Button, Callable[[], object]]) -> None:
+        """What each button does."""
+        for one, call in calls.items():
+            one.on_click(self.safely(call))
+
     def show_job(self, job, *busy: w.Button, cancel: w.Button | None = None) -> None:
-        """Bring bar and line up to a job, and switch off what cannot be pressed while it runs."""
+        """Update bar and line from a job, and disable the buttons that start another one."""
         for one in busy:
             one.disabled = job.running
         if cancel is not None:
             cancel.disabled = not job.running
         for status, lamp in LAMPS.items():
             (self.view.add_class if job.status == status else self.view.remove_class)(lamp)
-        self.bar.value = job.fraction
-        self.bar.bar_style = {"done": "success", "failed": "danger", "cancelled": "warning"}.get(job.status, "info")
+        self.bar.value, self.bar.bar_style = job.fraction, BAR_STYLES.get(job.status, "info")
         if job.message:
             self.say(f"{job.message} ({job.notice})" if job.notice else job.message, bad=job.status == "failed")
+
+    def watch(self, folder: Path) -> None:
+        """Have `library_changed` called when another view of this kernel changes the library of that folder."""
+        self.folder = folder
+        self._watching.add(self)
+
+    def notify(self, folder: Path) -> None:
+        """Tell the other views of this kernel that this one changed a library."""
+        for other in [view for view in self._watching if view is not self and view.folder == folder]:
+            other.safely(other.library_changed)()
 
     def _repr_mimebundle_(self, **options):
         return self.view._repr_mimebundle_(**options)

@@ -1,0 +1,233 @@
+"""Lab: explore the space between answers. State only: methods take and return arrays and records; `lab_view` shows it.
+
+    lab = Lab("mini")
+    lab.sample("a sad piano melody", n=200); lab.sample("a happy flute tune", n=200)
+    land = lab.map()                                      # UMAP, density, labelled peaks
+    lab.sound(lab.points[land.peaks[0].points[0]]).audio  # the second time from the cache
+    way = lab.path([lab.points[3], "a happy flute tune"], n=7)
+    audio, rate = lab.sequence(way)                       # the path as one sound
+
+All sounds of a Lab share one noise (`noise_seed`): two sounds differ by their embedding only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musekit import prompts
+from musekit.config import MuseError
+from musekit.heldout import read_reference, spread
+from musekit.inference import micro_batches
+from musekit.lab import sphere
+from musekit.lab.job import Job
+from musekit.lab.landscape import Landscape, Vocabulary, landscape
+from musekit.lab.rendering import RenderedPiece, crossfade, render
+from musekit.lab.studio import Knobs
+from musekit.library import Library
+from musekit.library.sounds import Origin, read_sound
+from musekit.muse import Muse
+from musekit.recipe import Settings, count
+
+STAGE1_BATCH = 64  # embeddings
+CACHED_SOUNDS = 120  # 250 MB of 6 s
+MAX_POINTS = 5000
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A place in the space of music."""
+
+    embedding: Tensor = field(repr=False)  # (512,) unit length
+    label: str  # for people; may come from a stranger
+    group: str  # the prompt, or the name of the sound or path
+    kind: str = "sample"  # "sample", "sound", "path" or "mix"
+    prompt: str = ""  # of its recipe
+    seed: int | None = None  # of Stage 1, for a sample
+
+
+class Lab:
+    """`points` are on the map, in the order in which they were added; `job` runs long work."""
+
+    def __init__(
+        self,
+        muse: Muse | str | Path = "mini",
+        library: Library | None = None,
+        seconds: float = 6.0,
+        quality: str = "draft",
+        noise_seed: int = 0,
+        on_change: Callable[[], None] = lambda: None,
+    ):
+        """A system or its name; seconds and quality of the sounds (see `studio.QUALITIES`)."""
+        self.muse = muse if isinstance(muse, Muse) else Muse.from_pretrained(muse)
+        self.library, self.job = library, Job(on_change)  # where the view keeps sounds
+        self.seconds, self.quality, self.noise_seed = seconds, quality, noise_seed
+        self.points: list[Point] = []
+        self._land: Landscape | None = None
+        self._cache: dict[str, RenderedPiece] = {}  # least recently played first
+
+    # -- points
+
+    @property
+    def embeddings(self) -> Tensor:
+        """Of all points, (n, 512)."""
+        dim = self.muse.config.stage2.embedding_dim
+        return torch.stack([p.embedding for p in self.points]) if self.points else torch.zeros(0, dim)
+
+    def groups(self) -> dict[str, list[int]]:
+        """{group: indices of its points}."""
+        found: dict[str, list[int]] = {}
+        for i, point in enumerate(self.points):
+            found.setdefault(point.group, []).append(i)
+        return found
+
+    def sample(self, prompt: str, n: int = 200, seed: int = 0, on_step=None) -> range:
+        """Put n samples of Stage 1 for a prompt on the map; returns their indices. Seeds are seed, seed + 1, ..."""
+        if len(self.points) + count(n) > MAX_POINTS:
+            raise MuseError(f"a map holds at most {MAX_POINTS:,} points; sample fewer, or `clear` first")
+        drawn = self.draw(prompt, n, seed, on_step)
+        first = len(self.points)
+        self.points += drawn
+        return range(first, len(self.points))
+
+    def draw(self, prompt: str, n: int = 1, seed: int = 0, on_step=None) -> list[Point]:
+        """n samples of Stage 1 for a prompt, not put on the map."""
+        settings = Settings(micro_batch=min(STAGE1_BATCH, count(n)), seconds=self.seconds)
+        recipes = [self.muse.recipe(prompt, seed + i, settings) for i in range(n)]
+        x = torch.cat([self.muse.embed_rows(batch, on_step, self.job.flag)[0] for batch in micro_batches(recipes)])
+        text = recipes[0].prompt
+        return [Point(e, f"{text} (seed {seed + i})", text, prompt=text, seed=seed + i) for i, e in enumerate(x)]
+
+    def add_sound(self, source: bytes | str | Path, name: str = "") -> tuple[Point, list[str]]:
+        """Put a sound on the map: its embedding conditions Stage 2. Returns its point and notes (cut, resampled).
+
+        Only the length that the embedder was made for is decoded. Raises MuseError for a file that cannot be read.
+        """
+        name, config = name or "sound", self.muse.config
+        audio, rate, notes = read_sound(source, name, config.window_seconds, config.codec.sample_rate)
+        embedding = self.muse.embedder.embed_audio(torch.from_numpy(audio)[None], rate)[0].cpu()
+        prompt = f"like the sound {name}"[: prompts.LONGEST]
+        self.points.append(Point(embedding, name, name, "sound", prompt))
+        return self.points[-1], notes
+
+    def clear(self) -> None:
+        """Remove all points from the map."""
+        self.points, self._land = [], None
+
+    # -- the map
+
+    def map(self, refit: bool = False, seed: int = 0) -> Landscape:
+        """The map of all points. New points are placed near similar ones; `refit` lays the whole map out again."""
+        x = self.embeddings.numpy()
+        land = self._land
+        if refit or land is None or len(land.xy) > len(x) or len(x) > 1.5 * len(land.xy):
+            land = self.vocabulary.named(landscape(x, seed))
+        elif len(land.xy) < len(x):
+            land = replace(land, embeddings=x, xy=np.concatenate([land.xy, land.place(x[len(land.xy) :])]))
+        self._land = land
+        return land
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tags that name places."""
+        return Vocabulary(self.muse.embedder)
+
+    def pick(self, k: int = 4) -> list[int]:
+        """Indices of up to k points that stand for the map: the one nearest to each hill's top, highest first."""
+        return list(dict.fromkeys(peak.points[0] for peak in self.map().peaks))[: count(k)]
+
+    def diversity(self) -> list[dict]:
+        """For each group, and for held-out music: points, mean distance of pairs (`spread`), mean angle in degrees."""
+        x = self.embeddings
+        sets = {name: x[index] for name, index in self.groups().items()}
+        try:
+            sets["held-out music"] = read_reference(self.muse.folder).embeddings
+        except MuseError:
+            pass  # these weights come without a reference
+        rows = []
+        for name, e in ((name, e) for name, e in sets.items() if len(e) > 1):
+            pairs = torch.ones(len(e), len(e), dtype=torch.bool).triu(1)
+            angles = torch.rad2deg(torch.arccos((e.double() @ e.double().T).clamp(-1, 1)[pairs]))
+            rows.append({"group": name, "n": len(e), "spread": spread(e), "angle": float(angles.mean())})
+        return rows
+
+    # -- paths and mixes
+
+    def path(self, stops: Sequence[Point | str | int], n: int = 7) -> list[Point]:
+        """n points at equal angles along great circles through the stops: points, indices, or prompts (a sample each).
+
+        The ends have the very embeddings of the first and the last stop.
+        """
+        points = [self._point(stop) for stop in stops]
+        x, positions = sphere.along(torch.stack([p.embedding for p in points]), n)
+        names = " to ".join(p.label[:60] for p in points)
+        labels = [f"{names}: {at / (len(points) - 1):.0%}" for at in positions.tolist()]
+        prompt = f"from {names}"[: prompts.LONGEST]
+        way = [Point(e, label, names, "path", prompt) for e, label in zip(x, labels)]
+        return [replace(points[0], label=labels[0]), *way[1:-1], replace(points[-1], label=labels[-1])]
+
+    def mix(self, parts: Sequence[tuple[Point | str | int, float]]) -> Point:
+        """The mean direction of points, indices or prompts by their weights (0 or more, not all 0)."""
+        if not parts:
+            raise MuseError("a mix needs a part; add a prompt or a sound")
+        points, weights = [self._point(source) for source, _ in parts], [weight for _, weight in parts]
+        embedding, total = sphere.mean(torch.stack([p.embedding for p in points]), weights), sum(weights)
+        label = ", ".join(f"{w / total:.0%} {p.label[:50]}" for p, w in zip(points, weights) if w > 0)
+        return Point(embedding, label, "mix", "mix", f"a mix of {label}"[: prompts.LONGEST])
+
+    def _point(self, source: Point | str | int) -> Point:
+        if isinstance(source, Point):
+            return source
+        if isinstance(source, str):
+            return self.draw(source, 1, self.noise_seed)[0]
+        if not 0 <= source < len(self.points):
+            raise MuseError(f"there is no point {source}; the map has {len(self.points)}")
+        return self.points[source]
+
+    # -- sound
+
+    def settings(self) -> Settings:
+        """How sounds are rendered: one per micro-batch, so that a point sounds the same alone and on a path."""
+        return replace(Knobs(quality=self.quality, seconds=self.seconds).settings(self.muse.config), micro_batch=1)
+
+    def sound(self, point: Point | str | int, on_step=None) -> RenderedPiece:
+        """The sound of a place; the second time it comes from the cache."""
+        point = self._point(point)
+        if (cached := self.cached_sound(point)) is not None:
+            return cached
+        recipe, key = self._recipe(point)
+        origin = Origin(point.label[:500], point.kind == "sample")
+        [piece] = render(self.muse, point.embedding[None], [recipe], [origin], on_step, self.job.flag)
+        self._cache[key] = piece
+        while len(self._cache) > CACHED_SOUNDS:
+            self._cache.pop(next(iter(self._cache)))
+        return piece
+
+    def cached_sound(self, point: Point) -> RenderedPiece | None:
+        """The sound of a place that was rendered before with the present settings."""
+        key = self._recipe(point)[1]
+        piece = self._cache.pop(key, None)
+        if piece is not None:
+            self._cache[key] = piece  # now the most recently played
+        return piece
+
+    def _recipe(self, point: Point) -> tuple[object, str]:
+        recipe = self.muse.recipe(point.prompt or point.label, self.noise_seed, self.settings())
+        data = recipe.to_json().encode() + point.embedding.numpy().tobytes()
+        return recipe, hashlib.sha256(data).hexdigest()
+
+    def sequence(self, places: Iterable[Point | str | int], fade: float = 1.0, on_step=None) -> tuple[Tensor, int]:
+        """Places one after another, each fading into the next: audio (2, N) and its rate in Hz."""
+        clips = []
+        for place in places:
+            self.job.check()
+            clips.append(self.sound(place, on_step).audio)
+        rate = self.muse.config.codec.sample_rate
+        return crossfade(clips, rate, fade), rate
