@@ -19,7 +19,7 @@ import torch
 
 from musekit import flow, solve
 from musekit.cache import Shards
-from musekit.config import MuseConfig, MuseError
+from musekit.config import MINI_TRAINING, MuseConfig, MuseError
 from musekit.evaluate import small_models
 from musekit.evaluate.diversity import SEED, samples
 from musekit.evaluate.quality import STAGE1_SEED, Stage1Quality
@@ -28,7 +28,6 @@ from musekit.evaluate.study import Study
 from musekit.muse import Settings
 from musekit.statistics import neighbours, percentile_difference
 from musekit.train.data import Stage1Data, Stage2Data
-from musekit.train.fitting import RECOMMENDED
 
 DROPOUTS, SCALES = (0.0, 0.1, 0.3), (1.0, 2.0, 3.0)
 BUDGETS, TOLERANCES = (4, 8, 16, 32, 64, 128), (1e-2, 1e-3, 1e-4)  # NFE of the fixed solvers; of dopri5
@@ -175,7 +174,7 @@ def cache_times(study: Study, n: int) -> list[dict]:
     if (study.cache / "latents" / "manifest.json").exists() and "codec" in study.hashes:
         cases.append(("stage2", "latents", encode))
     for part, kind, work in cases:
-        shards, total = Shards(study.cache / kind), RECOMMENDED[part].samples
+        shards, total = Shards(study.cache / kind), MINI_TRAINING[part].samples
         cached = milliseconds(lambda clip, s=shards: s.row(clip["id"]).float(), clips, f"reading {kind}")
         made = milliseconds(work, clips, f"computing {kind}")
         row = {"measure": "time", "part": part, "what": kind, "n": n, "cached_ms": cached, "on_the_fly_ms": made}
