@@ -1,43 +1,39 @@
-"""The command line: every option is a typed dataclass field, built by tyro; a misspelt one is told with a suggestion.
-
-A mistake of the user's (`MuseError`) is one line on standard error and exit code 2. The sub-commands are in `commands`.
-"""
+"""The command line: tyro parses the options of `commands`; every error is one line with exit code 2."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 import sys
+from collections.abc import Sequence
+from typing import Union
 
-from musekit import arguments
-from musekit.commands import Bench, Cache, Evaluate, Generate, Info, Lab, Train
-from musekit.config import MuseError
+import tyro
+
+from musekit import __version__
+from musekit.commands import COMMANDS, SUBCOMMANDS, Bench, Cache, Evaluate, Generate, Info, Lab, Train
+from musekit.config import MuseError, suggest
 from musekit.extras import advice
 
-COMMANDS = {
-    "generate": Generate,
-    "cache": Cache,
-    "train": Train,
-    "eval": Evaluate,
-    "bench": Bench,
-    "info": Info,
-    "lab": Lab,
-}
+__all__ = ["COMMANDS", "Bench", "Cache", "Evaluate", "Generate", "Info", "Lab", "Train", "main", "parse"]
 
-ABOUT = """A sentence becomes many different pieces of music. For example:
+ABOUT = """Text to many different pieces of music. For example:
 
     musekit generate "a sad piano melody"
     musekit generate --help
 """
+MAX_ERROR_CHARS = 300
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parse, run, and turn a MuseError into one line and exit code 2."""
-    for stream in (sys.stdout, sys.stderr):  # a prompt may hold what the terminal cannot show
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the arguments and run the command. A MuseError becomes one line on standard error and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # a prompt may contain characters that the terminal cannot show
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")
     try:
-        arguments.parse(COMMANDS, "musekit", ABOUT, sys.argv[1:] if argv is None else argv).run()
+        parse(sys.argv[1:] if argv is None else argv).run()
     except MuseError as error:
         print(f"musekit: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
@@ -47,11 +43,81 @@ def main(argv: list[str] | None = None) -> None:
         print(f"musekit: {line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("musekit: stopped; run the same command again to go on", file=sys.stderr)
+        print("musekit: stopped; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # `musekit ... | head`: the reader has seen enough, and no more can be said to it
+    except BrokenPipeError:  # `musekit ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # the machine said no: a full disk, a folder that may not be read
+    except OSError as error:  # such as a full disk
         print(f"musekit: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def parse(words: Sequence[str]):
+    """The command of `commands` with its options. Raises MuseError; exits with 0 after a help text or the version."""
+    if not words:
+        raise MuseError(f"a command is required: musekit {' | '.join(COMMANDS)} (see musekit --help)")
+    name, *rest = words
+    if name == "--version":
+        print(f"musekit {__version__}")
+        sys.exit(0)
+    if name in COMMANDS:
+        return parse_command(COMMANDS[name], f"musekit {name}", rest)
+    if name.startswith("-"):
+        return call_tyro(Union[SUBCOMMANDS], "musekit", words, description=ABOUT)  # noqa: UP007 (a tuple of types)
+    raise suggest(name, COMMANDS, "command")
+
+
+def parse_command(command: type, prog: str, words: Sequence[str]):
+    """One command with its options; those of `train` have defaults that depend on the part and the preset."""
+    if not hasattr(command, "with_own_defaults"):
+        return call_tyro(command, prog, words)
+    try:
+        default = call_tyro(command, prog, [w for w in words if w not in ("-h", "--help")]).with_own_defaults()
+    except MuseError:
+        default = None  # the second parse shows the help text, or raises the same error
+    return call_tyro(command, prog, words, **({} if default is None else {"default": default}))
+
+
+def call_tyro(command, prog: str, words: Sequence[str], **options):
+    """`tyro.cli`, whose error becomes a MuseError of one line."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(command, prog=prog, args=list(split_equals(words)), **options)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise MuseError(one_line(printed.getvalue(), prog)) from None
+
+
+def split_equals(words: Sequence[str]):
+    """The arguments with `--name=value` as two words, since tyro suggests a name only for a word of its own."""
+    for i, word in enumerate(words):
+        if word == "--":
+            yield from words[i:]
+            return
+        name, equals, value = word.partition("=")
+        yield from (name, value) if equals and name.startswith("--") and value[:1] not in ("", "-") else (word,)
+
+
+def one_line(box: str, prog: str) -> str:
+    """An error of tyro, which is a box of several lines, as one line that says what to do."""
+    lines = [line.strip(" │╭╮╰╯") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    text = " ".join(line if line.strip("─-") else "|" for line in lines[1:] if line)
+    text = text.removeprefix("| ")  # without colours, the title has a ruler of its own
+    error = text.partition(" |")[0].strip()
+    if unknown := re.match(r"Unrecognized options: ([^\s,]+)", error):
+        near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", text)
+        if unknown[1].startswith("-"):
+            hint = f"did you mean {near[1]}?" if near else f"see {prog} --help"
+            dash = "" if unknown[1].startswith("--") else ' (text that starts with a dash goes last, after "--")'
+            return f"unknown option {short(unknown[1])}; {hint}{dash}"
+        if prog == "musekit generate":
+            error = f'{short(error)}; put a prompt in quotes: "a sad piano melody"'
+    return f"{short(error) or 'the arguments are wrong'} (see {prog} --help)"
+
+
+def short(text: str) -> str:
+    """A text, cut for an error message."""
+    return text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 3] + "..."

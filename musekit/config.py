@@ -1,8 +1,10 @@
-"""Configuration: one frozen dataclass per component, `MuseConfig` of them all, and the presets that fill them.
+"""Configuration: one frozen dataclass per component, `MuseConfig` of all of them, and the presets.
 
-mini   runs on a laptop CPU, offline; its weights come with the package
+mini   runs on a laptop CPU, offline; its weights are part of the package
 paper  the full-size system (271M + 1.05B); its weights are trained on a cluster
-smoke  tiny and random, for tests; its sounds are noise, and it says so
+smoke  tiny and random, for tests; its audio is noise
+
+The types carry the ranges that `files.decode` checks when a config is read from a file.
 """
 
 from __future__ import annotations
@@ -11,19 +13,34 @@ import dataclasses
 import difflib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # how records and prompts spell them
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=1, le=2**20)]
+CountOrNone = Annotated[int, Meta(ge=0, le=2**20)]
+Width = Annotated[int, Meta(ge=1, le=2**14)]  # of a layer
+Depth = Annotated[int, Meta(ge=0, le=256)]
+Small = Annotated[int, Meta(ge=1, le=64)]
+Hertz = Annotated[int, Meta(ge=8000, le=384_000)]
+Positive = Annotated[float, Meta(gt=0, le=1e6)]
+Nonnegative = Annotated[float, Meta(ge=0, le=1e6)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Scale = Annotated[float, Meta(ge=0, le=100)]
+
+REMOVED = frozenset({"idle_weights"})  # fields of older config files, which are ignored
+TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # as metadata and prompts spell them
 
 
 class MuseError(Exception):
     """A user error; the CLI prints it in one line and exits with code 2."""
 
 
-def suggest(word: str, known, what: str) -> MuseError:
-    """An error for an unknown name that offers the nearest known one."""
+def suggest(word: str, known: Iterable, what: str) -> MuseError:
+    """The error for an unknown name, with the nearest known one as a suggestion; the caller raises it."""
     near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     shown = str(word) if len(str(word)) <= 60 else str(word)[:57] + "..."
@@ -31,7 +48,7 @@ def suggest(word: str, known, what: str) -> MuseError:
 
 
 def later(default):
-    """A field that came after weights, caches and runs were first made: at its default it changes no name or hash."""
+    """A field that was added after the first weights and caches: at its default it is not part of hashes or of repr."""
     return field(default=default, repr=False)
 
 
@@ -40,24 +57,24 @@ class CodecConfig:
     """Magnitude-spectrogram VAE (`codec.SpectralVAE`): `frames` STFT frames make one latent frame."""
 
     kind: str = "spectral"  # "spectral": the mini VAE, trained here. "oobleck": Stable Audio Open's
-    sample_rate: int = 44100  # Hz
-    latent_dim: int = 64  # channels C
-    n_fft: int = 4096  # samples; a long window keeps partials of a chord apart, so magnitudes do not beat
-    stft_hop: int = 1024  # samples
-    frames: int = 2  # STFT frames in a latent frame; hop = frames * stft_hop = 2048 samples (46 ms)
-    linear_bins: int = 1024  # STFT bins kept one by one (0 to 11.0 kHz)
-    high_bands: int = 64  # bands of 8 bins above them (11.0 to 16.5 kHz); nothing above is kept
-    power: float = 0.3  # magnitudes are compressed as m**power before the network sees them
-    width: int = 384
-    encoder_depth: int = 2
-    decoder_depth: int = 2
-    kl_weight: float = 4e-4  # of the KL divergence summed over a latent frame's channels
-    phase_iterations: int = 16  # fast Griffin-Lim steps after the single-pass phase guess
+    sample_rate: Hertz = 44100  # Hz
+    latent_dim: Annotated[int, Meta(ge=1, le=4096)] = 64  # channels C
+    n_fft: Annotated[int, Meta(ge=16, le=2**17)] = 4096  # samples; long, so that the partials of a chord do not beat
+    stft_hop: Count = 1024  # samples
+    frames: Count = 2  # STFT frames per latent frame; hop = frames * stft_hop = 2048 samples (46 ms)
+    linear_bins: CountOrNone = 1024  # STFT bins without averaging (0 to 11.0 kHz)
+    high_bands: CountOrNone = 64  # bands of 8 bins above them (11.0 to 16.5 kHz); higher frequencies are dropped
+    power: Annotated[float, Meta(ge=0.01, le=1)] = 0.3  # the network's input is magnitude**power
+    width: Width = 384
+    encoder_depth: Depth = 2
+    decoder_depth: Depth = 2
+    kl_weight: Nonnegative = 4e-4  # of the KL divergence, summed over the channels of a latent frame
+    phase_iterations: Annotated[int, Meta(ge=0, le=1000)] = 16  # fast Griffin-Lim steps after the first phase estimate
     name: str = later("")  # "oobleck": hub name or folder of a diffusers pipeline or of its vae/
 
     @property
     def hop(self) -> int:
-        """Samples of audio in one latent frame."""
+        """Samples of audio per latent frame."""
         return self.stft_hop * self.frames
 
 
@@ -66,8 +83,8 @@ class TextConfig:
     """The frozen text encoder whose token states condition Stage 1."""
 
     name: str = "all-MiniLM-L6-v2"  # "t5": hub name or folder
-    dim: int = 384
-    max_tokens: int = 32  # longer prompts are cut with a notice; every prompt is padded to this length
+    dim: Width = 384
+    max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 32  # longer prompts are cut; shorter ones are padded
     kind: str = later("minilm")  # "minilm": from its PyPI package. "t5": the encoder of a T5
 
 
@@ -76,14 +93,14 @@ class EmbedderConfig:
     """The joint text-audio embedding (`encoders`), 512-d, unit length."""
 
     kind: str = "mini"  # "mini": two towers trained here. "muq": MuQ-MuLan-large
-    dim: int = 512
-    sample_rate: int = 44100  # Hz, what the audio tower hears
-    width: int = 256
-    depth: int = 3
-    bands: int = 192  # log-frequency bands, 24 an octave from 55 Hz
-    onset_bands: int = 40  # mel bands of the short window that hears attacks
-    text_width: int = 128
-    head_width: int = 256
+    dim: Width = 512
+    sample_rate: Hertz = 44100  # Hz, of the audio tower's input
+    width: Width = 256
+    depth: Depth = 3
+    bands: Annotated[int, Meta(ge=144, le=480)] = 192  # log-frequency bands, 24 per octave from 55 Hz
+    onset_bands: Count = 40  # mel bands of the short window, which resolves onsets
+    text_width: Width = 128
+    head_width: Width = 256
     name: str = later("")  # "muq": hub name or folder
 
 
@@ -91,14 +108,14 @@ class EmbedderConfig:
 class Stage1Config:
     """`stage1.Text2MuQFlow`: the velocity of a 512-d embedding given text tokens."""
 
-    dim: int = 512
-    text_dim: int = 384
-    width: int = 192
-    depth: int = 3
-    heads: int = 4
-    ff_mult: int = 2
-    gaussian_rank: int = 128  # principal directions whose Gaussian velocity is exact; 0: the network learns all
-    condition_dropout: float = 0.1
+    dim: Width = 512
+    text_dim: Width = 384
+    width: Width = 192
+    depth: Depth = 3
+    heads: Count = 4
+    ff_mult: Small = 2
+    gaussian_rank: CountOrNone = 128  # principal directions with the exact Gaussian velocity; 0: the network only
+    condition_dropout: Fraction = 0.1
     idle_weights: bool = later(False)  # carry self-attention's query and key, which change nothing over one token
 
 
@@ -106,38 +123,38 @@ class Stage1Config:
 class Stage2Config:
     """`stage2.StableAudioMuQ`: the velocity of codec latents given one 512-d embedding."""
 
-    latent_dim: int = 64
-    embedding_dim: int = 512
-    condition_dim: int = 192  # embedding -> condition_dim -> condition_dim: the one conditioning token
-    width: int = 320
-    depth: int = 7
-    head_dim: int = 64
-    kv_heads: int = 1  # of the cross-attention
-    ff_mult: float = 2.0
-    patch: int = 2  # latent frames in a token
-    modulation: bool = True  # adaLN-single beside the tokens; False is Stable Audio Open's own design
-    max_frames: int = 259  # latent frames of the window
-    condition_dropout: float = 0.3
-    embedding_noise: float = 0.0  # standard deviation of Gaussian noise on the training embeddings
+    latent_dim: Width = 64
+    embedding_dim: Width = 512
+    condition_dim: Width = 192  # embedding -> condition_dim -> condition_dim: the one conditioning token
+    width: Width = 320
+    depth: Depth = 7
+    head_dim: Width = 64
+    kv_heads: Count = 1  # of the cross-attention
+    ff_mult: Annotated[float, Meta(ge=0.01, le=64)] = 2.0
+    patch: Small = 2  # latent frames per token
+    modulation: bool = True  # adaLN-single in addition to the tokens; False is Stable Audio Open's own design
+    max_frames: Count = 259  # latent frames of the window
+    condition_dropout: Fraction = 0.3
+    embedding_noise: Nonnegative = 0.0  # standard deviation of Gaussian noise on the training embeddings
     stable_audio: bool = later(False)  # Stable Audio Open's own transformer, weight for weight (`stable_audio`)
-    time_dim: int = later(256)  # its Fourier features of time
-    number_dim: int = later(256)  # its Fourier features of start and total seconds
-    max_seconds: float = later(512.0)  # the largest number of seconds that its timing token tells apart
+    time_dim: Width = later(256)  # its Fourier features of time
+    number_dim: Width = later(256)  # its Fourier features of start and total seconds
+    max_seconds: Positive = later(512.0)  # the largest number of seconds that its timing token resolves
 
 
 @dataclass(frozen=True)
 class SampleConfig:
     """Defaults of sampling; every field can be overridden in a call."""
 
-    stage1_steps: int = 50
-    stage2_steps: int = 50
+    stage1_steps: Count = 50
+    stage2_steps: Count = 50
     stage1_solver: str = "euler"
     stage2_solver: str = "euler"
-    guidance_scale: float = 3.0
-    stage1_guidance_scale: float = 1.0
-    stage1_autoguidance: float = 1.0  # guidance by the exact Gaussian (`stage1.Text2MuQFlow.forward`)
-    seconds: float = 12.0
-    micro_batch: int = 4  # rows sampled together; part of the recipe, work is padded to it
+    guidance_scale: Scale = 3.0
+    stage1_guidance_scale: Scale = 1.0
+    stage1_autoguidance: Scale = 1.0  # guidance by the exact Gaussian (`stage1.Text2MuQFlow.forward`)
+    seconds: Positive = 12.0
+    micro_batch: Count = 4  # samples per batch; part of the recipe, since batches are padded to this size
 
 
 @dataclass(frozen=True)
@@ -183,21 +200,21 @@ class MuseConfig:
 
     @property
     def window_seconds(self) -> float:
-        """The longest piece that Stage 2 samples at once."""
+        """Length of the longest piece."""
         return self.stage2.max_frames * self.codec.hop / self.codec.sample_rate
 
 
 def mini() -> MuseConfig:
     """The laptop preset: ~22M parameters, 12 s window, weights in the package."""
-    # the noise is to keep Stage 2 from knowing a training clip by the last digits of its embedding; a small model shows
-    # no need of so little of it, and more costs loss: results/ablation-noise.json
-    # with this autoguidance modes are obeyed and answers stay varied: results/prompts.json, diversity.json
+    # the noise keeps Stage 2 from recognising a training clip by its exact embedding; more of it costs loss
+    # (results/ablation-noise.json). This autoguidance makes prompts obeyed and keeps the samples diverse
+    # (results/prompts.json, results/diversity.json)
     stage2, sample = Stage2Config(embedding_noise=0.01), SampleConfig(stage1_autoguidance=2.0)
     return MuseConfig(name="mini", stage2=stage2, sample=sample)
 
 
 def smoke() -> MuseConfig:
-    """Tiny and random, the same classes throughout: for tests. Its sounds are noise."""
+    """Tiny and random, with the same classes: for tests. Its audio is noise."""
     return MuseConfig(
         name="smoke",
         codec=CodecConfig(width=32, encoder_depth=1, decoder_depth=1, latent_dim=8, phase_iterations=2),
@@ -209,9 +226,9 @@ def smoke() -> MuseConfig:
 
 
 def paper() -> MuseConfig:
-    """The full-size system on public encoders: 271M + 1.05B, a window of 47.55 s; no weights come with it.
+    """The full-size system on public encoders: 271M + 1.05B, a window of 47.55 s, without trained weights.
 
-    The frozen parts are named, not copied: hub names here, and a folder's path does as well (`encoders.hub`).
+    The frozen components are given by hub name; a folder's path works as well (`encoders.hub`).
     """
     return MuseConfig(
         name="paper",
@@ -288,7 +305,7 @@ def train_config(preset: str, component: str, init: bool = False) -> TrainConfig
 
 
 def identity(config) -> dict:
-    """A config as a dict that names what was made with it: fields that came `later` only where off their default."""
+    """A config as the dict that hashes are made of: `later` fields are left out at their default."""
     values = {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
@@ -302,41 +319,7 @@ def to_json(config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
 
 
-def from_dict(cls, values: dict, where: str = "config"):
-    """Rebuild a (nested) dataclass; an unknown field is an error that names the nearest known one."""
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    out = {}
-    for key, value in values.items():
-        if key not in known:
-            raise suggest(key, known, f"field in {where}")
-        default = known[key].default_factory if known[key].default_factory is not dataclasses.MISSING else None
-        is_config = default is not None and dataclasses.is_dataclass(default)
-        if is_config:
-            out[key] = from_dict(default, value, f"{where}.{key}")
-        else:
-            check_type(known[key], value, f"{where}.{key}")
-            out[key] = value
-    return cls(**out)
-
-
-def check_type(known: dataclasses.Field, value, where: str) -> None:
-    """Raise MuseError when a value is not of its field's default's type (a whole number may stand for a float)."""
-    kind = type(known.default)
-    allowed = (float, int) if kind is float else (kind,)
-    if kind in (bool, int, float, str) and type(value) not in allowed:
-        raise MuseError(f"{where} must be a {kind.__name__}, not {value!r:.60}")
-
-
-def from_json(text: str, cls=MuseConfig, where: str = "config.json"):
-    """Inverse of `to_json`. Raises MuseError when the text is not such a config."""
-    try:
-        values = json.loads(text)
-        return from_dict(cls, values, where)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise MuseError(f"{where} is not a MUSE configuration ({error}); restore it from its source") from error
-
-
 def home() -> Path:
-    """Where caches, runs and checkpoints live: $MUSEKIT_HOME, else the user's cache folder."""
+    """The folder of caches, runs and checkpoints: $MUSEKIT_HOME, else musekit/ in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("MUSEKIT_HOME") or Path(base) / "musekit").expanduser()

@@ -1,17 +1,18 @@
-"""Files that survive: hashes, atomic writes, and typed JSON that is checked where it is read."""
+"""File hashes, atomic writes, and typed JSON that is checked when it is read."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import secrets
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_type_hints
 
 import msgspec
 
-from musekit.config import MuseError
+from musekit.config import REMOVED, MuseError, suggest
 
 T = TypeVar("T")
 
@@ -26,9 +27,9 @@ def sha256(path: Path) -> str:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write aside, fsync, rename. Raises MuseError when the place cannot be written or the disk is full."""
+    """Write a temporary file, fsync, rename. Raises MuseError when the folder is not writable or the disk is full."""
     path = Path(path)
-    # a process id is no name: the same one may write the same file from another machine or container
+    # not the process id: a process on another machine or in a container may have the same one
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,25 +39,38 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        with contextlib.suppress(OSError):  # the place itself may be what is wrong
+        with contextlib.suppress(OSError):  # the folder itself may be the problem
             aside.unlink()
         raise MuseError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
         ) from error
 
 
-def decode(data: bytes | str, kind: type[T], where: str) -> T:
-    """JSON text as a value of `kind` (a dataclass, or any type that msgspec knows), checked all the way down.
+def decode(data: bytes | str, kind: type[T], where: str, known_only: bool = False) -> T:
+    """JSON text as a value of `kind` (a dataclass, or any type that msgspec supports), with types and ranges checked.
 
-    Raises MuseError that names `where` (a file, with its line where it has many) and the field that is wrong.
+    where: the file, and the line of a file with many. known_only: refuse unknown fields of dataclasses, which are
+    ignored otherwise. Raises MuseError that names `where` and the field.
     """
     try:
+        if known_only:
+            refuse_unknown_fields(msgspec.json.decode(data), kind, where)
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError) as error:
         why = str(error) or "it is nested too deeply"
         raise MuseError(f"{where} cannot be read: {why:.200}") from error
 
 
-def read_json(path: Path, kind: type[T]) -> T:
-    """The JSON of a file as a value of `kind`. MuseError names file and field; FileNotFoundError passes."""
-    return decode(Path(path).read_bytes(), kind, str(path))
+def refuse_unknown_fields(value, kind: type, where: str) -> None:
+    """Raise MuseError with a suggestion for a key that is no field of the dataclass `kind`; nested ones included."""
+    hints = get_type_hints(kind)
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        if name not in hints and name not in REMOVED:
+            raise suggest(name, hints, f"field in {where}")
+        if dataclasses.is_dataclass(hints.get(name)):
+            refuse_unknown_fields(inner, hints[name], f"{where}, {name}")
+
+
+def read_json(path: Path, kind: type[T], known_only: bool = False) -> T:
+    """The JSON of a file as a value of `kind` (see `decode`). Raises MuseError, and FileNotFoundError as it is."""
+    return decode(Path(path).read_bytes(), kind, str(path), known_only)

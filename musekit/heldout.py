@@ -1,12 +1,12 @@
-"""Reference: the audio-tower embeddings of held-out clips, kept beside the weights that made them.
+"""Embeddings of held-out clips, stored with the weights of their embedder.
 
-One sentence has many right answers. Whoever wants to see them (the notebooks, the Lab, the map's background) needs
-real clips that nobody trained on, also on a machine without the corpus: a file of under 1 MB carries their
-embeddings in half precision and what is known about each of them, no audio.
+Many clips match one sentence. The notebooks, the lab and the map compare samples with real clips that nothing was
+trained on, also on a machine without the corpus: `reference.safetensors`, below 1 MB, has their embeddings in half
+precision and their metadata, but no audio.
 
     reference = read_reference("mini")
-    right = reference.fitting({"mode": "minor", "speed": "slow"})   # rows of the clips that are slow and in minor
-    spread(reference.embeddings[right])                             # how much the right answers differ
+    matching = reference.matching({"mode": "minor", "speed": "slow"})   # indices of the slow clips in minor
+    spread(reference.embeddings[matching])                              # how different they are
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch import Tensor
 from musekit.config import MuseError
 
 FILE = "reference.safetensors"
-LIMIT = 600  # clips: 600 x 512 half-precision numbers are 614 kB
+MAX_CLIPS = 600  # 600 x 512 half-precision numbers are 614 kB
 SPLITS = ("valid", "test")
-KEPT = (
+CLIP_FIELDS = (
     "id", "work", "family", "split", "title", "composer", "era", "form", "instrumentation", "texture", "key", "mode",
     "bpm", "onset_rate", "speed", "metre", "dynamic", "mood", "captions",
 )  # fmt: skip
@@ -33,35 +33,35 @@ KEPT = (
 
 @dataclass(frozen=True)
 class Reference:
-    """Held-out clips as the joint embedding hears them; row i of `embeddings` is `clips[i]`."""
+    """Held-out clips and their audio embeddings; `embeddings[i]` is that of `clips[i]`."""
 
     embeddings: Tensor  # (n, 512) float32, unit length
-    clips: list[dict]  # the fields `KEPT` of each clip's record
+    clips: list[dict]  # `CLIP_FIELDS` of each clip's record
     embedder: str  # sha256 of the embedder's weights
 
-    def fitting(self, asks: dict) -> list[int]:
-        """Rows of the clips of which all that is asked is true; all of them when nothing is asked."""
+    def matching(self, asks: dict) -> list[int]:
+        """Indices of the clips with these attributes, such as {"mode": "minor"}; all clips for an empty dict."""
         from musekit.corpus.claims import fits
 
         return [i for i, clip in enumerate(self.clips) if fits(asks, clip)]
 
 
 def spread(x: Tensor) -> float:
-    """Average distance between two different rows of x (n, D); NaN for fewer than two rows."""
+    """Mean distance between two different rows of x (n, D); NaN for fewer than two rows."""
     return float(torch.pdist(x.double()).mean()) if len(x) > 1 else float("nan")
 
 
-def chosen(clips: list[dict], limit: int = LIMIT) -> list[dict]:
-    """Up to `limit` held-out clips, picked and ordered by the hash of their ids: the same ones on every machine."""
+def choose(clips: list[dict], limit: int = MAX_CLIPS) -> list[dict]:
+    """Up to `limit` held-out clips in the order of their ids' hashes: the same ones on every machine."""
     held_out = [clip for clip in clips if clip["split"] in SPLITS]
     return sorted(held_out, key=lambda clip: hashlib.sha256(clip["id"].encode()).hexdigest())[:limit]
 
 
-def build_reference(cache: str | Path, weights: str | Path, limit: int = LIMIT, show: bool = False) -> Path:
+def build_reference(cache: str | Path, weights: str | Path, limit: int = MAX_CLIPS) -> Path:
     """Write `reference.safetensors` into the folder `weights` from the held-out clips of `cache`; returns its path.
 
-    Embeddings come from the cache where these weights made them, else from the clips' audio. Raises MuseError when
-    the cache has no held-out clip, or a clip cannot be read.
+    The embeddings are the cached ones if these weights made them, else they are computed from the audio. Raises
+    MuseError when the cache has no held-out clip.
     """
     from safetensors.torch import save
 
@@ -71,55 +71,45 @@ def build_reference(cache: str | Path, weights: str | Path, limit: int = LIMIT, 
 
     cache, folder = Path(cache), find(weights)
     network, digest = load_part(folder, "embedder")
-    clips = chosen(read_clips(cache), limit)
+    clips = choose(read_clips(cache), limit)
     if not clips:
-        raise MuseError(f"{cache} holds no clip of the splits {', '.join(SPLITS)}; make a larger cache")
-    rows = cached_rows(cache, digest, clips)
-    if rows is None:
-        rows = heard_rows(cache, network, clips, show)
-    records = json.dumps([{name: clip[name] for name in KEPT if name in clip} for clip in clips], ensure_ascii=False)
+        raise MuseError(f"{cache} has no clip of the splits {', '.join(SPLITS)}; make a larger cache")
+    embeddings = cached_embeddings(cache, digest, clips)
+    if embeddings is None:
+        embeddings = computed_embeddings(cache, network, clips)
+    records = json.dumps([{k: clip[k] for k in CLIP_FIELDS if k in clip} for clip in clips], ensure_ascii=False)
     packed = torch.frombuffer(bytearray(zlib.compress(records.encode(), 9)), dtype=torch.uint8)
     about = {"embedder": digest, "splits": ",".join(SPLITS), "clips": str(len(clips)), "records": "JSON, zlib"}
-    path = folder / FILE
-    write_atomic(path, save({"embeddings": rows.to(torch.float16), "records": packed}, metadata=about))
-    return path
+    write_atomic(folder / FILE, save({"embeddings": embeddings.to(torch.float16), "records": packed}, metadata=about))
+    return folder / FILE
 
 
-def cached_rows(cache: Path, digest: str, clips: list[dict]) -> Tensor | None:
-    """The clips' embeddings (n, 512) from the cache, or None where these weights did not make all of them."""
+def cached_embeddings(cache: Path, digest: str, clips: list[dict]) -> Tensor | None:
+    """The clips' embeddings (n, 512) in the cache; None unless these weights made all of them."""
     from musekit.cache import Shards
 
     try:
         shards = Shards(cache / "embeddings")
     except MuseError:
         return None
-    made_here = shards.manifest["maker"] == f"embeddings {digest[:16]}"
-    if not made_here or any(clip["id"] not in shards for clip in clips):
+    if shards.manifest["maker"] != f"embeddings {digest[:16]}" or any(clip["id"] not in shards for clip in clips):
         return None
     return shards.all(clip["id"] for clip in clips)[:, 0].float()
 
 
-def heard_rows(cache: Path, network, clips: list[dict], show: bool = False) -> Tensor:
+def computed_embeddings(cache: Path, network, clips: list[dict]) -> Tensor:
     """The clips' embeddings (n, 512), computed from their audio."""
-    from tqdm import tqdm
-
     from musekit.cache.precompute import read_clip
     from musekit.encoders import joint
 
-    embedder, rows = joint(network, None), []
-    for clip in tqdm(clips, desc="reference", unit="clip", disable=not show):
-        try:
-            audio = read_clip(cache, clip)
-        except Exception as error:
-            raise MuseError(f"the clip {clip['path']} of {cache} cannot be read ({error}); make it again") from error
-        rows.append(embedder.embed_audio(audio[None], clip["sample_rate"])[0])
-    return torch.stack(rows)
+    embedder = joint(network, None)
+    return torch.stack([embedder.embed_audio(read_clip(cache, c)[None], c["sample_rate"])[0] for c in clips])
 
 
 def read_reference(weights: str | Path = "mini") -> Reference:
-    """The reference of a folder of weights, or of a name that comes with the package.
+    """The held-out clips of a folder of weights, or of a packaged preset.
 
-    Raises MuseError when the file is missing, damaged, or was made by another embedder than the folder's.
+    Raises MuseError when the file is missing, damaged, or was made by another embedder.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -128,34 +118,14 @@ def read_reference(weights: str | Path = "mini") -> Reference:
     folder = find(weights)
     path = folder / FILE
     if not path.exists():
-        raise MuseError(f"{path} is missing; restore it, or make it: python -m musekit.heldout --weights {folder}")
+        raise MuseError(f"{path} is missing; restore it, or make it with `musekit.heldout.build_reference`")
     try:
         with safe_open(path, framework="pt") as file:
             embeddings, packed = file.get_tensor("embeddings").float(), file.get_tensor("records")
             embedder = file.metadata()["embedder"]
         clips = json.loads(zlib.decompress(bytes(packed.tolist())))
     except (OSError, SafetensorError, zlib.error, ValueError, KeyError, TypeError) as error:
-        raise MuseError(f"{path} is damaged ({error}); restore it from where it came") from error
+        raise MuseError(f"{path} is damaged ({error}); restore it from its source") from error
     if embedder != read_hashes(folder).get("embedder") or len(clips) != len(embeddings):
         raise MuseError(f"{path} was not made by this folder's embedder; make it again with `build_reference`")
     return Reference(torch.nn.functional.normalize(embeddings, dim=-1), clips, embedder)
-
-
-def main() -> None:
-    """Command line: python -m musekit.heldout --cache FOLDER --weights FOLDER."""
-    import argparse
-
-    from musekit.config import home
-
-    parser = argparse.ArgumentParser(description="Keep the embeddings of held-out clips beside the weights.")
-    parser.add_argument("--cache", type=Path, default=home() / "caches" / "scores")
-    parser.add_argument("--weights", default="mini", help="folder of weights, or a name that comes with the package")
-    parser.add_argument("--limit", type=int, default=LIMIT, help="most clips")
-    args = parser.parse_args()
-    path = build_reference(args.cache, args.weights, args.limit, show=True)
-    reference = read_reference(args.weights)
-    print(f"{path}: {len(reference.clips)} clips, {path.stat().st_size / 1000:.0f} kB")
-
-
-if __name__ == "__main__":
-    main()

@@ -42,7 +42,7 @@ def launch(
 
     arguments = [str(word) for word in arguments]
     # a misspelt option is told before any process starts
-    options = cli.arguments.parse(cli.COMMANDS, "musekit", cli.ABOUT, arguments)
+    options = cli.parse(arguments)
     command = [sys.executable, "-m", "musekit", *arguments]
     if processes > 1:
         check(processes, port)

@@ -1,33 +1,44 @@
-"""`Muse`: text -> embeddings -> audio.
+"""`Muse`: text -> embeddings -> audio, with the components of one folder of weights.
 
     muse = Muse.from_pretrained("mini")
     result = muse.generate("a sad piano melody", n=4, seed=0, seconds=12.0)
 
-Rows are sampled in micro-batches of a fixed size, the last one padded, so that a piece's bits depend on its
-recipe alone. Conditional and unconditional rows run as one batch.
+Pieces are sampled in micro-batches of a fixed size, the last one padded, so that the bits of a piece depend on its
+recipe only. Each component is loaded when it is first used.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import math
+import shutil
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from musekit import fewstep, prompts
-from musekit.config import MuseError
+from musekit import distributed, fewstep, pretrained
+from musekit.config import MuseConfig, MuseError
+from musekit.encoders import JointEmbedder, MuQ, joint, text_encoder
 from musekit.inference import OnStep, finish, micro_batches, padded, sample_stage1, sample_stage2
-from musekit.recipe import Recipe, Settings, check, count, software
+from musekit.pretrained import load_part
+from musekit.recipe import Recipe, Settings, check, clean_prompt, count, software
 from musekit.solve.bespoke import evaluations
-from musekit.system import System, in_turn, precision
+from musekit.stage1 import Stage1Inference
+from musekit.stage2 import Stage2Inference
 
 __all__ = ["Generation", "Muse", "Piece", "Settings", "micro_batches", "count"]
 
-LARGEST = 4 * 2**30  # bytes of audio that `generate` returns at once; `stream` has no such bound
+GUIDANCE = ("guidance_scale", "guidance_low", "guidance_high")  # of Stage 2
+MAX_AUDIO_BYTES = 4 * 2**30  # that `generate` returns at once; `stream` has no such limit
 
 
 @dataclass
@@ -36,87 +47,190 @@ class Piece:
 
     audio: Tensor  # (2, N) float32
     sample_rate: int  # Hz
-    embedding: Tensor  # (512,) unit: what Stage 1 sampled and Stage 2 rendered
+    embedding: Tensor  # (512,) unit length: sampled by Stage 1, the condition of Stage 2
     recipe: Recipe
-    similarity: float  # cosine of the text's and the *audio's* embedding
-    nfe: dict[str, int]
+    similarity: float  # cosine of the embeddings of the prompt and of the generated audio
+    nfe: dict[str, int]  # {"stage1": ..., "stage2": ...}: network evaluations
 
 
 @dataclass
 class Generation:
-    """The pieces of one call, stacked."""
+    """All pieces of one call, stacked."""
 
     audio: Tensor  # (n, 2, N) float32
     sample_rate: int  # Hz
-    embeddings: Tensor  # (n, 512) unit
+    embeddings: Tensor  # (n, 512) unit length
     seeds: list[int]
     recipes: list[Recipe]
     similarity: list[float]
-    nfe: dict[str, list[int]]  # {"stage1": [...], "stage2": [...]}, evaluations of each piece
+    nfe: dict[str, list[int]]  # {"stage1": [...], "stage2": [...]}: network evaluations of each piece
     timings: dict[str, float]  # seconds spent in each stage
 
 
+def precision(name: str) -> torch.dtype:
+    """The dtype of that name. Raises MuseError for one that is not supported."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise MuseError(f"unknown dtype {name!r} (known: auto, float32, bfloat16)")
+    return known[name]
+
+
+def fast_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it natively (GPU, AMX), else float32."""
+    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def in_turn(method: Callable) -> Callable:
+    """A method of `Muse` that only one thread at a time runs on a GPU.
+
+    CUDA graphs (`musekit.inference`) use fixed memory, and several widgets share one system.
+    """
+
+    @functools.wraps(method)
+    def run(self, *arguments, **named):
+        if self.device.type != "cuda":
+            return method(self, *arguments, **named)
+        with self.turn:
+            return method(self, *arguments, **named)
+
+    return run
+
+
 @dataclass
-class Muse(System):
-    """The system of one folder of weights (`from_pretrained`), sampled."""
+class Muse:
+    """Both stages, the codec and the encoders of one folder of weights."""
+
+    folder: Path
+    config: MuseConfig
+    dtype: str = "auto"  # of Stage 2's matrix products: "float32", "bfloat16", or the faster one on this machine
+    stage1_dtype: str = "float32"  # of Stage 1's; "bfloat16" is faster and rounds the embedding
+    notice: Callable[[str], None] = lambda text: None  # called for what the user should know about a prompt
+    timings: dict[str, float] = field(default_factory=dict)
+    turn: threading.RLock = field(default_factory=threading.RLock, repr=False)  # see `in_turn`
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path = "mini", **options) -> Self:
+        """The system of a folder of weights, or of a packaged preset. Raises MuseError when there is none."""
+        folder = pretrained.find(name_or_folder)
+        return cls(folder, pretrained.read_config(folder), **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Copy this system's folder of weights: safetensors, hashes and config."""
+        if Path(folder).resolve() == self.folder.resolve():
+            return
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for path in sorted(self.folder.glob("*")):
+            if path.suffix in (".safetensors", ".json", ".md"):
+                shutil.copy2(path, Path(folder) / path.name)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """A GPU if there is one, else the CPU."""
+        return distributed.device()
+
+    @cached_property
+    def autocast_dtype(self) -> torch.dtype:
+        """The precision of Stage 2's matrix products."""
+        return fast_precision(self.device) if self.dtype == "auto" else precision(self.dtype)
+
+    @cached_property
+    def text(self):
+        """The frozen text encoder."""
+        return text_encoder(self.config.text)
+
+    @cached_property
+    def embedder(self) -> JointEmbedder | MuQ:
+        """The joint text-audio embedding."""
+        return joint(load_part(self.folder, "embedder")[0], self.text)
+
+    @cached_property
+    def codec(self):
+        """The codec: audio <-> latents."""
+        return load_part(self.folder, "codec")[0].to(self.device)
+
+    @cached_property
+    def stage1(self):
+        """Text -> embedding."""
+        return load_part(self.folder, "stage1")[0].to(self.device)
+
+    @cached_property
+    def inference1(self) -> Stage1Inference:
+        """Stage 1 prepared for sampling."""
+        return Stage1Inference(self.stage1, precision(self.stage1_dtype))
+
+    @cached_property
+    def stage2(self):
+        """Embedding -> latents."""
+        return load_part(self.folder, "stage2")[0].to(self.device)
+
+    @cached_property
+    def inference2(self) -> Stage2Inference:
+        """Stage 2 prepared for sampling."""
+        return Stage2Inference(self.stage2, self.autocast_dtype)
+
+    @cached_property
+    def regression(self):
+        """The baseline that predicts a single embedding; generation does not need it."""
+        return load_part(self.folder, pretrained.BASELINE)[0].to(self.device)
+
+    @cached_property
+    def weights(self) -> str:
+        """Hash of the weights; part of every recipe."""
+        return pretrained.weights_hash(self.folder)
 
     def recipe(self, prompt: str, seed: int, settings: Settings, negative_prompt: str | None = None) -> Recipe:
-        """The complete, checked recipe of one piece. Raises MuseError for a value that cannot be."""
-        defaults, given = self.config.sample, settings
-
-        def value(name, default):
-            return default if getattr(given, name) is None else getattr(given, name)
-
+        """The complete recipe of one piece. Raises MuseError for a value that is out of range."""
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise MuseError(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
-        guidance = [("guidance_scale", defaults.guidance_scale), ("guidance_low", 0.0), ("guidance_high", 1.0)]
-        guidance = tuple(float(value(name, default)) for name, default in guidance)
-        solver, steps = value("solver", defaults.stage2_solver), value("steps", defaults.stage2_steps)
-        if evaluations(solver) is not None:
-            solver, steps = fewstep.resolve(self.folder, solver, given.steps, guidance)
+        renamed = {"solver": "stage2_solver", "steps": "stage2_steps"}
+        chosen = dataclasses.asdict(self.config.sample) | {"guidance_low": 0.0, "guidance_high": 1.0}
+        chosen |= {renamed.get(k, k): v for k, v in dataclasses.asdict(settings).items() if v is not None}
+        for name in ("seconds", *GUIDANCE, "stage1_guidance_scale", "stage1_autoguidance"):
+            chosen[name] = float(chosen[name])
+        if evaluations(chosen["stage2_solver"]) is not None:
+            chosen["stage2_solver"], chosen["stage2_steps"] = fewstep.resolve(
+                self.folder, chosen["stage2_solver"], settings.steps, tuple(chosen[name] for name in GUIDANCE)
+            )
         recipe = Recipe(
-            prompt=prompts.clean(prompt, notice=self.notice),
-            negative_prompt=None if negative_prompt is None else prompts.clean(negative_prompt, "negative prompt"),
+            prompt=clean_prompt(prompt, notice=self.notice),
+            negative_prompt=None if negative_prompt is None else clean_prompt(negative_prompt, "negative prompt"),
             seed=seed,
-            seconds=float(value("seconds", defaults.seconds)),
             preset=self.config.name,
             weights=self.weights,
-            stage1_solver=value("stage1_solver", defaults.stage1_solver),
-            stage1_steps=value("stage1_steps", defaults.stage1_steps),
-            stage1_guidance_scale=float(value("stage1_guidance_scale", defaults.stage1_guidance_scale)),
-            stage2_solver=solver,
-            stage2_steps=steps,
-            guidance_scale=guidance[0],
-            micro_batch=value("micro_batch", defaults.micro_batch),
             max_tokens=self.config.text.max_tokens,
             dtype=str(self.autocast_dtype).removeprefix("torch."),
+            stage1_dtype=str(precision(self.stage1_dtype)).removeprefix("torch."),
             device=self.device.type,
             threads=torch.get_num_threads(),
             versions=software(),
-            guidance_low=guidance[1],
-            guidance_high=guidance[2],
-            stage1_dtype=str(precision(self.stage1_dtype)).removeprefix("torch."),
-            stage1_autoguidance=float(value("stage1_autoguidance", defaults.stage1_autoguidance)),
+            **chosen,
         )
         check(recipe, self.config)
         return recipe
 
+    def recipes(
+        self, prompt: str, n: int, seed: int, settings: Settings, negative_prompt: str | None = None
+    ) -> list[Recipe]:
+        """The recipes of n pieces for one prompt; piece i has the seed `seed + i`."""
+        return [self.recipe(prompt, seed + i, settings, negative_prompt) for i in range(count(n))]
+
     def frames(self, seconds: float) -> int:
-        """Latent frames that cover so many seconds."""
+        """The number of latent frames that cover a duration in seconds."""
         return math.ceil(round(seconds * self.config.codec.sample_rate) / self.config.codec.hop)
 
     @in_turn
     @torch.inference_mode()
-    def embed_rows(
+    def embed_batch(
         self, recipes: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
     ) -> tuple[Tensor, Tensor]:
-        """Stage 1 of up to one micro-batch of recipes: embeddings (n, 512) and their NFE (n,)."""
+        """Stage 1 for at most one micro-batch of recipes: embeddings (n, 512) and network evaluations (n,)."""
         embeddings, nfe = sample_stage1(self.inference1, self.text, padded(recipes), on_step, cancel)
         return embeddings[: len(recipes)].cpu(), nfe[: len(recipes)]
 
     @in_turn
     @torch.inference_mode()
-    def render_rows(
+    def render_batch(
         self,
         embeddings: Tensor,
         recipes: Sequence[Recipe],
@@ -124,75 +238,77 @@ class Muse(System):
         cancel=None,
         x_0: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Stage 2 and the codec for up to one micro-batch: audio (2, N) of each row and their NFE (n,).
+        """Stage 2 and the codec for at most one micro-batch: n audios (2, N) and network evaluations (n,).
 
-        x_0 (n, C, frames): noise in place of what the recipes' seeds give. Raises MuseError where it becomes NaN.
+        embeddings (n, 512). x_0 (n, C, frames): the noise; None: the noise of the recipes' seeds. Raises MuseError when
+        the audio contains NaN.
         """
         rows, n, codec = padded(recipes), len(recipes), self.config.codec
         frames = self.frames(rows[0].seconds)
         samples, covered = round(rows[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
-        full = [min(i, n - 1) for i in range(len(rows))]
-        embeddings, x_0 = embeddings[full].to(self.device), None if x_0 is None else x_0[full]
+        index = [min(i, n - 1) for i in range(len(rows))]
+        embeddings, x_0 = embeddings[index].to(self.device), None if x_0 is None else x_0[index]
         solver = rows[0].stage2_solver
         table = None if evaluations(solver) is None else fewstep.named(self.folder, solver)
         latents, nfe = sample_stage2(
             self.inference2, embeddings, self._negatives(rows), rows, frames, covered, on_step, cancel, x_0, table
         )
         audio = []
-        for i in range(n):  # one row at a time: memory does not grow, and bits depend on the row alone
+        for i in range(n):  # one at a time: memory stays small, and the bits do not depend on the batch
             if on_step:
                 on_step("codec", i, n)
-            sound = self.codec.decode(latents[i : i + 1])[0, :, :samples].cpu()
-            if not sound.isfinite().all():
-                raise MuseError(
-                    f"what seed {rows[i].seed} became is no sound (NaN); look at the weights and the guidance scales"
-                )
-            audio.append(finish(sound))
+            decoded = self.codec.decode(latents[i : i + 1])[0, :, :samples].cpu()
+            if not decoded.isfinite().all():
+                raise MuseError(f"the audio of seed {rows[i].seed} is NaN; check the weights and the guidance scales")
+            audio.append(finish(decoded))
         return audio, nfe[:n]
 
-    def _negatives(self, rows: Sequence[Recipe]) -> tuple[Tensor, Tensor]:
-        """The negative prompts' text embeddings and which rows have one."""
-        keep = torch.tensor([r.negative_prompt is not None for r in rows], device=self.device)
+    def _negatives(self, recipes: Sequence[Recipe]) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, 512) of the negative prompts, and which recipes have one (B,)."""
+        keep = torch.tensor([r.negative_prompt is not None for r in recipes], device=self.device)
         if not keep.any():
-            return torch.zeros(len(rows), self.config.stage2.embedding_dim, device=self.device), keep
-        return self.embedder.embed_text([r.negative_prompt or "music" for r in rows]).to(self.device), keep
+            return torch.zeros(len(recipes), self.config.stage2.embedding_dim, device=self.device), keep
+        return self.embedder.embed_text([r.negative_prompt or "music" for r in recipes]).to(self.device), keep
 
     def embed(self, prompt: str, n: int = 1, seed: int = 0, negative_prompt: str | None = None, **settings) -> Tensor:
         """n samples of Stage 1, (n, 512); sample i has the seed `seed + i`."""
-        recipes = [self.recipe(prompt, seed + i, Settings(**settings), negative_prompt) for i in range(count(n))]
-        return torch.cat([self.embed_rows(rows)[0] for rows in micro_batches(recipes)])
+        recipes = self.recipes(prompt, n, seed, Settings(**settings), negative_prompt)
+        return torch.cat([self.embed_batch(batch)[0] for batch in micro_batches(recipes)])
 
     def render(
         self, embeddings: Tensor, seed: int | Sequence[int] = 0, prompt: str = "an embedding", **settings
     ) -> Tensor:
-        """Audio (n, 2, N) of embeddings (n, 512); row i has the seed `seed + i`, or the i-th of a list of seeds."""
+        """Audio (n, 2, N) of embeddings (n, 512). seed: of the first one, with the next ones following, or a list."""
         if embeddings.dim() != 2 or embeddings.shape[1] != self.config.stage2.embedding_dim:
             raise MuseError(
                 f"render wants embeddings (n, {self.config.stage2.embedding_dim}), not {tuple(embeddings.shape)}"
             )
         seeds = [seed + i for i in range(len(embeddings))] if isinstance(seed, int) else list(seed)
         if len(seeds) != len(embeddings) or not seeds:
-            raise MuseError(f"render wants embeddings and a seed for each, not {len(seeds)} for {len(embeddings)}")
+            raise MuseError(f"render wants one seed per embedding, not {len(seeds)} for {len(embeddings)}")
         recipes = [self.recipe(prompt, s, Settings(**settings)) for s in seeds]
-        audio, done = [], 0
-        for rows in micro_batches(recipes):
-            audio += self.render_rows(embeddings[done : done + len(rows)], rows)[0]
-            done += len(rows)
+        audio: list[Tensor] = []
+        for batch in micro_batches(recipes):
+            audio += self.render_batch(embeddings[len(audio) : len(audio) + len(batch)], batch)[0]
         return torch.stack(audio)
 
     def stream(self, recipes: Iterable[Recipe], on_step: OnStep | None = None, cancel=None) -> Iterator[Piece]:
-        """Pieces one after another as their micro-batch is done: any number of them in bounded memory."""
-        for rows in micro_batches(recipes):
+        """Yields the pieces of each micro-batch when it is finished, so that memory does not grow with their number.
+
+        on_step(stage, i, n) is called before step i of n; cancel: a `solve.CancelFlag`.
+        """
+        sample_rate = self.config.codec.sample_rate
+        for batch in micro_batches(recipes):
             with self._timed("stage1"):
-                embeddings, nfe1 = self.embed_rows(rows, on_step, cancel)
+                embeddings, nfe1 = self.embed_batch(batch, on_step, cancel)
             with self._timed("stage2 and codec"):
-                audio, nfe2 = self.render_rows(embeddings, rows, on_step, cancel)
-            for i, recipe in enumerate(rows):
+                audio, nfe2 = self.render_batch(embeddings, batch, on_step, cancel)
+            for i, recipe in enumerate(batch):
                 with self._timed("similarity"):
                     text = self.embedder.embed_text([recipe.prompt])[0]
-                    heard = self.embedder.embed_audio(audio[i][None], self.config.codec.sample_rate)[0]
+                    similarity = float(text @ self.embedder.embed_audio(audio[i][None], sample_rate)[0])
                 nfe = {"stage1": int(nfe1[i]), "stage2": int(nfe2[i])}
-                yield Piece(audio[i], self.config.codec.sample_rate, embeddings[i], recipe, float(text @ heard), nfe)
+                yield Piece(audio[i], sample_rate, embeddings[i], recipe, similarity, nfe)
 
     def generate(
         self,
@@ -204,13 +320,14 @@ class Muse(System):
         cancel=None,
         **settings,
     ) -> Generation:
-        """n pieces for one prompt; piece i has the seed `seed + i`. Settings: see `Settings`."""
-        recipes = [self.recipe(prompt, seed + i, Settings(**settings), negative_prompt) for i in range(count(n))]
-        size = n * 8 * round(recipes[0].seconds * self.config.codec.sample_rate)
-        if size > LARGEST:
+        """n pieces for one prompt; piece i has the seed `seed + i`. settings: fields of `recipe.Settings`."""
+        first = self.recipe(prompt, seed, Settings(**settings), negative_prompt)
+        size = count(n) * 8 * round(first.seconds * self.config.codec.sample_rate)
+        if size > MAX_AUDIO_BYTES:
             raise MuseError(
                 f"{n:,} pieces would be {size / 2**30:.0f} GiB of audio; use Muse.stream or `musekit generate`"
             )
+        recipes = self.recipes(prompt, n, seed, Settings(**settings), negative_prompt)
         self.timings = {}
         pieces = list(self.stream(recipes, on_step, cancel))
         return Generation(

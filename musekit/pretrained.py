@@ -1,8 +1,8 @@
-"""Folders of weights: safetensors + config.json + the hash of every file.
+"""Folders of weights: safetensors, config.json, and the hash of every file.
 
 config.json  weights.json  codec.safetensors  embedder.safetensors  stage1.safetensors  stage2.safetensors
 
-Public models (Oobleck, MuQ-MuLan, T5) are not copied: config.json names them, `encoders.hub` finds them.
+Public models (Oobleck, MuQ-MuLan, T5) are not copied: config.json names them and `encoders.hub` finds them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,21 +19,20 @@ from safetensors.torch import load, save
 from torch import nn
 
 from musekit import convert, oobleck
-from musekit.bounds import check
 from musekit.codec import SpectralVAE
-from musekit.config import MuseConfig, MuseError, SampleConfig, from_json, identity, to_json
+from musekit.config import MuseConfig, MuseError, SampleConfig, identity, suggest, to_json
 from musekit.encoders import MiniEmbedder, MuQ, hub
-from musekit.files import sha256, write_atomic
+from musekit.files import read_json, sha256, write_atomic
 from musekit.stage1 import Text2MuQFlow, TextRegression
 from musekit.stage2 import StableAudioMuQ
 
-PARTS = ("codec", "embedder", "stage1", "stage2")  # what generation needs
-BASELINE = "regression"  # the notebooks' baseline; a folder may leave it out
+PARTS = ("codec", "embedder", "stage1", "stage2")  # the components that generation needs
+BASELINE = "regression"  # the notebooks' baseline; a folder need not have it
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 
 def public(part: str, config: MuseConfig) -> tuple[str, str, str] | None:
-    """(name, field of the config, subfolder) of the public model that serves as this part; None: it is trained here."""
+    """(name, config field, subfolder) of the public model used for a component; None for one that is trained here."""
     models = {
         "text": (config.text.kind == "t5", config.text.name, "text.name", ""),
         "codec": (config.codec.kind == "oobleck", config.codec.name, "codec.name", "vae"),
@@ -43,13 +43,12 @@ def public(part: str, config: MuseConfig) -> tuple[str, str, str] | None:
 
 
 def public_hash(part: str, config: MuseConfig) -> str:
-    """What tells this copy of a public model from another, without loading it. Raises MuseError when there is none."""
+    """A hash of this machine's copy of a public model, without loading it. Raises MuseError when there is no copy."""
     return hub.identity(hub.folder(*public(part, config)))
 
 
 def build(part: str, config: MuseConfig) -> nn.Module:
-    """One part of the system, untrained. Raises MuseError for a public one, and for numbers that cannot be built."""
-    check(config)
+    """One component, untrained. Raises MuseError for a public one."""
     if found := public(part, config):
         raise MuseError(f"the {config.name} preset's {part} is {found[0]}, frozen: it is not trained or written here")
     makers = {
@@ -63,38 +62,77 @@ def build(part: str, config: MuseConfig) -> nn.Module:
 
 
 def find(name_or_folder: str | Path) -> Path:
-    """A folder of weights, by path or by the name of one that comes with the package."""
+    """A folder of weights, given by its path or by the name of a packaged one. Raises MuseError when there is none."""
     name, known = str(name_or_folder), sorted(p.parent.name for p in WEIGHTS.glob("*/config.json"))
     for folder in (Path(name), WEIGHTS / name):
         try:
             if name and (folder / "config.json").exists():
                 return folder
         except (OSError, ValueError):
-            break  # too long for a name, or a zero byte in it
+            break  # the name is too long for a path or contains a zero byte
     here = f"no weights at {name[:80]!r}: give a folder with a config.json"
     raise MuseError(f"{here}, or one of {', '.join(known)}" if known else here)
 
 
 def read_config(folder: str | Path) -> MuseConfig:
-    """The config of a folder of weights. Raises MuseError when it is none, or one that cannot be built."""
+    """The config of a folder of weights. Raises MuseError when it is damaged or describes an impossible system."""
     path = find(folder) / "config.json"
-    config = from_json(path.read_text(errors="replace"), where=str(path))
-    check(config, str(path))
+    config = read_json(path, MuseConfig, known_only=True)
+    kinds = {"codec": ("spectral", "oobleck"), "text": ("minilm", "t5"), "embedder": ("mini", "muq")}
+    for part, known in kinds.items():
+        if (kind := getattr(config, part).kind) not in known:
+            raise suggest(kind, known, f"{part}.kind in {path}")
+    for problem in misfits(config):
+        raise MuseError(f"{path}: {problem}")
     return config
 
 
+def misfits(config: MuseConfig) -> Iterator[str]:
+    """The conditions between fields of a config that are not met, one sentence each."""
+    codec, embedder, one, two = config.codec, config.embedder, config.stage1, config.stage2
+    equal = {
+        "stage1.dim and embedder.dim": (one.dim, embedder.dim),
+        "stage2.embedding_dim and embedder.dim": (two.embedding_dim, embedder.dim),
+        "stage2.latent_dim and codec.latent_dim": (two.latent_dim, codec.latent_dim),
+        "stage1.text_dim and text.dim": (one.text_dim, config.text.dim),
+    }
+    yield from (f"{names} must be equal, not {a} and {b}" for names, (a, b) in equal.items() if a != b)
+    multiples = [
+        ("stage1.width", one.width, "stage1.heads", one.heads),
+        ("stage1.width", one.width, 2, 2),  # sines and cosines of time
+        ("stage2.width", two.width, "stage2.head_dim", two.head_dim),
+        ("stage2.width", two.width, "stage2.kv_heads * stage2.head_dim", two.kv_heads * two.head_dim),
+        ("stage2.head_dim", two.head_dim, 4, 4),  # rotary positions rotate pairs in half of a head
+        ("stage2.time_dim", two.time_dim, 2, 2),
+        ("stage2.number_dim", two.number_dim, 2, 2),
+        ("embedder.bands", embedder.bands, 24, 24),  # quarter tones of an octave
+        ("codec.n_fft", codec.n_fft, 2, 2),
+    ]
+    for name, value, of, divisor in multiples:
+        if value % divisor:
+            yield f"{name} = {value} must be a multiple of {of}" + (f" = {divisor}" if of != divisor else "")
+    if one.gaussian_rank >= one.dim:
+        yield f"stage1.gaussian_rank = {one.gaussian_rank} must be below stage1.dim = {one.dim}"
+    if not 1 <= codec.linear_bins + 8 * codec.high_bands <= codec.n_fft // 2 + 1:
+        yield "codec.linear_bins + 8 codec.high_bands must be from 1 to codec.n_fft / 2 + 1"
+    if codec.stft_hop > codec.n_fft:
+        yield f"codec.stft_hop = {codec.stft_hop} must be at most codec.n_fft = {codec.n_fft}"
+    if two.stable_audio and (two.modulation or two.patch != 1):
+        yield "stage2.stable_audio needs modulation = false and patch = 1, as Stable Audio Open has"
+
+
 def read_hashes(folder: Path) -> dict[str, str]:
-    """{part: sha256} that the folder promises."""
+    """{component: sha256 of its file} of a folder of weights. Raises MuseError when weights.json is not readable."""
     try:
-        return dict(json.loads((folder / "weights.json").read_text()).items())
-    except (OSError, ValueError, AttributeError) as error:
-        raise MuseError(f"{folder / 'weights.json'} is missing or damaged; restore it from where it came") from error
+        return read_json(folder / "weights.json", dict[str, str])
+    except (OSError, MuseError) as error:
+        raise MuseError(f"{folder / 'weights.json'} is missing or damaged; restore it from its source") from error
 
 
 def load_part(folder: str | Path, part: str) -> tuple[nn.Module, str]:
-    """One trained part in float32, and its file's hash. Raises MuseError when the file is missing or altered.
+    """One component in float32, and the hash of its file (of its arrays for a public model).
 
-    A public model comes from where the folder's config names it.
+    Public models are moved to the GPU if there is one. Raises MuseError when the file is missing or altered.
     """
     folder = find(folder)
     config, path = read_config(folder), folder / f"{part}.safetensors"
@@ -102,20 +140,19 @@ def load_part(folder: str | Path, part: str) -> tuple[nn.Module, str]:
         return load_public(part, config)
     if not path.exists():
         raise MuseError(f"{path} is missing; restore it, or train it: musekit train {part}")
-    digest, promised = sha256(path), read_hashes(folder).get(part)
-    if digest != promised:
+    digest = sha256(path)
+    if digest != read_hashes(folder).get(part):
         raise MuseError(f"{path} is not the file that weights.json names (truncated or altered); restore it")
     model = build(part, config)
     try:
-        tensors = {k: v.float() for k, v in load(path.read_bytes()).items()}
-        model.load_state_dict(tensors)
+        model.load_state_dict({k: v.float() for k, v in load(path.read_bytes()).items()})
     except (SafetensorError, RuntimeError) as error:
         raise MuseError(f"{path} does not fit {folder / 'config.json'}: {str(error).splitlines()[0]}") from error
     return model.eval().requires_grad_(False), digest
 
 
 def load_public(part: str, config: MuseConfig) -> tuple[oobleck.Oobleck | MuQ, str]:
-    """The public model that serves as this part, on a GPU if there is one, and the hash of its arrays."""
+    """The public codec or embedder of a config, on a GPU if there is one, and the hash of its arrays."""
     if part == "codec":
         codec = oobleck.load(config.codec)
         return codec, hub.fingerprint(codec)
@@ -124,10 +161,10 @@ def load_public(part: str, config: MuseConfig) -> tuple[oobleck.Oobleck | MuQ, s
 
 
 def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
-    """Start `model` from a folder of our weights or from Stable Audio Open; whether that set the data's scale too.
+    """Copy weights into `model` from a folder of weights or from Stable Audio Open (a diffusers folder or hub name).
 
-    Stable Audio Open is a diffusers folder or its hub name; it fits the paper preset's Stage 2 and keeps its latents'
-    own scale. Raises MuseError for anything else.
+    Stable Audio Open fits paper's Stage 2 only. Returns whether the source sets the latents' scale as well, as Stable
+    Audio Open does. Raises MuseError for weights that do not fit.
     """
     where, known = Path(source), "stabilityai/stable-audio-open-1.0"
     if part == "stage2" and str(source) == known and not where.is_dir():
@@ -146,14 +183,14 @@ def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
 
 
 def save_part(folder: Path, part: str, model: nn.Module, config: MuseConfig, half: bool = True) -> Path:
-    """Write one part (matrices in half precision) and its hash; the others stay as they are."""
+    """Write one component (matrices in half precision) and its hash; returns its path. Other components stay."""
     folder = Path(folder)
     tensors = {}
     for name, value in model.state_dict().items():
         value = value.detach().cpu()
         tensors[name] = (value.to(torch.float16) if half and value.dim() > 1 else value.float()).contiguous()
     path, data = folder / f"{part}.safetensors", save(tensors)
-    digest = hashlib.sha256(data).hexdigest()  # before weights.json is read: another part may be written meanwhile
+    digest = hashlib.sha256(data).hexdigest()  # slow, so before weights.json is read: another training may write it
     write_atomic(path, data)
     hashes = read_hashes(folder) if (folder / "weights.json").exists() else {}
     write_atomic(folder / "weights.json", json.dumps({**hashes, part: digest}, indent=1) + "\n")
@@ -162,7 +199,7 @@ def save_part(folder: Path, part: str, model: nn.Module, config: MuseConfig, hal
 
 
 def weights_hash(folder: Path) -> str:
-    """One short hash of everything that generation reads: the parts and their shape, but not the sampling defaults."""
+    """A short hash of all that generation reads: weights and config, without the sampling defaults."""
     hashes = read_hashes(folder)
     config = dataclasses.replace(read_config(folder), sample=SampleConfig())
     shape = json.dumps(identity(config), indent=2, sort_keys=True) + "\n"
@@ -172,9 +209,9 @@ def weights_hash(folder: Path) -> str:
 
 
 def init_random(folder: str | Path, config: MuseConfig, seed: int = 0) -> Path:
-    """Write a whole folder of random weights, for tests; returns it. What it generates is noise, whatever the prompt.
+    """Write a folder of random weights, for tests; returns it. Its audio is noise.
 
-    Layers that training starts at zero are drawn too, so that every input changes every output.
+    Layers that are initialised with zeros are random too, so that every input changes every output.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -185,3 +222,24 @@ def init_random(folder: str | Path, config: MuseConfig, seed: int = 0) -> Path:
                     nn.init.normal_(parameter, std=0.05)
             save_part(Path(folder), part, model, config)
     return Path(folder)
+
+
+def sizes(config: MuseConfig) -> dict[str, str]:
+    """{component: number of parameters, and name and licence of a public model}, counted without memory for them."""
+    found = {}
+    with torch.device("meta"):
+        for part in ("text", *PARTS, BASELINE):
+            if named := public(part, config):
+                size = millions(oobleck.Oobleck(config.codec)) if part == "codec" else "          not counted here"
+                found[part] = f"{size}, frozen: {named[0]} ({hub.LICENCES.get(named[0], 'its own licence')})"
+            elif part != "text":
+                found[part] = millions(build(part, config))
+    return found
+
+
+def millions(network: nn.Module) -> str:
+    """The number of a network's parameters, and how many of them change nothing (attention over a single token)."""
+    total = sum(p.numel() for p in network.parameters()) / 1e6
+    unused = sum(p.numel() for p in network.parameters() if not p.requires_grad) / 1e6
+    note = f", {unused:.1f} M of them unused: attention over one token needs no query and key" if unused else ""
+    return f"{total:9.3f} M parameters{note}"

@@ -1,34 +1,39 @@
-"""A recipe names everything that decides a piece's bits; every kept file carries its own.
+"""A recipe names everything that decides the bits of one piece; every generated file carries its recipe.
 
-The same recipe on the same kind of machine gives the same bits, alone or beside other prompts: work is padded to
-the recipe's micro-batch, and a row does not depend on its position or its mates.
+The same recipe on the same kind of machine gives the same bits, whatever else is in the batch: every batch is padded to
+the recipe's micro-batch, and a sample does not depend on its position or on the other samples.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import platform
+import re
+import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from musekit import solve
-from musekit.config import MuseConfig, MuseError, from_dict, suggest
-from musekit.solve.bespoke import evaluations
+from musekit.config import MuseConfig, MuseError, suggest
+from musekit.files import decode
 
-SAMPLER = 2  # counts the changes of the sampler's arithmetic: each gives other last bits, and so another recipe
+SAMPLER = 2  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
+MAX_PROMPT_CHARS = 2000  # the text encoder reads far fewer tokens than that
+EXAMPLE = 'describe the music, for example "a sad piano melody"'
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One piece."""
+    """Everything that decides the bits of one piece; `weights` is a hash."""
 
     prompt: str
     negative_prompt: str | None
     seed: int
     seconds: float
     preset: str
-    weights: str  # hash
+    weights: str
     stage1_solver: str
     stage1_steps: int
     stage1_guidance_scale: float
@@ -41,7 +46,7 @@ class Recipe:
     device: str
     threads: int
     versions: str
-    guidance_low: float = 0.0  # Stage 2's guidance acts for t in [low, high]; recipes from before that have all of it
+    guidance_low: float = 0.0  # Stage 2's guidance applies for t in [low, high]; the first recipes lack both fields
     guidance_high: float = 1.0
     stage1_dtype: str = "float32"
     stage1_autoguidance: float = 1.0
@@ -52,19 +57,8 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Inverse of `to_json`. Raises MuseError when the text is no recipe."""
-        try:
-            return from_dict(cls, json.loads(text), "recipe")
-        except (ValueError, TypeError, AttributeError) as error:
-            raise MuseError(f"this is not a MUSE recipe ({error})") from error
-
-
-def software() -> str:
-    """Versions and instruction set that bits depend on."""
-    import torch
-
-    machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return f"musekit-0.1 sampler-{SAMPLER} torch-{torch.__version__} {machine}"
+        """Inverse of `to_json`. Raises MuseError when the text is not a recipe."""
+        return decode(text, cls, "the recipe", known_only=True)
 
 
 @dataclass
@@ -84,21 +78,32 @@ class Settings:
     guidance_high: float | None = None
 
 
+def software() -> str:
+    """The versions and the CPU's instruction set, which decide the last bits."""
+    import torch
+
+    machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"musekit-0.1 sampler-{SAMPLER} torch-{torch.__version__} {machine}"
+
+
 def check(recipe: Recipe, config: MuseConfig) -> None:
-    """Raise MuseError for a value that cannot be sampled."""
+    """Raise MuseError for a value that is out of range."""
+    from musekit import solve  # imports torch, which prompts do not need
+    from musekit.solve.bespoke import evaluations
+
+    window = config.window_seconds
     if not (math.isfinite(recipe.seconds) and 0 < recipe.seconds):
         raise MuseError(f"seconds must be more than 0, not {recipe.seconds:g}")
-    if recipe.seconds > config.window_seconds:
+    if recipe.seconds > window:
         raise MuseError(
-            f"seconds = {recipe.seconds:g} is above the {config.name} preset's window of {config.window_seconds:.2f} s;"
-            f" ask for at most {math.floor(config.window_seconds * 100) / 100:g}"
+            f"seconds = {recipe.seconds:g} is above the {config.name} preset's window of {window:.2f} s; choose at most"
+            f" {math.floor(window * 100) / 100:g}"
         )
     if recipe.seconds * config.codec.sample_rate < config.codec.n_fft:
-        raise MuseError(f"seconds = {recipe.seconds:g} is too short; ask for at least 0.1")
+        raise MuseError(f"seconds = {recipe.seconds:g} is too short; choose at least 0.1")
     for name in ("stage1_solver", "stage2_solver"):
         solver = getattr(recipe, name)
-        learned = name == "stage2_solver" and evaluations(solver) is not None  # `Muse` looks for its file
-        if not learned and solver not in solve.SOLVERS:
+        if solver not in solve.SOLVERS and not (name == "stage2_solver" and evaluations(solver) is not None):
             raise suggest(solver, solve.SOLVERS, "solver")
     for name in ("stage1_steps", "stage2_steps", "micro_batch"):
         value = getattr(recipe, name)
@@ -108,16 +113,52 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
         if not 0 <= getattr(recipe, name) <= 100:
             raise MuseError(f"{name} must be from 0 to 100, not {getattr(recipe, name):g}")
     if recipe.stage1_autoguidance != 1.0 and not config.stage1.gaussian_rank:
-        raise MuseError(f"{config.name}'s Stage 1 has no Gaussian to guide by; leave stage1_autoguidance at 1")
+        raise MuseError(f"{config.name}'s Stage 1 has no Gaussian for guidance; leave stage1_autoguidance at 1")
     if not 0 <= recipe.guidance_low <= recipe.guidance_high <= 1:
         raise MuseError(
-            f"guidance acts for t from guidance_low to guidance_high, between 0 (noise) and 1 (sound), not"
+            f"guidance applies for t from guidance_low to guidance_high, between 0 (noise) and 1 (audio), not"
             f" from {recipe.guidance_low:g} to {recipe.guidance_high:g}"
         )
 
 
 def count(n: int) -> int:
-    """n, if it is a number of pieces."""
+    """Returns n. Raises MuseError unless n is a possible number of pieces."""
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise MuseError(f"n, the number of pieces, must be 1 or more, not {n!r}")
     return n
+
+
+def clean_prompt(prompt: str, what: str = "prompt", notice: Callable[[str], None] = lambda text: None) -> str:
+    """A prompt in Unicode's NFC form, with control characters and runs of white space replaced by one space.
+
+    notice(text): called for what the user should know. Raises MuseError when the prompt has no Latin letter: the text
+    encoder was trained on English.
+    """
+    if not isinstance(prompt, str):
+        raise MuseError(f"the {what} must be text, not {type(prompt).__name__}")
+    if len(prompt) > MAX_PROMPT_CHARS:
+        notice(f"the {what} has {len(prompt):,} characters; only the first {MAX_PROMPT_CHARS:,} are read")
+        prompt = prompt[:MAX_PROMPT_CHARS]
+    text = unicodedata.normalize("NFC", prompt.encode("utf-8", "replace").decode())
+    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
+    text = re.sub(r"\s+", " ", text).strip()
+    if not text:
+        raise MuseError(f"the {what} is empty; {EXAMPLE}")
+    latin = ["LATIN" in unicodedata.name(c, "") for c in text if c.isalpha()]
+    if not any(latin):
+        raise MuseError(f"the {what} has no English words; {EXAMPLE}")
+    if not all(latin):
+        notice(f"the {what} has letters of other scripts; the text encoder was trained on English and ignores them")
+    return text
+
+
+def file_stem(prompt: str, length: int = 40) -> str:
+    """A safe file name for a prompt: lower-case ASCII letters, digits and dashes.
+
+    Eight digits of the prompt's hash are added where the name does not contain the whole prompt.
+    """
+    ascii_text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    name = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")
+    if len(name) <= length and name.replace("-", " ") == prompt.lower():
+        return name
+    return f"{name[:length].strip('-') or 'piece'}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"

@@ -38,7 +38,7 @@ def main() -> None:
     """Write `--out`/<prompt>-<seed>.mp3 for each of PROMPTS and remove the files of an earlier run."""
     from musekit.files import write_atomic
     from musekit.muse import Muse, Settings
-    from musekit.prompts import file_stem
+    from musekit.recipe import file_stem
     from musekit.results import write_result
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -125,7 +125,7 @@ def ranks():
 # What ranks would import while they work, for seconds each: it is imported before they are forked.
 ALWAYS = ("torch.distributed", "torch._dynamo", "tyro", "musekit.cli", "musekit.train.fitting")
 GENERATE = (
-    "musekit.muse", "musekit.generate.files", "transformers.models.auto.modeling_auto",
+    "musekit.muse", "musekit.generate", "transformers.models.auto.modeling_auto",
     "transformers.models.bert.modeling_bert", "matplotlib.figure",
 )  # fmt: skip
 

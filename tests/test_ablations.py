@@ -66,7 +66,7 @@ def test_stage2_velocity_is_the_samplers(tiny, tmp_path):
         decoded = muse.codec.decode(muse.stage2.latents(x[:1]))[0, :, :20000]
     embeddings = torch.from_numpy(samples(study, "a sad piano melody", n, ablations.SEED)).float()
     recipes = [muse.recipe("x", ablations.SEED + i, Settings(seconds=1.0, steps=3, solver="euler")) for i in range(n)]
-    audio = muse.render_rows(embeddings, recipes)[0][0][:, :20000]
+    audio = muse.render_batch(embeddings, recipes)[0][0][:, :20000]
     scale = float(audio.abs().max() / decoded.abs().max())  # what would clip is scaled down
     torch.testing.assert_close(decoded * scale, audio, atol=2e-3, rtol=0)
 

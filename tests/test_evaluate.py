@@ -246,7 +246,7 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monke
     assert steps and all(r["nfe"] == r["value"] for r in steps)
     judged = [r for r in rows["prompts"] if r["measure"] == "accuracy" and r["source"] == "generated"]
     assert {r["n"] for r in judged} == {evaluation.QUICK} and "== path" in capsys.readouterr().out
-    monkeypatch.setattr(Muse, "render_rows", lambda *a, **b: pytest.fail("it was rendered before"))
+    monkeypatch.setattr(Muse, "render_batch", lambda *a, **b: pytest.fail("it was rendered before"))
     for what in ("one-to-many", "distances"):
         assert run(what, small, tmp_path)["rows"] == rows[what]
 
@@ -267,14 +267,14 @@ def test_generation_goes_on_where_it_stopped_and_other_settings_are_other_pieces
 
 def test_a_renderer_that_is_not_reproducible_fails_the_bar_of_paths(small, monkeypatch):
     """A planted control: noise on every rendered sound must be seen."""
-    muse, render = Muse.from_pretrained(small[1]), Muse.render_rows
+    muse, render = Muse.from_pretrained(small[1]), Muse.render_batch
     assert path.path_rows(muse, 1, 2, 0.5)[0]["ends_equal"]
 
     def noisy(*arguments, **options):
         audio, nfe = render(*arguments, **options)
         return [x + 1e-3 * torch.randn_like(x) for x in audio], nfe
 
-    monkeypatch.setattr(Muse, "render_rows", noisy)
+    monkeypatch.setattr(Muse, "render_batch", noisy)
     *_, row, _, bar = path.path_rows(muse, 1, 2, 0.5)
     assert not row["ends_equal"] and not bar["met"]
 

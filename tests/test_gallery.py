@@ -42,7 +42,7 @@ def test_the_map_shows_every_held_out_clip_and_every_sample(made):
     (shown,), reference, prompt = of(rows, "map"), read_reference(weights), prompts("vague")[0]
     assert shown["prompt"] == prompt["text"] and len(shown["samples"]) == SAMPLES
     assert [c["instrumentation"] for c in shown["clips"]] == [c["instrumentation"] for c in reference.clips]
-    assert [i for i, c in enumerate(shown["clips"]) if c["fits"]] == reference.fitting(prompt["asks"])
+    assert [i for i, c in enumerate(shown["clips"]) if c["fits"]] == reference.matching(prompt["asks"])
     muse = Muse.from_pretrained(weights)
     answer = muse.regression.predict(*muse.text([prompt["text"]]))[0]
     answer = answer / answer.norm().clamp_min(1e-12)  # an untrained one says nothing: the origin

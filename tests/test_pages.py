@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 import tables
-from musekit import arguments, pretrained
-from musekit.cli import COMMANDS
+from musekit import pretrained
+from musekit.cli import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*tables.PAGES, ROOT / "ARCHITECTURE.md"]
@@ -77,7 +77,7 @@ def test_every_command_parses(call: str):
 def parsed(words: list[str]) -> None:
     """Let musekit read the words, and run nothing. MuseError for an unknown option or value; 0 after a help text."""
     try:
-        arguments.parse(COMMANDS, "musekit", "", ["mini" if word == "PRESET" else word for word in words])
+        parse(["mini" if word == "PRESET" else word for word in words])
     except SystemExit as end:
         assert not end.code and "--help" in words, words
 

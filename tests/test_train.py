@@ -760,10 +760,10 @@ def test_a_number_that_trains_nothing_is_named(tiny, tmp_path, monkeypatch, name
 
 def test_an_option_that_says_what_the_plain_default_says_is_heard():
     """`--train.samples 100000` is not the part's own 106,000, though it is TrainConfig's."""
-    from musekit import arguments, cli
+    from musekit import cli
 
     def parsed(*words):
-        return arguments.parse(cli.COMMANDS, "musekit", cli.ABOUT, ["train", *words]).train
+        return cli.parse(["train", *words]).train
 
     plain = TrainConfig()
     assert parsed("stage2") == MINI_TRAINING["stage2"] != plain

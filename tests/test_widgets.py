@@ -143,7 +143,7 @@ def test_errors_stand_in_the_line(studio, monkeypatch, prompt, error, message):
         raise error
 
     if error is not None:
-        monkeypatch.setattr(studio.state.muse, "embed_rows", broken)
+        monkeypatch.setattr(studio.state.muse, "embed_batch", broken)
     studio.prompt.value = prompt
     press(studio, studio.generate, "failed")
     assert message in studio.label.value and studio.bar.bar_style == "danger" and not studio.generate.disabled

@@ -16,10 +16,9 @@ import torch
 
 from musekit.bench import networks, stage1, stage2
 from musekit.bench.measure import RUNS, Peer, Row, compare, compared, interleaved, over_one, peak_bytes
-from musekit.muse import Muse, Settings
+from musekit.muse import Muse, Settings, fast_precision
 from musekit.stage1 import Stage1Inference
 from musekit.stage2 import Stage2Inference
-from musekit.system import fast_precision
 
 BATCHES = {1: (1, 4, 8, 16, 32), 2: (1, 4, 16)}
 PIECES, MICRO_BATCHES = 16, (1, 4, 16)

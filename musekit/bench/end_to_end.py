@@ -107,7 +107,7 @@ def stage1_rates(muse: Muse, batches: tuple[int, ...]) -> Iterator[Row]:
     """Stage 1's milliseconds per sample at growing micro-batches, the text encoder's one run included."""
     for size in batches:
         recipes = [muse.recipe(PROMPT, seed, Settings(micro_batch=size)) for seed in range(size)]
-        times = timed(lambda recipes=recipes: muse.embed_rows(recipes), muse.device)
+        times = timed(lambda recipes=recipes: muse.embed_batch(recipes), muse.device)
         how = f"{recipes[0].stage1_solver}, {recipes[0].stage1_steps} steps"
         yield row(f"Stage 1, micro-batch {size}", [1000 * t / size for t in times], "ms a sample", how)
 

@@ -58,7 +58,7 @@ def map_row(muse: Muse, reference: Reference, prompt: dict, x: torch.Tensor) -> 
     from sklearn.manifold import TSNE
 
     raw = muse.regression.predict(*(part.to(muse.device) for part in muse.text([prompt["text"]])))[0].cpu()
-    real, right = reference.embeddings.double(), reference.fitting(prompt["asks"])
+    real, right = reference.embeddings.double(), reference.matching(prompt["asks"])
     shown, everything = torch.cat([real[right], x.double()]), torch.cat([real, x.double()])
     flat = TSNE(init="pca", perplexity=min(20, (len(shown) - 1) / 3), random_state=0).fit_transform(shown.numpy())
     flat = flat - flat.mean(0)
@@ -83,10 +83,10 @@ def map_row(muse: Muse, reference: Reference, prompt: dict, x: torch.Tensor) -> 
 def chain_rows(reference: Reference, asks: dict, instrument: str = "piano") -> list[dict]:
     """Matching held-out clips of no demand, of `asks`, with an instrument in addition, and with a key."""
     chain = [{}, asks, {**asks, "instrument": instrument}]
-    if right := reference.fitting(chain[-1]):
+    if right := reference.matching(chain[-1]):
         chain.append({**chain[-1], "key": reference.clips[right[0]]["key"]})  # a key that some clip has
     clips = len(reference.clips)
-    return [{"measure": "chain", "asks": a, "fitting": len(reference.fitting(a)), "clips": clips} for a in chain]
+    return [{"measure": "chain", "asks": a, "fitting": len(reference.matching(a)), "clips": clips} for a in chain]
 
 
 def piece_rows(muse: Muse, reference: Reference, prompt: str, x: torch.Tensor, seed: int) -> list[dict]:

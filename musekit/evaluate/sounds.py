@@ -92,7 +92,7 @@ def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
 def sampled(muse: Muse, texts: Sequence[str], seed: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     """Stage 1's sample of each text, (n, 512) of unit length, and its NFE (n,); text i has the seed `seed + i`."""
     recipes = [muse.recipe(text, seed + i, settings) for i, text in enumerate(texts)]
-    found = [muse.embed_rows(some) for some in micro_batches(recipes)]
+    found = [muse.embed_batch(some) for some in micro_batches(recipes)]
     x, nfe = (torch.cat(part).double().cpu().numpy() for part in zip(*found))
     return x / np.linalg.norm(x, axis=1, keepdims=True), nfe
 
@@ -110,7 +110,7 @@ def rendered(muse: Muse, embeddings: np.ndarray, recipes: Sequence[Recipe], text
     for batch in progress(list(micro_batches([recipes[i] for i in missing])), text):
         index = missing[done : done + len(batch)]
         done += len(batch)
-        for i, audio in zip(index, muse.render_rows(x[index], batch)[0], strict=True):
+        for i, audio in zip(index, muse.render_batch(x[index], batch)[0], strict=True):
             write_flac(paths[i], audio, muse.config.codec.sample_rate)
     return paths
 

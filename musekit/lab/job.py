@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from musekit.config import MuseError
-from musekit.generate.files import STAGES
+from musekit.generate import STAGES
 from musekit.solve import Cancelled
 
 STARTS = {"stage1": 0.0, "stage2": 0.08, "codec": 0.88}  # part of a micro-batch's work that is done before a stage

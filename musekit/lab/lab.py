@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musekit import prompts
 from musekit.config import MuseError
 from musekit.heldout import read_reference, spread
 from musekit.inference import micro_batches
@@ -34,7 +33,7 @@ from musekit.lab.studio import Knobs
 from musekit.library import Library
 from musekit.library.sounds import Origin, read_sound
 from musekit.muse import Muse
-from musekit.recipe import Settings, count
+from musekit.recipe import MAX_PROMPT_CHARS, Settings, count
 
 STAGE1_BATCH = 64  # embeddings
 CACHED_SOUNDS = 120  # 250 MB of 6 s
@@ -101,7 +100,7 @@ class Lab:
         """n samples of Stage 1 for a prompt, not put on the map."""
         settings = Settings(micro_batch=min(STAGE1_BATCH, count(n)), seconds=self.seconds)
         recipes = [self.muse.recipe(prompt, seed + i, settings) for i in range(n)]
-        x = torch.cat([self.muse.embed_rows(batch, on_step, self.job.flag)[0] for batch in micro_batches(recipes)])
+        x = torch.cat([self.muse.embed_batch(batch, on_step, self.job.flag)[0] for batch in micro_batches(recipes)])
         text = recipes[0].prompt
         return [Point(e, f"{text} (seed {seed + i})", text, prompt=text, seed=seed + i) for i, e in enumerate(x)]
 
@@ -113,7 +112,7 @@ class Lab:
         name, config = name or "sound", self.muse.config
         audio, rate, notes = read_sound(source, name, config.window_seconds, config.codec.sample_rate)
         embedding = self.muse.embedder.embed_audio(torch.from_numpy(audio)[None], rate)[0].cpu()
-        prompt = f"like the sound {name}"[: prompts.LONGEST]
+        prompt = f"like the sound {name}"[: MAX_PROMPT_CHARS]
         self.points.append(Point(embedding, name, name, "sound", prompt))
         return self.points[-1], notes
 
@@ -169,7 +168,7 @@ class Lab:
         x, positions = sphere.along(torch.stack([p.embedding for p in points]), n)
         names = " to ".join(p.label[:60] for p in points)
         labels = [f"{names}: {at / (len(points) - 1):.0%}" for at in positions.tolist()]
-        prompt = f"from {names}"[: prompts.LONGEST]
+        prompt = f"from {names}"[: MAX_PROMPT_CHARS]
         way = [Point(e, label, names, "path", prompt) for e, label in zip(x, labels)]
         return [replace(points[0], label=labels[0]), *way[1:-1], replace(points[-1], label=labels[-1])]
 
@@ -180,7 +179,7 @@ class Lab:
         points, weights = [self._point(source) for source, _ in parts], [weight for _, weight in parts]
         embedding, total = sphere.mean(torch.stack([p.embedding for p in points]), weights), sum(weights)
         label = ", ".join(f"{w / total:.0%} {p.label[:50]}" for p, w in zip(points, weights) if w > 0)
-        return Point(embedding, label, "mix", "mix", f"a mix of {label}"[: prompts.LONGEST])
+        return Point(embedding, label, "mix", "mix", f"a mix of {label}"[: MAX_PROMPT_CHARS])
 
     def _point(self, source: Point | str | int) -> Point:
         if isinstance(source, Point):

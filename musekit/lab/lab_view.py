@@ -17,7 +17,7 @@ from musekit.lab.rendering import RenderedPiece
 from musekit.lab.view import WIDE, View, button, classed, escaped, row, stack, tags_of
 from musekit.library import Library
 from musekit.muse import Muse
-from musekit.prompts import clean
+from musekit.recipe import clean_prompt
 
 MAX_PARTS = 12  # of a mix
 NO_STOPS = "<i>no stops yet: add two or more, then make the path</i>"
@@ -92,7 +92,7 @@ class LabView(View):
         if not texts:
             raise MuseError("write a prompt, or several separated by semicolons")
         for i, text in enumerate(texts):
-            known = self.state.groups().get(clean(text), [])  # a group has the name of its recipe's prompt
+            known = self.state.groups().get(clean_prompt(text), [])  # a group has the name of its recipe's prompt
             follow = self.job.follow(1, 0.8 * i / len(texts), 0.8 * (i + 1) / len(texts))
             self.state.sample(text, self.n.value, len(known), on_step=follow)
         return self._map(refit=True)

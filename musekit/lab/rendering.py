@@ -59,7 +59,7 @@ def render(
         index = slice(done, done + len(batch))
         given = embeddings[index].cpu()
         x_0 = torch.stack([noise(muse, recipe, origin) for recipe, origin in zip(batch, origins[index], strict=True)])
-        audio, nfe = muse.render_rows(embeddings[index], batch, on_step, cancel, x_0)
+        audio, nfe = muse.render_batch(embeddings[index], batch, on_step, cancel, x_0)
         for i, (recipe, origin) in enumerate(zip(batch, origins[index], strict=True)):
             sound = muse.embedder.embed_audio(audio[i][None], rate)[0]
             target = muse.embedder.embed_text([recipe.prompt])[0] if origin.prompted else given[i]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from musekit import fewstep, prompts
+from musekit import fewstep
 from musekit.config import MuseConfig, MuseError, suggest
 from musekit.lab import sphere
 from musekit.lab.job import Job
@@ -26,7 +26,7 @@ from musekit.library import Entry, Library
 from musekit.library.library import entry_of
 from musekit.library.sounds import Origin, flac, quantize
 from musekit.muse import Muse, Piece
-from musekit.recipe import Recipe, Settings, count
+from musekit.recipe import Recipe, Settings, clean_prompt, count, file_stem
 from musekit.solve import SOLVERS, Cancelled
 from musekit.solve.bespoke import evaluations
 
@@ -149,7 +149,7 @@ class Studio:
     def download(self, result: Result) -> tuple[str, bytes]:
         """A FLAC file of a result with its recipe inside: a plain name, and its bytes."""
         entry = entry_of(result.piece)
-        name = f"{prompts.file_stem(entry.prompt)}-{result.piece.recipe.seed}.flac"
+        name = f"{file_stem(entry.prompt)}-{result.piece.recipe.seed}.flac"
         return name, flac(quantize(result.piece.audio), result.piece.sample_rate, entry)
 
     # -- inside the job's thread
@@ -161,7 +161,7 @@ class Studio:
             settings = knobs.settings(self.muse.config)
             seeds = range(knobs.seed, knobs.seed + count(knobs.n))
             negative = knobs.negative_prompt or None
-            prompts.clean(knobs.prompt, notice=notices.append)
+            clean_prompt(knobs.prompt, notice=notices.append)
             lots.append(([self.muse.recipe(knobs.prompt, seed, settings, negative) for seed in seeds], note))
         for recipes, _ in lots:
             if self.muse.text.is_cut(recipes[0].prompt):

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from musekit import prompts
 from musekit.config import MuseError, suggest
 from musekit.files import write_atomic
 from musekit.library import sounds
 from musekit.library.sounds import Entry, clean_tags, clean_text
 from musekit.library.store import Store, content_of, measured, new_id, now, put
+from musekit.recipe import file_stem
 
 SORTS: dict[str, Callable[[Entry], tuple]] = {  # the least first
     "newest": lambda e: (),
@@ -228,7 +228,7 @@ class Library(Store):
                 for entry in entries:
                     try:
                         data = sounds.flac(*sounds.read_samples(self.file(entry)), entry)
-                        file.writestr(f"{prompts.file_stem(entry.name, 30)}-{entry.id}.flac", data)
+                        file.writestr(f"{file_stem(entry.name, 30)}-{entry.id}.flac", data)
                     except MuseError:
                         self.notices.append(f"the sound of {entry.id} is missing or broken and was not exported")
             os.replace(aside, path)

@@ -1,4 +1,4 @@
-"""`musekit generate` as a whole: files, recipes, bits that depend on nothing else, and going on after a kill."""
+"""`musekit generate`: files, recipes, bits that depend on the recipe only, prompt files, ranks, and resuming."""
 
 import gc
 import json
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from musekit import cli, prompts
+from musekit import cli
+from musekit import generate as module
 from musekit.config import MuseError
-from musekit.generate import files
-from musekit.recipe import Recipe
+from musekit.recipe import MAX_PROMPT_CHARS, Recipe, clean_prompt, file_stem
 
 OPTIONS = {"seconds": 0.5, "n": 4, "micro_batch": 2}
 
@@ -24,9 +24,9 @@ def generate(smoke_weights, tmp_path, monkeypatch):
     """Make pieces into a folder of an empty working directory."""
     monkeypatch.chdir(tmp_path)
 
-    def call(prompt: str = "a sad piano melody", out: str = "out", **options) -> list[files.Made]:
+    def call(prompt: str = "a sad piano melody", out: str = "out", **options) -> list[module.Made]:
         options = OPTIONS | options
-        return files.generate_files(cli.Generate(prompt, weights=str(smoke_weights), out=Path(out), **options))
+        return module.generate_files(cli.Generate(prompt, weights=str(smoke_weights), out=Path(out), **options))
 
     return call
 
@@ -51,7 +51,7 @@ def test_a_prompt_becomes_pieces_recipes_and_a_contact_sheet(generate, capsys):
         assert sidecar["nfe"] == {"stage1": 3, "stage2": 3} and -1 <= sidecar["similarity"] <= 1
     assert len({piece.path.read_bytes() for piece in made}) == 4
     lines = out.splitlines()
-    assert lines[0].startswith("first sound after ") and str(made[0].path) in lines[0]
+    assert lines[0].startswith("first piece after ") and str(made[0].path) in lines[0]
     assert lines[1].split() == ["seed", "seconds", "similarity", "file"]
     assert [line.split()[0::3] for line in lines[2:6]] == [[str(i), str(p.path)] for i, p in enumerate(made)]
     assert f"contact sheet: out/{stem}.png" in out and "noise" in out
@@ -59,25 +59,14 @@ def test_a_prompt_becomes_pieces_recipes_and_a_contact_sheet(generate, capsys):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_same_recipe_gives_the_same_bits_in_every_company(generate, dtype):
-    options = {"dtype": dtype, "negative_prompt": "slow", "stage1_guidance_scale": 1.5}
-    four, again = generate(out="four", **options), generate(out="again", **options)
-    assert contents(Path("four")) == contents(Path("again"))
-    alone = generate(out="alone", n=1, seed=2, **options)[0]
-    assert alone.path.read_bytes() == four[2].path.read_bytes()
-    assert alone.recipe == four[2].recipe and alone.similarity == four[2].similarity
-    assert len({piece.path.read_bytes() for piece in again}) == 4
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_row_depends_on_neither_its_place_nor_its_mates(smoke_weights, dtype):
+def test_a_piece_depends_on_neither_its_position_nor_the_rest_of_the_batch(smoke_weights, dtype):
     """Both stages and the sound, to the bit, with other prompts in the same micro-batch."""
     import torch
 
     from musekit.muse import Muse, Settings
 
     muse = Muse.from_pretrained(smoke_weights, dtype=dtype)
-    settings = Settings(seconds=0.5, micro_batch=4)
+    settings = Settings(seconds=0.5, micro_batch=4, stage1_guidance_scale=1.5)
     texts = ["a sad piano melody", "a fast fiddle tune", "an organ", "a calm lullaby for solo harp, in three-four time"]
     negatives = [None, "slow", None, "fast"]
     rows = [muse.recipe(text, i, settings, negatives[i]) for i, text in enumerate(texts)]
@@ -100,7 +89,7 @@ def test_a_finished_piece_is_kept_and_only_what_is_missing_is_made(generate, cap
     capsys.readouterr()
     second = generate(n=4)
     out, err = capsys.readouterr()
-    assert "1 of 4 pieces are there already" in out and err.count("is replaced") == 2
+    assert "1 of 4 pieces exist already" in out and err.count("is replaced") == 2
     assert [p.recipe.seed for p in second] == [0, 1, 2, 3]
     assert [first[i].path.stat().st_mtime_ns == times[first[i].path] for i in range(3)] == [True, False, False]
     assert second[2].path.read_bytes() == data
@@ -115,7 +104,7 @@ def test_another_recipe_under_the_same_name_is_made_and_told(generate, capsys):
 
 def test_all_kept_means_no_network_is_loaded(generate, monkeypatch):
     generate(n=2)
-    monkeypatch.setattr(files, "load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(module, "load", lambda *_: pytest.fail("loaded"))
     assert len(generate(n=2)) == 2
 
 
@@ -132,7 +121,7 @@ def test_after_a_kill_the_same_command_goes_on(ranks, smoke_weights, tmp_path):
     for wav in tmp_path.glob("out/*.wav"):
         assert soundfile.info(wav).frames == 22050  # whatever has its name is whole
     said = ranks.run(1, command, tmp_path / "log").text()
-    assert f"{len(left)} of 6 pieces are there already" in said and "Traceback" not in said
+    assert f"{len(left)} of 6 pieces exist already" in said and "Traceback" not in said
     assert len(list(tmp_path.glob("out/*.wav"))) == len(list(tmp_path.glob("out/*.json"))) == 6
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in left} == left
 
@@ -141,30 +130,16 @@ def test_any_number_of_pieces_runs_in_the_memory_of_one_micro_batch(generate, mo
     from musekit.muse import Piece
 
     gc.collect()
-    alive, write, others = [], files.write, {id(thing) for thing in gc.get_objects() if type(thing) is Piece}
+    alive, write, others = [], module.write, {id(thing) for thing in gc.get_objects() if type(thing) is Piece}
 
     def count(path, piece):  # pieces that other tests still hold are none of ours
         alive.append(sum(type(thing) is Piece and id(thing) not in others for thing in gc.get_objects()))
         return write(path, piece)
 
-    monkeypatch.setattr(files, "write", count)
+    monkeypatch.setattr(module, "write", count)
     generate(n=7, seconds=0.1)
     assert len(alive) == 7 and max(alive) <= 2
     assert alive[-1] == alive[1]
-
-
-def test_the_contact_sheet_stops_at_sixteen(generate, monkeypatch):
-    from musekit.show import pictures
-
-    shown, draw = [], pictures.contact_sheet
-
-    def first(clips, *more, **options):
-        shown.append(len(clips))
-        return draw(clips[:1], *more, **options)
-
-    monkeypatch.setattr(pictures, "contact_sheet", first)
-    generate(n=18, seconds=0.1, micro_batch=9, steps=1, stage1_steps=1)
-    assert shown == [16]
 
 
 @pytest.mark.parametrize(
@@ -176,19 +151,19 @@ def test_a_file_never_leaves_its_folder(generate, tmp_path, prompt):
     assert made.path.resolve().parent == tmp_path / "out"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert len(made.path.name) < 100 and made.path.name.isascii()
-    assert made.recipe.prompt == prompts.clean(prompt)
+    assert made.recipe.prompt == clean_prompt(prompt)
 
 
 def test_file_names_keep_prompts_apart():
     names = ["a piano", "a piano!", "a-piano", "a piano é", "a piano 悲", *("a piano " + "x" * k for k in (100, 101))]
-    assert len({prompts.file_stem(name) for name in names}) == len(names)
-    assert prompts.file_stem("a sad piano melody") == "a-sad-piano-melody"
+    assert len({file_stem(name) for name in names}) == len(names)
+    assert file_stem("a sad piano melody") == "a-sad-piano-melody"
 
 
 def test_a_long_prompt_is_cut_with_one_notice_each(generate, capsys):
     made = generate("a sad piano melody " * 6000, n=3, seconds=0.1)
     _, err = capsys.readouterr()
-    assert len(made[0].recipe.prompt) <= prompts.LONGEST and len(made) == 3
+    assert len(made[0].recipe.prompt) <= MAX_PROMPT_CHARS and len(made) == 3
     characters, tokens = err.splitlines()
     assert "114,000 characters" in characters and "first 2,000" in characters
     assert "first 32 tokens" in tokens and len(tokens) < 250
@@ -254,13 +229,13 @@ def test_the_progress_bar_covers_both_stages_exactly(smoke_weights):
     muse = Muse.from_pretrained(smoke_weights)
     recipes = [muse.recipe("a piano", seed, Settings(seconds=0.1, micro_batch=2)) for seed in (0, 1)]
     bar = Bar()
-    on_step = files.follow(bar, recipes[0], "piece 1 of 2")
+    on_step = module.progress(bar, recipes[0], "piece 1 of 2")
     for _ in muse.stream(recipes, on_step):
         pass
     assert bar.n == 3 + 3 + 1  # the last row's decoding ends with its file
     on_step("codec", 2, 2)
     assert bar.n == 3 + 3 + 2
-    assert [text.split(": ")[1] for text in dict.fromkeys(bar.said)] == list(files.STAGES.values())
+    assert [text.split(": ")[1] for text in dict.fromkeys(bar.said)] == list(module.STAGES.values())
 
 
 # ---------------------------------------------------------------- files of prompts, and ranks
@@ -305,7 +280,7 @@ def test_two_ranks_make_the_same_files_as_one_and_go_on(ranks, smoke_weights, tm
     times = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out2").glob("*.wav")}
     (tmp_path / "out2" / "an-organ-chorale-7.json").unlink()
     job = ranks.run(2, words(smoke_weights, path, tmp_path / "out2"), tmp_path / "log")
-    assert "6 of 7 pieces are there already" in job.text(0) and contents(tmp_path / "out2") == one
+    assert "6 of 7 pieces exist already" in job.text(0) and contents(tmp_path / "out2") == one
     changed = {p.name for p in (tmp_path / "out2").glob("*.wav") if p.stat().st_mtime_ns != times[p.name]}
     assert changed == {"an-organ-chorale-7.wav"}
     assert "contact sheet" not in job.text(1)
@@ -318,52 +293,49 @@ def test_told_to_stop_it_ends_with_75_and_goes_on(ranks, smoke_weights, tmp_path
     while not list(tmp_path.glob("out/*.json")):
         assert not job.ranks.speaks(0.005), job.text()
     os.kill(job.pids[0], signal.SIGUSR1)
-    assert job.wait() == [os.EX_TEMPFAIL] and "was told to stop" in job.text()
+    assert job.wait() == [os.EX_TEMPFAIL] and "stopped on a signal" in job.text()
     left = len(list(tmp_path.glob("out/*.json")))
     assert 1 <= left < 12 and len(list(tmp_path.glob("out/*.wav"))) == left
-    assert f"{left} of 12 pieces are there already" in ranks.run(1, command, tmp_path / "log").text()
+    assert f"{left} of 12 pieces exist already" in ranks.run(1, command, tmp_path / "log").text()
     assert len(list(tmp_path.glob("out/*.wav"))) == 12
 
 
-def test_the_shares_are_all_of_it_once_in_whole_micro_batches(smoke_weights, tmp_path):
-    from musekit.generate.wanted import recipes, requests, share
+def test_the_shares_contain_every_piece_once_in_whole_micro_batches(smoke_weights, tmp_path):
     from musekit.muse import Muse
 
     path = prompt_file(tmp_path, [*LINES, {"prompt": "a harp", "n": 9}])
     given = cli.Generate(prompts=path, n=1, seconds=0.5, micro_batch=4, out=tmp_path / "out")
-    asked = requests(given, lambda text: None)
-    wanted = recipes(Muse.from_pretrained(smoke_weights), asked, given)
-    assert len(wanted) == 16 and share(wanted, 0, 1) == wanted
+    requests = module.read_requests(given, lambda text: None)
+    jobs = module.plan(Muse.from_pretrained(smoke_weights), requests, given)
+    assert len(jobs) == 16 and module.share(jobs, 0, 1) == jobs
     for world in (2, 3, 8):
-        shares = [share(wanted, rank, world) for rank in range(world)]
-        assert sorted(w.path for some in shares for w in some) == sorted(w.path for w in wanted)
-    assert max(map(len, (share(wanted, r, 2) for r in range(2)))) <= 10
+        shares = [module.share(jobs, rank, world) for rank in range(world)]
+        assert sorted(job.path for some in shares for job in some) == sorted(job.path for job in jobs)
+    assert max(len(module.share(jobs, rank, 2)) for rank in range(2)) <= 10
 
 
-def test_plain_text_is_one_prompt_a_line(tmp_path):
-    from musekit.generate import prompt_files
-
+def test_plain_text_is_one_prompt_per_line(tmp_path):
     path = prompt_file(tmp_path, ["a piano", '  {"prompt": "not an object here"}', "an organ\x85 in C"], "a.txt")
-    found = prompt_files.read(path, prompt_files.Request("", seed=5, n=2))
-    assert [(r.prompt, r.seed, r.n, r.line) for r in found] == [
-        ("a piano", 5, 2, 1),
-        ('{"prompt": "not an object here"}', 5, 2, 3),
-        ("an organ in C", 5, 2, 4),
+    found = module.read_requests(cli.Generate(prompts=path, seed=5, n=2, steps=3), lambda text: None)
+    assert [(line, r.prompt, r.seed, r.n, r.steps) for line, r in found.items()] == [
+        (1, "a piano", 5, 2, 3),
+        (3, '{"prompt": "not an object here"}', 5, 2, 3),
+        (4, "an organ in C", 5, 2, 3),
     ]
 
 
-def test_odd_lines_are_named_by_number_before_any_work(generate, tmp_path, monkeypatch):
+def test_wrong_lines_are_named_by_number_before_any_work(generate, tmp_path):
     bad = [
         {"prompt": "a piano", "promt": "x"}, "{", '["a piano"]', {"n": 2}, {"prompt": "", "n": 1},
         {"prompt": "a piano", "n": "4"}, {"prompt": "a piano", "n": True}, {"prompt": "a piano", "n": 0},
     ]  # fmt: skip
-    told = {
-        1: "unknown field 'promt'; did you mean 'prompt'", 3: "this is no JSON", 4: "must be an object",
-        5: 'has no "prompt"', 6: "prompt is empty",
+    says = {
+        1: "unknown field in the line 'promt'; did you mean 'prompt'", 3: "Input data was truncated",
+        4: "Expected `object`", 5: "missing required field `prompt`", 6: "prompt is empty",
     }  # fmt: skip
     with pytest.raises(MuseError) as error:
         generate(None, prompts=prompt_file(tmp_path, bad))
-    for number, why in told.items():
+    for number, why in says.items():
         assert f"line {number}: " in str(error.value) and why in str(error.value)
     assert "and 3 more" in str(error.value) and "\n" not in str(error.value)
     values = [
@@ -380,18 +352,18 @@ def test_odd_lines_are_named_by_number_before_any_work(generate, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "says"),
     [
         ("a.csv", b"a piano", "neither .jsonl"),
         ("a.txt", b"\xff\xfe", "not UTF-8"),
-        ("a.txt", b" \n\n", "holds no prompt"),
+        ("a.txt", b" \n\n", "contains no prompt"),
         ("gone.txt", None, "cannot read"),
     ],
 )
-def test_a_file_that_is_no_file_of_prompts_is_one_line(generate, tmp_path, name, data, told):
+def test_a_file_without_prompts_is_one_line(generate, tmp_path, name, data, says):
     if data is not None:
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(MuseError, match=told):
+    with pytest.raises(MuseError, match=says):
         generate(None, prompts=tmp_path / name)
 
 
@@ -400,5 +372,5 @@ def test_the_same_piece_twice_is_made_once_and_a_prompt_is_given_once(generate, 
     assert len(generate(None, n=1, seconds=0.1, prompts=path)) == 1
     with pytest.raises(MuseError, match="not both"):
         generate("a piano", prompts=path)
-    with pytest.raises(MuseError, match="say what to hear: a PROMPT"):
+    with pytest.raises(MuseError, match="give a PROMPT"):
         generate(None)

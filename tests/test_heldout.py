@@ -1,4 +1,4 @@
-"""The reference file: the held-out clips of a cache, their embeddings, and refusals that say what to do."""
+"""Embeddings of held-out clips: the file that is written from a cache, and what is refused."""
 
 import shutil
 
@@ -29,14 +29,14 @@ def test_held_out_clips_come_back_with_their_embeddings(tiny, weights):
     for row, clip in zip(found.embeddings, found.clips):
         torch.testing.assert_close(row, shards.row(clip["id"])[0].float(), atol=2e-3, rtol=0)
         assert clip["captions"] == held_out[clip["id"]]["captions"] and "path" not in clip
-    assert found.fitting({}) == [0, 1, 2]
-    rows = found.fitting({"instrument": found.clips[1]["instrumentation"]})
+    assert found.matching({}) == [0, 1, 2]
+    rows = found.matching({"instrument": found.clips[1]["instrumentation"]})
     assert 1 in rows and all(found.clips[i]["instrumentation"] == found.clips[1]["instrumentation"] for i in rows)
-    assert found.fitting({"instrument": "bagpipe"}) == []
+    assert found.matching({"instrument": "bagpipe"}) == []
 
 
-def test_without_cached_embeddings_the_audio_is_heard(tiny, weights, tmp_path):
-    """Equal to the embedder's own call, clip by clip; embeddings that other weights made are not taken."""
+def test_without_cached_embeddings_they_are_computed_from_the_audio(tiny, weights, tmp_path):
+    """They equal the embedder's own ones clip by clip; embeddings of other weights are not used."""
     cache = shutil.copytree(tiny.cache, tmp_path / "cache")
     build_reference(cache, weights)
     with_cache = read_reference(weights).embeddings
@@ -48,12 +48,12 @@ def test_without_cached_embeddings_the_audio_is_heard(tiny, weights, tmp_path):
     record = {c["id"]: c for c in read_clips(cache)}[found.clips[0]["id"]]
     own = embedder.embed_audio(read_clip(cache, record)[None], 44100)[0]
     torch.testing.assert_close(found.embeddings[0], own, atol=2e-3, rtol=0)
-    assert heldout.cached_rows(tiny.cache, "another embedder's hash", found.clips) is None
+    assert heldout.cached_embeddings(tiny.cache, "another embedder's hash", found.clips) is None
 
 
 def test_the_choice_is_limited_and_does_not_depend_on_order(tiny):
     clips = read_clips(tiny.cache)
-    assert heldout.chosen(clips, 2) == heldout.chosen(clips[::-1], 2) == heldout.chosen(clips)[:2]
+    assert heldout.choose(clips, 2) == heldout.choose(clips[::-1], 2) == heldout.choose(clips)[:2]
 
 
 def test_missing_damaged_and_foreign_files_are_refused(tiny, weights):
@@ -75,7 +75,7 @@ def test_missing_damaged_and_foreign_files_are_refused(tiny, weights):
 def test_a_cache_without_held_out_clips_is_refused(tiny, weights, tmp_path):
     lines = [line for line in (tiny.cache / "clips.jsonl").read_text().splitlines() if '"split": "train"' in line]
     (tmp_path / "clips.jsonl").write_text("\n".join(lines))
-    with pytest.raises(MuseError, match="no clip of the splits valid, test"):
+    with pytest.raises(MuseError, match="has no clip of the splits valid, test"):
         build_reference(tmp_path, weights)
 
 

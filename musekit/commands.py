@@ -1,0 +1,324 @@
+"""The sub-commands of `musekit`: a dataclass each, whose fields are the options and whose `run` does the work.
+
+`run` imports what it needs, so that help texts do not wait for torch.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from musekit.config import MINI_TRAINING, MuseError, TrainConfig, home, preset, suggest, to_json, train_config
+from musekit.evaluate import GROUPS
+
+
+def optional(kind: str, default: str):
+    """How tyro's help shows an option whose default is None: the kind of its value, and what is used instead."""
+    return arg(metavar=kind, help_behavior_hint=f"(default: {default})")
+
+
+PRESETS_INT = optional("INT", "the preset's")
+PRESETS_FLOAT = optional("FLOAT", "the preset's")
+PRESETS_NAME = optional("NAME", "the preset's")
+CACHES = optional("PATH", "caches/scores under MUSEKIT_HOME")
+
+
+@dataclass
+class Generate:
+    """Generate pieces of music from a prompt.
+
+    Each piece is a WAV file with its recipe (.json); one picture shows all of them. The same command makes only
+    what is missing, and the same options give the same bits. For example:
+
+        musekit generate "a sad piano melody"
+        musekit generate "a fast fiddle tune" --n 8 --seed 100 --out fiddle
+        musekit generate "an organ chorale" --negative-prompt "slow" --seconds 6
+        musekit generate --n 1 -- "- a prompt that starts with a dash"
+        torchrun --nproc-per-node 4 -m musekit generate --prompts prompts.jsonl --out many
+    """
+
+    prompt: Annotated[str | None, Positional, arg(metavar="PROMPT", help_behavior_hint="(or --prompts)")] = None
+    """The music, for example "a sad piano melody"."""
+    prompts: Annotated[Path | None, optional("FILE", "none")] = None
+    """Many prompts: .txt, one per line, or .jsonl, one object per line: prompt, and any of negative_prompt, seed, n,
+    seconds, name (of its files) and the options below. Ranks under torchrun share the pieces."""
+    n: int = 4  # Number of different pieces; piece i has the seed SEED + i
+    seed: int = 0  # The same seed with the same options gives the same bits
+    seconds: float = 12.0  # Length of each piece
+    negative_prompt: Annotated[str | None, optional("PROMPT", "none")] = None  # What the music should not be
+    steps: Annotated[int | None, PRESETS_INT] = None  # Solver steps of Stage 2
+    solver: Annotated[str | None, PRESETS_NAME] = None
+    """Stage 2's solver: euler, midpoint, heun, rk4, dopri5 or torchdiffeq; or bespoke-8, trained for few steps."""
+    guidance_scale: Annotated[float | None, PRESETS_FLOAT] = None  # Stage 2's classifier-free guidance; 1 is none
+    guidance_low: Annotated[float | None, optional("FLOAT", "0")] = None
+    """Guidance applies only for t from here (0 is noise) ..."""
+    guidance_high: Annotated[float | None, optional("FLOAT", "1")] = None
+    """... to here (1 is audio); elsewhere it costs nothing."""
+    stage1_steps: Annotated[int | None, PRESETS_INT] = None  # Solver steps of Stage 1
+    stage1_solver: Annotated[str | None, PRESETS_NAME] = None  # Stage 1's solver
+    stage1_guidance_scale: Annotated[float | None, PRESETS_FLOAT] = None
+    """Stage 1's classifier-free guidance; above 1 the prompt is followed more closely, with less variety."""
+    stage1_autoguidance: Annotated[float | None, PRESETS_FLOAT] = None
+    """Stage 1's guidance away from a Gaussian; above 1 keys and instruments are clearer."""
+    micro_batch: Annotated[int | None, PRESETS_INT] = None  # Pieces per batch; part of the recipe
+    threads: Annotated[int | None, optional("INT", "torch's choice, or OMP_NUM_THREADS")] = None
+    """CPU threads of each process; part of the recipe."""
+    weights: str = "mini"  # A folder of weights, or the name of a packaged preset
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # Precision of Stage 2's matrix products
+    out: Path = Path("demo")  # Folder for the WAV files, recipes and the contact sheet
+
+    def folder(self) -> Path:
+        """The folder of the pieces."""
+        return self.out
+
+    def run(self) -> None:
+        """Generate the files."""
+        from musekit.generate import generate_files
+
+        generate_files(self)
+
+
+@dataclass
+class Cache:
+    """Build or complete a cache of clips, captions and network inputs. The same command resumes.
+
+    For example: the scores of music21, rendered, and the inputs of the mini networks; your own folder; a published
+    dataset; the same with four processes, each on its GPU (slurm/cache.sh: with an array of jobs):
+
+        musekit cache --n 12000 --kinds clips tokens spectra views
+        musekit cache --kinds latents embeddings --weights my-weights --remake
+        musekit cache --data my-music --out my-cache
+        musekit cache --corpus musicbench --data /data/MusicBench --preset paper
+        torchrun --nproc-per-node 4 -m musekit cache --corpus musicbench --preset paper --kinds latents embeddings
+
+    A folder's content shows which dataset it is. Audio is not copied. After SIGUSR1, SIGTERM or Ctrl-C the current
+    shard is finished and saved; the exit code is 75 (Ctrl-C: 130).
+    """
+
+    corpus: Annotated[str | None, optional("NAME", "the dataset in --data, else scores")] = None
+    """scores (music21's, rendered), musicbench, music4all, folder, or a folder's path."""
+    data: Annotated[Path | None, optional("FOLDER", "none")] = None
+    """The unpacked dataset, or a folder of audio with captions (CSV, JSONL or .txt beside each file)."""
+    out: Annotated[Path | None, optional("PATH", "caches/<corpus> under MUSEKIT_HOME")] = None  # The cache's folder
+    n: int = 12_000  # Clips of 12 s to render from the scores
+    seconds: Annotated[float | None, optional("FLOAT", "the preset's window")] = None
+    """Longest clip; longer recordings are cut into several clips."""
+    keep_apart: bool = True
+    """Exclude clips of AudioSet's evaluation set, which is MusicCaps' test set, from MusicBench's training split."""
+    kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings", "transposed"], ...] = (
+        "clips",
+        "tokens",
+    )
+    """What to compute. Latents and embeddings (transposed: in ten other keys) need trained weights."""
+    preset: str = "mini"  # The preset whose inputs and encoders are used
+    weights: str = "mini"  # Folder of trained weights, for latents and embeddings
+    workers: int = 2  # Processes; with a GPU, threads that read ahead
+    share: str = "0/1"
+    """INDEX/COUNT: this command computes one of COUNT shares of the rows; slurm/cache.sh sets it in an array."""
+    seed: int = 0  # Seed of the choice of clips
+    remake: bool = False  # Replace rows of other weights or settings; without this option they are an error
+    verify: bool = False  # Hash every finished shard, and replace those that differ from their hash
+
+    def folder(self) -> Path:
+        """The cache's folder."""
+        name = Path(self.corpus or self.data or "scores")
+        return self.out or home() / "caches" / name.expanduser().resolve().name  # resolved, since "." has no name
+
+    def run(self) -> None:
+        """Build the cache."""
+        from musekit.cache.build import build_cache
+
+        build_cache(self)
+
+
+@dataclass
+class Train:
+    """Train one component of the system. The same command resumes.
+
+    The codec and the embedder come first; both stages learn from what these two make of the corpus. For example:
+
+        musekit train codec --out my-weights
+        musekit train stage2 --out my-weights --train.samples 200000 --train.batch 32
+        torchrun --nproc-per-node 4 -m musekit train stage2 --require-gpus 4 --train.samples-every 20000
+
+    After SIGUSR1, SIGTERM or Ctrl-C the current step is finished and saved; the exit code is 75 (Ctrl-C: 130).
+    """
+
+    part: Annotated[str | None, Positional, arg(metavar="PART", help_behavior_hint="(required)")] = None
+    """codec, embedder, stage1, regression or stage2."""
+    preset: str = "mini"  # The preset that gives the network's shape and the training settings
+    cache: Annotated[Path | None, CACHES] = None  # The cache with the training data
+    run_folder: Annotated[Path | None, optional("PATH", "runs/<preset>-<part> under MUSEKIT_HOME")] = None
+    """Folder of metrics and checkpoints."""
+    out: Annotated[Path | None, optional("PATH", "weights/ in the run's folder")] = None
+    """Folder for the trained weights, in half precision."""
+    init: Annotated[Path | None, optional("FOLDER", "random weights")] = None
+    """Initial weights: a folder, a packaged preset, or for paper's Stage 2 stabilityai/stable-audio-open-1.0."""
+    codec: Annotated[str | None, optional("FOLDER", "the preset's packaged one")] = None
+    """Folder of weights with the codec for --train.samples-every."""
+    require_gpus: int = 0
+    """Refuse to start on a machine with fewer GPUs. Each process uses one GPU: start several with torchrun."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How to train. The defaults depend on the part and the preset: `musekit train stage2 --help` shows Stage 2's."""
+
+    def __post_init__(self):
+        if self.part is None:
+            raise MuseError(f"a PART to train is required: {', '.join(MINI_TRAINING)}")
+        if self.part not in MINI_TRAINING:
+            raise suggest(self.part, MINI_TRAINING, "part to train")
+
+    def with_own_defaults(self) -> Train:
+        """This command with the training settings of its part and preset as defaults."""
+        return replace(self, train=train_config(self.preset, self.part, self.init is not None))
+
+    def folder(self) -> Path:
+        """The folder of the run's metrics and checkpoints."""
+        from musekit.train.fitting import run_folder
+
+        return run_folder(self)
+
+    def run(self) -> None:
+        """Train, and write the weights."""
+        from musekit.train.fitting import train_part
+
+        train_part(self)
+
+
+MEASUREMENTS = f"{', '.join(GROUPS['all'])}; all: these. ablations: {', '.join(GROUPS['ablations'])}."
+MEASUREMENTS += " gallery: the poster's pictures."
+
+
+@dataclass
+class Evaluate:
+    """Measure the system on held-out works and wordings; writes results/<what>.json with provenance.
+
+    The same command resumes. For example:
+
+        musekit eval codec
+        musekit eval one-to-many
+        musekit eval ablation-ema
+        musekit eval prompts --n 24 --results quick
+    """
+
+    what: Annotated[str | None, Positional, arg(metavar="[WHAT]", help=MEASUREMENTS, help_behavior_hint="")] = None
+    weights: str = "mini"  # Folder of weights, or the name of a packaged preset
+    cache: Annotated[Path | None, CACHES] = None  # The cache with the held-out clips
+    results: Path = Path("results")  # Folder of the result files
+    n: int = 240  # Number of generated clips, in measurements that generate
+    quick: bool = False  # Tiny sizes, to test that everything runs
+
+    def run(self) -> None:
+        """Make the measurement, or list all of them."""
+        if self.what is None:
+            print(f"musekit eval WHAT, where WHAT is {MEASUREMENTS}")
+            return
+        from musekit.evaluate import evaluate
+
+        cache = self.cache or home() / "caches" / "scores"
+        evaluate(self.what, self.weights, cache, self.results, self.n, self.quick)
+
+
+@dataclass
+class Bench:
+    """Time the system on this machine; writes results/bench-<what>.json (end-to-end: bench.json) with provenance.
+
+    Run nothing else meanwhile: it would be measured too. For example:
+
+        musekit bench
+        musekit bench stage1
+        musekit bench sizes --quick
+    """
+
+    what: Annotated[str, Positional, arg(metavar="[WHAT]")] = "end-to-end"
+    """end-to-end, stage1, stage2, full, train, batch, sizes, memory, ddp or lab."""
+    weights: Annotated[str | None, optional("FOLDER", "mini")] = None
+    """Folder of weights, or a packaged preset, for end-to-end, batch, memory and lab; none: batch and memory without
+    trained weights."""
+    results: Path = Path("results")  # Folder of the result file
+    quick: bool = False  # Tiny networks and single runs, to test that everything runs
+
+    def run(self) -> None:
+        """Run the benchmark."""
+        from musekit.bench import BENCHES, READ, bench
+
+        if self.weights is not None and self.what in BENCHES and self.what not in READ:
+            raise MuseError(
+                f"`musekit bench {self.what}` times networks with random weights: leave --weights out, or choose one of"
+                f" {', '.join(READ)}"
+            )
+        bench(self.what, "mini" if self.weights is None else self.weights, self.results, self.quick)
+
+
+@dataclass
+class Info:
+    """Print a preset's configuration and parameter counts, and the licences of its public models.
+
+    For example:
+
+        musekit info mini
+        musekit info paper
+    """
+
+    preset: Annotated[str, Positional, arg(metavar="[PRESET]")] = "mini"  # mini, smoke or paper
+
+    def run(self) -> None:
+        """Print the preset."""
+        config = preset(self.preset)
+        from musekit.pretrained import sizes
+
+        print(to_json(config), end="")
+        for part, size in sizes(config).items():
+            print(f"{part:10s} {size}")
+
+
+@dataclass
+class Lab:
+    """Open the latent lab, notebook 05, in JupyterLab.
+
+    For example, on a machine without a screen (JupyterLab then prints the address to open):
+
+        musekit lab --no-browser
+    """
+
+    browser: bool = True  # Open a browser window
+
+    def run(self) -> None:
+        """Start JupyterLab and wait for its end."""
+        from importlib.util import find_spec
+
+        from musekit.lab import TORNADO_SETTINGS
+
+        places = [Path(__file__).resolve().parents[1] / "notebooks", Path("notebooks").resolve()]
+        notebook = next((p / "05_latent_lab.ipynb" for p in places if (p / "05_latent_lab.ipynb").exists()), None)
+        if notebook is None:
+            raise MuseError(
+                "notebooks/05_latent_lab.ipynb is neither beside this package nor in this folder; the notebooks"
+                " are part of the source, not of the package: run `musekit lab` or `make lab` in a checkout"
+            )
+        if find_spec("jupyterlab") is None:
+            raise MuseError("JupyterLab is not installed: pip install 'musekit[lab]'")
+        settings = f"--ServerApp.tornado_settings={json.dumps(TORNADO_SETTINGS)}"
+        options = [settings, *([] if self.browser else ["--no-browser"])]
+        sys.exit(subprocess.run([sys.executable, "-m", "jupyterlab", *options, str(notebook)]).returncode)
+
+
+COMMANDS = {
+    "generate": Generate,
+    "cache": Cache,
+    "train": Train,
+    "eval": Evaluate,
+    "bench": Bench,
+    "info": Info,
+    "lab": Lab,
+}
+SUBCOMMANDS = tuple(
+    Annotated[command, tyro.conf.subcommand(name, description=command.__doc__.split("\n\n")[0])]
+    for name, command in COMMANDS.items()
+)

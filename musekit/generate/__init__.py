@@ -1,1 +1,0 @@
-"""`musekit generate`: from requests to files, each with its recipe beside it."""
