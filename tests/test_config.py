@@ -1,7 +1,6 @@
 """Configuration: presets, JSON both ways, wrong values in one line, and what importing the package needs."""
 
 import dataclasses
-import json
 import subprocess
 import sys
 import typing
@@ -221,11 +220,3 @@ def test_importing_does_nothing(tmp_path):
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("torch.float32\n", "")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unknown_attribute_of_the_package_is_an_attribute_error():
-    import musekit
-
-    with pytest.raises(AttributeError, match="Muze"):
-        _ = musekit.Muze
-    assert json.loads(config.to_json(config.smoke()))["name"] == "smoke"

@@ -105,17 +105,14 @@ def noise(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> torch.
     return torch.from_numpy(0.3 * rng.standard_normal((1, channels, round(seconds * rate)), dtype=np.float32))
 
 
-def test_muq_of_one_clip_is_the_librarys_own(muq):
-    audio = noise(SECONDS, 24000)
-    ours = muq.embed_audio(audio, 24000)
-    with torch.no_grad():
-        theirs = muq.network(wavs=audio[:, 0])
-    assert ours.shape == (1, 512) and ours.dtype == torch.float32
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
-
-
-def test_muq_of_long_audio_is_the_normalised_mean_of_its_clips(muq):
-    """Three clips of noise, silence and a tone: the library's mean lies inside the sphere, ours on it."""
+def test_muq_of_one_clip_is_the_librarys_own_and_of_several_their_normalised_mean(muq):
+    """A short clip is repeated, as in the library from half a clip on; the library does not normalise the mean."""
+    for samples in (12000, 24000 * SECONDS):
+        audio = noise(SECONDS, 24000)[..., :samples]
+        with torch.no_grad():
+            theirs = F.normalize(muq.network(wavs=audio[:, 0]), dim=-1)
+        torch.testing.assert_close(muq.embed_audio(audio, 24000), theirs, atol=1e-5, rtol=0)
+    assert muq.embed_audio(audio[..., :1], 24000).isfinite().all()
     t = torch.arange(24000 * SECONDS) / 24000
     clips = [noise(SECONDS, 24000)[0, 0], torch.zeros(24000 * SECONDS), 0.5 * torch.sin(2 * torch.pi * 440 * t)]
     audio = torch.cat(clips)[None, None]
@@ -146,28 +143,6 @@ def test_muq_resamples_to_24_khz_mono(muq):
     cancelling = torch.from_numpy(np.stack([chord[0], -chord[0]]))[None]
     silence = muq.embed_audio(torch.zeros(1, 1, 24000), 24000)
     torch.testing.assert_close(muq.embed_audio(cancelling, 44100), silence, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("samples", [1, 12000, 24001])
-def test_muq_takes_any_length(muq, samples):
-    """Audio shorter than a clip is repeated, as in the library from half a clip on."""
-    audio = noise(2, 24000)[..., :samples]
-    ours = muq.embed_audio(audio, 24000)
-    assert ours.isfinite().all() and abs(float(ours.norm()) - 1) < 1e-5
-    if 12000 <= samples:
-        with torch.no_grad():
-            torch.testing.assert_close(ours, F.normalize(muq.network(wavs=audio[:, 0]), dim=-1), atol=1e-5, rtol=0)
-
-
-def test_wrong_shapes_are_refused(muq, home):
-    codec = oobleck.load(CodecConfig(kind="oobleck", name=str(home / "models/stable-audio-open-1.0"), latent_dim=8))
-    for shape in ((24000,), (1, 3, 24000), (1, 1, 0)):
-        with pytest.raises(MuseError, match="embed_audio wants audio of shape"):
-            muq.embed_audio(torch.zeros(shape), 24000)
-    with pytest.raises(MuseError, match=r"audio of shape \(B, 2, N\)"):
-        codec.encode(torch.zeros(1, 1, 4096))
-    with pytest.raises(MuseError, match=r"latents \(B, 8, T\)"):
-        codec.decode(torch.zeros(1, 4, 3))
 
 
 def test_muq_encodes_texts_of_any_length_one_at_a_time(muq):
@@ -203,15 +178,6 @@ def test_oobleck_is_the_posteriors_mean_and_its_decoder(home):
         assert decoded.shape == (1, 2, 4 * 2048)
         with torch.no_grad():
             torch.testing.assert_close(decoded, vae.decode(latents).sample, atol=1e-5, rtol=0)
-
-
-def test_oobleck_refuses_other_configs(home):
-    name = str(home / "models" / "stable-audio-open-1.0")
-    for change, says in (({"latent_dim": 64}, "latent_dim = 8"), ({"sample_rate": 48000}, "sample_rate = 44100")):
-        with pytest.raises(MuseError, match=says):
-            oobleck.load(CodecConfig(kind="oobleck", name=name, **{"latent_dim": 8, **change}))
-    with pytest.raises(MuseError, match="hop = 2048"):
-        oobleck.load(CodecConfig(kind="oobleck", name=name, latent_dim=8, stft_hop=512))
 
 
 # -- where models are found
@@ -268,14 +234,6 @@ def put_in_hub_cache(cache, name, source):
     (folder / "refs" / "main").write_text("abc123")
 
 
-def test_the_hubs_own_cache_serves_without_a_network(home, empty_home, muq):
-    for name in (*LOADERS, "OpenMuQ/MuQ-large-msd-iter", "xlm-roberta-base"):
-        put_in_hub_cache(empty_home / "hub", name, home / "models" / name.rpartition("/")[2])
-    made = {name: load(name) for name, load in LOADERS.items()}
-    assert torch.equal(made["OpenMuQ/MuQ-MuLan-large"].embed_text(TEXTS), muq.embed_text(TEXTS))
-    assert made["google/flan-t5-base"](TEXTS)[0].isfinite().all()
-
-
 def test_muq_mulan_is_read_as_it_is_published(home, empty_home, muq):
     """pytorch_model.bin alone, where its backbones have model.safetensors: in the hub's cache, and as a folder."""
     shutil.copytree(home / "models", empty_home / "home" / "models")
@@ -288,26 +246,6 @@ def test_muq_mulan_is_read_as_it_is_published(home, empty_home, muq):
         assert hub.fingerprint(loaded.network) == hub.fingerprint(muq.network)
         assert torch.equal(loaded.embed_text(TEXTS), muq.embed_text(TEXTS))
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.mark.parametrize("place", ["beside", "inside"])
-def test_backbones_lie_beside_or_inside_their_model(place, home, empty_home, muq):
-    folder = empty_home / place
-    shutil.copytree(home / "models" / "MuQ-MuLan-large", folder / "MuQ-MuLan-large")
-    for backbone in ("MuQ-large-msd-iter", "xlm-roberta-base"):
-        into = folder / "MuQ-MuLan-large" if place == "inside" else folder
-        shutil.copytree(home / "models" / backbone, into / backbone)
-    loaded = LOADERS["OpenMuQ/MuQ-MuLan-large"](str(folder / "MuQ-MuLan-large"))
-    assert torch.equal(loaded.embed_text(TEXTS), muq.embed_text(TEXTS))
-    assert hub.fingerprint(loaded.network) == hub.fingerprint(muq.network)
-
-
-def test_a_missing_backbone_is_named(home, empty_home):
-    folder = shutil.copytree(home / "models" / "MuQ-MuLan-large", empty_home / "alone" / "MuQ-MuLan-large")
-    with pytest.raises(
-        MuseError, match=r"OpenMuQ/MuQ-large-msd-iter \(licence: CC-BY-NC 4\.0\) is not on this machine"
-    ):
-        LOADERS["OpenMuQ/MuQ-MuLan-large"](str(folder))
 
 
 @pytest.mark.parametrize("name", LOADERS)
