@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import secrets
@@ -15,6 +16,7 @@ import msgspec
 from musekit.config import REMOVED, MuseError, suggest
 
 T = TypeVar("T")
+type_hints = functools.cache(get_type_hints)  # evaluating annotations takes longer than decoding a line
 
 
 def sha256(path: Path) -> str:
@@ -63,7 +65,7 @@ def decode(data: bytes | str, kind: type[T], where: str, known_only: bool = Fals
 
 def refuse_unknown_fields(value, kind: type, where: str) -> None:
     """Raise MuseError with a suggestion for a key that is no field of the dataclass `kind`; nested ones included."""
-    hints = get_type_hints(kind)
+    hints = type_hints(kind)
     for name, inner in value.items() if isinstance(value, dict) else ():
         if name not in hints and name not in REMOVED:
             raise suggest(name, hints, f"field in {where}")
