@@ -88,10 +88,9 @@ def cached_embeddings(cache: Path, digest: str, clips: list[dict]) -> Tensor | N
     """The clips' embeddings (n, 512) in the cache; None unless these weights made all of them."""
     from musekit.cache import Shards
 
-    try:
-        shards = Shards(cache / "embeddings")
-    except MuseError:
+    if not (cache / "embeddings").exists():
         return None
+    shards = Shards(cache / "embeddings")
     if shards.manifest["maker"] != f"embeddings {digest[:16]}" or any(clip["id"] not in shards for clip in clips):
         return None
     return shards.all(clip["id"] for clip in clips)[:, 0].float()

@@ -17,19 +17,21 @@ LAYERS = """
     show
     flow toy
     solve
+    recipe
     stage1 stage2 convert
     codec oobleck
     encoders
     inference
-    pretrained recipe
-    muse heldout
+    pretrained
+    muse
     generate
     runs train
     corpus cache
+    heldout
     evaluate bench
     library
     lab
-    arguments commands cli __main__
+    commands cli __main__
 """
 BARS = {"musekit": (13_000, 110), "tests": (9_500, None), "scripts+poster": (1_500, None)}  # lines, files of Python
 
