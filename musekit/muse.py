@@ -243,15 +243,15 @@ class Muse:
         embeddings (n, 512). x_0 (n, C, frames): the noise; None: the noise of the recipes' seeds. Raises MuseError when
         the audio contains NaN.
         """
-        rows, n, codec = padded(recipes), len(recipes), self.config.codec
-        frames = self.frames(rows[0].seconds)
-        samples, covered = round(rows[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
-        index = [min(i, n - 1) for i in range(len(rows))]
+        batch, n, codec = padded(recipes), len(recipes), self.config.codec
+        frames = self.frames(batch[0].seconds)
+        samples, covered = round(batch[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
+        index = [min(i, n - 1) for i in range(len(batch))]
         embeddings, x_0 = embeddings[index].to(self.device), None if x_0 is None else x_0[index]
-        solver = rows[0].stage2_solver
+        solver = batch[0].stage2_solver
         table = None if evaluations(solver) is None else fewstep.named(self.folder, solver)
         latents, nfe = sample_stage2(
-            self.inference2, embeddings, self._negatives(rows), rows, frames, covered, on_step, cancel, x_0, table
+            self.inference2, embeddings, self._negatives(batch), batch, frames, covered, on_step, cancel, x_0, table
         )
         audio = []
         for i in range(n):  # one at a time: memory stays small, and the bits do not depend on the batch
@@ -259,7 +259,7 @@ class Muse:
                 on_step("codec", i, n)
             decoded = self.codec.decode(latents[i : i + 1])[0, :, :samples].cpu()
             if not decoded.isfinite().all():
-                raise MuseError(f"the audio of seed {rows[i].seed} is NaN; check the weights and the guidance scales")
+                raise MuseError(f"the audio of seed {batch[i].seed} is NaN; check the weights and the guidance scales")
             audio.append(finish(decoded))
         return audio, nfe[:n]
 

@@ -24,7 +24,7 @@ def generate(smoke_weights, tmp_path, monkeypatch):
     """Make pieces into a folder of an empty working directory."""
     monkeypatch.chdir(tmp_path)
 
-    def call(prompt: str = "a sad piano melody", out: str = "out", **options) -> list[module.Made]:
+    def call(prompt: str = "a sad piano melody", out: str = "out", **options) -> list[module.Finished]:
         options = OPTIONS | options
         return module.generate_files(cli.Generate(prompt, weights=str(smoke_weights), out=Path(out), **options))
 
@@ -69,15 +69,15 @@ def test_a_piece_depends_on_neither_its_position_nor_the_rest_of_the_batch(smoke
     settings = Settings(seconds=0.5, micro_batch=4, stage1_guidance_scale=1.5)
     texts = ["a sad piano melody", "a fast fiddle tune", "an organ", "a calm lullaby for solo harp, in three-four time"]
     negatives = [None, "slow", None, "fast"]
-    rows = [muse.recipe(text, i, settings, negatives[i]) for i, text in enumerate(texts)]
-    together = list(muse.stream(rows))
-    mixed = {piece.recipe: piece for piece in muse.stream([rows[2], rows[0], rows[3], rows[1]])}
-    for row, piece in zip(rows, together):
-        for other in (*muse.stream([row]), mixed[row]):
+    recipes = [muse.recipe(text, i, settings, negatives[i]) for i, text in enumerate(texts)]
+    pieces = list(muse.stream(recipes))
+    mixed = {piece.recipe: piece for piece in muse.stream([recipes[i] for i in (2, 0, 3, 1)])}
+    for recipe, piece in zip(recipes, pieces):
+        for other in (*muse.stream([recipe]), mixed[recipe]):
             assert torch.equal(other.embedding, piece.embedding)
             assert torch.equal(other.audio, piece.audio)
             assert other.similarity == piece.similarity
-    assert not torch.equal(together[0].embedding, together[2].embedding)
+    assert not torch.equal(pieces[0].embedding, pieces[2].embedding)
 
 
 def test_a_finished_piece_is_kept_and_only_missing_ones_are_made(generate, capsys, monkeypatch):
@@ -97,7 +97,7 @@ def test_a_finished_piece_is_kept_and_only_missing_ones_are_made(generate, capsy
     assert second == generate(n=4) and "4 of 4 pieces" in capsys.readouterr().out
 
 
-def test_after_a_kill_the_same_command_goes_on(ranks, smoke_weights, tmp_path):
+def test_after_a_kill_the_same_command_resumes(ranks, smoke_weights, tmp_path):
     command = ["generate", "a piano", "--n", "6", "--seconds", "0.5", "--out", str(tmp_path / "out")]
     command += ["--weights", str(smoke_weights), "--micro-batch", "1", "--stage1-steps", "40"]
     job = ranks.start(1, command, tmp_path / "log")
@@ -183,7 +183,7 @@ def test_a_full_disk_is_one_error_and_leaves_whole_files(generate, monkeypatch):
     assert sorted(contents(Path("out"))) == ["a-sad-piano-melody-0.json", "a-sad-piano-melody-0.wav"]
 
 
-def test_a_disk_too_small_is_told_before_the_start(generate, monkeypatch, tmp_path):
+def test_a_disk_too_small_is_refused_before_the_start(generate, monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1000))
     with pytest.raises(MuseError, match="free"):
         generate()
@@ -228,7 +228,7 @@ def words(smoke_weights, prompts_path: Path, out: Path) -> list[str]:
     return [*made, "--n", "1", "--seconds", "0.5", "--micro-batch", "2", "--threads", "1"]
 
 
-def test_two_ranks_make_the_same_files_as_one_and_go_on(ranks, smoke_weights, tmp_path):
+def test_two_ranks_make_the_same_files_as_one_and_resume(ranks, smoke_weights, tmp_path):
     """Hashes of every file; what is there is not made again, what was removed is, whoever's share it is."""
     path = prompt_file(tmp_path, LINES)
     for world in (1, 2):
@@ -254,7 +254,7 @@ def test_two_ranks_make_the_same_files_as_one_and_go_on(ranks, smoke_weights, tm
     assert "contact sheet" not in job.text(1)
 
 
-def test_told_to_stop_it_ends_with_75_and_goes_on(ranks, smoke_weights, tmp_path):
+def test_after_a_signal_it_ends_with_75_and_the_same_command_continues(ranks, smoke_weights, tmp_path):
     path = prompt_file(tmp_path, [{"prompt": "a piano", "n": 12, "stage1_steps": 40}])
     command = [w if w != "2" else "1" for w in words(smoke_weights, path, tmp_path / "out")]
     job = ranks.start(1, command, tmp_path / "log")

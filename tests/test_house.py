@@ -24,6 +24,7 @@ LAYERS = """
     inference
     pretrained
     muse
+    jobs
     generate
     runs train
     corpus cache

@@ -88,8 +88,8 @@ def test_t5_gives_its_own_states_padded_and_masked(t5, home):
     for text, states, kept in zip(TEXTS, tokens, mask, strict=True):
         ids = t5.tokenizer(text, return_tensors="pt")["input_ids"]  # no padding at all
         with torch.no_grad():
-            alone = model(ids).last_hidden_state[0]
-        torch.testing.assert_close(states[kept], alone, atol=1e-5, rtol=1e-4)
+            unpadded = model(ids).last_hidden_state[0]
+        torch.testing.assert_close(states[kept], unpadded, atol=1e-5, rtol=1e-4)
     together = t5.encode_batch(TEXTS)
     torch.testing.assert_close(together[0][mask], tokens[mask], atol=1e-5, rtol=1e-4)
     assert torch.equal(t5(TEXTS[::-1])[0].flip(0), tokens)  # bits do not depend on mates
@@ -235,7 +235,7 @@ def put_in_hub_cache(cache, name, source):
 
 
 def test_muq_mulan_is_read_as_it_is_published(home, empty_home, muq):
-    """pytorch_model.bin alone, where its backbones have model.safetensors: in the hub's cache, and as a folder."""
+    """Only pytorch_model.bin, where its backbones have model.safetensors: in the hub's cache, and as a folder."""
     shutil.copytree(home / "models", empty_home / "home" / "models")
     folder = empty_home / "home" / "models" / "MuQ-MuLan-large"
     (folder / "model.safetensors").unlink()
@@ -294,21 +294,21 @@ def test_identity_depends_on_the_content_of_a_folder_not_on_its_place(home, tmp_
 
 def test_text_becomes_audio(muse):
     """T5 -> Stage 1 by dopri5 -> Stage 2 -> Oobleck -> MuQ's similarity, all of the paper preset's classes."""
-    told = []
-    made = muse.generate(TEXTS[0], n=3, seed=5, negative_prompt="fast violin", on_step=lambda *a: told.append(a[0]))
+    stages = []
+    made = muse.generate(TEXTS[0], n=3, seed=5, negative_prompt="fast violin", on_step=lambda *a: stages.append(a[0]))
     assert made.audio.shape == (3, 2, 44100) and made.sample_rate == 44100
     assert made.audio.isfinite().all() and (made.audio.abs().amax((1, 2)) > 0).all()
     assert made.embeddings.shape == (3, 512)
     torch.testing.assert_close(made.embeddings.norm(dim=-1), torch.ones(3))
-    assert {"stage1", "stage2", "codec"} <= set(told)
+    assert {"stage1", "stage2", "codec"} <= set(stages)
     assert made.recipes[0].stage1_solver == "dopri5" and made.recipes[0].preset == "tiny-paper"
-    heard = muse.embedder.embed_audio(made.audio, 44100)
-    said = muse.embedder.embed_text([TEXTS[0]])
-    np.testing.assert_allclose(made.similarity, (heard @ said.T)[:, 0].numpy(), atol=1e-5)
+    audio = muse.embedder.embed_audio(made.audio, 44100)
+    text = muse.embedder.embed_text([TEXTS[0]])
+    np.testing.assert_allclose(made.similarity, (audio @ text.T)[:, 0].numpy(), atol=1e-5)
     assert isinstance(muse.codec, oobleck.Oobleck) and isinstance(muse.embedder, encoders.MuQ)
     assert isinstance(muse.text, encoders.TextEncoder)
-    alone = muse.generate(TEXTS[0], n=1, seed=6, negative_prompt="fast violin")
-    assert torch.equal(alone.audio[0], made.audio[1])
+    single = muse.generate(TEXTS[0], n=1, seed=6, negative_prompt="fast violin")
+    assert torch.equal(single.audio[0], made.audio[1])
     assert not torch.equal(made.audio[0], made.audio[1])
     other = muse.generate(TEXTS[1], n=1, seed=5)
     assert (other.embeddings[0] - made.embeddings[0]).abs().max() > 1e-4
@@ -345,8 +345,8 @@ def test_the_cache_is_made_by_the_public_models(muse, tmp_path):
         expected = muse.codec.encode(audio)[0].T
         assert row.shape == expected.shape
         torch.testing.assert_close(row, expected, atol=5e-3, rtol=5e-3)
-        heard = Shards(tmp_path / "embeddings").row(record["id"])[0].float()
-        torch.testing.assert_close(heard, muse.embedder.embed_audio(audio, 44100)[0], atol=2e-3, rtol=0)
+        cached = Shards(tmp_path / "embeddings").row(record["id"])[0].float()
+        torch.testing.assert_close(cached, muse.embedder.embed_audio(audio, 44100)[0], atol=2e-3, rtol=0)
     tokens = Shards(tmp_path / "tokens")
     text = records[0]["captions"][0]["text"]
     expected, mask = muse.text([text])
@@ -361,14 +361,14 @@ def test_the_cache_is_made_by_the_public_models(muse, tmp_path):
 
 def test_info_prints_both_sizes(capsys):
     cli.main(["info", "paper"])
-    told = {
+    sizes = {
         line.split()[0]: line
         for line in capsys.readouterr().out.splitlines()
         if " M parameters" in line or "frozen" in line
     }
-    stage1, stage2 = (float(told[part].split()[1]) for part in ("stage1", "stage2"))
+    stage1, stage2 = (float(sizes[part].split()[1]) for part in ("stage1", "stage2"))
     assert abs(stage1 / 271 - 1) < 0.005 and abs(stage2 / 1050 - 1) < 0.01
-    assert "156.113" in told["codec"] and "CC-BY-NC" in told["embedder"] and "Apache-2.0" in told["text"]
+    assert "156.113" in sizes["codec"] and "CC-BY-NC" in sizes["embedder"] and "Apache-2.0" in sizes["text"]
 
 
 def test_stage2_starts_from_stable_audio_open(home, tmp_path, monkeypatch, capsys):
