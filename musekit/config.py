@@ -1,7 +1,7 @@
 """Configuration: one frozen dataclass per component, `MuseConfig` of all of them, and the presets.
 
 mini   runs on a laptop CPU, offline; its weights are part of the package
-paper  the full-size system (271M + 1.05B); its weights are trained on a cluster
+paper  the full-size system (238M + 1.06B); its weights are trained on a cluster
 smoke  tiny and random, for tests; its audio is noise
 
 The types carry the ranges that `files.decode` checks when a config is read from a file.
@@ -116,7 +116,6 @@ class Stage1Config:
     ff_mult: Small = 2
     gaussian_rank: CountOrNone = 128  # principal directions with the exact Gaussian velocity; 0: the network only
     condition_dropout: Fraction = 0.1
-    idle_weights: bool = later(False)  # carry self-attention's query and key, which change nothing over one token
 
 
 @dataclass(frozen=True)
@@ -226,7 +225,7 @@ def smoke() -> MuseConfig:
 
 
 def paper() -> MuseConfig:
-    """The full-size system on public encoders: 271M + 1.05B, a window of 47.55 s, without trained weights.
+    """The full-size system on public encoders: 238M + 1.06B, a window of 47.55 s, without trained weights.
 
     The frozen components are given by hub name; a folder's path works as well (`encoders.hub`).
     """
@@ -235,7 +234,7 @@ def paper() -> MuseConfig:
         codec=CodecConfig(kind="oobleck", name="stabilityai/stable-audio-open-1.0"),
         text=TextConfig(kind="t5", name="google/flan-t5-base", dim=768, max_tokens=128),
         embedder=EmbedderConfig(kind="muq", name="OpenMuQ/MuQ-MuLan-large", sample_rate=24000),
-        stage1=Stage1Config(text_dim=768, width=1024, depth=16, heads=16, ff_mult=4, idle_weights=True),
+        stage1=Stage1Config(text_dim=768, width=1024, depth=16, heads=16, ff_mult=4),
         stage2=Stage2Config(
             condition_dim=768,
             width=1536,
