@@ -80,13 +80,14 @@ def muq(home):
 
 
 def test_t5_gives_its_own_states_padded_and_masked(t5, home):
-    from transformers import T5EncoderModel
+    from transformers import AutoTokenizer, T5EncoderModel
 
     model = T5EncoderModel.from_pretrained(home / "models" / "flan-t5-base").eval()
+    tokenizer = AutoTokenizer.from_pretrained(home / "models" / "flan-t5-base")
     tokens, mask = t5(TEXTS)
     assert tokens.shape == (3, 8, 24) and mask.tolist() == [[i < n for i in range(8)] for n in (6, 3, 1)]
     for text, states, kept in zip(TEXTS, tokens, mask, strict=True):
-        ids = torch.tensor([t5.tokenizer.encode(text).ids])  # no padding at all
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]  # no padding at all
         with torch.no_grad():
             unpadded = model(ids).last_hidden_state[0]
         torch.testing.assert_close(states[kept], unpadded, atol=1e-5, rtol=1e-4)
