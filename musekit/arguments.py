@@ -40,11 +40,7 @@ def parse(commands: dict[str, type], prog: str, description: str, arguments: Seq
         name, rest = arguments[0], arguments[1:]
         command, prog = commands[name], f"{prog} {name}"
         check_options(command, prog, rest)
-        if not hasattr(command, "prepared"):
-            return _tyro(command, prog, rest)
-        # options left out mean what suits another argument, which a first reading tells
-        parsed = _tyro(command, prog, rest, default=command.prepared(rest))
-        return _tyro(command, prog, rest, default=command.prepared([parsed.part]))
+        return _tyro(command, prog, rest, **own_defaults(command, prog, rest))
     if arguments and not arguments[0].startswith("-"):
         raise suggest(arguments[0], commands, "command")
     if not arguments:
@@ -54,6 +50,17 @@ def parse(commands: dict[str, type], prog: str, description: str, arguments: Seq
         for name, command in commands.items()
     )
     return _tyro(Union[known], prog, arguments, description=description)  # noqa: UP007 (a tuple of types)
+
+
+def own_defaults(command: type, prog: str, rest: Sequence[str]) -> dict:
+    """tyro's `default` for a command whose defaults depend on its other arguments, which a first parse finds."""
+    if not hasattr(command, "with_own_defaults"):
+        return {}
+    try:
+        first = _tyro(command, prog, [word for word in rest if word not in ("-h", "--help")])
+    except MuseError:
+        return {}  # the second parse shows the help text or raises the same error
+    return {"default": first.with_own_defaults()}
 
 
 def option_names(command: type, prefix: str = "--") -> list[str]:

@@ -11,14 +11,15 @@ import dataclasses
 import difflib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # how records and prompts spell them
 
 
 class MuseError(Exception):
-    """A mistake that a user can mend. The text says what is wrong, where, and what to do; the CLI exits with 2."""
+    """A user error; the CLI prints it in one line and exits with code 2."""
 
 
 def suggest(word: str, known, what: str) -> MuseError:
@@ -140,6 +141,35 @@ class SampleConfig:
 
 
 @dataclass(frozen=True)
+class TrainConfig:
+    """How to train one component. The defaults of each preset and component are in `train_config`."""
+
+    samples: int = 100_000  # training samples in total, over all epochs and ranks
+    batch: int = 64  # samples per optimizer step, over all ranks and accumulation steps
+    micro_batch: int = 64  # samples per forward pass on one rank
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: int = 6_000  # samples
+    decay: float = 0.5  # fraction of the training at its end, in which the learning rate falls linearly to zero
+    clip: float = 1.0  # largest gradient norm
+    ema: float = 0.999  # decay per step of the weights' exponential moving average
+    seed: int = 0
+    bf16: bool = True  # autocast
+    fused: bool = True  # one kernel for all AdamW updates
+    recompute: bool = False  # recompute each block's activations in the backward pass: less memory, a third more work
+    compile: bool = False  # torch.compile each block; needs a C++ compiler
+    log_every: int = 6_400  # samples
+    validate_every: int = 64_000  # samples
+    samples_every: int = 0  # Stage 2: samples between decoded previews in the run folder; 0: none
+    checkpoint_minutes: float = 3.0
+    keep: int = 2  # newest checkpoints that are retained, besides the best one
+    damaged: Literal["refuse", "skip"] = "refuse"  # what to do with cache shards that differ from their hash
+    tensorboard: bool = False  # also write metrics as TensorBoard event files
+    feeders: int = 0  # processes that build a rank's batches where one thread is too slow for its GPU; 0: one thread
+    peak_teraflops: float = 0.0  # peak rate of one GPU's matrix units, for MFU; 0: measured at the start on a GPU
+
+
+@dataclass(frozen=True)
 class MuseConfig:
     """One complete system."""
 
@@ -212,6 +242,49 @@ def preset(name: str) -> MuseConfig:
     if name not in PRESETS:
         raise suggest(name, PRESETS, "preset")
     return PRESETS[name]()
+
+
+# mini's settings. The packaged Stage 1 and Stage 2 were trained in several runs with other settings (`before` in their
+# train.json).
+MINI_TRAINING = {
+    "codec": TrainConfig(samples=330_000, batch=32, micro_batch=32, lr=1.2e-3),
+    "embedder": TrainConfig(
+        samples=80_000, batch=128, micro_batch=128, lr=1e-3, weight_decay=0.05, ema=0.995, validate_every=25_600
+    ),
+    "stage1": TrainConfig(
+        samples=2_000_000,
+        batch=128,
+        micro_batch=128,
+        lr=8e-4,
+        ema=0.9985,
+        warmup=20_000,
+        decay=0.6,
+        validate_every=128_000,
+    ),
+    "regression": TrainConfig(samples=150_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
+    "stage2": TrainConfig(samples=360_000, batch=32, micro_batch=32, lr=1e-3, validate_every=32_000),
+}
+# The full-size networks take a lower learning rate, and a checkpoint of Stage 2 is 17 GB.
+PAPER_TRAINING = {
+    "stage1": replace(MINI_TRAINING["stage1"], lr=1e-4, checkpoint_minutes=30.0),
+    "regression": replace(MINI_TRAINING["regression"], lr=1e-4, checkpoint_minutes=30.0),
+    "stage2": replace(MINI_TRAINING["stage2"], micro_batch=8, lr=1e-4, checkpoint_minutes=30.0),
+}
+FINE_TUNING_LR = 5e-5  # of paper's Stage 2 when it starts from trained weights (Stable Audio Open)
+
+
+def train_config(preset: str, component: str, init: bool = False) -> TrainConfig:
+    """The default training settings of a preset's component.
+
+    preset: "mini", "smoke" (mini's settings) or "paper". component: "codec", "embedder", "stage1", "regression" or
+    "stage2". init: whether training starts from trained weights. Raises MuseError for an unknown component.
+    """
+    if component not in MINI_TRAINING:
+        raise suggest(component, MINI_TRAINING, "component")
+    if preset != "paper" or component not in PAPER_TRAINING:
+        return MINI_TRAINING[component]
+    settings = PAPER_TRAINING[component]
+    return replace(settings, lr=FINE_TUNING_LR) if init and component == "stage2" else settings
 
 
 def identity(config) -> dict:

@@ -143,5 +143,5 @@ train() {
     [ "$preset" != smoke ] || gpus=0 # tiny, for tests: where there are no GPUs it trains on CPUs
     run=$(option run-folder "$MUSEKIT_HOME/runs/$preset-$stage" "$@")
     start "$run"
-    work together train "$stage" --preset "$preset" --run-folder "$run" --gpus "$gpus" "$@"
+    work together train "$stage" --preset "$preset" --run-folder "$run" --require-gpus "$gpus" "$@"
 }

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from musekit import distributed, pretrained, train
-from musekit.config import smoke
+from musekit.config import TrainConfig, smoke
 from musekit.runs import Run
-from musekit.train import TrainConfig, fitting
+from musekit.train import fitting
 from musekit.train.data import Stage2Data
 
 

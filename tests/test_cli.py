@@ -148,7 +148,7 @@ def test_underscores_and_equal_signs_are_welcome(monkeypatch):
 
 
 def test_training_options_reach_the_train_config(monkeypatch):
-    from musekit.train import TrainConfig
+    from musekit.config import TrainConfig
 
     seen = []
     monkeypatch.setattr(cli.Train, "run", lambda self: seen.append(self.train))

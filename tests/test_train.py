@@ -18,11 +18,11 @@ from torch import nn
 
 from musekit import flow, pretrained, train
 from musekit.cache import Shards
-from musekit.config import MuseError, Stage1Config
+from musekit.config import MINI_TRAINING, MuseError, Stage1Config, TrainConfig
 from musekit.runs import Run
 from musekit.solve import solve
 from musekit.stage1 import Text2MuQFlow, TextRegression
-from musekit.train import TrainConfig, fit, fitting, learning_rate, update_ema
+from musekit.train import fit, fitting, learning_rate, update_ema
 from musekit.train.data import CodecData, Stage1Data, Stage2Data
 
 PARTS = {"codec": CodecData, "stage1": Stage1Data, "stage2": Stage2Data}
@@ -642,7 +642,7 @@ def test_training_needs_only_torch_numpy_soundfile_safetensors(tiny, tmp_path):
 from pathlib import Path
 from types import SimpleNamespace
 from musekit.train.fitting import DATA, train_part
-from musekit.train import TrainConfig
+from musekit.config import TrainConfig
 for part in DATA:
     train_part(SimpleNamespace(
         part=part, preset="smoke", cache=Path({str(tiny.cache)!r}), run_folder=Path({str(tmp_path)!r}) / part,
@@ -729,7 +729,7 @@ def test_what_cannot_work_is_refused_before_any_work(tiny, tmp_path, monkeypatch
     elif what == "preset":  # the full size, without its own cache
         given.preset, told = "paper", "latents holds 8 values a frame and the paper preset's Stage 2 wants 64"
     elif what == "gpus":
-        given.gpus, told = 4096, "4096 GPUs are asked for and torch sees"
+        given.require_gpus, told = 4096, "4096 GPUs are asked for and torch sees"
     elif what == "batch":
         given.train, told = dataclasses.replace(given.train, batch=7, micro_batch=3), "cannot be split evenly"
     elif what == "tensorboard":
@@ -766,10 +766,10 @@ def test_an_option_that_says_what_the_plain_default_says_is_heard():
         return arguments.parse(cli.COMMANDS, "musekit", cli.ABOUT, ["train", *words]).train
 
     plain = TrainConfig()
-    assert parsed("stage2") == fitting.RECOMMENDED["stage2"] != plain
+    assert parsed("stage2") == MINI_TRAINING["stage2"] != plain
     assert parsed("stage2", "--train.samples", str(plain.samples)).samples == plain.samples
-    assert parsed("--out", "codec", "stage1") == fitting.RECOMMENDED["stage1"]  # a folder may have a part's name
-    assert parsed("--train.no-bf16", "codec") == dataclasses.replace(fitting.RECOMMENDED["codec"], bf16=False)
+    assert parsed("--out", "codec", "stage1") == MINI_TRAINING["stage1"]  # a folder may have a part's name
+    assert parsed("--train.no-bf16", "codec") == dataclasses.replace(MINI_TRAINING["codec"], bf16=False)
     with pytest.raises(MuseError, match="Missing|required"):
         parsed("--out", "codec")
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from musekit.arguments import CACHES, optional
-
-
-def train_config() -> type:
-    """`train.TrainConfig`, imported only when it is asked for: torch comes with it."""
-    from musekit.train import TrainConfig
-
-    return TrainConfig
+from musekit.config import MINI_TRAINING, TrainConfig, train_config
 
 
 @dataclass
@@ -27,7 +20,7 @@ class Train:
 
         musekit train codec --out my-weights
         musekit train stage2 --out my-weights --train.samples 200000 --train.batch 32
-        torchrun --nproc-per-node 4 -m musekit train stage2 --gpus 4 --train.samples-every 20000
+        torchrun --nproc-per-node 4 -m musekit train stage2 --require-gpus 4 --train.samples-every 20000
 
     SIGUSR1, SIGTERM or Ctrl-C: the step is finished and saved; exit code 75 (Ctrl-C: 130); the same command goes on.
     """
@@ -46,20 +39,16 @@ class Train:
     """Weights to start from: a folder, a packaged name, or for paper's Stage 2 stabilityai/stable-audio-open-1.0."""
     codec: Annotated[str | None, optional("FOLDER", "the preset's packaged one")] = None
     """Folder of weights whose codec decodes the pieces of --train.samples-every."""
-    gpus: int = 0
-    """GPUs that each machine must have; with fewer nothing starts."""
-    train: Annotated[object, tyro.conf.arg(constructor_factory=train_config)] = field(
-        default_factory=lambda: train_config()()
-    )
-    """How to train. The defaults are those of the part that is named: `musekit train stage2 --help` shows Stage 2's."""
+    require_gpus: int = 0
+    """Refuse to start on a machine with fewer GPUs. Each process uses one GPU: start several with torchrun."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How to train. The defaults depend on the part and the preset: `musekit train stage2 --help` shows Stage 2's."""
 
-    @classmethod
-    def prepared(cls, words: Sequence[str]) -> Train:
-        """Options left out: the recommended ones of the first part that is named."""
-        from musekit.train.fitting import RECOMMENDED
-
-        part = next((word for word in words if word in RECOMMENDED), None)
-        return cls(part=tyro.MISSING, train=RECOMMENDED[part] if part else train_config()())
+    def with_own_defaults(self) -> Train:
+        """This command with the training settings of its part and preset as defaults."""
+        known = self.part in MINI_TRAINING
+        settings = train_config(self.preset, self.part, self.init is not None) if known else TrainConfig()
+        return replace(self, part=tyro.MISSING, train=settings)
 
     def folder(self) -> Path:
         """Where the run's metrics and checkpoints are."""

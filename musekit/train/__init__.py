@@ -14,48 +14,16 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint as computed_again
 
 from musekit import distributed, flow
-from musekit.config import MuseError
+from musekit.config import MuseError, TrainConfig
 from musekit.gpu import Compiled
 from musekit.runs import Run
 from musekit.train import feed, flops
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train; the model's own shape is in `MuseConfig`."""
-
-    samples: int = 100_000  # training samples to see, all epochs and ranks together
-    batch: int = 64  # samples an optimizer step, over all ranks and accumulation steps
-    micro_batch: int = 64  # samples a forward pass on one rank
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: int = 6_000  # samples
-    decay: float = 0.5  # the last part of training, with the learning rate falling linearly to zero
-    clip: float = 1.0  # largest gradient norm
-    ema: float = 0.999  # decay of the weights' exponential moving average, a step
-    seed: int = 0
-    bf16: bool = True  # autocast
-    fused: bool = True  # one kernel for all of AdamW's updates
-    recompute: bool = False  # activations of each block again in the backward pass: less memory, a third more work
-    compile: bool = False  # each block by torch.compile: what lies between two products is one kernel; needs a compiler
-    log_every: int = 6_400  # samples
-    validate_every: int = 64_000  # samples
-    samples_every: int = 0  # samples between decoded pieces of a Stage 2 in training, in the run's folder; 0: none
-    checkpoint_minutes: float = 3.0
-    keep: int = 2  # newest checkpoints that stay, beside the best one
-    damaged: Literal["refuse", "skip"] = "refuse"  # shards of the cache that differ from their hash
-    tensorboard: bool = False  # metrics as TensorBoard's event files too
-    feeders: int = 0  # processes that build a rank's batches, where a thread cannot feed its GPU; 0: a thread
-    peak_teraflops: float = 0.0  # of one GPU's dense matrix units, for MFU; 0: measured at the start on a GPU
-
 
 LEAST = dict.fromkeys(("samples", "batch", "micro_batch", "log_every", "validate_every"), 1)
 LEAST |= dict.fromkeys(("lr", "weight_decay", "clip", "samples_every", "feeders"), 0)

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from musekit import distributed, pretrained
-from musekit.config import MuseConfig, MuseError, home, identity, preset
+from musekit.config import MuseConfig, MuseError, TrainConfig, home, identity, preset
 from musekit.files import write_atomic
 from musekit.runs import Run
 from musekit.runs.lock import hold
-from musekit.train import TrainConfig, accumulation, data, fit
+from musekit.train import accumulation, data, fit
 from musekit.train.listen import Listener
 
 DATA = {
@@ -33,28 +33,6 @@ SHAPE = {  # the part of the config that a run must keep: how pieces are sampled
     "regression": lambda config: config.stage1,
     "stage2": lambda config: config.stage2,
 }
-
-# The defaults of `--train.*`. The packaged Stage 1 and 2 were trained in several runs, with other settings: their
-# train.json tells (`before`)
-RECOMMENDED = {
-    "codec": TrainConfig(samples=330_000, batch=32, micro_batch=32, lr=1.2e-3),
-    "embedder": TrainConfig(
-        samples=80_000, batch=128, micro_batch=128, lr=1e-3, weight_decay=0.05, ema=0.995, validate_every=25_600
-    ),
-    "stage1": TrainConfig(
-        samples=2_000_000,
-        batch=128,
-        micro_batch=128,
-        lr=8e-4,
-        ema=0.9985,
-        warmup=20_000,
-        decay=0.6,
-        validate_every=128_000,
-    ),
-    "regression": TrainConfig(samples=150_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
-    "stage2": TrainConfig(samples=360_000, batch=32, micro_batch=32, lr=1e-3, validate_every=32_000),
-}
-
 
 SCALED_BY = 4096  # clips, evenly over the split, that tell Stage 2 the latents' mean and scale
 
@@ -95,7 +73,7 @@ def _train(options, stop, held: contextlib.ExitStack) -> Path:
 
     part, settings, config, first = options.part, options.train, preset(options.preset), distributed.rank() == 0
     accumulation(settings, distributed.world())
-    distributed.check_gpus(getattr(options, "gpus", 0))
+    distributed.check_gpus(getattr(options, "require_gpus", 0))
     folder = run_folder(options)
     out = options.out or folder / "weights"
     run = Run(folder, settings.keep, settings.tensorboard and first)

@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 import torch
 
+from musekit.config import MINI_TRAINING
 from musekit.evaluate.ablations import small
 from musekit.evaluate.quality import Quality
 from musekit.evaluate.subject import Subject, bar, read_audio, table
 from musekit.muse import Settings
 from musekit.train.data import Stage1Data
-from musekit.train.fitting import RECOMMENDED
 
 TIMED, CLIPS, SAMPLES = 24, 128, 25_600
 
@@ -58,7 +58,7 @@ def measure_time(subject: Subject, n: int) -> list[dict]:
         shards = Shards(subject.cache / kind)
         cached = milliseconds(lambda clip, s=shards: s.row(clip["id"]).float(), clips, f"reading {kind}")
         made = milliseconds(work, clips, f"making {kind}")
-        samples = RECOMMENDED[part].samples
+        samples = MINI_TRAINING[part].samples
         row = {"measure": "time", "part": part, "what": kind, "n": n, "cached_ms": cached, "on_the_fly_ms": made}
         row |= {"times": made / cached, "samples": samples, "projected": True}
         rows.append(row | {"cached_minutes": samples * cached / 6e4, "on_the_fly_minutes": samples * made / 6e4})

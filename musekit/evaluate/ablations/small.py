@@ -17,12 +17,12 @@ import torch
 
 from musekit import pretrained
 from musekit.cache import config_hash
-from musekit.config import MuseConfig, home, identity
+from musekit.config import MuseConfig, TrainConfig, home, identity
 from musekit.evaluate.subject import Subject
 from musekit.files import write_atomic
 from musekit.muse import Muse
 from musekit.runs import Run
-from musekit.train import TrainConfig, fit
+from musekit.train import fit
 from musekit.train.data import Stage1Data, Stage2Data
 from musekit.train.fitting import fit_scale
 
