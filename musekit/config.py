@@ -13,7 +13,9 @@ import json
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
+
+import msgspec
 
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # how records and prompts spell them
 
@@ -140,33 +142,38 @@ class SampleConfig:
     micro_batch: int = 4  # rows sampled together; part of the recipe, work is padded to it
 
 
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+NotNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train one component. The defaults of each preset and component are in `train_config`."""
 
-    samples: int = 100_000  # training samples in total, over all epochs and ranks
-    batch: int = 64  # samples per optimizer step, over all ranks and accumulation steps
-    micro_batch: int = 64  # samples per forward pass on one rank
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: int = 6_000  # samples
-    decay: float = 0.5  # fraction of the training at its end, in which the learning rate falls linearly to zero
-    clip: float = 1.0  # largest gradient norm
-    ema: float = 0.999  # decay per step of the weights' exponential moving average
+    samples: Positive = 100_000  # training samples in total, over all epochs and ranks
+    batch: Positive = 64  # samples per optimizer step, over all ranks and accumulation steps
+    micro_batch: Positive = 64  # samples per forward pass on one rank
+    lr: NotNegativeFloat = 1e-3
+    weight_decay: NotNegativeFloat = 0.01
+    warmup: NotNegative = 6_000  # samples
+    decay: Fraction = 0.5  # fraction of the training at its end, in which the learning rate falls linearly to zero
+    clip: NotNegativeFloat = 1.0  # largest gradient norm; 0: no clipping
+    ema: Fraction = 0.999  # decay per step of the weights' exponential moving average
     seed: int = 0
-    bf16: bool = True  # autocast
+    bf16: bool = True  # bfloat16 autocast, where the device has units for it
     fused: bool = True  # one kernel for all AdamW updates
     recompute: bool = False  # recompute each block's activations in the backward pass: less memory, a third more work
     compile: bool = False  # torch.compile each block; needs a C++ compiler
-    log_every: int = 6_400  # samples
-    validate_every: int = 64_000  # samples
-    samples_every: int = 0  # Stage 2: samples between decoded previews in the run folder; 0: none
-    checkpoint_minutes: float = 3.0
-    keep: int = 2  # newest checkpoints that are retained, besides the best one
-    damaged: Literal["refuse", "skip"] = "refuse"  # what to do with cache shards that differ from their hash
+    log_every: Positive = 6_400  # samples
+    validate_every: Positive = 64_000  # samples
+    samples_every: NotNegative = 0  # Stage 2: samples between decoded previews in the run folder; 0: none
+    checkpoint_minutes: NotNegativeFloat = 3.0
+    keep: Positive = 2  # newest checkpoints that are retained, besides the best one
     tensorboard: bool = False  # also write metrics as TensorBoard event files
-    feeders: int = 0  # processes that build a rank's batches where one thread is too slow for its GPU; 0: one thread
-    peak_teraflops: float = 0.0  # peak rate of one GPU's matrix units, for MFU; 0: measured at the start on a GPU
+    workers: NotNegative = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
+    peak_teraflops: NotNegativeFloat = 0.0  # peak of one GPU's matrix units, for MFU; 0: measured at the start
 
 
 @dataclass(frozen=True)

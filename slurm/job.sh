@@ -123,7 +123,7 @@ together() {
     # USR1 is for musekit: torchrun, which would die of it, starts with it ignored. A node gone: the rest has 5 minutes.
     # shellcheck disable=SC2016 # SLURMD_NODENAME is another one on every node
     exec srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=$((cpus * procs)) --wait=300 \
-        bash -c 'trap "" USR1; exec python -m musekit.torchrun --local-addr="$SLURMD_NODENAME" "$@"' _ \
+        bash -c 'trap "" USR1; exec python -m musekit.launch --local-addr="$SLURMD_NODENAME" "$@"' _ \
         --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$procs" --rdzv-id="$job.${SLURM_RESTART_COUNT:-0}" \
         --rdzv-backend=c10d --rdzv-endpoint="$head:$port" -m musekit "$@"
 }

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from musekit import distributed, pretrained, train
+from musekit import distributed, pretrained
 from musekit.config import TrainConfig, smoke
 from musekit.runs import Run
-from musekit.train import fitting
-from musekit.train.data import Stage2Data
+from musekit.train import loop
+from musekit.train.data import DATA, Stage2Data, fit_scale
 
 
 class Double:
@@ -58,10 +58,10 @@ def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batc
         torch.manual_seed(0)
         network = pretrained.build("stage2", smoke())
         plain = Stage2Data(Path(cache), "train", smoke())
-        fitting.fit_scale("stage2", network, plain)
+        fit_scale("stage2", network, plain)
         torch.nn.init.normal_(network.proj_out.weight, std=0.1)  # training starts it at zero: gradients everywhere
         data = Double(plain)
-        records = list(train.fit(network.double(), data, None, settings, Run(Path(folder))))
+        records = list(loop.train(network.double(), data, None, settings, Run(Path(folder))))
         tensors = {f"weights.{k}": v.clone() for k, v in network.state_dict().items()}
         tensors |= {f"gradients.{i}": g for i, g in enumerate(kept[0].last)}
         if distributed.rank() == 0:
@@ -76,11 +76,11 @@ def validation(cache: str, folder: str, micro_batch: int) -> None:
     """Every rank writes what `validate` says of each kind of network."""
     with distributed.process_group():
         told = {}
-        for part, kind in fitting.DATA.items():
+        for part, kind in DATA.items():
             torch.manual_seed(0)
             network, data = pretrained.build(part, smoke()), kind(Path(cache), "train", smoke())
-            data.together = 4  # 13 clips: four groups to share out
-            told[part] = train.validate(network, data, TrainConfig(micro_batch=micro_batch))
+            data.group_size = 4  # 13 clips: four groups to share out
+            told[part] = loop.validate(network, data, TrainConfig(micro_batch=micro_batch))
         Path(f"{folder}/rank{distributed.rank()}.json").write_text(json.dumps(told))
 
 
@@ -90,6 +90,6 @@ def train_and_wait(part: str, cache: str, folder: str, steps: int, threads: int)
 
     torch.set_num_threads(threads)
     model, data, held_out = new_part(part, Path(cache))
-    for record in train.fit(model, data, held_out, RESUME, Run(Path(folder))):
+    for record in loop.train(model, data, held_out, RESUME, Run(Path(folder))):
         if record["samples"] == steps * RESUME.batch:
             time.sleep(60)  # the checkpoint of the step before is written: here it is killed

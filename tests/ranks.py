@@ -123,7 +123,7 @@ def ranks():
 
 
 # What ranks would import while they work, for seconds each: it is imported before they are forked.
-ALWAYS = ("torch.distributed", "torch._dynamo", "tyro", "musekit.cli", "musekit.train.fitting")
+ALWAYS = ("torch.distributed", "torch._dynamo", "tyro", "musekit.cli", "musekit.train.command")
 GENERATE = (
     "musekit.muse", "musekit.generate.files", "transformers.models.auto.modeling_auto",
     "transformers.models.bert.modeling_bert", "matplotlib.figure",

@@ -145,7 +145,7 @@ def run_with_only_the_needed(code: str, extra: tuple[str, ...] = ()) -> str:
 def test_imports_need_only_torch_numpy_soundfile_safetensors():
     out = run_with_only_the_needed(
         "import musekit; import musekit.config; light = 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
-        "import musekit.train, musekit.train.fitting, musekit.train.data, musekit.pretrained, musekit.codec\n"
+        "import musekit.train, musekit.train.command, musekit.train.data, musekit.pretrained, musekit.codec\n"
         "import musekit.encoders\n"
         "from musekit import Muse\n"
         "import musekit.cache.precompute, musekit.runs, musekit.distributed, musekit.recipe\n"
@@ -156,7 +156,7 @@ def test_imports_need_only_torch_numpy_soundfile_safetensors():
 
 def test_importing_does_nothing(tmp_path):
     """No file is written, no environment read decides anything, nothing is printed."""
-    code = "import musekit.muse, musekit.train.fitting, musekit.cache.precompute, torch\n"
+    code = "import musekit.muse, musekit.train.command, musekit.cache.precompute, torch\n"
     code += "print(torch.get_default_dtype())"
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", code],

@@ -11,7 +11,7 @@ import torch
 from musekit import flow
 from musekit.cache import Shards, caption_id, merge_manifest, read_clips
 from musekit.config import TONICS, MuseError
-from musekit.train import data, feed
+from musekit.train import data, loader
 from musekit.train.data import CodecData, EmbedderData, Stage1Data, Stage2Data
 
 KINDS = {"codec": CodecData, "embedder": EmbedderData, "stage1": Stage1Data, "stage2": Stage2Data}
@@ -24,7 +24,7 @@ def dataset(request, tiny):
 
 def take(dataset, n, **options):
     """The first n batches."""
-    made = feed.batches(dataset, **options)
+    made = loader.batches(dataset, **options)
     try:
         return list(itertools.islice(made, n))
     finally:
@@ -51,7 +51,7 @@ def joined(parts: list[dict]) -> dict:
 @pytest.mark.parametrize(("length", "batch"), [(13, 4), (5, 8), (1, 3), (12, 12)])
 def test_every_epoch_is_every_clip_exactly_once(length, batch, seed):
     rows = []
-    for number, some in itertools.islice(feed.counters(length, batch, 0, seed), -(-6 * length // batch)):
+    for number, some in itertools.islice(loader.counters(length, batch, 0, seed), -(-6 * length // batch)):
         assert number == len(rows) // batch and len(some) == batch
         rows += some
     assert [counter for counter, _ in rows] == list(range(len(rows)))
@@ -62,14 +62,14 @@ def test_every_epoch_is_every_clip_exactly_once(length, batch, seed):
 
 
 def test_seeds_have_orders_of_their_own():
-    orders = {tuple(i for _, i in next(feed.counters(20, 20, 0, seed))[1]) for seed in (0, 1, -1, -2, 2**64 - 1)}
+    orders = {tuple(i for _, i in next(loader.counters(20, 20, 0, seed))[1]) for seed in (0, 1, -1, -2, 2**64 - 1)}
     assert len(orders) == 4  # -1 and 2**64 - 1 are the same 64 bits
 
 
 def test_starting_anywhere_gives_the_same_rows():
-    whole = list(itertools.islice(feed.counters(13, 4, 0, 3), 20))
+    whole = list(itertools.islice(loader.counters(13, 4, 0, 3), 20))
     for k in (1, 5, 11):
-        assert list(itertools.islice(feed.counters(13, 4, 4 * k, 3), 20 - k)) == whole[k:]
+        assert list(itertools.islice(loader.counters(13, 4, 4 * k, 3), 20 - k)) == whole[k:]
 
 
 # ---------------------------------------------------------------- every dataset
@@ -119,7 +119,7 @@ def test_a_cache_that_others_still_make_is_no_data(tiny, tmp_path, kind):
     cache = shutil.copytree(tiny.cache, tmp_path / "cache", symlinks=True)
     manifest = json.loads((cache / kind / "manifest.json").read_text())
     merge_manifest(cache / kind, len(manifest["shards"]) + 1, manifest["maker"])
-    with pytest.raises(MuseError, match=f"{kind} is not finished: .* rows are made"):
+    with pytest.raises(MuseError, match=f"{kind} is not finished: it has .* rows"):
         Stage1Data(cache, "train", tiny.config)
 
 
@@ -165,7 +165,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused():
 
 def test_closing_the_feed_ends_its_thread():
     before = {*threading.enumerate()}
-    made = feed.batches(Toy(), batch=4, start=0, seed=0)
+    made = loader.batches(Toy(), batch=4, start=0, seed=0)
     next(made)
     (thread,) = {*threading.enumerate()} - before
     made.close()
@@ -174,7 +174,7 @@ def test_closing_the_feed_ends_its_thread():
 
 
 def test_collate_stacks_tensors_and_lists_the_rest():
-    batch = feed.collate([{"x": torch.tensor([i]), "name": str(i)} for i in range(3)])
+    batch = loader.collate([{"x": torch.tensor([i]), "name": str(i)} for i in range(3)])
     assert batch["x"].tolist() == [[0], [1], [2]] and batch["name"] == ["0", "1", "2"]
 
 
@@ -182,7 +182,7 @@ def test_collate_stacks_tensors_and_lists_the_rest():
 
 
 def sample(dataset, index, counter=0, number=0):
-    return dataset.sample(index, flow.Draws(0, counter), flow.Draws(0, feed.BATCH_KEY + number))
+    return dataset.sample(index, flow.Draws(0, counter), flow.Draws(0, loader.BATCH_KEY + number))
 
 
 def index_of(dataset, seconds):
@@ -246,7 +246,7 @@ def test_stage2_samples(tiny):
     drawn = [sample(dataset, 0, counter) for counter in range(600)]
     assert torch.stack([m["keep"] for m in drawn]).float().mean().item() == pytest.approx(0.7, abs=0.06)
     z = torch.logit(torch.stack([m["t"] for m in drawn]))
-    assert z.mean().item() == pytest.approx(data.EARLY, abs=0.15) and z.std().item() == pytest.approx(1, abs=0.1)
+    assert z.mean().item() == pytest.approx(data.STAGE2_LOGIT_MEAN, abs=0.15) and z.std().item() == pytest.approx(1, abs=0.1)
 
 
 def test_stage2_crops_inside_a_long_clip_know_where_they_start(tiny, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from musekit import runs
+from musekit import results
 from musekit.runs import Run
 
 CASES = {"1 rank": (1, 8), "2 ranks": (2, 4), "4 ranks": (4, 2), "2 ranks x 2 steps": (2, 2)}  # world, micro-batch
@@ -39,8 +39,8 @@ def test_gradients_and_weights_after_20_steps_are_those_of_one_process(trained, 
             torch.testing.assert_close(value, one[name], atol=1e-10, rtol=0, msg=name)
         assert also["losses"] == pytest.approx(told["losses"], abs=1e-10)
         assert also["norms"] == pytest.approx(told["norms"], abs=1e-10)
-    assert {"gradients.0", "ema.leave.weight", "weights.leave.weight"} <= trained[case][0][0].keys()
-    moved = one["weights.leave.weight"] - one["ema.leave.weight"]
+    assert {"gradients.0", "ema.proj_out.weight", "weights.proj_out.weight"} <= trained[case][0][0].keys()
+    moved = one["weights.proj_out.weight"] - one["ema.proj_out.weight"]
     assert moved.abs().max() > 1e-4 and one["gradients.0"].abs().max() > 1e-6  # the comparison has something to compare
 
 
@@ -103,6 +103,6 @@ def test_curves_in_bf16_with_adamw_are_reported(ranks, tiny, tmp_path):
         row = {"case": name, "steps": len(curve), "largest_difference": float(apart.max()), "loss": smooth}
         rows.append(row | {"mean_difference": float(apart.mean()), "last_loss": smooth[-1]})
         assert len(curve) == 400 and smooth[-1] == pytest.approx(sum(curves["1 rank"][-20:]) / 20, rel=0.02)
-    runs.write_result(
+    results.write_result(
         "ddp", rows, preset="smoke", what="stage2, bf16 autocast, AdamW, batch 8, loss as means of 20 steps"
     )

@@ -17,7 +17,7 @@ from ranks import until
 from test_ddp import train_words
 from test_runs import small_disk  # noqa: F401 - a fixture
 
-from musekit import runs
+from musekit import results
 from musekit.config import MuseError
 from musekit.launch import launch
 from musekit.runs import Run
@@ -138,7 +138,7 @@ def test_ctrl_c_leaves_a_checkpoint(ranks, tiny, tmp_path):
     job = ranks.start(1, words(tiny, folder, 80_000), folder.with_suffix(".log"))
     until(lambda: len(Run(folder).metrics()) >= 3)
     os.kill(job.pids[0], signal.SIGINT)
-    assert job.wait() == [130] and "the same command goes on" in job.text()
+    assert job.wait() == [130] and "run it again" in job.text()
     assert Run(folder).load()["samples"] == Run(folder).metrics()[-1]["samples"]
 
 
@@ -153,7 +153,7 @@ def test_a_full_disk_while_checkpointing_leaves_the_one_before(ranks, tiny, whol
     with full(leaving=100_000):
         job = ranks.start(2, words(tiny, folder), tmp_path / "log", file_limit=limit)
         assert job.wait() == [2, 2]
-    assert "cannot write checkpoint" in job.text(0) and "the one before it is whole" in job.text(0)
+    assert "cannot write checkpoint" in job.text(0) and "the previous one is intact" in job.text(0)
     assert "lost another rank" in job.text(1) and "Traceback" not in job.text(0) + job.text(1)
     assert different(Run(folder).load(lambda text: pytest.fail(text)), before) == []
     ranks.run(2, words(tiny, folder), tmp_path / "log")
@@ -193,15 +193,15 @@ def test_under_torchrun_usr1_is_75_and_a_failing_rank_is_one_error(tiny, whole, 
 
     def stop(line: str) -> None:
         if f"stage2 {3 * BATCH}/" in line:
-            torchrun = children(os.getpid(), b"musekit.torchrun")
+            torchrun = children(os.getpid(), b"musekit.launch")
             for worker in children(torchrun[0]):
                 os.kill(worker, signal.SIGUSR1)
 
-    with pytest.raises(MuseError, match="was told to stop and has saved its state"):
+    with pytest.raises(MuseError, match="was stopped by a signal and has saved its state"):
         launch(command, processes=2, on_line=stop)
     saved = Run(folder).load()["samples"]
     assert 3 * BATCH <= saved < SAMPLES
-    assert launch(command, processes=2, on_line=lines.append) == folder
+    assert launch(command, processes=2, on_line=lines.append) is None
     assert different(Run(folder).load(), whole[2][0]) == []
 
 
@@ -234,4 +234,4 @@ def test_twenty_kills(ranks, tiny, whole, tmp_path):
         rows += [{"run": number, **kill, "same_bits": not wrong, "same_curve": same} for kill in told]
         assert not wrong and same
     assert len(rows) == 20 and json.dumps(rows)
-    runs.write_result("resume", rows, seed=seed, preset="smoke", what="stage2, 20 steps, SIGKILL, run again")
+    results.write_result("resume", rows, seed=seed, preset="smoke", what="stage2, 20 steps, SIGKILL, run again")

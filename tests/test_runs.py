@@ -12,7 +12,7 @@ import sys
 import pytest
 import torch
 
-from musekit import runs
+from musekit import files, results, runs
 from musekit.config import MuseError
 from musekit.runs import Run
 
@@ -59,9 +59,9 @@ def small_disk(tmp_path):
 
 def test_write_atomic_replaces_whole_files_and_makes_folders(tmp_path):
     path = tmp_path / "a" / "b" / "c.txt"
-    runs.write_atomic(path, "one")
+    files.write_atomic(path, "one")
     with open(path) as reader:  # who reads the old file goes on reading it whole
-        runs.write_atomic(path, b"two\x00")
+        files.write_atomic(path, b"two\x00")
         assert reader.read() == "one"
     assert path.read_bytes() == b"two\x00"
     assert [p.name for p in path.parent.iterdir()] == ["c.txt"]
@@ -70,13 +70,13 @@ def test_write_atomic_replaces_whole_files_and_makes_folders(tmp_path):
 def test_a_full_disk_leaves_the_old_file_and_no_litter(small_disk):
     folder, full = small_disk
     path = folder / "weights.bin"
-    runs.write_atomic(path, b"x" * 100_000)
+    files.write_atomic(path, b"x" * 100_000)
     with full(leaving=50_000):
         with pytest.raises(MuseError, match=r"cannot write .*weights\.bin: .*; free some space"):
-            runs.write_atomic(path, b"y" * 300_000)
+            files.write_atomic(path, b"y" * 300_000)
         assert path.read_bytes() == b"x" * 100_000
         assert not list(folder.glob(".*"))
-    runs.write_atomic(path, b"y" * 300_000)
+    files.write_atomic(path, b"y" * 300_000)
     assert path.read_bytes() == b"y" * 300_000
 
 
@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(small_disk):
     run.folder.mkdir()
     run.save(64, {"w": torch.ones(40_000)})
     with full(leaving=100_000):
-        with pytest.raises(MuseError, match="cannot write checkpoint .*the one before it is whole"):
+        with pytest.raises(MuseError, match="cannot write checkpoint .*the previous one is intact"):
             run.save(128, {"w": torch.zeros(100_000)})
         assert [p.name for p in run.checkpoints()] == ["checkpoint-000000000064.pt"]
         assert not list(run.folder.glob("*.part"))
@@ -108,7 +108,7 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path, place):
     (tmp_path / "file").write_text("I am a file")
     (tmp_path / "folder").mkdir()
     with pytest.raises(MuseError, match=f"cannot write .*{place}: .*choose another folder"):
-        runs.write_atomic(tmp_path / place, "x")
+        files.write_atomic(tmp_path / place, "x")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
@@ -221,7 +221,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     run = Run(tmp_path)
     path = tmp_path / "checkpoint-000000000001.pt"
     torch.save({"samples": Harm()}, path)
-    path.with_suffix(".sha256").write_text(runs.sha256(path))
+    path.with_suffix(".sha256").write_text(files.sha256(path))
     with pytest.raises(Exception, match="(?i)weights.only"):
         run.load()
     assert not (tmp_path / "harmed").exists()
@@ -254,7 +254,7 @@ def test_a_run_folder_belongs_to_one_configuration(tmp_path):
 
 
 def test_a_kill_while_claiming_leaves_no_run_without_its_provenance(tmp_path, monkeypatch):
-    write, run = runs.write_atomic, Run(tmp_path)
+    write, run = files.write_atomic, Run(tmp_path)
 
     def kill(path, data):
         write(path, data)
@@ -272,9 +272,9 @@ def test_a_kill_while_claiming_leaves_no_run_without_its_provenance(tmp_path, mo
 
 
 def test_a_result_carries_its_provenance(tmp_path):
-    path = runs.write_result("codec", [{"median": 0.93}], tmp_path, seed=7, preset="smoke")
+    path = results.write_result("codec", [{"median": 0.93}], tmp_path, seed=7, preset="smoke")
     assert path == tmp_path / "codec.json"
-    result = runs.read_result("codec", tmp_path)
+    result = results.read_result("codec", tmp_path)
     assert result["name"] == "codec" and result["rows"] == [{"median": 0.93}]
     made = result["provenance"]
     assert {"command", "versions", "hardware", "time", "seed", "preset"} <= made.keys()
@@ -285,22 +285,22 @@ def test_a_result_carries_its_provenance(tmp_path):
 
 def test_a_missing_result_says_how_to_make_it_and_nan_is_refused(tmp_path):
     with pytest.raises(MuseError, match=r"nothing\.json is missing; make it with"):
-        runs.read_result("nothing", tmp_path)
+        results.read_result("nothing", tmp_path)
     with pytest.raises(ValueError):
-        runs.write_result("bad", [{"x": math.nan}], tmp_path)
+        results.write_result("bad", [{"x": math.nan}], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_command_is_as_typed_without_the_users_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["/opt/x/bin/musekit", "train", "codec", "--out", f"{tmp_path}/w"])
-    assert runs.command_line() == "musekit train codec --out ~/w"
+    assert results.command_line() == "musekit train codec --out ~/w"
     monkeypatch.setattr(sys, "argv", ["/opt/x/scripts/measure.py"])
-    assert runs.command_line() == "python .../measure.py"
+    assert results.command_line() == "python .../measure.py"
     monkeypatch.setattr(sys, "argv", ["scripts/measure.py", "a sad melody"])
-    assert runs.command_line() == "python scripts/measure.py 'a sad melody'"
+    assert results.command_line() == "python scripts/measure.py 'a sad melody'"
     monkeypatch.setattr(sys, "argv", ["/opt/x/site-packages/pytest/__main__.py", "-q"])
-    assert runs.command_line() == "python -m pytest -q"
+    assert results.command_line() == "python -m pytest -q"
 
 
 def test_the_command_hides_other_places_too(monkeypatch, tmp_path):
@@ -311,7 +311,7 @@ def test_the_command_hides_other_places_too(monkeypatch, tmp_path):
     words = [f"{tmp_path}/here/out", f"--cache={tmp_path}/music", "--run-folder", "/scratch/someone/muse/runs/a"]
     monkeypatch.setattr(sys, "argv", ["/opt/x/musekit/__main__.py", "train", *words, "/data/music4all", "a/b", "3/4"])
     told = "musekit train out --cache=~/music --run-folder $MUSEKIT_HOME/runs/a .../music4all a/b 3/4"
-    assert runs.command_line() == told
+    assert results.command_line() == told
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):
@@ -319,8 +319,8 @@ def test_sha256_is_that_of_the_bytes(tmp_path):
 
     data = os.urandom(3_000_000)
     (tmp_path / "x").write_bytes(data)
-    assert runs.sha256(tmp_path / "x") == hashlib.sha256(data).hexdigest()
-    assert json.loads(json.dumps(runs.provenance()))["command"]
+    assert files.sha256(tmp_path / "x") == hashlib.sha256(data).hexdigest()
+    assert json.loads(json.dumps(results.provenance()))["command"]
 
 
 # ---------------------------------------------------------------- whose folder, whose lines

@@ -116,7 +116,7 @@ def test_the_cause_is_what_was_said_first_since_this_start(tmp_path):
     lines = ["job 1: start 1 at 09:00", "musekit: an old mistake", "job 1: start 2 at 10:00", "musekit: note: a note"]
     lines += [
         "musekit: the disk is full",
-        "musekit: rank 1 lost another rank; what it said is above or below this line",
+        "musekit: rank 1 lost another rank; its error is above or below this line",
     ]
     (tmp_path / "log").write_text("\n".join(lines) + "\n")
     ask = "SLURM_JOB_ID=1 MUSE_PROCS=1 MUSE_ENV=$1; . slurm/job.sh; log=$2; cause"

@@ -35,10 +35,10 @@ def test_stage1_goes_on_after_the_signal(cluster, submit, tiny, tmp_path):
 def test_stage2_on_two_nodes_survives_a_lost_one_and_scancel(cluster, submit, tiny, tmp_path):
     """A node's daemon is killed: Slurm starts the job again, and it resumes; scancel saves; the next sbatch resumes.
 
-    Batches come from processes (--train.feeders), which scancel signals too, and which must not end before the step.
+    Batches come from processes (--train.workers), which scancel signals too, and which must not end before the step.
     """
     run, nodes = tmp_path / "run", ("--nodes=2", "--gpus-per-node=1")
-    job = submit("stage2", *train_words(tiny, run, 10**9), "--train.feeders", "1", options=nodes)
+    job = submit("stage2", *train_words(tiny, run, 10**9), "--train.workers", "1", options=nodes)
     until("a checkpoint", lambda: saved(run) > STEP, 120)
     cluster.kill_node(NODES[1])
     until("the job is taken off its nodes", lambda: cluster.job(job).get("Restarts") == "1", 90)

@@ -16,21 +16,22 @@ from ranks import until
 from test_config import run_with_only_the_needed
 from torch import nn
 
-from musekit import flow, pretrained, train
+from musekit import flow, pretrained
 from musekit.cache import Shards
 from musekit.config import MINI_TRAINING, MuseError, Stage1Config, TrainConfig
 from musekit.runs import Run
 from musekit.solve import solve
 from musekit.stage1 import Text2MuQFlow, TextRegression
-from musekit.train import fit, fitting, learning_rate, update_ema
-from musekit.train.data import CodecData, Stage1Data, Stage2Data
+from musekit.train import command, loop
+from musekit.train.loop import learning_rate, update_ema
+from musekit.train.data import DATA, CodecData, Stage1Data, Stage2Data, fit_scale
 
 PARTS = {"codec": CodecData, "stage1": Stage1Data, "stage2": Stage2Data}
 
 
 def run_all(model, dataset, settings, folder, validation=None):
     """Train to the end; the records."""
-    return list(fit(model, dataset, validation, settings, Run(folder)))
+    return list(loop.train(model, dataset, validation, settings, Run(folder)))
 
 
 # ---------------------------------------------------------------- closed forms
@@ -70,11 +71,11 @@ def test_the_moving_average_is_its_closed_form():
 def test_only_matrices_decay():
     model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
     model[0].weight.requires_grad_(True)
-    matrices, rest = train.parameter_groups(model, 0.5)
+    matrices, rest = loop.parameter_groups(model, 0.5)
     assert [p.shape for p in matrices["params"]] == [(2, 3)] and matrices["weight_decay"] == 0.5
     assert len(rest["params"]) == 3 and rest["weight_decay"] == 0.0
     model[0].weight.requires_grad_(False)
-    assert train.parameter_groups(model, 0.5)[0]["params"] == []
+    assert loop.parameter_groups(model, 0.5)[0]["params"] == []
 
 
 @pytest.mark.parametrize("batch", [1, 7, 48, 64, 500])
@@ -110,13 +111,13 @@ class Pairs:
 def new_network(kind=Text2MuQFlow, config=Pairs.config):
     torch.manual_seed(0)
     network = kind(config)
-    nn.init.normal_(network.leave.weight, std=0.1)
+    nn.init.normal_(network.proj_out.weight, std=0.1)
     return network
 
 
 def with_sgd(monkeypatch):
     """AdamW would amplify rounding where gradients are near zero."""
-    monkeypatch.setattr(train.torch.optim, "AdamW", lambda groups, lr, **options: torch.optim.SGD(groups, lr=lr))
+    monkeypatch.setattr(loop.torch.optim, "AdamW", lambda groups, lr, **options: torch.optim.SGD(groups, lr=lr))
 
 
 PLAIN = TrainConfig(
@@ -138,7 +139,7 @@ def test_accumulated_gradients_are_one_big_batchs(tmp_path, monkeypatch, micro_b
         torch.testing.assert_close(many.state_dict()[name], weights, atol=1e-10, rtol=0, msg=name)
     for a, b in zip(told, also):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-6) and a["floor"] == pytest.approx(b["floor"], abs=1e-6)
-    assert not torch.equal(one.leave.weight, new_network().double().leave.weight)
+    assert not torch.equal(one.proj_out.weight, new_network().double().proj_out.weight)
 
 
 def test_the_steps_are_those_of_a_loop_written_out(tmp_path, monkeypatch):
@@ -148,11 +149,11 @@ def test_the_steps_are_those_of_a_loop_written_out(tmp_path, monkeypatch):
     network = new_network().double()
     records = run_all(network, Pairs(), settings, tmp_path)
 
-    from musekit.train import feed
+    from musekit.train import loader
 
     reference = new_network().double()
     ema = copy.deepcopy(reference)
-    made = feed.batches(Pairs(), 12, 0, settings.seed)
+    made = loader.batches(Pairs(), 12, 0, settings.seed)
     for step in range(4):
         reference.zero_grad()
         value, _ = reference.training_loss(next(made))
@@ -176,7 +177,7 @@ def test_the_steps_are_those_of_a_loop_written_out(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("batch", "micro_batch"), [(13, 4), (10, 4)])
 def test_a_batch_that_cannot_be_split_evenly_is_refused(tmp_path, batch, micro_batch):
     settings = dataclasses.replace(PLAIN, batch=batch, micro_batch=micro_batch)
-    with pytest.raises(MuseError, match=f"a batch of {batch} cannot be split evenly .* parts of at most {micro_batch}"):
+    with pytest.raises(MuseError, match=f"a batch of {batch} cannot be split evenly .* micro-batches of at most {micro_batch}"):
         run_all(new_network().double(), Pairs(), settings, tmp_path)
 
 
@@ -191,9 +192,9 @@ def test_recomputed_activations_change_no_bit_and_take_less_memory(tiny):
     for again in (False, True):
         torch.manual_seed(0)
         network = pretrained.build("stage2", smoke())
-        nn.init.normal_(network.leave.weight, std=0.1)
+        nn.init.normal_(network.proj_out.weight, std=0.1)
         if again:
-            train.recompute(network)
+            loop.recompute(network)
         data = Stage2Data(tiny.cache, "train", smoke())
         batch = next(iter_batches(data))
         kept = 0
@@ -217,11 +218,11 @@ def test_compiled_blocks_have_the_same_gradients(tiny):
     """Really compiled, with and without activations computed again, in float64; once for all blocks."""
     network = pretrained.build("stage2", tiny.config).double()
     torch.manual_seed(0)
-    nn.init.normal_(network.leave.weight, std=0.1)
+    nn.init.normal_(network.proj_out.weight, std=0.1)
     batch = next(iter_batches(Stage2Data(tiny.cache, "train", tiny.config)))
     batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
     found, names = [], list(network.state_dict())
-    for change in (lambda model: None, train.compile_blocks, train.recompute):  # each after the one before
+    for change in (lambda model: None, loop.compile_blocks, loop.recompute):  # each after the one before
         change(network)
         network.zero_grad()
         network.training_loss(batch)[0].backward()
@@ -234,9 +235,9 @@ def test_compiled_blocks_have_the_same_gradients(tiny):
 
 def iter_batches(dataset):
     """Batches of 8."""
-    from musekit.train import feed
+    from musekit.train import loader
 
-    return feed.batches(dataset, 8, 0, 0)
+    return loader.batches(dataset, 8, 0, 0)
 
 
 def test_training_work_is_three_times_the_forward_pass_counted_by_hand(tiny):
@@ -420,9 +421,9 @@ def test_validation_is_fixed_and_disturbs_nothing(tiny, part):
     torch.manual_seed(4)
     expected = torch.rand(3)
     torch.manual_seed(4)
-    first = train.validate(network, dataset, TrainConfig(micro_batch=2))
+    first = loop.validate(network, dataset, TrainConfig(micro_batch=2))
     assert torch.equal(torch.rand(3), expected)
-    assert network.training and first == train.validate(network, dataset, TrainConfig(micro_batch=2))
+    assert network.training and first == loop.validate(network, dataset, TrainConfig(micro_batch=2))
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
 
@@ -443,7 +444,7 @@ def test_validation_sees_every_time_once_and_always_the_condition():
         def sample(self, *arguments):
             return {**super().sample(*arguments), "keep": torch.tensor(False)}
 
-    metrics = train.validate(Network(), Dropped(), TrainConfig(micro_batch=10))
+    metrics = loop.validate(Network(), Dropped(), TrainConfig(micro_batch=10))
     assert sorted(seen) == pytest.approx([(k + 0.5) / 37 for k in range(37)])
     assert metrics["loss"] == metrics["t"] == pytest.approx(0.5, abs=1e-4)  # rows weigh the same, the last few too
 
@@ -463,7 +464,7 @@ def new_part(part, cache):
 
     torch.manual_seed(0)
     model, dataset = pretrained.build(part, smoke()), PARTS[part](cache, "train", smoke())
-    fitting.fit_scale(part, model, dataset)
+    fit_scale(part, model, dataset)
     return model, dataset, PARTS[part](cache, "valid", smoke())
 
 
@@ -471,7 +472,7 @@ def new_part(part, cache):
 def test_a_killed_run_resumes_with_the_same_bits(ranks, tiny, tmp_path, part):
     """20 steps at once, against 10, SIGKILL, and the same command again."""
     model, dataset, validation = new_part(part, tiny.cache)
-    whole = list(fit(model, dataset, validation, RESUME, Run(tmp_path / "whole")))
+    whole = list(loop.train(model, dataset, validation, RESUME, Run(tmp_path / "whole")))
     expected = Run(tmp_path / "whole").load()
 
     folder = tmp_path / "killed"
@@ -486,7 +487,7 @@ def test_a_killed_run_resumes_with_the_same_bits(ranks, tiny, tmp_path, part):
     with torch.no_grad():
         for p in model.parameters():
             p.fill_(7.0)  # what a resumed run starts from does not matter
-    resumed = list(fit(model, dataset, validation, RESUME, Run(folder)))
+    resumed = list(loop.train(model, dataset, validation, RESUME, Run(folder)))
     state = Run(folder).load()
     for key in ("model", "ema"):
         for name, weights in expected[key].items():
@@ -501,12 +502,12 @@ def test_a_killed_run_resumes_with_the_same_bits(ranks, tiny, tmp_path, part):
 
 def test_a_damaged_newest_checkpoint_costs_only_its_steps(tiny, tmp_path, capsys):
     model, dataset, _ = new_part("stage1", tiny.cache)
-    list(fit(model, dataset, None, RESUME, Run(tmp_path)))
+    list(loop.train(model, dataset, None, RESUME, Run(tmp_path)))
     expected = Run(tmp_path).load()
     newest = Run(tmp_path).checkpoints()[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
     model, dataset, _ = new_part("stage1", tiny.cache)
-    assert len(list(fit(model, dataset, None, RESUME, Run(tmp_path)))) == 1
+    assert len(list(loop.train(model, dataset, None, RESUME, Run(tmp_path)))) == 1
     assert f"{newest.name} is damaged" in capsys.readouterr().out
     again = Run(tmp_path).load()
     assert all(torch.equal(again["ema"][k], v) for k, v in expected["ema"].items())
@@ -519,7 +520,7 @@ def test_a_damaged_best_checkpoint_is_found_again(tiny, tmp_path):
         model, dataset, validation = new_part("stage1", tiny.cache)
         settings, run = dataclasses.replace(RESUME, checkpoint_minutes=minutes), Run(tmp_path)
         with pytest.raises(SystemExit):
-            list(fit(model, dataset, validation, settings, run, lambda: 75 * (run.metrics()[-1]["samples"] >= samples)))
+            list(loop.train(model, dataset, validation, settings, run, lambda: 75 * (run.metrics()[-1]["samples"] >= samples)))
         return run.best()
 
     best = train_until(5 * BATCH, minutes=0.0)
@@ -571,9 +572,9 @@ def options(tiny, tmp_path, part, **changes):
     return SimpleNamespace(part=part, preset="smoke", train=settings, **folders)
 
 
-@pytest.mark.parametrize("part", fitting.DATA)
+@pytest.mark.parametrize("part", DATA)
 def test_every_part_trains_and_its_weights_load(tiny, tmp_path, part):
-    path = fitting.train_part(options(tiny, tmp_path, part))
+    path = command.train_part(options(tiny, tmp_path, part))
     assert path == tmp_path / "weights" / f"{part}.safetensors"
     network, _ = pretrained.load_part(tmp_path / "weights", part)
     ema = Run(tmp_path / "run").load()["ema"]
@@ -591,7 +592,7 @@ def test_a_training_from_weights_tells_of_the_trainings_before_it(tiny, tmp_path
     for k in range(3):
         given = options(tiny, tmp_path / str(k), "stage1", samples=8 * (k + 1))
         given.init = init
-        init = fitting.train_part(given).parent
+        init = command.train_part(given).parent
     told = json.loads((init / "stage1.train.json").read_text())
     assert [run["samples"] for run in told["before"]] == [8, 16] and told["samples"] == 8 + 16 + 24
     assert all("command" in run["provenance"] and "metrics" not in run for run in told["before"])
@@ -601,15 +602,15 @@ def test_a_training_from_weights_tells_of_the_trainings_before_it(tiny, tmp_path
 
 
 def test_the_same_command_resumes_and_another_network_is_refused(tiny, tmp_path):
-    path = fitting.train_part(options(tiny, tmp_path, "stage1"))
+    path = command.train_part(options(tiny, tmp_path, "stage1"))
     first = path.read_bytes()
-    fitting.train_part(options(tiny, tmp_path, "stage1"))
+    command.train_part(options(tiny, tmp_path, "stage1"))
     assert path.read_bytes() == first and len(Run(tmp_path / "run").metrics()) == 3
-    fitting.train_part(options(tiny, tmp_path, "stage1", samples=40))  # more samples go on from there
+    command.train_part(options(tiny, tmp_path, "stage1", samples=40))  # more samples go on from there
     assert [r["samples"] for r in Run(tmp_path / "run").metrics()] == [8, 16, 24, 32, 40]
     assert path.read_bytes() != first
     with pytest.raises(MuseError, match="another configuration"):
-        fitting.train_part(options(tiny, tmp_path, "regression"))
+        command.train_part(options(tiny, tmp_path, "regression"))
 
 
 def test_a_cache_made_by_other_weights_is_refused(tiny, tmp_path):
@@ -619,20 +620,20 @@ def test_a_cache_made_by_other_weights_is_refused(tiny, tmp_path):
     from musekit.cache.precompute import precompute
 
     given = options(tiny, tmp_path, "stage2")
-    fitting.train_part(given)
+    command.train_part(given)
     given.cache = shutil.copytree(tiny.cache, tmp_path / "cache")
     other = pretrained.init_random(tmp_path / "other", tiny.config, seed=1)
     precompute("embeddings", given.cache, tiny.config, other, show=False)
     with pytest.raises(MuseError, match=r"another configuration \(made_by\.embeddings is 'embeddings .* there and"):
-        fitting.train_part(given)
+        command.train_part(given)
 
 
 def test_weights_can_be_exported_while_a_run_goes_on(tiny, tmp_path):
     given = options(tiny, tmp_path, "stage2")
     with pytest.raises(MuseError, match="no checkpoint yet"):
-        fitting.export(given.run_folder, "stage2", tiny.config, tmp_path / "early")
-    fitting.train_part(given)
-    path = fitting.export(given.run_folder, "stage2", tiny.config, tmp_path / "early")
+        command.export(given.run_folder, "stage2", tiny.config, tmp_path / "early")
+    command.train_part(given)
+    path = command.export(given.run_folder, "stage2", tiny.config, tmp_path / "early")
     assert path.read_bytes() == (tmp_path / "weights" / "stage2.safetensors").read_bytes()
 
 
@@ -641,7 +642,7 @@ def test_training_needs_only_torch_numpy_soundfile_safetensors(tiny, tmp_path):
     code = f"""
 from pathlib import Path
 from types import SimpleNamespace
-from musekit.train.fitting import DATA, train_part
+from musekit.train.command import DATA, train_part
 from musekit.config import TrainConfig
 for part in DATA:
     train_part(SimpleNamespace(
@@ -650,7 +651,7 @@ for part in DATA:
     ))
 """
     out = run_with_only_the_needed(code, extra=("tqdm",))
-    assert [line.split(":")[0] for line in out.splitlines()] == list(fitting.DATA)
+    assert [line.split(":")[0] for line in out.splitlines()] == list(DATA)
 
 
 def test_a_stage_2_in_training_can_be_heard(tiny, tmp_path):
@@ -659,19 +660,19 @@ def test_a_stage_2_in_training_can_be_heard(tiny, tmp_path):
 
     given = options(tiny, tmp_path, "stage2", samples_every=16, samples=32)
     given.codec = str(tiny.weights)
-    fitting.train_part(given)
+    command.train_part(given)
     names = sorted(p.name for p in (tmp_path / "run" / "samples").iterdir())
     assert names == sorted(f"{k}-{i}.flac" for k in ("true", f"{16:012d}", f"{32:012d}") for i in range(2))
     for name in names:
         audio, rate = soundfile.read(tmp_path / "run" / "samples" / name)
         assert rate == 44100 and audio.shape == (44 * 2048, 2) and 0 < abs(audio).max() < 1
     with pytest.raises(MuseError, match="no other part makes sound"):
-        fitting.train_part(options(tiny, tmp_path / "other", "stage1", samples_every=16))
+        command.train_part(options(tiny, tmp_path / "other", "stage1", samples_every=16))
 
 
 def test_the_best_checkpoint_is_that_of_the_least_validation_loss(tiny, tmp_path):
     given = options(tiny, tmp_path, "stage1", samples=48, validate_every=8, checkpoint_minutes=60.0, ema=0.5)
-    fitting.train_part(given)
+    command.train_part(given)
     run = Run(tmp_path / "run")
     losses = {r["samples"]: r["valid_loss"] for r in run.metrics()}
     assert len(losses) == 6 and run.best()["samples"] == min(losses, key=losses.get)
@@ -692,7 +693,7 @@ def test_listening_is_no_training_and_counts_in_no_speed(tmp_path):
         time.sleep(0.3)
 
     network.training_loss, began = slow, time.monotonic()
-    (record,) = fit(network, Pairs(), None, settings, Run(tmp_path), listen=listen)
+    (record,) = loop.train(network, Pairs(), None, settings, Run(tmp_path), preview=listen)
     assert paused == [60, 120] and 10 * 0.04 < record["seconds"] < time.monotonic() - began - 0.6
 
 
@@ -707,7 +708,7 @@ def test_what_pads_a_short_clip_counts_in_no_scale(tiny, tmp_path):
     build_shards(tmp_path / "latents", rows, "maker", compute)
     data.shards = Shards(tmp_path / "latents")
     model = pretrained.build("stage2", tiny.config)
-    fitting.fit_scale("stage2", model, data)
+    fit_scale("stage2", model, data)
     every = torch.cat([rows[c["id"]][::8] for c in data.clips])
     torch.testing.assert_close(model.mean[:, 0], every.mean(0), atol=2e-3, rtol=0)
     torch.testing.assert_close(model.std[:, 0], every.std(0), atol=2e-3, rtol=0)
@@ -716,8 +717,8 @@ def test_what_pads_a_short_clip_counts_in_no_scale(tiny, tmp_path):
 def test_validation_hears_every_clip_once_whatever_the_micro_batch(tiny):
     torch.manual_seed(3)
     network, data = pretrained.build("stage2", tiny.config), Stage2Data(tiny.cache, "train", tiny.config)
-    data.together = 4
-    found = [train.validate(network, data, TrainConfig(micro_batch=m)) for m in (1, 5, 64)]
+    data.group_size = 4
+    found = [loop.validate(network, data, TrainConfig(micro_batch=m)) for m in (1, 5, 64)]
     assert found[0] == found[1] == found[2]
 
 
@@ -729,7 +730,7 @@ def test_what_cannot_work_is_refused_before_any_work(tiny, tmp_path, monkeypatch
     elif what == "preset":  # the full size, without its own cache
         given.preset, told = "paper", "latents holds 8 values a frame and the paper preset's Stage 2 wants 64"
     elif what == "gpus":
-        given.require_gpus, told = 4096, "4096 GPUs are asked for and torch sees"
+        given.require_gpus, told = 4096, "4096 GPUs are required and torch sees"
     elif what == "batch":
         given.train, told = dataclasses.replace(given.train, batch=7, micro_batch=3), "cannot be split evenly"
     elif what == "tensorboard":
@@ -742,12 +743,12 @@ def test_what_cannot_work_is_refused_before_any_work(tiny, tmp_path, monkeypatch
         given.train, told = dataclasses.replace(given.train, samples=0), "must be 1 or more"
     monkeypatch.setattr(pretrained, "build", lambda *_: pytest.fail("work began"))
     with pytest.raises(MuseError, match=told):
-        fitting.train_part(given)
+        command.train_part(given)
     assert not (tmp_path / "run" / "config.json").exists()
 
 
 NOT_BELOW = {"log_every": 0, "validate_every": 0, "micro_batch": 0, "lr": math.nan, "weight_decay": -0.1}
-NOT_BELOW |= {"clip": -1.0, "samples_every": -1, "feeders": -1}
+NOT_BELOW |= {"clip": -1.0, "samples_every": -1, "workers": -1}
 
 
 @pytest.mark.parametrize("name", NOT_BELOW)
@@ -755,7 +756,7 @@ def test_a_number_that_trains_nothing_is_named(tiny, tmp_path, monkeypatch, name
     monkeypatch.setattr(pretrained, "build", lambda *_: pytest.fail("work began"))
     option = f"--train.{name.replace('_', '-')} must be"
     with pytest.raises(MuseError, match=f"{option} [01] or more, not {NOT_BELOW[name]}"):
-        fitting.train_part(options(tiny, tmp_path, "stage2", **{name: NOT_BELOW[name]}))
+        command.train_part(options(tiny, tmp_path, "stage2", **{name: NOT_BELOW[name]}))
 
 
 def test_an_option_that_says_what_the_plain_default_says_is_heard():
@@ -809,10 +810,10 @@ def test_what_a_failed_run_said_becomes_one_line():
     from musekit.launch import failure
 
     words = ["train", "stage2"]
-    lost = "musekit: rank 1 lost another rank; what it said is above or below this line"
+    lost = "musekit: rank 1 lost another rank; its error is above or below this line"
     said = [lost, "musekit: note: a note", "musekit: cannot write checkpoint x: disk full", "torchrun: rank 1 ended"]
     assert failure(words, 2, said) == "`musekit train stage2` failed: cannot write checkpoint x: disk full"
     trace = ["[rank1]: Traceback (most recent call last):", "[rank1]:   File", "[rank1]: ValueError: odd", lost]
-    assert "lost another" in failure(words, 1, [lost]) and "told to stop" in failure(words, os.EX_TEMPFAIL, said)
+    assert "lost another" in failure(words, 1, [lost]) and "stopped by a signal" in failure(words, os.EX_TEMPFAIL, said)
     assert failure(words, 1, trace[:3]) == "`musekit train stage2` failed with 1: ValueError: odd"
     assert failure(words, -11, ["a", "b"]).endswith("failed with -11:\na\nb")

@@ -67,7 +67,7 @@ def test_all_keys_are_drawn_equally_and_a_caption_that_names_one_keeps_the_clips
     keys = torch.cat([dataset.embeddings[index][None], rows[clip["id"]]])  # its own, then the ten others
 
     def drawn(caption: dict, counter: int) -> int:
-        apart = (keys - dataset.x_1(clip, index, caption, flow.Draws(0, counter))).abs().amax(dim=1)
+        apart = (keys - dataset.x_1(index, caption, flow.Draws(0, counter))).abs().amax(dim=1)
         assert apart.min() < HALF < apart.sort()[0][1]
         return int(apart.argmin())
 

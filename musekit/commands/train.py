@@ -26,7 +26,7 @@ class Train:
     """
 
     part: Annotated[Literal["codec", "embedder", "stage1", "regression", "stage2"], tyro.conf.Positional]
-    """What to train."""
+    """The network to train."""
     preset: str = "mini"
     """Its shape."""
     cache: Annotated[Path | None, CACHES] = None
@@ -50,13 +50,7 @@ class Train:
         settings = train_config(self.preset, self.part, self.init is not None) if known else TrainConfig()
         return replace(self, part=tyro.MISSING, train=settings)
 
-    def folder(self) -> Path:
-        """Where the run's metrics and checkpoints are."""
-        from musekit.train.fitting import run_folder
-
-        return run_folder(self)
-
     def run(self) -> None:
-        from musekit.train.fitting import train_part
+        from musekit.train.command import train_part
 
         train_part(self)

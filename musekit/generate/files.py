@@ -59,7 +59,7 @@ def generate_files(options) -> list[Made]:
     with distributed.signals(interrupt=False) as stop, distributed.process_group(PATIENCE):
         missing = [w for w in share(wanted, distributed.rank(), distributed.world()) if read_made(w) is None]
         distributed.barrier()  # all have looked before any begins
-        if kept := len(wanted) - sum(distributed.gathered(len(missing))):
+        if kept := len(wanted) - sum(distributed.all_gather(len(missing))):
             say(f"{kept} of {len(wanted)} pieces are there already with this very recipe and are kept", first)
         if missing:
             load(muse, [t for r in asked for t in (r.prompt, r.negative_prompt) if t is not None], tell)

@@ -22,9 +22,8 @@ from musekit.evaluate.subject import Subject
 from musekit.files import write_atomic
 from musekit.muse import Muse
 from musekit.runs import Run
-from musekit.train import fit
-from musekit.train.data import Stage1Data, Stage2Data
-from musekit.train.fitting import fit_scale
+from musekit.train.data import Stage1Data, Stage2Data, fit_scale
+from musekit.train.loop import train as train_network
 
 NAME = "small"
 SAMPLES = {"stage1": 90_000, "stage2": 24_000}
@@ -97,7 +96,7 @@ def train(
         fit_scale(part, model, dataset)
         began = time.monotonic()
         with tqdm(total=how.samples, desc=show or f"train {part}", unit="sample", leave=False, delay=2) as bar:
-            for record in fit(model, dataset, None, how, run):
+            for record in train_network(model, dataset, None, how, run):
                 bar.update(record["samples"] - bar.n)
         state = run.load()
         for name in ("ema", "model"):
@@ -122,7 +121,7 @@ def about(config: MuseConfig, part: str, found: Trained, how: TrainConfig) -> di
 @torch.no_grad()
 def held_out_loss(part: str, folder: Path, dataset, how: TrainConfig, limit: int = 256) -> float:
     """Mean flow-matching loss of a folder's weights on a dataset, with fixed draws and stratified times."""
-    from musekit.train import validate
+    from musekit.train.loop import validate
 
     model = pretrained.load_part(folder, part)[0]
     value = validate(model, dataset, dataclasses.replace(how, bf16=False), min(limit, len(dataset)))["loss"]

@@ -10,12 +10,12 @@ import torch
 
 from musekit import distributed
 from musekit.cache import Shards
-from musekit.train import feed
+from musekit.train import loader
 from musekit.train.data import Stage2Data
 
 
 def take(n, dataset, **options):
-    made = feed.batches(dataset, batch=6, seed=3, **options)
+    made = loader.batches(dataset, batch=6, seed=3, **options)
     try:
         return [{k: v.clone() for k, v in batch.items()} for batch in itertools.islice(made, n)]
     finally:
@@ -41,7 +41,7 @@ def test_processes_build_what_the_thread_builds(tiny, rank, world):
 def test_processes_go_on_when_the_whole_job_is_told_to_stop(tiny, told):
     """scancel and torchrun signal all processes, and the step in hand still needs its batches."""
     dataset = Stage2Data(tiny.cache, "train", tiny.config)
-    made = feed.batches(dataset, batch=6, start=0, seed=3, workers=2)
+    made = loader.batches(dataset, batch=6, start=0, seed=3, workers=2)
     found = [next(made)]
     for child in multiprocessing.active_children():
         os.kill(child.pid, told)
@@ -96,5 +96,5 @@ def test_memory_that_a_gpu_copies_from_is_asked_for_where_there_is_one(monkeypat
     monkeypatch.setattr(torch.utils.data, "DataLoader", Loader)
     for kind in ("cpu", "cuda"):
         monkeypatch.setattr(distributed, "device", lambda kind=kind: torch.device(kind))
-        list(feed.from_processes(None, iter(()), 1))
+        list(loader.from_processes(None, iter(()), 1))
     assert told == [False, True]
