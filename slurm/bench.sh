@@ -26,4 +26,4 @@ MUSE_PROCS=1 # whatever the job asked for
 
 results=$(option results "$MUSEKIT_HOME/results" "$@")
 start "$results"
-work apart bench --results "$results" "$@"
+work run_independent bench --results "$results" "$@"

@@ -24,4 +24,4 @@ cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 name=$(realpath -m "$(option corpus "$(option data scores "$@")" "$@")")
 out=$(option out "$MUSEKIT_HOME/caches/$(basename "$name")" "$@")
 start "$out"
-work apart cache --out "$out" "$@"
+work run_independent cache --out "$out" "$@"

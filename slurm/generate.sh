@@ -24,4 +24,4 @@ prompts=$(option prompts prompts "$@")
 out=$(option out "$MUSEKIT_HOME/generated/$(basename "${prompts%.*}")" "$@")
 [ "$gpus" = 0 ] || set -- --threads 1 "$@" # part of a recipe: else another number of GPUs would make all pieces again
 start "$out"
-work together generate --out "$out" "$@"
+work run_torchrun generate --out "$out" "$@"
