@@ -1,8 +1,11 @@
-"""Training data is a pure function of (seed, counter): ranks, batch sizes and resuming change nothing."""
+"""Training data is a pure function of (seed, counter): ranks, batch sizes, processes and resuming change nothing."""
 
 import itertools
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 import threading
 
 import pytest
@@ -24,11 +27,11 @@ def dataset(request, tiny):
 
 def take(dataset, n, **options):
     """The first n batches."""
-    made = loader.batches(dataset, **options)
+    batches = loader.batches(dataset, **options)
     try:
-        return list(itertools.islice(made, n))
+        return [*itertools.islice(batches, n)]
     finally:
-        made.close()
+        batches.close()
 
 
 def equal(a: dict, b: dict) -> bool:
@@ -123,7 +126,7 @@ def test_a_cache_that_others_still_make_is_no_data(tiny, tmp_path, kind):
         Stage1Data(cache, "train", tiny.config)
 
 
-# ---------------------------------------------------------------- the feed
+# ---------------------------------------------------------------- the loader
 
 
 class Toy:
@@ -153,9 +156,11 @@ def test_a_batch_shares_its_draws_and_batches_do_not():
     assert (shared == shared[:, :1]).all() and len(set(shared[:, 0].tolist())) == 5
 
 
-def test_an_error_in_the_thread_is_raised_to_the_consumer():
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_in_a_sample_is_raised_to_the_consumer(workers):
     with pytest.raises(MuseError, match="sample 3 is broken"):
-        take(Toy(breaks_at=3), 3, batch=4, start=0, seed=0)
+        take(Toy(breaks_at=3), 3, batch=4, start=0, seed=0, workers=workers)
+    assert not multiprocessing.active_children()
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused():
@@ -163,14 +168,29 @@ def test_a_batch_that_ranks_cannot_share_is_refused():
         take(Toy(), 1, batch=6, start=0, seed=0, world=4)
 
 
-def test_closing_the_feed_ends_its_thread():
+def test_closing_the_loader_ends_its_thread():
     before = {*threading.enumerate()}
-    made = loader.batches(Toy(), batch=4, start=0, seed=0)
-    next(made)
+    batches = loader.batches(Toy(), batch=4, start=0, seed=0)
+    next(batches)
     (thread,) = {*threading.enumerate()} - before
-    made.close()
+    batches.close()
     thread.join(60)
     assert not thread.is_alive()
+
+
+def test_processes_build_what_the_thread_builds(tiny):
+    """From any sample, for any rank, also when the whole job is signalled: the step in hand needs its batches."""
+    dataset = Stage2Data(tiny.cache, "train", tiny.config)
+    for options in ({"start": 0}, {"start": 18, "rank": 1, "world": 2}):
+        thread = take(dataset, 7, batch=6, seed=3, **options)
+        batches = loader.batches(dataset, batch=6, seed=3, workers=2, **options)
+        found = [next(batches)]
+        for child, number in itertools.product(multiprocessing.active_children(), ("SIGUSR1", "SIGTERM", "SIGINT")):
+            os.kill(child.pid, getattr(signal, number))
+        found += itertools.islice(batches, 6)
+        assert all(equal(a, b) for a, b in zip(thread, found, strict=True))
+        batches.close()
+        assert not multiprocessing.active_children()
 
 
 def test_collate_stacks_tensors_and_lists_the_rest():
@@ -243,10 +263,13 @@ def test_stage2_samples(tiny):
     number = next(n for n in range(20) if sample(dataset, 0, 0, n)["x_1"].shape[1] == 44)
     short = sample(dataset, index_of(dataset, 1.2), number=number)
     assert int(short["mask"].sum()) == 26 and not short["x_1"][:, 26:].any()  # the rest is masked
+    assert short["seconds"].tolist() == pytest.approx([0.0, 26 * second])  # the music's own length
     drawn = [sample(dataset, 0, counter) for counter in range(600)]
     assert torch.stack([m["keep"] for m in drawn]).float().mean().item() == pytest.approx(0.7, abs=0.06)
     z = torch.logit(torch.stack([m["t"] for m in drawn]))
-    assert z.mean().item() == pytest.approx(data.STAGE2_LOGIT_MEAN, abs=0.15) and z.std().item() == pytest.approx(1, abs=0.1)
+    assert z.mean().item() == pytest.approx(data.STAGE2_LOGIT_MEAN, abs=0.15) and z.std().item() == pytest.approx(
+        1, abs=0.1
+    )
 
 
 def test_stage2_crops_inside_a_long_clip_know_where_they_start(tiny, monkeypatch):
