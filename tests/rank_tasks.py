@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from pathlib import Path
 
 import torch
@@ -72,24 +71,13 @@ def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batc
         Path(f"{folder}/rank{distributed.rank()}.json").write_text(json.dumps(told))
 
 
-def validation(cache: str, folder: str, micro_batch: int) -> None:
-    """Every rank writes what `validate` says of each kind of network."""
+def validation(cache: str, folder: str) -> None:
+    """Every rank writes the validation metrics of each kind of network."""
     with distributed.process_group():
         told = {}
         for part, kind in DATA.items():
             torch.manual_seed(0)
             network, data = pretrained.build(part, smoke()), kind(Path(cache), "train", smoke())
-            data.group_size = 4  # 13 clips: four groups to share out
-            told[part] = loop.validate(network, data, TrainConfig(micro_batch=micro_batch))
+            data.group_size = 4  # 13 clips: four groups to share
+            told[part] = loop.validate(network, data, TrainConfig())
         Path(f"{folder}/rank{distributed.rank()}.json").write_text(json.dumps(told))
-
-
-def train_and_wait(part: str, cache: str, folder: str, steps: int, threads: int) -> None:
-    """Train a part with that many threads; after so many steps wait to be killed."""
-    from test_train import RESUME, new_part
-
-    torch.set_num_threads(threads)
-    model, data, held_out = new_part(part, Path(cache))
-    for record in loop.train(model, data, held_out, RESUME, Run(Path(folder))):
-        if record["samples"] == steps * RESUME.batch:
-            time.sleep(60)  # the checkpoint of the step before is written: here it is killed

@@ -424,6 +424,29 @@ def new_part(part, cache):
     return model, dataset, DATASETS[part](cache, "valid", smoke())
 
 
+@pytest.mark.parametrize("part", DATASETS)
+def test_a_stopped_run_resumes_with_the_same_bits(tiny, tmp_path, part):
+    """20 steps at once, against 10 and the same again. (`test_resume` kills real processes.)"""
+    whole = train(*new_part(part, tiny.cache)[:2], RESUME, tmp_path / "whole", new_part(part, tiny.cache)[2])
+    model, dataset, validation = new_part(part, tiny.cache)
+    run, steps = Run(tmp_path / "stopped"), iter(range(1, 100))
+    with pytest.raises(SystemExit):
+        list(loop.train(model, dataset, validation, RESUME, run, lambda: 75 * (next(steps) == 10)))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(7.0)  # what a resumed run starts from does not matter
+    resumed = train(model, dataset, RESUME, run.folder, validation)
+    state, expected = run.load(), Run(tmp_path / "whole").load()
+    for key in ("model", "ema"):
+        assert all(torch.equal(state[key][name], weights) for name, weights in expected[key].items())
+    moments, reference = state["optimizer"]["state"], expected["optimizer"]["state"]
+    assert all(torch.equal(moments[i][k], reference[i][k]) for i in reference for k in reference[i])
+    assert (state["step"], state["samples"]) == (STEPS, STEPS * BATCH)
+    timed = ("seconds", "samples_per_second", "memory_gib", "teraflops", "mfu")
+    timeless = [{k: v for k, v in r.items() if k not in timed} for r in whole[10:]]
+    assert timeless == [{k: r[k] for k in t} for t, r in zip(timeless, resumed)] and len(resumed) == 10
+
+
 def test_a_resumed_run_is_not_initialised_and_has_the_settings_that_it_is_given(tmp_path):
     train(new_network().double(), Pairs(), PLAIN, tmp_path)
     more = dataclasses.replace(PLAIN, samples=60, weight_decay=0.5, fused=False)
