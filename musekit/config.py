@@ -170,7 +170,7 @@ class TrainConfig:
     validate_every: Positive = 64_000  # samples
     samples_every: NotNegative = 0  # Stage 2: samples between decoded previews in the run folder; 0: none
     checkpoint_minutes: NotNegativeFloat = 3.0
-    keep: Positive = 2  # newest checkpoints that are retained, besides the best one
+    keep: Positive = 2  # newest checkpoints that are retained
     tensorboard: bool = False  # also write metrics as TensorBoard event files
     workers: NotNegative = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
     peak_teraflops: NotNegativeFloat = 0.0  # peak of one GPU's matrix units, for MFU; 0: measured at the start

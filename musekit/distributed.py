@@ -45,10 +45,8 @@ def to_device(batch: dict) -> dict:
 
 
 def check_gpus(required: int = 0) -> None:
-    """Raise MuseError where torch sees fewer GPUs than `required`, or some but not one for each process here.
-
-    A job script sets MUSEKIT_GPUS to the number that it requested from Slurm. Where Slurm binds one GPU to each
-    process, a process sees only its own (CUDA_VISIBLE_DEVICES names one).
+    """Raise MuseError where torch sees fewer GPUs than `required` (or MUSEKIT_GPUS, which a job script sets), or some
+    but not one for each process here. Where Slurm binds one GPU to each process, a process sees only its own.
     """
     required = max(required, int(os.environ.get("MUSEKIT_GPUS") or 0))
     visible, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -32,6 +32,8 @@ def launch(
     Each line of the log goes to `on_line`; `progress` draws a bar of training samples. Raises MuseError with what the
     failing rank wrote. An interrupt, or an error of `on_line`, lets the processes save their state first.
     """
+    from tqdm.auto import tqdm
+
     arguments = [str(word) for word in arguments]
     command = [sys.executable, "-m", "musekit", *arguments]
     if processes < 1:
@@ -45,16 +47,16 @@ def launch(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment,
         start_new_session=True,  # a notebook's interrupt reaches the kernel only, which forwards it once
     )  # fmt: skip
-    log: list[str] = []
-    bar = None
+    log, bar = [], None
     with process:
         try:
             for line in map(str.rstrip, process.stdout):
                 log = [*log[-LOG_LINES:], line]
                 on_line(line)
                 if progress and (found := PROGRESS.fullmatch(line)):
-                    bar = bar or progress_bar(*found.group(1, 3))
-                    bar.update(int(found[2].replace(",", "")) - bar.n)
+                    samples, total = (int(number.replace(",", "")) for number in found.group(2, 3))
+                    bar = bar or tqdm(total=total, unit="sample", unit_scale=True, desc=f"train {found[1]}")
+                    bar.update(samples - bar.n)
                     bar.set_postfix_str(found[4])
         except BaseException as error:
             ask_to_stop(process.pid, torchrun=processes > 1)
@@ -68,13 +70,6 @@ def launch(
                 bar.close()
     if process.returncode:
         raise MuseError(failure(arguments, process.returncode, log))
-
-
-def progress_bar(part: str, samples: str):
-    """A bar of training samples."""
-    from tqdm.auto import tqdm
-
-    return tqdm(total=int(samples.replace(",", "")), unit="sample", unit_scale=True, desc=f"train {part}")
 
 
 def ask_to_stop(pid: int, torchrun: bool) -> None:

@@ -2,7 +2,7 @@
 
     config.json        what was trained on what (`Run.claim`)          provenance.json   command, commit, hardware
     metrics.jsonl      one record per line                             tensorboard/      the same records, on request
-    checkpoint-*.pt    the newest ones and the best one, each with the SHA-256 of its bytes; best.json names the best
+    checkpoint-*.pt    the newest ones, each with the SHA-256 of its bytes
     .lock, .holder     held while a process trains here, and which process that is
 
 Files are written under another name, flushed to disk and renamed: a kill or a full disk leaves the previous one intact.
@@ -29,10 +29,7 @@ RESTART_PATIENCE_S = 150.0
 
 
 class Run:
-    """A run folder. keep: the number of newest checkpoints that stay, besides the best one.
-
-    Raises MuseError where `tensorboard` is requested and not installed.
-    """
+    """A run folder. keep: how many checkpoints stay. Raises MuseError where `tensorboard` is not installed."""
 
     def __init__(self, folder: Path, keep: int = 2, tensorboard: bool = False):
         self.folder, self.keep, self.tensorboard, self.writer = Path(folder), max(1, keep), tensorboard, None
@@ -100,18 +97,9 @@ class Run:
         """The checkpoint files, oldest first."""
         return sorted(self.folder.glob("checkpoint-*.pt"))
 
-    def best(self) -> dict:
-        """{"checkpoint", "samples", "valid_loss"} of the best checkpoint; empty where there is none."""
-        try:
-            found = read_json(self.folder / "best.json", dict)
-            return found if (self.folder / found["checkpoint"]).exists() else {}
-        except (FileNotFoundError, MuseError):
-            return {}
-
-    def save(self, samples: int, state: dict, valid_loss: float | None = None) -> Path:
-        """Write a checkpoint and its hash, then delete old ones. valid_loss: given if it is the lowest so far.
-
-        Raises MuseError when it cannot be written; the previous checkpoint is then intact.
+    def save(self, samples: int, state: dict) -> Path:
+        """Write a checkpoint and its hash, then delete old ones. Raises MuseError when it cannot be written; the
+        previous checkpoint is then intact.
         """
         path = self.folder / f"checkpoint-{samples:012d}.pt"
         aside = path.with_suffix(".part")
@@ -129,15 +117,10 @@ class Run:
             aside.unlink(missing_ok=True)
             why = " ".join(str(error).split())
             raise MuseError(f"cannot write checkpoint {path}: {why}; the previous one is intact") from error
-        if valid_loss is not None:
-            found = {"checkpoint": path.name, "samples": samples, "valid_loss": valid_loss}
-            write_atomic(self.folder / "best.json", json.dumps(found) + "\n")
-        best, existing = self.best().get("checkpoint"), self.checkpoints()
-        newest = [p for p in existing if p <= path][-self.keep :]
-        for old in existing:  # a later one is damaged: the run resumed from an earlier one
-            if old > path or (old not in newest and old.name != best):
-                old.unlink()
-                old.with_suffix(".sha256").unlink(missing_ok=True)
+        newest = [p for p in self.checkpoints() if p <= path][-self.keep :]
+        for old in {*self.checkpoints()} - {*newest}:  # also later ones: they are damaged, the run resumed before them
+            old.unlink()
+            old.with_suffix(".sha256").unlink(missing_ok=True)
         return path
 
     def load(self, warn: Callable[[str], None] = print) -> dict | None:

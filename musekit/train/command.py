@@ -47,15 +47,9 @@ def train_part(options) -> Path:
         preview = previews(options, validation, config, folder)
         run = Run(folder, settings.keep, settings.tensorboard and first)
         network = config.stage1 if part == "regression" else getattr(config, part)
-        run.claim(
-            {
-                "part": part,
-                "config": identity(network),  # how pieces are sampled may change while a run goes on
-                "data": f"{dataset.shards.manifest['maker']}, {len(dataset)} clips",
-                "made_by": dataset.made_by,
-            },
-            write=first,
-        )
+        claim = {"part": part, "config": identity(network)}  # how pieces are sampled may change while a run goes on
+        claim |= {"data": f"{dataset.shards.manifest['maker']}, {len(dataset)} clips", "made_by": dataset.made_by}
+        run.claim(claim, write=first)
         torch.manual_seed(settings.seed)
         model = pretrained.build(part, config)
 
@@ -92,8 +86,8 @@ def check(part: str, settings: TrainConfig) -> None:
     except msgspec.ValidationError as error:
         why, _, field = str(error).partition(" - at `$.")
         name = field.rstrip("`")
-        given = getattr(settings, name)
-        raise MuseError(f"--train.{name.replace('_', '-')} cannot be {given} ({why[0].lower()}{why[1:]})") from error
+        option, given = name.replace("_", "-"), getattr(settings, name)
+        raise MuseError(f"--train.{option} cannot be {given} ({why[0].lower()}{why[1:]})") from error
     passes = accumulation(settings, distributed.world()) * distributed.world()
     if part == "embedder" and passes > 1:
         raise MuseError(
@@ -149,16 +143,13 @@ def export(folder: Path, part: str, config: MuseConfig, out: Path) -> Path:
 def summarise(run: Run, part: str, settings: TrainConfig, clips: int) -> dict:
     """What <part>.train.json and the model card say of a run: command, minutes, hardware, last losses, curve."""
     records = run.metrics()
-    return {
-        "part": part,
-        "samples": records[-1]["samples"],
-        "minutes": round(sum(r["seconds"] for r in records) / 60, 1),
-        "clips": clips,
-        "last": {k: v for r in records for k, v in r.items() if k in ("loss", "floor") or k.startswith("valid_")},
-        "settings": dataclasses.asdict(settings),
-        "provenance": json.loads((run.folder / "provenance.json").read_text()),
-        "metrics": thinned(records),
-    }
+    last = {k: v for r in records for k, v in r.items() if k in ("loss", "floor") or k.startswith("valid_")}
+    minutes = round(sum(r["seconds"] for r in records) / 60, 1)
+    summary = {"part": part, "samples": records[-1]["samples"], "minutes": minutes, "clips": clips, "last": last}
+    provenance = json.loads((run.folder / "provenance.json").read_text())
+    return summary | {
+        "settings": dataclasses.asdict(settings), "provenance": provenance, "metrics": thinned(records)
+    }  # fmt: skip
 
 
 def with_earlier(init: str | Path | None, summary: dict) -> dict:

@@ -64,8 +64,7 @@ class _Clips:
         if width != wanted:
             raise MuseError(
                 f"{shards.folder} holds {width} values a frame and the {self.config.name} preset's {what} wants"
-                f" {wanted}: it was computed for another preset or by other weights; give that preset, or make a cache"
-                " for this one with `musekit cache --out`"
+                f" {wanted}; give the preset and weights of this cache, or make another one: `musekit cache --out`"
             )
 
     def key(self, index: int) -> str:
@@ -238,13 +237,8 @@ class Stage2Data(_Clips):
         return self.shards.row(self.key(index), stop=min(most, self.shards.row_length(self.key(index)))).float().T
 
 
-DATA = {
-    "codec": CodecData,
-    "embedder": EmbedderData,
-    "stage1": Stage1Data,
-    "regression": Stage1Data,
-    "stage2": Stage2Data,
-}
+DATA = {"codec": CodecData, "embedder": EmbedderData, "stage1": Stage1Data, "stage2": Stage2Data}
+DATA["regression"] = Stage1Data
 
 
 def fit_scale(part: str, model, dataset, n: int = 256) -> None:

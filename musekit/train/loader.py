@@ -89,18 +89,10 @@ def from_thread(shares: RankBatches, order: Iterator) -> Iterator[dict]:
 
 def from_processes(shares: RankBatches, order: Iterator, workers: int) -> Iterator[dict]:
     """Batches that processes build, in pinned memory where there is a GPU to copy them."""
-    loader = iter(
-        torch.utils.data.DataLoader(
-            shares,
-            batch_size=None,
-            sampler=order,
-            num_workers=workers,
-            multiprocessing_context="fork",  # they share what the dataset has read, and never touch a GPU
-            pin_memory=distributed.device().type == "cuda",
-            prefetch_factor=2,
-            worker_init_fn=ignore_signals,
-        )
-    )
+    pin = distributed.device().type == "cuda"
+    # forked: they share what the dataset has read, and never touch a GPU
+    options = {"num_workers": workers, "multiprocessing_context": "fork", "worker_init_fn": ignore_signals}
+    loader = iter(torch.utils.data.DataLoader(shares, batch_size=None, sampler=order, pin_memory=pin, **options))
     try:
         yield from loader
     finally:

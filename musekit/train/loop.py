@@ -35,7 +35,6 @@ class Step:
     """One optimizer step has ended."""
 
     record: dict | None = None  # metrics since the last record, when settings.log_every samples have passed
-    valid_loss: float | None = None  # the lowest validation loss so far, if it is this step's
     preview: bool = False  # settings.samples_every samples have passed
     done: bool = False  # this was the last step
 
@@ -69,10 +68,10 @@ class Training:
         networks = {"model": self.model.state_dict(), "ema": self.ema.state_dict()}
         return {**networks, "optimizer": self.optimizer.state_dict(), "samples": self.samples, "step": self.step}
 
-    def steps(self, dataset, validation=None, best: float = math.inf) -> Iterator[Step]:
+    def steps(self, dataset, validation=None) -> Iterator[Step]:
         """Train until `settings.samples`. The time that the caller takes between two steps is not counted.
 
-        best: the lowest validation loss so far. Raises MuseError when the loss is not finite.
+        Raises MuseError when the loss is not finite.
         """
         settings, device, rank, world = self.settings, self.device, distributed.rank(), distributed.world()
         accumulate, peak = accumulation(settings, world), settings.peak_teraflops * 1e12
@@ -85,9 +84,7 @@ class Training:
             recompute(self.model)
         wrapped = distributed.wrap(self.model)
         began, counted, work, sums = time.monotonic(), self.samples, 0, {}
-        batches = loader.batches(
-            dataset, settings.batch, self.samples, settings.seed, rank, world, workers=settings.workers
-        )
+        batches = loader.batches(dataset, settings.batch, self.samples, settings.seed, rank, world, settings.workers)
         with contextlib.closing(batches):
             while self.samples < settings.samples:
                 batch = distributed.to_device(next(batches))
@@ -116,17 +113,13 @@ class Training:
                     record["lr"] = learning_rate(settings, self.samples)
                     record |= {k: float(mean) * settings.batch / seen for k, mean in zip(sums, means, strict=True)}
                     if not math.isfinite(record["loss"]):
-                        raise MuseError(
-                            f"the loss is {record['loss']} at sample {self.samples:,}; try a smaller --train.lr"
-                        )
+                        raise MuseError(f"the loss is {record['loss']} at {self.samples:,}; try a smaller --train.lr")
                     record |= {"samples_per_second": seen / seconds, "seconds": seconds}
                     record |= {"memory_gib": flops.peak_memory(device)}
                     record |= {"teraflops": work / seconds / 1e12} if work else {}
                     record |= {"mfu": work / seconds / (peak * world)} if work and peak else {}
                     if validation is not None and (self.passed(settings.validate_every, seen) or step.done):
                         record |= {f"valid_{k}": v for k, v in validate(self.ema, validation, settings).items()}
-                        if record["valid_loss"] < best:
-                            best = step.valid_loss = record["valid_loss"]
                     step.record = record
                     began, counted, work, sums = time.monotonic(), self.samples, 0, {}
                 paused = time.monotonic()
@@ -162,10 +155,8 @@ def train(
     del state
     if distributed.all_reduce_max(training.samples) != -distributed.all_reduce_max(-training.samples):
         raise MuseError(f"the ranks see different checkpoints in {run.folder}; put it where all machines see it")
-    best = run.best()  # one later than the checkpoint is damaged: training comes to it again
-    lowest = best.get("valid_loss", math.inf) if best.get("samples", math.inf) <= training.samples else math.inf
     saved = time.monotonic()
-    for step in training.steps(dataset, validation, lowest):
+    for step in training.steps(dataset, validation):
         if step.record is not None:
             if first:
                 run.log(step.record)
@@ -174,9 +165,9 @@ def train(
             preview(training.ema, training.samples)
         code = distributed.all_reduce_max(stop())
         due = time.monotonic() - saved > 60 * settings.checkpoint_minutes
-        if step.done or code or step.valid_loss is not None or due:
+        if step.done or code or due:
             if first:
-                run.save(training.samples, training.state_dict(), step.valid_loss)
+                run.save(training.samples, training.state_dict())
             saved = time.monotonic()
         if step.done or code:
             distributed.barrier()  # all ranks end together, after the first one has saved
