@@ -19,7 +19,7 @@ from pathlib import Path
 from musekit.config import MuseError
 from musekit.distributed import LOST, RESUMABLE
 
-LOG_LINES = 2000  # that are kept to explain a failure
+LOG_LINES = 2000  # remembered, to explain a failure
 SHOWN_LINES = 20  # of the log in an error where no line explains the failure
 PROGRESS = re.compile(r"(\w+) ([\d,]+)/([\d,]+): (.*)")  # `musekit train` writes such a line for each record
 

@@ -92,15 +92,15 @@ cause() { # the first error since this start; ranks that lost the one that faile
 }
 
 work() {
-    local stop='' teller='' code pid why
-    trap 'say "the time limit is near: saving"; stop=again; [ -n "$teller" ] || { signal_steps & teller=$!; }' USR1
-    trap 'say "told to end: saving"; stop=end; [ -n "$teller" ] || { signal_steps & teller=$!; }' TERM
+    local stop='' signaller='' code pid why
+    trap 'say "the time limit is near: saving"; stop=again; [ -n "$signaller" ] || { signal_steps & signaller=$!; }' USR1
+    trap 'say "asked to end: saving"; stop=end; [ -n "$signaller" ] || { signal_steps & signaller=$!; }' TERM
     "$@" &
     pid=$!
     while code=0; wait "$pid" || code=$?; kill -0 "$pid" 2>/dev/null; do :; done # a signal interrupts wait
     trap '' USR1 TERM
     [ "$code" -le 128 ] || { code=0; wait "$pid" || code=$?; } # it ended while a signal interrupted the last wait
-    [ -z "$teller" ] || kill "$teller"
+    [ -z "$signaller" ] || kill "$signaller"
 
     [ "$code" != 0 ] || { say "done"; exit 0; }
     [ "$stop" != end ] || fail "$code" "stopped from outside; the same command, or Slurm itself, continues it"

@@ -24,12 +24,12 @@ class Double:
         return len(self.dataset)
 
     def sample(self, index, draws, batch_draws):
-        made = self.dataset.sample(index, draws, batch_draws)
+        sample = self.dataset.sample(index, draws, batch_draws)
         digest = hashlib.sha256(str(index).encode())
-        for value in made.values():
+        for value in sample.values():
             digest.update(value.numpy().tobytes())
         self.drawn.append(digest.hexdigest()[:16])
-        return {k: v.double() if v.is_floating_point() else v for k, v in made.items()}
+        return {k: v.double() if v.is_floating_point() else v for k, v in sample.items()}
 
 
 class Remembering(torch.optim.SGD):
@@ -42,11 +42,11 @@ class Remembering(torch.optim.SGD):
 
 def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batch: int = 8) -> None:
     """Train Stage 2 in float64 with SGD; each rank writes weights, moving average, gradients and draws."""
-    kept = []
+    optimizers = []
 
     def sgd(groups, lr, **_):
-        kept.append(Remembering(groups, lr=lr))
-        return kept[0]
+        optimizers.append(Remembering(groups, lr=lr))
+        return optimizers[0]
 
     torch.optim.AdamW = sgd  # in this process only
     settings = TrainConfig(
@@ -62,7 +62,7 @@ def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batc
         data = Double(plain)
         records = list(loop.train(network.double(), data, None, settings, Run(Path(folder))))
         tensors = {f"weights.{k}": v.clone() for k, v in network.state_dict().items()}
-        tensors |= {f"gradients.{i}": g for i, g in enumerate(kept[0].last)}
+        tensors |= {f"gradients.{i}": g for i, g in enumerate(optimizers[0].last)}
         if distributed.rank() == 0:
             tensors |= {f"ema.{k}": v.clone() for k, v in Run(Path(folder)).load()["ema"].items()}
         save_file(tensors, f"{folder}/rank{distributed.rank()}.safetensors")

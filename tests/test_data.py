@@ -213,11 +213,11 @@ def test_codec_crops_are_frames_of_the_clip(tiny):
     dataset = CodecData(tiny.cache, "train", tiny.config)
     starts = set()
     for counter in range(20):
-        made = sample(dataset, 0, counter)
+        found = sample(dataset, 0, counter)
         whole = dataset.shards.row(dataset.clips[0]["id"])
-        start = next(s for s in range(13) if torch.equal(whole[s : s + 32], made["c"]))
+        start = next(s for s in range(13) if torch.equal(whole[s : s + 32], found["c"]))
         starts.add(start)
-        assert made["epsilon"].shape == (32, 8)
+        assert found["epsilon"].shape == (32, 8)
     assert len(starts) > 5
     short = index_of(dataset, 1.2)  # 26 frames: repeated, padding is not learned
     whole = dataset.shards.row(dataset.clips[short]["id"])
@@ -233,9 +233,9 @@ def test_stage1_samples(tiny):
     assert torch.equal(drawn[0]["x_1"], embeddings.row(clip["id"])[0].float())
     keys = [caption_id(c["text"]) for c in clip["captions"]]
     texts = dict.fromkeys(keys, 0)
-    for made in drawn[:300]:
-        key = next(k for k in keys if torch.equal(made["tokens"], tokens.row(k)))
-        assert torch.equal(made["mask"], tokens.row(key, "mask"))
+    for found in drawn[:300]:
+        key = next(k for k in keys if torch.equal(found["tokens"], tokens.row(k)))
+        assert torch.equal(found["mask"], tokens.row(key, "mask"))
         texts[key] += 1
     assert min(texts.values()) > 60  # of 300, three captions
     kept = torch.stack([m["keep"] for m in drawn]).float().mean().item()
@@ -249,16 +249,16 @@ def test_stage2_samples(tiny):
     second = 2048 / 44100
     frames_seen = set()
     for number in range(30):
-        made = sample(dataset, 0, 100 + number, number)
-        frames = made["x_1"].shape[1]
+        found = sample(dataset, 0, 100 + number, number)
+        frames = found["x_1"].shape[1]
         frames_seen.add(frames)
-        assert made["x_1"].shape == made["x_0"].shape == (8, frames) and made["mask"].shape == (frames,)
+        assert found["x_1"].shape == found["x_0"].shape == (8, frames) and found["mask"].shape == (frames,)
         assert frames == 44 or (10 <= frames <= 22 and frames % 2 == 0)  # 2 s: no crop is longer than any clip
-        start = round(made["seconds"][0].item() / second)
+        start = round(found["seconds"][0].item() / second)
         whole = dataset.shards.row(dataset.clips[0]["id"])
-        assert made["mask"].all() and torch.equal(made["x_1"].T.half(), whole[start : start + frames])
-        assert made["seconds"].tolist() == pytest.approx([start * second, frames * second])
-        assert made["embedding"].norm().item() == pytest.approx(1, abs=1e-5)
+        assert found["mask"].all() and torch.equal(found["x_1"].T.half(), whole[start : start + frames])
+        assert found["seconds"].tolist() == pytest.approx([start * second, frames * second])
+        assert found["embedding"].norm().item() == pytest.approx(1, abs=1e-5)
     assert 44 in frames_seen and len(frames_seen) > 4
     number = next(n for n in range(20) if sample(dataset, 0, 0, n)["x_1"].shape[1] == 44)
     short = sample(dataset, index_of(dataset, 1.2), number=number)
@@ -278,10 +278,10 @@ def test_stage2_crops_inside_a_long_clip_know_where_they_start(tiny, monkeypatch
     monkeypatch.setattr(dataset.shards, "row_length", lambda key: 400)
     monkeypatch.setattr(dataset.shards, "row", lambda key, start, stop: whole[start:stop])
     for number in range(20):
-        made = sample(dataset, 0, number, number)
-        start = made["x_1"][0, 0].item()
-        assert made["mask"].all() and torch.equal(made["x_1"][0], torch.arange(start, start + len(made["mask"])))
-        assert made["seconds"][0].item() == pytest.approx(start * 2048 / 44100, rel=1e-5)
+        found = sample(dataset, 0, number, number)
+        start = found["x_1"][0, 0].item()
+        assert found["mask"].all() and torch.equal(found["x_1"][0], torch.arange(start, start + len(found["mask"])))
+        assert found["seconds"][0].item() == pytest.approx(start * 2048 / 44100, rel=1e-5)
 
 
 def test_embedder_samples(tiny):
@@ -289,9 +289,9 @@ def test_embedder_samples(tiny):
     bands = tiny.config.embedder.bands
     shifts = set()
     for number in range(40):
-        made = [sample(dataset, i, 1000 + 13 * number + i, number) for i in range(3)]
-        assert len({len(m["view"]) for m in made}) == 1 and 22 <= len(made[0]["view"]) <= 44
-        for i, m in enumerate(made):
+        found = [sample(dataset, i, 1000 + 13 * number + i, number) for i in range(3)]
+        assert len({len(m["view"]) for m in found}) == 1 and 22 <= len(found[0]["view"]) <= 44
+        for i, m in enumerate(found):
             whole = dataset.shards.row(dataset.clips[i]["id"]).float()
             # the attacks are not transposed: they tell where the crop starts
             n, attacks = len(m["view"]), m["view"][:, bands:]

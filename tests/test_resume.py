@@ -17,7 +17,6 @@ import pytest
 import torch
 from ranks import Ranks, until
 from test_ddp import train_words
-from test_runs import small_disk  # noqa: F401 - a fixture
 
 from musekit import results
 from musekit.config import MuseError
@@ -153,34 +152,6 @@ def test_ctrl_c_leaves_a_checkpoint_and_a_second_run_is_refused_meanwhile(ranks,
     assert job.wait() == [130] and "saved at sample" in job.text()
     samples = [json.loads(line)["samples"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert samples == sorted(set(samples)) and Run(folder).load()["samples"] == samples[-1]
-
-
-@pytest.mark.long
-def test_a_full_disk_while_checkpointing_leaves_the_previous_one(ranks, tiny, whole, tmp_path, small_disk):  # noqa: F811
-    """A full tmpfs where one may be mounted, else a limit on the ranks' file sizes; then space, and the same bits."""
-    place, full = small_disk
-    folder = place / "run"
-    shutil.copytree(whole(2)[0], folder)
-    Run(folder).checkpoints()[-1].unlink()  # the last step is still to be done
-    before = Run(folder).load()
-    limit = None if os.path.ismount(place) else 100_000
-    with full(leaving=100_000):
-        job = ranks.start(2, words(tiny, folder), tmp_path / "log", file_limit=limit)
-        assert job.wait() == [2, 2]
-    assert "cannot write checkpoint" in job.text(0) and "the previous one is intact" in job.text(0)
-    assert "lost another rank" in job.text(1) and "Traceback" not in job.text(0) + job.text(1)
-    assert different(Run(folder).load(pytest.fail), before) == []
-    ranks.run(2, words(tiny, folder), tmp_path / "log")
-    assert different(Run(folder).load(), whole(2)[1]) == []
-
-
-def test_a_damaged_newest_checkpoint_costs_its_steps_and_says_so_once(ranks, tiny, whole, tmp_path):
-    folder = shutil.copytree(whole(2)[0], tmp_path / "run")
-    newest = Run(folder).checkpoints()[-1]
-    newest.write_bytes(newest.read_bytes()[:-1] + b"?")
-    again = ranks.run(2, words(tiny, folder), tmp_path / "log")
-    assert again.text(0).count(f"{newest.name} is damaged") == 1 and "damaged" not in again.text(1)
-    assert different(Run(folder).load(), whole(2)[1]) == []
 
 
 @pytest.mark.long

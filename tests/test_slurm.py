@@ -221,21 +221,24 @@ def test_stage1_continues_after_the_signal(cluster, submit, tiny, tmp_path):
 
 @pytest.mark.long
 def test_stage2_on_two_nodes_survives_a_lost_one_and_scancel(cluster, submit, tiny, tmp_path):
-    """A node's daemon is killed: Slurm starts the job again, and it resumes; scancel saves; the next sbatch resumes.
+    """A node's daemon is killed, then a node with all its processes, so that the job fails before Slurm knows why: the
+    job starts again and resumes both times. scancel saves; the next sbatch resumes.
 
     Batches come from processes (--train.workers), which scancel signals too, and which must not end before the step.
     """
     run, nodes = tmp_path / "run", ("--nodes=2", "--gpus-per-node=1")
     job = submit("stage2", *train_words(tiny, run, 10**9), "--train.workers", "1", options=nodes)
     until("a checkpoint", lambda: saved(run) > STEP, 120)
-    cluster.kill_node(NODES[1])
-    until("the job is taken off its nodes", lambda: cluster.job(job).get("Restarts") == "1", 90)
-    cluster.start_node(NODES[1])
-    cluster.restart_now(job)
-    until("the second start", lambda: "start 2 at" in log(run, job), 60)
-    before = saved(run)
-    until("training goes on", lambda: saved(run) > before, 120)
+    for start, crash in enumerate((False, True), 1):
+        cluster.kill_node(NODES[1], processes=crash)
+        until("the job is taken off its nodes", lambda n=start: cluster.job(job).get("Restarts") == f"{n}", 90)
+        cluster.start_node(NODES[1])
+        cluster.restart_now(job)
+        until("the next start", lambda n=start: f"start {n + 1} at" in log(run, job), 60)
+        before = saved(run)
+        until("training goes on", lambda b=before: saved(run) > b, 120)
     assert samples(run).count(STEP) == 1, "it began anew"
+    assert "because a node is lost" in log(run, job)
 
     before = saved(run)
     cluster.run("scancel", job)
@@ -248,24 +251,6 @@ def test_stage2_on_two_nodes_survives_a_lost_one_and_scancel(cluster, submit, ti
     cluster.wait(after, "COMPLETED", seconds=120)
     assert samples(run)[-1] == saved(run) == total and samples(run).count(STEP) == 1
     assert "2 x 1 processes" in log(run, after) and (run / "weights" / "stage2.safetensors").exists()
-
-
-@pytest.mark.long
-def test_a_crashed_node_is_no_end(cluster, submit, tiny, tmp_path):
-    """A node dies with all that it ran: the job fails before Slurm knows why, finds that out, and starts again."""
-    run = tmp_path / "run"
-    job = submit("stage1", *train_words(tiny, run, 10**9), options=("--nodes=2", "--gpus-per-node=1"))
-    until("a checkpoint", lambda: saved(run) > STEP, 120)
-    cluster.kill_node(NODES[1], processes=True)
-    until("the job is taken off its nodes", lambda: cluster.job(job).get("Restarts") == "1", 90)
-    cluster.start_node(NODES[1])
-    cluster.restart_now(job)
-    until("the second start", lambda: "start 2 at" in log(run, job), 60)
-    assert "because a node is lost" in log(run, job)
-    before = saved(run)
-    until("training goes on", lambda: saved(run) > before, 120)
-    assert samples(run).count(STEP) == 1, "it began anew"
-    cluster.run("scancel", job)
 
 
 @pytest.mark.long
@@ -284,7 +269,7 @@ def test_the_time_limit_is_no_end(cluster, submit, tiny, tmp_path):
 
 @pytest.mark.long
 def test_a_cache_by_an_array_of_jobs(cluster, submit, tiny, tmp_path):
-    """Two jobs, every one with its share of the shards; one is signalled and goes on; together they made all."""
+    """Two jobs, each with its share; one is signalled and continues; together they compute all."""
     cache, n = tmp_path / "cache", 256
     write_clips(cache, "r" * n, lambda i: 1.2)
     words = ["--preset", "smoke", "--out", str(cache), "--kinds", "spectra", "views", "latents", "--workers", "1"]
@@ -315,7 +300,7 @@ def test_pieces_by_all_ranks(cluster, submit, tiny, tmp_path):
     assert 0 < len(before) < 24
     cluster.wait(job, "COMPLETED", seconds=120)
     assert len(list(out.glob("*.wav"))) == len(list(out.glob("*.json"))) == 24
-    assert all(path.stat().st_mtime_ns == time for path, time in before.items()), "what was there is kept"
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items()), "existing pieces were made again"
     assert "1 x 2 processes" in log(out, job)
 
 

@@ -47,7 +47,7 @@ def train_part(options) -> Path:
         preview = previews(options, validation, config, folder)
         run = Run(folder, settings.keep, settings.tensorboard and first)
         network = config.stage1 if part == "regression" else getattr(config, part)
-        claim = {"part": part, "config": identity(network)}  # how pieces are sampled may change while a run goes on
+        claim = {"part": part, "config": identity(network)}  # sampling settings may change during a run
         claim |= {"data": f"{dataset.shards.manifest['maker']}, {len(dataset)} clips", "made_by": dataset.made_by}
         run.claim(claim, write=first)
         torch.manual_seed(settings.seed)
