@@ -162,7 +162,7 @@ def exclusive(folder: Path, patience: float | None = None) -> Iterator[None]:
         lock.acquire(timeout=patience, poll_interval=0.2)
     except filelock.Timeout:
         who = holder.read_text() if holder.exists() else "which has just begun"
-        raise MuseError(f"another run is training in {folder} ({who}); stop it, or give another --run-folder") from None
+        raise MuseError(f"another run is writing to {folder} ({who}); stop it, or choose another folder") from None
     except OSError as error:
         print(f"musekit: note: {folder} has no locks ({error.strerror}): let no other run train there", flush=True)
     try:
@@ -170,4 +170,6 @@ def exclusive(folder: Path, patience: float | None = None) -> Iterator[None]:
             write_atomic(holder, f"process {os.getpid()} on {platform.node() or 'this machine'}, since {now()}")
         yield
     finally:
+        if lock.is_locked:
+            holder.unlink(missing_ok=True)
         lock.release()

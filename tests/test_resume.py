@@ -147,7 +147,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_a_second_run_is_refused_meanwhile(ranks,
         assert second.wait(120) == [2, 2]
         for rank in range(2):
             (line,) = [line for line in second.text(rank).splitlines() if line.startswith("musekit: ")]
-            assert line.startswith(f"musekit: another run is training in {folder} (process {job.pids[0]} on ")
+            assert line.startswith(f"musekit: another run is writing to {folder} (process {job.pids[0]} on ")
     os.kill(job.pids[0], signal.SIGINT)
     assert job.wait() == [130] and "saved at sample" in job.text()
     samples = [json.loads(line)["samples"] for line in (folder / "metrics.jsonl").read_text().splitlines()]

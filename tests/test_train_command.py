@@ -16,7 +16,7 @@ from musekit import distributed, pretrained
 from musekit.cache.precompute import precompute
 from musekit.config import MINI_TRAINING, MuseError, TrainConfig
 from musekit.launch import failure, launch
-from musekit.runs import Run
+from musekit.runs import Run, exclusive
 from musekit.train import command
 from musekit.train.data import DATA
 
@@ -127,6 +127,16 @@ with musekit.distributed.signals() as stop:
     assert stop() == 0
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_two_trainings_do_not_write_into_one_folder_of_weights_at_once(tiny, tmp_path, monkeypatch):
+    """Each reads weights.json, adds its part and writes it."""
+    monkeypatch.setattr(command, "EXPORT_PATIENCE_S", 0.1)
+    given = options(tiny, tmp_path, "stage1")
+    with exclusive(given.out), pytest.raises(MuseError, match="another run is writing to .*weights"):
+        command.train_part(given)
+    command.train_part(given)
+    assert not (given.out / ".holder").exists()
 
 
 def test_previews_of_a_stage_2_in_training(tiny, tmp_path):
