@@ -153,6 +153,13 @@ def test_previews_of_a_stage_2_in_training(tiny, tmp_path):
         assert rate == 44100 and audio.shape == (44 * 2048, 2) and 0 < abs(audio).max() < 1
 
 
+def test_a_thinned_curve_has_the_mean_losses_and_the_last_validation_loss():
+    records = [{"samples": 10 * k, "loss": float(k), "seconds": 1.0} for k in range(1, 7)]
+    records[3]["valid_loss"] = 0.5
+    few = [{"samples": 30, "loss": 2.0}, {"samples": 60, "valid_loss": 0.5, "loss": 5.0}]
+    assert command.thinned(records, 2) == few and len(command.thinned(records)) == 6 and command.thinned([]) == []
+
+
 # ---------------------------------------------------------------- mistakes
 
 
