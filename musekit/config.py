@@ -15,7 +15,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=1, le=2**20)]
+CountOrNone = Annotated[int, Meta(ge=0, le=2**20)]
+Samples = Annotated[int, Meta(ge=1)]
+SamplesOrNone = Annotated[int, Meta(ge=0)]
+Nonnegative = Annotated[float, Meta(ge=0, le=1e6)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # how records and prompts spell them
 
@@ -142,38 +149,32 @@ class SampleConfig:
     micro_batch: int = 4  # rows sampled together; part of the recipe, work is padded to it
 
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-NotNegative = Annotated[int, msgspec.Meta(ge=0)]
-NotNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
-Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-
-
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train one component. The defaults of each preset and component are in `train_config`."""
 
-    samples: Positive = 100_000  # training samples in total, over all epochs and ranks
-    batch: Positive = 64  # samples per optimizer step, over all ranks and accumulation steps
-    micro_batch: Positive = 64  # samples per forward pass on one rank
-    lr: NotNegativeFloat = 1e-3
-    weight_decay: NotNegativeFloat = 0.01
-    warmup: NotNegative = 6_000  # samples
+    samples: Samples = 100_000  # training samples in total, over all epochs and ranks
+    batch: Samples = 64  # samples per optimizer step, over all ranks and accumulation steps
+    micro_batch: Samples = 64  # samples per forward pass on one rank
+    lr: Nonnegative = 1e-3
+    weight_decay: Nonnegative = 0.01
+    warmup: SamplesOrNone = 6_000  # samples
     decay: Fraction = 0.5  # fraction of the training at its end, in which the learning rate falls linearly to zero
-    clip: NotNegativeFloat = 1.0  # largest gradient norm; 0: no clipping
+    clip: Nonnegative = 1.0  # largest gradient norm; 0: no clipping
     ema: Fraction = 0.999  # decay per step of the weights' exponential moving average
     seed: int = 0
     bf16: bool = True  # bfloat16 autocast, where the device has units for it
     fused: bool = True  # one kernel for all AdamW updates
     recompute: bool = False  # recompute each block's activations in the backward pass: less memory, a third more work
     compile: bool = False  # torch.compile each block; needs a C++ compiler
-    log_every: Positive = 6_400  # samples
-    validate_every: Positive = 64_000  # samples
-    samples_every: NotNegative = 0  # Stage 2: samples between decoded previews in the run folder; 0: none
-    checkpoint_minutes: NotNegativeFloat = 3.0
-    keep: Positive = 2  # newest checkpoints that are retained
+    log_every: Samples = 6_400  # samples
+    validate_every: Samples = 64_000  # samples
+    samples_every: SamplesOrNone = 0  # Stage 2: samples between decoded previews in the run folder; 0: none
+    checkpoint_minutes: Nonnegative = 3.0
+    keep: Count = 2  # newest checkpoints that are retained
     tensorboard: bool = False  # also write metrics as TensorBoard event files
-    workers: NotNegative = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
-    peak_teraflops: NotNegativeFloat = 0.0  # peak of one GPU's matrix units, for MFU; 0: measured at the start
+    workers: CountOrNone = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
+    peak_teraflops: Nonnegative = 0.0  # peak of one GPU's matrix units, for MFU; 0: measured at the start
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def needs(name, found):
     return found
 
 allowed = set()
-for name in ("torch", "numpy", "soundfile", "safetensors", *{extra!r}):
+for name in ("torch", "numpy", "soundfile", "safetensors", "msgspec", *{extra!r}):
     needs(name, allowed)
 
 owners_of, find_spec = packages_distributions(), PathFinder.find_spec
