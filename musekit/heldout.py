@@ -41,7 +41,7 @@ class Reference:
 
     def fitting(self, asks: dict) -> list[int]:
         """Rows of the clips of which all that is asked is true; all of them when nothing is asked."""
-        from musekit.corpus.captions import fits
+        from musekit.corpus.claims import fits
 
         return [i for i, clip in enumerate(self.clips) if fits(asks, clip)]
 

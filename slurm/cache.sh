@@ -23,5 +23,12 @@ cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 
 name=$(realpath -m "$(option corpus "$(option data scores "$@")" "$@")")
 out=$(option out "$MUSEKIT_HOME/caches/$(basename "$name")" "$@")
+share=
+if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then # every job of an array computes its share
+    step=${SLURM_ARRAY_TASK_STEP:-1} first=${SLURM_ARRAY_TASK_MIN:-0} count=${SLURM_ARRAY_TASK_COUNT:-1}
+    [ $(((${SLURM_ARRAY_TASK_MAX:-0} - first) / step + 1)) = "$count" ] ||
+        fail 2 "this array has gaps, and their shares would be missing: use --array=0-N"
+    share=$(((SLURM_ARRAY_TASK_ID - first) / step))/$count
+fi
 start "$out"
-work run_independent cache --out "$out" "$@"
+work run_independent cache --out "$out" ${share:+--share "$share"} "$@"

@@ -43,7 +43,6 @@ def refused(result: tuple[int, str, str], *said: str) -> None:
     "words",
     [
         ["cache", "--preset", "smoke", "--kinds", "tokens"],
-        ["cache", "--preset", "smoke", "--estimate"],
         ["generate", "a piano", "--weights", "{weights}", "--seconds", "0.2"],
     ],
 )

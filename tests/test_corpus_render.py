@@ -41,11 +41,6 @@ def test_render_is_stereo_at_its_level_and_in_tune():
     assert np.fft.rfftfreq(audio.shape[1], 1 / 44100)[spectrum.argmax()] == pytest.approx(440, rel=0.01)
 
 
-def test_the_same_notes_give_the_same_bits():
-    again = [render.render(SCALE, [0], [64], 4.0, "medium") for _ in range(2)]
-    assert np.array_equal(*again)
-
-
 @pytest.mark.parametrize("notes, reason", [([], "silent"), ([[2.0, 1.0, 60, 90, 0]], "starts with silence")])
 def test_silence_is_refused_with_its_reason(notes, reason):
     with pytest.raises(render.SilentRender, match=reason):
@@ -125,24 +120,14 @@ def test_prefixes_of_the_plan_are_balanced():
     assert sum(c[2] == "slow" for c in cells) == sum(c[2] == "fast" for c in cells) > 100
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_where_it_stopped(corpus, tmp_path):
-    """SIGKILL the command after a few clips; the same command gives the uninterrupted run's clips, once
-    each.
-    """
+    """SIGKILL after a few clips; the same command gives the uninterrupted run's clips, once each."""
     whole, records = corpus
-    command = [
-        sys.executable,
-        "-m",
-        "musekit.corpus.clips",
-        "--out",
-        str(tmp_path),
-        "--n",
-        "12",
-        "--workers",
-        "1",
-        "--only",
-        *ONLY,
-    ]
+    lines = ["from musekit.corpus.clips import build_clips", "if __name__ == '__main__':"]
+    lines += [f"    build_clips({str(tmp_path)!r}, n=12, workers=1, progress=False, only={ONLY})"]
+    (tmp_path / "run.py").write_text("\n".join(lines))
+    command = [sys.executable, str(tmp_path / "run.py")]
     (tmp_path / "scores").mkdir()
     for parsed in (whole / "scores").iterdir():
         os.link(parsed, tmp_path / "scores" / parsed.name)
@@ -163,13 +148,3 @@ def test_a_killed_run_goes_on_where_it_stopped(corpus, tmp_path):
     assert (tmp_path / "clips.jsonl").read_bytes() == (whole / "clips.jsonl").read_bytes()
     for record in records:
         assert (tmp_path / record["path"]).read_bytes() == (whole / record["path"]).read_bytes()
-
-
-def test_captions_are_rewritten_without_rendering(corpus):
-    out, records = corpus
-    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.flac")}
-    (out / "clips.jsonl").rename(out / "old.jsonl")
-    again = clips.merge(out)
-    assert sorted(map(json.dumps, again)) == sorted(map(json.dumps, records))
-    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.flac")}
-    (out / "old.jsonl").replace(out / "clips.jsonl")

@@ -15,8 +15,8 @@ from musekit import evaluate as evaluation
 from musekit import pretrained
 from musekit.config import MuseError, smoke
 from musekit.corpus import lexicon
-from musekit.corpus.captions import evaluation_prompts, fits
-from musekit.corpus.grammar import fill
+from musekit.corpus.captions import evaluation_prompts, fill
+from musekit.corpus.claims import fits
 from musekit.evaluate import ceiling, generated, obeyed, reference, summary
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.embedder import CLASSES, recall_by_chance, retrieval, wordings, zero_shot

@@ -1,47 +1,45 @@
-"""What is computed once from the clips of a cache, and by what.
+"""Computes each kind of cached rows from the clips of a cache, in one process or several.
 
 spectra     the codec's compressed spectra     from audio (to train the mini codec)
-views       the embedder's view                from audio (to train the mini embedder)
+views       the embedder's features            from audio (to train the mini embedder)
 tokens      text token states and masks        from captions, by the frozen text encoder
 latents     codec latents                      from audio, by the trained codec
 embeddings  joint embeddings of the audio      from audio, by the trained embedder
-transposed  the same in ten other keys         from views, by the trained mini embedder: more pieces for Stage 1
+transposed  the same in ten other keys         from audio, by the trained mini embedder: more pieces for Stage 1
 """
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, islice
 from pathlib import Path
 
 import torch
 
-from musekit import distributed, encoders, pretrained
-from musekit.cache import SHARD, Shards, as_half, build_shards, caption_id, merge_manifest, read_clips, read_sidecar
-from musekit.cache.makers import PARTS, batched, from_front, maker, maker_and_function
-from musekit.cache.sources import Sources
-from musekit.cache.workers import run as run_workers
+from musekit import distributed, encoders
+from musekit.cache import store
+from musekit.cache.makers import KINDS, batched, from_audio, maker
+from musekit.cache.store import Manifest, Sources, as_half, build_shards, caption_id, read_clips
 from musekit.config import MuseConfig, MuseError, suggest
 
-TOGETHER = 16  # clips that a GPU works on at once; one of 12 s fills a small part of it
-KINDS = ("tokens", "spectra", "views", "latents", "embeddings", "transposed")
-
-
-class SetAside(Exception):
-    """A clip that was set aside when its view or spectrum was made, with the reason given then."""
+GPU_BATCH = 16  # clips that a GPU computes at once; one of 12 s fills a small part of it
 
 
 def read_clip(cache: Path, clip: dict) -> torch.Tensor:
-    """A clip's audio, (2, N) at its record's rate. Raises `corpus.folder.BadAudio` when it is not usable."""
+    """A clip's audio, (2, N) at its record's rate. Raises `corpus.sound.BadAudio` when it is not usable."""
     from musekit.corpus.sound import read_audio
 
-    stretch = (clip["start"], clip["seconds"]) if "start" in clip else ()  # else the whole file
-    return torch.from_numpy(read_audio(cache / clip["path"], clip["sample_rate"], *stretch))
+    part = (clip["start"], clip["seconds"]) if "start" in clip else ()  # else the whole file
+    return torch.from_numpy(read_audio(Path(cache) / clip["path"], clip["sample_rate"], *part))
 
 
-def ahead(function: Callable, items: Iterable, threads: int) -> Iterator:
-    """`function` of each item, in order; up to so many are computed ahead, in threads."""
+def prefetch(function: Callable, items: Iterable, threads: int) -> Iterator:
+    """`function` of each item, in order; threads compute up to `threads` items in advance."""
     if threads < 1:
         yield from map(function, items)
         return
@@ -55,89 +53,39 @@ def ahead(function: Callable, items: Iterable, threads: int) -> Iterator:
             yield waiting.popleft().result()
 
 
-def groups(read: Iterable[tuple[str, torch.Tensor | str]], size: int) -> Iterator[tuple[list[str], list]]:
-    """(ids, what was read of them): neighbours of one shape, at most `size`; what could not be read stays alone."""
-    ids, held = [], []
-    for i, x in read:
-        if held and (len(held) == size or isinstance(x, str) or isinstance(held[0], str) or x.shape != held[0].shape):
-            yield ids, held
-            ids, held = [], []
-        ids.append(i)
-        held.append(x)
-    if held:
-        yield ids, held
-
-
 def each_clip(
     clips: dict[str, dict], read: Callable[[dict], torch.Tensor], function: Callable, threads: int = 0, size: int = 1
 ) -> Callable:
-    """`compute` for `build_shards`: `function` of each clip alone, or of up to `size` equally long neighbours at once.
+    """`compute` for `build_shards`: `function` of each clip, or of up to `size` equally long neighbours at once.
 
-    One that cannot be read is set aside. `threads` read ahead while `function` works, where that is on a GPU. Raises
-    MuseError when `function` fails, or its rows have different widths: that is no clip's fault.
+    A clip that cannot be read is set aside. `threads` read ahead while `function` works on a GPU.
     """
 
-    def try_read(i: str) -> torch.Tensor | str:
+    def try_read(key: str) -> tuple[str, torch.Tensor | str]:
         try:
-            return read(clips[i])[None]
-        except SetAside as before:
-            return str(before)
-        except MuseError:
-            raise  # the cache itself is damaged: no clip's fault
+            return key, read(clips[key])[None]
         except Exception as error:  # noqa: BLE001 - one bad file never ends the run; the manifest says why
-            return f"{type(error).__name__}: {error}"
+            return key, f"{type(error).__name__}: {error}"
 
     def compute(ids: list[str]) -> tuple[dict, dict]:
         rows, set_aside = [], {}
-        for some, audio in groups(zip(ids, ahead(try_read, ids, threads)), size):
-            if isinstance(audio[0], str):
-                set_aside[some[0]] = audio[0]
-                continue
-            try:
-                made = as_half(function(torch.cat(audio) if audio[1:] else audio[0]).cpu())
-            except MuseError:
-                raise
-            except Exception as error:
-                told = (str(error).splitlines() or [""])[0]
-                raise MuseError(f"the encoder failed at the clip {some[0]}: {type(error).__name__}: {told}") from error
-            for i, row in zip(some, made, strict=True):
-                if not row.isfinite().all():
-                    set_aside[i] = "the encoder gave no finite numbers"
-                elif rows and row.shape[1:] != rows[0].shape[1:]:
-                    shapes = f"{tuple(row.shape)} after {tuple(rows[0].shape)}"
-                    raise MuseError(f"the encoder's rows have different shapes: {shapes} at the clip {i}")
-                else:
-                    rows.append(row)
+        for _, same in groupby(prefetch(try_read, ids, threads), lambda pair: getattr(pair[1], "shape", pair[0])):
+            while some := list(islice(same, size)):
+                keys, audio = zip(*some)
+                if isinstance(audio[0], str):
+                    set_aside[keys[0]] = audio[0]
+                    continue
+                for key, row in zip(keys, as_half(function(torch.cat(audio)).cpu()), strict=True):
+                    if row.isfinite().all():
+                        rows.append(row)
+                    else:
+                        set_aside[key] = "the encoder gave no finite numbers"
         if not rows:
             return {"x": torch.zeros(0, 1, 1)}, set_aside
-        longest = max(len(r) for r in rows)
-        lengths = torch.tensor([len(r) for r in rows])
-        return {"x": torch.stack([pad(r, longest) for r in rows]), "length": lengths}, set_aside
+        lengths = torch.tensor([len(row) for row in rows])
+        return {"x": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), "length": lengths}, set_aside
 
     return compute
-
-
-def pad(x: torch.Tensor, length: int) -> torch.Tensor:
-    """x (T, D) with zeros up to `length` rows."""
-    return torch.nn.functional.pad(x, (0, 0, 0, length - len(x)))
-
-
-def seen(front: str | None, cache: Path, config: MuseConfig, sources: Sources) -> Shards | None:
-    """The cached views or spectra, if this config's front end made them, of all these clips but those set aside, from
-    the sound that the clips have now.
-    """
-    if front is None or not (cache / front / "manifest.json").exists():
-        return None
-    shards, clips = Shards(cache / front), sources.clips.keys()
-    right = shards.manifest["complete"] and shards.manifest["maker"] == maker(front, config)
-    if not right or not clips <= shards.index.keys() | shards.manifest["set_aside"].keys():
-        return None
-    for shard in shards.manifest["shards"]:
-        path, told = cache / front / shard["file"], read_sidecar((cache / front / shard["file"]).with_suffix(".json"))
-        ids = clips & {*shard["ids"], *shard["set_aside"]}
-        if path.exists() and sources.unchanged(ids, told.get("sources"), path.stat().st_mtime) is None:
-            return None
-    return shards
 
 
 def captions_of(clips: Iterable[dict]) -> dict[str, str]:
@@ -154,50 +102,79 @@ def compute_rank(
     show: bool,
     verify: bool,
     threads: int,
-    size: int,
     stop: Callable[[], int],
 ) -> None:
-    """This rank's share (rank, of how many) of the shards of one kind, `size` clips at once where the kind allows."""
-    from tqdm import tqdm
-
+    """Compute the rows that the share (rank, of how many) owns. `threads` read ahead for a GPU; 0: there is none."""
     torch.set_num_threads(1 if share[1] > 1 else torch.get_num_threads())
-    progress = (lambda shards, **kw: tqdm(shards, unit="shard", **kw)) if show else (lambda shards, **kw: shards)
-    clips = {c["id"]: c for c in read_clips(cache)}
-    how = {"progress": progress, "rank": share[0], "world": share[1], "verify": verify, "stop": stop}
+    how = {"show": show, "rank": share[0], "world": share[1], "verify": verify, "stop": stop}
+    name = maker(kind, config, weights)
     if kind == "tokens":
-        texts = captions_of(clips.values())
+        texts = captions_of(read_clips(cache, fields=["id", "captions"]))
         encode = encoders.text_encoder(config.text)
 
-        def compute(ids: list[str]) -> tuple[dict, dict]:
+        def encode_texts(ids: list[str]) -> tuple[dict, dict]:
             tokens, mask = encode.encode_batch([texts[i] for i in ids])
             return {"x": as_half(tokens.cpu()), "mask": mask.cpu()}, {}
 
-        build_shards(cache / kind, texts, maker(kind, config), compute, **how)
+        build_shards(cache / kind, texts, name, encode_texts, **how)
         return
+    clips = {c["id"]: c for c in read_clips(cache, fields=["id", "path", "start", "seconds", "sample_rate"])}
     sources = Sources(cache, clips)
-    trained_here = kind in PARTS and not pretrained.public(PARTS[kind], config)
-    front = {"embeddings": "views", "transposed": "views", "latents": "spectra"}[kind] if trained_here else None
-    front = seen(front, cache, config, sources)
-    if front is None:
-        name, function = maker_and_function(kind, config, weights)
 
-        def read(clip: dict) -> torch.Tensor:
-            if threads:  # ahead, in one of several: hash the file too, and give the GPU its copy
-                sources.of([clip["id"]])
-                return read_clip(cache, clip).to(distributed.device())
-            return read_clip(cache, clip)
-
-    else:  # the network's own input is there already: most of the work is done
-        name, function, threads = maker(kind, config, weights), from_front(kind, weights), 0
-
-        def read(clip: dict) -> torch.Tensor:
-            if clip["id"] not in front:
-                raise SetAside(front.manifest["set_aside"][clip["id"]])
-            return front.row(clip["id"], stop=front.row_length(clip["id"])).float()
+    def read(clip: dict) -> torch.Tensor:
+        if threads:  # in one of several threads: hash the file too, and copy to the GPU
+            sources.of(clip["id"])
+        return read_clip(cache, clip).to(distributed.device())
 
     with torch.inference_mode():
-        compute = each_clip(clips, read, function, threads, size if batched(kind, config) else 1)
+        size = GPU_BATCH if threads and batched(kind, config) else 1
+        compute = each_clip(clips, read, from_audio(kind, config, weights), threads, size)
         build_shards(cache / kind, clips, name, compute, sources=sources, **how)
+
+
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Hold signals back in this block; processes that are started in it never get them (Windows: no effect)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def run_processes(function: Callable, each: list[tuple], stop: Callable[[], int], what: str) -> None:
+    """`function(*arguments, stop)` for each arguments in a process of its own; all of them end when one fails.
+
+    Raises MuseError when a process raises one or dies, and `Stopped` when `stop()` says so: every process then ends
+    after its shard in hand.
+    """
+    context = multiprocessing.get_context("spawn")
+    halt, errors = context.Event(), context.SimpleQueue()
+    processes = [context.Process(target=_process, args=(halt, errors, function, arguments)) for arguments in each]
+    with signals_blocked():  # only the parent answers signals
+        for process in processes:
+            process.start()
+    while running := [process for process in processes if process.exitcode is None]:
+        if stop() or any(process.exitcode for process in processes):
+            halt.set()
+        running[0].join(0.1)
+    if not errors.empty():
+        raise MuseError(errors.get())
+    if code := stop():
+        raise distributed.Stopped(code)
+    if any(process.exitcode for process in processes):
+        raise MuseError(f"a process that computes {what} died; run the same command again to go on")
+
+
+def _process(halt, errors, function: Callable, arguments: tuple) -> None:
+    try:
+        function(*arguments, lambda: 75 * halt.is_set())
+    except MuseError as error:
+        errors.put(str(error))
+        raise SystemExit(2) from None
 
 
 def precompute(
@@ -212,35 +189,30 @@ def precompute(
     remake: bool = True,
     verify: bool = False,
     stop: Callable[[], int] = lambda: 0,
-) -> dict:
-    """Compute what is missing of one kind, in `workers` processes; returns the manifest. Same command resumes.
+) -> Manifest:
+    """Compute the missing rows of one kind, in `workers` processes; returns the manifest. The same call resumes.
 
-    share: (rank, of how many) where several such commands share the work; `remake=False` raises MuseError instead of
-    making again what other weights have made; `verify` makes shards again that differ from their hash. On a GPU there
-    is one process, for which the other workers read ahead. Raises `Stopped` after the shard in hand when `stop()`.
+    share: (rank, of how many) where several such calls share the work. `remake=False` raises MuseError instead of
+    replacing rows of other weights. `verify` replaces shards that differ from their hash. On a GPU there is one
+    process, for which the other workers read ahead. Raises `Stopped` after the shard in hand when `stop()` says so.
     """
     if kind not in KINDS:
         raise suggest(kind, KINDS, "kind of cache")
     cache, name = Path(cache), maker(kind, config, weights)
-    before = read_sidecar(cache / kind / "manifest.json")
-    if not remake and before.get("rows") and before.get("maker") != name:
+    other = [shard for shard in store.read_shards(cache / kind) if shard["maker"] != name]
+    if other and not remake:
         raise MuseError(
-            f"{cache / kind} was made by other weights or settings ({before.get('maker')}, not {name}): give --remake"
-            f" to make its {before['rows']:,} rows again, or another --out"
+            f"{cache / kind} was made by other weights or settings ({other[0]['maker']}, not {name}): give --remake to"
+            f" make its {sum(len(shard['ids']) for shard in other):,} rows again, or another --out"
         )
+    clips = read_clips(cache, fields=["id", "captions"])
+    wanted = captions_of(clips) if kind == "tokens" else [clip["id"] for clip in clips]
     gpu = distributed.device().type == "cuda"
-    processes, threads, size = (1, max(2, workers), TOGETHER) if gpu else (max(1, workers), 0, 1)
+    processes, threads = (1, max(2, workers)) if gpu else (max(1, workers), 0)
     shares = [(share[0] * processes + i, share[1] * processes) for i in range(processes)]
-    each = [(kind, cache, config, weights, s, show and i == 0, verify, threads, size) for i, s in enumerate(shares)]
+    each = [(kind, cache, config, weights, s, show and i == 0, verify, threads) for i, s in enumerate(shares)]
     if processes == 1:
         compute_rank(*each[0], stop)
     else:
-        run_workers(compute_rank, each, stop, kind)
-    return merge_manifest(cache / kind, manifest_size(kind, cache), name)
-
-
-def manifest_size(kind: str, cache: Path) -> int:
-    """Number of shards that a complete folder of this kind has."""
-    clips = read_clips(cache)
-    rows = len(captions_of(clips)) if kind == "tokens" else len(clips)
-    return -(-rows // SHARD)
+        run_processes(compute_rank, each, stop, kind)
+    return store.merge_manifest(cache / kind, wanted, name)

@@ -1,6 +1,6 @@
-"""Arrangement: from a score's window to what each player plays, in seconds.
+"""Arrangement: from a window of a score to the notes of each player.
 
-Time in a score is in quarters, time in a clip in seconds: t = (q - start) x seconds_per_quarter. A piece
+Time in a score is in quarter notes, time in a clip in seconds: t = (q - start) * seconds_per_quarter. A piece that is
 shorter than its window is repeated from its first bar, as dances and hymns are.
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from musekit.corpus.instruments import INSTRUMENTS, players_of
-from musekit.corpus.scores import NAMES, Score
+from musekit.config import TONICS
+from musekit.corpus.instruments import INSTRUMENTS
+from musekit.corpus.scores import Score
 
 #: Triads by mode, as semitones of root and third quality above the tonic, commonest first.
 TRIADS = {
@@ -21,10 +22,9 @@ BASE_VELOCITY = {"soft": 44, "medium": 70, "loud": 102}
 
 
 def window(part: list[list[float]], start: float, quarters: float, length: float) -> np.ndarray:
-    """Rows [onset, duration, pitch] that begin in [start, start + quarters), onsets counted from `start`,
-    looped.
+    """Rows [onset, duration, pitch] of the looped part in [start, start + quarters), onsets counted from `start`.
 
-    A note that began before `start` and still sounds for a quarter or more is taken up at onset 0.
+    A note that begins before `start` and still sounds for a quarter or more begins at onset 0.
     """
     rows = np.asarray(part, float)
     taken = []
@@ -48,9 +48,7 @@ def onset_times(parts: list[np.ndarray], tolerance: float = 1e-3) -> np.ndarray:
 
 
 def texture_of(parts: list[np.ndarray]) -> str:
-    """'solo' for one line; 'chordal' when most onsets are shared by most sounding parts; else
-    'polyphonic'.
-    """
+    """Texture: "solo" for one line, "chordal" when most parts share most onsets, else "polyphonic"."""
     if len(parts) == 1:
         alone = np.mean(np.diff(np.sort(parts[0][:, 0])) > 1e-3) if len(parts[0]) > 1 else 1.0
         return "solo" if alone > 0.95 else "chordal"
@@ -60,10 +58,8 @@ def texture_of(parts: list[np.ndarray]) -> str:
 
 
 def accompany(melody: np.ndarray, bars: np.ndarray, key: str, mode: str | None, style: str) -> np.ndarray:
-    """A second part under a melody (quarters): one triad a bar, the one that shares most with the melody's
-    notes.
-    """
-    tonic = NAMES.index(key)
+    """A second part under a melody: in each bar the triad that shares most sounding time with the melody's notes."""
+    tonic = TONICS.index(key)
     rows: list[list[float]] = []
     floor = 48 + (tonic - 48) % 12 - (12 if tonic > 7 else 0)  # tonic between F2 and E3
     for left, right in zip(bars[:-1], bars[1:]):
@@ -93,10 +89,8 @@ def accompany(melody: np.ndarray, bars: np.ndarray, key: str, mode: str | None, 
     return np.array(sorted(rows)) if rows else np.zeros((0, 3))
 
 
-def fit(parts: list[np.ndarray], players: list[str], transpose: int) -> list[np.ndarray]:
-    """Transposes, shifts by octaves into the players' ranges, folds what still lies outside by single
-    octaves.
-    """
+def to_range(parts: list[np.ndarray], players: list[str], transpose: int) -> list[np.ndarray]:
+    """Transpose the parts, shift them by octaves into the players' ranges, and fold single notes that lie outside."""
 
     def cost(pitches: np.ndarray, name: str, shift: int) -> float:
         about = INSTRUMENTS[name]
@@ -122,15 +116,9 @@ def fit(parts: list[np.ndarray], players: list[str], transpose: int) -> list[np.
 
 
 def perform(
-    parts: list[np.ndarray],
-    seconds_per_quarter: float,
-    bars: np.ndarray,
-    dynamic: str,
-    rng: np.random.Generator,
+    parts: list[np.ndarray], seconds_per_quarter: float, bars: np.ndarray, dynamic: str, rng: np.random.Generator
 ) -> list[list[float]]:
-    """Rows [onset_s, duration_s, pitch, velocity, part]: a swell every four bars, accents, a few ms of human
-    timing.
-    """
+    """Rows [onset s, duration s, pitch, velocity, part] with a swell every four bars, accents and uneven timing."""
     bar = float(np.median(np.diff(bars))) if len(bars) > 1 else 4.0
     phase, depth = rng.uniform(0, 2 * np.pi), rng.uniform(3, 7)
     legato = rng.uniform(0.88, 0.99)
@@ -149,7 +137,7 @@ def perform(
 
 
 def bars_in(score: Score, start: float, quarters: float) -> np.ndarray:
-    """Bar lines of the looped piece inside the window, from its start, with the window's end."""
+    """Bar lines of the looped piece inside the window, counted from its start, and the window's end."""
     marks = np.asarray(score.bars or np.arange(0, score.length, 4), float)
     turns = int(np.ceil((start + quarters) / score.length)) + 1
     every = np.concatenate([marks + k * score.length for k in range(turns)]) - start
@@ -160,17 +148,3 @@ def bars_in(score: Score, start: float, quarters: float) -> np.ndarray:
 def ordered(score: Score) -> list[list[list[float]]]:
     """Parts from high to low."""
     return sorted(score.parts, key=lambda rows: -sum(r[2] for r in rows) / len(rows))
-
-
-__all__ = [
-    "ACCOMPANIMENTS",
-    "accompany",
-    "bars_in",
-    "fit",
-    "onset_times",
-    "ordered",
-    "perform",
-    "players_of",
-    "texture_of",
-    "window",
-]

@@ -1,25 +1,86 @@
-"""Captions: sentences about a clip, each with exactly what it asserts, and the prompts of the evaluation.
+"""Captions: sentences about a clip, each with exactly what it claims, and the prompts of the evaluation.
 
-`fits` is the meaning of a caption: the true matches of the embedder and the reference sets of
-the evaluation come from it.
+A template's slots are filled with words of the lexicon that are true of the clip (`claims.fits`), and what these words
+claim is added up.
 """
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from musekit.corpus import lexicon
-from musekit.corpus.grammar import fill, fits
+from musekit.corpus.claims import fits
 from musekit.corpus.instruments import SINGLE
 
-__all__ = ["evaluation_prompts", "fits", "prompts", "write_captions"]
 LEVELS = ("vague", "plain", "specific")
+SLOT = re.compile(r"\{(\w+)\}")
+
+
+def _spelled(key: str) -> tuple[str, ...]:
+    """'Bb' -> ('Bb', 'B flat')."""
+    return (key, key[0] + {"b": " flat", "#": " sharp"}[key[1]]) if len(key) > 1 else (key,)
+
+
+def _played(name: str, called: tuple[str, ...]) -> list[str]:
+    if name == "choir":
+        return ["sung by a choir", "for choir", "sung by voices"]
+    if name in lexicon.GROUPS:
+        return [f"played by a {c}" for c in called]
+    if " and " in name:
+        return [f"played by {name}", f"by a duo of {name}"]
+    article = "an" if name[0] in "aeiou" else "a"
+    return [f"{how} {c}" for c in called for how in ("played on the", "on the")] + [f"on {article} {name}"]
+
+
+def words(slot: str, record: dict, held_out: bool = False) -> list[tuple[str, dict]]:
+    """All (text, claims) for a slot that are true of the record. Raises KeyError for an unknown slot."""
+    name, texture, mode = (record.get(field) for field in ("instrumentation", "texture", "mode"))
+    asks = {"instrument": name}
+    called = lexicon.CALLED.get(name, (name,)) if name else ()
+    if slot == "noun":
+        found = [(n, {}) for n in lexicon.NOUNS.get(texture, lexicon.NOUNS[None])]
+    elif slot == "instrument":
+        found = [(c, asks) for c in called]
+    elif slot == "played":
+        found = [(said, asks) for said in _played(name, called)] if name else []
+    elif slot == "solo":  # one line on one instrument
+        alone = texture == "solo" and name and name not in (*lexicon.GROUPS, "choir") and " and " not in name
+        found = [
+            (f"{how} {c}", {**asks, "texture": "solo"}) for how in ("solo", "unaccompanied") for c in called if alone
+        ]
+    elif slot == "fiddle":
+        found = [("fiddle tune", {**asks, "era": "folk", "texture": "solo"})] if name == "violin" else []
+    elif slot == "dance":
+        found = [(text, a) for text, a in lexicon.WORDS["form"] if a["form"] in lexicon.DANCES]
+    elif slot == "key":
+        known = mode and record.get("key")
+        found = (
+            [(f"in {k} {mode}", {"key": record["key"], "mode": mode}) for k in _spelled(record["key"])] if known else []
+        )
+    else:
+        found = [*lexicon.WORDS[slot], *(lexicon.HELD_OUT_WORDS.get(slot, ()) if held_out else ())]
+    return [(text, a) for text, a in found if fits(a, record)]
+
+
+def fill(template: str, record: dict, rng: np.random.Generator, held_out: bool = False) -> dict | None:
+    """The template as {"text", "asks"} with words that are true of the record; None when a slot has none."""
+    text, asks, said = template, {}, set()
+    for slot in SLOT.findall(template):
+        choices = [c for c in words(slot, record, held_out) if not said & set(re.findall(r"[a-z]{4,}", c[0]))]
+        if not choices:
+            return None
+        word, asked = choices[int(rng.integers(len(choices)))]
+        said |= set(re.findall(r"[a-z]{4,}", word))  # never the same word twice
+        text = text.replace("{" + slot + "}", word, 1)
+        asks.update(asked)
+    text = re.sub(r"\b(a|an) (?=(\w))", lambda m: "an " if m[2].lower() in "aeiou" else "a ", text)
+    return {"text": text, "asks": asks}
 
 
 def write_captions(record: dict, rng: np.random.Generator, n: int = 6) -> list[dict]:
-    """n distinct captions of a clip, from vague to specific; held-out wordings for the valid and test
-    splits.
-    """
+    """n distinct captions of a clip, from vague to specific; clips of valid and test have held-out wordings."""
     held_out = record.get("split") in ("valid", "test")
     templates = lexicon.HELD_OUT if held_out else lexicon.TEMPLATES
     captions: dict[str, dict] = {}
@@ -35,10 +96,9 @@ def write_captions(record: dict, rng: np.random.Generator, n: int = 6) -> list[d
 
 
 def evaluation_prompts(n: int = 240, seed: int = 0) -> list[dict]:
-    """n prompts in held-out wordings, evenly over 12 instruments x {major, minor} x {slow, fast}, with their
-    asks.
+    """n distinct prompts {"text", "asks"} in held-out wordings, evenly over 12 instruments x 2 modes x 2 speeds.
 
-    Each asserts exactly an instrument, a mode and a speed; no two are alike.
+    Each claims exactly an instrument, a mode and a speed.
     """
     rng = np.random.default_rng([seed, 4])
     cells = [(i, m, s) for i in SINGLE for m in ("major", "minor") for s in ("slow", "fast")]
@@ -55,101 +115,41 @@ def evaluation_prompts(n: int = 240, seed: int = 0) -> list[dict]:
     return list(rounds.values())
 
 
-def _pair(vague: str, vague_asks: dict, specific: str, specific_asks: dict) -> tuple[dict, dict]:
-    return {"text": vague, "asks": vague_asks}, {"text": specific, "asks": {**vague_asks, **specific_asks}}
+#: Twenty pairs of prompts: the vague one, its claims, the specific one, its further claims.
+PAIRS = """
+    something sad | minor + slow | a slow sad lament for solo cello in D minor | cello + solo + key=D
+    something happy | major + fast | a happy, fast fiddle tune in G major | violin + era=folk + key=G
+    calm music | slow | calm organ music, slow, in a major key | organ + major
+    energetic music | fast | a fast virtuosic harpsichord piece in G major | harpsichord + major + loud + key=G
+    piano music | piano | a slow, quiet piano piece in a minor key | minor + slow + soft
+    organ music | organ | a solemn chorale for organ in a minor key, loud | minor + slow + chorale + loud
+    a guitar piece | guitar | a fast, cheerful guitar piece in C major | major + fast + key=C
+    harp music | harp | a slow gentle harp piece in a major key | slow + major + soft
+    something on the vibraphone | vibraphone | a fast, bright vibraphone piece in major | major + fast
+    a violin melody | violin | a slow, mournful melody for solo violin in A minor | minor + slow + solo + key=A
+    a flute tune | flute | a merry jig on the flute in D major | major + fast + form=jig + key=D
+    music for clarinet | clarinet | a slow, sad melody for solo clarinet in G minor | minor + slow + solo + key=G
+    trumpet music | trumpet | a loud, fast trumpet piece in a major key | major + fast + loud
+    a choir | choir | a slow, serene chorale sung by a choir in F major | slow + major + chorale + key=F
+    a church hymn | chorale | a slow church hymn for organ in D minor | minor + slow + organ + key=D
+    dark music | minor | a dark, agitated harpsichord piece in a minor key | fast + harpsichord
+    a slow piece | slow | a slow piece for cello in a major key | cello + major
+    fast music | fast | fast, stormy piano music in C minor | minor + piano + key=C
+    a folk tune | era=folk | a lively folk tune for solo flute in a minor key | flute + fast + minor + solo
+    baroque music | era=baroque | a slow baroque chorale for guitar in A minor | minor + slow + guitar + chorale + key=A
+"""
 
 
 def prompts(kind: str) -> list:
-    """Twenty prompts of kind 'vague' or 'specific', or the twenty 'pairs' (vague, specific) of them.
+    """Twenty prompts {"text", "asks"} of kind "vague" or "specific", or the twenty "pairs" (vague, specific) of them.
 
     Raises ValueError for another kind.
     """
-    sad, happy = {"mode": "minor", "speed": "slow"}, {"mode": "major", "speed": "fast"}
-    slow, fast, minor, major = {"speed": "slow"}, {"speed": "fast"}, {"mode": "minor"}, {"mode": "major"}
-    on = [{"instrument": name} for name in SINGLE]
-    piano, harpsichord, organ, guitar, harp, vibes, violin, cello, flute, clarinet, trumpet, choir = on
-    pairs = [
-        _pair(
-            "something sad",
-            sad,
-            "a slow sad lament for solo cello in D minor",
-            {**cello, "texture": "solo", "key": "D"},
-        ),
-        _pair(
-            "something happy",
-            happy,
-            "a happy, fast fiddle tune in G major",
-            {**violin, "era": "folk", "key": "G"},
-        ),
-        _pair("calm music", slow, "calm organ music, slow, in a major key", {**organ, **major}),
-        _pair(
-            "energetic music",
-            fast,
-            "a fast virtuosic harpsichord piece in G major",
-            {**harpsichord, **major, "dynamic": "loud", "key": "G"},
-        ),
-        _pair("piano music", piano, "a slow, quiet piano piece in a minor key", {**sad, "dynamic": "soft"}),
-        _pair(
-            "organ music",
-            organ,
-            "a solemn chorale for organ in a minor key, loud",
-            {**sad, "form": "chorale", "dynamic": "loud"},
-        ),
-        _pair("a guitar piece", guitar, "a fast, cheerful guitar piece in C major", {**happy, "key": "C"}),
-        _pair(
-            "harp music",
-            harp,
-            "a slow gentle harp piece in a major key",
-            {**slow, **major, "dynamic": "soft"},
-        ),
-        _pair("something on the vibraphone", vibes, "a fast, bright vibraphone piece in major", happy),
-        _pair(
-            "a violin melody",
-            violin,
-            "a slow, mournful melody for solo violin in A minor",
-            {**sad, "texture": "solo", "key": "A"},
-        ),
-        _pair("a flute tune", flute, "a merry jig on the flute in D major", {**happy, "form": "jig", "key": "D"}),
-        _pair(
-            "music for clarinet",
-            clarinet,
-            "a slow, sad melody for solo clarinet in G minor",
-            {**sad, "texture": "solo", "key": "G"},
-        ),
-        _pair(
-            "trumpet music",
-            trumpet,
-            "a loud, fast trumpet piece in a major key",
-            {**happy, "dynamic": "loud"},
-        ),
-        _pair(
-            "a choir",
-            choir,
-            "a slow, serene chorale sung by a choir in F major",
-            {**slow, **major, "form": "chorale", "key": "F"},
-        ),
-        _pair(
-            "a church hymn",
-            {"form": "chorale"},
-            "a slow church hymn for organ in D minor",
-            {**sad, **organ, "key": "D"},
-        ),
-        _pair("dark music", minor, "a dark, agitated harpsichord piece in a minor key", {**fast, **harpsichord}),
-        _pair("a slow piece", slow, "a slow piece for cello in a major key", {**cello, **major}),
-        _pair("fast music", fast, "fast, stormy piano music in C minor", {**minor, **piano, "key": "C"}),
-        _pair(
-            "a folk tune",
-            {"era": "folk"},
-            "a lively folk tune for solo flute in a minor key",
-            {**flute, **fast, **minor, "texture": "solo"},
-        ),
-        _pair(
-            "baroque music",
-            {"era": "baroque"},
-            "a slow baroque chorale for guitar in A minor",
-            {**sad, **guitar, "form": "chorale", "key": "A"},
-        ),
-    ]
+    pairs = []
+    for line in PAIRS.strip().splitlines():
+        vague, few, specific, more = (cell.strip() for cell in line.split("|"))
+        asks = lexicon.claims(few)
+        pairs.append(({"text": vague, "asks": asks}, {"text": specific, "asks": {**asks, **lexicon.claims(more)}}))
     if kind == "pairs":
         return pairs
     if kind not in ("vague", "specific"):

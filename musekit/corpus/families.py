@@ -1,14 +1,13 @@
-"""The catalogue: every usable score once, grouped into families that never straddle a split.
+"""The catalogue: every usable score once, in families of which each lies in one split as a whole.
 
-Two works are one family when their titles agree, or their melodies share enough interval n-grams (a chorale
-melody in all its harmonisations, a tune and its variants); near-identical ones are dropped.
+Two works are one family when their titles agree, or when their melodies share enough interval n-grams (a chorale melody
+in all its harmonisations, a tune and its variants). Of near-identical works all but one are dropped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,21 +18,20 @@ from pathlib import Path
 from musekit.config import MuseError
 from musekit.corpus.repertoire import slug, sources
 from musekit.corpus.scores import Score, from_json, parse, to_json
+from musekit.files import write_atomic
 
 N = 6  # intervals in one n-gram
 SAME_MELODY, SAME_PIECE = 0.30, 0.90
 
 
 def split_of(family: str) -> str:
-    """'train', 'valid' or 'test' (84, 8, 8 %), a function of the family's name alone."""
+    """Split: "train", "valid" or "test" (84, 8, 8 %), by the hash of the family's name."""
     u = int.from_bytes(hashlib.sha256(f"muse split {family}".encode()).digest()[:8], "big") / 2**64
     return "train" if u < 0.84 else "valid" if u < 0.92 else "test"
 
 
 def melody_ngrams(score: Score) -> set[tuple]:
-    """Interval n-grams of the top part (highest note of each onset, repeated notes merged): free of key and
-    tempo.
-    """
+    """Interval n-grams of the top part (highest note of each onset, repeated notes merged), free of key and tempo."""
     part = max(score.parts, key=lambda rows: sum(r[2] for r in rows) / len(rows))
     top: dict[float, int] = {}
     for start, _, pitch in part:
@@ -51,37 +49,20 @@ def piece_fingerprint(score: Score) -> set[tuple]:
 
 
 def title_key(score: Score) -> str:
-    """What titles are compared by, '' when a title says nothing (opus numbers are compared by folder)."""
+    """The key by which titles are compared, "" for a title that says nothing. Movements share their folder's key."""
     if score.kind in ("chorale", "modal"):
         return ""
     if score.kind == "classical":
-        return "folder:" + re.sub(
-            r"(no_?\d+|movement\d.*|_no\d+)$",
-            "",
-            score.work.rsplit("/", 1)[0] if score.work.count("/") > 1 else score.work,
-        )
+        folder = score.work.rsplit("/", 1)[0] if score.work.count("/") > 1 else score.work
+        return "folder:" + re.sub(r"(no_?\d+|movement\d.*|_no\d+)$", "", folder)
     words = slug(re.sub(r"\(.*?\)|,\s*the\b", " ", score.title.lower())).split("-")
-    drop = {
-        "the",
-        "a",
-        "reel",
-        "jig",
-        "hornpipe",
-        "strathspey",
-        "march",
-        "clog",
-        "s",
-        "of",
-        "and",
-        "favorite",
-        "no",
-    }
+    drop = "the a reel jig hornpipe strathspey march clog s of and favorite no".split()
     kept = [w for w in words if w not in drop and not w.isdigit()]
     return "tune:" + "-".join(kept) if kept and sum(map(len, kept)) > 4 else ""
 
 
 def group(scores: list[Score]) -> tuple[list[Score], list[dict]]:
-    """Sets each score's family; drops near-identical pieces. Returns what is kept and what was set aside."""
+    """Set each score's family and drop near-identical pieces: (scores, [{"work", "reason"}] of the dropped ones)."""
     scores = sorted(scores, key=lambda s: s.work)
     parent = list(range(len(scores)))
 
@@ -108,7 +89,7 @@ def group(scores: list[Score]) -> tuple[list[Score], list[dict]]:
                     if len(a & b) / len(a | b) >= SAME_PIECE:
                         dropped[i] = j
         for g in grams[i]:
-            if len(holders[g]) < 60:  # a commonplace turn tells nothing
+            if len(holders[g]) < 60:  # a commonplace n-gram says nothing
                 holders[g].append(i)
     first: dict[int, str] = {}
     for i, score in enumerate(scores):
@@ -117,33 +98,22 @@ def group(scores: list[Score]) -> tuple[list[Score], list[dict]]:
     return kept, [{"work": scores[i].work, "reason": f"near-duplicate of {scores[j].work}"} for i, j in dropped.items()]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes beside the target and renames, so that a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
-
-
 def _parse_to(folder: str, source: str) -> str:
     target = Path(folder) / f"{slug(source)}.jsonl"
     if not target.exists():
         done, aside = parse(source)
-        write_atomically(
-            target,
-            "".join(to_json(s) + "\n" for s in done) + "".join(json.dumps({"aside": a}) + "\n" for a in aside),
-        )
+        lines = [*map(to_json, done), *(json.dumps({"aside": a}) for a in aside)]
+        write_atomic(target, "".join(line + "\n" for line in lines))
     return source
 
 
 def catalogue(
     out: Path, workers: int = 2, only: list[str] | None = None, progress: bool = True
 ) -> tuple[list[Score], list[dict]]:
-    """Parses what is not parsed yet into <out>/scores/*.jsonl (a kill loses one file), then groups into
-    families.
+    """Parse missing scores into <out>/scores/*.jsonl (a kill loses one file), then group them into families.
 
-    Returns the scores with their families, in the order of their names, and the set-aside ones with reasons. Raises
-    MuseError when there is none of them.
+    Returns the scores sorted by name, and the unusable ones with their reasons. `only`: prefixes of corpus files.
+    Raises MuseError when there is no such score.
     """
     from tqdm import tqdm
 

@@ -1,7 +1,7 @@
 """A folder of audio with captions, read where it lies into the same records as the rendered scores.
 
-Captions come from a CSV, TSV or JSON Lines file with one column for the file and one for the caption
-(MusicBench's names are known too), or from a text file beside each audio file (song.wav + song.txt).
+Captions come from a CSV, TSV or JSON Lines file with one column for the file and one for the caption, or from a text
+file beside each audio file (song.wav + song.txt).
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ from pathlib import Path
 
 from musekit.config import MuseError
 from musekit.corpus.families import split_of
-from musekit.corpus.recordings import Item, caption, locate, write_records
+from musekit.corpus.recordings import Item, caption
 from musekit.corpus.repertoire import slug
-from musekit.corpus.sound import BadAudio, read_audio
 from musekit.corpus.tables import clean, delimited, json_rows
 
-__all__ = ["AUDIO", "BadAudio", "captions_of", "found", "items", "locate", "read_audio", "read_folder", "read_table"]
 AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus", ".oga", ".au", ".caf", ".w64"}
 TABLES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json", "metadata.csv", "metadata.jsonl")
 LOOKED_FOR = f"{TABLES[0]} or another of {', '.join(TABLES[1:])}, or audio files with a .txt of captions beside each"
@@ -39,16 +37,14 @@ def read_table(path: Path) -> list[tuple[str, str]]:
     return [(str(r.get(column[0]) or "").strip(), str(r.get(column[1]) or "").strip()) for r in rows]
 
 
-def captions_of(folder: Path, table: Path | None = None) -> dict[str, list[str]]:
+def captions_of(folder: Path) -> dict[str, list[str]]:
     """Captions by audio path relative to the folder, from the table or from text files beside the audio."""
-    table = table or next((folder / name for name in TABLES if (folder / name).is_file()), None)
+    table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
     named: dict[str, list[str]] = {}
+    for name, text in read_table(table) if table else ():
+        if name:
+            named.setdefault(name, []).extend([text] if text else [])
     if table is not None:
-        for name, said in read_table(table):
-            if name:
-                named.setdefault(name, [])
-                if said:
-                    named[name].append(said)
         return named
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO and not p.name.startswith(".")):
         beside = path.with_suffix(".txt")
@@ -64,37 +60,17 @@ def found(folder: Path) -> bool:
     return any(path.suffix.lower() in AUDIO for path in folder.rglob("*"))
 
 
-def items(folder: Path, lacks: Counter, keep_apart: bool = True, table: Path | None = None) -> list[Item]:
-    """The files that captions name; a sound and its copies <sound>_<number> beside it are one family.
+def items(folder: Path, lacks: Counter, keep_apart: bool = True) -> list[Item]:
+    """The files that captions name. A file and its copies <name>_<number> are one family.
 
-    A series of recordings without such a sound (take_001, take_002, ...) is numbered and holds no copies.
+    In a series without such an original (take_001, take_002, ...) every file is a family of its own.
     """
-    read, named = [], captions_of(folder, table)
-    sounds = {Path(name).stem for name in named}
+    read, named = [], captions_of(folder)
+    stems = {Path(name).stem for name in named}
     for name, texts in named.items():
         stem = Path(name).stem
         original = re.sub(r"_\d+$", "", stem)
-        family = slug(original if original in sounds else stem) or name
+        family = slug(original if original in stems else stem) or name
         captions = [caption(text, {}, name) for text in dict.fromkeys(map(clean, texts)) if text]
         read.append(Item(name, captions, family, split_of(family), (name, f"datashare/{name}")))
     return read
-
-
-def read_folder(
-    folder: Path | str,
-    out: Path | str,
-    table: Path | None = None,
-    seconds: float = 12.0,
-    progress: bool = True,
-) -> list[dict]:
-    """Cuts a folder's audio into clips of at most `seconds`, writes <out>/clips.jsonl, returns the records.
-
-    Files longer than `seconds` give several clips (a rest shorter than half of it is left off). Unknown
-    attributes are None. What cannot be used goes to <out>/set_aside.jsonl. Raises MuseError when the folder is
-    missing or nothing in it can be used.
-    """
-    folder, out = Path(folder).expanduser(), Path(out).expanduser()
-    if not folder.is_dir():
-        raise MuseError(f"no folder of audio at {folder}: give the one that holds the files and captions")
-    lacks: Counter = Counter()
-    return write_records(items(folder, lacks, table=table), lacks, folder, out, "folder", seconds, progress)

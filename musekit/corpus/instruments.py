@@ -15,44 +15,19 @@ class Instrument:
 
 
 INSTRUMENTS = {
-    "piano": Instrument(0, 28, 100),
-    "harpsichord": Instrument(6, 29, 89),
-    "organ": Instrument(19, 33, 93),
-    "guitar": Instrument(24, 40, 84),
-    "harp": Instrument(46, 28, 98),
-    "vibraphone": Instrument(11, 48, 91),
-    "violin": Instrument(40, 55, 98),
-    "viola": Instrument(41, 48, 86),
-    "cello": Instrument(42, 36, 79),
-    "flute": Instrument(73, 60, 96),
-    "clarinet": Instrument(71, 50, 91),
-    "trumpet": Instrument(56, 54, 86),
-    "choir": Instrument(52, 40, 81),
-    "oboe": Instrument(68, 58, 91),
-    "bassoon": Instrument(70, 34, 74),
-    "horn": Instrument(60, 41, 77),
-    "trombone": Instrument(57, 36, 72),
-    "tuba": Instrument(58, 28, 60),
-    "saxophone": Instrument(65, 49, 84),
-    "accordion": Instrument(21, 41, 90),
-    "music box": Instrument(10, 60, 103),
-    "banjo": Instrument(105, 48, 84),
-    "strings": Instrument(48, 33, 94),
-}
-#: Every part on one instrument: the classes that are trained and judged.
+    "piano": Instrument(0, 28, 100), "harpsichord": Instrument(6, 29, 89), "organ": Instrument(19, 33, 93),
+    "guitar": Instrument(24, 40, 84), "harp": Instrument(46, 28, 98), "vibraphone": Instrument(11, 48, 91),
+    "violin": Instrument(40, 55, 98), "viola": Instrument(41, 48, 86), "cello": Instrument(42, 36, 79),
+    "flute": Instrument(73, 60, 96), "clarinet": Instrument(71, 50, 91), "trumpet": Instrument(56, 54, 86),
+    "choir": Instrument(52, 40, 81), "oboe": Instrument(68, 58, 91), "bassoon": Instrument(70, 34, 74),
+    "horn": Instrument(60, 41, 77), "trombone": Instrument(57, 36, 72), "tuba": Instrument(58, 28, 60),
+    "saxophone": Instrument(65, 49, 84), "accordion": Instrument(21, 41, 90), "music box": Instrument(10, 60, 103),
+    "banjo": Instrument(105, 48, 84), "strings": Instrument(48, 33, 94),
+}  # fmt: skip
+#: Instrumentations of one instrument for all parts: the classes that the evaluation judges.
 SINGLE = (
-    "piano",
-    "harpsichord",
-    "organ",
-    "guitar",
-    "harp",
-    "vibraphone",
-    "violin",
-    "cello",
-    "flute",
-    "clarinet",
-    "trumpet",
-    "choir",
+    *("piano", "harpsichord", "organ", "guitar", "harp", "vibraphone"),
+    *("violin", "cello", "flute", "clarinet", "trumpet", "choir"),
 )
 #: Players from the highest part to the lowest; the last one takes all parts below.
 MIXED = {

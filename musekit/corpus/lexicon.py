@@ -1,136 +1,134 @@
-"""Lexicon: words with what they assert, and the sentences that they go into.
+"""Lexicon: words with the claims that they make, and the sentences that they go into.
 
-A word is (text, asks): it may be said of a clip only when every asked attribute is true of that clip.
-Held-out words and sentences are kept for the valid and test splits and for the evaluation's prompts.
+A word is (text, asks): a caption may use it only where all of its claims are true of the clip. Held-out words and
+sentences are for the valid and test splits and for the evaluation's prompts only.
 """
 
 from __future__ import annotations
 
-SLOW, MEDIUM, FAST = {"speed": "slow"}, {"speed": "medium"}, {"speed": "fast"}
-MINOR, MAJOR = {"mode": "minor"}, {"mode": "major"}
-SOFT, LOUD, MODERATE = {"dynamic": "soft"}, {"dynamic": "loud"}, {"dynamic": "medium"}
+from musekit.corpus.instruments import SINGLE
+
+CLAIMS = {
+    **{name: {"instrument": name} for name in SINGLE},
+    **{name: {"speed": name} for name in ("slow", "fast")},
+    **{name: {"mode": name} for name in ("minor", "major")},
+    **{name: {"dynamic": name} for name in ("soft", "loud")},
+    **{"solo": {"texture": "solo"}, "chorale": {"form": "chorale"}},
+}
 
 
-def _say(asks: dict, text: str) -> list[tuple[str, dict]]:
-    return [(word.strip(), asks) for word in text.split(",")]
+def claims(text: str) -> dict:
+    """The claims of "minor + slow + era=folk", as {"mode": "minor", "speed": "slow", "era": "folk"}."""
+    asks = {}
+    for claim in text.split(" + "):
+        asks.update(CLAIMS.get(claim) or dict([claim.split("=")]))
+    return asks
 
 
-MOODS = [
-    *_say({**MINOR, **SLOW}, "sad, melancholy, mournful, sorrowful, melancholic, grieving, lonely, heartbroken"),
-    *_say(MINOR, "dark, gloomy, sombre, minor-key, shadowy"),
-    *_say({**MINOR, **FAST}, "agitated, stormy, restless, anxious, urgent, turbulent, fiery"),
-    *_say({**MAJOR, **FAST}, "cheerful, happy, joyful, merry, jolly, upbeat, playful, festive"),
-    *_say(MAJOR, "bright, sunny, major-key, warm"),
-    *_say({**MAJOR, **SLOW}, "serene, tender, peaceful, sweet, blissful"),
-    *_say(SLOW, "calm, relaxed, unhurried, meditative, restful, slow and calm"),
-    *_say(FAST, "lively, energetic, busy, spirited, fast and lively"),
-    *_say({**SLOW, **SOFT}, "gentle, soothing, dreamy, lullaby-like"),
-    *_say({**SLOW, **LOUD}, "solemn, stately, majestic, grand"),
-    *_say({**FAST, **LOUD}, "exciting, vigorous, virtuosic, boisterous"),
-    *_say({**FAST, **SOFT}, "light-footed, feathery, nimble"),
-]
-SPEEDS = [
-    *_say(SLOW, "slow, very slow, slow-moving, adagio, largo, lento"),
-    *_say(FAST, "fast, quick, rapid, brisk, allegro, presto"),
-    *_say(MEDIUM, "moderate, mid-tempo, medium-tempo, andante, moderately paced"),
-]
-PACES = [  # said after a comma
-    *_say(SLOW, "slow, slowly, at a slow tempo, taken slowly, with long notes"),
-    *_say(FAST, "fast, quick, at a fast tempo, played fast, at high speed"),
-    *_say(MEDIUM, "at a moderate tempo, mid-tempo, not too fast, at a medium pace"),
-]
-HELD_OUT_WORDS = {
-    "mood": [
-        *_say({**MINOR, **SLOW}, "plaintive, doleful, grief-stricken"),
-        *_say(MINOR, "bleak"),
-        *_say({**MINOR, **FAST}, "frantic, tempestuous"),
-        *_say({**MAJOR, **FAST}, "joyous, gleeful, bubbly"),
-        *_say({**MAJOR, **SLOW}, "contented, sweetly tranquil"),
-        *_say(SLOW, "leisurely, slow-paced"),
-        *_say(FAST, "bustling, high-speed"),
+def _words(text: str) -> list[tuple[str, dict]]:
+    """[(word, asks)] of lines "claims: word, word, ..."."""
+    lines = (line.strip().split(": ") for line in text.strip().splitlines())
+    return [(word, claims(asks)) for asks, said in lines for word in said.split(", ")]
+
+
+def _sentences(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for line in text.strip().splitlines() for part in line.split("|") if part.strip())
+
+
+#: The words of each slot.
+WORDS = {
+    "mood": _words("""
+        minor + slow: sad, melancholy, mournful, sorrowful, melancholic, grieving, lonely, heartbroken
+        minor: dark, gloomy, sombre, minor-key, shadowy
+        minor + fast: agitated, stormy, restless, anxious, urgent, turbulent, fiery
+        major + fast: cheerful, happy, joyful, merry, jolly, upbeat, playful, festive
+        major: bright, sunny, major-key, warm
+        major + slow: serene, tender, peaceful, sweet, blissful
+        slow: calm, relaxed, unhurried, meditative, restful, slow and calm
+        fast: lively, energetic, busy, spirited, fast and lively
+        slow + soft: gentle, soothing, dreamy, lullaby-like
+        slow + loud: solemn, stately, majestic, grand
+        fast + loud: exciting, vigorous, virtuosic, boisterous
+        fast + soft: light-footed, feathery, nimble"""),
+    "speed": _words("""
+        slow: slow, very slow, slow-moving, adagio, largo, lento
+        fast: fast, quick, rapid, brisk, allegro, presto
+        speed=medium: moderate, mid-tempo, medium-tempo, andante, moderately paced"""),
+    "pace": _words("""
+        slow: slow, slowly, at a slow tempo, taken slowly, with long notes
+        fast: fast, quick, at a fast tempo, played fast, at high speed
+        speed=medium: at a moderate tempo, mid-tempo, not too fast, at a medium pace"""),
+    "mode": _words("""
+        minor: in a minor key, in minor, in the minor mode
+        major: in a major key, in major, in the major mode"""),
+    "dynamic": _words("""
+        soft: soft, quiet, hushed, delicate
+        loud: loud, powerful, forceful, bold
+        dynamic=medium: medium-loud, mezzo forte"""),
+    "loudness": _words("""
+        soft: played softly, quietly, very quiet, at a low volume
+        loud: played loudly, loud, with force, at full volume
+        dynamic=medium: at a medium volume, neither loud nor soft"""),
+    "era": _words("""
+        era=baroque: baroque, baroque-era
+        era=renaissance: renaissance
+        era=medieval: medieval
+        era=folk: folk, traditional
+        era=romantic: romantic-era
+        era=classical: classical-era
+        era=ragtime: ragtime"""),
+    "texture": _words("""
+        solo: single-line, unaccompanied
+        texture=chordal: chordal
+        texture=chordal + chorale: hymn-like
+        texture=polyphonic: contrapuntal, polyphonic"""),
+    "form": [
+        *_words("""
+        chorale: chorale, hymn, church hymn
+        form=clog: clog dance"""),
+        *((form, {"form": form}) for form in ("jig", "reel", "hornpipe", "strathspey", "waltz", "march", "polka")),
+        *((form, {"form": form}) for form in ("slip jig", "minuet", "madrigal", "rag", "lament", "quadrille")),
     ],
-    "speed": [*_say(SLOW, "slow-tempo"), *_say(FAST, "fast-paced, speedy"), *_say(MEDIUM, "walking-pace")],
-    "pace": [
-        *_say(SLOW, "at an easy crawl, without any hurry"),
-        *_say(MEDIUM, "at walking pace"),
-        *_say(FAST, "at breakneck speed, with quick notes"),
+    "composer": _words("""
+        composer=J. S. Bach: Bach, J. S. Bach, Johann Sebastian Bach
+        composer=Claudio Monteverdi: Monteverdi
+        composer=W. A. Mozart: Mozart
+        composer=Ludwig van Beethoven: Beethoven
+        composer=Joseph Haydn: Haydn
+        composer=Scott Joplin: Joplin, Scott Joplin
+        composer=Josquin des Prez: Josquin
+        composer=Robert Schumann: Robert Schumann
+        composer=Clara Schumann: Clara Schumann
+        composer=Arcangelo Corelli: Corelli"""),
+    "metre": [
+        (text, {"metre": metre})
+        for metre, name in zip(
+            ("3/4", "4/4", "2/4", "6/8", "9/8", "2/2", "3/8", "12/8", "3/2"),
+            "three-four four-four two-four six-eight nine-eight cut three-eight twelve-eight three-two".split(),
+        )
+        for text in (f"in {name} time", f"in {metre}")
     ],
 }
-MODES = [
-    *_say(MINOR, "in a minor key, in minor, in the minor mode"),
-    *_say(MAJOR, "in a major key, in major, in the major mode"),
-]
-DYNAMICS = [
-    *_say(SOFT, "soft, quiet, hushed, delicate"),
-    *_say(LOUD, "loud, powerful, forceful, bold"),
-    *_say(MODERATE, "medium-loud, mezzo forte"),
-]
-LOUDNESSES = [
-    *_say(SOFT, "played softly, quietly, very quiet, at a low volume"),
-    *_say(LOUD, "played loudly, loud, with force, at full volume"),
-    *_say(MODERATE, "at a medium volume, neither loud nor soft"),
-]
-ERAS = [
-    *_say({"era": "baroque"}, "baroque, baroque-era"),
-    *_say({"era": "renaissance"}, "renaissance"),
-    *_say({"era": "medieval"}, "medieval"),
-    *_say({"era": "folk"}, "folk, traditional"),
-    *_say({"era": "romantic"}, "romantic-era"),
-    *_say({"era": "classical"}, "classical-era"),
-    *_say({"era": "ragtime"}, "ragtime"),
-]
-TEXTURES = [
-    *_say({"texture": "solo"}, "single-line, unaccompanied"),
-    *_say({"texture": "chordal"}, "chordal"),
-    *_say({"texture": "chordal", "form": "chorale"}, "hymn-like"),
-    *_say({"texture": "polyphonic"}, "contrapuntal, polyphonic"),
-]
-FORMS = [*_say({"form": "chorale"}, "chorale, hymn, church hymn"), *_say({"form": "clog"}, "clog dance")]
-for _form in (
-    "jig",
-    "reel",
-    "hornpipe",
-    "strathspey",
-    "waltz",
-    "march",
-    "polka",
-    "slip jig",
-    "minuet",
-    "madrigal",
-    "rag",
-    "lament",
-    "quadrille",
-):
-    FORMS += _say({"form": _form}, _form)
+HELD_OUT_WORDS = {
+    "mood": _words("""
+        minor + slow: plaintive, doleful, grief-stricken
+        minor: bleak
+        minor + fast: frantic, tempestuous
+        major + fast: joyous, gleeful, bubbly
+        major + slow: contented, sweetly tranquil
+        slow: leisurely, slow-paced
+        fast: bustling, high-speed"""),
+    "speed": _words("""
+        slow: slow-tempo
+        fast: fast-paced, speedy
+        speed=medium: walking-pace"""),
+    "pace": _words("""
+        slow: at an easy crawl, without any hurry
+        speed=medium: at walking pace
+        fast: at breakneck speed, with quick notes"""),
+}
 DANCES = ("jig", "reel", "hornpipe", "strathspey", "waltz", "polka", "slip jig", "quadrille", "clog")
-COMPOSERS = [
-    *_say({"composer": "J. S. Bach"}, "Bach, J. S. Bach, Johann Sebastian Bach"),
-    *_say({"composer": "Claudio Monteverdi"}, "Monteverdi"),
-    *_say({"composer": "W. A. Mozart"}, "Mozart"),
-    *_say({"composer": "Ludwig van Beethoven"}, "Beethoven"),
-    *_say({"composer": "Joseph Haydn"}, "Haydn"),
-    *_say({"composer": "Scott Joplin"}, "Joplin, Scott Joplin"),
-    *_say({"composer": "Josquin des Prez"}, "Josquin"),
-    *_say({"composer": "Robert Schumann"}, "Robert Schumann"),
-    *_say({"composer": "Clara Schumann"}, "Clara Schumann"),
-    *_say({"composer": "Arcangelo Corelli"}, "Corelli"),
-]
-METRES = [
-    (f"in {said}", {"metre": metre})
-    for metre, name in {
-        "3/4": "three-four time",
-        "4/4": "four-four time",
-        "2/4": "two-four time",
-        "6/8": "six-eight time",
-        "9/8": "nine-eight time",
-        "2/2": "cut time",
-        "3/8": "three-eight time",
-        "12/8": "twelve-eight time",
-        "3/2": "three-two time",
-    }.items()
-    for said in (name, metre)
-]
-#: How an instrumentation is called, as in "for X" and "X music"; others by their own name.
+#: Names of an instrumentation, as in "for X" and "X music"; the others have only their own.
 CALLED = {
     "organ": ("organ", "church organ", "pipe organ"),
     "vibraphone": ("vibraphone", "vibes"),
@@ -143,15 +141,9 @@ CALLED = {
 GROUPS = ("string quartet", "brass quartet", "woodwind quartet", "string orchestra")
 #: "melody" and "tune" are said of single lines only.
 NOUNS = {"solo": ("piece", "melody", "tune"), None: ("piece", "piece of music")}
-
-
-def _lines(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for line in text.strip().splitlines() for part in line.split("|") if part.strip())
-
-
-#: Sentences by how much they say. One applies when each of its slots has a word that is true of the clip.
+#: Sentences by how much they claim. One applies when each of its slots has a word that is true of the clip.
 TEMPLATES = {
-    "vague": _lines("""
+    "vague": _sentences("""
         something {mood} | {mood} music | a {mood} piece | {instrument} music
         a piece of music for {instrument}
         {instrument} | something for {instrument} | something {speed} | {speed} music | music {mode}
@@ -159,7 +151,7 @@ TEMPLATES = {
         play something {mood} | {era} music | a {form} | something {mood} and {dynamic} | {dynamic} music
         a {noun} {mode} | some {mood} music | i want to hear something {mood} | {solo} | {mood} {instrument}
         something {era} | {mood} {dynamic} music | a {dance}"""),
-    "plain": _lines("""
+    "plain": _sentences("""
         a {mood} {instrument} {noun} | {mood} {instrument} music | a {mood} {noun} for {instrument}
         {speed} {instrument} music | a {speed} {noun} {mode} | {instrument} music, {pace}
         a {speed} {instrument} {noun}
@@ -172,7 +164,7 @@ TEMPLATES = {
         a {texture} {noun} for {instrument} | {mood} {fiddle} | a {speed} {fiddle}
         {instrument} music {mode}, {pace}
         {mood} {solo} | {instrument}, {mood} and {dynamic}"""),
-    "specific": _lines("""
+    "specific": _sentences("""
         a {speed} {mood} {noun} for {solo} {key} | a {mood} {noun} for {instrument} {key}
         a {speed} {noun} for {instrument} {key}, {metre} | a {speed}, {dynamic} {instrument} {noun} {key}
         a {mood} {form} {played} {key} | {mood} {era} {noun} for {instrument}, {pace}, {mode}
@@ -187,13 +179,13 @@ TEMPLATES = {
         {speed} {instrument} music {mode}, {loudness}"""),
 }
 HELD_OUT = {
-    "vague": _lines("""
+    "vague": _sentences("""
         could you play a {mood} {noun} | a bit of {mood} music | i feel like listening to {instrument} music
         background music that is {mood} | give me {instrument} | how about something {mood}
         music that sounds {mood}
         a {speed} one {mode} | anything {era} and {mood} | anything {era}, please
         surprise me with {dynamic} music | {dynamic} sounds"""),
-    "plain": _lines("""
+    "plain": _sentences("""
         music for {instrument} that sounds {mood} | i would like a {mood} {noun}, {played}
         {instrument} with a {mood} feeling | a {noun} for {instrument} that is {mood}
         {speed} and {mood}: {instrument}
@@ -201,7 +193,7 @@ HELD_OUT = {
         {noun} {played}, {mode}, {pace}
         the sound of {instrument}, {mood} | let me hear {instrument}, {loudness}
         what does {era} {instrument} music sound like"""),
-    "specific": _lines("""
+    "specific": _sentences("""
         write a {mood} {noun} for {instrument}, {key}
         imagine {instrument} music: {speed}, {mode}, {loudness}
         {key}, {pace}: a {noun} {played} | a {noun} that is {mood}, {played}, {mode}, {pace}

@@ -1,7 +1,7 @@
 """Music4All (Santana et al. 2020): 109,269 clips of 30 s with tags, genres and Spotify's features.
 
-Captions are written from these. Tables are tab-separated under .csv names; copies that are comma-separated or have lost
-their header are read too. An artist is a family: albums sound alike. Titles and names are kept out of the captions.
+Captions are written from these, without titles and names. Tables are tab-separated under .csv names; copies that are
+comma-separated or have no header are read too. An artist is a family, because albums sound alike.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from musekit.corpus.tables import clean, delimited, mode, number, tonic, words
 COLUMNS = {
     "id_information.csv": ("id", "artist", "song", "album_name"),
     "id_metadata.csv": (
-        *("id", "spotify_id", "popularity", "release", "danceability", "energy", "key", "mode"),
-        *("valence", "tempo", "duration_ms"),
+        "id spotify_id popularity release danceability energy key mode valence tempo duration_ms".split()
     ),
     "id_tags.csv": ("id", "tags"),
     "id_genres.csv": ("id", "genres"),
@@ -41,7 +40,7 @@ def found(folder: Path) -> bool:
 
 
 def items(folder: Path, lacks: Counter, keep_apart: bool = True) -> list[Item]:
-    """Every id that any table names."""
+    """One item for every id in any of the tables."""
     tables = {}
     for name, columns in COLUMNS.items():
         if (folder / name).is_file():
@@ -61,7 +60,7 @@ def item(identity: str, row: dict[str, str]) -> Item:
 
 
 def attributes(row: dict[str, str]) -> dict:
-    """What the tables tell, under the names that captions assert: a tag is a field 'tag:<tag>' that is true."""
+    """The attributes that captions may claim; a tag is the attribute "tag:<tag>" with the value True."""
     known: dict = {"tags": words(row.get("tags")), "genres": words(row.get("genres"))}
     known |= {f"tag:{tag}": True for tag in known["tags"]} | {f"genre:{genre}": True for genre in known["genres"]}
     if tonic(row.get("key")) and mode(row.get("mode")):
@@ -77,11 +76,11 @@ def attributes(row: dict[str, str]) -> dict:
 
 
 def captions(identity: str, known: dict) -> list[dict]:
-    """Up to three captions, from vague to specific, each with what it asserts; none where nothing is known."""
+    """Up to three captions {"text", "asks"}, from vague to specific; none where nothing is known."""
     rng = np.random.default_rng([4, *identity.encode()])
-    shuffled = lambda many: [many[i] for i in rng.permutation(len(many))]  # noqa: E731 - one line, used twice
-    genres = [(genre, {f"genre:{genre}": True}) for genre in shuffled(known["genres"])]
-    tags = [(tag, {f"tag:{tag}": True}) for tag in shuffled(known["tags"]) if tag not in known["genres"]]
+    genres = [(genre, {f"genre:{genre}": True}) for genre in rng.permutation(known["genres"]).tolist()]
+    tags = [(tag, {f"tag:{tag}": True}) for tag in rng.permutation(known["tags"]).tolist()]
+    tags = [tag for tag in tags if tag[0] not in known["genres"]]
     moods = [(pair[known[m] == "high"], {m: known[m]}) for m, pair in MOODS.items() if known.get(m) in ("low", "high")]
     moods = [mood for mood in moods if mood[0]]
     tempo = [(TEMPO_WORDS[known["tempo"]], {"tempo": known["tempo"]})] if "tempo" in known else []
@@ -89,16 +88,16 @@ def captions(identity: str, known: dict) -> list[dict]:
     if "key" in known:
         exact.append((f"in {known['key']} {known['mode']}", {"key": known["key"], "mode": known["mode"]}))
     noun = genres[:1] or [("", {})]
-    told = [
+    captions = [
         sentence(moods[:1] + noun) if moods or genres else sentence(tags[:1] + noun),
         sentence(moods + tempo + noun, tags[:3]),
         sentence(tempo + moods[:1] + noun, [*genres[1:2], *tags[:5], *exact]),
     ]
-    return list({c["text"]: c for c in told if c["asks"]}.values())
+    return list({c["text"]: c for c in captions if c["asks"]}.values())
 
 
 def sentence(front: list[tuple[str, dict]], behind: list[tuple[str, dict]] = ()) -> dict:
-    """Words before "music", words after it, and all that they assert."""
+    """A caption of words before "music" and words after it, with all their claims."""
     text = " ".join([*(word for word, _ in front if word), "music"])
     asks = {k: v for _, asserts in [*front, *behind] for k, v in asserts.items()}
     return {"text": ", ".join([text, *(word for word, _ in behind)]), "asks": asks}

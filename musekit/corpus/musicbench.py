@@ -1,7 +1,7 @@
 """MusicBench (Melechovsky et al. 2023, arXiv 2311.08355; CC BY-SA 3.0): MusicCaps clips of 10 s with augmented copies.
 
 Tables are JSON Lines under .json names; audio lies under datashare/, as data/<ytid>.wav and data_aug2/<ytid>_<k>.wav.
-A clip and its copies are one family; test A and test B are the same sounds under different captions.
+A clip and its copies are one family. Test A and test B are the same audio with different captions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from musekit.corpus.recordings import Item, caption, development_split
+from musekit.corpus.families import split_of
+from musekit.corpus.recordings import Item, caption
 from musekit.corpus.tables import asserted, clean, json_rows, mode, number, tonic
 
 TABLES = {"MusicBench_train.json": "train", "MusicBench_test_A.json": "test A", "MusicBench_test_B.json": "test B"}
@@ -24,7 +25,7 @@ def found(folder: Path) -> bool:
 
 
 def items(folder: Path, lacks: Counter, keep_apart: bool = True) -> list[Item]:
-    """The rows of the tables. `keep_apart`: clips of AudioSet's evaluation set become the split 'eval'."""
+    """One item for each row of the tables. `keep_apart`: clips of AudioSet's evaluation set are the split "eval"."""
     read = []
     for name, subset in TABLES.items():
         if not (folder / name).is_file():
@@ -42,7 +43,7 @@ def items(folder: Path, lacks: Counter, keep_apart: bool = True) -> list[Item]:
 
 
 def item(row: dict, location: str, subset: str, keep_apart: bool) -> Item:
-    """One row. A caption with its control sentences is a caption of its own, which asserts key and tempo."""
+    """One row. With its control sentences a caption becomes another caption, which claims key and tempo."""
     family = family_of(Path(location).stem)
     known = attributes(row) | {"subset": subset, "audioset_eval": row.get("is_audioset_eval_mcaps") is True}
     main, plain = clean(row.get("main_caption")), clean(row.get("alt_caption"))
@@ -51,7 +52,7 @@ def item(row: dict, location: str, subset: str, keep_apart: bool) -> Item:
     if controls and (plain or main):
         texts.append(" ".join([plain or main, *controls]))
     captions = [caption(text, asserted(text, known), location) for text in dict.fromkeys(texts) if text]
-    split = development_split(family)
+    split = "valid" if split_of(family) == "valid" else "train"  # the test set is the published one
     if subset != "train":
         split = "test"
     elif known["audioset_eval"] and keep_apart:
@@ -66,7 +67,7 @@ def family_of(stem: str) -> str:
 
 
 def attributes(row: dict) -> dict:
-    """What was measured of a clip: key, mode, tempo, beats in a bar. What is null, empty or odd is left unknown."""
+    """Key, mode and tempo of a clip; what is null, empty or odd stays unknown."""
     known = {}
     scale = row.get("key")
     scale = scale.split() if isinstance(scale, str) else scale
@@ -77,8 +78,4 @@ def attributes(row: dict) -> dict:
         known |= {"key_confidence": sure} if sure is not None else {}
     if (bpm := number(row.get("bpm"))) and bpm > 0:
         known["bpm"] = bpm
-    beats = row.get("beats")
-    if isinstance(beats, list) and len(beats) == 2 and isinstance(beats[1], list):
-        counts = [x for x in map(number, beats[1]) if x]
-        known |= {"beats_in_bar": int(max(counts))} if counts else {}
     return known

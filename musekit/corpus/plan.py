@@ -1,6 +1,6 @@
-"""The plan: an endless, seeded list of clips, balanced over instrument, mode and speed in every prefix.
+"""The plan: an endless, seeded list of clips, of which every prefix is balanced over instrument, mode and speed.
 
-Clip i does not depend on how many clips are asked for, so a longer corpus contains the shorter one.
+A longer corpus contains the shorter one, because clip i does not depend on the number of clips.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from musekit.config import TONICS
 from musekit.corpus import arrange
 from musekit.corpus.families import split_of
-from musekit.corpus.instruments import DUETS, INSTRUMENTS, MIXED, SINGLE
+from musekit.corpus.instruments import DUETS, INSTRUMENTS, MIXED, SINGLE, players_of
 from musekit.corpus.render import SOUNDFONT
 from musekit.corpus.repertoire import slug
-from musekit.corpus.scores import NAMES, Score, key_of, third_is_clear
+from musekit.corpus.scores import Score, key_of, third_is_clear
 
 SECONDS = 12.0
-#: Target onset rates (distinct onsets a second) by speed, and what counts as that speed when measured.
+#: Range from which the onset rate (distinct onsets per second) is drawn, by speed.
 TARGETS = {"slow": (0.85, 1.6), "medium": (2.3, 3.3), "fast": (4.7, 7.5)}
 #: Shares of the kinds of score, by mode.
 KINDS = {
@@ -26,28 +27,18 @@ KINDS = {
     None: {"modal": 0.70, "tune": 0.15, "chorale": 0.05, "classical": 0.10},
 }
 CHORDERS = {
-    "piano",
-    "harpsichord",
-    "organ",
-    "guitar",
-    "harp",
-    "vibraphone",
-    "choir",
-    "accordion",
-    "music box",
-    "string orchestra",
-}
+    *("piano", "harpsichord", "organ", "guitar", "harp"),
+    *("vibraphone", "choir", "accordion", "music box", "string orchestra"),
+}  # instruments that may play chords under a melody
 
 
 def speed_of(rate: float) -> str | None:
-    """'slow' below 1.8 onsets a second, 'medium' from 2.2 to 3.4, 'fast' above 4.2, None between."""
+    """Speed: "slow" below 1.8 onsets per second, "medium" from 2.2 to 3.4, "fast" above 4.2, None between."""
     return "slow" if rate < 1.8 else "fast" if rate > 4.2 else "medium" if 2.2 <= rate <= 3.4 else None
 
 
 def cells(seed: int) -> Iterator[tuple[str, str | None, str]]:
-    """(instrumentation, mode, speed) in shuffled blocks of 300: 72 % single instruments, 8 % without a
-    mode.
-    """
+    """(instrumentation, mode, speed) in shuffled blocks of 300: 72 % single instruments, 8 % without a mode."""
     block = [(i, m, s) for i in SINGLE for m in ("major", "minor") for s in ("slow", "fast")] * 3
     block += [(i, m, "medium") for i in SINGLE for m in ("major", "minor")] * 2
     block += [(i, None, s) for i in SINGLE for s in ("slow", "fast")]
@@ -60,7 +51,7 @@ def cells(seed: int) -> Iterator[tuple[str, str | None, str]]:
 
 
 def felt_bpm(seconds_per_quarter: float) -> float:
-    """Beats a minute, the beat being the quarter, half or eighth that puts it in 40..200."""
+    """Beats per minute; the beat is the quarter, half or eighth note that gives 40 to 200."""
     bpm = 60 / seconds_per_quarter
     while bpm > 200:
         bpm /= 2
@@ -75,11 +66,8 @@ def attempt(score: Score, instrumentation: str, mode: str | None, speed: str, rn
     low, high = TARGETS[speed]
     rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     marks = [b for b in score.bars if b < score.length - 1] or [0.0]
-    accompanied = (
-        score.kind == "tune"
-        and len(parts) == 1
-        and (instrumentation in DUETS or instrumentation in CHORDERS and rng.random() < 0.5)
-    )
+    melody = score.kind == "tune" and len(parts) == 1
+    accompanied = melody and (instrumentation in DUETS or instrumentation in CHORDERS and rng.random() < 0.5)
     style = str(rng.choice(arrange.ACCOMPANIMENTS))
     density = len(arrange.onset_times([np.asarray(p, float) for p in parts])) / score.length
     for _ in range(6):
@@ -111,34 +99,21 @@ def attempt(score: Score, instrumentation: str, mode: str | None, speed: str, rn
             continue
         durations = np.minimum(rows[:, 1], quarters - rows[:, 0])
         key, own, r, gap = key_of(rows[:, 2], durations)
-        agrees = (
-            (key, own) == (score.key, score.mode)
-            and r >= 0.70
-            and gap >= 0.05
-            and third_is_clear(rows[:, 2], durations, key, own)
-        )
+        sure = r >= 0.70 and gap >= 0.05 and third_is_clear(rows[:, 2], durations, key, own)
+        agrees = (key, own) == (score.key, score.mode) and sure
         if mode is not None and not (agrees and own == mode):
             continue
         if mode is None and score.kind != "modal" and agrees:
             continue
         return dict(
-            parts=played,
-            spq=spq,
-            start=start,
-            bars=bars,
-            quarters=quarters,
-            rate=round(measured, 3),
-            mode=own if agrees else None,
-            key_confidence=round(r, 3),
-            accompaniment=style if accompanied else None,
-        )
+            parts=played, spq=spq, start=start, bars=bars, rate=round(measured, 3), mode=own if agrees else None,
+            key_confidence=round(r, 3), accompaniment=style if accompanied else None,
+        )  # fmt: skip
     return None
 
 
 def clips(scores: list[Score], seed: int = 0) -> Iterator[tuple[dict, list[list[float]], dict]]:
-    """Yields (record without captions, note rows in seconds, how to render) without end, least-used works
-    first.
-    """
+    """Yield (record without captions, note rows in seconds, arguments of `render`) without end."""
     used = {s.work: 0 for s in scores}
     pools: dict[tuple, list[Score]] = {}
     for s in scores:
@@ -165,65 +140,41 @@ def clips(scores: list[Score], seed: int = 0) -> Iterator[tuple[dict, list[list[
             continue
         number = used[score.work]
         used[score.work] += 1
-        yield _clip(score, instrumentation, found, number, rng)
+        yield draw_clip(score, instrumentation, found, number, rng)
 
 
-def _clip(
+def draw_clip(
     score: Score, instrumentation: str, found: dict, number: int, rng: np.random.Generator
 ) -> tuple[dict, list[list[float]], dict]:
-    """Draws what is left (key, dynamic, room), writes the record."""
-    players = arrange.players_of(instrumentation, len(found["parts"]))
+    """Draw key, dynamic and reverb of what `attempt` found, and write the record."""
+    players = players_of(instrumentation, len(found["parts"]))
     transpose = int(rng.integers(-5, 6))
     dynamic = str(rng.choice(["soft", "medium", "loud"]))
-    parts = arrange.fit(found["parts"], players, transpose)
+    parts = arrange.to_range(found["parts"], players, transpose)
     notes = arrange.perform(parts, found["spq"], found["bars"], dynamic, rng)
     spread = np.linspace(-1, 1, len(parts)) if len(parts) > 1 else np.array([rng.uniform(-0.5, 0.5)])
     pans = [int(np.clip(64 + 34 * x * rng.choice([0.7, 1.0]) + rng.normal(0, 3), 8, 120)) for x in spread]
     identity = f"{slug(score.work)}-{number:02d}"
     speed = speed_of(found["rate"])
-    sounding = NAMES[(NAMES.index(score.key) + transpose) % 12]
+    sounding = TONICS[(TONICS.index(score.key) + transpose) % 12]
     record = {
-        "id": identity,
-        "work": score.work,
-        "family": score.family,
-        "split": split_of(score.family),
-        "path": f"clips/{identity[:2]}/{identity}.flac",
-        "seconds": SECONDS,
-        "sample_rate": 44100,
-        "instrumentation": instrumentation,
-        "instruments": list(dict.fromkeys(players)),
-        "texture": arrange.texture_of(found["parts"]),
-        "composer": score.composer,
-        "era": score.era,
-        "form": score.form,
-        "title": score.title,
-        "key": sounding if found["mode"] else None,
-        "mode": found["mode"],
-        "key_confidence": found["key_confidence"],
-        "bpm": felt_bpm(found["spq"]),
-        "onset_rate": found["rate"],
-        "speed": speed,
-        "metre": score.metre,
-        "dynamic": dynamic,
-        "mood": moods(found["mode"], speed, dynamic),
-        "licence": f"{score.licence}; SoundFont: {SOUNDFONT}",
-        "source": score.source,
-        "start_quarter": found["start"],
-        "transpose": transpose,
-        "accompaniment": found["accompaniment"],
-    }
-    how = dict(
-        programs=[INSTRUMENTS[p].program for p in players],
-        pans=pans,
-        dynamic=dynamic,
-        reverb=int(rng.integers(30, 100)),
-        seconds=SECONDS,
-    )
+        "id": identity, "work": score.work, "family": score.family, "split": split_of(score.family),
+        "path": f"clips/{identity[:2]}/{identity}.flac", "seconds": SECONDS, "sample_rate": 44100,
+        "instrumentation": instrumentation, "instruments": list(dict.fromkeys(players)),
+        "texture": arrange.texture_of(found["parts"]), "composer": score.composer, "era": score.era,
+        "form": score.form, "title": score.title, "key": sounding if found["mode"] else None, "mode": found["mode"],
+        "key_confidence": found["key_confidence"], "bpm": felt_bpm(found["spq"]), "onset_rate": found["rate"],
+        "speed": speed, "metre": score.metre, "dynamic": dynamic, "mood": moods(found["mode"], speed, dynamic),
+        "licence": f"{score.licence}; SoundFont: {SOUNDFONT}", "source": score.source, "start_quarter": found["start"],
+        "transpose": transpose, "accompaniment": found["accompaniment"],
+    }  # fmt: skip
+    programs = [INSTRUMENTS[p].program for p in players]
+    how = dict(programs=programs, pans=pans, dynamic=dynamic, reverb=int(rng.integers(30, 100)), seconds=SECONDS)
     return record, notes, how
 
 
 def moods(mode: str | None, speed: str | None, dynamic: str) -> list[str]:
-    """Mood words that mode, speed and dynamic justify."""
+    """Mood words that follow from mode, speed and dynamic."""
     found = []
     if mode == "minor":
         found += ["dark"] + (["sad"] if speed == "slow" else ["agitated"] if speed == "fast" else [])

@@ -1,28 +1,29 @@
 """Rendering: notes in seconds to 44.1 kHz stereo audio through a General MIDI SoundFont.
 
-The SoundFont is TimGM6mb.sf2 by Tim Brechbill (GPL-2.0), as shipped inside pretty_midi; the synthesiser is
-midirenderer's (rustysynth, 48 kHz stereo), with General MIDI reverb (CC 91) and pan (CC 10).
+The SoundFont is TimGM6mb.sf2 by Tim Brechbill (GPL-2.0), which comes with pretty_midi. The synthesiser is
+midirenderer (rustysynth, 48 kHz stereo), with General MIDI reverb (CC 91) and pan (CC 10).
 """
 
 from __future__ import annotations
 
 import functools
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 
+from musekit.files import write_atomic
+
 SAMPLE_RATE = 44100
 SOUNDFONT = "TimGM6mb.sf2 by Tim Brechbill (GPL-2.0), shipped in pretty_midi"
-#: Loudness of a clip in dBFS RMS, by dynamic: loud stays louder than soft.
+#: Level of a clip in dBFS RMS, by dynamic.
 LEVELS = {"soft": -25.0, "medium": -21.0, "loud": -18.0}
 PEAK = 0.95
-TICKS = 960  # a second: the tempo is fixed at 60, times are written in seconds
+TICKS = 960  # per second: the tempo is fixed at 60 quarter notes per minute
 
 
-class SilentRender(ValueError):  # noqa: N818, a state of the clip, told as a reason
-    """A render without usable sound; the message says why."""
+class SilentRender(ValueError):  # noqa: N818 - its name is part of the reasons in set_aside.jsonl
+    """A rendering without usable sound; the message says why."""
 
 
 @functools.cache
@@ -34,9 +35,7 @@ def soundfont() -> bytes:
 
 
 def midi_bytes(notes: list[list[float]], programs: list[int], pans: list[int], reverb: int, end: float) -> bytes:
-    """A MIDI file of rows [onset_s, duration_s, pitch, velocity, part]; pan and reverb in 0..127. `end` in
-    seconds.
-    """
+    """A MIDI file of rows [onset s, duration s, pitch, velocity, part], `end` seconds long; pan, reverb: 0 to 127."""
     import mido
 
     file = mido.MidiFile(ticks_per_beat=TICKS)
@@ -66,16 +65,11 @@ def midi_bytes(notes: list[list[float]], programs: list[int], pans: list[int], r
 
 
 def render(
-    notes: list[list[float]],
-    programs: list[int],
-    pans: list[int],
-    seconds: float,
-    dynamic: str,
-    reverb: int = 60,
+    notes: list[list[float]], programs: list[int], pans: list[int], seconds: float, dynamic: str, reverb: int = 60
 ) -> np.ndarray:
-    """Audio (2, seconds x 44100) float32, normalised to the dynamic's level, last 30 ms faded.
+    """Audio (2, seconds * 44100) float32 at the dynamic's level, the last 30 ms faded out.
 
-    Raises SilentRender when nothing sounds, the start is silent for over 0.15 s, or a sample is not finite.
+    Raises SilentRender when nothing sounds, the first 0.15 s are silent, or a sample is not finite.
     """
     import midirenderer
     import soundfile
@@ -103,10 +97,9 @@ def render(
 
 
 def write_flac(path: Path, audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
-    """16-bit FLAC of audio (2, N), written beside the target and renamed."""
+    """16-bit FLAC of audio (2, N), written atomically."""
     import soundfile
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    soundfile.write(temporary, audio.T, sample_rate, format="FLAC", subtype="PCM_16")
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio.T, sample_rate, format="FLAC", subtype="PCM_16")
+    write_atomic(path, buffer.getvalue())

@@ -6,64 +6,41 @@ import re
 import unicodedata
 from pathlib import Path
 
-MUSIC21 = "encoding distributed with music21 by permission of its encoder; the music is in the public domain"
-GREENTREE = "encoding by Margaret Greentree, used by permission in music21; the music is in the public domain"
-XML, MXL, ABC = (".xml",), (".mxl",), (".abc",)
-
-
-def _about(composer: str, era: str, form: str, kind: str, suffix: tuple[str, ...], licence: str = MUSIC21) -> dict:
-    return dict(composer=composer, era=era, form=form, kind=kind, suffix=suffix, licence=licence)
-
-
-FOLK = _about("traditional", "folk", "tune", "tune", ABC)
-#: By corpus folder. `kind` tells the plan how to balance, `licence` is what the files say.
-COLLECTIONS: dict[str, dict] = {
-    "bach": _about("J. S. Bach", "baroque", "chorale", "chorale", MXL + XML, GREENTREE),
-    "ryansMammoth": FOLK,
-    "oneills1850": FOLK,
-    "airdsAirs": FOLK,
-    "nottingham-dataset": FOLK,
-    "miscFolk": FOLK,
-    "trecento": _about("anonymous", "medieval", "trecento polyphony", "modal", MXL + XML),
-    "josquin": _about(
-        "Josquin des Prez",
-        "renaissance",
-        "chanson",
-        "modal",
-        ABC,
-        "GPL-2.0-or-later (encoding by Laura E. Conrad)",
-    ),
-    "monteverdi": _about("Claudio Monteverdi", "renaissance", "madrigal", "modal", MXL),
-    "beethoven": _about("Ludwig van Beethoven", "classical", "string quartet movement", "classical", MXL),
-    "haydn": _about("Joseph Haydn", "classical", "string quartet movement", "classical", MXL),
-    "mozart": _about("W. A. Mozart", "classical", "string quartet movement", "classical", MXL),
-    "handel": _about("G. F. Handel", "baroque", "oratorio movement", "classical", MXL),
-    "corelli": _about("Arcangelo Corelli", "baroque", "sonata", "classical", XML, "CC BY (music21 corpus, 2014)"),
-    "cpebach": _about("C. P. E. Bach", "classical", "keyboard piece", "classical", MXL),
-    "joplin": _about("Scott Joplin", "ragtime", "rag", "classical", MXL),
-    "schumann_clara": _about(
-        "Clara Schumann", "romantic", "polonaise", "classical", MXL, "CC BY-SA 4.0 (typeset by Cypressdome)"
-    ),
-    "schumann_robert": _about("Robert Schumann", "romantic", "string quartet movement", "classical", MXL + XML),
-    "weber": _about(
-        "Carl Maria von Weber",
-        "romantic",
-        "concertino",
-        "classical",
-        MXL,
-        "public domain (encoding released by Oliver Seely, 1998)",
-    ),
-    "verdi": _about("Giuseppe Verdi", "romantic", "song", "classical", MXL),
-    "liliuokalani": _about("Liliuokalani", "romantic", "song", "classical", MXL),
-    "beach": _about(
-        "Amy Beach",
-        "romantic",
-        "song",
-        "classical",
-        (".musicxml",),
-        "CC BY-SA (engraving by Michael Scott Cuthbert, 2017)",
-    ),
+LICENCES = {
+    "music21": "encoding distributed with music21 by permission of its encoder; the music is in the public domain",
+    "Greentree": "encoding by Margaret Greentree, used by permission in music21; the music is in the public domain",
+    "Seely": "public domain (encoding released by Oliver Seely, 1998)",
 }
+#: By corpus folder: composer, era, form, kind (by which the plan balances), file suffixes, and what the files say of
+#: their licence.
+COLLECTIONS: dict[str, dict] = {}
+for _line in """
+    bach | J. S. Bach | baroque | chorale | chorale | .mxl .xml | Greentree
+    ryansMammoth | traditional | folk | tune | tune | .abc | music21
+    oneills1850 | traditional | folk | tune | tune | .abc | music21
+    airdsAirs | traditional | folk | tune | tune | .abc | music21
+    nottingham-dataset | traditional | folk | tune | tune | .abc | music21
+    miscFolk | traditional | folk | tune | tune | .abc | music21
+    trecento | anonymous | medieval | trecento polyphony | modal | .mxl .xml | music21
+    josquin | Josquin des Prez | renaissance | chanson | modal | .abc | GPL-2.0-or-later (encoding by Laura E. Conrad)
+    monteverdi | Claudio Monteverdi | renaissance | madrigal | modal | .mxl | music21
+    beethoven | Ludwig van Beethoven | classical | string quartet movement | classical | .mxl | music21
+    haydn | Joseph Haydn | classical | string quartet movement | classical | .mxl | music21
+    mozart | W. A. Mozart | classical | string quartet movement | classical | .mxl | music21
+    handel | G. F. Handel | baroque | oratorio movement | classical | .mxl | music21
+    corelli | Arcangelo Corelli | baroque | sonata | classical | .xml | CC BY (music21 corpus, 2014)
+    cpebach | C. P. E. Bach | classical | keyboard piece | classical | .mxl | music21
+    joplin | Scott Joplin | ragtime | rag | classical | .mxl | music21
+    schumann_clara | Clara Schumann | romantic | polonaise | classical | .mxl | CC BY-SA 4.0 (typeset by Cypressdome)
+    schumann_robert | Robert Schumann | romantic | string quartet movement | classical | .mxl .xml | music21
+    weber | Carl Maria von Weber | romantic | concertino | classical | .mxl | Seely
+    verdi | Giuseppe Verdi | romantic | song | classical | .mxl | music21
+    liliuokalani | Liliuokalani | romantic | song | classical | .mxl | music21
+    beach | Amy Beach | romantic | song | classical | .musicxml | CC BY-SA (engraving by Michael Scott Cuthbert, 2017)
+""".strip().splitlines():
+    _name, *_cells, _licence = (cell.strip() for cell in _line.split("|"))
+    _about = dict(zip(("composer", "era", "form", "kind", "suffix"), _cells))
+    COLLECTIONS[_name] = _about | {"licence": LICENCES.get(_licence, _licence)}
 #: Works whose form is not their collection's.
 OTHER_FORMS = {
     "bach/bwv846": "prelude",
@@ -71,51 +48,19 @@ OTHER_FORMS = {
     "schumann_robert/dichterliebe": "song",
     "schumann_robert/opus48": "song",
 }
-#: Left out, with the reason.
-LEFT_OUT = {
-    "palestrina": "its files say 'Rights to all derivative electronic formats reserved'",
-    "bach/*.krn": "its files say 'Rights to all derivative electronic formats reserved'",
-    "essenFolksong": "its notice: legal status unclear, non-commercial distribution only",
-    "beethoven/*.krn, chopin": "the encoder states no licence",
-    "leadSheet": "marked 'All Rights Reserved'",
-    "schubert, schumann_clara/opus17": "marked 'Copyright ©'",
-    "trecento (10 files), monteverdi (2 files)": "marked with an unnamed or a publisher's copyright",
-    "schoenberg, webern": "atonal, and not in the public domain everywhere",
-    "demos, theoryExercises": "tests and exercises, not pieces",
-    "ciconia, luca, lusitano, johnson_j_r": "single pieces with doubled or unusual parts",
-}
+# Left out: palestrina, bach/*.krn ("Rights to all derivative electronic formats reserved"); essenFolksong (legal status
+# unclear, non-commercial distribution only); beethoven/*.krn, chopin (no licence stated); leadSheet, schubert,
+# schumann_clara/opus17, 10 files of trecento, 2 of monteverdi (marked with a copyright); schoenberg, webern (atonal,
+# and not in the public domain everywhere); demos, theoryExercises (no pieces); ciconia, luca, lusitano, johnson_j_r
+# (single pieces with doubled or unusual parts).
+#: Dance forms in the order in which a title is searched for them.
 FORMS = (
-    "slip jig",
-    "slipjig",
-    "jig",
-    "reel",
-    "hornpipe",
-    "strathspey",
-    "waltz",
-    "march",
-    "polka",
-    "minuet",
-    "quadrille",
-    "schottische",
-    "clog",
-    "air",
-    "mazurka",
-    "quick step",
-    "quickstep",
-    "gavotte",
-    "hop jig",
-    "long dance",
-    "walk around",
-    "highland fling",
-    "fling",
-    "lament",
-)
+    "slip jig, slipjig, jig, reel, hornpipe, strathspey, waltz, march, polka, minuet, quadrille, schottische, clog,"
+    " air, mazurka, quick step, quickstep, gavotte, hop jig, long dance, walk around, highland fling, fling, lament"
+).split(", ")
 SAME_FORM = {
-    "slipjig": "slip jig",
-    "hop jig": "slip jig",
-    "quickstep": "march",
-    "quick step": "march",
-    "fling": "highland fling",
+    **{"slipjig": "slip jig", "hop jig": "slip jig", "fling": "highland fling"},
+    **{"quickstep": "march", "quick step": "march"},
 }
 
 
@@ -126,7 +71,7 @@ def slug(text: str) -> str:
 
 
 def corpus_folder() -> Path:
-    """Where music21 keeps its corpus."""
+    """The folder of music21's corpus."""
     from music21.common import getCorpusFilePath
 
     return Path(getCorpusFilePath())
@@ -139,22 +84,19 @@ def sources(only: list[str] | None = None) -> list[str]:
         for path in (root / name).rglob("*"):
             relative = path.relative_to(root).as_posix()
             unwanted = path.name.startswith("._") or re.search("opus17|_old|choraleAnalyses", relative)
-            if path.suffix in about["suffix"] and not unwanted:
+            if path.suffix in about["suffix"].split() and not unwanted:
                 found.append(relative)
     return sorted(f for f in found if only is None or any(f.startswith(p) for p in only))
 
 
 def rights_of(path: Path) -> str:
-    """A MusicXML file's claim of rights that does not come with a licence, else ''."""
+    """A MusicXML file's claim of rights that does not come with a licence, else ""."""
     import zipfile
 
     if path.suffix == ".mxl":
         with zipfile.ZipFile(path) as archive:
-            text = "".join(
-                archive.read(n).decode("utf-8", "replace")
-                for n in archive.namelist()
-                if n.endswith(".xml") and "META-INF" not in n
-            )
+            names = [n for n in archive.namelist() if n.endswith(".xml") and "META-INF" not in n]
+            text = "".join(archive.read(n).decode("utf-8", "replace") for n in names)
     else:
         text = path.read_text("utf-8", "replace")
     claims = " ".join(re.findall(r"<rights[^>]*>(.*?)</rights>", text, re.S)).strip()
@@ -163,7 +105,7 @@ def rights_of(path: Path) -> str:
 
 
 def rhythms_of(path: Path) -> dict[str, str]:
-    """The R: field of each tune of an ABC file by its X: number (music21 does not keep it)."""
+    """The R: field (rhythm) of each tune of an ABC file by its X: number; music21 drops it."""
     found = {}
     for tune in re.split(r"(?m)^X:", path.read_text("utf-8", "replace"))[1:]:
         number, rhythm = re.match(r"\s*(\d+)", tune), re.search(r"(?m)^R:\s*([A-Za-z ]+)", tune)

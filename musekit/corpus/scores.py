@@ -12,53 +12,28 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from musekit.config import TONICS
 from musekit.corpus.repertoire import COLLECTIONS, corpus_folder, form_of, rhythms_of, rights_of, title_of
+from musekit.files import decode
 
+# fmt: off
 #: Duration-weighted pitch-class profiles of Aarden (2003), as in music21.analysis.discrete.AardenEssen.
-MAJOR = np.array(
-    [
-        17.7661,
-        0.145624,
-        14.9265,
-        0.160186,
-        19.8049,
-        11.3587,
-        0.291248,
-        22.062,
-        0.145624,
-        8.15494,
-        0.232998,
-        4.95122,
-    ]
-)
-MINOR = np.array(
-    [
-        18.2648,
-        0.737619,
-        14.0499,
-        16.8599,
-        0.702494,
-        14.4362,
-        0.702494,
-        18.6161,
-        4.56621,
-        1.93186,
-        7.37619,
-        1.75623,
-    ]
-)
-NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+MAJOR = np.array([
+    17.7661, 0.145624, 14.9265, 0.160186, 19.8049, 11.3587, 0.291248, 22.062, 0.145624, 8.15494, 0.232998, 4.95122,
+])
+MINOR = np.array([
+    18.2648, 0.737619, 14.0499, 16.8599, 0.702494, 14.4362, 0.702494, 18.6161, 4.56621, 1.93186, 7.37619, 1.75623,
+])
+# fmt: on
 #: A piece's key is trusted above this correlation, and this far ahead of the second-best key.
 MIN_CORRELATION, MIN_GAP = 0.70, 0.04
 
 
 @dataclass(frozen=True)
 class Score:
-    """One work. `parts[i]` has rows [start_quarter, duration_quarter, midi_pitch]; `bars` are bar starts in
-    quarters.
+    """One work. `parts[i]` has rows [start, duration, MIDI pitch], times and `bars` (bar starts) are in quarter notes.
 
-    `mode` is None unless the key analysis is confident; `key` is then its best guess and is not told to
-    anyone.
+    `mode` is None unless the key analysis is confident; `key` is then only its best guess.
     """
 
     work: str
@@ -86,9 +61,7 @@ def histogram_of(pitches: np.ndarray, durations: np.ndarray) -> np.ndarray:
 
 
 def key_of(pitches: np.ndarray, durations: np.ndarray) -> tuple[str, str, float, float]:
-    """Tonic, mode, correlation of that key with the pitch-class durations, and its lead over the second
-    best.
-    """
+    """Tonic, mode, correlation of that key with the pitch-class durations, and its lead over the second best."""
     histogram = histogram_of(pitches, durations)
     if histogram.std() == 0:
         return "C", "major", 0.0, 0.0
@@ -96,21 +69,19 @@ def key_of(pitches: np.ndarray, durations: np.ndarray) -> tuple[str, str, float,
     keys, h = keys - keys.mean(1, keepdims=True), histogram - histogram.mean()
     r = keys @ h / np.sqrt((keys**2).sum(1) * (h**2).sum())
     best, second = np.argsort(-r)[:2]
-    return NAMES[best % 12], ("major", "minor")[best // 12], float(r[best]), float(r[best] - r[second])
+    return TONICS[best % 12], ("major", "minor")[best // 12], float(r[best]), float(r[best] - r[second])
 
 
 def third_is_clear(pitches: np.ndarray, durations: np.ndarray, key: str, mode: str, ratio: float = 3) -> bool:
-    """True when the mode's own third above the tonic sounds, and at least `ratio` times as long as the other
-    one.
-    """
-    histogram, tonic = histogram_of(pitches, durations), NAMES.index(key)
+    """Whether the mode's own third above the tonic sounds, and at least `ratio` times as long as the other third."""
+    histogram, tonic = histogram_of(pitches, durations), TONICS.index(key)
     minor, major = histogram[(tonic + 3) % 12], histogram[(tonic + 4) % 12]
     own, other = (minor, major) if mode == "minor" else (major, minor)
     return bool(own > 0 and own >= ratio * other)
 
 
 def notes_of(part) -> list[list[float]]:
-    """Rows of one music21 part, ties joined; grace notes, chord symbols and percussion left out."""
+    """Rows of one music21 part with ties joined, without grace notes, chord symbols and percussion."""
     from music21 import chord, harmony, note
 
     rows: list[list[float]] = []
@@ -138,26 +109,19 @@ def notes_of(part) -> list[list[float]]:
 
 
 def _trusted(every: np.ndarray, tonic: str, mode: str, r: float, gap: float, declared) -> bool:
-    """Whether a piece may be called major or minor. `declared`: the music21 key that the file states, or
-    None.
-    """
-    found = (mode, NAMES.index(tonic))
+    """Whether a piece may be called major or minor. `declared`: the music21 key that the file states, or None."""
+    found = (mode, TONICS.index(tonic))
     disagrees = declared is not None and (declared.mode, declared.tonic.pitchClass) != found
     if disagrees and declared.mode in ("major", "minor") and gap >= 0.07:
-        # files often give the signature alone (G for E minor) or an old one (A minor's for D minor): ask the
-        # last note
+        # files often give the signature alone (G for E minor) or an old one (A minor's for D minor): see the last note
         ends = every[:, 0] + every[:, 1]
-        disagrees = int(every[np.isclose(ends, ends.max()), 2].min()) % 12 != NAMES.index(tonic)
-    return (
-        r >= MIN_CORRELATION
-        and gap >= MIN_GAP
-        and not disagrees
-        and third_is_clear(every[:, 2], every[:, 1], tonic, mode, 1.5)
-    )
+        disagrees = int(every[np.isclose(ends, ends.max()), 2].min()) % 12 != TONICS.index(tonic)
+    clear = third_is_clear(every[:, 2], every[:, 1], tonic, mode, 1.5)
+    return r >= MIN_CORRELATION and gap >= MIN_GAP and not disagrees and clear
 
 
 def score_of(stream, work: str, source: str, rhythm: str = "") -> Score:
-    """A music21 score as a `Score`. Raises ValueError with the reason when it cannot be used."""
+    """A music21 score as a `Score`. Raises ValueError with the reason when it is not usable."""
     from music21 import key as keys
     from music21 import meter
 
@@ -181,28 +145,14 @@ def score_of(stream, work: str, source: str, rhythm: str = "") -> Score:
     if composer == "anonymous" and meta and meta.composer and 3 < len(meta.composer) < 40:
         composer = str(meta.composer)
     return Score(
-        work=work,
-        title=title,
-        composer=composer,
-        era=about["era"],
-        form=form_of(work, title, rhythm),
-        kind=about["kind"],
-        family=work,
-        source=source,
-        licence=about["licence"],
-        metre=metre.ratioString if metre else "",
-        key=tonic,
-        mode=mode if confident else None,
-        key_confidence=round(r, 4),
-        key_gap=round(gap, 4),
-        length=float((every[:, 0] + every[:, 1]).max()),
-        bars=bars,
-        parts=parts,
-    )
+        work, title, composer, about["era"], form_of(work, title, rhythm), about["kind"], work, source,
+        about["licence"], metre.ratioString if metre else "", tonic, mode if confident else None, round(r, 4),
+        round(gap, 4), float((every[:, 0] + every[:, 1]).max()), bars, parts,
+    )  # fmt: skip
 
 
 def parse(source: str) -> tuple[list[Score], list[dict]]:
-    """All works of one corpus file 'collection/path', and what was set aside: [{"work", "reason"}]."""
+    """All works of one corpus file "collection/path", and the unusable ones as [{"work", "reason"}]."""
     import warnings
 
     from music21 import converter, stream
@@ -234,10 +184,10 @@ def parse(source: str) -> tuple[list[Score], list[dict]]:
 
 
 def to_json(score: Score) -> str:
-    """One line of JSON."""
+    """A score as one line of JSON."""
     return json.dumps(asdict(score), separators=(",", ":"))
 
 
 def from_json(text: str) -> Score:
     """The score of one line of JSON."""
-    return Score(**json.loads(text))
+    return decode(text, Score, "a parsed score")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from musekit.corpus.captions import fits, prompts
+from musekit.corpus.captions import prompts
+from musekit.corpus.claims import fits
 from musekit.evaluate import reference
 from musekit.evaluate.ceiling import HELD_OUT
 from musekit.evaluate.subject import Subject, bar, table, target

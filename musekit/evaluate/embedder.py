@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from musekit.corpus import lexicon
-from musekit.corpus.captions import fits
-from musekit.corpus.grammar import fill
+from musekit.corpus.captions import fill
+from musekit.corpus.claims import fits
 from musekit.corpus.instruments import SINGLE
 from musekit.evaluate.ceiling import rate_of, ratio, references
 from musekit.evaluate.judge import ATTRIBUTES, value_of

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from musekit.corpus.captions import evaluation_prompts, fits
+from musekit.corpus.captions import evaluation_prompts
+from musekit.corpus.claims import fits
 from musekit.evaluate import generated
 from musekit.evaluate.ceiling import confusion, like_prompts, rate_of, ratio, references, verdicts
 from musekit.evaluate.embedder import zero_shot

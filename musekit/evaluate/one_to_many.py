@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from musekit.corpus.captions import fits, prompts
+from musekit.corpus.captions import prompts
+from musekit.corpus.claims import fits
 from musekit.evaluate import generated
 from musekit.evaluate.ceiling import HELD_OUT
 from musekit.evaluate.diversity import SAMPLES, SEED, right_answers, samples

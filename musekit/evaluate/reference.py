@@ -16,7 +16,7 @@ import torch
 
 from musekit.cache import config_hash
 from musekit.config import home
-from musekit.corpus.captions import fits
+from musekit.corpus.claims import fits
 from musekit.evaluate.subject import Subject
 from musekit.files import write_atomic
 
@@ -66,7 +66,7 @@ def plans(cache: Path, asks: dict, n: int, seed: int = 0) -> Iterator[tuple[dict
         if clip is None or asks.get("texture") not in (None, texture_of(clip["parts"])):
             continue
         for _ in range(DRAWS):  # key and dynamic are drawn here; draw until they are what is asked
-            record, notes, how = plan._clip(score, player, clip, found, rng)  # noqa: SLF001 - the plan's own drawing
+            record, notes, how = plan.draw_clip(score, player, clip, found, rng)
             if fits(asks, record):
                 yield record, notes, how
                 found += 1

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from musekit.corpus.captions import fits, prompts
+from musekit.corpus.captions import prompts
+from musekit.corpus.claims import fits
 from musekit.evaluate.ceiling import HELD_OUT
 from musekit.evaluate.diversity import SEED, samples
 from musekit.evaluate.subject import Subject, bar, table

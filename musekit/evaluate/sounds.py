@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from musekit.config import MuseError
-from musekit.corpus.folder import AUDIO, BadAudio
-from musekit.corpus.folder import read_audio as read_any
+from musekit.corpus.folder import AUDIO
+from musekit.corpus.sound import BadAudio
+from musekit.corpus.sound import read_audio as read_any
 from musekit.evaluate.ceiling import HELD_OUT
 from musekit.evaluate.subject import Subject, bar, cut, sound_key
 

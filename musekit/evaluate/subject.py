@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musekit.cache import Shards, read_clips, read_sidecar
+from musekit.cache import Shards, read_clips
 from musekit.config import MuseError, home
 from musekit.evaluate.judge import VERSION, Judge, hear, value_of
 from musekit.evaluate.stretch import Stretch, cut, read_audio, sound_key, write_flac
@@ -37,8 +37,9 @@ def bar(items: Iterable, text: str):
 
 def usable(cache: Path) -> list[dict]:
     """The clips of a cache but those whose sound could not be read or encoded when it was filled."""
-    manifests = [read_sidecar(cache / kind / "manifest.json") for kind in ("spectra", "views", "latents", "embeddings")]
-    aside = {i for manifest in manifests for i in manifest.get("set_aside", ())}
+    folders = [cache / kind for kind in ("spectra", "views", "latents", "embeddings")]
+    there = [folder for folder in folders if (folder / "manifest.json").exists()]
+    aside = {i for folder in there for i in Shards(folder).manifest["set_aside"]}
     return [clip for clip in read_clips(cache) if clip["id"] not in aside]
 
 

@@ -40,7 +40,7 @@ class _Clips:
         if not self.cache.is_dir():
             raise MuseError(f"there is no cache at {self.cache}: give --cache FOLDER, or make it with `musekit cache`")
         self.shards = self.open(kind)
-        self.clips = [c for c in read_clips(self.cache) if c["split"] == split and c["id"] in self.shards]
+        self.clips = [c for c in read_clips(self.cache, split) if c["id"] in self.shards]
         if not self.clips:
             raise MuseError(f"{self.cache / kind} holds no clip of the split {split!r}; run `musekit cache` first")
 
