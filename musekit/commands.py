@@ -178,15 +178,9 @@ class Train:
         """This command with the training settings of its part and preset as defaults."""
         return replace(self, train=train_config(self.preset, self.part, self.init is not None))
 
-    def folder(self) -> Path:
-        """The folder of the run's metrics and checkpoints."""
-        from musekit.train.fitting import run_folder
-
-        return run_folder(self)
-
     def run(self) -> None:
         """Train, and write the weights."""
-        from musekit.train.fitting import train_part
+        from musekit.train.command import train_part
 
         train_part(self)
 

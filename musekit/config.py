@@ -16,12 +16,14 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
 Count = Annotated[int, Meta(ge=1, le=2**20)]
 CountOrNone = Annotated[int, Meta(ge=0, le=2**20)]
+Samples = Annotated[int, Meta(ge=1)]
+SamplesOrNone = Annotated[int, Meta(ge=0)]
 Width = Annotated[int, Meta(ge=1, le=2**14)]  # of a layer
 Depth = Annotated[int, Meta(ge=0, le=256)]
 Small = Annotated[int, Meta(ge=1, le=64)]
@@ -160,29 +162,28 @@ class SampleConfig:
 class TrainConfig:
     """How to train one component. The defaults of each preset and component are in `train_config`."""
 
-    samples: int = 100_000  # training samples in total, over all epochs and ranks
-    batch: int = 64  # samples per optimizer step, over all ranks and accumulation steps
-    micro_batch: int = 64  # samples per forward pass on one rank
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: int = 6_000  # samples
-    decay: float = 0.5  # fraction of the training at its end, in which the learning rate falls linearly to zero
-    clip: float = 1.0  # largest gradient norm
-    ema: float = 0.999  # decay per step of the weights' exponential moving average
+    samples: Samples = 100_000  # training samples in total, over all epochs and ranks
+    batch: Samples = 64  # samples per optimizer step, over all ranks and accumulation steps
+    micro_batch: Samples = 64  # samples per forward pass on one rank
+    lr: Nonnegative = 1e-3
+    weight_decay: Nonnegative = 0.01
+    warmup: SamplesOrNone = 6_000  # samples
+    decay: Fraction = 0.5  # fraction of the training at its end, in which the learning rate falls linearly to zero
+    clip: Nonnegative = 1.0  # largest gradient norm; 0: no clipping
+    ema: Fraction = 0.999  # decay per step of the weights' exponential moving average
     seed: int = 0
-    bf16: bool = True  # autocast
+    bf16: bool = True  # bfloat16 autocast, where the device has units for it
     fused: bool = True  # one kernel for all AdamW updates
     recompute: bool = False  # recompute each block's activations in the backward pass: less memory, a third more work
     compile: bool = False  # torch.compile each block; needs a C++ compiler
-    log_every: int = 6_400  # samples
-    validate_every: int = 64_000  # samples
-    samples_every: int = 0  # Stage 2: samples between decoded previews in the run folder; 0: none
-    checkpoint_minutes: float = 3.0
-    keep: int = 2  # newest checkpoints that are retained, besides the best one
-    damaged: Literal["refuse", "skip"] = "refuse"  # what to do with cache shards that differ from their hash
+    log_every: Samples = 6_400  # samples
+    validate_every: Samples = 64_000  # samples
+    samples_every: SamplesOrNone = 0  # Stage 2: samples between decoded previews in the run folder; 0: none
+    checkpoint_minutes: Nonnegative = 3.0
+    keep: Count = 2  # newest checkpoints that are retained
     tensorboard: bool = False  # also write metrics as TensorBoard event files
-    feeders: int = 0  # processes that build a rank's batches where one thread is too slow for its GPU; 0: one thread
-    peak_teraflops: float = 0.0  # peak rate of one GPU's matrix units, for MFU; 0: measured at the start on a GPU
+    workers: CountOrNone = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
+    peak_teraflops: Nonnegative = 0.0  # peak of one GPU's matrix units, for MFU; 0: measured at the start
 
 
 @dataclass(frozen=True)

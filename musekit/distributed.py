@@ -1,7 +1,7 @@
-"""Ranks, devices, and the launch of a run: one process, or torchrun on CPU (gloo) and GPU (nccl).
+"""Ranks, devices and signals: one process, or several under torchrun on CPUs (gloo) or GPUs (nccl).
 
-Every rank runs the same program. What they must agree on travels over the CPU (gloo), also where gradients travel
-over nccl: a flag then costs no wait for the GPU.
+All ranks run the same program. Gradients travel over nccl where there are GPUs; the values that ranks agree on (flags,
+counters, metrics) travel between CPUs over gloo, so that they never wait for a GPU.
 """
 
 from __future__ import annotations
@@ -18,50 +18,59 @@ from torch import nn
 
 from musekit.config import MuseError
 
-LOST = "lost another rank"  # in the message of a rank that was not the first to fail
+LOST = "lost another rank"  # in the error of every rank but the first one that failed
+RESUMABLE = 75  # exit code (EX_TEMPFAIL of sysexits.h): the state is saved and the same command continues
 
 
 def rank() -> int:
-    """This process's rank; 0 when there is one process."""
+    """This process's rank; 0 in a single process."""
     return int(os.environ.get("RANK", 0))
 
 
 def world() -> int:
-    """Number of processes."""
+    """Number of ranks."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def device() -> torch.device:
-    """This process's GPU if there is one, else the CPU."""
+    """This process's GPU if the machine has one, else the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return torch.device("cpu")
 
 
+def fast_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it natively (GPU, AMX), else float32."""
+    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
 def to_device(batch: dict) -> dict:
-    """Move a batch's tensors; what is not a tensor stays."""
+    """Move the tensors of a batch to this process's device."""
     return {k: v.to(device(), non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
 
 
-def check_gpus(asked: int = 0) -> None:
-    """Raise MuseError when this machine has fewer GPUs than `asked`, or than its processes where there are any.
-
-    A job script tells what it asked Slurm for (MUSEKIT_GPUS): where torch sees none of it, nothing runs on the CPU.
+def check_gpus(required: int = 0) -> None:
+    """Raise MuseError where torch sees fewer GPUs than `required` (or MUSEKIT_GPUS, which a job script sets), or some
+    but not one for each process here. Where Slurm binds one GPU to each process, a process sees only its own.
     """
-    asked = max(asked, int(os.environ.get("MUSEKIT_GPUS") or 0))
-    there, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if there < asked or 0 < there < processes:
+    required = max(required, int(os.environ.get("MUSEKIT_GPUS") or 0))
+    visible, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if visible == 1 < processes and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ","):
+        return
+    if visible < required or 0 < visible < processes:
         raise MuseError(
-            f"{max(asked, processes)} GPUs are asked for and torch sees {there} on this machine; ask for fewer"
-            " processes, or see what nvidia-smi and CUDA_VISIBLE_DEVICES say"
+            f"{max(required, processes)} GPUs are required and torch sees {visible} on this machine; start fewer"
+            " processes, or check nvidia-smi, its driver version and CUDA_VISIBLE_DEVICES"
         )
 
 
 @contextlib.contextmanager
-def process_group(timeout: datetime.timedelta | None = None):
-    """Join the other ranks for the length of the block; does nothing for one process.
+def process_group(timeout: datetime.timedelta = datetime.timedelta(hours=1)):
+    """Join the other ranks for the length of the block; does nothing in a single process.
 
-    Raises MuseError when there are too few GPUs, when they cannot meet, or when one of them is lost.
+    timeout: how long a rank waits for the others, for example while the first one writes a checkpoint. Raises MuseError
+    when there are too few GPUs, when the ranks cannot meet, or when one of them is lost.
     """
     check_gpus()
     if world() == 1:
@@ -73,43 +82,43 @@ def process_group(timeout: datetime.timedelta | None = None):
     try:
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timeout)
     except (RuntimeError, ValueError) as error:
-        place, why = os.environ.get("MASTER_PORT", "of MASTER_PORT"), str(error).splitlines()[0]
+        port, why = os.environ.get("MASTER_PORT", "of MASTER_PORT"), str(error).splitlines()[0]
         if "EADDRINUSE" in str(error) or "address already in use" in str(error):
-            raise MuseError(f"port {place} is in use on this machine; set MASTER_PORT to a free one") from error
+            raise MuseError(f"port {port} is in use on this machine; set MASTER_PORT to a free one") from error
         raise MuseError(f"rank {rank()} of {world()} cannot meet the others ({why}); start with torchrun") from error
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower():
-            raise MuseError(f"rank {rank()} {LOST}; what it said is above or below this line") from error
+            raise MuseError(f"rank {rank()} {LOST}; its error is above or below this line") from error
         raise
-    torch.distributed.destroy_process_group()  # after an error it might wait for a rank that is gone
+    torch.distributed.destroy_process_group()  # not after an error: it might wait for a lost rank
 
 
 def barrier() -> None:
     """Wait for all ranks."""
-    highest(0)
+    all_reduce_max(0)
 
 
-def highest(value: int) -> int:
-    """The largest of the ranks' whole numbers, known to all of them."""
+def all_reduce_max(value: int) -> int:
+    """The largest of all ranks' integers."""
     if world() == 1:
         return value
-    held = torch.tensor(value, dtype=torch.int64)
-    torch.distributed.all_reduce(held, torch.distributed.ReduceOp.MAX)
-    return int(held)
+    largest = torch.tensor(value, dtype=torch.int64)
+    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+    return int(largest)
 
 
-def total(values: torch.Tensor) -> torch.Tensor:
-    """The ranks' tensors summed, the same bits on every rank; float64, on the CPU."""
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+    """The sum of all ranks' tensors, in float64 on the CPU: the same bits on every rank."""
     values = values.to("cpu", torch.float64)
     if world() > 1:
         torch.distributed.all_reduce(values)
     return values
 
 
-def gathered(value) -> list:
-    """Every rank's value (anything that pickles), on every rank."""
+def all_gather(value) -> list:
+    """The values of all ranks, in their order, on every rank. Any value that pickles."""
     if world() == 1:
         return [value]
     values = [None] * world()
@@ -118,7 +127,7 @@ def gathered(value) -> list:
 
 
 class _Loss(nn.Module):
-    """Gives DDP a forward: batch -> training loss."""
+    """DDP calls `forward`: batch -> training loss."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -129,9 +138,9 @@ class _Loss(nn.Module):
 
 
 def wrap(model: nn.Module) -> nn.Module:
-    """The model's training loss as a module, under DDP when there are several ranks.
+    """A module whose forward is the model's training loss, under DDP when there are several ranks.
 
-    `find_unused_parameters` pins the order in which gradients are summed, so a resumed run has the same bits.
+    `find_unused_parameters` fixes the order in which gradients are summed, so that a resumed run has the same bits.
     """
     wrapped = _Loss(model)
     if world() == 1:
@@ -141,51 +150,46 @@ def wrap(model: nn.Module) -> nn.Module:
 
 
 def no_sync(wrapped: nn.Module, skip: bool):
-    """Do not sum gradients over ranks in this block when `skip` (all but the last accumulation step)."""
+    """A block in which gradients are not summed over ranks if `skip` (all accumulation steps but the last)."""
     return wrapped.no_sync() if skip and hasattr(wrapped, "no_sync") else contextlib.nullcontext()
 
 
 class Stopped(SystemExit):
-    """A signal asked for the end and the state is saved: the same command goes on.
+    """A signal ended the work after its state was saved: the same command continues.
 
-    Its exit code is 75 (os.EX_TEMPFAIL: try again) after SIGUSR1 or SIGTERM, 130 after Ctrl-C.
+    The exit code is 75 (`RESUMABLE`) after SIGUSR1 or SIGTERM and 130 after Ctrl-C.
     """
 
 
 @contextlib.contextmanager
 def signals(interrupt: bool = True, last: bool = False):
-    """Yields `stop() -> int`: 0, or the exit code that a signal to this process asked for since the block began.
+    """Yields `stop() -> int`: 0, or the exit code that a signal has requested since the block began.
 
-    Nothing is cut short: the work looks at `stop` where its state is whole. A second Ctrl-C interrupts at once;
-    without `interrupt` the first one does. After the block signals mean what they did before it, but where the process
-    only has to end (`Stopped`, or the block is its `last`) they are ignored: Python takes its handlers away while it
-    ends, and a second signal, of torchrun's or of a job script's, would turn the exit code into a kill.
+    A signal interrupts nothing: the work calls `stop` where its state is complete. A second Ctrl-C interrupts at once;
+    without `interrupt` the first one does. After the block the previous handlers are back. After `Stopped`, or if the
+    block is the process's `last` work, signals are ignored instead: Python removes its handlers while it exits, and a
+    second signal from torchrun or a job script would replace the exit code.
     """
-    asked = 0
+    requested = 0
 
-    def note(number: int, frame) -> None:
-        nonlocal asked
-        if number == signal.SIGINT and asked == 130:
+    def handle(number: int, frame) -> None:
+        nonlocal requested
+        if number == signal.SIGINT and requested == 130:
             raise KeyboardInterrupt
-        asked = max(asked, 130 if number == signal.SIGINT else os.EX_TEMPFAIL)
+        requested = max(requested, 130 if number == signal.SIGINT else RESUMABLE)
 
-    stop: Callable[[], int] = lambda: asked  # noqa: E731 - the flag as it is when it is asked for
+    stop: Callable[[], int] = lambda: requested  # noqa: E731
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread hears signals
+        yield stop  # only the main thread receives signals
         return
-    heard = (signal.SIGUSR1, signal.SIGTERM, *([signal.SIGINT] if interrupt else []))
-    before = {n: signal.signal(n, note) for n in heard}
+    ending = [getattr(signal, name) for name in ("SIGUSR1", "SIGTERM") if hasattr(signal, name)]  # Windows has no USR1
+    before = {number: signal.signal(number, handle) for number in ending + [signal.SIGINT] * interrupt}
     after = dict.fromkeys(before, signal.SIG_IGN) if last else before
     try:
         yield stop
     except Stopped:
-        after = {**after, signal.SIGUSR1: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}
+        after = after | dict.fromkeys(ending, signal.SIG_IGN)
         raise
     finally:
-        put(after)
-
-
-def put(handlers: dict) -> None:
-    """Install signal handlers."""
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+        for number, handler in after.items():
+            signal.signal(number, handler)

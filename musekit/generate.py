@@ -72,7 +72,7 @@ def generate_files(options) -> list[Finished]:
     with distributed.signals(interrupt=False) as stop, distributed.process_group(BARRIER_TIMEOUT):
         missing = [job for job in share(jobs, distributed.rank(), distributed.world()) if read_finished(job) is None]
         distributed.barrier()  # no rank starts before all have looked
-        if (kept := len(jobs) - sum(distributed.gathered(len(missing)))) and first:
+        if (kept := len(jobs) - sum(distributed.all_gather(len(missing)))) and first:
             print(f"{kept} of {len(jobs)} pieces exist already with the same recipe and are kept", flush=True)
         if missing:
             load(muse, requests.values(), note)

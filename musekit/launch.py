@@ -1,197 +1,138 @@
 """`launch`: a musekit command in processes of its own, from Python or a notebook.
 
-    folder = launch(["train", "stage2", "--preset", "mini"], processes=2)
+    launch(["train", "stage2", "--preset", "mini"], processes=2)
 
-runs torchrun on this machine (gloo on CPUs, nccl on GPUs), follows its log, and returns the folder that the command
-writes to. Nothing of torch's multiprocessing happens in the kernel.
+runs torchrun on this machine (gloo on CPUs, nccl on GPUs) and follows its log; nothing of torch's multiprocessing
+happens in the kernel. `python -m musekit.launch ...` is torchrun with the exit code of the processes that it started.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import queue
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from musekit.config import MuseError
-from musekit.distributed import LOST
+from musekit.distributed import LOST, RESUMABLE
 
-TAIL = 20  # lines of the log that an error without a message of its own shows
+LOG_LINES = 2000  # remembered, to explain a failure
+SHOWN_LINES = 20  # of the log in an error where no line explains the failure
+PROGRESS = re.compile(r"(\w+) ([\d,]+)/([\d,]+): (.*)")  # `musekit train` writes such a line for each record
 
 
 def launch(
-    arguments: Sequence[str],
-    processes: int = 1,
-    on_line: Callable[[str], None] = print,
-    progress: bool = True,
-    port: int | None = None,
-) -> Path | None:
-    """Run `musekit <arguments>` in `processes` processes; returns the run's (or the output) folder.
+    arguments: Sequence, processes: int = 1, on_line: Callable[[str], None] = print, progress: bool = True
+) -> None:
+    """Run `musekit <arguments>` in `processes` processes until it ends.
 
-    Each line of the log goes to `on_line`; `progress` draws a bar of training samples from the run's metrics.
-    Raises MuseError with what the failing rank said. An interrupt lets the processes save their state first.
+    Each line of the log goes to `on_line`; `progress` draws a bar of training samples. Raises MuseError with what the
+    failing rank wrote. An interrupt, or an error of `on_line`, lets the processes save their state first.
     """
-    from musekit import cli
+    from tqdm.auto import tqdm
 
     arguments = [str(word) for word in arguments]
-    # a misspelt option is told before any process starts
-    options = cli.parse(arguments)
     command = [sys.executable, "-m", "musekit", *arguments]
-    if processes > 1:
-        check(processes, port)
-        meet = ["--standalone"] if port is None else ["--rdzv-backend=static", f"--master-port={port}"]
-        torchrun = ["-m", "musekit.torchrun", *meet, f"--nproc-per-node={processes}", "-m", "musekit"]
-        command = [sys.executable, *torchrun, *arguments]
-    elif processes < 1:
+    if processes < 1:
         raise MuseError(f"processes must be 1 or more, not {processes}")
-    folder = options.folder() if hasattr(options, "folder") else None
+    if processes > 1:
+        torchrun = ["-m", "musekit.launch", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, *torchrun, *command[1:]]
     threads = max(1, (os.cpu_count() or 1) // processes)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment,
-        start_new_session=True,  # a notebook's interrupt reaches this process only, which passes it on once
+        start_new_session=True,  # a notebook's interrupt reaches the kernel only, which forwards it once
     )  # fmt: skip
-    said: list[str] = []
+    log, bar = [], None
     with process:
-        lines = lines_of(process)
         try:
-            follow(lines, said, on_line, Bar(folder, options) if progress and hasattr(options, "train") else None)
-        except KeyboardInterrupt:
-            pass_on(process.pid)
-            follow(lines, said, on_line, None)
-            process.wait()  # `with` waits for no more than a moment after an interrupt
-            raise
-        except BaseException:
-            pass_on(process.pid)
-            raise
-    if process.returncode:
-        raise MuseError(failure(arguments, process.returncode, said))
-    return folder
-
-
-def check(processes: int, port: int | None) -> None:
-    """Raise MuseError for more processes than GPUs, or a port that another program holds."""
-    import torch
-
-    if 0 < torch.cuda.device_count() < processes:
-        raise MuseError(
-            f"{processes} processes want a GPU each and torch sees {torch.cuda.device_count()}; ask for fewer"
-        )
-    if port is not None:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-            except (OSError, OverflowError) as error:
-                raise MuseError(f"port {port} cannot be used ({error}); choose another, or none") from error
-
-
-def lines_of(process: subprocess.Popen) -> queue.Queue:
-    """The log's lines, then None; a thread reads, so that an interrupt is heard at once."""
-    lines: queue.Queue = queue.Queue()
-
-    def read() -> None:
-        for line in process.stdout:
-            lines.put(line.rstrip())
-        lines.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    return lines
-
-
-def follow(lines: queue.Queue, said: list[str], on_line: Callable[[str], None], bar: Bar | None) -> None:
-    """Hand over the log's lines until it ends."""
-    try:
-        while True:
-            try:
-                line = lines.get(timeout=0.3)
-            except queue.Empty:
-                line = ""
-            if line is None:
-                break
-            if line:
-                said.append(line)
-                del said[:-2000]
+            for line in map(str.rstrip, process.stdout):
+                log = [*log[-LOG_LINES:], line]
                 on_line(line)
+                if progress and (found := PROGRESS.fullmatch(line)):
+                    samples, total = (int(number.replace(",", "")) for number in found.group(2, 3))
+                    bar = bar or tqdm(total=total, unit="sample", unit_scale=True, desc=f"train {found[1]}")
+                    bar.update(samples - bar.n)
+                    bar.set_postfix_str(found[4])
+        except BaseException as error:
+            ask_to_stop(process.pid, torchrun=processes > 1)
+            for line in map(str.rstrip, process.stdout):
+                if isinstance(error, KeyboardInterrupt):
+                    on_line(line)
+            process.wait()  # `with` does not wait for long after an interrupt
+            raise
+        finally:
             if bar is not None:
-                bar.update()
-    finally:
-        if bar is not None:
-            bar.close()
+                bar.close()
+    if process.returncode:
+        raise MuseError(failure(arguments, process.returncode, log))
 
 
-class Bar:
-    """A progress bar of a training run, drawn from the lines that its metrics.jsonl gains."""
-
-    def __init__(self, folder: Path, options):
-        from tqdm.auto import tqdm
-
-        self.path, self.read = folder / "metrics.jsonl", 0
-        self.bar = tqdm(total=options.train.samples, unit="sample", unit_scale=True, desc=f"train {options.part}")
-
-    def update(self) -> None:
-        """Show the newest whole line."""
+def ask_to_stop(pid: int, torchrun: bool) -> None:
+    """Let a run save its state and end: SIGUSR1 to the ranks, because torchrun would kill them after 30 s."""
+    for rank in (children(pid) if torchrun else []) or [pid]:
         try:
-            with open(self.path, "rb") as file:
-                file.seek(self.read)
-                new = file.read()
-        except OSError:
-            return  # nothing is written yet
-        whole = new[: new.rfind(b"\n") + 1]
-        self.read += len(whole)
-        for line in whole.splitlines()[-1:]:
-            try:
-                record = json.loads(line)
-                self.bar.update(record["samples"] - self.bar.n)
-                self.bar.set_postfix({k: f"{record[k]:.4f}" for k in ("loss", "floor", "valid_loss") if k in record})
-            except (ValueError, KeyError, TypeError):
-                continue  # a line that a kill has cut
-
-    def close(self) -> None:
-        """The last line, and leave the bar as it is."""
-        self.update()
-        self.bar.close()
-
-
-def pass_on(pid: int) -> None:
-    """Ask a run to save its state and end: SIGUSR1 to those that work; torchrun would cut them off after 30 s."""
-    workers = children(pid)
-    for worker in workers or [pid]:
-        try:
-            os.kill(worker, signal.SIGUSR1)
+            os.kill(rank, getattr(signal, "SIGUSR1", signal.SIGTERM))
         except ProcessLookupError:
             continue
 
 
 def children(pid: int, program: bytes = b"musekit") -> list[int]:
-    """Processes that a process has started and in whose command line `program` is; none where the system tells none."""
+    """Child processes with `program` in their command line; none where the system has no /proc."""
     try:
-        found = [
-            int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()
-        ]
-        return [p for p in found if program in Path(f"/proc/{p}/cmdline").read_bytes()]
+        tasks = [task / "children" for task in Path(f"/proc/{pid}/task").iterdir()]
+        found = [int(child) for task in tasks for child in task.read_text().split()]
+        return [child for child in found if program in Path(f"/proc/{child}/cmdline").read_bytes()]
     except OSError:
         return []
 
 
-def failure(arguments: Sequence[str], code: int, said: Sequence[str]) -> str:
-    """One line that tells why: what the first failing rank said, else the end of the log."""
-    said = [re.sub(r"^\[rank\d+\]: ?", "", line) for line in said]
+def failure(arguments: Sequence[str], code: int, log: Sequence[str]) -> str:
+    """The reason in one line: what the first failing rank wrote, else the end of the log."""
+    log = [re.sub(r"^\[rank\d+\]: ?", "", line) for line in log]
     command = f"`musekit {' '.join(arguments)}`"
-    if code == os.EX_TEMPFAIL:
-        return f"{command} was told to stop and has saved its state; launch it again to go on"
-    own = [line.split("musekit: ", 1)[1] for line in said if "musekit: " in line and "musekit: note:" not in line]
-    causes = [text for text in own if LOST not in text] or own
-    if causes:
-        return f"{command} failed: {causes[0]}"
-    errors = [line for line in said if line.split(":")[0].endswith(("Error", "Exception")) and LOST not in line]
-    if errors:
-        return f"{command} failed with {code}: {errors[0]}"
-    return f"{command} failed with {code}:\n" + "\n".join(said[-TAIL:])
+    if code == RESUMABLE:
+        return f"{command} was stopped by a signal and has saved its state; launch it again to continue"
+    own = [line.split("musekit: ", 1)[1] for line in log if "musekit: " in line and "musekit: note:" not in line]
+    if own := [line for line in own if LOST not in line] or own:
+        return f"{command} failed: {own[0]}"
+    errors = [line for line in log if line.split(":")[0].endswith(("Error", "Exception")) and LOST not in line]
+    why = f" {errors[0]}" if errors else "\n" + "\n".join(log[-SHOWN_LINES:])
+    return f"{command} failed with {code}:{why}"
+
+
+def torchrun(arguments: list[str] | None = None) -> int:
+    """Run torchrun with these arguments; returns 0, or the exit code of the rank that failed first (128 + signal).
+
+    torchrun itself exits with 1 whatever the reason. 75 on any rank wins: the state of all ranks
+    is saved, and a rank that ends a moment later may be killed.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+
+    try:
+        run.main(arguments)
+    except ChildFailedError as error:
+        rank, first = error.get_first_failure()
+        codes = {failed.exitcode for failed in error.failures.values()}
+        code = RESUMABLE if RESUMABLE in codes else first.exitcode
+        if code not in (2, RESUMABLE):  # these musekit has explained
+            print(f"torchrun: rank {rank} ended with {code}", file=sys.stderr)
+        return code if code >= 0 else 128 - code
+    except RendezvousError as error:
+        print(f"torchrun: this machine cannot meet the others, or has lost them ({error})", file=sys.stderr)
+        return 1
+    except SignalException as error:
+        print(f"torchrun: {error}", file=sys.stderr)
+        return 128 + error.sigval
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(torchrun())

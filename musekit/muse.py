@@ -75,12 +75,6 @@ def precision(name: str) -> torch.dtype:
     return known[name]
 
 
-def fast_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it natively (GPU, AMX), else float32."""
-    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32
-
-
 def in_turn(method: Callable) -> Callable:
     """A method of `Muse` that only one thread at a time runs on a GPU.
 
@@ -132,7 +126,7 @@ class Muse:
     @cached_property
     def autocast_dtype(self) -> torch.dtype:
         """The precision of Stage 2's matrix products."""
-        return fast_precision(self.device) if self.dtype == "auto" else precision(self.dtype)
+        return distributed.fast_precision(self.device) if self.dtype == "auto" else precision(self.dtype)
 
     @cached_property
     def text(self):

@@ -1,4 +1,4 @@
-"""Where a number comes from: command, commit, versions, hardware and time, and no machine's paths."""
+"""Result files, and their provenance: command, commit, versions, hardware and time, without a machine's own paths."""
 
 from __future__ import annotations
 
@@ -18,21 +18,17 @@ from musekit.files import write_atomic
 
 
 def hardware() -> dict:
-    """What the numbers were measured on."""
+    """CPU, cores, threads and GPUs of this machine."""
     model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass  # not Linux: the generic name stands
-    gpus = (
-        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
+    if (cpus := Path("/proc/cpuinfo")).exists():
+        names = [line.split(":", 1)[1].strip() for line in cpus.read_text().splitlines() if line[:10] == "model name"]
+        model = names[0] if names else model
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus}
 
 
 def versions() -> dict:
-    """Versions of what decides the numbers."""
+    """Versions of Python and of the packages that decide the numbers."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
@@ -45,43 +41,40 @@ def versions() -> dict:
 
 
 def commit() -> dict:
-    """The source's commit and whether the tree differed from it; empty outside a checkout."""
+    """The commit of this source and whether its files differ from it; empty where git does not track this file."""
+    here = Path(__file__).resolve()
 
-    def git(*args: str) -> str:
-        here = Path(__file__).resolve().parent
-        return subprocess.run(
-            ["git", "-C", str(here), *args], capture_output=True, text=True, check=True
-        ).stdout.strip()
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "dirty": bool(git("status", "--porcelain", "--", ".")),
-        }
+        git("ls-files", "--error-unmatch", here.name)  # an environment inside another project's checkout
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
     except (OSError, subprocess.CalledProcessError):
         return {}
 
 
 def now() -> str:
-    """UTC, to the second."""
+    """UTC, to the second: 2026-11-27T12:00:00Z."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def command_line() -> str:
-    """The command as a person would type it: no machine's paths."""
+    """The command as a person would type it, without this machine's paths."""
     program = Path(sys.argv[0])
     if program.name == "__main__.py":
         name = program.parent.name if program.parent.name == "musekit" else f"python -m {program.parent.name}"
     else:
         known = program.name in ("musekit", "pytest")
-        name = program.name if known else f"python {without_places(str(program))}"
-    words = [without_places(word) for word in sys.argv[1:]]
-    # not all that shlex would quote: ~ and $MUSEKIT_HOME are to be replaced by the shell
+        name = program.name if known else f"python {portable(str(program))}"
+    words = [portable(word) for word in sys.argv[1:]]
+    # quoted less than by shlex: the shell replaces ~ and $MUSEKIT_HOME
     return " ".join([name, *(shlex.quote(w) if any(c.isspace() or c in "'\"" for c in w) else w for w in words)])
 
 
-def without_places(word: str) -> str:
-    """An argument whose absolute path, if it has one, is told from here, from home, or by its name alone."""
+def portable(word: str) -> str:
+    """An argument whose absolute path is relative to the working folder, ~ or $MUSEKIT_HOME, or cut to its name."""
     option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     if not value.startswith("/") or "\0" in value:
         return word
@@ -96,27 +89,20 @@ def without_places(word: str) -> str:
 
 
 def slurm() -> dict:
-    """The job that runs this and how many nodes it has, under Slurm; else empty."""
+    """Under Slurm the job's number, array task and number of nodes; else empty."""
     known = {"job": "SLURM_JOB_ID", "task": "SLURM_ARRAY_TASK_ID", "nodes": "SLURM_JOB_NUM_NODES"}
     found = {name: os.environ[variable] for name, variable in known.items() if os.environ.get(variable)}
     return {"slurm": found} if "job" in found else {}
 
 
 def provenance(**more) -> dict:
-    """What a result needs so that it can be made again."""
-    return {
-        "command": command_line(),
-        **commit(),
-        "versions": versions(),
-        "hardware": hardware(),
-        **slurm(),
-        "time": now(),
-        **more,
-    }
+    """Everything that is needed to make a result again."""
+    about = {"command": command_line(), **commit(), "versions": versions(), "hardware": hardware()}
+    return {**about, **slurm(), "time": now(), **more}
 
 
 def write_result(name: str, rows, folder: Path = Path("results"), **more) -> Path:
-    """`results/<name>.json`: {"name", "provenance", "rows"}, one schema for eval, bench and train. Returns its path."""
+    """Write `<folder>/<name>.json`: {"name", "provenance" with `more`, "rows"}; returns its path."""
     path = Path(folder) / f"{name}.json"
     content = {"name": name, "provenance": provenance(**more), "rows": rows}
     write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -1,10 +1,9 @@
 #!/bin/bash
-# Time the system on one GPU that has nothing else to do. What follows goes to `musekit bench`.
+# Time the system on one GPU with nothing else on its node. The words after the name go to `musekit bench`.
 #
 #   sbatch slurm/bench.sh --weights ~/weights
 #
-# A half measurement is worth nothing, so nothing is saved on the way: a job that loses its node begins again, and one
-# that reaches its time limit has failed.
+# Nothing is saved on the way: a job that loses its node starts anew, and one that reaches its time limit has failed.
 #
 #SBATCH --job-name=muse-bench
 #SBATCH --nodes=1
@@ -26,4 +25,4 @@ MUSE_PROCS=1 # whatever the job asked for
 
 results=$(option results "$MUSEKIT_HOME/results" "$@")
 start "$results"
-work apart bench --results "$results" "$@"
+work run_independent bench --results "$results" "$@"

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Compute a cache once, on one GPU or many jobs. What follows goes to `musekit cache`; the same command resumes.
+# Compute a cache once, on one GPU or many jobs. The words after the name go to `musekit cache`.
 #
 #   sbatch slurm/cache.sh --preset paper --data ~/data/MusicBench --kinds clips tokens latents embeddings
-#   sbatch --array=0-15 slurm/cache.sh ...                    16 jobs of one GPU, every one with its share
+#   sbatch --array=0-15 slurm/cache.sh ...                    16 jobs of one GPU, each with its share
 #   sbatch --nodes=2 --gpus-per-node=4 slurm/cache.sh ...     one job of 8 processes
 #
 #SBATCH --job-name=muse-cache
@@ -31,4 +31,4 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then # every job of an array computes its 
     share=$(((SLURM_ARRAY_TASK_ID - first) / step))/$count
 fi
 start "$out"
-work apart cache --out "$out" ${share:+--share "$share"} "$@"
+work run_independent cache --out "$out" ${share:+--share "$share"} "$@"

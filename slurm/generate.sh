@@ -1,5 +1,5 @@
 #!/bin/bash
-# Make the pieces of a file of prompts on all GPUs. What follows goes to `musekit generate`; the same command resumes.
+# Generate the pieces of a file of prompts on all GPUs. The words after the name go to `musekit generate`.
 #
 #   sbatch slurm/generate.sh --prompts prompts.jsonl --weights ~/weights --out ~/pieces
 #   sbatch --nodes=4 --gpus-per-node=8 slurm/generate.sh ...
@@ -22,6 +22,6 @@ cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 
 prompts=$(option prompts prompts "$@")
 out=$(option out "$MUSEKIT_HOME/generated/$(basename "${prompts%.*}")" "$@")
-[ "$gpus" = 0 ] || set -- --threads 1 "$@" # part of a recipe: else another number of GPUs would make all pieces again
+[ "$gpus" = 0 ] || set -- --threads 1 "$@" # part of a recipe: otherwise another number of GPUs would change all pieces
 start "$out"
-work together generate --out "$out" "$@"
+work run_torchrun generate --out "$out" "$@"

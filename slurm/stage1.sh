@@ -1,5 +1,5 @@
 #!/bin/bash
-# Train Stage 1 (Text2MuQFlow, 271M) on 2 GPUs. What follows goes to `musekit train stage1`; it resumes.
+# Train Stage 1 (Text2MuQFlow, 271M) on 2 GPUs. The words after the name go to `musekit train stage1`.
 #
 #   sbatch slurm/stage1.sh
 #   sbatch slurm/stage1.sh --preset smoke --train.samples 2000

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Train Stage 2 (StableAudioMuQ, 1.05B) on 4 GPUs. What follows goes to `musekit train stage2`; it resumes.
+# Train Stage 2 (StableAudioMuQ, 1.05B) on 4 GPUs. The words after the name go to `musekit train stage2`.
 #
 #   sbatch slurm/stage2.sh
 #   sbatch slurm/stage2.sh --preset smoke --train.samples 2000

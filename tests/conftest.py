@@ -20,10 +20,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from fixtures import minilm, tiny  # noqa: E402, F401 - the environment above comes first
 from ranks import ranks  # noqa: E402, F401
-from slurm_runs import cluster, submit  # noqa: E402, F401
+from slurm_cluster import cluster, submit  # noqa: E402, F401
 
-FIRST = ("test_notebooks", "test_slurm_jobs", "test_slurm", "test_resume", "test_train", "test_lab", "test_app")
-TOGETHER = {"test_slurm": "slurm", "test_slurm_jobs": "slurm", "test_lab": "browser", "test_app": "browser"}
+FIRST = ("test_notebooks", "test_slurm", "test_resume", "test_train", "test_lab", "test_app")
+TOGETHER = {"test_slurm": "slurm", "test_lab": "browser", "test_app": "browser"}
 SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"  # where slurmd is, off a plain user's PATH
 
 

@@ -2,17 +2,16 @@
 
 import hashlib
 import json
-import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from musekit import distributed, pretrained, train
+from musekit import distributed, pretrained
 from musekit.config import TrainConfig, smoke
 from musekit.runs import Run
-from musekit.train import fitting
-from musekit.train.data import Stage2Data
+from musekit.train import loop
+from musekit.train.data import DATA, Stage2Data, fit_scale
 
 
 class Double:
@@ -25,12 +24,12 @@ class Double:
         return len(self.dataset)
 
     def sample(self, index, draws, batch_draws):
-        made = self.dataset.sample(index, draws, batch_draws)
+        sample = self.dataset.sample(index, draws, batch_draws)
         digest = hashlib.sha256(str(index).encode())
-        for value in made.values():
+        for value in sample.values():
             digest.update(value.numpy().tobytes())
         self.drawn.append(digest.hexdigest()[:16])
-        return {k: v.double() if v.is_floating_point() else v for k, v in made.items()}
+        return {k: v.double() if v.is_floating_point() else v for k, v in sample.items()}
 
 
 class Remembering(torch.optim.SGD):
@@ -43,11 +42,11 @@ class Remembering(torch.optim.SGD):
 
 def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batch: int = 8) -> None:
     """Train Stage 2 in float64 with SGD; each rank writes weights, moving average, gradients and draws."""
-    kept = []
+    optimizers = []
 
     def sgd(groups, lr, **_):
-        kept.append(Remembering(groups, lr=lr))
-        return kept[0]
+        optimizers.append(Remembering(groups, lr=lr))
+        return optimizers[0]
 
     torch.optim.AdamW = sgd  # in this process only
     settings = TrainConfig(
@@ -58,12 +57,12 @@ def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batc
         torch.manual_seed(0)
         network = pretrained.build("stage2", smoke())
         plain = Stage2Data(Path(cache), "train", smoke())
-        fitting.fit_scale("stage2", network, plain)
+        fit_scale("stage2", network, plain)
         torch.nn.init.normal_(network.proj_out.weight, std=0.1)  # training starts it at zero: gradients everywhere
         data = Double(plain)
-        records = list(train.fit(network.double(), data, None, settings, Run(Path(folder))))
+        records = list(loop.train(network.double(), data, None, settings, Run(Path(folder))))
         tensors = {f"weights.{k}": v.clone() for k, v in network.state_dict().items()}
-        tensors |= {f"gradients.{i}": g for i, g in enumerate(kept[0].last)}
+        tensors |= {f"gradients.{i}": g for i, g in enumerate(optimizers[0].last)}
         if distributed.rank() == 0:
             tensors |= {f"ema.{k}": v.clone() for k, v in Run(Path(folder)).load()["ema"].items()}
         save_file(tensors, f"{folder}/rank{distributed.rank()}.safetensors")
@@ -72,24 +71,13 @@ def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batc
         Path(f"{folder}/rank{distributed.rank()}.json").write_text(json.dumps(told))
 
 
-def validation(cache: str, folder: str, micro_batch: int) -> None:
-    """Every rank writes what `validate` says of each kind of network."""
+def validation(cache: str, folder: str) -> None:
+    """Every rank writes the validation metrics of each kind of network."""
     with distributed.process_group():
         told = {}
-        for part, kind in fitting.DATA.items():
+        for part, kind in DATA.items():
             torch.manual_seed(0)
             network, data = pretrained.build(part, smoke()), kind(Path(cache), "train", smoke())
-            data.together = 4  # 13 clips: four groups to share out
-            told[part] = train.validate(network, data, TrainConfig(micro_batch=micro_batch))
+            data.group_size = 4  # 13 clips: four groups to share
+            told[part] = loop.validate(network, data, TrainConfig())
         Path(f"{folder}/rank{distributed.rank()}.json").write_text(json.dumps(told))
-
-
-def train_and_wait(part: str, cache: str, folder: str, steps: int, threads: int) -> None:
-    """Train a part with that many threads; after so many steps wait to be killed."""
-    from test_train import RESUME, new_part
-
-    torch.set_num_threads(threads)
-    model, data, held_out = new_part(part, Path(cache))
-    for record in train.fit(model, data, held_out, RESUME, Run(Path(folder))):
-        if record["samples"] == steps * RESUME.batch:
-            time.sleep(60)  # the checkpoint of the step before is written: here it is killed

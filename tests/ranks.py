@@ -47,11 +47,11 @@ class Job:
     codes: list[int] | None = None
 
     def wait(self, timeout: float = 60.0) -> list[int]:
-        """Exit codes (-n: killed by signal n); who goes on after `timeout` seconds is killed, as torchrun does."""
+        """Exit codes (-n: killed by signal n); after `timeout` seconds the ranks are killed."""
         if self.codes is None:
             if not self.ranks.speaks(timeout):
                 self.kill(*range(len(self.pids)))
-            self.codes = self.ranks.hear()["codes"]
+            self.codes = self.ranks.answer()["codes"]
         return self.codes
 
     def kill(self, *which: int) -> None:
@@ -73,8 +73,8 @@ class Ranks:
         environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
         command = [sys.executable, str(Path(__file__).resolve())]
         self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-        self.heard = b""
-        assert self.hear() == "ready"
+        self.received = b""
+        assert self.answer() == "ready"
         return self
 
     def __exit__(self, *_):
@@ -85,19 +85,19 @@ class Ranks:
     def speaks(self, timeout: float | None) -> bool:
         """Whether a whole line of the server's is there within so many seconds."""
         end = None if timeout is None else time.monotonic() + timeout
-        while b"\n" not in self.heard:
+        while b"\n" not in self.received:
             left = None if end is None else max(0.0, end - time.monotonic())
             if not select.select([self.server.stdout], [], [], left)[0]:
                 return False
             more = os.read(self.server.stdout.fileno(), 65536)
             assert more, "the process that forks ranks has died"
-            self.heard += more
+            self.received += more
         return True
 
-    def hear(self):
+    def answer(self):
         """The server's next word."""
         self.speaks(None)
-        line, self.heard = self.heard.split(b"\n", 1)
+        line, self.received = self.received.split(b"\n", 1)
         return json.loads(line)
 
     def start(self, world: int, job, log: Path, file_limit: int | None = None) -> Job:
@@ -105,14 +105,14 @@ class Ranks:
         order = {"world": world, "job": job, "log": str(log), "port": free_ports(1)[0], "file_limit": file_limit}
         self.server.stdin.write(json.dumps(order).encode() + b"\n")
         self.server.stdin.flush()
-        return Job(self, self.hear()["pids"], log)
+        return Job(self, self.answer()["pids"], log)
 
     def run(self, world: int, job, log: Path, timeout: float = 120, **options) -> Job:
         """Start and wait so many seconds; all ranks must succeed."""
-        made = self.start(world, job, log, **options)
-        codes = made.wait(timeout)
-        assert codes == [0] * world, f"{codes}\n" + "\n".join(made.text(rank) for rank in range(world))
-        return made
+        job = self.start(world, job, log, **options)
+        codes = job.wait(timeout)
+        assert codes == [0] * world, f"{codes}\n" + "\n".join(job.text(rank) for rank in range(world))
+        return job
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +123,7 @@ def ranks():
 
 
 # What ranks would import while they work, for seconds each: it is imported before they are forked.
-ALWAYS = ("torch.distributed", "torch._dynamo", "tyro", "musekit.cli", "musekit.train.fitting")
+ALWAYS = ("torch.distributed", "torch._dynamo", "tyro", "musekit.cli", "musekit.train.command")
 GENERATE = (
     "musekit.muse", "musekit.generate", "transformers.models.auto.modeling_auto",
     "transformers.models.bert.modeling_bert", "matplotlib.figure",

@@ -1,16 +1,18 @@
 """A real Slurm on this machine, for the tests: two nodes of 8 GPUs, all of it in one short private folder.
 
 The GPUs are character devices that Slurm counts and hands out; nothing computes on them. Daemons are stopped by the
-pids that they wrote.
+pids that they wrote. Also: tiny training jobs, and what their run folders say.
 """
 
 import contextlib
+import json
 import os
 import pwd
 import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -103,9 +105,6 @@ class Cluster:
         self.run("slurmctld")
         for node in NODES:
             self.run("slurmd", "-N", node)
-        self.wait_idle()
-
-    def wait_idle(self) -> None:
         until("the nodes are idle", lambda: self.states() == {"idle"}, 60)
 
     def start_node(self, node: str) -> None:
@@ -135,20 +134,11 @@ class Cluster:
         return done.stdout
 
     def submit(self, *words: str, cwd: Path = ROOT, **env: str) -> str:
-        """`sbatch words` with more environment; the job's id."""
-        done = subprocess.run(
-            ["sbatch", "--parsable", *words], capture_output=True, text=True, env=self.env | env, cwd=cwd, timeout=60
-        )
+        """`sbatch words` with more environment; the job's number, or with --test-only what Slurm says."""
+        command = ["sbatch", "--parsable", *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=self.env | env, cwd=cwd, timeout=60)
         assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def test_only(self, *words: str) -> str:
-        """What `sbatch --test-only` says; fails when it would not accept the job."""
-        done = subprocess.run(
-            ["sbatch", "--test-only", *words], capture_output=True, text=True, env=self.env, cwd=ROOT, timeout=60
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stderr
+        return done.stdout.strip() or done.stderr
 
     def job(self, job: str) -> dict[str, str]:
         """`scontrol show job` as a dict; of an array, its first task."""
@@ -183,21 +173,20 @@ class Cluster:
         with contextlib.suppress(Exception):
             self.run("scancel", "--user", pwd.getpwuid(os.getuid()).pw_name, check=False)
             until("the queue is empty", lambda: not self.run("squeue", "-h", check=False), 40)
-        stop_pids([self.base / "run" / f"slurmd-{node}.pid" for node in NODES], signal.SIGTERM)
-        stop_pids([self.base / "run" / f"{name}.pid" for name in ("slurmctld", "munged")], signal.SIGKILL)
+        for names, how in (
+            ([f"slurmd-{node}" for node in NODES], signal.SIGTERM),
+            (["slurmctld", "munged"], signal.SIGKILL),
+        ):
+            files = [self.base / "run" / f"{name}.pid" for name in names]
+            pids = [int(file.read_text()) for file in files if file.exists() and file.read_text().strip()]
+            for pid in pids:
+                end_pid(pid, how)
+            end = time.monotonic() + 15
+            while any(end_pid(pid, 0) for pid in pids) and time.monotonic() < end:
+                time.sleep(0.1)
+            for pid in pids:
+                end_pid(pid, signal.SIGKILL)
         shutil.rmtree(self.base, ignore_errors=True)  # with all state: nothing had to be saved
-
-
-def stop_pids(files: list[Path], how: signal.Signals, seconds: float = 15) -> None:
-    """End the daemons that wrote these pid files; one that does not end in time is killed."""
-    pids = [int(file.read_text()) for file in files if file.exists() and file.read_text().strip()]
-    for pid in pids:
-        end_pid(pid, how)
-    end = time.monotonic() + seconds
-    while any(end_pid(pid, signal.SIG_DFL) for pid in pids) and time.monotonic() < end:
-        time.sleep(0.1)
-    for pid in pids:
-        end_pid(pid, signal.SIGKILL)
 
 
 def end_pid(pid: int, how: int) -> bool:
@@ -207,3 +196,57 @@ def end_pid(pid: int, how: int) -> bool:
         return True
     except ProcessLookupError:
         return False
+
+
+# ---------------------------------------------------------------- jobs
+
+STEP = 160  # samples between two lines of metrics.jsonl
+VENV = sys.prefix if (Path(sys.prefix) / "bin" / "activate").exists() else ""  # conda: what is on the PATH
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A running Slurm; ends with the session."""
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def submit(cluster, tmp_path):
+    """`sbatch OPTIONS slurm/NAME.sh WORDS`, Slurm's own log in `tmp_path`; the job's id."""
+
+    def call(name: str, *words: str, options: tuple[str, ...] = (), **more: str | Path) -> str:
+        cwd = more.pop("cwd", ROOT)
+        environment = {"MUSE_ENV": VENV, "OMP_NUM_THREADS": "1"} | more
+        script = str(ROOT / "slurm" / f"{name}.sh")
+        return cluster.submit(f"--output={tmp_path}/%j.out", *options, script, *words, cwd=cwd, **environment)
+
+    return call
+
+
+def train_words(tiny, run: Path, samples: int) -> list[str]:
+    """A tiny training run that writes a line every STEP samples and saves every second."""
+    words = ["--preset", "smoke", "--cache", str(tiny.cache), "--run-folder", str(run), "--train.samples", str(samples)]
+    words += ["--train.batch", "16", "--train.micro-batch", "8", "--train.log-every", str(STEP), "--train.no-bf16"]
+    return [*words, "--train.validate-every", "100000000", "--train.checkpoint-minutes", "0.02"]
+
+
+def samples(run: Path) -> list[int]:
+    """The raw lines of a run's metrics: a line that is there twice is work done twice."""
+    try:
+        return [json.loads(line)["samples"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    except (OSError, ValueError):
+        return []  # not begun, or a line is being written
+
+
+def saved(run: Path) -> int:
+    """Samples of the newest checkpoint."""
+    return max((int(path.stem.split("-")[1]) for path in run.glob("checkpoint-*.pt")), default=0)
+
+
+def log(folder: Path, job: str) -> str:
+    return (folder / f"slurm-{job}.log").read_text(errors="replace")

@@ -49,7 +49,7 @@ def refused(result: tuple[int, str, str], *said: str) -> None:
 def test_a_job_on_a_node_whose_gpus_torch_does_not_see_ends_at_once(musekit, tiny, monkeypatch, words):
     """MUSEKIT_GPUS is what slurm/job.sh requested; hours on a CPU would be billed as hours of a GPU."""
     monkeypatch.setenv("MUSEKIT_GPUS", "4096")
-    refused(musekit(*(word.format(weights=tiny.weights) for word in words)), "4096 GPUs are asked for and torch sees")
+    refused(musekit(*(word.format(weights=tiny.weights) for word in words)), "4096 GPUs are required and torch sees")
 
 
 # -- arguments --------------------------------------------------------------------------------------------------

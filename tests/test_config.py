@@ -200,7 +200,7 @@ def run_with_only_the_needed(code: str, extra: tuple[str, ...] = ()) -> str:
 def test_imports_need_few_packages():
     out = run_with_only_the_needed(
         "import musekit; import musekit.config; light = 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
-        "import musekit.train, musekit.train.fitting, musekit.train.data, musekit.pretrained, musekit.codec\n"
+        "import musekit.train, musekit.train.command, musekit.train.data, musekit.pretrained, musekit.codec\n"
         "import musekit.encoders, musekit.cache.precompute, musekit.runs, musekit.distributed, musekit.recipe\n"
         "import musekit.heldout, musekit.generate\n"
         "from musekit import Muse\n"
@@ -211,7 +211,7 @@ def test_imports_need_few_packages():
 
 def test_importing_does_nothing(tmp_path):
     """No file is written and nothing is printed."""
-    code = "import musekit.muse, musekit.train.fitting, musekit.cache.precompute, torch\n"
+    code = "import musekit.muse, musekit.train.command, musekit.cache.precompute, torch\n"
     code += "print(torch.get_default_dtype())"
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", code],

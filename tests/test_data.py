@@ -1,8 +1,11 @@
-"""Training data is a pure function of (seed, counter): ranks, batch sizes and resuming change nothing."""
+"""Training data is a pure function of (seed, counter): ranks, batch sizes, processes and resuming change nothing."""
 
 import itertools
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 import threading
 
 import pytest
@@ -11,7 +14,7 @@ import torch
 from musekit import flow
 from musekit.cache import Shards, caption_id, merge_manifest, read_clips
 from musekit.config import TONICS, MuseError
-from musekit.train import data, feed
+from musekit.train import data, loader
 from musekit.train.data import CodecData, EmbedderData, Stage1Data, Stage2Data
 
 KINDS = {"codec": CodecData, "embedder": EmbedderData, "stage1": Stage1Data, "stage2": Stage2Data}
@@ -24,11 +27,11 @@ def dataset(request, tiny):
 
 def take(dataset, n, **options):
     """The first n batches."""
-    made = feed.batches(dataset, **options)
+    batches = loader.batches(dataset, **options)
     try:
-        return list(itertools.islice(made, n))
+        return [*itertools.islice(batches, n)]
     finally:
-        made.close()
+        batches.close()
 
 
 def equal(a: dict, b: dict) -> bool:
@@ -51,7 +54,7 @@ def joined(parts: list[dict]) -> dict:
 @pytest.mark.parametrize(("length", "batch"), [(13, 4), (5, 8), (1, 3), (12, 12)])
 def test_every_epoch_is_every_clip_exactly_once(length, batch, seed):
     rows = []
-    for number, some in itertools.islice(feed.counters(length, batch, 0, seed), -(-6 * length // batch)):
+    for number, some in itertools.islice(loader.counters(length, batch, 0, seed), -(-6 * length // batch)):
         assert number == len(rows) // batch and len(some) == batch
         rows += some
     assert [counter for counter, _ in rows] == list(range(len(rows)))
@@ -62,14 +65,14 @@ def test_every_epoch_is_every_clip_exactly_once(length, batch, seed):
 
 
 def test_seeds_have_orders_of_their_own():
-    orders = {tuple(i for _, i in next(feed.counters(20, 20, 0, seed))[1]) for seed in (0, 1, -1, -2, 2**64 - 1)}
+    orders = {tuple(i for _, i in next(loader.counters(20, 20, 0, seed))[1]) for seed in (0, 1, -1, -2, 2**64 - 1)}
     assert len(orders) == 4  # -1 and 2**64 - 1 are the same 64 bits
 
 
 def test_starting_anywhere_gives_the_same_rows():
-    whole = list(itertools.islice(feed.counters(13, 4, 0, 3), 20))
+    whole = list(itertools.islice(loader.counters(13, 4, 0, 3), 20))
     for k in (1, 5, 11):
-        assert list(itertools.islice(feed.counters(13, 4, 4 * k, 3), 20 - k)) == whole[k:]
+        assert list(itertools.islice(loader.counters(13, 4, 4 * k, 3), 20 - k)) == whole[k:]
 
 
 # ---------------------------------------------------------------- every dataset
@@ -119,11 +122,11 @@ def test_a_cache_that_others_still_make_is_no_data(tiny, tmp_path, kind):
     cache = shutil.copytree(tiny.cache, tmp_path / "cache", symlinks=True)
     manifest = json.loads((cache / kind / "manifest.json").read_text())
     merge_manifest(cache / kind, ["one more"], manifest["maker"])
-    with pytest.raises(MuseError, match=f"{kind} is not finished: .* rows are made"):
+    with pytest.raises(MuseError, match=f"{kind} is not finished: it has .* rows"):
         Stage1Data(cache, "train", tiny.config)
 
 
-# ---------------------------------------------------------------- the feed
+# ---------------------------------------------------------------- the loader
 
 
 class Toy:
@@ -153,9 +156,11 @@ def test_a_batch_shares_its_draws_and_batches_do_not():
     assert (shared == shared[:, :1]).all() and len(set(shared[:, 0].tolist())) == 5
 
 
-def test_an_error_in_the_thread_is_raised_to_the_consumer():
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_in_a_sample_is_raised_to_the_consumer(workers):
     with pytest.raises(MuseError, match="sample 3 is broken"):
-        take(Toy(breaks_at=3), 3, batch=4, start=0, seed=0)
+        take(Toy(breaks_at=3), 3, batch=4, start=0, seed=0, workers=workers)
+    assert not multiprocessing.active_children()
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused():
@@ -163,18 +168,33 @@ def test_a_batch_that_ranks_cannot_share_is_refused():
         take(Toy(), 1, batch=6, start=0, seed=0, world=4)
 
 
-def test_closing_the_feed_ends_its_thread():
+def test_closing_the_loader_ends_its_thread():
     before = {*threading.enumerate()}
-    made = feed.batches(Toy(), batch=4, start=0, seed=0)
-    next(made)
+    batches = loader.batches(Toy(), batch=4, start=0, seed=0)
+    next(batches)
     (thread,) = {*threading.enumerate()} - before
-    made.close()
+    batches.close()
     thread.join(60)
     assert not thread.is_alive()
 
 
+def test_processes_build_what_the_thread_builds(tiny):
+    """From any sample, for any rank, also when the whole job is signalled: the step in hand needs its batches."""
+    dataset = Stage2Data(tiny.cache, "train", tiny.config)
+    for options in ({"start": 0}, {"start": 18, "rank": 1, "world": 2}):
+        thread = take(dataset, 7, batch=6, seed=3, **options)
+        batches = loader.batches(dataset, batch=6, seed=3, workers=2, **options)
+        found = [next(batches)]
+        for child, number in itertools.product(multiprocessing.active_children(), ("SIGUSR1", "SIGTERM", "SIGINT")):
+            os.kill(child.pid, getattr(signal, number))
+        found += itertools.islice(batches, 6)
+        assert all(equal(a, b) for a, b in zip(thread, found, strict=True))
+        batches.close()
+        assert not multiprocessing.active_children()
+
+
 def test_collate_stacks_tensors_and_lists_the_rest():
-    batch = feed.collate([{"x": torch.tensor([i]), "name": str(i)} for i in range(3)])
+    batch = loader.collate([{"x": torch.tensor([i]), "name": str(i)} for i in range(3)])
     assert batch["x"].tolist() == [[0], [1], [2]] and batch["name"] == ["0", "1", "2"]
 
 
@@ -182,7 +202,7 @@ def test_collate_stacks_tensors_and_lists_the_rest():
 
 
 def sample(dataset, index, counter=0, number=0):
-    return dataset.sample(index, flow.Draws(0, counter), flow.Draws(0, feed.BATCH_KEY + number))
+    return dataset.sample(index, flow.Draws(0, counter), flow.Draws(0, loader.BATCH_KEY + number))
 
 
 def index_of(dataset, seconds):
@@ -193,11 +213,11 @@ def test_codec_crops_are_frames_of_the_clip(tiny):
     dataset = CodecData(tiny.cache, "train", tiny.config)
     starts = set()
     for counter in range(20):
-        made = sample(dataset, 0, counter)
+        found = sample(dataset, 0, counter)
         whole = dataset.shards.row(dataset.clips[0]["id"])
-        start = next(s for s in range(13) if torch.equal(whole[s : s + 32], made["c"]))
+        start = next(s for s in range(13) if torch.equal(whole[s : s + 32], found["c"]))
         starts.add(start)
-        assert made["epsilon"].shape == (32, 8)
+        assert found["epsilon"].shape == (32, 8)
     assert len(starts) > 5
     short = index_of(dataset, 1.2)  # 26 frames: repeated, padding is not learned
     whole = dataset.shards.row(dataset.clips[short]["id"])
@@ -213,9 +233,9 @@ def test_stage1_samples(tiny):
     assert torch.equal(drawn[0]["x_1"], embeddings.row(clip["id"])[0].float())
     keys = [caption_id(c["text"]) for c in clip["captions"]]
     texts = dict.fromkeys(keys, 0)
-    for made in drawn[:300]:
-        key = next(k for k in keys if torch.equal(made["tokens"], tokens.row(k)))
-        assert torch.equal(made["mask"], tokens.row(key, "mask"))
+    for found in drawn[:300]:
+        key = next(k for k in keys if torch.equal(found["tokens"], tokens.row(k)))
+        assert torch.equal(found["mask"], tokens.row(key, "mask"))
         texts[key] += 1
     assert min(texts.values()) > 60  # of 300, three captions
     kept = torch.stack([m["keep"] for m in drawn]).float().mean().item()
@@ -229,24 +249,27 @@ def test_stage2_samples(tiny):
     second = 2048 / 44100
     frames_seen = set()
     for number in range(30):
-        made = sample(dataset, 0, 100 + number, number)
-        frames = made["x_1"].shape[1]
+        found = sample(dataset, 0, 100 + number, number)
+        frames = found["x_1"].shape[1]
         frames_seen.add(frames)
-        assert made["x_1"].shape == made["x_0"].shape == (8, frames) and made["mask"].shape == (frames,)
+        assert found["x_1"].shape == found["x_0"].shape == (8, frames) and found["mask"].shape == (frames,)
         assert frames == 44 or (10 <= frames <= 22 and frames % 2 == 0)  # 2 s: no crop is longer than any clip
-        start = round(made["seconds"][0].item() / second)
+        start = round(found["seconds"][0].item() / second)
         whole = dataset.shards.row(dataset.clips[0]["id"])
-        assert made["mask"].all() and torch.equal(made["x_1"].T.half(), whole[start : start + frames])
-        assert made["seconds"].tolist() == pytest.approx([start * second, frames * second])
-        assert made["embedding"].norm().item() == pytest.approx(1, abs=1e-5)
+        assert found["mask"].all() and torch.equal(found["x_1"].T.half(), whole[start : start + frames])
+        assert found["seconds"].tolist() == pytest.approx([start * second, frames * second])
+        assert found["embedding"].norm().item() == pytest.approx(1, abs=1e-5)
     assert 44 in frames_seen and len(frames_seen) > 4
     number = next(n for n in range(20) if sample(dataset, 0, 0, n)["x_1"].shape[1] == 44)
     short = sample(dataset, index_of(dataset, 1.2), number=number)
     assert int(short["mask"].sum()) == 26 and not short["x_1"][:, 26:].any()  # the rest is masked
+    assert short["seconds"].tolist() == pytest.approx([0.0, 26 * second])  # the music's own length
     drawn = [sample(dataset, 0, counter) for counter in range(600)]
     assert torch.stack([m["keep"] for m in drawn]).float().mean().item() == pytest.approx(0.7, abs=0.06)
     z = torch.logit(torch.stack([m["t"] for m in drawn]))
-    assert z.mean().item() == pytest.approx(data.EARLY, abs=0.15) and z.std().item() == pytest.approx(1, abs=0.1)
+    assert z.mean().item() == pytest.approx(data.STAGE2_LOGIT_MEAN, abs=0.15) and z.std().item() == pytest.approx(
+        1, abs=0.1
+    )
 
 
 def test_stage2_crops_inside_a_long_clip_know_where_they_start(tiny, monkeypatch):
@@ -255,10 +278,10 @@ def test_stage2_crops_inside_a_long_clip_know_where_they_start(tiny, monkeypatch
     monkeypatch.setattr(dataset.shards, "row_length", lambda key: 400)
     monkeypatch.setattr(dataset.shards, "row", lambda key, start, stop: whole[start:stop])
     for number in range(20):
-        made = sample(dataset, 0, number, number)
-        start = made["x_1"][0, 0].item()
-        assert made["mask"].all() and torch.equal(made["x_1"][0], torch.arange(start, start + len(made["mask"])))
-        assert made["seconds"][0].item() == pytest.approx(start * 2048 / 44100, rel=1e-5)
+        found = sample(dataset, 0, number, number)
+        start = found["x_1"][0, 0].item()
+        assert found["mask"].all() and torch.equal(found["x_1"][0], torch.arange(start, start + len(found["mask"])))
+        assert found["seconds"][0].item() == pytest.approx(start * 2048 / 44100, rel=1e-5)
 
 
 def test_embedder_samples(tiny):
@@ -266,9 +289,9 @@ def test_embedder_samples(tiny):
     bands = tiny.config.embedder.bands
     shifts = set()
     for number in range(40):
-        made = [sample(dataset, i, 1000 + 13 * number + i, number) for i in range(3)]
-        assert len({len(m["view"]) for m in made}) == 1 and 22 <= len(made[0]["view"]) <= 44
-        for i, m in enumerate(made):
+        found = [sample(dataset, i, 1000 + 13 * number + i, number) for i in range(3)]
+        assert len({len(m["view"]) for m in found}) == 1 and 22 <= len(found[0]["view"]) <= 44
+        for i, m in enumerate(found):
             whole = dataset.shards.row(dataset.clips[i]["id"]).float()
             # the attacks are not transposed: they tell where the crop starts
             n, attacks = len(m["view"]), m["view"][:, bands:]
@@ -283,26 +306,3 @@ def test_embedder_samples(tiny):
     assert shifts == set(range(-5, 6))
     held_out = EmbedderData(tiny.cache, "valid", tiny.config, augment=False)
     assert torch.equal(sample(held_out, 0, 5)["view"], held_out.shards.row(held_out.clips[0]["id"]).float())
-
-
-def test_transposing_a_view_is_hearing_it_transposed(tiny):
-    """The view of a tone, moved by n semitones, is the view of the tone n semitones away."""
-    from fixtures import sinusoids
-
-    from musekit.encoders import features
-
-    def heard(semitones):
-        tone = sinusoids([440 * 2 ** (semitones / 12)], 1.0)
-        return features(tiny.config.embedder, torch.from_numpy(tone)[None], 44100)[0]
-
-    bands, first = tiny.config.embedder.bands, heard(0)
-    for n in (-5, -1, 3, 5):
-        moved, truly = data.transpose(first.clone(), bands, n), heard(n)
-        assert torch.equal(moved[:, bands:], first[:, bands:])
-        edge = moved[:, : 2 * n] if n > 0 else moved[:, bands + 2 * n : bands]
-        assert not edge.any()
-        inner = slice(12, bands - 12)
-        a, b = moved[3:-3, inner].flatten(), truly[3:-3, inner].flatten()
-        wrong = torch.corrcoef(torch.stack([first[3:-3, inner].flatten(), b]))[0, 1]
-        assert torch.corrcoef(torch.stack([a, b]))[0, 1] > max(0.93, wrong + 0.2)
-    assert data.transpose(first, bands, 0) is first

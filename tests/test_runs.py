@@ -1,20 +1,25 @@
-"""Runs: atomic files on a really full disk, checkpoints that survive damage, provenance, metrics."""
+"""Run folders, their lock, and result files: what survives a full disk, damage and a kill."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import math
+import multiprocessing
 import os
 import re
 import resource
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import torch
 
-from musekit import runs
+from musekit import files, results
 from musekit.config import MuseError
-from musekit.runs import Run
+from musekit.runs import Run, exclusive
 
 
 @pytest.fixture
@@ -57,59 +62,18 @@ def small_disk(tmp_path):
 # ---------------------------------------------------------------- atomic files
 
 
-def test_write_atomic_replaces_whole_files_and_makes_folders(tmp_path):
-    path = tmp_path / "a" / "b" / "c.txt"
-    runs.write_atomic(path, "one")
-    with open(path) as reader:  # who reads the old file goes on reading it whole
-        runs.write_atomic(path, b"two\x00")
-        assert reader.read() == "one"
-    assert path.read_bytes() == b"two\x00"
-    assert [p.name for p in path.parent.iterdir()] == ["c.txt"]
-
-
 def test_a_full_disk_leaves_the_old_file_and_no_litter(small_disk):
     folder, full = small_disk
-    path = folder / "weights.bin"
-    runs.write_atomic(path, b"x" * 100_000)
+    path = folder / "new" / "weights.bin"
+    files.write_atomic(path, b"x" * 100_000)
     with full(leaving=50_000):
         with pytest.raises(MuseError, match=r"cannot write .*weights\.bin: .*; free some space"):
-            runs.write_atomic(path, b"y" * 300_000)
-        assert path.read_bytes() == b"x" * 100_000
-        assert not list(folder.glob(".*"))
-    runs.write_atomic(path, b"y" * 300_000)
+            files.write_atomic(path, b"y" * 300_000)
+        assert path.read_bytes() == b"x" * 100_000 and len(list(path.parent.iterdir())) == 1
+    files.write_atomic(path, b"y" * 300_000)
     assert path.read_bytes() == b"y" * 300_000
-
-
-def test_a_full_disk_leaves_the_checkpoint_before(small_disk):
-    folder, full = small_disk
-    run = Run(folder / "run")
-    run.folder.mkdir()
-    run.save(64, {"w": torch.ones(40_000)})
-    with full(leaving=100_000):
-        with pytest.raises(MuseError, match="cannot write checkpoint .*the one before it is whole"):
-            run.save(128, {"w": torch.zeros(100_000)})
-        assert [p.name for p in run.checkpoints()] == ["checkpoint-000000000064.pt"]
-        assert not list(run.folder.glob("*.part"))
-        assert torch.equal(run.load()["w"], torch.ones(40_000))
-
-
-def test_a_full_disk_stops_the_log_with_one_line(small_disk):
-    folder, full = small_disk
-    run = Run(folder)
-    run.log({"samples": 1})
-    with full(leaving=0), pytest.raises(MuseError, match=r"cannot write .*metrics\.jsonl"):
-        for i in range(2000):
-            run.log({"samples": i, "what": "x" * 5000})
-    assert run.metrics()[0] == {"samples": 1}
-
-
-@pytest.mark.parametrize("place", ["file/inside.txt", "folder"])
-def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path, place):
-    (tmp_path / "file").write_text("I am a file")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(MuseError, match=f"cannot write .*{place}: .*choose another folder"):
-        runs.write_atomic(tmp_path / place, "x")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+    with pytest.raises(MuseError, match="cannot write .*choose another folder"):
+        files.write_atomic(path / "inside.txt", "x")
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -123,67 +87,56 @@ def damage(path, how):
     data = bytearray(path.read_bytes())
     if how == "flipped":
         data[len(data) // 2] ^= 1
-    elif how == "truncated":
-        data = data[: len(data) // 2]
-    elif how == "empty":
-        data = b""
-    path.write_bytes(bytes(data))
+    path.write_bytes({"flipped": bytes(data), "truncated": bytes(data[: len(data) // 2]), "empty": b""}[how])
 
 
-def test_the_last_checkpoints_stay_and_the_newest_is_loaded(tmp_path):
+def test_a_full_disk_leaves_the_previous_checkpoint(small_disk):
+    folder, full = small_disk
+    run = Run(folder / "run")
+    run.save(64, {"w": torch.ones(40_000)})
+    with full(leaving=100_000):
+        with pytest.raises(MuseError, match="cannot write checkpoint .*the previous one is intact"):
+            run.save(128, {"w": torch.zeros(100_000)})
+        assert [p.name for p in run.checkpoints()] == ["checkpoint-000000000064.pt"]
+        assert not list(run.folder.glob("*.part"))
+        assert torch.equal(run.load()["w"], torch.ones(40_000))
+
+
+def test_the_newest_checkpoints_stay(tmp_path):
     run = Run(tmp_path, keep=2)
     assert run.load() is None
-    for samples in (64, 128, 1_000_000):
-        run.save(samples, state(samples))
-    assert [p.name for p in run.checkpoints()] == ["checkpoint-000000000128.pt", "checkpoint-000001000000.pt"]
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".pt", ".pt", ".sha256", ".sha256"]
-    loaded = run.load()
-    assert loaded["samples"] == 1_000_000 and torch.equal(loaded["w"], state(1_000_000)["w"])
-
-
-def test_the_best_checkpoint_stays(tmp_path):
-    run = Run(tmp_path, keep=2)
-    assert run.best() == {}
     for samples in range(1, 7):
-        run.save(samples, state(samples), valid_loss={2: 0.5, 3: 0.4}.get(samples))
-    assert [p.name[-5:-3] for p in run.checkpoints()] == ["03", "05", "06"]
-    assert run.best() == {"checkpoint": "checkpoint-000000000003.pt", "samples": 3, "valid_loss": 0.4}
-    assert run.load()["samples"] == 6
-    (tmp_path / "best.json").write_text("{")  # no reason to stop
-    assert run.best() == {} and run.save(7, state(7)).exists() and len(run.checkpoints()) == 2
+        run.save(samples, state(samples))
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".pt", ".pt", ".sha256", ".sha256"]
+    assert [p.stem[-2:] for p in run.checkpoints()] == ["05", "06"]
+    loaded = run.load()
+    assert loaded["samples"] == 6 and torch.equal(loaded["w"], state(6)["w"])
 
 
-@pytest.mark.parametrize("how", ["flipped", "truncated", "empty"])
+@pytest.mark.parametrize("how", ["flipped", "truncated", "empty", "without its hash"])
 def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, how):
     run, told = Run(tmp_path), []
-    run.save(64, state(64))
-    run.save(128, state(128))
-    damage(tmp_path / "checkpoint-000000000128.pt", how)
+    for samples in (64, 128):
+        run.save(samples, state(samples))
+    newest = tmp_path / "checkpoint-000000000128.pt"
+    newest.with_suffix(".sha256").unlink() if how == "without its hash" else damage(newest, how)
     assert run.load(told.append)["samples"] == 64
-    assert len(told) == 1 and "checkpoint-000000000128.pt" in told[0]
-    damage(tmp_path / "checkpoint-000000000064.pt", how)
+    assert len(told) == 1 and newest.name in told[0]
+    damage(tmp_path / "checkpoint-000000000064.pt", "flipped")
     assert run.load(told.append) is None and len(told) == 3
 
 
 @pytest.mark.parametrize("keep", [1, 2])
 def test_damaged_checkpoints_do_not_push_out_those_that_come_after_them(tmp_path, keep):
-    """The run goes on behind them: what it saves there has smaller numbers, and must stay."""
+    """The run resumes before them: what it saves next has smaller numbers, and must stay."""
     for samples in (64, 128, 192):
-        Run(tmp_path, keep=3).save(samples, state(samples), valid_loss=1 / samples)
+        Run(tmp_path, keep=3).save(samples, state(samples))
     for samples in (128, 192):
         damage(tmp_path / f"checkpoint-{samples:012d}.pt", "flipped")
     run = Run(tmp_path, keep=keep)
     assert run.load(lambda text: None)["samples"] == 64
     run.save(96, state(96))
     assert run.load(pytest.fail)["samples"] == 96 and len(run.checkpoints()) == keep
-    assert run.best() == {}  # that one was damaged too
-
-
-def test_a_checkpoint_without_its_hash_is_not_trusted(tmp_path):
-    run = Run(tmp_path)
-    run.save(64, state(64))
-    run.save(128, state(128)).with_suffix(".sha256").unlink()
-    assert run.load(lambda text: None)["samples"] == 64
 
 
 KILLED_WHILE_SAVING = """
@@ -191,7 +144,6 @@ import sys, torch
 from pathlib import Path
 from musekit.runs import Run
 run = Run(Path(sys.argv[1]))
-print("ready", flush=True)
 for samples in range(1, 10**6):
     run.save(samples, {"w": torch.full((200_000,), float(samples)), "samples": samples})
     print(samples, flush=True)
@@ -204,26 +156,22 @@ def test_a_kill_while_saving_loses_at_most_that_checkpoint(tmp_path):
         saved = [writer.stdout.readline() for _ in range(8)]
         writer.kill()
         saved += writer.stdout.read().split()
-    last = int(saved[-1])
-    told = []
-    loaded = Run(tmp_path).load(told.append)
-    assert not told and loaded["samples"] in (last, last + 1)
-    assert (loaded["w"] == loaded["samples"]).all()
+    last, loaded = int(saved[-1]), Run(tmp_path).load(pytest.fail)
+    assert loaded["samples"] in (last, last + 1) and (loaded["w"] == loaded["samples"]).all()
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):
-    """weights_only: a tampered file with its own right hash still is only data."""
+    """A tampered file with its own right hash still is only data."""
 
     class Harm:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "harmed"),)
 
-    run = Run(tmp_path)
     path = tmp_path / "checkpoint-000000000001.pt"
     torch.save({"samples": Harm()}, path)
-    path.with_suffix(".sha256").write_text(runs.sha256(path))
+    path.with_suffix(".sha256").write_text(files.sha256(path))
     with pytest.raises(Exception, match="(?i)weights.only"):
-        run.load()
+        Run(tmp_path).load()
     assert not (tmp_path / "harmed").exists()
 
 
@@ -242,116 +190,21 @@ def test_metrics_lose_only_the_line_that_a_kill_cut(tmp_path):
     assert run.metrics() == [{"samples": 0}, {"samples": 1}, {"samples": 3}]
 
 
-def test_a_run_folder_belongs_to_one_configuration(tmp_path):
-    run = Run(tmp_path / "run")
-    run.claim('{"width": 1}')
-    before = (tmp_path / "run" / "provenance.json").read_text()
-    run.claim('{"width": 1}')
-    assert (tmp_path / "run" / "provenance.json").read_text() == before
-    with pytest.raises(MuseError, match="another configuration"):
-        run.claim('{"width": 2}')
-    assert (tmp_path / "run" / "config.json").read_text() == '{"width": 1}'
-
-
-def test_a_kill_while_claiming_leaves_no_run_without_its_provenance(tmp_path, monkeypatch):
-    write, run = runs.write_atomic, Run(tmp_path)
-
-    def kill(path, data):
-        write(path, data)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(runs, "write_atomic", kill)
-    with pytest.raises(KeyboardInterrupt):
-        run.claim("{}")
-    monkeypatch.setattr(runs, "write_atomic", write)
-    run.claim("{}")
-    assert (tmp_path / "config.json").exists() and (tmp_path / "provenance.json").exists()
-
-
-# ---------------------------------------------------------------- results
-
-
-def test_a_result_carries_its_provenance(tmp_path):
-    path = runs.write_result("codec", [{"median": 0.93}], tmp_path, seed=7, preset="smoke")
-    assert path == tmp_path / "codec.json"
-    result = runs.read_result("codec", tmp_path)
-    assert result["name"] == "codec" and result["rows"] == [{"median": 0.93}]
-    made = result["provenance"]
-    assert {"command", "versions", "hardware", "time", "seed", "preset"} <= made.keys()
-    assert torch.__version__.startswith(made["versions"]["torch"])  # without the build's +cu130
-    assert made["hardware"]["cores"] == os.cpu_count()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", made["time"])
-
-
-def test_a_missing_result_says_how_to_make_it_and_nan_is_refused(tmp_path):
-    with pytest.raises(MuseError, match=r"nothing\.json is missing; make it with"):
-        runs.read_result("nothing", tmp_path)
-    with pytest.raises(ValueError):
-        runs.write_result("bad", [{"x": math.nan}], tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_command_is_as_typed_without_the_users_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["/opt/x/bin/musekit", "train", "codec", "--out", f"{tmp_path}/w"])
-    assert runs.command_line() == "musekit train codec --out ~/w"
-    monkeypatch.setattr(sys, "argv", ["/opt/x/scripts/measure.py"])
-    assert runs.command_line() == "python .../measure.py"
-    monkeypatch.setattr(sys, "argv", ["scripts/measure.py", "a sad melody"])
-    assert runs.command_line() == "python scripts/measure.py 'a sad melody'"
-    monkeypatch.setattr(sys, "argv", ["/opt/x/site-packages/pytest/__main__.py", "-q"])
-    assert runs.command_line() == "python -m pytest -q"
-
-
-def test_the_command_hides_other_places_too(monkeypatch, tmp_path):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("MUSEKIT_HOME", "/scratch/someone/muse")
-    words = [f"{tmp_path}/here/out", f"--cache={tmp_path}/music", "--run-folder", "/scratch/someone/muse/runs/a"]
-    monkeypatch.setattr(sys, "argv", ["/opt/x/musekit/__main__.py", "train", *words, "/data/music4all", "a/b", "3/4"])
-    told = "musekit train out --cache=~/music --run-folder $MUSEKIT_HOME/runs/a .../music4all a/b 3/4"
-    assert runs.command_line() == told
-
-
-def test_sha256_is_that_of_the_bytes(tmp_path):
-    import hashlib
-
-    data = os.urandom(3_000_000)
-    (tmp_path / "x").write_bytes(data)
-    assert runs.sha256(tmp_path / "x") == hashlib.sha256(data).hexdigest()
-    assert json.loads(json.dumps(runs.provenance()))["command"]
-
-
-# ---------------------------------------------------------------- whose folder, whose lines
-
-
-def test_a_folder_of_another_configuration_is_told_by_what_differs(tmp_path):
-    run = Run(tmp_path)
-    run.claim(json.dumps({"part": "stage2", "config": {"width": 320, "depth": 7}}))
-    run.claim(json.dumps({"config": {"depth": 7, "width": 320}, "part": "stage2", "tokens": "newer than the run"}))
-    for other, told in (
-        ({"part": "stage1", "config": {"width": 320, "depth": 7}}, "part is 'stage2' there and 'stage1' here"),
-        ({"part": "stage2", "config": {"width": 8, "depth": 7}}, r"config\.width is 320 there and 8 here"),
-        ({"part": "stage2", "config": {"width": 320, "depth": 7, "new": 1}}, r"config\.new is None there and 1 here"),
-    ):
-        with pytest.raises(MuseError, match=f"another configuration .{told}.; choose another --run-folder"):
-            run.claim(json.dumps(other), write=False)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(MuseError, match="damaged"):
-        run.claim("{}")
-
-
-def test_only_who_may_write_claims_a_folder(tmp_path):
-    Run(tmp_path / "new").claim("{}", write=False)
-    assert not (tmp_path / "new").exists()
-
-
-def test_steps_that_were_done_again_count_once(tmp_path):
+def test_repeated_steps_count_once(tmp_path):
     run = Run(tmp_path)
     for samples, loss in ((8, 3.0), (16, 2.0), (24, 1.5), (16, 2.0), (24, 1.4), (32, 1.0)):
         run.log({"samples": samples, "loss": loss})
     assert [(r["samples"], r["loss"]) for r in run.metrics()] == [(8, 3.0), (16, 2.0), (24, 1.4), (32, 1.0)]
+
+
+def test_a_full_disk_stops_the_log_with_one_line(small_disk):
+    folder, full = small_disk
+    run = Run(folder)
+    run.log({"samples": 1})
+    with full(leaving=0), pytest.raises(MuseError, match=r"cannot write .*metrics\.jsonl"):
+        for i in range(2000):
+            run.log({"samples": i, "what": "x" * 5000})
+    assert run.metrics()[0] == {"samples": 1}
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):
@@ -367,7 +220,140 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     assert [e.value for e in read.Scalars("valid/loss")] == [0.25, 0.25]
 
 
-def test_a_missing_tensorboard_is_told_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(MuseError, match="pip install tensorboard"):
-        Run(tmp_path, tensorboard=True)
+def test_a_run_folder_belongs_to_one_configuration(tmp_path):
+    run, config = Run(tmp_path / "run"), {"part": "stage2", "config": {"width": 320, "sizes": (1, 2)}}
+    run.claim(config, write=False)
+    assert not run.folder.exists()
+    run.claim(config)
+    before = (run.folder / "provenance.json").read_text()
+    run.claim({"config": {"sizes": [1, 2], "width": 320}, "part": "stage2", "tokens": "newer than the run"})
+    assert (run.folder / "provenance.json").read_text() == before
+    for other, told in (
+        ({**config, "part": "stage1"}, "part is 'stage2' there and 'stage1' here"),
+        ({"part": "stage2", "config": {"width": 8, "sizes": (1, 2)}}, r"config\.width is 320 there and 8 here"),
+        ({"part": "stage2", "config": {**config["config"], "new": 1}}, r"config\.new is None there and 1 here"),
+    ):
+        with pytest.raises(MuseError, match=f"another configuration .{told}.; choose another --run-folder"):
+            run.claim(other)
+    (run.folder / "config.json").write_text("{")
+    with pytest.raises(MuseError, match="config.json cannot be read"):
+        run.claim(config)
+
+
+# ---------------------------------------------------------------- the lock
+
+
+def hold_for_long(folder, ready):
+    with exclusive(folder):
+        ready.set()
+        time.sleep(60)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of `tmp_path`."""
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    process = context.Process(target=hold_for_long, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(30)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_locked_folder_names_its_holder_and_a_kill_frees_it(tmp_path, holder):
+    with pytest.raises(MuseError, match=rf"another run .* \(process {holder.pid} on .*, since 20.*\); stop it"):
+        with exclusive(tmp_path):
+            pytest.fail("it is held")
+    holder.kill()
+    with exclusive(tmp_path, patience=10):
+        assert f"process {os.getpid()} on" in (tmp_path / ".holder").read_text()
+    with exclusive(tmp_path):
+        pass  # the end of the block frees it
+
+
+def test_a_job_that_slurm_has_restarted_waits_for_its_earlier_self(tmp_path, holder, monkeypatch):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    threading.Timer(0.5, holder.kill).start()
+    with exclusive(tmp_path):
+        holder.join(0)
+
+
+def test_a_forked_process_does_not_hold_the_lock_of_a_dead_run(tmp_path):
+    """Workers outlive a killed training by some seconds, and the same command may come at once."""
+    with exclusive(tmp_path):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+    with exclusive(tmp_path, patience=5):
+        assert child.is_alive()
+    child.kill()
+    child.join()
+
+
+def test_a_file_system_without_locks_is_no_obstacle_and_a_file_as_folder_is_one(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MuseError, match=r"cannot write .*file: .*--run-folder"), exclusive(tmp_path / "file"):
+        pytest.fail("there is no folder")
+
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with exclusive(tmp_path), exclusive(tmp_path):
+        assert "has no locks (No locks available)" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- results
+
+
+def test_a_result_carries_its_provenance(tmp_path):
+    path = results.write_result("codec", [{"median": 0.93}], tmp_path, seed=7, preset="smoke")
+    assert path == tmp_path / "codec.json"
+    result = results.read_result("codec", tmp_path)
+    assert result["name"] == "codec" and result["rows"] == [{"median": 0.93}]
+    about = result["provenance"]
+    assert {"command", "versions", "hardware", "time", "seed", "preset"} <= about.keys()
+    assert torch.__version__.startswith(about["versions"]["torch"])  # without the build's +cu130
+    assert about["hardware"]["cores"] == os.cpu_count() and about["hardware"]["cpu"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", about["time"])
+    with pytest.raises(MuseError, match=r"nothing\.json is missing; make it with"):
+        results.read_result("nothing", tmp_path)
+    with pytest.raises(ValueError):
+        results.write_result("bad", [{"x": math.nan}], tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["codec.json"]
+
+
+def test_another_projects_commit_is_not_ours(tmp_path, monkeypatch):
+    """Installed into an environment inside the checkout of something else."""
+    site = tmp_path / "venv" / "musekit"
+    site.mkdir(parents=True)
+    (site / "results.py").write_text("")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    monkeypatch.setattr(results, "__file__", str(site / "results.py"))
+    assert results.commit() == {}
+    subprocess.run([*git, "add", "."], check=True)
+    assert results.commit()["dirty"] is True
+
+
+def test_the_command_is_as_typed_without_this_machines_paths(monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MUSEKIT_HOME", "/scratch/someone/muse")
+    paths = [f"{tmp_path}/here/out", f"--cache={tmp_path}/music", "--run-folder", "/scratch/someone/muse/runs/a"]
+    for words, told in (
+        (["/opt/x/bin/musekit", "train", "codec", "--out", f"{tmp_path}/w"], "musekit train codec --out ~/w"),
+        (["/opt/x/scripts/measure.py"], "python .../measure.py"),
+        (["scripts/measure.py", "a sad melody"], "python scripts/measure.py 'a sad melody'"),
+        (["/opt/x/site-packages/pytest/__main__.py", "-q"], "python -m pytest -q"),
+        (
+            ["/opt/x/musekit/__main__.py", "train", *paths, "/data/music4all", "a/b", "3/4"],
+            "musekit train out --cache=~/music --run-folder $MUSEKIT_HOME/runs/a .../music4all a/b 3/4",
+        ),
+    ):
+        monkeypatch.setattr(sys, "argv", words)
+        assert results.command_line() == told
+    assert json.loads(json.dumps(results.provenance()))["command"]

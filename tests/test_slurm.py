@@ -1,5 +1,9 @@
-"""slurm/*.sh as written, and what they do with mistakes, on a real Slurm of two nodes. The jobs: test_slurm_jobs.py."""
+"""slurm/*.sh on a real Slurm of two nodes: as written, with mistakes, and at work through signals and lost nodes.
 
+Everything runs on CPUs (gloo) with the smoke preset, as many processes as GPUs are requested.
+"""
+
+import json
 import os
 import re
 import subprocess
@@ -7,8 +11,10 @@ import sys
 import textwrap
 
 import pytest
-from slurm_cluster import PROGRAMS, ROOT, until
-from slurm_runs import STEP, VENV, train_words
+from fixtures import write_clips
+from slurm_cluster import NODES, PROGRAMS, ROOT, STEP, VENV, log, samples, saved, train_words, until
+
+from musekit.cache import Shards
 
 pytestmark = [pytest.mark.slurm, pytest.mark.system(*PROGRAMS)]
 
@@ -19,7 +25,7 @@ GPUS = {"cache": 1, "stage1": 2, "stage2": 4, "bench": 1, "generate": 4}
 def test_a_script_is_accepted_as_written(cluster, name, tmp_path):
     """With its own GPUs, time and signal; what #SBATCH lines say is what Slurm understood."""
     script, text = f"slurm/{name}.sh", (ROOT / "slurm" / f"{name}.sh").read_text()
-    assert "to start at" in cluster.test_only(script)
+    assert "to start at" in cluster.submit("--test-only", script)
     shown = cluster.job(job := cluster.submit("--hold", f"--output={tmp_path}/%j", script))
     cluster.run("scancel", job)
     assert shown["TresPerNode"] == f"gres:gpu:{GPUS[name]}"
@@ -28,7 +34,7 @@ def test_a_script_is_accepted_as_written(cluster, name, tmp_path):
     directives = [line for line in text.splitlines() if "SBATCH" in line and "sbatch" not in line]
     assert all(line.startswith("#SBATCH --") for line in directives), "a wrongly spaced one is silently a comment"
     assert len(text.splitlines()) <= 40
-    assert "to start at" in cluster.test_only("--nodes=2", "--gpus-per-node=8", script, "--preset", "smoke")
+    assert "to start at" in cluster.submit("--test-only", "--nodes=2", "--gpus-per-node=8", script, "--preset", "smoke")
 
 
 @pytest.mark.system("bash", "shellcheck")
@@ -40,13 +46,27 @@ def test_the_scripts_are_clean_shell():
         subprocess.run(["bash", "-n", file], cwd=ROOT, check=True)
 
 
+def shell(commands: str, *arguments, programs: dict[str, str] | None = None, folder=None, **env: str) -> str:
+    """Output of bash commands after `. slurm/job.sh` ("": of a job script and its words), where `programs` are scripts
+    in `folder`.
+    """
+    for name, text in (programs or {}).items():
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "x", "MUSE_PROCS": "1"}
+    path = f"PATH={folder}:$PATH; " if folder else ""
+    command = ["bash", "-c", f". slurm/job.sh; {path}{commands}", "_"] if commands else ["bash"]
+    return subprocess.run(
+        [*command, *map(str, arguments)], cwd=ROOT, check=True, capture_output=True, text=True,
+        env=os.environ | job | {"MUSE_ENV": VENV} | env,
+    ).stdout  # fmt: skip
+
+
 def test_the_last_option_counts():
     """`option` reads --name value, --name=value and underscores; a value may look like an option's name."""
-    ask = """SLURM_JOB_ID=1 MUSE_PROCS=1 MUSE_ENV=$1; . slurm/job.sh; shift; option run-folder "the default" "$@" """
 
     def option(*words: str) -> str:
-        command = ["bash", "-c", ask, "_", VENV, *words]
-        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        return shell('option run-folder "the default" "$@"', *words)
 
     assert option("--preset", "smoke") == "the default\n"
     assert option("--run-folder", "a b", "--n", "1") == "a b\n"
@@ -54,80 +74,85 @@ def test_the_last_option_counts():
 
 
 def test_ranks_that_share_the_work_know_how_many_they_are_on_a_node(tmp_path):
-    """Where a node has fewer GPUs than processes they can say so, instead of asking for one that is not there."""
-    programs = {
-        "srun": 'while [ "$1" != bash ]; do shift; done; export SLURM_PROCID=3 SLURM_LOCALID=1 SLURM_NTASKS=4\n'
-        'exec "$@"',
-        "python": 'echo "$RANK of $WORLD_SIZE, $LOCAL_RANK of $LOCAL_WORLD_SIZE: $*"',
-    }
-    for name, text in programs.items():
-        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    ask = "SLURM_JOB_ID=1 SLURM_JOB_NUM_NODES=2 MUSE_PROCS=2 MUSE_ENV=$1; . slurm/job.sh; PATH=$2:$PATH; apart cache x"
-    command = ["bash", "-c", ask, "_", VENV, tmp_path]
-    told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    """Where a node has fewer GPUs than processes they can say so."""
+    srun = 'while [ "$1" != bash ]; do shift; done; export SLURM_PROCID=3 SLURM_LOCALID=1 SLURM_NTASKS=4\nexec "$@"'
+    programs = {"srun": srun, "python": 'echo "$RANK of $WORLD_SIZE, $LOCAL_RANK of $LOCAL_WORLD_SIZE: $*"'}
+    told = shell("run_independent cache x", programs=programs, folder=tmp_path, MUSE_PROCS="2", SLURM_JOB_NUM_NODES="2")
     assert told == "3 of 4, 1 of 2: -m musekit cache x\n"
 
 
 def test_pieces_stay_when_the_same_job_gets_other_gpus_or_cpus(tmp_path):
     """A recipe names its CPU threads, which would follow from the allocation; an option of the user's still wins."""
-    for name, text in {
-        "activate": "PATH=$MUSE_ENV/bin:$PATH",
-        "musekit": "",
-        "scontrol": "",
-        "srun": 'echo "$@"',
-    }.items():
-        path = tmp_path / "bin" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"#!/bin/bash\n{text}\n")
-        path.chmod(0o755)
+    programs = {"activate": "PATH=$MUSE_ENV/bin:$PATH", "musekit": "", "scontrol": "", "srun": 'echo "$@"'}
+    (tmp_path / "bin").mkdir()
 
-    def words(gpus: int, *more: str, **env: str) -> list[str]:
-        job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "x", "SLURM_CPUS_PER_TASK": "32"}
-        env = os.environ | job | {"SLURM_GPUS_ON_NODE": str(gpus), "MUSE_ENV": str(tmp_path), "MUSE_PORT": "1"} | env
-        command = ["bash", "slurm/generate.sh", "--prompts", "p.txt", "--out", str(tmp_path / "out"), *more]
-        subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True)
+    def words(gpus: int, *more: str, procs: str = "") -> list[str]:
+        script = ["slurm/generate.sh", "--prompts", "p.txt", "--out", str(tmp_path / "out"), *more]
+        job = {"SLURM_GPUS_ON_NODE": str(gpus), "MUSE_PORT": "1", "SLURM_CPUS_PER_TASK": "32"}
+        shell("", *script, programs=programs, folder=tmp_path / "bin", MUSE_ENV=str(tmp_path), MUSE_PROCS=procs, **job)
         told = (tmp_path / "out" / "slurm-1.log").read_text().split("-m musekit generate ")[-1]
         return told.split("\n")[0].split()
 
     assert words(4) == words(8) and words(4)[2:4] == ["--threads", "1"]
     assert words(4, "--threads", "8")[-2:] == ["--threads", "8"]
-    assert "--threads" not in words(0, MUSE_PROCS="4")  # on CPUs they are what makes it fast
+    assert "--threads" not in words(0, procs="4")  # on CPUs they are what makes it fast
 
 
-def test_a_shard_that_is_made_again_is_a_step_further(tmp_path):
-    """`musekit cache --remake` writes under names that are there."""
-    ask = """SLURM_JOB_ID=1 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=x MUSE_PROCS=1 MUSE_ENV=$1 SLURM_RESTART_COUNT=$3
-        . slurm/job.sh; start "$2" """
-    shard = tmp_path / "00000.safetensors"
+def test_a_shard_that_is_computed_again_is_progress(tmp_path):
+    """`musekit cache --remake` writes under existing names."""
 
     def stalls(restarts: int) -> str:
-        subprocess.run(["bash", "-c", ask, "_", VENV, tmp_path, str(restarts)], cwd=ROOT, check=True)
+        shell('start "$1"', tmp_path, SLURM_RESTART_COUNT=str(restarts))
         return (tmp_path / ".slurm-1").read_text().split("\n")[0]
 
-    shard.write_text("one")
+    (tmp_path / "00000.safetensors").write_text("one")
     assert [stalls(k) for k in range(3)] == ["0", "1", "2"]
-    shard.write_text("two")
+    (tmp_path / "00000.safetensors").write_text("two")
     assert [stalls(k) for k in (3, 4)] == ["0", "1"]
 
 
-def test_the_cause_is_what_was_said_first_since_this_start(tmp_path):
-    """Not a note, not an earlier start's mistake, and not another rank's "lost another rank", which comes last."""
-    lines = ["job 1: start 1 at 09:00", "musekit: an old mistake", "job 1: start 2 at 10:00", "musekit: note: a note"]
-    lines += [
-        "musekit: the disk is full",
-        "musekit: rank 1 lost another rank; what it said is above or below this line",
+def test_the_cause_is_the_first_error_since_this_start(tmp_path):
+    """Not a note, not an earlier start's error, and not "lost another rank", which other ranks report later."""
+    lost = "musekit: rank 1 lost another rank; its error is above or below this line"
+    lines = [
+        "job 1: start 1 at 09:00",
+        "musekit: an old error",
+        "job 1: start 2 at 10:00",
+        "musekit: note: a note",
+        lost,
     ]
+    for error in ("musekit: the disk is full", "torchrun: rank 1 ended with 1"):
+        (tmp_path / "log").write_text("\n".join([*lines, error, "musekit: a later one"]) + "\n")
+        assert shell("log=$1; cause", tmp_path / "log") == f"{error}\n"
     (tmp_path / "log").write_text("\n".join(lines) + "\n")
-    ask = "SLURM_JOB_ID=1 MUSE_PROCS=1 MUSE_ENV=$1; . slurm/job.sh; log=$2; cause"
-    command = ["bash", "-c", ask, "_", VENV, tmp_path / "log"]
-    assert subprocess.check_output(command, cwd=ROOT, text=True) == "musekit: the disk is full\n"
+    assert shell("log=$1; cause", tmp_path / "log") == "\n"
+
+
+@pytest.mark.parametrize(
+    "code, error, alive, requeued",
+    [
+        (2, "musekit: unknown option", 1, False),  # a mistake: whatever srun says of the nodes
+        (1, "torchrun: rank 0 ended with 1", 1, False),  # a crash
+        (2, "musekit: rank 0 lost another rank", 1, True),
+        (2, "musekit: rank 0 lost another rank", 0, False),
+        (137, "", 1, True),
+        (75, "", 0, True),
+    ],
+)
+def test_only_saved_state_and_lost_nodes_are_requeued(tmp_path, code, error, alive, requeued):
+    programs = {"srun": f'echo "$*" >{tmp_path}/asked; exit {alive}', "scontrol": f'echo "$*" >{tmp_path}/requeued'}
+    run = f'log={tmp_path}/log; exec 3>&2; echo "{error}" >$log; fails() {{ return {code}; }}; (work fails) || :'
+    shell(run, programs=programs, folder=tmp_path)
+    assert (tmp_path / "requeued").exists() == requeued
+    if (tmp_path / "asked").exists():
+        assert "--cpus-per-task=1 true" in (tmp_path / "asked").read_text()
 
 
 # -- mistakes -----------------------------------------------------------------------------------------------------
 
 
-def test_a_mistake_is_told_and_ends_the_job(cluster, submit, tiny, tmp_path):
+@pytest.mark.long
+def test_a_mistake_ends_the_job_with_one_line(cluster, submit, tiny, tmp_path):
     """Exit 2 that Slurm sees, one line that says what to do, and no second start."""
     (tmp_path / "file").write_text("")
     (tmp_path / "empty/bin").mkdir(parents=True)
@@ -149,7 +174,8 @@ def test_a_mistake_is_told_and_ends_the_job(cluster, submit, tiny, tmp_path):
         assert said in (tmp_path / f"{job}.out").read_text()
 
 
-def test_a_job_that_gets_no_further_gives_up(cluster, submit, tmp_path):
+@pytest.mark.long
+def test_a_job_that_makes_no_progress_gives_up(cluster, submit, tmp_path):
     """A musekit that always says "state saved, go on" and saves nothing is started three times more, not for ever."""
     never = textwrap.dedent(f"""\
         #!/bin/sh
@@ -170,4 +196,117 @@ def test_a_job_that_gets_no_further_gives_up(cluster, submit, tmp_path):
     until("it gives up", failed, 90, every=3)  # slurmd refuses a job in the second in which it ended
     shown = cluster.job(job)
     assert (shown["ExitCode"], shown["Restarts"]) == ("1:0", "3")
-    assert "gave up: 4 starts without getting any further" in (tmp_path / f"{job}.out").read_text()
+    assert "gave up: 4 starts without any progress" in (tmp_path / f"{job}.out").read_text()
+
+
+# -- jobs at work ---------------------------------------------------------------------------------------------------
+
+
+def test_stage1_continues_after_the_signal(cluster, submit, tiny, tmp_path):
+    """USR1, saved, requeued by itself, resumed, done; no sample is trained on twice."""
+    run, total = tmp_path / "run", 40 * STEP
+    job = submit("stage1", *train_words(tiny, run, total))
+    until("training has begun", lambda: samples(run), 120)
+    cluster.run("scancel", "--signal=USR1", "--batch", job)
+    cluster.restart_now(job)
+    assert 0 < saved(run) < total
+    cluster.wait(job, "COMPLETED", seconds=120)
+    assert samples(run) == list(range(STEP, total + 1, STEP))
+    assert saved(run) == total and (run / "weights" / "stage1.safetensors").exists()
+    told = log(run, job)
+    assert "1 x 2 processes" in told and "start 1 at" in told and "start 2 at" in told and "done" in told
+    assert "commit" in told and str(run) in (tmp_path / f"{job}.out").read_text()
+    assert json.loads((run / "provenance.json").read_text())["slurm"] == {"job": job, "nodes": "1"}
+
+
+@pytest.mark.long
+def test_stage2_on_two_nodes_survives_a_lost_one_and_scancel(cluster, submit, tiny, tmp_path):
+    """A node's daemon is killed, then a node with all its processes, so that the job fails before Slurm knows why: the
+    job starts again and resumes both times. scancel saves; the next sbatch resumes.
+
+    Batches come from processes (--train.workers), which scancel signals too, and which must not end before the step.
+    """
+    run, nodes = tmp_path / "run", ("--nodes=2", "--gpus-per-node=1")
+    job = submit("stage2", *train_words(tiny, run, 10**9), "--train.workers", "1", options=nodes)
+    until("a checkpoint", lambda: saved(run) > STEP, 120)
+    for start, crash in enumerate((False, True), 1):
+        cluster.kill_node(NODES[1], processes=crash)
+        until("the job is taken off its nodes", lambda n=start: cluster.job(job).get("Restarts") == f"{n}", 90)
+        cluster.start_node(NODES[1])
+        cluster.restart_now(job)
+        until("the next start", lambda n=start: f"start {n + 1} at" in log(run, job), 60)
+        before = saved(run)
+        until("training goes on", lambda b=before: saved(run) > b, 120)
+    assert samples(run).count(STEP) == 1, "it began anew"
+    assert "because a node is lost" in log(run, job)
+
+    before = saved(run)
+    cluster.run("scancel", job)
+    cluster.wait(job, "CANCELLED")
+    until("the nodes are idle", lambda: cluster.states() == {"idle"}, 60)
+    end = saved(run)
+    assert end > before and "saved at sample" in log(run, job) and "stopped from outside" in log(run, job)
+    total = -(-end // STEP) * STEP + STEP
+    after = submit("stage2", *train_words(tiny, run, total), options=nodes)
+    cluster.wait(after, "COMPLETED", seconds=120)
+    assert samples(run)[-1] == saved(run) == total and samples(run).count(STEP) == 1
+    assert "2 x 1 processes" in log(run, after) and (run / "weights" / "stage2.safetensors").exists()
+
+
+@pytest.mark.long
+def test_the_time_limit_is_no_end(cluster, submit, tiny, tmp_path):
+    """Slurm itself sends the signal before the limit; the job saves and waits to start again. No GPUs are asked for."""
+    run = tmp_path / "run"
+    words, options = train_words(tiny, run, 10**9), ("--time=1", "--signal=B:USR1@58", "--gpus-per-node=0")
+    job = submit("stage1", *words, options=options, MUSE_PROCS="1")
+    until("the job waits to start again", lambda: cluster.job(job).get("Restarts") == "1", 100)
+    assert saved(run) > 0 and "the time limit is near" in log(run, job)
+    cluster.run("scancel", job)
+
+
+# -- what ranks share out ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_a_cache_by_an_array_of_jobs(cluster, submit, tiny, tmp_path):
+    """Two jobs, each with its share; one is signalled and continues; together they compute all."""
+    cache, n = tmp_path / "cache", 256
+    write_clips(cache, "r" * n, lambda i: 1.2)
+    words = ["--preset", "smoke", "--out", str(cache), "--kinds", "spectra", "views", "latents", "--workers", "1"]
+    job = submit("cache", *words, "--weights", str(tiny.weights), options=("--array=0-1",), MUSE_PROCS="1")
+    until("a shard of the first job", lambda: list((cache / "spectra").glob("*.safetensors")), 90)
+    cluster.run("scancel", "--signal=USR1", "--batch", f"{job}_0")
+    cluster.restart_now(f"{job}_0")
+    for task in (0, 1):
+        cluster.wait(f"{job}_{task}", "COMPLETED")
+    for kind in ("spectra", "latents"):
+        shards = Shards(cache / kind)
+        assert shards.manifest["complete"] and len(shards.index) == n
+    assert "start 2 at" in log(cache, f"{job}_0") and "start 2 at" not in log(cache, f"{job}_1")
+
+
+@pytest.mark.long
+def test_pieces_by_all_ranks(cluster, submit, tiny, tmp_path):
+    """Two ranks share a file of prompts, are signalled, go on; every piece is there with its recipe."""
+    out, prompts = tmp_path / "out", tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"a {i} piano", "n": 8}) + "\n" for i in ("sad", "glad", "slow")))
+    words = ["--prompts", str(prompts), "--weights", str(tiny.weights), "--out", str(out)]
+    words += ["--seconds", "1", "--micro-batch", "1", "--threads", "1"]
+    job = submit("generate", *words, options=("--gpus-per-node=2",), MUSE_PROCS="2")
+    until("a piece", lambda: list(out.glob("*.json")), 90)
+    cluster.run("scancel", "--signal=USR1", "--batch", job)
+    cluster.restart_now(job)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
+    assert 0 < len(before) < 24
+    cluster.wait(job, "COMPLETED", seconds=120)
+    assert len(list(out.glob("*.wav"))) == len(list(out.glob("*.json"))) == 24
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items()), "existing pieces were made again"
+    assert "1 x 2 processes" in log(out, job)
+
+
+@pytest.mark.long
+def test_bench(cluster, submit, tiny, tmp_path):
+    job = submit("bench", "--quick", "--weights", str(tiny.weights), "--results", str(tmp_path / "results"))
+    cluster.wait(job, "COMPLETED", seconds=240)
+    content = json.loads((tmp_path / "results" / "bench.json").read_text())
+    assert content["rows"] and content["provenance"]["slurm"]["job"] == job

@@ -55,7 +55,7 @@ def test_all_keys_are_drawn_equally_and_a_caption_that_names_one_keeps_the_clips
     keys = torch.cat([dataset.embeddings[index][None], rows[clip["id"]]])  # its own, then the ten others
 
     def drawn(caption: dict, counter: int) -> int:
-        distance = (keys - dataset.x_1(clip, index, caption, flow.Draws(0, counter))).abs().amax(dim=1)
+        distance = (keys - dataset.x_1(index, caption, flow.Draws(0, counter))).abs().amax(dim=1)
         assert distance.min() < 2 * HALF < distance.sort()[0][1]
         return int(distance.argmin())
 

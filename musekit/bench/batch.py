@@ -16,7 +16,8 @@ import torch
 
 from musekit.bench import networks, stage1, stage2
 from musekit.bench.measure import RUNS, Peer, Row, compare, compared, interleaved, over_one, peak_bytes
-from musekit.muse import Muse, Settings, fast_precision
+from musekit.distributed import fast_precision
+from musekit.muse import Muse, Settings
 from musekit.stage1 import Stage1Inference
 from musekit.stage2 import Stage2Inference
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from musekit.bench import networks
 from musekit.bench.measure import Row, median, peak_bytes, timed
-from musekit.train import compile_blocks, parameter_groups, recompute
 from musekit.train.flops import TrainingFlops
+from musekit.train.loop import compile_blocks, parameter_groups, recompute
 
 FRAMES = 256
 BAR = 0.45  # MFU that the best of Stage 2's rows is to reach

@@ -15,14 +15,14 @@ import torch
 
 from musekit import pretrained
 from musekit.cache import config_hash
-from musekit.config import MuseConfig, home, identity
+from musekit.config import MuseConfig, TrainConfig, home, identity
 from musekit.evaluate.study import Study
 from musekit.files import write_atomic
 from musekit.muse import Muse
 from musekit.runs import Run
-from musekit.train import TrainConfig, fit, validate
-from musekit.train.data import Stage1Data, Stage2Data
-from musekit.train.fitting import fit_scale
+from musekit.train.data import Stage1Data, Stage2Data, fit_scale
+from musekit.train.loop import train as train_network
+from musekit.train.loop import validate
 
 SAMPLES = {"stage1": 90_000, "stage2": 24_000}
 BATCH = {"stage1": 256, "stage2": 32}
@@ -90,7 +90,7 @@ def train(
         model = pretrained.build(part, config)
         fit_scale(part, model, dataset)
         with tqdm(total=how.samples, desc=show or f"train {part}", unit="sample", leave=False, delay=2) as bar:
-            for record in fit(model, dataset, None, how, run):
+            for record in train_network(model, dataset, None, how, run):
                 bar.update(record["samples"] - bar.n)
         state = run.load()
         for name in ("ema", "model"):

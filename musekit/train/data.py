@@ -1,8 +1,10 @@
-"""Training data: rows of the cache and the keyed draws that go with them.
+"""Training data: cached tensors and the random draws that go with them.
 
-Every dataset has `__len__` and `sample(index, draws, batch_draws) -> dict`. `draws` belongs to the sample,
-`batch_draws` to its global batch (what a whole batch must share, such as a crop's length). Noise, times, crops,
-dropout and the choice of caption are all drawn here, so a batch (`feed`) is a pure function of (seed, counter).
+A dataset has `__len__` and `sample(index, draws, batch_draws) -> dict`. `draws` belongs to the sample, `batch_draws` to
+its global batch (which shares, for example, the length of its crops). Noise, noise level, crop, condition dropout and
+the choice of caption are all drawn here, so that a batch (`loader`) is a pure function of (seed, counter).
+
+Shapes: C channels and T frames of a latent, D = 512 of an embedding, L tokens of a caption.
 """
 
 from __future__ import annotations
@@ -11,102 +13,102 @@ import math
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from musekit import distributed, flow
+from musekit import flow
 from musekit.cache import Shards, caption_id, read_clips
 from musekit.codec import bands
 from musekit.config import TONICS, MuseConfig, MuseError
 from musekit.encoders import transpose
 
-# Stage 2's times lean to the noise: a piece's key and form are decided before t = 0.3 (from there on, a wrong embedding
-# costs the loss next to nothing), and latents of neighbouring frames repeat each other, which hides noise
-EARLY = -0.8
+# Mean of the logit-normal noise level of Stage 2. It leans towards noise: a piece's key and form are decided before
+# t = 0.3 (after it, a wrong embedding hardly changes the loss), and the similarity of neighbouring frames hides noise
+STAGE2_LOGIT_MEAN = -0.8
+CODEC_FRAMES = 32  # frames of the codec's crops
+WHOLE_WINDOW = 0.4  # probability that a batch of Stage 2 has whole windows instead of crops
+SCALE_CLIPS = 4096  # clips, evenly over the split, from which Stage 2's mean and scale are estimated
 
 
 class _Clips:
-    """The clips of one split that a shard folder holds."""
+    """The clips of one split whose `kind` is in the cache."""
 
-    together = 16  # clips that validation evaluates at once
+    group_size = 16  # clips that validation evaluates together
 
-    def __init__(self, cache: Path, split: str, needs: str, damaged: str = "refuse"):
-        self.cache, self.damaged = Path(cache), damaged
-        self.made_by: dict[str, str] = {}  # which front end or weights made each kind that is read
+    def __init__(self, cache: Path, split: str, kind: str, config: MuseConfig):
+        self.cache, self.config = Path(cache), config
+        self.made_by: dict[str, str] = {}  # of each kind that is read: the front end or the weights that computed it
         if not self.cache.is_dir():
             raise MuseError(f"there is no cache at {self.cache}: give --cache FOLDER, or make it with `musekit cache`")
-        self.shards = self.open(needs)
+        self.shards = self.open(kind)
         self.clips = [c for c in read_clips(self.cache, split) if c["id"] in self.shards]
         if not self.clips:
-            raise MuseError(f"{self.cache / needs} holds no clip of the split {split!r}; run `musekit cache` first")
+            raise MuseError(f"{self.cache / kind} holds no clip of the split {split!r}; run `musekit cache` first")
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def open(self, kind: str) -> Shards:
-        """The shards of a kind; damaged ones are refused, or skipped and counted, as the settings say.
-
-        Raises MuseError where some are still to be made: a run would learn from a part of its clips for good.
-        """
-        warn = print if distributed.rank() == 0 else lambda text: None
-        shards = Shards(self.cache / kind, damaged=self.damaged, warn=warn)
+        """The shards of a kind. Raises MuseError where the cache is not finished: a run would miss clips for good."""
+        shards = Shards(self.cache / kind)
         if not shards.manifest["complete"]:
             raise MuseError(
-                f"{shards.folder} is not finished: {shards.manifest['rows']:,} rows are made; wait for those that make"
-                " it, or run the same `musekit cache` command again"
+                f"{shards.folder} is not finished: it has {shards.manifest['rows']:,} rows; wait for the jobs that"
+                " compute it, or run the same `musekit cache` command again"
             )
         self.made_by[kind] = shards.manifest["maker"]
         return shards
 
-    def open_tokens(self) -> Shards:
-        """The captions' tokens; captions whose tokens were skipped are left out, and clips that have no other."""
-        tokens = self.open("tokens")
-        if tokens.skipped:
-            for clip in self.clips:
-                clip["captions"] = [c for c in clip["captions"] if caption_id(c["text"]) in tokens]
-            self.clips = [clip for clip in self.clips if clip["captions"]]
-        return tokens
-
-    def check_width(self, shards: Shards, key: str, wanted: int, whose: str) -> None:
-        """Raise MuseError when a cached row has not so many values a frame: another preset's, or of other weights."""
+    def check_width(self, shards: Shards, key: str, wanted: int, what: str) -> None:
+        """Raise MuseError when a cached row has other than `wanted` values per frame: of another preset or weights."""
         width = shards.row(key, stop=1).shape[-1]
         if width != wanted:
             raise MuseError(
-                f"{shards.folder} holds {width} values a frame and {whose} wants {wanted}: it was made for another"
-                " preset or by other weights; give that preset, or make a cache for this one with `musekit cache --out`"
+                f"{shards.folder} holds {width} values a frame and the {self.config.name} preset's {what} wants"
+                f" {wanted}; give the preset and weights of this cache, or make another one: `musekit cache --out`"
             )
+
+    def key(self, index: int) -> str:
+        """A clip's id."""
+        return self.clips[index]["id"]
 
 
 class CodecData(_Clips):
-    """Crops of compressed spectra and the posterior's noise."""
+    """Crops of compressed spectra and the noise of the codec's posterior."""
 
-    def __init__(self, cache: Path, split: str, config: MuseConfig, frames: int = 32, damaged: str = "refuse"):
-        super().__init__(cache, split, "spectra", damaged)
-        self.config, self.frames = config, frames
-        values = config.codec.frames * 2 * bands(config.codec)
-        self.check_width(self.shards, self.clips[0]["id"], values, f"the {config.name} preset's codec")
+    def __init__(self, cache: Path, split: str, config: MuseConfig):
+        super().__init__(cache, split, "spectra", config)
+        self.check_width(self.shards, self.key(0), config.codec.frames * 2 * bands(config.codec), "codec")
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
-        key = self.clips[index]["id"]
-        have = self.shards.row_length(key)
-        start = draws.integer(max(1, have - self.frames + 1))
-        c = fill(self.shards.row(key, start=start, stop=min(have, start + self.frames)), self.frames)
-        return {"c": c, "epsilon": draws.normal(self.frames, self.config.codec.latent_dim)}
+        """{"c": (32, F) compressed spectra of F values per latent frame, half precision, "epsilon": (32, C) noise}.
+
+        A clip that is shorter than the crop is repeated.
+        """
+        key, have = self.key(index), self.shards.row_length(self.key(index))
+        start = draws.integer(max(1, have - CODEC_FRAMES + 1))
+        c = self.shards.row(key, start=start, stop=min(have, start + CODEC_FRAMES))
+        return {"c": fill(c, CODEC_FRAMES), "epsilon": draws.normal(CODEC_FRAMES, self.config.codec.latent_dim)}
 
 
 class EmbedderData(_Clips):
-    """Crops of the embedder's view, a caption's tokens, and which captions of the batch fit which clips.
+    """Crops of the embedder's log-frequency features, and a caption of each clip.
 
-    A clip is transposed by rolling its log-frequency bands (24 an octave: two a semitone), unless its caption
-    names a key.
+    augment: transpose a clip by shifting its bands (24 per octave: two per semitone), unless its caption names a key.
     """
 
-    together = 128  # its loss compares the clips of a batch
+    group_size = 128  # the loss compares the clips of a batch with each other
 
-    def __init__(self, cache: Path, split: str, config: MuseConfig, augment: bool = True, damaged: str = "refuse"):
-        super().__init__(cache, split, "views", damaged)
-        self.tokens, self.config, self.augment = self.open_tokens(), config, augment
+    def __init__(self, cache: Path, split: str, config: MuseConfig, augment: bool = True):
+        super().__init__(cache, split, "views", config)
+        self.tokens, self.augment = self.open("tokens"), augment
         self.frames = max(self.shards.row_length(c["id"]) for c in self.clips)  # of the longest clip
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
+        """{"view": (T, bands + 1) features, "tokens": (L, text width), "mask": (L,) bool: which tokens are real,
+        "asks": dict of what the caption says, "clip": dict, the clip's (transposed) record}.
+
+        T is the batch's: all frames of the longest clip, or with `augment` a crop of half of them or more.
+        """
         clip = self.clips[index]
         caption = clip["captions"][draws.integer(len(clip["captions"]))]
         view = self.shards.row(clip["id"], stop=self.shards.row_length(clip["id"])).float()
@@ -116,45 +118,40 @@ class EmbedderData(_Clips):
             start = draws.integer(frames - crop + 1)
             view = view[start : start + crop]
             shift = 0 if "key" in caption["asks"] else draws.integer(11) - 5
-            view, clip = transpose(view, self.config.embedder.bands, shift), moved(clip, shift)
+            view, clip = transpose(view, self.config.embedder.bands, shift), transposed_record(clip, shift)
         key = caption_id(caption["text"])
-        return {
-            "view": view,
-            "tokens": self.tokens.row(key),
-            "mask": self.tokens.row(key, "mask"),
-            "asks": caption["asks"],
-            "clip": clip,
-        }
+        tokens, mask = self.tokens.row(key), self.tokens.row(key, "mask")
+        return {"view": view, "tokens": tokens, "mask": mask, "asks": caption["asks"], "clip": clip}
 
 
-def fill(x: torch.Tensor, frames: int) -> torch.Tensor:
-    """x (T, D) repeated from its start until it has so many frames; a batch's clips are equally long."""
+def fill(x: Tensor, frames: int) -> Tensor:
+    """x (T, D) repeated from its start to (frames, D), if it is shorter."""
     return x if len(x) >= frames else x[torch.arange(frames) % len(x)]
 
 
-def moved(clip: dict, semitones: int) -> dict:
-    """The record of a transposed clip: its key moves along, all else stays."""
+def transposed_record(clip: dict, semitones: int) -> dict:
+    """The record of a transposed clip: its key moves, everything else stays."""
     return {**clip, "key": TONICS[(TONICS.index(clip["key"]) + semitones) % 12]} if clip.get("key") else clip
 
 
 class Stage1Data(_Clips):
-    """A clip's embedding, one of its captions, noise, time and condition dropout.
+    """A clip's embedding and one of its captions, with noise, noise level and condition dropout.
 
-    Where the cache holds embeddings of the transposed clips too, training draws one of all the keys, unless the caption
-    names its key: a caption that does not is as true of the piece in another.
+    Where the cache also holds the embeddings of transposed clips, training draws one of all keys, unless the caption
+    names its key: any other caption is as true of the piece in another key.
     """
 
-    def __init__(self, cache: Path, split: str, config: MuseConfig, damaged: str = "refuse"):
-        super().__init__(cache, split, "embeddings", damaged)
-        self.tokens, self.config = self.open_tokens(), config
-        whose, first = f"the {config.name} preset's Stage 1", self.clips[0]
-        self.check_width(self.shards, first["id"], config.stage1.dim, whose)
-        self.check_width(self.tokens, caption_id(first["captions"][0]["text"]), config.stage1.text_dim, whose)
-        self.embeddings = self.shards.all(c["id"] for c in self.clips)[:, 0].float()  # (n, 512)
+    def __init__(self, cache: Path, split: str, config: MuseConfig):
+        super().__init__(cache, split, "embeddings", config)
+        self.tokens = self.open("tokens")
+        self.check_width(self.shards, self.key(0), config.stage1.dim, "Stage 1")
+        text = caption_id(self.clips[0]["captions"][0]["text"])
+        self.check_width(self.tokens, text, config.stage1.text_dim, "Stage 1")
+        self.embeddings = self.shards.all(c["id"] for c in self.clips)[:, 0].float()  # (n, D)
         self.transposed = self.open_transposed() if split == "train" else None
 
     def open_transposed(self) -> Shards | None:
-        """The embeddings of these clips in other keys, if the cache has them, of the same embedder."""
+        """The embeddings of these clips in other keys, if the cache has them. Raises MuseError for other weights'."""
         if not (self.cache / "transposed" / "manifest.json").exists():
             return None
         shards = self.open("transposed")
@@ -165,57 +162,62 @@ class Stage1Data(_Clips):
             )
         return shards
 
-    def x_1(self, clip: dict, index: int, caption: dict, draws: flow.Draws) -> torch.Tensor:
-        """The clip's embedding, or that of its transposition; (512,)."""
-        if self.transposed is None or "key" in caption.get("asks", ()) or clip["id"] not in self.transposed:
+    def x_1(self, index: int, caption: dict, draws: flow.Draws) -> Tensor:
+        """(D,): the clip's embedding, or that of a transposition."""
+        key = self.key(index)
+        if self.transposed is None or "key" in caption.get("asks", ()) or key not in self.transposed:
             return self.embeddings[index]
-        k = draws.integer(self.transposed.row_length(clip["id"]) + 1)
-        return self.transposed.row(clip["id"])[k - 1].float() if k else self.embeddings[index]
+        k = draws.integer(self.transposed.row_length(key) + 1)
+        return self.transposed.row(key)[k - 1].float() if k else self.embeddings[index]
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
-        clip = self.clips[index]
-        caption = clip["captions"][draws.integer(len(clip["captions"]))]
+        """{"x_1": (D,) embedding, "x_0": (D,) noise, "t": () in [0, 1), "tokens": (L, text width), "mask": (L,) bool:
+        which tokens are real, "keep": () bool, False where the condition is dropped}.
+        """
+        caption = self.clips[index]["captions"][draws.integer(len(self.clips[index]["captions"]))]
         key = caption_id(caption["text"])
         return {
-            "x_1": self.x_1(clip, index, caption, draws),
+            "x_1": self.x_1(index, caption, draws),
             "tokens": self.tokens.row(key),
             "mask": self.tokens.row(key, "mask"),
             "x_0": draws.normal(self.config.stage1.dim),
-            "t": torch.tensor(draws.uniform() ** 2),  # leans to the noise, where a key and an instrument are decided
+            "t": torch.tensor(draws.uniform() ** 2),  # leans towards noise, where key and instrument are decided
             "keep": torch.tensor(draws.uniform() >= self.config.stage1.condition_dropout),
         }
 
 
 class Stage2Data(_Clips):
-    """A clip's latents, cut to the batch's length, its embedding, noise, time, timing and condition dropout.
+    """A clip's latents, cropped to the batch's length, and its embedding, with noise, noise level and dropout.
 
-    Crops are at most as long as the split's longest clip. A clip that is shorter than its batch's crop is padded: the
-    loss leaves the padding out, but self-attention sees it (standardised silence under noise), as in Stable Audio.
+    A crop is at most as long as the split's longest clip (`window` frames). A clip that is shorter than its batch's
+    crop is padded: the loss leaves the padding out, but self-attention sees it, as noise over zeros.
     """
 
-    def __init__(self, cache: Path, split: str, config: MuseConfig, whole: float = 0.4, damaged: str = "refuse"):
-        super().__init__(cache, split, "latents", damaged)
-        self.config, self.whole = config, whole
+    def __init__(self, cache: Path, split: str, config: MuseConfig):
+        super().__init__(cache, split, "latents", config)
         embeddings = self.open("embeddings")
         self.clips = [c for c in self.clips if c["id"] in embeddings]
         if not self.clips:
             raise MuseError(f"{embeddings.folder} and {self.shards.folder} share no clip; run `musekit cache` for both")
-        whose = f"the {config.name} preset's Stage 2"
-        self.check_width(self.shards, self.clips[0]["id"], config.stage2.latent_dim, whose)
-        self.check_width(embeddings, self.clips[0]["id"], config.stage2.embedding_dim, whose)
+        self.check_width(self.shards, self.key(0), config.stage2.latent_dim, "Stage 2")
+        self.check_width(embeddings, self.key(0), config.stage2.embedding_dim, "Stage 2")
         longest = max(c["seconds"] for c in self.clips) * config.codec.sample_rate / config.codec.hop  # latent frames
         self.window = min(config.stage2.max_frames, max(4 * config.stage2.patch, math.ceil(longest - 1e-6)))
-        self.embeddings = embeddings.all(c["id"] for c in self.clips)[:, 0].float()  # (n, 512)
+        self.embeddings = embeddings.all(c["id"] for c in self.clips)[:, 0].float()  # (n, D)
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
-        key, config = self.clips[index]["id"], self.config
-        window, patch = self.window, config.stage2.patch
-        # a share of batches sees the whole window, the others a crop of a quarter to a half of it
-        whole = batch_draws.uniform() < self.whole
-        frames = window if whole else patch * int(window / patch * (0.25 + 0.25 * batch_draws.uniform()))
+        """{"x_1": (C, T) latents, "x_0": (C, T) noise, "t": () in (0, 1), "mask": (T,) bool: which frames are the
+        clip's own, "embedding": (D,) of length 1, with a little noise, "seconds": (2,) where the crop starts and how
+        long its music is, "keep": () bool, False where the condition is dropped}.
+
+        T is the batch's: `window`, or with probability 0.6 a quarter to a half of it.
+        """
+        key, config, patch = self.key(index), self.config, self.config.stage2.patch
+        whole = batch_draws.uniform() < WHOLE_WINDOW
+        frames = self.window if whole else patch * int(self.window / patch * (0.25 + 0.25 * batch_draws.uniform()))
         have = self.shards.row_length(key)
         start = draws.integer(max(1, have - frames + 1))
-        x_1 = self.shards.row(key, start=start, stop=min(have, start + frames)).float().T  # (C, T)
+        x_1 = self.shards.row(key, start=start, stop=min(have, start + frames)).float().T
         mask = torch.arange(frames) < x_1.shape[1]
         x_1 = torch.nn.functional.pad(x_1, (0, frames - x_1.shape[1]))
         second = config.codec.hop / config.codec.sample_rate
@@ -224,13 +226,33 @@ class Stage2Data(_Clips):
             "x_1": x_1,
             "mask": mask,
             "embedding": torch.nn.functional.normalize(self.embeddings[index] + noise, dim=0),
-            "seconds": torch.tensor([start * second, frames * second]),
+            "seconds": torch.tensor([start * second, min(have, frames) * second]),
             "x_0": draws.normal(*x_1.shape),
-            "t": flow.logit_normal_time(draws.normal(1), EARLY)[0],
+            "t": flow.logit_normal_time(draws.normal(1), STAGE2_LOGIT_MEAN)[0],
             "keep": torch.tensor(draws.uniform() >= config.stage2.condition_dropout),
         }
 
-    def latents(self, index: int, most: int) -> torch.Tensor:
-        """The first latent frames of a clip, (C, T), as they were cached."""
-        key = self.clips[index]["id"]
-        return self.shards.row(key, stop=min(most, self.shards.row_length(key))).float().T
+    def latents(self, index: int, most: int) -> Tensor:
+        """The first `most` latent frames of a clip at most, (C, T), as they are in the cache."""
+        return self.shards.row(self.key(index), stop=min(most, self.shards.row_length(self.key(index)))).float().T
+
+
+DATA = {"codec": CodecData, "embedder": EmbedderData, "stage1": Stage1Data, "stage2": Stage2Data}
+DATA["regression"] = Stage1Data
+
+
+def fit_scale(part: str, model, dataset, n: int = 256) -> None:
+    """Set a new model's mean and scale from its data: of the first n clips, or for Stage 1 of all embeddings."""
+
+    def frames(clips: list[dict], every: int) -> Tensor:  # without the padding of short clips
+        shards, ids = dataset.shards, [c["id"] for c in clips]
+        return torch.cat([shards.row(i, stop=shards.row_length(i))[::every].float() for i in ids])
+
+    if part == "codec":
+        model.fit_scale(frames(dataset.clips[:n], 8))
+    elif part == "embedder":
+        model.fit_scale(frames(dataset.clips[:n], 4))
+    elif part == "stage2":
+        model.fit_scale(frames(dataset.clips[:: -(-len(dataset.clips) // SCALE_CLIPS)], 8))
+    else:
+        model.fit_scale(dataset.embeddings)

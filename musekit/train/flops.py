@@ -1,11 +1,12 @@
-"""How much arithmetic a training step is, and how much of it this machine could do: model-FLOPs utilisation.
+"""Arithmetic of a training step, and the most that this machine could do: model-FLOPs utilisation (MFU).
 
-MFU = operations that the model needs a second / operations that the dense matrix units do at most. Work that is
-done twice to save memory (recomputed activations) does not count, so MFU falls with it, as the speed does.
+MFU = FLOPs per second that the model needs / FLOPs per second of the dense matrix units. Recomputed activations do not
+count as needed, so recomputation lowers MFU as it lowers the speed.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 
 import torch
@@ -15,17 +16,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 class TrainingFlops:
-    """Operations of a forward and a backward pass, from the shapes of a batch: 2 a multiply-add of every matrix.
+    """FLOPs of a forward and a backward pass, from the shapes of a batch: 2 per multiply-add of every matrix product.
 
-    The loss is evaluated once a shape on fake tensors, of which only shapes are computed. The backward pass costs
-    twice the forward one: one product for the inputs' gradients, one for the weights'.
+    The loss is evaluated once per shape, on fake tensors. The backward pass costs twice the forward pass: one product
+    for the gradients of the inputs, one for those of the weights.
     """
 
     def __init__(self, model: nn.Module):
         self.model, self.known = model, {}
 
     def __call__(self, batch: dict) -> int:
-        """Of one batch; 0 where the loss cannot be evaluated by its shapes alone."""
+        """FLOPs of one batch; 0 where the loss depends on values and cannot be evaluated by shapes."""
         key = tuple(tuple(v.shape) for v in batch.values() if torch.is_tensor(v))
         if key not in self.known:
             with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
@@ -34,37 +35,32 @@ class TrainingFlops:
                     try:
                         self.model.training_loss(shapes)
                         self.known[key] = 3 * counter.get_total_flops()
-                    except (RuntimeError, NotImplementedError):  # the loss looks at values
+                    except (RuntimeError, NotImplementedError):
                         self.known[key] = 0
         return self.known[key]
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, size: int = 8192, seconds: float = 0.5) -> float:
-    """The best rate of a dense (size, size) product that is seen within so many seconds, in operations a second."""
+    """The best rate of a dense (size, size) product within so many seconds, in FLOPs per second."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best, end = 0.0, time.perf_counter() + seconds
     while best == 0.0 or time.perf_counter() < end:
-        wait(device)
+        wait()
         began = time.perf_counter()
         for _ in range(4):
             a @ b
-        wait(device)
+        wait()
         best = max(best, 8 * size**3 / (time.perf_counter() - began))
     return best
 
 
-def wait(device: torch.device) -> None:
-    """Until all that was queued on a GPU is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def peak_memory(device: torch.device) -> float:
-    """GiB: the most that tensors took on this GPU, or this process in RAM."""
+    """GiB: the peak of this GPU's tensors, or of this process in RAM (0 on Windows, which does not say)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
-    import resource
-    import sys
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (2**30 if sys.platform == "darwin" else 2**20)
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

@@ -1,6 +1,6 @@
-"""A few pieces of a Stage 2 in training, decoded now and then: what a loss does not tell, an ear does.
+"""A few pieces of a Stage 2 in training, decoded now and then to listen to.
 
-<run>/samples/true-<i>.flac               the held-out clip's own latents, decoded once: the most that can come
+<run>/samples/true-<i>.flac               the held-out clip's own latents, decoded once: the best possible result
 <run>/samples/<samples seen>-<i>.flac     what Stage 2 makes of that clip's embedding, always from the same noise
 """
 
@@ -10,18 +10,21 @@ import io
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from musekit import distributed, flow, solve
 from musekit.config import MuseConfig, MuseError
 from musekit.files import write_atomic
 from musekit.stage2 import GuidedStage2, Stage2Inference
 
-PIECES = 4  # held-out clips that are heard, shared out over the ranks
+PIECES = 4  # held-out clips, shared by the ranks
 
 
-class Listener:
-    """Called by `train.fit` with the moving average and the samples it has seen; all ranks call it together."""
+class Previews:
+    """Called with the moving average and the number of samples that it has seen, by all ranks together.
+
+    Raises MuseError when the codec does not fit the cache.
+    """
 
     def __init__(self, codec: nn.Module, validation, config: MuseConfig, run_folder: Path):
         self.codec, self.data, self.config = codec.to(distributed.device()), validation, config
@@ -39,19 +42,18 @@ class Listener:
             self.write(f"{samples:012d}-{i}", self.piece(network, i))
         network.train(training)
 
-    def piece(self, network: nn.Module, i: int) -> torch.Tensor:
-        """Latents (C, T) from clip i's embedding, as long as that clip, with the preset's solver and guidance."""
-        sample, device = self.config.sample, distributed.device()
-        frames = self.data.latents(i, self.config.stage2.max_frames).shape[1]
-        seconds = torch.tensor([[0.0, frames * self.config.codec.hop / self.config.codec.sample_rate]], device=device)
+    def piece(self, network: nn.Module, i: int) -> Tensor:
+        """Latents (C, T) for clip i's embedding, as long as that clip, with the preset's solver and guidance."""
+        sample, config, device = self.config.sample, self.config, distributed.device()
+        frames = self.data.latents(i, config.stage2.max_frames).shape[1]
+        seconds = torch.tensor([[0.0, frames * config.codec.hop / config.codec.sample_rate]], device=device)
         embedding = self.data.embeddings[i][None].to(device)
         inference = Stage2Inference(network, torch.bfloat16 if device.type == "cuda" else None, compile=False)
         velocity = GuidedStage2(inference, network.condition_pair(embedding, seconds), sample.guidance_scale)
-        x_0 = flow.noise(i, 2, frames, self.config.stage2.latent_dim)[None].to(device)
-        end = solve.solve(velocity, x_0, solver=sample.stage2_solver, steps=sample.stage2_steps).x
-        return network.latents(end)[0]
+        x_0 = flow.noise(i, 2, frames, config.stage2.latent_dim)[None].to(device)
+        return network.latents(solve.solve(velocity, x_0, solver=sample.stage2_solver, steps=sample.stage2_steps).x)[0]
 
-    def write(self, name: str, latents: torch.Tensor) -> None:
+    def write(self, name: str, latents: Tensor) -> None:
         """Decode latents (C, T) into a FLAC file, scaled down where it would clip."""
         import soundfile
 

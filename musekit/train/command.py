@@ -1,0 +1,184 @@
+"""`musekit train`: which network, which data, which run folder; the loop itself is `train.loop`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import msgspec
+import torch
+
+from musekit import distributed, pretrained
+from musekit.config import MuseConfig, MuseError, TrainConfig, home, identity, preset
+from musekit.files import write_atomic
+from musekit.runs import Run, exclusive
+from musekit.train.data import DATA, EmbedderData, fit_scale
+from musekit.train.loop import accumulation, train
+from musekit.train.previews import Previews
+
+CURVE_POINTS = 200  # of the training curve in <part>.train.json
+EXPORT_PATIENCE_S = 60.0  # another training may be writing its weights into the same folder
+
+
+def run_folder(options) -> Path:
+    """Where `musekit train` with these options keeps metrics and checkpoints."""
+    return Path(options.run_folder or home() / "runs" / f"{options.preset}-{options.part}")
+
+
+def train_part(options) -> Path:
+    """Train `options.part`, or continue its run, and export the weights; returns their file.
+
+    Raises MuseError for what cannot work, before any training, and `distributed.Stopped` after a signal, when the state
+    is saved.
+    """
+    from tqdm import tqdm
+
+    part, settings, config = options.part, options.train, preset(options.preset)
+    check(part, settings)
+    distributed.check_gpus(getattr(options, "require_gpus", 0))
+    first, init, folder = distributed.rank() == 0, getattr(options, "init", None), run_folder(options)
+    out, cache = options.out or folder / "weights", options.cache or home() / "caches" / "scores"
+
+    with distributed.signals() as stop, distributed.process_group(), locked(folder):
+        dataset, validation = DATA[part](cache, "train", config), held_out(part, cache, config)
+        preview = previews(options, validation, config, folder)
+        run = Run(folder, settings.keep, settings.tensorboard and first)
+        network = config.stage1 if part == "regression" else getattr(config, part)
+        claim = {"part": part, "config": identity(network)}  # sampling settings may change during a run
+        claim |= {"data": f"{dataset.shards.manifest['maker']}, {len(dataset)} clips", "made_by": dataset.made_by}
+        run.claim(claim, write=first)
+        torch.manual_seed(settings.seed)
+        model = pretrained.build(part, config)
+
+        def initialise() -> None:
+            # Stable Audio Open keeps the scale of its own latents
+            if init is None or not pretrained.initialise(model, part, init):
+                fit_scale(part, model, dataset)
+
+        # a progress bar on a terminal, lines in a log
+        with tqdm(total=settings.samples, unit="sample", unit_scale=True, disable=None if first else True) as bar:
+            bar.set_description(f"train {part}", refresh=False)
+            for record in train(model, dataset, validation, settings, run, stop, preview, initialise):
+                losses = {k: f"{record[k]:.4f}" for k in ("loss", "floor", "valid_loss") if k in record}
+                bar.set_postfix(losses, refresh=False)
+                bar.update(record["samples"] - bar.n)
+                if first and bar.disable:
+                    shown = ", ".join(f"{k} {v}" for k, v in losses.items())
+                    speed = f"{record['samples_per_second']:.1f} samples/s"
+                    print(f"{part} {record['samples']:,}/{settings.samples:,}: {shown}, {speed}", file=sys.stderr)
+        if not first:
+            return out / f"{part}.safetensors"
+        with exclusive(Path(out), EXPORT_PATIENCE_S) if Path(out) != folder else contextlib.nullcontext():
+            path = export(folder, part, config, out)
+        summary = with_earlier(init, summarise(run, part, settings, len(dataset)))
+        write_atomic(path.with_suffix(".train.json"), json.dumps(summary, indent=1) + "\n")
+        print(f"{part}: {path}")
+        return path
+
+
+def check(part: str, settings: TrainConfig) -> None:
+    """Raise MuseError for settings that train nothing, or not what they say."""
+    try:
+        msgspec.convert(dataclasses.asdict(settings), TrainConfig)
+    except msgspec.ValidationError as error:
+        why, _, field = str(error).partition(" - at `$.")
+        name = field.rstrip("`")
+        option, given = name.replace("_", "-"), getattr(settings, name)
+        raise MuseError(f"--train.{option} cannot be {given} ({why[0].lower()}{why[1:]})") from error
+    passes = accumulation(settings, distributed.world()) * distributed.world()
+    if part == "embedder" and passes > 1:
+        raise MuseError(
+            f"the embedder's loss compares all clips of a batch, and this batch is split into {passes} micro-batches;"
+            " train it in one process, with --train.micro-batch as large as --train.batch"
+        )
+    if settings.samples_every and part != "stage2":
+        raise MuseError("--train.samples-every decodes the music of Stage 2; no other part makes sound")
+
+
+@contextlib.contextmanager
+def locked(folder: Path):
+    """Lock the run folder for the length of the block. Raises MuseError on every rank when another run has the lock."""
+    with contextlib.ExitStack() as stack:
+        refusal = ""
+        if distributed.rank() == 0:
+            try:
+                stack.enter_context(exclusive(folder))
+            except MuseError as error:
+                refusal = str(error)
+        if refusal := distributed.all_gather(refusal)[0]:
+            raise MuseError(refusal)
+        yield
+
+
+def previews(options, validation, config: MuseConfig, folder: Path) -> Previews | None:
+    """The decoder of pieces of a Stage 2 in training, if it is requested. Raises MuseError without a codec."""
+    if not options.train.samples_every:
+        return None
+    if pretrained.public("codec", config):
+        codec = pretrained.load_public("codec", config)[0]
+    else:
+        codec = pretrained.load_part(getattr(options, "codec", None) or config.name, "codec")[0]
+    return Previews(codec, validation, config, folder)
+
+
+def held_out(part: str, cache: Path, config: MuseConfig):
+    """The validation split, without augmentation."""
+    more = {"augment": False} if DATA[part] is EmbedderData else {}
+    return DATA[part](cache, "valid", config, **more)
+
+
+def export(folder: Path, part: str, config: MuseConfig, out: Path) -> Path:
+    """Write the moving average of a run's newest checkpoint as weights; the run may still be training."""
+    state = Run(folder).load()
+    if state is None:
+        raise MuseError(f"{folder} has no undamaged checkpoint; run the same command again")
+    model = pretrained.build(part, config)
+    model.load_state_dict(state["ema"])
+    return pretrained.save_part(out, part, model, config)
+
+
+def summarise(run: Run, part: str, settings: TrainConfig, clips: int) -> dict:
+    """What <part>.train.json and the model card say of a run: command, minutes, hardware, last losses, curve."""
+    records = run.metrics()
+    last = {k: v for r in records for k, v in r.items() if k in ("loss", "floor") or k.startswith("valid_")}
+    minutes = round(sum(r["seconds"] for r in records) / 60, 1)
+    summary = {"part": part, "samples": records[-1]["samples"], "minutes": minutes, "clips": clips, "last": last}
+    provenance = json.loads((run.folder / "provenance.json").read_text())
+    return summary | {
+        "settings": dataclasses.asdict(settings), "provenance": provenance, "metrics": thinned(records)
+    }  # fmt: skip
+
+
+def with_earlier(init: str | Path | None, summary: dict) -> dict:
+    """A summary with the runs that trained the weights from which this one began: `before`, the oldest first.
+
+    Samples and minutes are then the sum of all runs, and the curves follow one another.
+    """
+    try:
+        earlier = json.loads((pretrained.find(init) / f"{summary['part']}.train.json").read_text()) if init else None
+    except (MuseError, OSError):
+        earlier = None  # weights from elsewhere
+    if earlier is None:
+        return summary
+    chain = earlier.get("before") or []
+    done = sum(run["samples"] for run in chain), sum(run["minutes"] for run in chain)
+    own = {"samples": earlier["samples"] - done[0], "minutes": round(earlier["minutes"] - done[1], 1)}
+    own |= {k: earlier[k] for k in ("clips", "settings", "provenance", "note") if k in earlier}
+    moved = [{**record, "samples": record["samples"] + earlier["samples"]} for record in summary["metrics"]]
+    total = {k: round(earlier[k] + summary[k], 1) for k in ("samples", "minutes")}
+    return summary | total | {"before": [*chain, own], "metrics": earlier["metrics"] + moved}
+
+
+def thinned(records: list[dict], most: int = CURVE_POINTS) -> list[dict]:
+    """At most so many records of samples and losses: neighbours become one, with the mean of their training losses and
+    the last of their validation losses, which are measured less often."""
+    size, curve = max(1, -(-len(records) // most)), []
+    for start in range(0, len(records), size):
+        some = records[start : start + size]
+        point = {k: v for r in some for k, v in r.items() if k == "samples" or k.startswith("valid_")}
+        point |= {k: sum(r[k] for r in some) / len(some) for k in ("loss", "floor") if all(k in r for r in some)}
+        curve.append({k: v if k == "samples" else float(f"{v:.5g}") for k, v in point.items()})
+    return curve

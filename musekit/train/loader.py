@@ -1,0 +1,106 @@
+"""Batches of training samples in the order of a keyed permutation, built ahead by a thread or by processes.
+
+Only a rank's share of a batch depends on the rank: a run continues at any sample, on any number of ranks.
+"""
+
+from __future__ import annotations
+
+import collections
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from musekit import distributed, flow
+from musekit.config import MuseError
+
+EPOCH_KEY, BATCH_KEY = 1 << 62, 1 << 61  # counters of permutations and of batches; far from those of samples
+AHEAD = 3  # batches that the thread builds before they are needed
+
+
+def collate(samples: list[dict]) -> dict:
+    """Stack tensors, list everything else."""
+    first = samples[0]
+    return {
+        k: torch.stack([s[k] for s in samples]) if torch.is_tensor(first[k]) else [s[k] for s in samples] for k in first
+    }
+
+
+def counters(length: int, batch: int, start: int, seed: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """(batch number, [(draw counter, dataset index), ...]) of global batches from sample number `start` on.
+
+    counter = epoch * length + position; each epoch is a permutation keyed by (seed, epoch). A batch may straddle two
+    epochs, so that no sample is left out.
+    """
+    epoch, order = -1, None
+    while True:
+        pairs = []
+        for counter in range(start, start + batch):
+            if counter // length != epoch:
+                epoch = counter // length
+                order = flow.generator(seed, EPOCH_KEY + epoch).permutation(length)
+            pairs.append((counter, int(order[counter % length])))
+        yield start // batch, pairs
+        start += batch
+
+
+class RankBatches:
+    """What `counters` yields -> this rank's share of that batch: the same bits in any process."""
+
+    def __init__(self, dataset, batch: int, seed: int, rank: int = 0, world: int = 1):
+        self.dataset, self.seed = dataset, seed
+        self.share = slice(rank * batch // world, (rank + 1) * batch // world)
+
+    def __getitem__(self, numbered: tuple[int, list[tuple[int, int]]]) -> dict:
+        number, pairs = numbered
+        samples = []
+        for counter, index in pairs[self.share]:
+            shared = flow.Draws(self.seed, BATCH_KEY + number)  # the same stream for each sample of the batch
+            samples.append(self.dataset.sample(index, flow.Draws(self.seed, counter), shared))
+        return collate(samples)
+
+
+def batches(
+    dataset, batch: int, start: int, seed: int, rank: int = 0, world: int = 1, workers: int = 0
+) -> Iterator[dict]:
+    """Endless batches of this rank's share from sample number `start` on, built ahead; errors are raised here.
+
+    workers: processes that build batches; 0: a thread. Both give the same bits in the same order. Raises MuseError for
+    a batch that the ranks cannot share evenly.
+    """
+    if batch % world:
+        raise MuseError(f"the global batch {batch} cannot be split over {world} ranks; choose a multiple")
+    shares, order = RankBatches(dataset, batch, seed, rank, world), counters(len(dataset), batch, start, seed)
+    yield from from_processes(shares, order, workers) if workers else from_thread(shares, order)
+
+
+def from_thread(shares: RankBatches, order: Iterator) -> Iterator[dict]:
+    """Batches that one thread builds."""
+    pool, pending = ThreadPoolExecutor(1), collections.deque()
+    try:
+        while True:
+            while len(pending) <= AHEAD:
+                pending.append(pool.submit(shares.__getitem__, next(order)))
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def from_processes(shares: RankBatches, order: Iterator, workers: int) -> Iterator[dict]:
+    """Batches that processes build, in pinned memory where there is a GPU to copy them."""
+    pin = distributed.device().type == "cuda"
+    # forked: they share what the dataset has read, and never touch a GPU
+    options = {"num_workers": workers, "multiprocessing_context": "fork", "worker_init_fn": ignore_signals}
+    loader = iter(torch.utils.data.DataLoader(shares, batch_size=None, sampler=order, pin_memory=pin, **options))
+    try:
+        yield from loader
+    finally:
+        if hasattr(loader, "_shutdown_workers"):
+            loader._shutdown_workers()  # at once, not when the garbage is collected
+
+
+def ignore_signals(worker: int) -> None:
+    """Slurm, torchrun and Ctrl-C signal all processes of a job; the training process decides when its workers end."""
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,243 @@
+"""`musekit train` and `launch`: every part trains and loads, mistakes are one line, and what a run leaves behind."""
+
+import dataclasses
+import json
+import math
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_config import run_with_only_the_needed
+
+from musekit import distributed, pretrained
+from musekit.cache.precompute import precompute
+from musekit.config import MINI_TRAINING, MuseError, TrainConfig
+from musekit.launch import failure, launch
+from musekit.runs import Run, exclusive
+from musekit.train import command
+from musekit.train.data import DATA
+
+
+def options(tiny, tmp_path, part, **changes):
+    """What the command line hands to `train_part`."""
+    settings = TrainConfig(samples=24, batch=8, micro_batch=8, log_every=8, warmup=8)
+    settings = dataclasses.replace(settings, **changes)
+    folders = {"cache": tiny.cache, "run_folder": tmp_path / "run", "out": tmp_path / "weights"}
+    return SimpleNamespace(part=part, preset="smoke", train=settings, **folders)
+
+
+@pytest.mark.parametrize("part", DATA)
+def test_every_part_trains_and_its_weights_load(tiny, tmp_path, part):
+    path = command.train_part(options(tiny, tmp_path, part))
+    assert path == tmp_path / "weights" / f"{part}.safetensors"
+    network, _ = pretrained.load_part(tmp_path / "weights", part)
+    ema = Run(tmp_path / "run").load()["ema"]
+    for name, value in network.state_dict().items():
+        stored = ema[name].half().float() if ema[name].dim() > 1 else ema[name]
+        assert torch.equal(value, stored), name
+    summary = json.loads((tmp_path / "weights" / f"{part}.train.json").read_text())
+    assert summary["samples"] == 24 and summary["clips"] == 13 and summary["last"]["valid_loss"] > 0
+    assert summary["settings"]["batch"] == 8 and "command" in summary["provenance"]
+
+
+def test_the_same_command_resumes_and_another_network_is_refused(tiny, tmp_path):
+    path = command.train_part(options(tiny, tmp_path, "stage1"))
+    first = path.read_bytes()
+    command.train_part(options(tiny, tmp_path, "stage1"))
+    assert path.read_bytes() == first and len(Run(tmp_path / "run").metrics()) == 3
+    command.train_part(options(tiny, tmp_path, "stage1", samples=40))  # more samples continue from there
+    assert [r["samples"] for r in Run(tmp_path / "run").metrics()] == [8, 16, 24, 32, 40]
+    assert path.read_bytes() != first
+    with pytest.raises(MuseError, match="another configuration"):
+        command.train_part(options(tiny, tmp_path, "regression"))
+
+
+def test_a_run_resumes_without_the_weights_that_it_began_from(tiny, tmp_path):
+    """--init and the scale of the data are needed once, and three runs in a row add up in the summary."""
+    init = None
+    for k in range(3):
+        given = options(tiny, tmp_path / str(k), "stage1", samples=8 * (k + 1))
+        given.init = init
+        init = command.train_part(given).parent
+    summary = json.loads((init / "stage1.train.json").read_text())
+    assert [run["samples"] for run in summary["before"]] == [8, 16] and summary["samples"] == 8 + 16 + 24
+    assert all("command" in run["provenance"] and "metrics" not in run for run in summary["before"])
+    shown = [record["samples"] for record in summary["metrics"]]
+    assert shown == sorted(shown) and shown[-1] == 48 and summary["settings"]["samples"] == 24
+
+    shutil.rmtree(tmp_path / "1" / "weights")
+    given.train = dataclasses.replace(given.train, samples=32)
+    command.train_part(given)
+    assert Run(given.run_folder).load()["samples"] == 32
+
+
+def test_a_cache_computed_by_other_weights_is_refused(tiny, tmp_path):
+    given = options(tiny, tmp_path, "stage2")
+    command.train_part(given)
+    given.cache = shutil.copytree(tiny.cache, tmp_path / "cache")
+    other = pretrained.init_random(tmp_path / "other", tiny.config, seed=1)
+    precompute("embeddings", given.cache, tiny.config, other, show=False)
+    with pytest.raises(MuseError, match=r"another configuration \(made_by\.embeddings is 'embeddings .* there and"):
+        command.train_part(given)
+
+
+def test_weights_can_be_exported_while_a_run_goes_on(tiny, tmp_path):
+    given = options(tiny, tmp_path, "stage2")
+    with pytest.raises(MuseError, match="no undamaged checkpoint"):
+        command.export(given.run_folder, "stage2", tiny.config, tmp_path / "early")
+    command.train_part(given)
+    path = command.export(given.run_folder, "stage2", tiny.config, tmp_path / "early")
+    assert path.read_bytes() == (tmp_path / "weights" / "stage2.safetensors").read_bytes()
+
+
+@pytest.mark.long
+def test_training_needs_few_packages_and_nothing_of_unix(tiny, tmp_path):
+    """All parts, where only torch, numpy, soundfile, safetensors, msgspec, filelock and tqdm can be imported, as on
+    Windows: without fcntl, resource and SIGUSR1."""
+    code = f"""
+import os, signal
+sys.modules |= dict.fromkeys(("resource",))
+del signal.SIGUSR1, os.EX_TEMPFAIL
+from pathlib import Path
+from types import SimpleNamespace
+from musekit.train.command import DATA, train_part
+from musekit.config import TrainConfig
+for part in DATA:
+    train_part(SimpleNamespace(
+        part=part, preset="smoke", cache=Path({str(tiny.cache)!r}), run_folder=Path({str(tmp_path)!r}) / part,
+        out=Path({str(tmp_path)!r}) / "weights", train=TrainConfig(samples=8, batch=8, micro_batch=8),
+    ))
+"""
+    out = run_with_only_the_needed(code, extra=("tqdm", "filelock", "msgspec"))
+    assert [line.split(":")[0] for line in out.splitlines()] == list(DATA)
+
+
+def test_importing_training_needs_nothing_of_unix():
+    """Windows has no fcntl, no resource, no SIGUSR1 and no EX_TEMPFAIL."""
+    code = """
+import os, signal, sys
+import filelock, torch
+sys.modules |= dict.fromkeys(("fcntl", "resource"))
+del signal.SIGUSR1, os.EX_TEMPFAIL
+import musekit.train.loop, musekit.train.previews, musekit.runs, musekit.launch
+with musekit.distributed.signals() as stop:
+    assert stop() == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_two_trainings_do_not_write_into_one_folder_of_weights_at_once(tiny, tmp_path, monkeypatch):
+    """Each reads weights.json, adds its part and writes it."""
+    monkeypatch.setattr(command, "EXPORT_PATIENCE_S", 0.1)
+    given = options(tiny, tmp_path, "stage1")
+    with exclusive(given.out), pytest.raises(MuseError, match="another run is writing to .*weights"):
+        command.train_part(given)
+    command.train_part(given)
+    assert not (given.out / ".holder").exists()
+
+
+def test_previews_of_a_stage_2_in_training(tiny, tmp_path):
+    """Four held-out clips (here there are two): their own sound once, and what the moving average makes of them."""
+    import soundfile
+
+    given = options(tiny, tmp_path, "stage2", samples_every=16, samples=32)
+    given.codec = str(tiny.weights)
+    command.train_part(given)
+    names = sorted(p.name for p in (tmp_path / "run" / "samples").iterdir())
+    assert names == sorted(f"{k}-{i}.flac" for k in ("true", f"{16:012d}", f"{32:012d}") for i in range(2))
+    for name in names:
+        audio, rate = soundfile.read(tmp_path / "run" / "samples" / name)
+        assert rate == 44100 and audio.shape == (44 * 2048, 2) and 0 < abs(audio).max() < 1
+
+
+def test_a_thinned_curve_has_the_mean_losses_and_the_last_validation_loss():
+    records = [{"samples": 10 * k, "loss": float(k), "seconds": 1.0} for k in range(1, 7)]
+    records[3]["valid_loss"] = 0.5
+    few = [{"samples": 30, "loss": 2.0}, {"samples": 60, "valid_loss": 0.5, "loss": 5.0}]
+    assert command.thinned(records, 2) == few and len(command.thinned(records)) == 6 and command.thinned([]) == []
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+OUT_OF_RANGE = [("samples", 0), ("log_every", 0), ("validate_every", 0), ("micro_batch", 0), ("lr", math.nan)]
+OUT_OF_RANGE += [("ema", -0.5), ("ema", math.nan), ("weight_decay", -0.1), ("clip", -1.0), ("samples_every", -1)]
+OUT_OF_RANGE += [("workers", -1), ("keep", 0)]
+REFUSED = [
+    ("stage2", {"cache": "nowhere"}, "there is no cache at .*nowhere: give --cache FOLDER"),
+    ("stage2", {"preset": "paper"}, "latents holds 8 values a frame and the paper preset's Stage 2 wants 64"),
+    ("stage2", {"require_gpus": 4096}, "4096 GPUs are required and torch sees"),
+    ("stage2", {"batch": 7, "micro_batch": 3}, "cannot be split evenly"),
+    ("stage1", {"samples_every": 16}, "no other part makes sound"),
+    ("embedder", {"micro_batch": 4}, "split into 2 micro-batches; train it in one process"),
+]
+REFUSED += [("stage2", {k: v}, f"--train.{k.replace('_', '-')} cannot be {v} .expected") for k, v in OUT_OF_RANGE]
+
+
+@pytest.mark.parametrize("part, changes, told", REFUSED)
+def test_what_cannot_work_is_refused_before_any_work(tiny, tmp_path, monkeypatch, part, changes, told):
+    given = options(tiny, tmp_path, part, **{k: v for k, v in changes.items() if hasattr(TrainConfig, k)})
+    vars(given).update({k: v for k, v in changes.items() if not hasattr(TrainConfig, k)})
+    monkeypatch.setattr(pretrained, "build", lambda *_: pytest.fail("work began"))
+    with pytest.raises(MuseError, match=told):
+        command.train_part(given)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_ranks_and_gpus_that_do_not_fit_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(MuseError, match=r"a batch of 8 cannot be split evenly over 3 rank\(s\)"):
+        command.check("stage2", TrainConfig(batch=8))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(MuseError, match="3 GPUs are required and torch sees 1"):
+        distributed.check_gpus()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")  # Slurm gave each process its own
+    distributed.check_gpus(3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert distributed.device() == torch.device("cuda", 0)
+
+
+def test_tensorboard_is_missing_before_any_work(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(MuseError, match="pip install tensorboard"):
+        command.train_part(options(tiny, tmp_path, "stage2", tensorboard=True))
+
+
+def test_the_defaults_are_those_of_the_part_and_options_win():
+    """`--train.samples 100000` is not replaced by the part's own number, though it is TrainConfig's default."""
+    from musekit import arguments, cli
+
+    def parsed(*words):
+        return arguments.parse(cli.COMMANDS, "musekit", cli.ABOUT, ["train", *words]).train
+
+    plain = TrainConfig()
+    assert parsed("stage2") == MINI_TRAINING["stage2"] != plain
+    assert parsed("stage2", "--train.samples", str(plain.samples)).samples == plain.samples
+    assert parsed("--out", "codec", "stage1") == MINI_TRAINING["stage1"]  # a folder may have a part's name
+    assert parsed("--train.no-bf16", "codec") == dataclasses.replace(MINI_TRAINING["codec"], bf16=False)
+
+
+# ---------------------------------------------------------------- launch
+
+
+def test_a_mistake_in_a_launched_command_is_one_line():
+    with pytest.raises(MuseError, match="did you mean --train.samples"):
+        launch(["train", "stage2", "--train.smaples", 3], on_line=lambda line: None)
+    with pytest.raises(MuseError, match="1 or more"):
+        launch(["train", "stage2"], processes=0)
+
+
+def test_the_reason_of_a_failed_run_is_one_line():
+    words = ["train", "stage2"]
+    lost = "musekit: rank 1 lost another rank; its error is above or below this line"
+    log = [lost, "musekit: note: a note", "musekit: cannot write checkpoint x: disk full", "torchrun: rank 1 ended"]
+    assert failure(words, 2, log) == "`musekit train stage2` failed: cannot write checkpoint x: disk full"
+    trace = ["[rank1]: Traceback (most recent call last):", "[rank1]:   File", "[rank1]: ValueError: odd"]
+    assert failure(words, 1, trace) == "`musekit train stage2` failed with 1: ValueError: odd"
+    assert "lost another" in failure(words, 1, [lost]) and "stopped by a signal" in failure(words, 75, log)
+    assert failure(words, -11, ["a", "b"]).endswith("failed with -11:\na\nb")
