@@ -7,7 +7,6 @@ per step, more than the host can launch in that time. A CUDA graph records them 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -21,28 +20,15 @@ MAX_GRAPHS = 8  # recorded shapes per network; each holds the memory of its inte
 def compiled(block: Callable[..., Tensor], network: nn.Module) -> Callable[..., Tensor]:
     """`block` compiled if `network` is large and on a GPU; otherwise `block` itself."""
     parameter = next(network.parameters())
-    if not parameter.is_cuda or sum(p.numel() for p in network.parameters()) < MIN_COMPILED_PARAMETERS:
-        return block
-    return Compiled(block)
+    large = sum(p.numel() for p in network.parameters()) >= MIN_COMPILED_PARAMETERS
+    return compile_block(block) if parameter.is_cuda and large else block
 
 
-class Compiled:
-    """A compiled function that falls back on the original, with a warning, if the compiler fails."""
-
-    def __init__(self, function: Callable[..., Tensor]):
-        torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
-        self.plain, self.fast = function, torch.compile(function, dynamic=False)
-
-    def __call__(self, *arguments) -> Tensor:
-        if self.fast is None:
-            return self.plain(*arguments)
-        try:
-            return self.fast(*arguments)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            reason = (str(error).splitlines() or [""])[0]
-            warnings.warn(f"torch.compile failed ({reason}); going on without it, slower", stacklevel=2)
-            self.fast = None
-            return self.plain(*arguments)
+def compile_block(block: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`torch.compile`, which falls back on the block itself, with a warning, where the compiler fails."""
+    torch._dynamo.config.suppress_errors = True
+    torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
+    return torch.compile(block, dynamic=False)
 
 
 class CudaGraph:

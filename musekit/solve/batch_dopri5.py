@@ -34,36 +34,26 @@ def integrate(
     """
     from torchdiffeq import odeint
 
-    batch, nfe, tried, accepted = x_0.shape[0], 0, 0, 0
+    batch, calls, tried, accepted = x_0.shape[0], [], [], []
     direction = 1 if times[-1] > times[0] else -1
 
     def slope(t: Tensor, x: Tensor) -> Tensor:
-        nonlocal nfe
-        nfe += 1
+        calls.append(t)
         return velocity(t.expand(batch).contiguous(), x)
 
-    def before_step(t: Tensor, x: Tensor, h: Tensor) -> None:
-        nonlocal tried
-        if tried >= max_attempts:
-            raise MuseError(
-                f"torchdiffeq: has not arrived after {max_attempts} steps (t = {float(t):.6g}, step size "
-                f"{float(h):.3g}); loosen rtol and atol, raise max_attempts, or take a fixed-grid solver"
-            )
-        tried += 1
-
     def after_step(t: Tensor, x: Tensor, h: Tensor) -> None:
-        nonlocal accepted
-        accepted += 1
+        accepted.append(t)
         on_time(float(t + direction * h))
 
-    slope.callback_step, slope.callback_accept_step = before_step, after_step  # attributes that torchdiffeq looks for
+    slope.callback_step = lambda t, x, h: tried.append(t)  # torchdiffeq looks for these two attributes
+    slope.callback_accept_step = after_step
     grid = torch.tensor(times, dtype=torch.float64)
     reports = (grid if trajectory else grid[[0, -1]]).to(x_0.device)
-    options = {} if overshoot else {"step_t": reports[-1:]}
+    options = {"max_num_steps": max_attempts} | ({} if overshoot else {"step_t": reports[-1:]})
     try:
         path = odeint(slope, x_0, reports, rtol=rtol, atol=atol, method="dopri5", options=options)
     except AssertionError as error:
-        if not str(error).startswith(("underflow in dt", "non-finite values in state")):
+        if not str(error).startswith(("max_num_steps exceeded", "underflow in dt", "non-finite values in state")):
             raise  # not torchdiffeq's: an assertion inside the velocity
         raise MuseError(
             f"torchdiffeq: {str(error)[:60]}; look at x_0, the weights and the guidance scale, loosen rtol and atol,"
@@ -72,9 +62,9 @@ def integrate(
     on_time(times[-1])
     return Solution(
         x=path[-1],
-        nfe=counts(nfe, batch),
-        accepted=counts(accepted, batch),
-        rejected=counts(tried - accepted, batch),
+        nfe=counts(len(calls), batch),
+        accepted=counts(len(accepted), batch),
+        rejected=counts(len(tried) - len(accepted), batch),
         times=grid,
         trajectory=path if trajectory else None,
     )

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from musekit import distributed, flow
 from musekit.config import MuseError, TrainConfig
-from musekit.gpu import Compiled
+from musekit.gpu import compile_block
 from musekit.runs import Run
 from musekit.train import flops, loader
 
@@ -252,7 +252,7 @@ def recompute(model: nn.Module) -> None:
 def compile_blocks(model: nn.Module) -> None:
     """Compile each block's forward and backward pass. Comes before `recompute`, which then repeats a compiled block."""
     for block in getattr(model, "blocks", ()):
-        block.forward = Compiled(block.forward)
+        block.forward = compile_block(block.forward)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
