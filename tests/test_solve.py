@@ -160,7 +160,7 @@ def test_reports_change_no_step_and_without_overshoot_none_passes_the_end(solver
 @pytest.mark.parametrize("solver", ADAPTIVE)
 def test_adaptive_solvers_give_up_with_a_reason(solver):
     x_0 = torch.ones(2, 3, dtype=torch.float64)
-    with pytest.raises(MuseError, match="(has not arrived after|max_num_steps exceeded) 20 steps"):
+    with pytest.raises(MuseError, match="has not arrived after 20 steps|max_num_steps exceeded"):
         solve(relaxation([1.0, 1e4]), x_0, solver=solver, max_attempts=20)
 
     def breaks(t, x):
