@@ -6,7 +6,8 @@
     bespoke-n                    n evaluations, learned for one network             bespoke.py
 
 NFE, the number of evaluations of the velocity, is the cost of a sample; it is counted per sample.
-At a fixed batch size a sample's bits depend on that sample only, with every solver but `torchdiffeq`.
+Every solver but `torchdiffeq` treats each sample by itself: its bits depend on the rest of the batch only where the
+velocity's do.
 """
 
 from __future__ import annotations
