@@ -2,10 +2,10 @@
 
 Pieces of several prompts share a micro-batch if their recipes agree in everything but prompts and seed. A micro-batch
 is always padded to its full size, since the batch size changes the last bits of matrix products. Conditional and
-unconditional samples run as one batch; a negative prompt takes the place of the unconditional one.
+unconditional samples run as one batch; a negative prompt replaces the unconditional one.
 
-With one CPU thread a piece's bits depend on its recipe only, whatever its position in the micro-batch and the other
-pieces. With two threads this holds for Stage 2 at micro-batches of 1, 2, 3, 4, 8 and 16, not at 5 and 6, and for Stage 1
+With one CPU thread a piece's bits depend on its recipe only, not on its position in the micro-batch or the other
+pieces. With two threads this holds for Stage 2 at micro-batches of 1, 2, 3, 4, 8 and 16, not at 5 and 6; for Stage 1
 at 1 and 3 only: the bits of PyTorch's fused attention over one query depend on its position in the batch.
 """
 

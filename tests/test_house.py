@@ -12,26 +12,30 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up, as in ARCHITECTURE.md: a module imports from its own line or from lines above it.
 LAYERS = """
     config files extras
-    results distributed launch torchrun
+    results distributed launch
     statistics
     show
-    flow toy
+    flow toy layers gpu
     solve
     recipe
-    stage1 stage2 convert
-    codec oobleck
+    convert
+    stage1 stage2
     encoders
+    codec oobleck
     inference
     pretrained
+    fewstep
     muse
     jobs
     generate
-    runs train
-    corpus cache
+    runs
+    corpus
+    cache
+    train
     heldout
-    evaluate bench
     library
     lab
+    evaluate bench
     commands cli __main__
 """
 BARS = {"musekit": (13_000, 110), "tests": (9_500, None), "scripts+poster": (1_500, None)}  # lines, files of Python
