@@ -41,7 +41,7 @@ class Reference:
 
     def matching(self, asks: dict) -> list[int]:
         """Indices of the clips with these attributes, such as {"mode": "minor"}; all clips for an empty dict."""
-        from musekit.corpus.claims import fits
+        from musekit.corpus.captions import fits
 
         return [i for i, clip in enumerate(self.clips) if fits(asks, clip)]
 

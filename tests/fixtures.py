@@ -82,8 +82,7 @@ def tiny(tmp_path_factory) -> Tiny:
     import torch
 
     from musekit import pretrained
-    from musekit.cache.makers import KINDS
-    from musekit.cache.precompute import precompute
+    from musekit.cache.precompute import KINDS, precompute
     from musekit.config import smoke
 
     folder, config = tmp_path_factory.mktemp("tiny"), smoke()

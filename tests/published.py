@@ -1,7 +1,6 @@
 """Data sets in their published formats, tiny: what the tests of the readers write, odd rows included."""
 
 import csv
-import io
 import json
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def musicbench(folder: Path) -> Path:
         sound(share / location)
     sound(share / f"data_aug2/{c}_3.wav")
     sound(share / f"data/{d}.wav")
-    sound(folder / "secret.wav")
+    sound(folder.parent / "secret.wav")
     silent = {name: "" for name in ("prompt_ch", "prompt_bt", "prompt_bpm", "prompt_key")}
     train = [
         musicbench_row(f"data/{a}.wav"),
@@ -54,11 +53,9 @@ def musicbench(folder: Path) -> Path:
         musicbench_row(f"data_aug2/{c}_3.wav"),  # a copy of a test clip
         musicbench_row(f"data/{d}.wav", **silent, main_caption="", alt_caption=" \n"),  # nothing is said of it
         musicbench_row(f"data/{e}.wav"),  # no such file
-        musicbench_row("../secret.wav"),
-        musicbench_row(str(folder / "secret.wav")),
-        musicbench_row(""),
+        musicbench_row("../../secret.wav"),
     ]
-    (folder / "MusicBench_train.json").write_text(lines(train) + '{"location": "cut by a k\n[1, 2]\n')
+    (folder / "MusicBench_train.json").write_text(lines(train))
     plain = musicbench_row(f"data/{c}.wav", **silent, alt_caption="", main_caption="plain words")
     (folder / "MusicBench_test_A.json").write_text(lines([plain]))
     full = musicbench_row(f"data/{c}.wav", main_caption="plain words and controls", alt_caption="plain words")
@@ -88,17 +85,12 @@ MUSIC4ALL = {
 }  # fmt: skip
 
 
-def music4all(folder: Path, delimiter: str = "\t", header: bool = True, quoted: bool = True) -> Path:
+def music4all(folder: Path) -> Path:
     """Five tracks; the audio of the last is missing, nothing but a title is known of the fourth."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in MUSIC4ALL.items():
-        text = io.StringIO()
-        quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        writer = csv.writer(
-            text, delimiter=delimiter, quoting=quoting, escapechar=None if quoted else "\\", lineterminator="\n"
-        )
-        writer.writerows(rows[0 if header else 1 :])
-        (folder / f"{name}.csv").write_text(text.getvalue() if quoted else text.getvalue().replace("\\", ""))
+        with open(folder / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
     for row in MUSIC4ALL["id_information"][1:5]:
         sound(folder / "audios" / f"{row[0]}.mp3", 3.0)
     return folder

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from musekit.corpus import lexicon
-from musekit.corpus.captions import SLOT, evaluation_prompts, prompts, words, write_captions
-from musekit.corpus.claims import fits
+from musekit.corpus.captions import SLOT, evaluation_prompts, fits, prompts, words, write_captions
 from musekit.corpus.instruments import INSTRUMENTATIONS, SINGLE
 
 FIELDS = ("instrument", "mode", "key", "speed", "metre", "form", "era", "dynamic", "composer", "texture")
@@ -18,30 +17,15 @@ FIELDS = ("instrument", "mode", "key", "speed", "metre", "form", "era", "dynamic
 def records(n: int, seed: int = 0) -> list[dict]:
     """Made-up records with the fields that captions read, some of them unknown."""
     rng = np.random.default_rng(seed)
-    found = []
-    for i in range(n):
-
-        def pick(*values):
-            return values[int(rng.integers(len(values)))]
-
-        mode = pick("major", "minor", None)
-        found.append(
-            {
-                "id": str(i),
-                "instrumentation": pick(*INSTRUMENTATIONS),
-                "mode": mode,
-                "key": pick("D", "Bb", "F#") if mode else None,
-                "speed": pick("slow", "medium", "fast", None),
-                "metre": pick("3/4", "4/4", "7/8", ""),
-                "form": pick("chorale", "jig", "tune", "madrigal"),
-                "era": pick("baroque", "folk", "medieval"),
-                "dynamic": pick("soft", "medium", "loud"),
-                "composer": pick("J. S. Bach", "traditional"),
-                "texture": pick("solo", "chordal", "polyphonic"),
-                "split": pick("train", "valid", "test"),
-            }
-        )
-    return found
+    values = {
+        "instrumentation": [*INSTRUMENTATIONS], "mode": ["major", "minor", None], "key": ["D", "Bb", "F#"],
+        "speed": ["slow", "medium", "fast", None], "metre": ["3/4", "4/4", "7/8", ""],
+        "form": ["chorale", "jig", "tune", "madrigal"], "era": ["baroque", "folk", "medieval"],
+        "dynamic": ["soft", "medium", "loud"], "composer": ["J. S. Bach", "traditional"],
+        "texture": ["solo", "chordal", "polyphonic"], "split": ["train", "valid", "test"],
+    }  # fmt: skip
+    found = [{name: v[int(rng.integers(len(v)))] for name, v in values.items()} for _ in range(n)]
+    return [r | {"id": str(i), "key": r["key"] if r["mode"] else None} for i, r in enumerate(found)]
 
 
 def test_a_claim_is_true_where_the_record_has_its_value():

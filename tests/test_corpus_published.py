@@ -1,19 +1,17 @@
 """Datasets as published: every row becomes the right clips or a count, however odd the row or the copy."""
 
 import json
-from collections import Counter
 
 import published
 import pytest
 from published import MUSIC4ALL, YTIDS, sound
 
 from musekit.config import MuseError
-from musekit.corpus import musicbench
-from musekit.corpus.claims import fits
+from musekit.corpus.captions import fits
+from musekit.corpus.datasets import claimed, clean, csv_rows, json_rows, number, tonic
 from musekit.corpus.families import split_of
-from musekit.corpus.readers import READERS, choose, read_corpus
+from musekit.corpus.readers import choose, read_corpus
 from musekit.corpus.sound import read_audio
-from musekit.corpus.tables import asserted, clean, delimited, json_rows, mode, number, tonic, words
 
 A, B, C, D, E, F = YTIDS
 
@@ -33,10 +31,10 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def read(data, tmp_path):
-    """(records by work, what was told) of a dataset."""
+    """(records by work, summary) of a dataset."""
 
-    def run(name, seconds=12.0, keep_apart=True, folder=None):
-        records, told = read_corpus(name, folder or data(name), tmp_path / "out", seconds, keep_apart, progress=False)
+    def run(name, keep_apart=True):
+        records, summary = read_corpus(name, data(name), tmp_path / "out", 12.0, keep_apart, progress=False)
         written = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
         assert written == records and len({r["id"] for r in records}) == len(records)
         by_work = {}
@@ -47,7 +45,7 @@ def read(data, tmp_path):
         families = {}
         for r in records:
             assert families.setdefault(r["family"], r["split"]) == r["split"]
-        return by_work, told
+        return by_work, summary
 
     return run
 
@@ -56,7 +54,7 @@ def read(data, tmp_path):
 
 
 def test_musicbench(read, tmp_path):
-    clips, told = read("musicbench")
+    clips, summary = read("musicbench")
     assert set(clips) == {
         f"data/{A}.wav", f"data_aug2/{A}_1.wav", f"data_aug2/{A}_2.wav",
         f"data/{B}.wav", f"data/{C}.wav", f"data_aug2/{C}_3.wav",
@@ -86,12 +84,9 @@ def test_musicbench(read, tmp_path):
     assert test["subset"] == "test A"
     assert [c["text"] for c in test["captions"]][:2] == ["plain words", "plain words and controls"]
 
-    assert told.startswith("musicbench: 6 clips of 6 files")
-    lacks = Counter({line.split(" x ")[1]: int(line.split(" x ")[0]) for line in told.splitlines()[2:]})
-    assert lacks == {
-        "a row that is not JSON": 2, "a row without a location": 1, "no caption": 1, "no such file": 1,
-        "outside the folder": 2,
-    }  # fmt: skip
+    assert summary.startswith("musicbench: 6 clips of 6 files")
+    lines = [line.strip() for line in summary.splitlines()[2:]]
+    assert sorted(lines) == ["1 x no caption", "1 x no such file", "1 x outside the folder"]
 
 
 def test_musicbench_may_train_on_audioset_s_evaluation_set_when_asked(read):
@@ -99,18 +94,13 @@ def test_musicbench_may_train_on_audioset_s_evaluation_set_when_asked(read):
     assert clips[f"data/{B}.wav"][0]["split"] in ("train", "valid") and clips[f"data/{C}.wav"][0]["split"] == "test"
 
 
-def test_a_video_id_may_end_like_an_augmented_copy():
-    assert musicbench.family_of("abcdefgh_12") == musicbench.family_of("abcdefgh_12_3") == "abcdefgh_12"
-    assert musicbench.family_of("another name_4") == "another name"
-
-
 # ---------------------------------------------------------------- Music4All
 
 
 def test_music4all(read):
-    clips, told = read("music4all")
+    clips, summary = read("music4all")
     one, two, three, _ = (row[0] for row in MUSIC4ALL["id_information"][1:5])
-    assert set(clips) == {one, two, three} and "1 x no such file" in told and "1 x no caption" in told
+    assert set(clips) == {one, two, three} and "1 x no such file" in summary and "1 x no caption" in summary
     (first,), (second,), (third,) = (clips[i] for i in (one, two, three))
     assert first["family"] == second["family"] == "somebody"  # however it is spelt
     assert (first["key"], first["mode"], first["bpm"], first["tempo"]) == ("Bb", "minor", 150.02, "fast")
@@ -129,30 +119,6 @@ def test_music4all(read):
     assert not fits(vague["asks"], second) and len(vague["asks"]) < len(first["captions"][-1]["asks"])
 
 
-@pytest.mark.parametrize(
-    "delimiter, header, quoted",
-    [(",", True, True), (",", False, True), ("\t", False, True), (";", True, True), ("\t", True, False)],
-)
-def test_copies_of_music4all_give_the_same(read, tmp_path, delimiter, header, quoted):
-    clips, _ = read("music4all")
-    name, folder = choose(None, published.music4all(tmp_path / "copy", delimiter, header, quoted))
-    assert name == "music4all" and read("music4all", folder=folder)[0] == clips
-
-
-def test_unquoted_lists_of_a_comma_separated_copy_stay_together(tmp_path):
-    (tmp_path / "id_tags.csv").write_text("AAAAAAAAAAAAAAA1,rock,loud guitars\nBBBBBBBBBBBBBBB3,calm\n\n")
-    rows = delimited(tmp_path / "id_tags.csv", ("id", "tags"))
-    assert [words(r["tags"]) for r in rows] == [["rock", "loud guitars"], ["calm"]]
-
-
-def test_a_copy_with_row_numbers_has_a_header(tmp_path):
-    """As pandas writes one; a language may be called "id", which is no header."""
-    (tmp_path / "t.csv").write_text(",id,lang\n0,AAAAAAAAAAAAAAA1,en\n")
-    (tmp_path / "u.csv").write_text("AAAAAAAAAAAAAAA1,id\n")
-    found = [r["id"] for name in "tu" for r in delimited(tmp_path / f"{name}.csv", ("id", "lang"))]
-    assert found == ["AAAAAAAAAAAAAAA1"] * 2
-
-
 # ---------------------------------------------------------------- which dataset is it
 
 
@@ -162,7 +128,7 @@ def test_a_folder_says_which_data_set_it_holds(data, name):
     assert choose(str(data(name)), None) == (name, data(name))  # --corpus FOLDER
     assert choose(name, data(name)) == (name, data(name))
     other = "music4all" if name == "musicbench" else "musicbench"
-    with pytest.raises(MuseError, match=f"does not hold {other}: looked for {READERS[other].LOOKED_FOR[:10]}"):
+    with pytest.raises(MuseError, match=f"does not hold {other}. Looked for "):
         choose(other, data(name))
 
 
@@ -199,35 +165,43 @@ def test_a_data_set_that_moves_is_linked_again(data, tmp_path):
         read_corpus("music4all", tmp_path / "moved", out, 12.0, progress=False)
 
 
-# ---------------------------------------------------------------- cells
+# ---------------------------------------------------------------- tables and their cells
 
 
 @pytest.mark.parametrize(
     "value, said",
-    [("A#", "Bb"), ("Db", "C#"), ("b flat", "Bb"), ("F sharp", "F#"), ("11", "B"), (3.0, "Eb"), ("E♭", "Eb"),
+    [("A#", "Bb"), ("Db", "C#"), ("B flat", "Bb"), ("F sharp", "F#"), ("11", "B"), (3.0, "Eb"), ("Cb", "B"),
      *((odd, None) for odd in ("H", "", None, 12, 0.5, -1))],
 )  # fmt: skip
 def test_tonics_as_the_records_spell_them(value, said):
     assert tonic(value) == said
 
 
-def test_cells_that_are_odd():
-    assert [mode(x) for x in ("Major", "0.0", 1, "", None)] == ["major", "minor", "major", None, None]
+def test_odd_cells():
     assert [number(x) for x in ("1.5", "", None, "nan", "inf", [1])] == [1.5, None, None, None, None, None]
-    assert words("['a', 'b, c', 3]") == ["a", "b, c"] and words("[" * 5000) == words(None) == words({"a": 1}) == []
     assert clean("a\x00b\x1b[31m\n c" + "x" * 9000).startswith("a b [31m c") and len(clean("x" * 9000)) == 4000
     assert clean(None) == clean(3) == ""
 
 
-def test_what_a_caption_asserts():
+def test_what_a_caption_claims():
     known = {"key": "Eb", "mode": "major", "bpm": 90.2}
-    assert asserted("in E flat major at 90 bpm", known) == {"key": "Eb", "mode": "major", "bpm": 90.2}
-    assert asserted("The key is D# major. The bpm is 91.0.", known) == {"key": "Eb", "mode": "major", "bpm": 90.2}
-    assert asserted("in E major at 120 bpm", known) == asserted("a major hit", {}) == asserted("in E major", {}) == {}
+    assert claimed("in E flat major at 90 bpm", known) == {"key": "Eb", "mode": "major", "bpm": 90.2}
+    assert claimed("The key is D# major. The bpm is 91.0.", known) == {"key": "Eb", "mode": "major", "bpm": 90.2}
+    assert claimed("in E major at 120 bpm", known) == claimed("a major hit", {}) == claimed("in E major", {}) == {}
 
 
-def test_bytes_that_are_no_text_and_rows_that_are_no_objects(tmp_path):
-    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfid,tags\nA,\xff\x00x\n")
-    assert delimited(tmp_path / "t.csv") == [{"id": "A", "tags": "\ufffdx"}]
-    (tmp_path / "t.json").write_text('{"a": "x\u2028y"}\n\nnull\n{"a"\n')
-    assert json_rows(tmp_path / "t.json") == ([{"a": "x\u2028y"}], 2)
+@pytest.mark.parametrize(
+    "read, text, said",
+    [
+        (csv_rows, "id,tags\nA,one\nB,two,three\n", "line 3: more cells than the header"),
+        (csv_rows, "id,tags\nA," + 150_000 * "x", "line 2: field larger"),
+        (json_rows, '{"a": 1}\n{"a": 2', "line 2, cannot be read"),
+        (json_rows, '{"a": 1}\nnull\n', "line 2, cannot be read: Expected `object`"),
+        (json_rows, "[1, 2]", "table cannot be read: Expected `object`"),
+    ],
+)
+def test_a_damaged_table_is_refused_in_one_line(tmp_path, read, text, said):
+    (tmp_path / "table").write_text(text)
+    with pytest.raises(MuseError, match=said) as caught:
+        read(tmp_path / "table")
+    assert "\n" not in str(caught.value)

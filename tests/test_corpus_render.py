@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musekit.corpus import clips, families, plan, render
+from musekit.corpus import families, plan, render, scores
 
 ONLY = ["bach/bwv25", "bach/bwv26", "ryansMammoth/Al", "trecento/Fava"]
 SCALE = [[0.4 * i, 0.38, 60 + i, 80, 0] for i in range(10)]
@@ -21,9 +21,15 @@ SCALE = [[0.4 * i, 0.38, 60 + i, 80, 0] for i in range(10)]
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Twelve clips, and the same command a second time."""
+    """(folder, records of twelve clips, the notes of each)."""
     out = tmp_path_factory.mktemp("scores")
-    return out, clips.build_clips(out, n=12, workers=2, progress=False, only=ONLY)
+    records = plan.build_clips(out, n=12, workers=2, progress=False, only=ONLY)
+    return out, records, [notes for _, notes, _ in planned(out, 0, 12)]
+
+
+def planned(out, seed: int, n: int) -> list:
+    """The first n clips of the plan of a folder whose scores are parsed."""
+    return [*islice(plan.clips(families.catalogue(out, only=ONLY, progress=False), seed), n)]
 
 
 def dbfs(audio: np.ndarray) -> float:
@@ -47,21 +53,18 @@ def test_silence_is_refused_with_its_reason(notes, reason):
         render.render(notes, [0], [64], 4.0, "medium")
 
 
-def test_a_failing_clip_is_set_aside_and_does_not_end_the_run(tmp_path):
+def test_a_clip_without_sound_is_named_and_leaves_no_file(tmp_path):
     record = {"id": "xx-00", "path": "clips/xx/xx-00.flac"}
     how = dict(programs=[0], pans=[64], seconds=2.0, dynamic="medium")
-    assert clips.render_clip(str(tmp_path), record, [], how) == ("xx-00", "SilentRender: silent: RMS 0.0e+00")
-    assert not list(tmp_path.rglob("*.flac"))
-    clips.set_aside(tmp_path, [{"id": "xx-00", "reason": "silent"}] * 2)
-    assert (tmp_path / "set_aside.jsonl").read_text() == '{"id": "xx-00", "reason": "silent"}\n'
+    assert plan.render_clip(tmp_path, (record, [], how)) == ("xx-00", "silent: RMS 0.0e+00")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_every_clip_is_what_its_record_says(corpus):
-    out, records = corpus
+    out, records, played = corpus
     assert len(records) == 12 == len({r["id"] for r in records})
-    for r in records:
+    for r, notes in zip(records, played):
         audio, rate = soundfile.read(out / r["path"])
-        notes = json.loads((out / "notes" / f"{r['id']}.json").read_text())
         assert rate == 44100 and audio.shape == (12 * 44100, 2)
         # a peaky clip may stay below its level, none goes above it
         assert render.LEVELS[r["dynamic"]] - 4 < dbfs(audio) < render.LEVELS[r["dynamic"]] + 0.3
@@ -77,33 +80,27 @@ def test_every_clip_is_what_its_record_says(corpus):
 
 
 def test_key_in_the_record_is_the_sounding_one(corpus):
-    """Find the key again from the written MIDI notes."""
-    from musekit.corpus.scores import key_of
-
-    out, records = corpus
-    known = [r for r in records if r["mode"]]
+    """Find the key again from the notes that are rendered."""
+    known = [(r, np.array(notes)) for r, notes in zip(*corpus[1:]) if r["mode"]]
     assert len(known) >= 6
-    for r in known:
-        notes = np.array(json.loads((out / "notes" / f"{r['id']}.json").read_text()))
+    for r, notes in known:
         ends = np.minimum(notes[:, 0] + notes[:, 1], 12.0)
-        assert key_of(notes[:, 2], ends - notes[:, 0])[:2] == (r["key"], r["mode"])
+        assert scores.key_of(notes[:, 2], ends - notes[:, 0])[:2] == (r["key"], r["mode"])
 
 
 def test_a_longer_plan_begins_with_the_shorter_one(corpus):
-    out, records = corpus
-    scored, _ = families.catalogue(out, only=ONLY, progress=False)
-    longer = [record["id"] for record, _, _ in islice(plan.clips(scored, 0), 30)]
+    out, records, _ = corpus
+    longer = [record["id"] for record, _, _ in planned(out, 0, 30)]
     assert longer[:12] == [r["id"] for r in records]
-    assert [record["id"] for record, _, _ in islice(plan.clips(scored, 1), 12)] != longer[:12]
+    assert [record["id"] for record, _, _ in planned(out, 1, 12)] != longer[:12]
 
 
 def test_another_seed_in_the_same_folder_renders_its_own_clips(corpus, tmp_path):
-    """Ids are of the work and a number: those of two seeds are alike, and what they sound like is not."""
-    whole, before = corpus
+    """Ids consist of the work and a number, so clips of two seeds may share an id but not the audio."""
+    whole, before, _ = corpus
     out = shutil.copytree(whole, tmp_path / "out")
-    records = clips.build_clips(out, n=2, workers=1, seed=1, progress=False, only=ONLY)
-    scored, _ = families.catalogue(out, only=ONLY, progress=False)
-    wanted = [record for record, _, _ in islice(plan.clips(scored, 1), 2)]
+    records = plan.build_clips(out, n=2, workers=1, seed=1, progress=False, only=ONLY)
+    wanted = [record for record, _, _ in planned(out, 1, 2)]
     assert [{k: v for k, v in r.items() if k != "captions"} for r in records] == wanted
     shared = [r for r in records if r["id"] in {b["id"] for b in before}]
     assert shared
@@ -123,8 +120,8 @@ def test_prefixes_of_the_plan_are_balanced():
 @pytest.mark.long
 def test_a_killed_run_goes_on_where_it_stopped(corpus, tmp_path):
     """SIGKILL after a few clips; the same command gives the uninterrupted run's clips, once each."""
-    whole, records = corpus
-    lines = ["from musekit.corpus.clips import build_clips", "if __name__ == '__main__':"]
+    whole, records, _ = corpus
+    lines = ["from musekit.corpus.plan import build_clips", "if __name__ == '__main__':"]
     lines += [f"    build_clips({str(tmp_path)!r}, n=12, workers=1, progress=False, only={ONLY})"]
     (tmp_path / "run.py").write_text("\n".join(lines))
     command = [sys.executable, str(tmp_path / "run.py")]

@@ -7,25 +7,25 @@ import numpy as np
 import pytest
 
 from musekit.config import TONICS, MuseError
-from musekit.corpus import arrange, families, instruments, plan, repertoire, scores
+from musekit.corpus import arrange, families, instruments, plan, scores
 
 
 @pytest.fixture(scope="module")
 def chorale() -> scores.Score:
-    return scores.parse("bach/bwv253.mxl")[0][0]
+    return scores.parse("bach/bwv253.mxl")[0]
 
 
 @pytest.fixture(scope="module")
 def jig() -> scores.Score:
-    return scores.parse("ryansMammoth/AnnieHughesJig.abc")[0][0]
+    return scores.parse("ryansMammoth/AnnieHughesJig.abc")[0]
 
 
 def test_notes_are_those_of_music21_with_ties_joined():
     from music21 import converter
 
     work = "bach/bwv66.6.mxl"
-    stream = converter.parse(repertoire.corpus_folder() / work)
-    ours = scores.parse(work)[0][0]
+    stream = converter.parse(scores.corpus_folder() / work)
+    ours = scores.parse(work)[0]
     for part, rows in zip(stream.stripTies().parts, ours.parts):
         theirs = sorted((float(n.offset), float(n.quarterLength), n.pitch.midi) for n in part.flatten().notes)
         assert np.array(rows) == pytest.approx(np.array(theirs), abs=1e-3)
@@ -35,8 +35,8 @@ def test_notes_are_those_of_music21_with_ties_joined():
 def test_key_is_that_of_music21(work):
     from music21 import converter
 
-    theirs = converter.parse(repertoire.corpus_folder() / work).analyze("key")
-    every = np.array([r for part in scores.parse(work)[0][0].parts for r in part])
+    theirs = converter.parse(scores.corpus_folder() / work).analyze("key")
+    every = np.array([r for part in scores.parse(work)[0].parts for r in part])
     name, mode, r, gap = scores.key_of(every[:, 2], every[:, 1])
     assert (TONICS.index(name), mode) == (theirs.tonic.pitchClass, theirs.mode)
     assert r == pytest.approx(theirs.correlationCoefficient, abs=1e-4)
@@ -52,7 +52,7 @@ def test_what_is_known_of_a_work(chorale, jig):
 
 
 def test_music_without_a_clear_mode_has_none():
-    modal = [scores.parse(s)[0][0] for s in repertoire.sources(["monteverdi/madrigal.4.1.mxl", "josquin/mille"])]
+    modal = [scores.parse(s)[0] for s in scores.sources(["monteverdi/madrigal.4.1.mxl", "josquin/mille"])]
     assert None in {s.mode for s in modal}
     chromatic = np.arange(60, 72)
     assert scores.key_of(chromatic, np.ones(12))[2] == 0.0
@@ -60,20 +60,18 @@ def test_music_without_a_clear_mode_has_none():
 
 
 def test_what_the_licences_forbid_is_left_out():
-    used = repertoire.sources()
+    used = scores.sources()
     assert len(used) > 1500
     assert not [s for s in used if s.startswith(("palestrina", "essenFolksong", "leadSheet")) or s.endswith(".krn")]
-    assert {s.split("/")[0] for s in used} <= set(repertoire.COLLECTIONS)
-    done, aside = scores.parse("trecento/PMFC_06_8-In Verde Prato.xml")
-    assert not done and "Copyright" in aside[0]["reason"]
+    assert {s.split("/")[0] for s in used} <= set(scores.COLLECTIONS)
+    assert scores.parse("trecento/PMFC_06_8-In Verde Prato.xml") == []  # says "Copyright"
 
 
-def test_a_broken_file_is_set_aside_with_its_reason(tmp_path, monkeypatch):
+def test_a_broken_file_has_no_scores(tmp_path, monkeypatch):
     (tmp_path / "bach").mkdir()
     (tmp_path / "bach" / "broken.xml").write_text("<score-partwise><part")
     monkeypatch.setattr(scores, "corpus_folder", lambda: tmp_path)
-    done, aside = scores.parse("bach/broken.xml")
-    assert not done and aside[0]["work"] == "bach/broken" and aside[0]["reason"]
+    assert scores.parse("bach/broken.xml") == []
 
 
 def test_families_hold_variants_together_and_drop_duplicates(chorale, jig):

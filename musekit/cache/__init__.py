@@ -2,7 +2,6 @@
 
 from musekit.cache.store import SHARD as SHARD
 from musekit.cache.store import Shards as Shards
-from musekit.cache.store import as_half as as_half
 from musekit.cache.store import build_shards as build_shards
 from musekit.cache.store import caption_id as caption_id
 from musekit.cache.store import config_hash as config_hash

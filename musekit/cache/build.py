@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
 
 from musekit import distributed
-from musekit.cache.makers import KINDS, PARTS
-from musekit.cache.precompute import precompute
+from musekit.cache.precompute import KINDS, PARTS, precompute
 from musekit.cache.store import Manifest
 from musekit.config import MuseConfig, MuseError, preset
 
@@ -27,46 +24,30 @@ def share_of(text: str) -> tuple[int, int]:
     return int(found[1]) * distributed.world() + distributed.rank(), int(found[2]) * distributed.world()
 
 
-@contextlib.contextmanager
-def exclusive(folder: Path, stop: Callable[[], int]) -> Iterator[bool]:
-    """One process at a time in this block; yields True when another one did the work while this one waited."""
-    folder.mkdir(parents=True, exist_ok=True)
-    clips, lock = folder / "clips.jsonl", filelock.FileLock(folder / ".lock")
+def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseConfig, stop: Callable[[], int]) -> None:
+    """The clips of the corpus, made by one rank at a time: ranks that waited while they were made do nothing."""
+    from musekit.corpus import plan, readers
+
+    out.mkdir(parents=True, exist_ok=True)
+    clips, lock, waited = out / "clips.jsonl", filelock.FileLock(out / ".lock"), False
     before = clips.stat().st_mtime_ns if clips.exists() else 0
-    waited = False
-    while True:
+    while not lock.is_locked:
         try:
             lock.acquire(timeout=0.2)
-            break
         except filelock.Timeout:
             waited = True
             if code := stop():
                 raise distributed.Stopped(code) from None
     try:
-        yield waited and clips.exists() and clips.stat().st_mtime_ns != before
-    finally:
-        lock.release()
-
-
-def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseConfig, stop: Callable[[], int]) -> None:
-    """The clips of the corpus: once, however many ranks there are."""
-    with exclusive(out, stop) as done:
-        if done:
+        if waited and clips.exists() and clips.stat().st_mtime_ns != before:
             return
         if name == "scores":
-            from musekit.corpus.clips import build_clips
-
-            try:
-                build_clips(out, n=options.n, workers=options.workers, seed=options.seed, stop=stop)
-            except BrokenProcessPool:  # the signal ended a renderer, too
-                if code := stop():
-                    raise distributed.Stopped(code) from None
-                raise MuseError("a process that renders clips died; run the same command again") from None
-            return
-        from musekit.corpus.readers import read_corpus
-
-        seconds = options.seconds or float(math.floor(config.window_seconds))
-        print(read_corpus(name, folder, out, seconds, options.keep_apart, stop=stop)[1])
+            plan.build_clips(out, n=options.n, workers=options.workers, seed=options.seed, stop=stop)
+        else:
+            seconds = options.seconds or float(math.floor(config.window_seconds))
+            print(readers.read_corpus(name, folder, out, seconds, options.keep_apart, stop=stop)[1])
+    finally:
+        lock.release()
 
 
 def build_cache(options) -> None:
@@ -102,8 +83,7 @@ def build_cache(options) -> None:
 
 def summary(kind: str, manifest: Manifest, out: Path) -> str:
     """One line with the number of rows of a kind, and one for each reason why clips have none."""
-    reasons = (reason.removeprefix("BadAudio: ") for reason in manifest["set_aside"].values())
-    aside = Counter(re.sub(r" \(.*", "", reason) for reason in reasons)
+    reasons = Counter(re.sub(r"^BadAudio: | \(.*", "", reason) for reason in manifest["set_aside"].values())
     more = "" if manifest["complete"] else "; more to come from other ranks, or from this command again"
     line = f"{kind}: {manifest['rows']:,} rows, {len(manifest['set_aside'])} set aside -> {out / kind}{more}"
-    return "\n".join([line, *(f"  {n:,} x {reason}" for reason, n in aside.most_common(8))])
+    return "\n".join([line, *(f"  {n:,} x {reason}" for reason, n in reasons.most_common(8))])

@@ -18,23 +18,35 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import msgspec
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from musekit.config import MuseError
-from musekit.corpus.claims import Clip
-from musekit.distributed import Stopped
+from musekit.corpus.processes import in_processes
 from musekit.files import decode, read_json, sha256, write_atomic
 
 SHARD = 64  # most rows in a shard
-#: Size in bytes, modification time in ns and hash of an audio file, and the clip's start and length in seconds.
-Source = tuple[int, int, str, float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The fields of every line of a cache's clips.jsonl. Other fields (key, bpm, ...) depend on the dataset."""
+
+    id: str
+    work: str  # the piece, or the recording's name in its dataset
+    family: str  # works that must not be in two splits: variants of a tune, augmented copies, an artist
+    split: str  # "train", "valid", "test", or "eval" (AudioSet's evaluation clips)
+    path: str  # of the audio file, relative to the cache's folder
+    seconds: float  # length of the clip
+    sample_rate: int  # Hz, at which the clip is read
+    captions: list[dict] = field(default_factory=list)  # {"text", "asks"}: a sentence and what it claims of the clip
+    start: float | None = None  # seconds from the beginning of the file; None: the clip is the whole file
 
 
 class Shard(TypedDict):
@@ -47,7 +59,7 @@ class Shard(TypedDict):
     sha256: str
     bytes: int
     made: NotRequired[float]  # seconds since 1970; missing in shards of the first version
-    sources: NotRequired[dict[str, Source | None]]  # None: the audio file was missing
+    sources: NotRequired[dict[str, list | None]]  # see `source_of`
 
 
 class Manifest(TypedDict):
@@ -62,7 +74,7 @@ class Manifest(TypedDict):
 
 
 def read_clips(cache: Path, split: str | None = None, fields: Iterable[str] | None = None) -> list[dict]:
-    """The clip records of a cache (see `corpus.claims.Clip`), sorted by id.
+    """The clip records of a cache (see `Clip`), sorted by id.
 
     `split` and `fields` keep only those clips and attributes in memory: a million captions take gigabytes. Raises
     MuseError when there are no clips, or names the line that is damaged.
@@ -73,8 +85,6 @@ def read_clips(cache: Path, split: str | None = None, fields: Iterable[str] | No
     fields = None if fields is None else frozenset(fields)
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
             where = f"{path}, line {number}, (`musekit cache --kinds clips` makes it again)"
             if split in (None, decode(line, Clip, where).split):
                 clip = msgspec.json.decode(line)
@@ -82,45 +92,17 @@ def read_clips(cache: Path, split: str | None = None, fields: Iterable[str] | No
     return sorted(clips, key=lambda clip: clip["id"])
 
 
-@functools.lru_cache(maxsize=256)  # the clips of one long file are neighbours
-def _hash(path: Path, size: int, modified: int) -> str:
-    return sha256(path)[:16]
+def source_of(cache: Path, clip: dict) -> list | None:
+    """[size in bytes and modification time in ns of a clip's file, the clip's start and length in s] or None: no file.
 
-
-class Sources:
-    """The audio files of a cache's clips, by which changed audio is noticed.
-
-    As in git, a file counts as unchanged while its size and modification time are the same; otherwise its hash decides.
+    A row is valid as long as its clip's source is the same, or its file is missing: deleted to save space.
     """
-
-    def __init__(self, cache: Path, clips: dict[str, dict]):
-        self.cache, self.clips = Path(cache), clips
-
-    def _stat(self, key: str) -> tuple[Path, int, int] | None:
-        path = self.cache / self.clips[key]["path"]
-        try:
-            stat = path.stat()
-        except OSError:
-            return None
-        return path, stat.st_size, stat.st_mtime_ns
-
-    def _part(self, key: str) -> tuple[float | None, float | None]:
-        clip = self.clips[key]
-        return (clip["start"], clip["seconds"]) if "start" in clip else (None, None)
-
-    def of(self, key: str) -> Source | None:
-        """The source of a clip; None when its file is missing."""
-        stat = self._stat(key)
-        return stat and (*stat[1:], _hash(*stat), *self._part(key))
-
-    def unchanged(self, key: str, then: Source | None) -> bool:
-        """Whether a row computed from `then` is still valid, also when its file was deleted to save space."""
-        stat = self._stat(key)
-        if stat is None:
-            return True
-        if then is None or then[3:] != self._part(key):
-            return False
-        return then[:2] == stat[1:] or then[2] == _hash(*stat)
+    try:
+        stat = (Path(cache) / clip["path"]).stat()
+    except OSError:
+        return None
+    part = [clip["start"], clip["seconds"]] if "start" in clip else [None, None]
+    return [stat.st_size, stat.st_mtime_ns, *part]
 
 
 def read_shards(folder: Path) -> list[Shard]:
@@ -147,12 +129,12 @@ def merge_manifest(folder: Path, wanted: Iterable[str], maker: str) -> Manifest:
     while (shards := read_shards(folder)) != before:
         before, rows = shards, newest(shards, maker)
         files = {shard["file"] for shard in rows.values()}
-        live = [s for s in shards if s["file"] in files]
         reasons = {key: s["set_aside"][key] for key, s in rows.items() if key in s["set_aside"]}
-        short = [{k: v for k, v in s.items() if k != "sources"} for s in live]
         complete, number = all(key in rows for key in wanted), len(rows) - len(reasons)
-        manifest = {"kind": folder.name, "maker": maker, "complete": complete, "rows": number}
-        manifest |= {"set_aside": reasons, "shards": short}
+        live = [{k: v for k, v in s.items() if k != "sources"} for s in shards if s["file"] in files]
+        manifest = Manifest(
+            kind=folder.name, maker=maker, complete=complete, rows=number, set_aside=reasons, shards=live
+        )
         write_atomic(folder / "manifest.json", json.dumps(manifest))
         for shard in shards:
             if shard["file"] not in files:
@@ -168,99 +150,92 @@ def build_shards(
     compute: Callable[[list[str]], tuple[dict[str, torch.Tensor], dict[str, str]]],
     *,
     show: bool = False,
-    rank: int = 0,
-    world: int = 1,
-    sources: Sources | None = None,
+    share: tuple[int, int] = (0, 1),
+    workers: int = 1,
+    clips: dict[str, dict] | None = None,
     verify: bool = False,
     stop: Callable[[], int] = lambda: 0,
 ) -> Manifest:
     """Compute this rank's missing rows into new shards, then merge the manifest.
 
-    compute: ids -> ({name: (n, ...) tensor}, {id: reason}); ids with a reason have no row. A rank owns an id by the
-    hash of its audio file (without `sources`: of the id), so ranks need not know what the others have finished.
-    verify: hash every shard, not only check its size. Raises `Stopped` after the shard in hand when `stop()` says so.
+    compute: ids -> ({name: (n, ...) tensor}, {id: reason}); ids with a reason have no row. `workers` processes call it.
+    share: (rank, of how many). A rank owns an id by the hash of its audio file's name (without `clips`: of the id), so
+    ranks need not know what the others have finished. clips: the record of each id, where rows are made from audio.
+    verify: hash every shard, not only check its size. Raises `Stopped` after the shards in work when `stop()` says so.
     """
     from tqdm import tqdm
 
     folder, ids = Path(folder), sorted(ids)
-    folder.mkdir(parents=True, exist_ok=True)
     shards = read_shards(folder)
-    last = max((shard.get("made", 0.0) for shard in shards), default=0.0)
     if any(shard["maker"] != maker for shard in shards):
         merge_manifest(folder, ids, maker)  # rows of another maker do not count any more
     rows = newest(shards, maker)
-    damaged = {s["file"]: damage(folder, s, verify) for s in shards}
+    whole = {s["file"] for s in shards if is_whole(folder, s, verify)}
 
     def mine(key: str) -> bool:
-        name = sources.clips[key]["path"] if sources else key
-        return zlib.crc32(name.encode("utf-8", "replace")) % world == rank
+        name = clips[key]["path"] if clips else key
+        return zlib.crc32(name.encode("utf-8", "replace")) % share[1] == share[0]
 
     def current(key: str) -> bool:
-        if key not in rows or damaged[rows[key]["file"]]:
+        if key not in rows or rows[key]["file"] not in whole:
             return False
-        return sources is None or sources.unchanged(key, rows[key].get("sources", {}).get(key))
+        if clips is None or (source := source_of(folder.parent, clips[key])) is None:
+            return True
+        then = rows[key].get("sources", {}).get(key) or []
+        return [*then[:2], *then[-2:]] == source  # earlier versions stored a hash in the middle
 
     missing = [key for key in ids if mine(key) and not current(key)]
     chunks = [missing[i : i + SHARD] for i in range(0, len(missing), SHARD)]
-    for chunk in tqdm(chunks, folder.name, unit="shard", disable=not show):
-        if code := stop():
-            merge_manifest(folder, ids, maker)
-            raise Stopped(code)
-        tensors, set_aside = compute(chunk)
-        made = max(time.time(), last + 1)  # newer than the rows that it replaces, also where clocks differ
-        shard = Shard(maker=maker, ids=[key for key in chunk if key not in set_aside], set_aside=set_aside, made=made)
-        if sources:
-            shard["sources"] = {key: sources.of(key) for key in chunk}
-        write_shard(folder, chunk, shard, tensors)
-    return merge_manifest(folder, ids, maker)
+    work = [(chunk, {key: source_of(folder.parent, clips[key]) for key in chunk} if clips else {}) for chunk in chunks]
+    after = max((shard.get("made", 0.0) for shard in shards), default=0.0)
+    done = in_processes(functools.partial(write_shard, folder, maker, compute, after), work, workers, stop)
+    try:
+        for _ in tqdm(done, folder.name, len(chunks), unit="shard", disable=not show):
+            pass
+    finally:
+        manifest = merge_manifest(folder, ids, maker)
+    return manifest
 
 
-def write_shard(folder: Path, ids: list[str], shard: Shard, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a file and its sidecar, named by a hash of maker and ids: after a kill the same work has the same name."""
-    name = int(hashlib.sha256("\n".join([shard["maker"], *ids]).encode()).hexdigest(), 16) % 10**16
+def write_shard(folder: Path, maker: str, compute: Callable, after: float, work: tuple[list[str], dict]) -> None:
+    """Compute and write a file and its sidecar, named by a hash of maker and ids: after a kill it is written again."""
+    ids, sources = work
+    tensors, set_aside = compute(ids)
+    name = int(hashlib.sha256("\n".join([maker, *ids]).encode()).hexdigest(), 16) % 10**16
     data = save({k: v.contiguous() for k, v in tensors.items()})
-    shard |= {"file": f"{name:016d}.safetensors", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    made = max(time.time(), after + 1)  # newer than the rows that it replaces, also where clocks differ
+    shard = Shard(
+        file=f"{name:016d}.safetensors", maker=maker, ids=[key for key in ids if key not in set_aside],
+        set_aside=set_aside, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), made=made, sources=sources,
+    )  # fmt: skip
     write_atomic(folder / shard["file"], data)
     write_atomic(folder / f"{name:016d}.json", json.dumps(shard))
 
 
-def damage(folder: Path, shard: Shard, verify: bool = False) -> str:
-    """What is wrong with a shard's file, by its size and with `verify` by its hash; "" for nothing."""
+def is_whole(folder: Path, shard: Shard, verify: bool) -> bool:
+    """Whether a shard's file has its size, and with `verify` its hash."""
     path = folder / shard["file"]
-    try:
-        if (size := path.stat().st_size) != shard["bytes"]:
-            return f"has {size:,} bytes instead of {shard['bytes']:,}"
-        return "differs from its hash" if verify and sha256(path) != shard["sha256"] else ""
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
+    if not path.exists() or path.stat().st_size != shard["bytes"]:
+        return False
+    return not verify or sha256(path) == shard["sha256"]
 
 
 class Shards:
     """Reads rows of one kind by id. Files are memory-mapped: only the rows that are asked for are read.
 
-    A file is checked by its size when it is first used; `musekit cache --verify` checks hashes. `damaged="refuse"`
-    raises MuseError at the first damaged file. "skip" checks every file at once and leaves the rows of damaged ones
-    out; `skipped` is {file: rows}.
+    Raises MuseError without a manifest, and when a file whose size is wrong is first used; `musekit cache --verify`
+    checks hashes.
     """
 
-    def __init__(self, folder: Path, damaged: Literal["refuse", "skip"] = "refuse", warn: Callable = print):
+    def __init__(self, folder: Path):
         self.folder = Path(folder)
         try:
             self.manifest = read_json(self.folder / "manifest.json", Manifest)
         except (OSError, MuseError) as error:
             again = "run `musekit cache` with the same options again"
             raise MuseError(f"{self.folder} has no whole manifest; {again}") from error
-        shards = self.manifest["shards"]
-        self.skipped = {s["file"]: len(s["ids"]) for s in shards if damaged == "skip" and damage(self.folder, s)}
-        if self.skipped:
-            rows, names = sum(self.skipped.values()), ", ".join(self.skipped)
-            warn(f"{self.folder}: {len(self.skipped)} damaged shards skipped, {rows} rows left out: {names}")
-        places = {key: (n, row) for n, shard in enumerate(shards) for row, key in enumerate(shard["ids"])}
-        self.index = {
-            key: (number, row)
-            for key, (number, row) in sorted(places.items())
-            if key not in self.manifest["set_aside"] and shards[number]["file"] not in self.skipped
-        }
+        places = {key: (n, row) for n, s in enumerate(self.manifest["shards"]) for row, key in enumerate(s["ids"])}
+        self.index = {key: places[key] for key in sorted(places) if key not in self.manifest["set_aside"]}
         self._open: dict[int, dict[str, torch.Tensor]] = {}
 
     def __contains__(self, key: str) -> bool:
@@ -273,18 +248,14 @@ class Shards:
         """The arrays of a file as views of the mapped file."""
         if number not in self._open:
             shard = self.manifest["shards"][number]
-            wrong = damage(self.folder, shard)
+            path = self.folder / shard["file"]
             try:
-                if not wrong:
-                    file = safe_open(self.folder / shard["file"], framework="pt")
-                    self._open[number] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if (size := path.stat().st_size) != shard["bytes"]:
+                    raise OSError(f"it has {size:,} bytes instead of {shard['bytes']:,}")
+                file = safe_open(path, framework="pt")
+                self._open[number] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             except (OSError, SafetensorError) as error:
-                wrong = f"cannot be read ({error})"
-            if wrong:
-                raise MuseError(
-                    f"{self.folder / shard['file']} {wrong}; run `musekit cache` again with --verify, or train without"
-                    " it: --train.damaged skip"
-                )
+                raise MuseError(f"{path} is damaged ({error}); run `musekit cache` again with --verify") from error
         return self._open[number]
 
     def row(self, key: str, name: str = "x", start: int = 0, stop: int | None = None) -> torch.Tensor:
@@ -313,8 +284,3 @@ def caption_id(text: str) -> str:
 def config_hash(*parts) -> str:
     """A short hash of anything that has a repr."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
-
-
-def as_half(x: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """float16: enough for what one network computed and another reads."""
-    return torch.as_tensor(x).to(torch.float16)

@@ -1,6 +1,6 @@
 """Captions: sentences about a clip, each with exactly what it claims, and the prompts of the evaluation.
 
-A template's slots are filled with words of the lexicon that are true of the clip (`claims.fits`), and what these words
+A template's slots are filled with words of the lexicon that are true of the clip (`fits`), and what these words
 claim is added up.
 """
 
@@ -11,16 +11,21 @@ import re
 import numpy as np
 
 from musekit.corpus import lexicon
-from musekit.corpus.claims import fits
 from musekit.corpus.instruments import SINGLE
 
 LEVELS = ("vague", "plain", "specific")
 SLOT = re.compile(r"\{(\w+)\}")
 
 
-def _spelled(key: str) -> tuple[str, ...]:
-    """'Bb' -> ('Bb', 'B flat')."""
-    return (key, key[0] + {"b": " flat", "#": " sharp"}[key[1]]) if len(key) > 1 else (key,)
+def fits(asks: dict, record: dict) -> bool:
+    """Whether every claim is true of the clip. An attribute that is unknown (None) satisfies no claim.
+
+    `instrument` is compared with the record's `instrumentation`, every other claim with the field of its name.
+    """
+    for name, wanted in asks.items():
+        if wanted is None or record.get("instrumentation" if name == "instrument" else name) != wanted:
+            return False
+    return True
 
 
 def _played(name: str, called: tuple[str, ...]) -> list[str]:
@@ -47,18 +52,16 @@ def words(slot: str, record: dict, held_out: bool = False) -> list[tuple[str, di
         found = [(said, asks) for said in _played(name, called)] if name else []
     elif slot == "solo":  # one line on one instrument
         alone = texture == "solo" and name and name not in (*lexicon.GROUPS, "choir") and " and " not in name
-        found = [
-            (f"{how} {c}", {**asks, "texture": "solo"}) for how in ("solo", "unaccompanied") for c in called if alone
-        ]
+        sounding = [f"{how} {c}" for how in ("solo", "unaccompanied") for c in called if alone]
+        found = [(said, {**asks, "texture": "solo"}) for said in sounding]
     elif slot == "fiddle":
         found = [("fiddle tune", {**asks, "era": "folk", "texture": "solo"})] if name == "violin" else []
     elif slot == "dance":
         found = [(text, a) for text, a in lexicon.WORDS["form"] if a["form"] in lexicon.DANCES]
     elif slot == "key":
-        known = mode and record.get("key")
-        found = (
-            [(f"in {k} {mode}", {"key": record["key"], "mode": mode}) for k in _spelled(record["key"])] if known else []
-        )
+        key = record.get("key") if mode else None
+        spelled = [key, key.replace("b", " flat").replace("#", " sharp")] if key else []  # "Bb", "B flat"
+        found = [(f"in {k} {mode}", {"key": key, "mode": mode}) for k in dict.fromkeys(spelled)]
     else:
         found = [*lexicon.WORDS[slot], *(lexicon.HELD_OUT_WORDS.get(slot, ()) if held_out else ())]
     return [(text, a) for text, a in found if fits(a, record)]

@@ -7,17 +7,16 @@ in all its harmonisations, a tune and its variants). Of near-identical works all
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter, defaultdict
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 from musekit.config import MuseError
-from musekit.corpus.repertoire import slug, sources
-from musekit.corpus.scores import Score, from_json, parse, to_json
+from musekit.corpus.processes import in_processes
+from musekit.corpus.scores import Score, from_json, parse, slug, sources, to_json
 from musekit.files import write_atomic
 
 N = 6  # intervals in one n-gram
@@ -98,43 +97,32 @@ def group(scores: list[Score]) -> tuple[list[Score], list[dict]]:
     return kept, [{"work": scores[i].work, "reason": f"near-duplicate of {scores[j].work}"} for i, j in dropped.items()]
 
 
-def _parse_to(folder: str, source: str) -> str:
-    target = Path(folder) / f"{slug(source)}.jsonl"
-    if not target.exists():
-        done, aside = parse(source)
-        lines = [*map(to_json, done), *(json.dumps({"aside": a}) for a in aside)]
-        write_atomic(target, "".join(line + "\n" for line in lines))
-    return source
+def parse_to(folder: Path, source: str) -> None:
+    """Write the usable works of one corpus file to <folder>/<source>.jsonl."""
+    write_atomic(folder / f"{slug(source)}.jsonl", "".join(to_json(score) + "\n" for score in parse(source)))
 
 
 def catalogue(
-    out: Path, workers: int = 2, only: list[str] | None = None, progress: bool = True
-) -> tuple[list[Score], list[dict]]:
+    out: Path,
+    workers: int = 2,
+    only: list[str] | None = None,
+    progress: bool = True,
+    stop: Callable[[], int] = lambda: 0,
+) -> list[Score]:
     """Parse missing scores into <out>/scores/*.jsonl (a kill loses one file), then group them into families.
 
-    Returns the scores sorted by name, and the unusable ones with their reasons. `only`: prefixes of corpus files.
-    Raises MuseError when there is no such score.
+    Returns the scores sorted by name. `only`: prefixes of corpus files. Raises MuseError when there is no such score.
     """
     from tqdm import tqdm
 
-    folder = out / "scores"
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = sources(only)
+    folder, wanted = out / "scores", sources(only)
     if not wanted:
         raise MuseError(f"music21's corpus holds no score {f'that begins with {only}' if only else 'of those in use'}")
     missing = [s for s in wanted if not (folder / f"{slug(s)}.jsonl").exists()]
     missing.sort(key=lambda s: not s.startswith(("airds", "oneill", "misc")))  # the long files first
     if missing:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(_parse_to, str(folder), s) for s in missing]
-            for job in tqdm(as_completed(jobs), "scores", len(jobs), disable=not progress, mininterval=2):
-                job.result()
-    scores, aside = [], []
-    for source in wanted:
-        for line in (folder / f"{slug(source)}.jsonl").read_text("utf-8").splitlines():
-            if line.startswith('{"aside"'):
-                aside.append(json.loads(line)["aside"])
-            else:
-                scores.append(from_json(line))
-    kept, dropped = group(scores)
-    return kept, aside + dropped
+        parsed = in_processes(partial(parse_to, folder), missing, workers, stop)
+        for _ in tqdm(parsed, "scores", len(missing), disable=not progress, mininterval=2):
+            pass
+    lines = [line for s in wanted for line in (folder / f"{slug(s)}.jsonl").read_text("utf-8").splitlines()]
+    return group([from_json(line) for line in lines if not line.startswith('{"aside"')])[0]  # of earlier versions

@@ -144,26 +144,20 @@ NOUNS = {"solo": ("piece", "melody", "tune"), None: ("piece", "piece of music")}
 #: Sentences by how much they claim. One applies when each of its slots has a word that is true of the clip.
 TEMPLATES = {
     "vague": _sentences("""
-        something {mood} | {mood} music | a {mood} piece | {instrument} music
-        a piece of music for {instrument}
-        {instrument} | something for {instrument} | something {speed} | {speed} music | music {mode}
-        a {mood} {noun}
+        something {mood} | {mood} music | a {mood} piece | {instrument} music | a piece of music for {instrument}
+        {instrument} | something for {instrument} | something {speed} | {speed} music | music {mode} | a {mood} {noun}
         play something {mood} | {era} music | a {form} | something {mood} and {dynamic} | {dynamic} music
         a {noun} {mode} | some {mood} music | i want to hear something {mood} | {solo} | {mood} {instrument}
         something {era} | {mood} {dynamic} music | a {dance}"""),
     "plain": _sentences("""
         a {mood} {instrument} {noun} | {mood} {instrument} music | a {mood} {noun} for {instrument}
         {speed} {instrument} music | a {speed} {noun} {mode} | {instrument} music, {pace}
-        a {speed} {instrument} {noun}
-        {mood} {era} music | {era} {instrument} | a {era} {form} for {instrument} | {mood} {noun} {played}
-        {dynamic} {instrument} music {mode} | a {noun} {mode} for {instrument} | {mood} {form}
-        a {dance} {played}
-        a {form} for {instrument}, {pace} | {mood} music for {instrument}, {loudness} | {solo}, {pace}, {mode}
-        {instrument} playing a {mood} {noun} | a {mood} {noun} in the style of {composer}
-        {speed} {noun} for {solo}
-        a {texture} {noun} for {instrument} | {mood} {fiddle} | a {speed} {fiddle}
-        {instrument} music {mode}, {pace}
-        {mood} {solo} | {instrument}, {mood} and {dynamic}"""),
+        a {speed} {instrument} {noun} | {mood} {era} music | {era} {instrument} | a {era} {form} for {instrument}
+        {mood} {noun} {played} | {dynamic} {instrument} music {mode} | a {noun} {mode} for {instrument} | {mood} {form}
+        a {dance} {played} | a {form} for {instrument}, {pace} | {mood} music for {instrument}, {loudness}
+        {solo}, {pace}, {mode} | {instrument} playing a {mood} {noun} | a {mood} {noun} in the style of {composer}
+        {speed} {noun} for {solo} | a {texture} {noun} for {instrument} | {mood} {fiddle} | a {speed} {fiddle}
+        {instrument} music {mode}, {pace} | {mood} {solo} | {instrument}, {mood} and {dynamic}"""),
     "specific": _sentences("""
         a {speed} {mood} {noun} for {solo} {key} | a {mood} {noun} for {instrument} {key}
         a {speed} {noun} for {instrument} {key}, {metre} | a {speed}, {dynamic} {instrument} {noun} {key}
@@ -172,30 +166,24 @@ TEMPLATES = {
         a {noun} {key} for {instrument}, {pace}, {loudness} | a {speed} {era} {noun} for {instrument} {mode}
         {instrument}, {key}, {pace}, {loudness} | a {mood} {noun} {metre} for {instrument}
         a {speed} {texture} {noun} {played}, {mode} | a {mood} {form} in the style of {composer}, {played}
-        {composer} {form} {played}, {pace} | a {speed} {noun} {mode}, {played}, {metre}
-        a {mood} {fiddle} {key}
+        {composer} {form} {played}, {pace} | a {speed} {noun} {mode}, {played}, {metre} | a {mood} {fiddle} {key}
         {speed} {era} {noun}, {played}, {mode}, {loudness} | {solo}: a {mood} {noun}, {pace}, {key}
-        a {mood}, {dynamic} {noun} for {instrument} {mode}
-        {speed} {instrument} music {mode}, {loudness}"""),
+        a {mood}, {dynamic} {noun} for {instrument} {mode} | {speed} {instrument} music {mode}, {loudness}"""),
 }
 HELD_OUT = {
     "vague": _sentences("""
         could you play a {mood} {noun} | a bit of {mood} music | i feel like listening to {instrument} music
-        background music that is {mood} | give me {instrument} | how about something {mood}
-        music that sounds {mood}
-        a {speed} one {mode} | anything {era} and {mood} | anything {era}, please
-        surprise me with {dynamic} music | {dynamic} sounds"""),
+        background music that is {mood} | give me {instrument} | how about something {mood} | music that sounds {mood}
+        a {speed} one {mode} | anything {era} and {mood} | anything {era}, please | surprise me with {dynamic} music
+        {dynamic} sounds"""),
     "plain": _sentences("""
         music for {instrument} that sounds {mood} | i would like a {mood} {noun}, {played}
-        {instrument} with a {mood} feeling | a {noun} for {instrument} that is {mood}
-        {speed} and {mood}: {instrument}
-        please make a {mood} {instrument} {noun} | {played}: something {mood}
-        {noun} {played}, {mode}, {pace}
+        {instrument} with a {mood} feeling | a {noun} for {instrument} that is {mood} | {speed} and {mood}: {instrument}
+        please make a {mood} {instrument} {noun} | {played}: something {mood} | {noun} {played}, {mode}, {pace}
         the sound of {instrument}, {mood} | let me hear {instrument}, {loudness}
         what does {era} {instrument} music sound like"""),
     "specific": _sentences("""
-        write a {mood} {noun} for {instrument}, {key}
-        imagine {instrument} music: {speed}, {mode}, {loudness}
+        write a {mood} {noun} for {instrument}, {key} | imagine {instrument} music: {speed}, {mode}, {loudness}
         {key}, {pace}: a {noun} {played} | a {noun} that is {mood}, {played}, {mode}, {pace}
         {instrument} {noun}, {mood}, {key}, {metre} | i need {speed} {instrument} music {mode}
         {mode}, {pace}, {played} | a {speed} and {mood} {noun} for {instrument}, {mode}

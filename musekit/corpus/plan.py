@@ -1,21 +1,28 @@
 """The plan: an endless, seeded list of clips, of which every prefix is balanced over instrument, mode and speed.
 
-A longer corpus contains the shorter one, because clip i does not depend on the number of clips.
+A longer corpus contains the shorter one, because clip i does not depend on the number of clips. `build_clips` renders
+the plan's first clips to <out>/clips/*.flac and writes their records to <out>/clips.jsonl.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
 from musekit.config import TONICS
 from musekit.corpus import arrange
-from musekit.corpus.families import split_of
+from musekit.corpus.captions import write_captions
+from musekit.corpus.families import catalogue, split_of
 from musekit.corpus.instruments import DUETS, INSTRUMENTS, MIXED, SINGLE, players_of
+from musekit.corpus.processes import in_processes
 from musekit.corpus.render import SOUNDFONT
-from musekit.corpus.repertoire import slug
-from musekit.corpus.scores import Score, key_of, third_is_clear
+from musekit.corpus.scores import Score, key_of, slug, third_is_clear
+from musekit.files import write_atomic
 
 SECONDS = 12.0
 #: Range from which the onset rate (distinct onsets per second) is drawn, by speed.
@@ -185,3 +192,58 @@ def moods(mode: str | None, speed: str | None, dynamic: str) -> list[str]:
     if speed == "fast":
         found += ["lively"]
     return found
+
+
+def render_clip(out: Path, clip: tuple[dict, list[list[float]], dict]) -> tuple[str, str]:
+    """Render a clip of the plan, unless it is rendered; returns (its id, why it is not usable or "").
+
+    A clip exists once its record file does. Audio and record are each written aside and renamed, the record last.
+    """
+    from musekit.corpus.render import SilentRender, render, write_flac
+
+    record, notes, how = clip
+    audio, target = out / record["path"], out / "records" / record["id"][:2] / f"{record['id']}.json"
+    text = json.dumps(record)  # a clip of another seed may have the same id
+    if not (target.exists() and audio.exists() and target.read_text("utf-8") == text):
+        try:
+            write_flac(audio, render(notes, **how))
+        except SilentRender as error:
+            return record["id"], str(error)
+        write_atomic(target, text)
+    return record["id"], ""
+
+
+def build_clips(
+    out: Path,
+    n: int = 12_000,
+    workers: int = 2,
+    seed: int = 0,
+    progress: bool = True,
+    only: list[str] | None = None,
+    stop: Callable[[], int] = lambda: 0,
+) -> list[dict]:
+    """Render the first `n` clips of the plan into the folder `out`, in `workers` processes; returns their records.
+
+    The same call again renders only what is missing. `only`: prefixes of corpus files, for a small repertoire. When
+    `stop()` says so, clips in work are finished and `distributed.Stopped` is raised.
+    """
+    from tqdm import tqdm
+
+    out, records, unusable = Path(out).expanduser(), [], set()
+
+    def planned() -> Iterator[tuple]:
+        for clip in islice(clips(catalogue(out, workers, only, progress, stop), seed), n):
+            records.append(clip[0])
+            yield clip
+
+    rendered = in_processes(partial(render_clip, out), planned(), workers, stop)
+    for identity, problem in tqdm(rendered, "clips", n, disable=not progress, mininterval=2, smoothing=0.05):
+        if problem:
+            print(f"{identity} is left out: {problem}")
+            unusable.add(identity)
+    records = [record for record in records if record["id"] not in unusable]
+    for record in records:
+        rng = np.random.default_rng([seed, 3, *record["id"].encode()])
+        record["captions"] = write_captions(record, rng)
+    write_atomic(out / "clips.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    return records

@@ -69,7 +69,7 @@ def render(
 ) -> np.ndarray:
     """Audio (2, seconds * 44100) float32 at the dynamic's level, the last 30 ms faded out.
 
-    Raises SilentRender when nothing sounds, the first 0.15 s are silent, or a sample is not finite.
+    Raises SilentRender when nothing sounds, or the first 0.15 s are silent.
     """
     import midirenderer
     import soundfile
@@ -79,11 +79,7 @@ def render(
     audio, rate = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
     audio = soxr.resample(audio, rate, SAMPLE_RATE, quality="HQ").T  # (2, N)
     samples = round(seconds * SAMPLE_RATE)
-    if audio.shape[0] == 1:
-        audio = np.repeat(audio, 2, axis=0)
     audio = np.pad(audio, ((0, 0), (0, max(0, samples - audio.shape[1]))))[:, :samples]
-    if not np.isfinite(audio).all():
-        raise SilentRender("not finite")
     level = float(np.sqrt(np.mean(audio**2)))
     if level < 1e-4:
         raise SilentRender(f"silent: RMS {level:.1e}")

@@ -39,10 +39,7 @@ def _opened(path: Path):
 
 
 def header(path: Path) -> tuple[int, int]:
-    """(frames, sample rate in Hz) of an audio file by its header; nothing is decoded.
-
-    Raises BadAudio with the reason: missing, empty, not audio, short.
-    """
+    """(frames, sample rate in Hz) of an audio file by its header; nothing is decoded. Raises BadAudio."""
     with _opened(path) as file:
         frames, rate = file.frames, file.samplerate
     if frames < MIN_SECONDS * rate:

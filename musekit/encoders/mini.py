@@ -190,7 +190,7 @@ class MiniEmbedder(nn.Module):
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over pairs of log(1 + exp(-s (scale a.b + bias))), s = +1 for pairs that match, else -1."""
-        from musekit.corpus.claims import fits
+        from musekit.corpus.captions import fits
 
         a = self.audio_tower(batch["view"].float())
         b = self.text_tower(batch["tokens"], batch["mask"])

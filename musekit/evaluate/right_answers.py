@@ -16,7 +16,7 @@ import torch
 
 from musekit.cache import config_hash
 from musekit.config import home
-from musekit.corpus.claims import fits
+from musekit.corpus.captions import fits
 from musekit.evaluate.sounds import cached
 from musekit.evaluate.study import HELD_OUT, Study
 

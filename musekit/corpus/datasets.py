@@ -1,0 +1,295 @@
+"""Datasets: one function per dataset, from its folder to an `Item` per audio file.
+
+To add a dataset, write such a function and add it to `READERS`. Tables are untrusted text; nothing in them is executed.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from musekit.config import TONICS, MuseError
+from musekit.corpus.families import split_of
+from musekit.corpus.scores import slug
+from musekit.files import decode
+
+MAX_CAPTION_CHARS = 4000
+SCALE = re.compile(r"\b([A-G](?:[#b]|[ -](?:sharp|flat))?)[ -]?(major|minor)\b")
+BPM = re.compile(r"\b(\d{2,3}(?:\.\d+)?) ?(?:bpm|beats per minute)|\bbpm (?:of|is|:) ?(\d{2,3}(?:\.\d+)?)", re.I)
+AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus", ".oga", ".au", ".caf", ".w64"}
+CAPTION_TABLES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json", "metadata.csv", "metadata.jsonl")
+FILE_COLUMNS = ("file", "path", "file_name", "filename", "audio", "audio_path", "location")
+CAPTION_COLUMNS = ("caption", "text", "main_caption", "description", "prompt")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One audio file of a dataset and what is known of it."""
+
+    name: str  # in the dataset's table; decides the clips' ids
+    path: str  # of the file, relative to the dataset's folder
+    captions: list[dict]  # {"text", "asks"}; empty asks: the caption claims nothing that can be checked
+    family: str  # items that must not be in two splits: a clip and its augmented copies, an artist
+    split: str
+    known: dict = field(default_factory=dict)  # attributes, under the names that records have
+
+
+# ---------------------------------------------------------------- tables and their cells
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV or TSV by lower-case column name; the header decides the delimiter. MuseError names the line."""
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        header = file.readline()
+        file.seek(0)
+        reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count), restval="")
+        try:
+            rows = []
+            for row in reader:
+                if None in row:
+                    raise csv.Error("more cells than the header has; quote cells that contain the delimiter")
+                rows.append({str(name).strip().lower(): cell.strip() for name, cell in row.items()})
+        except csv.Error as error:
+            raise MuseError(f"{path}, line {reader.reader.line_num}: {error}") from error
+    return rows
+
+
+def json_rows(path: Path) -> list[dict]:
+    """The objects of JSON Lines (whatever the file's suffix) or of one JSON list. MuseError names the line."""
+    text = path.read_text("utf-8-sig", "replace")
+    if text.lstrip().startswith("["):
+        return decode(text, list[dict], str(path))
+    lines = enumerate(text.split("\n"), 1)  # not splitlines: captions may hold other separators
+    return [decode(line, dict, f"{path}, line {number},") for number, line in lines if line.strip()]
+
+
+def clean(text) -> str:
+    """A caption on one line without control characters, at most MAX_CAPTION_CHARS long; "" for what is no text."""
+    if not isinstance(text, str):
+        return ""
+    printable = "".join(c if c.isprintable() else " " for c in text[: 2 * MAX_CAPTION_CHARS])
+    return " ".join(printable.split())[:MAX_CAPTION_CHARS]
+
+
+def number(value) -> float | None:
+    """A finite number, or None."""
+    try:
+        return float(value) if abs(float(value)) < 1e12 else None  # False for NaN and infinity
+    except (TypeError, ValueError):
+        return None
+
+
+def tonic(value) -> str | None:
+    """A tonic in the spelling of `config.TONICS`, from "A#", "B flat" or a pitch class 0 to 11; else None."""
+    step = number(value)
+    if step is not None:
+        return TONICS[int(step)] if step in range(12) else None
+    text = re.sub(r"[ -]flat$", "b", re.sub(r"[ -]sharp$", "#", str(value).strip()))
+    found = re.fullmatch(r"([A-G])([#b]?)", text)
+    if not found:
+        return None
+    natural = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[found[1]]
+    return TONICS[(natural + {"#": 1, "b": -1, "": 0}[found[2]]) % 12]
+
+
+def claimed(text: str, known: dict) -> dict:
+    """The claims of a caption about key, mode and tempo that agree with what is known of its clip."""
+    asks, scale, bpm = {}, SCALE.search(text), BPM.search(text)
+    if scale and (tonic(scale[1]), scale[2]) == (known.get("key"), known.get("mode")):
+        asks |= {"key": known["key"], "mode": known["mode"]}
+    if bpm and known.get("bpm") and abs(float(bpm[1] or bpm[2]) - known["bpm"]) < 1:
+        asks["bpm"] = known["bpm"]
+    return asks
+
+
+# ---------------------------------------------------------------- a folder of audio with captions
+
+
+def captions_of(folder: Path) -> dict[str, list[str]]:
+    """Captions by audio path relative to the folder, from a table or from text files beside the audio.
+
+    Raises MuseError for a table without rows or without columns for file and caption.
+    """
+    table = next((folder / name for name in CAPTION_TABLES if (folder / name).is_file()), None)
+    named: dict[str, list[str]] = {}
+    if table is None:
+        for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO and not p.name.startswith(".")):
+            beside = path.with_suffix(".txt")
+            lines = beside.read_text("utf-8-sig", "replace").splitlines() if beside.is_file() else []
+            named[path.relative_to(folder).as_posix()] = [line.strip() for line in lines if line.strip()]
+        return named
+    rows = json_rows(table) if table.suffix in (".jsonl", ".json") else csv_rows(table)
+    if not rows:
+        raise MuseError(f"{table.name}: no rows")
+    columns = [next((n for n in names if n in rows[0]), None) for names in (FILE_COLUMNS, CAPTION_COLUMNS)]
+    if None in columns:
+        raise MuseError(f"{table.name}: needs the columns 'file' and 'caption'; it has {', '.join(rows[0])}")
+    for row in rows:
+        name, text = (str(row.get(column) or "").strip() for column in columns)
+        if name:
+            named.setdefault(name, []).extend([text] if text else [])
+    return named
+
+
+def read_folder(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
+    """The files that captions name. A file and its copies <name>_<number> are one family.
+
+    In a series without such an original (take_001, take_002, ...) every file is a family of its own.
+    """
+    named = captions_of(folder)
+    stems = {Path(name).stem for name in named}
+    for name, texts in named.items():
+        stem = Path(name).stem
+        original = re.sub(r"_\d+$", "", stem)
+        family = slug(original if original in stems else stem) or name
+        captions = [{"text": text, "asks": {}} for text in dict.fromkeys(map(clean, texts)) if text]
+        yield Item(name, name, captions, family, split_of(family))
+
+
+# ---------------------------------------------------------------- MusicBench
+
+MUSICBENCH_TABLES = tuple(f"MusicBench_{subset}.json" for subset in ("train", "test_A", "test_B"))
+CONTROLS = ("prompt_ch", "prompt_bt", "prompt_bpm", "prompt_key", "prompt_aug")
+
+
+def read_musicbench(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
+    """MusicBench (Melechovsky et al. 2023, arXiv 2311.08355; CC BY-SA 3.0): 10 s clips with augmented copies.
+
+    Tables are JSON Lines; audio is datashare/data/<ytid>.wav and datashare/data_aug2/<ytid>_<k>.wav. A clip and its
+    copies are one family. Test A and test B are the same audio with different captions, of which one each includes
+    control sentences about key and tempo. `keep_apart`: clips of AudioSet's evaluation set are the split "eval".
+    """
+    above = "datashare/" if (folder / "datashare").is_dir() else ""
+    for table, subset in zip(MUSICBENCH_TABLES, ("train", "test A", "test B")):
+        for row in json_rows(folder / table) if (folder / table).is_file() else ():
+            location = str(row.get("location") or "").strip()
+            stem = Path(location).stem  # a video's id has 11 characters and may itself end in _<number>
+            named = re.fullmatch(r"([\w-]{11})(_\d+)?", stem, re.ASCII)
+            family = named[1] if named else re.sub(r"_\d+$", "", stem)
+            known = musicbench_attributes(row)
+            known |= {"subset": subset, "audioset_eval": row.get("is_audioset_eval_mcaps") is True}
+            main, plain = clean(row.get("main_caption")), clean(row.get("alt_caption"))
+            controls = [text for text in (clean(row.get(name)) for name in CONTROLS) if text]
+            texts = [main, plain]
+            if controls and (plain or main):
+                texts.append(" ".join([plain or main, *controls]))
+            captions = [{"text": text, "asks": claimed(text, known)} for text in dict.fromkeys(texts) if text]
+            split = "valid" if split_of(family) == "valid" else "train"  # the test set is the published one
+            if subset != "train":
+                split = "test"
+            elif known["audioset_eval"] and keep_apart:
+                split = "eval"
+            yield Item(location, above + location, captions, family, split, known)
+
+
+def musicbench_attributes(row: dict) -> dict:
+    """Key, mode and tempo of a clip, as far as they are valid."""
+    known = {}
+    key, mode = row["key"] if isinstance(row.get("key"), list) and len(row["key"]) == 2 else (None, None)
+    if tonic(key) and mode in ("major", "minor"):
+        known |= {"key": tonic(key), "mode": mode}
+        confidence = row.get("keyprob")
+        if (confidence := number(confidence[0] if isinstance(confidence, list) and confidence else None)) is not None:
+            known["key_confidence"] = confidence
+    if (bpm := number(row.get("bpm"))) and bpm > 0:
+        known["bpm"] = bpm
+    return known
+
+
+# ---------------------------------------------------------------- Music4All
+
+MUSIC4ALL_TABLES = ("id_information.csv", "id_metadata.csv", "id_tags.csv", "id_genres.csv", "id_lang.csv")
+MOODS = {  # feature: (word when low, word when high)
+    "energy": ("calm", "energetic"),
+    "valence": ("melancholic", "cheerful"),
+    "danceability": (None, "danceable"),
+}
+LOW, HIGH = 0.33, 0.67  # of Spotify's features, which run from 0 to 1
+TEMPO_WORDS = {"slow": "slow", "medium": "mid-tempo", "fast": "fast"}
+
+
+def read_music4all(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
+    """Music4All (Santana et al. 2020): 109,269 clips of 30 s with tags, genres and Spotify's features.
+
+    Captions are written from these, without titles and names. Tables are tab-separated under .csv names; audio is
+    audios/<id>.mp3. An artist is a family, because albums sound alike.
+    """
+    tracks: dict[str, dict] = {}
+    for table in MUSIC4ALL_TABLES:
+        for row in csv_rows(folder / table) if (folder / table).is_file() else ():
+            if "id" not in row:
+                raise MuseError(f"{folder / table} has no column 'id'; use the table as it was published")
+            tracks.setdefault(row["id"], {}).update(row)
+    for identity, row in sorted(tracks.items()):
+        family, known = clean(row.get("artist")).lower() or identity, music4all_attributes(row)
+        captions = music4all_captions(identity, known)
+        yield Item(identity, f"audios/{identity}.mp3", captions, family, split_of(family), known)
+
+
+def music4all_attributes(row: dict[str, str]) -> dict:
+    """The attributes that captions may claim; a tag is the attribute "tag:<tag>" with the value True."""
+    tags, genres = ([*filter(None, dict.fromkeys(map(clean, row.get(c, "").split(","))))] for c in ("tags", "genres"))
+    known: dict = {"tags": tags, "genres": genres}
+    known |= {f"tag:{tag}": True for tag in tags} | {f"genre:{genre}": True for genre in genres}
+    if tonic(row.get("key")) and number(row.get("mode")) in (0, 1):
+        known |= {"key": tonic(row["key"]), "mode": "major" if number(row["mode"]) else "minor"}
+    if (bpm := number(row.get("tempo"))) and bpm > 0:
+        known |= {"bpm": bpm, "tempo": "slow" if bpm < 80 else "medium" if bpm < 130 else "fast"}
+    for name in MOODS:
+        if (x := number(row.get(name))) is not None and 0 <= x <= 1:
+            known[name] = "low" if x < LOW else "high" if x > HIGH else "medium"
+    if language := clean(row.get("lang")):
+        known["language"] = language
+    return known
+
+
+def music4all_captions(identity: str, known: dict) -> list[dict]:
+    """Up to three captions {"text", "asks"}, from vague to specific; none where nothing is known."""
+    rng = np.random.default_rng([4, *identity.encode()])
+    genres = [(genre, {f"genre:{genre}": True}) for genre in rng.permutation(known["genres"]).tolist()]
+    tags = [(tag, {f"tag:{tag}": True}) for tag in rng.permutation(known["tags"]).tolist()]
+    tags = [tag for tag in tags if tag[0] not in known["genres"]]
+    moods = [(pair[known[m] == "high"], {m: known[m]}) for m, pair in MOODS.items() if known.get(m) in ("low", "high")]
+    moods = [mood for mood in moods if mood[0]]
+    tempo = [(TEMPO_WORDS[known["tempo"]], {"tempo": known["tempo"]})] if "tempo" in known else []
+    exact = [(f"{known['bpm']:.0f} bpm", {"bpm": known["bpm"]})] if "bpm" in known else []
+    if "key" in known:
+        exact.append((f"in {known['key']} {known['mode']}", {"key": known["key"], "mode": known["mode"]}))
+    noun = genres[:1] or [("", {})]
+    captions = [
+        sentence(moods[:1] + noun) if moods or genres else sentence(tags[:1] + noun),
+        sentence(moods + tempo + noun, tags[:3]),
+        sentence(tempo + moods[:1] + noun, [*genres[1:2], *tags[:5], *exact]),
+    ]
+    return list({c["text"]: c for c in captions if c["asks"]}.values())
+
+
+def sentence(front: list[tuple[str, dict]], behind: list[tuple[str, dict]] = ()) -> dict:
+    """A caption of words before "music" and words after it, with all their claims."""
+    text = " ".join([*(word for word, _ in front if word), "music"])
+    asks = {k: v for _, claims in [*front, *behind] for k, v in claims.items()}
+    return {"text": ", ".join([text, *(word for word, _ in behind)]), "asks": asks}
+
+
+# ---------------------------------------------------------------- all readers
+
+
+class Reader(NamedTuple):
+    """How a dataset is recognised and read."""
+
+    tables: tuple[str, ...]  # any of them identifies the dataset
+    audio: str  # where its audio is, for error messages
+    items: Callable[[Path, bool], Iterator[Item]]
+
+
+READERS = {
+    "musicbench": Reader(MUSICBENCH_TABLES, "the audio under datashare/", read_musicbench),
+    "music4all": Reader(MUSIC4ALL_TABLES, "the audio audios/<id>.mp3", read_music4all),
+    "folder": Reader(CAPTION_TABLES, "or audio files with a .txt of captions beside each", read_folder),  # any audio
+}
