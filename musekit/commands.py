@@ -119,7 +119,7 @@ class Cache:
     """What to compute. Latents and embeddings (transposed: in ten other keys) need trained weights."""
     preset: str = "mini"  # The preset whose inputs and encoders are used
     weights: str = "mini"  # Folder of trained weights, for latents and embeddings
-    workers: int = 2  # Processes; with a GPU, threads that read ahead
+    workers: int = 2  # Processes; with a GPU there is one
     share: str = "0/1"
     """INDEX/COUNT: this command computes one of COUNT shares of the rows; slurm/cache.sh sets it in an array."""
     seed: int = 0  # Seed of the choice of clips

@@ -14,8 +14,7 @@ from musekit import evaluate as evaluation
 from musekit import pretrained
 from musekit.config import MuseError, smoke
 from musekit.corpus import lexicon
-from musekit.corpus.captions import evaluation_prompts, fill
-from musekit.corpus.captions import fits
+from musekit.corpus.captions import evaluation_prompts, fill, fits
 from musekit.evaluate import distances, judge, path, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.embedder import recall_by_chance, retrieval, wordings, zero_shot

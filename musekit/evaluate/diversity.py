@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from musekit.corpus.captions import prompts
-from musekit.corpus.captions import fits
+from musekit.corpus.captions import fits, prompts
 from musekit.evaluate.right_answers import right_answers
 from musekit.evaluate.sounds import progress, sampled
 from musekit.evaluate.study import HELD_OUT, Study, target

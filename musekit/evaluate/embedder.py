@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from musekit.corpus import lexicon
-from musekit.corpus.captions import fill
-from musekit.corpus.captions import fits
+from musekit.corpus.captions import fill, fits
 from musekit.evaluate.judge import ATTRIBUTES, ceiling_rows, ratio
 from musekit.evaluate.study import CLASSES, Study, target, value_of
 from musekit.statistics import accuracy

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from musekit.corpus.captions import prompts
-from musekit.corpus.captions import fits
+from musekit.corpus.captions import fits, prompts
 from musekit.evaluate.diversity import SAMPLES, SEED, regression_answer, samples, spread_with_interval
 from musekit.evaluate.features import spectral_contrast
 from musekit.evaluate.right_answers import right_answers

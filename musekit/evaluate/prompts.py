@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from musekit.corpus.captions import evaluation_prompts
-from musekit.corpus.captions import fits
+from musekit.corpus.captions import evaluation_prompts, fits
 from musekit.evaluate.embedder import zero_shot
 from musekit.evaluate.judge import ATTRIBUTES, accuracy_rows, ceiling_rows, ratio
 from musekit.evaluate.sounds import generated
