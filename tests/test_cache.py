@@ -131,40 +131,30 @@ def test_a_kill_in_the_middle_loses_only_the_current_shard(tmp_path):
     assert compute.ids == ids[3 * SHARD :] and before.items() <= files(tmp_path).items()
 
 
-@pytest.mark.parametrize("left", ["no sidecar", "sidecar cut short", "sidecar of another kind"])
-def test_what_a_kill_can_leave_behind_is_computed_again(tmp_path, left):
-    build_shards(tmp_path, IDS, "maker", Compute())
-    sidecar = shard_of(tmp_path, "clip-070").with_suffix(".json")
-    wanted = json.loads(sidecar.read_text())["ids"]
-    if left == "no sidecar":
-        sidecar.unlink()
-    else:
-        sidecar.write_text(sidecar.read_text()[:40] if left == "sidecar cut short" else '{"ids": 3}')
-    (tmp_path / ".00001.safetensors.123.part").write_bytes(b"half")
-    compute = Compute()
-    assert build_shards(tmp_path, IDS, "maker", compute)["complete"]
-    assert set(wanted) <= set(compute.ids) and len(compute.ids) <= SHARD
-    assert Shards(tmp_path).row("clip-070")[0, 0] == 70
-
-
-@pytest.mark.parametrize("how", ["flipped", "truncated", "gone"])
-def test_a_damaged_shard_is_named_and_computed_again(tmp_path, how):
+@pytest.mark.parametrize("how", ["no sidecar", "half a sidecar", "another sidecar", "flipped", "truncated", "gone"])
+def test_what_a_kill_or_damage_leaves_is_computed_again(tmp_path, how):
     """A reader compares sizes, which costs nothing; `verify` compares hashes."""
     build_shards(tmp_path, IDS, "maker", Compute())
     path = shard_of(tmp_path, "clip-070")
-    data = bytearray(path.read_bytes())
-    data[-3] ^= 1
-    path.write_bytes(bytes(data if how == "flipped" else data[:-100]))
-    if how == "gone":
+    data, sidecar = bytearray(path.read_bytes()), path.with_suffix(".json")
+    lost = json.loads(sidecar.read_text())["ids"]
+    (tmp_path / ".00001.safetensors.123.part").write_bytes(b"half")
+    if how == "no sidecar":
+        sidecar.unlink()
+    elif "sidecar" in how:
+        sidecar.write_text(sidecar.read_text()[:40] if how == "half a sidecar" else '{"ids": 3}')
+    elif how == "gone":
         path.unlink()
-    lost = json.loads(path.with_suffix(".json").read_text())["ids"]
-    if how != "flipped":
+    else:
+        data[-3] ^= 1
+        path.write_bytes(bytes(data if how == "flipped" else data[:-100]))
+    if how in ("truncated", "gone"):
         other = next(i for i in KEPT if i not in lost)
         assert Shards(tmp_path).row(other)[0, 0] == float(other[-3:])
         with pytest.raises(MuseError, match=rf"{path.name} is damaged .*; run `musekit cache` again with --verify"):
             Shards(tmp_path).row("clip-070")
     compute = Compute()
-    build_shards(tmp_path, IDS, "maker", compute, verify=how == "flipped")
+    assert build_shards(tmp_path, IDS, "maker", compute, verify=how == "flipped")["complete"]
     assert set(lost) <= set(compute.ids) and len(compute.ids) <= SHARD
     assert Shards(tmp_path).row("clip-070")[0, 0] == 70
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from musekit.corpus import lexicon
-from musekit.corpus.captions import SLOT, evaluation_prompts, fits, prompts, words, write_captions
+from musekit.corpus.captions import evaluation_prompts, fits, prompts, write_captions
 from musekit.corpus.instruments import INSTRUMENTATIONS, SINGLE
 
 FIELDS = ("instrument", "mode", "key", "speed", "metre", "form", "era", "dynamic", "composer", "texture")
@@ -82,25 +82,15 @@ def test_held_out_wordings_never_reach_training():
     assert not common
 
 
-def test_every_slot_of_every_template_is_known():
-    for template in [t for group in (lexicon.TEMPLATES, lexicon.HELD_OUT) for ts in group.values() for t in ts]:
-        for slot in SLOT.findall(template):
-            words(slot, records(1)[0], held_out=True)
-
-
 def test_evaluation_prompts_cover_every_cell_evenly():
     asked = evaluation_prompts(240)
     assert len(asked) == 240 == len({p["text"] for p in asked}) and asked == evaluation_prompts(240)
     cells = Counter((p["asks"]["instrument"], p["asks"]["mode"], p["asks"]["speed"]) for p in asked)
     assert set(cells) == set(product(SINGLE, ("major", "minor"), ("slow", "fast"))) and set(cells.values()) == {5}
     assert all(set(p["asks"]) == {"instrument", "mode", "speed"} for p in asked)
-    train = {
-        c["text"]
-        for i, r in enumerate(records(400))
-        if r["split"] == "train"
-        for c in write_captions(r, np.random.default_rng(i))
-    }
-    assert not train & {p["text"] for p in asked}
+    train = [r for r in records(400) if r["split"] == "train"]
+    texts = {c["text"] for r in train for c in write_captions(r, np.random.default_rng(int(r["id"])))}
+    assert not texts & {p["text"] for p in asked}
 
 
 def test_pairs_go_from_vague_to_specific():

@@ -9,7 +9,7 @@ import numpy as np
 
 SILENCE = 1e-4  # RMS, -80 dBFS
 MIN_SECONDS = 1.0
-UNKNOWN_LENGTH = 2**40  # frames: for a stream libsndfile answers with a larger number
+MAX_FRAMES = 2**40  # for a stream of unknown length libsndfile answers with a larger number
 
 
 class BadAudio(ValueError):  # noqa: N818 - its name is part of the reasons in cache manifests
@@ -31,6 +31,8 @@ def _opened(path: Path):
         raise BadAudio("empty file")
     try:
         with open(path, "rb") as handle, soundfile.SoundFile(handle) as file:
+            if file.frames > MAX_FRAMES:
+                raise BadAudio("its header does not say how long it is")
             yield file
     except BadAudio:
         raise
@@ -61,13 +63,11 @@ def read_audio(
     with _opened(path) as file:
         rate, promised = file.samplerate, file.frames
         first, wanted = round(start * rate), -1 if seconds is None else round(seconds * rate)
-        known = 0 < promised < UNKNOWN_LENGTH
-        if known and first >= promised:
+        if first > promised:
             raise BadAudio("ends before this clip starts")
-        if first:
-            file.seek(first)
+        file.seek(first)
         audio = file.read(wanted, dtype="float32", always_2d=True)
-    left = promised - first if known else 0
+    left = promised - first
     if len(audio) < (left if wanted < 0 else min(left, wanted)) - rate // 10:
         raise BadAudio("truncated: it ends before its header says it should")
     if len(audio) < MIN_SECONDS * rate:
