@@ -205,10 +205,10 @@ def musicbench_attributes(row: dict) -> dict:
 # ---------------------------------------------------------------- Music4All
 
 MUSIC4ALL_TABLES = ("id_information.csv", "id_metadata.csv", "id_tags.csv", "id_genres.csv", "id_lang.csv")
-MOODS = {  # feature: (word when low, word when high)
-    "energy": ("calm", "energetic"),
-    "valence": ("melancholic", "cheerful"),
-    "danceability": (None, "danceable"),
+MOODS = {  # Spotify's features, with the words for low and high values
+    "energy": {"low": "calm", "high": "energetic"},
+    "valence": {"low": "melancholic", "high": "cheerful"},
+    "danceability": {"high": "danceable"},
 }
 LOW, HIGH = 0.33, 0.67  # of Spotify's features, which run from 0 to 1
 TEMPO_WORDS = {"slow": "slow", "medium": "mid-tempo", "fast": "fast"}
@@ -255,8 +255,7 @@ def music4all_captions(identity: str, known: dict) -> list[dict]:
     genres = [(genre, {f"genre:{genre}": True}) for genre in rng.permutation(known["genres"]).tolist()]
     tags = [(tag, {f"tag:{tag}": True}) for tag in rng.permutation(known["tags"]).tolist()]
     tags = [tag for tag in tags if tag[0] not in known["genres"]]
-    moods = [(pair[known[m] == "high"], {m: known[m]}) for m, pair in MOODS.items() if known.get(m) in ("low", "high")]
-    moods = [mood for mood in moods if mood[0]]
+    moods = [(word, {m: known[m]}) for m, words in MOODS.items() if (word := words.get(known.get(m)))]
     tempo = [(TEMPO_WORDS[known["tempo"]], {"tempo": known["tempo"]})] if "tempo" in known else []
     exact = [(f"{known['bpm']:.0f} bpm", {"bpm": known["bpm"]})] if "bpm" in known else []
     if "key" in known:

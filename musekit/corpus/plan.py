@@ -230,9 +230,10 @@ def build_clips(
     from tqdm import tqdm
 
     out, records, unusable = Path(out).expanduser(), [], set()
+    scores = catalogue(out, workers, only, progress, stop)
 
     def planned() -> Iterator[tuple]:
-        for clip in islice(clips(catalogue(out, workers, only, progress, stop), seed), n):
+        for clip in islice(clips(scores, seed), n):
             records.append(clip[0])
             yield clip
 

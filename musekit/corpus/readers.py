@@ -35,9 +35,9 @@ UNKNOWN = (
 
 def holds(folder: Path, name: str) -> bool:
     """Whether the folder looks like this dataset."""
-    if any((folder / table).is_file() for table in READERS[name].tables):
-        return True
-    return name == "folder" and any(path.suffix.lower() in AUDIO for path in folder.rglob("*"))
+    files = folder.rglob("*") if name == "folder" else ()
+    tables = (folder / table for table in READERS[name].tables)
+    return any(table.is_file() for table in tables) or any(file.suffix.lower() in AUDIO for file in files)
 
 
 def looked_for(name: str) -> str:
