@@ -87,7 +87,7 @@ results: $(DEV) ## measure again all that a CPU can: hours; the same command res
 	$(BIN)/python scripts/samples.py
 	$(BIN)/python -m pytest -q -m long -k curves
 	$(BIN)/python -m pytest -q -m long -k twenty_kills
-	set -e; for what in end-to-end stage1 stage2 batch sizes memory ddp lab; do $(BIN)/musekit bench $$what; done
+	set -e; for what in end-to-end stage1 stage2 batch sizes memory ddp; do $(BIN)/musekit bench $$what; done
 	$(BIN)/python scripts/tables.py
 
 poster: $(DEV) ## draw the figures and the A0 poster (poster/poster.pdf, .png) from results/

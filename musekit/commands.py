@@ -197,7 +197,7 @@ class Evaluate:
 
         musekit eval codec
         musekit eval one-to-many
-        musekit eval ablation-ema
+        musekit eval ablation-cache
         musekit eval prompts --n 24 --results quick
     """
 
@@ -231,9 +231,9 @@ class Bench:
     """
 
     what: Annotated[str, Positional, arg(metavar="[WHAT]")] = "end-to-end"
-    """end-to-end, stage1, stage2, full, train, batch, sizes, memory, ddp or lab."""
+    """end-to-end, stage1, stage2, full, train, batch, sizes, memory or ddp."""
     weights: Annotated[str | None, optional("FOLDER", "mini")] = None
-    """Folder of weights, or a packaged preset, for end-to-end, batch, memory and lab; none: batch and memory without
+    """Folder of weights, or a packaged preset, for end-to-end, batch and memory; none: batch and memory without
     trained weights."""
     results: Path = Path("results")  # Folder of the result file
     quick: bool = False  # Tiny networks and single runs, to test that everything runs

@@ -206,9 +206,8 @@ class MuseConfig:
 
 def mini() -> MuseConfig:
     """The laptop preset: ~22M parameters, 12 s window, weights in the package."""
-    # the noise keeps Stage 2 from recognising a training clip by its exact embedding; more of it costs loss
-    # (results/ablation-noise.json). This autoguidance makes prompts obeyed and keeps the samples diverse
-    # (results/prompts.json, results/diversity.json)
+    # the noise keeps Stage 2 from recognising a training clip by its exact embedding; this autoguidance makes prompts
+    # obeyed and keeps the samples diverse (results/prompts.json, results/diversity.json)
     stage2, sample = Stage2Config(embedding_noise=0.01), SampleConfig(stage1_autoguidance=2.0)
     return MuseConfig(name="mini", stage2=stage2, sample=sample)
 

@@ -11,7 +11,6 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -238,51 +237,22 @@ contrast, {gap["spectral_contrast_db"]} dB, and in similarity to the prompt, {ga
 """)
 
 
-Line = tuple[str, str, float, tuple[float, float] | None]  # setting, measure, value, 95 % interval
-
-
-def ablation_lines(name: str) -> Iterator[Line]:
-    """The lines of one ablation."""
-    off = "kernel distance, less the default's"
-    for r in rows(f"ablation-{name}"):
-        kernel = ("kernel distance", r.get("kernel_distance"), (r.get("low"), r.get("high")))
-        gap = (off, r.get("against_default"), (r.get("against_low"), r.get("against_high")))
-        if name == "guidance" and r["guidance_scale"] in (1.0, 3.0):
-            yield f"condition dropped in {r['condition_dropout']:.0%}, guidance {r['guidance_scale']:g}", *kernel
-        elif name == "ema":
-            weights = "last weights" if r["ema"] is None else "moving average"
-            setting = f"{weights}, learning rate falls over the last {r['lr_decay']:.0%}"
-            yield setting, *kernel
-            if r["ema"] is not None:
-                yield setting, "kernel distance, less that of the last weights", *gap[1:]
-        elif name == "cache" and r["measure"] == "time":
-            yield f"{r['part']}: {r['what']} computed on the fly", "times the time of reading them", r["times"], None
-        elif name == "cache" and r["embeddings"] != "cached":
-            yield "trained on embeddings computed on the fly", *gap
-        elif name == "noise":
-            yield f"embedding noise {r['noise']:g}", "held-out loss less training loss", r["gap"], None
-        elif name == "data":
-            yield f"{r['clips']:,} clips", *kernel
-            copies = (r["copies_low"], r["copies_high"])
-            yield f"{r['clips']:,} clips", "5th percentile of distance to training clips, less held-out clips'", \
-                r["copies_difference"], copies  # fmt: skip
-    if name == "solver":
-        for stage, what in (("stage1", "distance of embeddings"), ("stage2", "r.m.s. error of latents")):
-            steps = [r for r in rows("ablation-solver", measure=stage) if r["steps"] and not r.get("reference")]
-            for budget in (8, 16, 64):
-                ordered = sorted((r["error"], r["solver"]) for r in steps if r["nfe"] == budget)
-                for error, solver in ordered:
-                    if solver in ("euler", ordered[0][1]):
-                        yield f"{stage}: {solver}, {budget} evaluations", f"{what} to the solution", error, None
-
-
 def ablations() -> str:
-    """What each design decision is worth."""
+    """What the order of a solver and the cache are worth."""
     table = []
-    for name in ("guidance", "solver", "ema", "cache", "noise", "data"):
-        for setting, measure, value, ends in ablation_lines(name):
-            row = {"ablation": name, "setting": setting, "measure": measure, "value": value}
-            table.append(row | {"95 % interval": f"{show(ends[0])} to {show(ends[1])}" if ends else ""})
+    for stage, what in (("stage1", "distance of embeddings"), ("stage2", "r.m.s. error of latents")):
+        steps = [r for r in rows("ablation-solver", measure=stage) if r["steps"] and not r.get("reference")]
+        for budget in (8, 16, 64):
+            ordered = sorted((r["error"], r["solver"]) for r in steps if r["nfe"] == budget)
+            for error, solver in ordered:
+                if solver in ("euler", ordered[0][1]):
+                    setting = f"{stage}: {solver}, {budget} evaluations"
+                    line = {"ablation": "solver", "setting": setting, "measure": f"{what} to the solution"}
+                    table.append(line | {"value": error})
+    for r in rows("ablation-cache", measure="time"):
+        setting = f"{r['part']}: {r['what']} computed on the fly"
+        line = {"ablation": "cache", "setting": setting, "measure": "times the time of reading them"}
+        table.append(line | {"value": r["times"]})
     return grid(table)
 
 
@@ -365,7 +335,8 @@ def bench() -> str:
     about = read("bench")["provenance"]
     columns = ("what", "value", "unit", "bar", "met")
     machine = f"{about['hardware']['cpu']}, {about['threads']} threads, {about['dtype']}, {about['time'][:10]}"
-    return grid([{k: r[k] for k in columns} for r in rows("bench")]) + f"Measured on {machine}.\n\n"
+    measured = [r for r in rows("bench") if not r["what"].startswith(("Stage 2, one evaluation", "matrix rate"))]
+    return grid([{k: r[k] for k in columns} for r in measured]) + f"Measured on {machine}.\n\n"
 
 
 # -- slurm/README.md and the model card -------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +10,17 @@ import torch
 from fixtures import sinusoids, write_clips
 
 from musekit import evaluate as evaluation
-from musekit import pretrained
+from musekit import pretrained, solve
 from musekit.config import MuseError, smoke
 from musekit.corpus import lexicon
 from musekit.corpus.captions import evaluation_prompts, fill, fits
-from musekit.evaluate import distances, judge, path, right_answers
+from musekit.evaluate import ablations, judge, one_to_many, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
-from musekit.evaluate.embedder import recall_by_chance, retrieval, wordings, zero_shot
-from musekit.evaluate.features import features, standardised
+from musekit.evaluate.features import features, spectral_contrast, standardised
+from musekit.evaluate.judge import as_record
 from musekit.evaluate.memorisation import Nearest, normal
-from musekit.evaluate.prompts import as_record
-from musekit.evaluate.sounds import generated
+from musekit.evaluate.path import PAIRS, great_circle, rises
+from musekit.evaluate.prompts import wordings, zero_shot
 from musekit.evaluate.study import CLASSES, Study, show, target
 from musekit.muse import Muse, Settings
 from musekit.results import read_result
@@ -69,27 +68,6 @@ def test_wordings_assert_one_thing_in_words_held_out_of_training():
             assert not set(texts) & {c["text"] for c in said if c}
 
 
-def test_chance_level_is_the_share_of_draws_that_hit():
-    assert recall_by_chance(0, 9, 3) == 0
-    assert recall_by_chance(1, 9, 9) == recall_by_chance(1, 9, 10) == 1
-    draws = np.argsort(np.random.default_rng(0).random((20000, 10)), axis=1)[:, :3]
-    assert recall_by_chance(4, 10, 3) == pytest.approx((draws < 4).any(1).mean(), abs=0.01)
-    assert recall_by_chance(4, 10, 3) == pytest.approx(1 - comb(6, 3) / comb(10, 3))
-
-
-def test_retrieval_is_as_counted_by_hand():
-    rng = np.random.default_rng(1)
-    text, audio, match = rng.normal(size=(30, 8)), rng.normal(size=(40, 8)), rng.random((30, 40)) < 0.1
-    for row, k in zip(retrieval(text, audio, match), (1, 5, 10)):
-        served = hits = 0
-        for i in range(30):
-            best = sorted(range(40), key=lambda j: -text[i] @ audio[j])[:k]
-            served += any(match[i, j] for j in best)
-            hits += sum(match[i, j] for j in best)
-        assert (row["name"], row["correct"]) == (f"R@{k}", served)
-        assert row["precision"] == pytest.approx(hits / (30 * k))
-
-
 # -- memorisation
 
 
@@ -127,28 +105,51 @@ def test_a_transposed_and_shifted_copy_is_found():
 # -- distances
 
 
-def test_compare_separates_an_equal_from_another_distribution():
-    rng = np.random.default_rng(0)
-    y = rng.normal(size=(120, 6))
-    near, far = (
-        {r["name"]: r for r in distances.compare(x, y, embedding="e", source="s")}
-        for x in (rng.normal(size=(60, 6)), rng.normal(1.5, 0.5, size=(60, 6)))
-    )
-    assert near[distances.KERNEL]["value"] < far[distances.KERNEL]["value"] - 0.5
-    assert near["recall"]["value"] > far["recall"]["value"] and near["spread"]["value"] > far["spread"]["value"]
-    assert all((r["n"], r["m"], r["embedding"], r["source"]) == (60, 120, "e", "s") for r in near.values())
-    same = {r["name"]: r["value"] for r in distances.compare(y, y)}
-    assert same["precision"] == same["recall"] == same["coverage"] == 1 and same[distances.KERNEL] < 0  # unbiased
-    few = {r["name"]: r["value"] for r in distances.compare(y[:1], y[:3])}
-    assert few.pop("spread of the reference") > 0 and set(few.values()) == {None}
-    assert {r["name"]: r["value"] for r in distances.compare(y[:4], np.ones((3, 6)))}[distances.KERNEL] is None
-
-
 def test_features_that_do_not_vary_in_the_reference_are_0():
     found = [{"onsets": np.array([float(i), 7.0]), "timbre": np.array([2.0 * i])} for i in range(5)]
     x = standardised(found, found)
     np.testing.assert_allclose(x.mean(0), 0, atol=1e-12)
     np.testing.assert_allclose(x.std(0), [1, 0, 1])
+
+
+def test_spectral_contrast_tells_notes_from_noise():
+    noise = np.random.default_rng(2).normal(size=(2, RATE)).astype(np.float32) / 5
+    assert spectral_contrast(sinusoids([220, 330]), RATE) > 3 + spectral_contrast(noise, RATE)
+
+
+# -- one to many
+
+
+def curve(scale: float, shift: float = 0.0) -> dict[float, float]:
+    """Calibration of samples against right answers that are `scale` times as wide."""
+    rng, u = np.random.default_rng(0), []
+    for _ in range(60):
+        x, right = rng.normal(size=(32, 10)), rng.normal(shift, scale, size=(20, 10))
+        u.append(one_to_many.ranks(x, right))
+    return {r["nominal"]: r["inside"] for r in one_to_many.calibration(np.concatenate(u), 32)}
+
+
+def test_samples_of_the_right_distribution_are_calibrated():
+    for nominal, inside in curve(1.0).items():
+        assert inside == pytest.approx(nominal, abs=0.035)
+
+
+def test_too_narrow_too_wide_and_misplaced_samples_are_seen():
+    for scale, shift in ((1.5, 0.0), (1.0, 1.0)):  # right answers outside the samples' radii
+        assert all(inside < nominal - 0.05 for nominal, inside in curve(scale, shift).items())
+    assert all(inside > nominal + 0.03 for nominal, inside in curve(0.6).items() if nominal < 0.9)
+
+
+# -- paths
+
+
+def test_a_path_has_equal_angles_and_its_rise_is_ranked():
+    a, b = np.eye(4)[0], np.array([0.6, 0.8, 0.0, 0.0])
+    x = great_circle(a, b, 4)
+    np.testing.assert_allclose((x[1:] * x[:-1]).sum(1), np.cos(np.arccos(0.6) / 3))
+    np.testing.assert_allclose((x[0], x[-1]), (a, b), atol=1e-12)
+    assert rises(np.array([0.1, 0.2, 0.9, 1.0])) == pytest.approx(1) and rises(np.array([3, 2, 1])) == pytest.approx(-1)
+    assert rises(np.ones(3)) == 0 and len(set(PAIRS)) == 20
 
 
 # -- bars, tables, records
@@ -238,9 +239,7 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monke
         about = read_result(what, tmp_path)["provenance"]
         assert about["preset"] == "smoke" and "noise" in about["note"]
         assert set(about["weights"]) == {*pretrained.PARTS, pretrained.BASELINE}
-    assert {"prompt", "mean", "difference", "calibration", "rank correlation", "sound", "sound difference"} <= {
-        r["measure"] for r in rows["one-to-many"]
-    }
+    assert {"calibration", "sound", "sound difference"} == {r["measure"] for r in rows["one-to-many"]}
     steps = [r for r in rows["guidance"] if r["measure"] == "stage1 steps"]
     assert steps and all(r["nfe"] == r["value"] for r in steps)
     judged = [r for r in rows["prompts"] if r["measure"] == "accuracy" and r["source"] == "generated"]
@@ -251,31 +250,21 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monke
 
 
 def test_generation_goes_on_where_it_stopped_and_other_settings_are_other_pieces(small):
-    muse, texts = Muse.from_pretrained(small[1]), [p["text"] for p in evaluation_prompts(6)]
-    settings = Settings(seconds=1.0)
-    paths, _ = generated(muse, texts[:5], 7, settings)
+    study, texts = Study(small[1], small[0], Path("nowhere"), 6), [p["text"] for p in evaluation_prompts(6)]
+
+    def generate(n, **settings):
+        recipes = study.recipes(texts[:n], 7, Settings(seconds=1.0, **settings))
+        return study.render(study.sample(recipes)[0], recipes)
+
+    paths = generate(5)
     before = [p.read_bytes() for p in paths]
     paths[4].unlink()
     times = [p.stat().st_mtime_ns for p in paths[:4]]
-    again, x = generated(muse, texts, 7, settings)
+    again = generate(6)
     assert [p.read_bytes() for p in again[:5]] == before  # the same bits, beside other pieces
-    assert [p.stat().st_mtime_ns for p in again[:4]] == times and len(x) == len(set(again)) == 6
-    for other in (Settings(seconds=1.0, steps=5), Settings(seconds=1.0, stage1_guidance_scale=2.5)):
-        assert not set(generated(muse, texts, 7, other)[0]) & set(again)
-
-
-def test_a_renderer_that_is_not_reproducible_fails_the_bar_of_paths(small, monkeypatch):
-    """A planted control: noise on every rendered sound must be seen."""
-    muse, render = Muse.from_pretrained(small[1]), Muse.render_batch
-    assert path.path_rows(muse, 1, 2, 0.5)[0]["ends_equal"]
-
-    def noisy(*arguments, **options):
-        audio, nfe = render(*arguments, **options)
-        return [x + 1e-3 * torch.randn_like(x) for x in audio], nfe
-
-    monkeypatch.setattr(Muse, "render_batch", noisy)
-    *_, row, _, bar = path.path_rows(muse, 1, 2, 0.5)
-    assert not row["ends_equal"] and not bar["met"]
+    assert [p.stat().st_mtime_ns for p in again[:4]] == times and len(set(again)) == 6
+    for other in ({"steps": 5}, {"stage1_guidance_scale": 2.5}):
+        assert not set(generate(6, **other)) & set(again)
 
 
 def test_zero_shot_names_the_class_whose_sentences_are_nearest(small):
@@ -287,7 +276,7 @@ def test_zero_shot_names_the_class_whose_sentences_are_nearest(small):
 
 
 def test_clips_cut_from_one_recording_are_read_as_the_cache_reads_them(small, tmp_path):
-    """Three clips of one long mono file at another rate, one of them silent and so set aside."""
+    """Three clips of one long mono file at another rate, one of them silent and so not used."""
     import soundfile
 
     from musekit.cache.precompute import precompute, read_clip
@@ -303,15 +292,12 @@ def test_clips_cut_from_one_recording_are_read_as_the_cache_reads_them(small, tm
     study = Study(weights, cache, tmp_path, 1)
     clips = sorted(study.split("train"), key=lambda c: c["id"])
     assert [c["id"] for c in clips] == ["tiny-00", "tiny-01", "tiny-03"]
-    sounds = [read_clip(cache, c).numpy() for c in clips]
-    assert [s.shape for s in sounds] == [(2, 2 * RATE)] * 3
-    for found, x in zip(study.features(study.paths(clips)), sounds):
-        assert all(np.array_equal(found[k], value) for k, value in features(x, RATE).items())
-    rows = torch.cat([study.muse.embedder.embed_audio(torch.from_numpy(x)[None], RATE) for x in sounds])
-    np.testing.assert_allclose(study.embeddings(clips), rows.double().numpy(), atol=1e-6)
-    assert [study.round_trip(c).shape for c in clips] == [(2, 2 * RATE)] * 3
-    with pytest.raises(MuseError, match=r"long\.wav \(2 s from 4 s on\) cannot be read \(silent\)"):
-        study.features(study.paths(records[2:3]))
+    assert len({study.key(c) for c in clips}) == 3
+    for clip, found, x in zip(clips, study.features(clips), study.embed(clips)):
+        sound = read_clip(cache, clip).numpy()
+        assert sound.shape == study.round_trip(clip).shape == (2, 2 * RATE)
+        assert all(np.array_equal(found[k], value) for k, value in features(sound, RATE).items())
+        np.testing.assert_allclose(x, study.embed_audio(sound, RATE), atol=1e-6)
 
 
 def test_embeddings_of_the_cache_are_used_when_this_embedder_made_them(small, tmp_path):
@@ -321,11 +307,11 @@ def test_embeddings_of_the_cache_are_used_when_this_embedder_made_them(small, tm
     mine = tmp_path / "cache"
     shutil.copytree(cache, mine)
     clips = Study(weights, mine, tmp_path, 1).split("train")[:3]
-    computed = Study(weights, mine, tmp_path, 1).embeddings(clips)
+    computed = Study(weights, mine, tmp_path, 1).embed(clips)
     precompute("embeddings", mine, smoke(), weights, show=False)
     study = Study(weights, mine, tmp_path, 1)
-    assert study._shards is not None
-    np.testing.assert_allclose(study.embeddings(clips), computed, atol=2e-3)  # kept in half precision
+    assert study.shards is not None
+    np.testing.assert_allclose(study.embed(clips), computed, atol=2e-3)  # kept in half precision
     np.testing.assert_allclose(np.linalg.norm(computed, axis=1), 1)
 
 
@@ -338,9 +324,41 @@ def test_mistakes_are_one_line(small, tmp_path):
     ):
         with pytest.raises(MuseError, match=said):
             evaluation.evaluate(*arguments, results=tmp_path)
-    with pytest.raises(MuseError, match="must be 1 or more"):
-        evaluation.evaluate("prompts", weights, cache, tmp_path, 0)
+    with pytest.raises(MuseError, match="must be 2 or more"):
+        evaluation.evaluate("prompts", weights, cache, tmp_path, 1)
     part = tmp_path / "part"
     pretrained.save_part(part, "codec", pretrained.build("codec", smoke()), smoke())
     with pytest.raises(MuseError, match="musekit train embedder"):
         evaluation.evaluate("embedder", part, cache, tmp_path)
+
+
+# -- ablations
+
+
+def test_stage2_flow_is_the_samplers(tiny):
+    """Solved with Euler it gives the latents that the sampler decodes."""
+    muse = Muse.from_pretrained(tiny.weights, dtype="float32")
+    n = muse.config.sample.micro_batch
+    x = muse.embed("a sad piano melody", n, 0)
+    with torch.inference_mode():
+        velocity, x_0 = ablations.stage2_flow(muse, x, 1.0, 7)
+        latents = muse.stage2.latents(solve.solve(velocity, x_0, solver="euler", steps=3).x[:1])
+        decoded = muse.codec.decode(latents)[0, :, :20000]
+    recipes = [muse.recipe("x", 7 + i, Settings(seconds=1.0, steps=3, solver="euler")) for i in range(n)]
+    audio = muse.render_batch(x, recipes)[0][0][:, :20000]
+    scale = float(audio.abs().max() / decoded.abs().max())  # what would clip is scaled down
+    torch.testing.assert_close(decoded * scale, audio, atol=2e-3, rtol=0)
+
+
+def test_ablations_run_and_say_what_they_measured(tiny, tmp_path):
+    evaluation.evaluate("ablations", tiny.weights, tiny.cache, tmp_path, quick=True)
+    solver, cache = (read_result(name, tmp_path)["rows"] for name in evaluation.ABLATIONS)
+    assert {r["measure"] for r in solver if r["error"] == 0 and r.get("reference")} == {"stage1", "stage2"}
+    assert all(np.isfinite(r["error"]) and r["error"] >= 0 for r in solver)
+    assert {r["part"]: r["what"] for r in cache} == {"stage1": "embeddings", "stage2": "latents"}
+    assert all(r["times"] == pytest.approx(r["on_the_fly_ms"] / r["cached_ms"]) for r in cache)
+    empty = tmp_path / "cache"
+    empty.mkdir()
+    shutil.copy(tiny.cache / "clips.jsonl", empty)
+    with pytest.raises(MuseError, match="musekit cache --kinds embeddings"):
+        evaluation.evaluate("ablation-cache", tiny.weights, empty, tmp_path, quick=True)

@@ -41,18 +41,12 @@ def judge():
 
 def test_new_pieces_in_new_keys_are_judged_right(judge):
     made = pieces((2, 5), seed=1)
-    said = judge.judge([features(a, SAMPLE_RATE) for _, a in made])
+    found = [features(a, SAMPLE_RATE) for _, a in made]
+    said, rates = judge.judge(found), [r["onset_rate"] for r, _ in made]
+    assert np.median(np.abs(np.log(judge.onset_rates(found) / rates))) < 0.3
     for attribute, bound in (("instrument", 0.97), ("mode", 0.9), ("speed", 0.97)):
         right = [s == value_of(r, attribute) for s, (r, _) in zip(said[attribute], made)]
         assert np.mean(right) >= bound, attribute
-
-
-def test_the_estimated_onset_rate_is_near_the_true_one(judge):
-    rng = np.random.default_rng(2)
-    for speed in ("slow", "fast"):
-        record, audio = piece("piano", "major", speed, 4, rng)
-        rate = judge.onset_rates([features(audio, SAMPLE_RATE)])[0]
-        assert abs(np.log(rate / record["onset_rate"])) < 0.5
 
 
 def test_one_value_is_not_enough_to_learn_from():
@@ -70,10 +64,7 @@ def test_features_have_their_shapes_and_mono_is_stereo():
     for name, value in mono_features.items():
         assert value.dtype == np.float32 and np.isfinite(value).all()
         np.testing.assert_allclose(value, stereo[name], rtol=1e-4, atol=1e-4)
-
-
-def test_silence_has_features_and_none_is_nan():
-    assert all(np.isfinite(v).all() for v in features(np.zeros((2, SAMPLE_RATE * 2)), SAMPLE_RATE).values())
+    assert all(np.isfinite(v).all() for v in features(np.zeros((2, SAMPLE_RATE * 2)), SAMPLE_RATE).values())  # silence
 
 
 @pytest.mark.parametrize("audio", [np.zeros(100), np.full((2, SAMPLE_RATE * 2), np.nan)])

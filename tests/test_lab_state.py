@@ -274,19 +274,3 @@ def test_nan_and_infinity_in_a_sound_become_silence():
     x[:, :100], x[:, 100:200] = np.nan, np.inf
     audio, _, _ = read_sound(wav(x, 44100, subtype="FLOAT"))
     assert np.isfinite(audio).all() and (audio[:, :200] == 0).all()
-
-
-# -- measured
-
-
-def test_a_path_is_measured_and_its_ends_are_the_ends(muse):
-    from musekit.evaluate.path import PAIRS, path_rows, rises
-
-    assert len(set(PAIRS)) == 20
-    *paths, correlation, ends = path_rows(muse, n=2, places=3, seconds=0.5)
-    assert len(paths) == 2 and all(row["ends_equal"] and len(row["difference"]) == 3 for row in paths)
-    assert correlation["value"] == pytest.approx(np.mean([row["spearman"] for row in paths])) and ends["met"]
-    assert rises(np.array([0.1, 0.2, 0.9, 1.0]), np.arange(4)) == pytest.approx(1.0)
-    assert (
-        rises(np.array([3.0, 2.0, 1.0]), np.arange(3)) == pytest.approx(-1.0) and rises(np.ones(3), np.arange(3)) == 0
-    )

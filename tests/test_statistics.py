@@ -7,7 +7,8 @@ import pytest
 
 from musekit import statistics
 from musekit.statistics import neighbours
-from musekit.statistics.kernel import SCALE, KernelDistance, median_distance
+from musekit.statistics.intervals import counts
+from musekit.statistics.kernel import SCALE, KernelDistance
 
 
 def test_wilson_is_the_root_of_its_equation():
@@ -30,43 +31,22 @@ def test_accuracy_counts():
 def test_spread_is_the_mean_over_pairs():
     x = np.random.default_rng(0).normal(size=(17, 5))
     slow = [np.linalg.norm(x[i] - x[j]) for i in range(17) for j in range(17) if i != j]
-    assert statistics.spread(statistics.unit_distances(x)) == pytest.approx(np.mean(slow))
-
-
-def test_spread_on_the_circle_is_four_over_pi():
-    angle = np.random.default_rng(1).uniform(0, 2 * np.pi, 3000)
-    x = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    assert statistics.spread(statistics.unit_distances(x)) == pytest.approx(4 / np.pi, abs=0.01)
-
-
-def test_a_row_drawn_twice_is_no_pair_with_itself():
-    x = np.random.default_rng(2).normal(size=(6, 3))
-    counts = np.array([0, 2, 1, 0, 3, 0])
-    drawn = np.repeat(np.arange(6), counts)
-    slow = [np.linalg.norm(x[i] - x[j]) for i in drawn for j in drawn if i != j]
-    assert statistics.spread(statistics.unit_distances(x), counts) == pytest.approx(np.mean(slow))
-
-
-@pytest.mark.parametrize("counts", [None, np.array([5.0])])
-def test_spread_of_one_row_is_refused(counts):
-    with pytest.raises(ValueError, match="two different rows"):
-        statistics.spread(np.zeros((1, 1)), counts)
+    assert statistics.spread(x) == pytest.approx(np.mean(slow))
 
 
 def test_spread_draws_are_seeded_and_as_wide_as_fresh_samples():
-    """The bootstrap's deviation is near the deviation of spreads of fresh samples."""
+    """The bootstrap's deviation is near the deviation of spreads of fresh samples; a row is no pair with itself."""
     rng = np.random.default_rng(3)
-
-    def fresh():
-        return statistics.unit_distances(rng.normal(size=(64, 8)))
-
-    distances = fresh()
-    draws = statistics.spread_draws(distances, seed=4)
-    assert np.array_equal(draws, statistics.spread_draws(distances, seed=4))
-    true = np.std([statistics.spread(fresh()) for _ in range(300)])
+    x = rng.normal(size=(64, 8))
+    draws = statistics.spread_draws(x, seed=4)
+    assert np.array_equal(draws, statistics.spread_draws(x, seed=4))
+    true = np.std([statistics.spread(rng.normal(size=(64, 8))) for _ in range(300)])
     assert 0.6 * true < draws.std() < 1.6 * true
-    low, high = statistics.interval(draws)
-    assert low < statistics.spread(distances) < high
+    value, low, high = statistics.spread_with_interval(x)
+    assert low < value < high and statistics.spread_with_interval(x[:1]) == (None, None, None)
+    drawn = np.repeat(np.arange(6), counts(6, seed=5, resamples=1)[0].astype(int))
+    slow = [np.linalg.norm(x[i] - x[j]) for i in drawn for j in drawn if i != j]
+    assert statistics.spread_draws(x[:6], seed=5, resamples=1) == pytest.approx(np.mean(slow))
 
 
 def test_percentile_difference_of_shifted_copies_is_the_shift():
@@ -139,26 +119,13 @@ def test_kernel_distance_of_gaussians_is_the_exact_expectation():
     assert mean == pytest.approx(0, abs=4 * error)
 
 
-def test_kernel_distance_is_the_slow_sum_over_pairs():
-    rng = np.random.default_rng(8)
-    x, y = rng.normal(0.3, 1, size=(7, 3)), rng.normal(size=(9, 3))
-    s = np.median([np.linalg.norm(y[i] - y[j]) for i in range(9) for j in range(i)])
-    assert median_distance(y) == pytest.approx(s)
-
-    def k(a, b):
-        return math.exp(-((a - b) ** 2).sum() / (2 * s**2))
-
-    xx = np.mean([k(x[i], x[j]) for i in range(7) for j in range(7) if i != j])
-    yy = np.mean([k(y[i], y[j]) for i in range(9) for j in range(9) if i != j])
-    xy = np.mean([k(a, b) for a in x for b in y])
-    assert KernelDistance(y).of(x) == pytest.approx(100 * (xx + yy - 2 * xy))
-
-
 def test_kernel_draws_leave_pairs_of_a_row_with_itself_out():
     rng = np.random.default_rng(9)
     x, y = rng.normal(size=(5, 2)), rng.normal(size=(6, 2))
     drawn_x, drawn_y = np.array([[2.0, 0, 1, 1, 1]]), np.array([[1.0, 1, 0, 3, 0, 1]])
     kernel = KernelDistance(y)
+    distances = [np.linalg.norm(y[i] - y[j]) for i in range(6) for j in range(i)]
+    assert kernel.bandwidth == pytest.approx(np.median(distances))
 
     def mean(a, b, same):
         (i, m), (j, n) = a, b
@@ -203,39 +170,15 @@ def test_neighbours_are_sklearns_and_the_slow_definition():
     def ball(points, i, k):
         return sorted(np.linalg.norm(points[i] - p) for p in points)[k]
 
-    def inside(p, points, k):
-        return [np.linalg.norm(p - q) <= ball(points, i, k) for i, q in enumerate(points)]
+    def inside(p, points):
+        return any(np.linalg.norm(p - q) <= ball(points, i, 3) for i, q in enumerate(points))
 
     slow = {
-        "precision": np.mean([any(inside(p, real, 3)) for p in fake]),
-        "recall": np.mean([any(inside(p, fake, 3)) for p in real]),
-        "density": np.mean([sum(inside(p, real, 5)) / 5 for p in fake]),
-        "coverage": np.mean(np.array([inside(p, real, 5) for p in fake]).any(0)),
+        "precision": np.mean([inside(p, real) for p in fake]),
+        "recall": np.mean([inside(p, fake) for p in real]),
     }
-    measured = neighbours.manifold(fake, real)
+    measured = neighbours.precision_and_recall(fake, real)
     assert {k: v["value"] for k, v in measured.items()} == pytest.approx(slow)
     assert all(v["low"] <= v["value"] <= v["high"] for v in measured.values())
-    with pytest.raises(ValueError, match="more than 5 rows"):
-        neighbours.manifold(fake[:5], real[:5])
-
-
-def test_one_distribution_twice_has_density_1_and_the_expected_coverage():
-    """Naeem et al. 2020, Lemmas 1 and 2: whatever the distribution and its dimension."""
-    rng = np.random.default_rng(12)
-    found = [neighbours.manifold(rng.exponential(size=(25, 3)), rng.exponential(size=(40, 3))) for _ in range(150)]
-    for name, exact in (("density", 1.0), ("coverage", neighbours.expected_coverage(40, 25))):
-        values = [f[name]["value"] for f in found]
-        assert np.mean(values) == pytest.approx(exact, abs=4 * np.std(values) / math.sqrt(150))
-    assert neighbours.expected_coverage(40, 25) == pytest.approx(
-        1 - math.prod(40 - i for i in range(1, 6)) / math.prod(65 - i for i in range(1, 6))
-    )
-
-
-def test_a_dropped_mode_costs_recall_and_far_samples_cost_precision():
-    rng = np.random.default_rng(13)
-    real = np.concatenate([rng.normal(0, 0.1, (40, 2)), rng.normal(9, 0.1, (40, 2))])
-    one_mode = neighbours.manifold(rng.normal(0, 0.1, (60, 2)), real)
-    assert one_mode["precision"]["value"] > 0.8 and one_mode["recall"]["value"] < 0.55
-    assert one_mode["coverage"]["value"] <= 0.5
-    astray = neighbours.manifold(np.concatenate([real, rng.normal(-9, 0.1, (80, 2))]), real)
-    assert astray["precision"]["value"] == 0.5 and astray["recall"]["value"] == 1
+    with pytest.raises(ValueError, match="more than 3 rows"):
+        neighbours.precision_and_recall(fake[:3], real[:3])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +17,13 @@ import torch
 
 from musekit import distributed
 from musekit.bench import networks
-from musekit.bench.measure import Row, median, now
+from musekit.bench.measure import Row, Setup, median, timed
 from musekit.files import write_atomic
 
 BATCH, STEPS = 64, 12  # samples per rank and step; timed steps
 
 
-def ddp(setup) -> Iterator[Row]:
+def ddp(setup: Setup) -> Iterator[Row]:
     """A row per number of ranks: seconds per step and per all-reduce, samples per second, efficiency."""
     devices, alone = torch.cuda.device_count(), None
     for n in [n for n in (1, 2, 4, 8) if n <= devices] if devices else (1, 2):
@@ -40,17 +39,13 @@ def launched(ranks: int, quick: bool) -> Row:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         out = Path(folder) / "row.json"
         words = ["bench", "ddp-rank", "--results", str(out)] + (["--quick"] if quick else [])
-        before = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = "1"  # one core per rank: a single rank must not use both
-        try:
-            launch(words, ranks, on_line=lambda line: None, progress=False)
-        finally:
-            os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
+        launch(words, ranks, on_line=lambda line: None, progress=False)
         return json.loads(out.read_text())
 
 
 def rank(out: Path, quick: bool) -> None:
     """The work of one rank; rank 0 writes the row to `out`."""
+    torch.set_num_threads(1)  # one core per rank: a single rank must not use both
     config = networks.stage1_config("50M", quick)
     steps, device = 2 if quick else STEPS, distributed.device()
     with distributed.process_group():
@@ -58,32 +53,23 @@ def rank(out: Path, quick: bool) -> None:
         wrapped = distributed.wrap(network)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
         batch = networks.training_batch(config, 4 if quick else BATCH, device)
-        times = []
-        for _ in range(steps + 2):
-            began = now(device)
-            loss = wrapped(batch)[0]
-            loss.backward()
+
+        def step() -> None:
+            wrapped(batch)[0].backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            times.append(now(device) - began)
-        summed = [sum_seconds(network, device) for _ in range(3)]
+
+        step()
+        times, summed = timed(step, device, steps), [0.0]
+        if distributed.world() > 1:  # one all-reduce of all gradients, with nothing else running
+            flat = torch.zeros(networks.parameters(network), device=device)
+            summed = timed(lambda: torch.distributed.all_reduce(flat), device)
     if distributed.rank() == 0:
-        seconds, size = median(times[2:]), len(batch["t"]) * distributed.world()
+        seconds, size = median(times), len(batch["t"]) * distributed.world()
         row = {"ranks": distributed.world(), "backend": device.type, "batch": size, "seconds": seconds, "runs": steps}
-        row |= {"least": min(times[2:]), "most": max(times[2:]), "throughput": size / seconds}
+        row |= {"least": min(times), "most": max(times), "throughput": size / seconds}
         row |= {"sum_seconds": median(summed), "parameters": networks.parameters(network), "dtype": "float32"}
         write_atomic(out, json.dumps(row))
-
-
-def sum_seconds(network, device) -> float:
-    """Seconds of one all-reduce of all gradients, with nothing else running."""
-    if distributed.world() == 1:
-        return 0.0
-    flat = torch.zeros(networks.parameters(network), device=device)
-    torch.distributed.barrier()
-    began = now(device)
-    torch.distributed.all_reduce(flat)
-    return now(device) - began
 
 
 # dense bf16 FLOP/s and NVLink bytes/s in each direction, from NVIDIA's data sheets (A800: A100 with 400 GB/s NVLink)

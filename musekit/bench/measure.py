@@ -21,14 +21,6 @@ from torch import nn
 
 RUNS = 3
 Row = dict[str, object]
-COLUMNS = (
-    "peer", "stage", "parameters", "batch", "dtype", "solver", "steps", "nfe", "backend", "seconds", "least", "most",
-    "runs", "ms_a_sample", "throughput", "speedup", "efficiency", "flops", "bytes", "bandwidth_share", "matrix_share",
-    "floor_share", "before_bytes", "peak_bytes", "merged", "frames", "bar", "met",
-)  # fmt: skip
-"""Columns of a comparison; a bench leaves None what it does not measure. peer: which implementation. seconds: median of
-the timed call. throughput: samples per second. speedup: over the baseline. efficiency: time of batch 1 / time of this
-batch. shares: of the measured ceilings."""
 ORIGINAL = {
     "Stage 1, ms a sample": {1: 1667, 4: 442, 8: 239, 16: 111, 32: 50},
     "Stage 2, ms a sample": {1: 9940, 4: 7190, 16: 6670},
@@ -104,6 +96,22 @@ def _process_memory(name: str) -> int:
 # -- rows
 
 
+@dataclass
+class Setup:
+    """What a bench runs on. Every bench takes it and yields its rows."""
+
+    device: torch.device
+    quick: bool = False  # tiny networks and single runs
+    weights: str = "mini"
+    muse: object = None  # the loaded `Muse`, for benches that read weights
+    ceilings: dict = field(default_factory=dict)  # measured by `roofline.ceilings`
+
+    @property
+    def runs(self) -> int:
+        """Timed calls of each peer: a GPU's are short."""
+        return 1 if self.quick else RUNS if self.device.type == "cpu" else 5 * RUNS
+
+
 @dataclass(frozen=True)
 class Work:
     """The operations and bytes that a call cannot do without."""
@@ -116,7 +124,7 @@ class Work:
 
     def floor(self, ceilings: dict, dtype: torch.dtype) -> float:
         """Seconds: the higher of the roofline's two roofs."""
-        return max(self.bytes / ceilings["bandwidth"], self.flops / ceilings[str(dtype).removeprefix("torch.")])
+        return max(self.bytes / ceilings["bandwidth"], self.flops / ceilings[str(dtype)[6:]])
 
 
 @dataclass
@@ -128,56 +136,47 @@ class Peer:
     network: nn.Module
     dtype: torch.dtype
     work: Work | None = None
-    more: Row = field(default_factory=dict)
 
 
 @torch.inference_mode()
-def compare(
-    peers: Sequence[Peer], stage: int, batch: int, device: torch.device, runs: int, ceilings: dict, steps: int = 1
-) -> list[Row]:
-    """Time peers in turn; one row of `COLUMNS` each. The first peer is the baseline of `speedup`."""
+def compare(peers: Sequence[Peer], stage: int, batch: int, setup: Setup, steps: int = 1) -> list[Row]:
+    """Time peers in turn; a row each with its speedup over the first, and shares of the measured ceilings."""
     for peer in peers:
         peer.call(1)
     calls = {i: functools.partial(peer.call, steps) for i, peer in enumerate(peers)}
-    times, rows = interleaved(calls, device, runs, warm=False), []
+    times, rows = interleaved(calls, setup.device, setup.runs, warm=False), []
     for i, peer in enumerate(peers):
         row = compared(peer.name, stage, peer.network, batch, peer.dtype, times[i], median(times[0]))
         row |= {"solver": "euler", "steps": steps, "nfe": steps}
         if peer.work is not None:
-            row |= shares(peer.work * steps, row["seconds"], ceilings, peer.dtype)
-        rows.append(row | peak_bytes(functools.partial(peer.call, 1), device) | peer.more)
+            work, seconds, rate = peer.work * steps, row["seconds"], setup.ceilings[row["dtype"]]
+            row |= {"flops": work.flops, "bytes": work.bytes, "matrix_share": work.flops / seconds / rate}
+            row["bandwidth_share"] = work.bytes / seconds / setup.ceilings["bandwidth"]
+            row["floor_share"] = work.floor(setup.ceilings, peer.dtype) / seconds
+        rows.append(row | peak_bytes(functools.partial(peer.call, 1), setup.device))
     return rows
 
 
 def compared(peer: str, stage: int, network: nn.Module, batch: int, dtype, times, baseline: float | None) -> Row:
-    """The row of one implementation's times (s) at one batch size; baseline: seconds of what it is compared with."""
+    """The row of one implementation's times (s) at one batch size; baseline: seconds of what it is compared with.
+
+    throughput: samples per second. speedup: over the baseline.
+    """
     seconds = median(times)
-    return dict.fromkeys(COLUMNS) | {
-        "peer": peer,
-        "stage": stage,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "batch": batch,
-        "dtype": str(dtype).removeprefix("torch."),
-        "backend": next(network.parameters()).device.type,
-        "seconds": seconds,
-        "least": min(times),
-        "most": max(times),
-        "runs": len(times),
-        "ms_a_sample": 1000 * seconds / batch,
-        "throughput": batch / seconds,
-        "speedup": None if baseline is None else baseline / seconds,
-    }
+    row = {"peer": peer, "stage": stage, "parameters": sum(p.numel() for p in network.parameters()), "batch": batch}
+    row |= {"dtype": str(dtype)[6:], "backend": next(network.parameters()).device.type, "seconds": seconds}
+    row |= {"least": min(times), "most": max(times), "runs": len(times), "ms_a_sample": 1000 * seconds / batch}
+    row |= {"throughput": batch / seconds, "speedup": baseline and baseline / seconds, "floor_share": None}
+    return row | {"bar": None, "met": None}
 
 
-def shares(work: Work, seconds: float, ceilings: dict, dtype: torch.dtype) -> Row:
-    """Counted work of a call, and the shares of the measured ceilings that it reached."""
-    return {
-        "flops": work.flops,
-        "bytes": work.bytes,
-        "bandwidth_share": work.bytes / seconds / ceilings["bandwidth"],
-        "matrix_share": work.flops / seconds / ceilings[str(dtype).removeprefix("torch.")],
-        "floor_share": work.floor(ceilings, dtype) / seconds,
-    }
+def make_pieces(muse, n: int, micro_batch: int, seconds: float, **settings) -> None:
+    """n pieces of one prompt from text to sound."""
+    from musekit.muse import Settings
+
+    options = Settings(seconds=seconds, micro_batch=micro_batch, **settings)
+    for _ in muse.stream(muse.recipe("a sad piano melody", seed, options) for seed in range(n)):
+        pass
 
 
 def over_one(row: Row, rows: Sequence[Row]) -> Row:
@@ -206,7 +205,7 @@ def line(row: Row) -> str:
         return f"{row['ranks']} rank(s) {1000 * row['seconds']:10.1f} ms a step, efficiency {row['efficiency']:.2f}"
     name = f"stage {row['stage']}, {row['peer']}, batch {row['batch']}, {row['dtype']}, {row['steps']} steps"
     text = f"{name:70s} {row['ms_a_sample']:10.1f} ms a sample"
-    text += f" {row['speedup']:6.2f} x" if row["speedup"] else ""
+    text += f" {row['speedup']:6.2f} x"
     return text + (f" {100 * row['floor_share']:4.0f} % of the floor's speed" if row["floor_share"] else "")
 
 

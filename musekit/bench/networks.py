@@ -95,23 +95,14 @@ def training_batch(config: Stage1Config | Stage2Config, batch: int, device, fram
     return found | {"seconds": torch.tensor([[0.0, 12.0]], device=device).expand(batch, 2)}
 
 
-class Decoder:
-    """diffusers' Oobleck decoder of the published shape, decoding in overlapping segments as `oobleck.Oobleck` does."""
+def oobleck_codec(device: torch.device, quick: bool) -> oobleck.Oobleck:
+    """The full-size codec of the published shape, or one with a small decoder, with random weights."""
+    from diffusers import AutoencoderOobleck
 
-    def __init__(self, device: torch.device, quick: bool, channels: int = 64):
-        from diffusers import AutoencoderOobleck
-
-        small = {"encoder_hidden_size": 16, "decoder_channels": 2} if quick else {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # diffusers calls an older function of torch
-            vae = AutoencoderOobleck(decoder_input_channels=channels, **small)
-        self.vae, self.hop, self.channels = vae.to(device).eval().requires_grad_(False), vae.hop_length, channels
-        self.reach, self.frames_at_once = oobleck.decoder_reach(vae.decoder, self.hop), oobleck.frames_at_once(device)
-
-    def __call__(self, latents: torch.Tensor, frames: int | None = None) -> torch.Tensor:
-        """(B, C, T) -> (B, 2, N); frames: the length of a segment, the codec's own where None."""
-        frames = frames or self.frames_at_once
-        return oobleck.decode_overlapping(lambda z: self.vae.decode(z).sample, latents, self.hop, self.reach, frames)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # diffusers calls an older function of torch
+        vae = AutoencoderOobleck(encoder_hidden_size=16, decoder_channels=2) if quick else None
+    return oobleck.Oobleck(paper().codec, vae).eval().requires_grad_(False).to(device)
 
 
 def parameters(network: nn.Module) -> int:

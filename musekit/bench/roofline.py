@@ -79,18 +79,6 @@ def stage1_work(config: Stage1Config, batch: int, tokens: int, dtype: torch.dtyp
     )
 
 
-def naive1_work(config: Stage1Config, batch: int, tokens: int) -> Work:
-    """The same evaluation by the naive design in float32: every pass reads all weights and projects the text again."""
-    D, passes = config.width, 2
-    per_row = D * D * (4 + 2 + 2 * config.ff_mult)
-    per_token = 2 * config.text_dim * D
-    outside = 2 * config.dim * D + 10 * D * D  # ends, and the time's network
-    flops = sum(
-        2 * batch * (config.depth * (per_row + length * per_token + 2 * length * D) + outside) for length in (tokens, 1)
-    )
-    return Work(flops, 4 * passes * (config.depth * (per_row + per_token) + outside))
-
-
 def stage2_flops(config: Stage2Config, rows: int, frames: int) -> int:
     """Operations of one evaluation of the velocity by the trained network.
 

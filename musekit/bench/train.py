@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from musekit.bench import networks
-from musekit.bench.measure import Row, median, peak_bytes, timed
+from musekit.bench.measure import Row, Setup, median, peak_bytes, timed
 from musekit.train.flops import TrainingFlops
 from musekit.train.loop import compile_blocks, parameter_groups, recompute
 
@@ -26,7 +26,7 @@ CASES = {  # {stage: (samples per step, options of `TrainConfig`)}
 SUFFIX = {"recompute": ", recomputed", "compile": ", compiled"}
 
 
-def train(setup) -> Iterator[Row]:
+def train(setup: Setup) -> Iterator[Row]:
     """A row per stage, batch and options: seconds per step, samples per second, MFU, memory."""
     for stage, cases in CASES.items():
         for batch, options in cases[:2] if setup.quick else cases:

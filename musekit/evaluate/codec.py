@@ -7,8 +7,7 @@ import torch
 
 from musekit.codec import audio_from_magnitudes
 from musekit.evaluate.judge import ATTRIBUTES, ceiling_rows, ratio
-from musekit.evaluate.sounds import progress, read_audio
-from musekit.evaluate.study import Study, target
+from musekit.evaluate.study import Study, progress, target
 
 CLIPS = 64
 
@@ -48,7 +47,7 @@ def measure_codec(study: Study) -> None:
     """Writes results/codec.json: fidelity of 64 test clips, and the judge's accuracy on round trips."""
     config, clips = study.muse.config.codec, []
     for clip in progress(study.split("test")[:CLIPS], "codec"):
-        original, rate = read_audio(study.path(clip))
+        original, rate = study.read(clip)
         phased = phase_alone(original, config.n_fft, config.stft_hop, config.phase_iterations)
         row = {name: clip[name] for name in ("id", "instrumentation", "texture", "speed")}
         for prefix, sound in (("", study.round_trip(clip)), ("phase_alone_", phased)):

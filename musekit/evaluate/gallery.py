@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from musekit import flow, solve
+from musekit import solve
 from musekit.config import MuseError, preset
 from musekit.corpus.captions import prompts
+from musekit.evaluate.ablations import stage2_flow
 from musekit.heldout import Reference, read_reference
 from musekit.muse import Muse
 from musekit.pretrained import BASELINE, build, read_hashes
@@ -42,7 +43,7 @@ def gallery(weights: str | Path = "mini", results: Path = Path("results"), seed:
         raise MuseError(f"{muse.folder} has no {BASELINE}, which the map shows; train it: musekit train {BASELINE}")
     x, reference = muse.embed(prompt["text"], SAMPLES, seed, micro_batch=16), read_reference(muse.folder)
     rows = [map_row(muse, reference, prompt, x), *chain_rows(reference, prompt["asks"])]
-    rows += [*piece_rows(muse, reference, prompt["text"], x, seed), *moment_rows(muse, x[:1], seed)]
+    rows += [*piece_rows(muse, prompt["text"], x, seed), *moment_rows(muse, x[:1], seed)]
     rows += size_rows(muse.config.name, "paper")
     return write_result("gallery", rows, results, weights=hashes, preset=muse.config.name, seed=seed)
 
@@ -89,13 +90,11 @@ def chain_rows(reference: Reference, asks: dict, instrument: str = "piano") -> l
     return [{"measure": "chain", "asks": a, "fitting": len(reference.matching(a)), "clips": clips} for a in chain]
 
 
-def piece_rows(muse: Muse, reference: Reference, prompt: str, x: torch.Tensor, seed: int) -> list[dict]:
-    """The first PIECES samples rendered; each is named by the held-out clip that its embedding is nearest to."""
-    nearest = torch.cdist(x[:PIECES], reference.embeddings).argmin(1).tolist()
+def piece_rows(muse: Muse, prompt: str, x: torch.Tensor, seed: int) -> list[dict]:
+    """The first PIECES samples rendered."""
     seconds, rows = muse.config.sample.seconds, []
     for i, audio in enumerate(muse.render(x[:PIECES], seed, prompt, seconds=seconds)):
         row = {"measure": "piece", "prompt": prompt, "seed": seed + i, "seconds": seconds}
-        row["nearest"] = reference.clips[nearest[i]]["instrumentation"]
         rows.append(row | spectrogram(audio.numpy(), muse.config.codec.sample_rate))
     return rows
 
@@ -103,20 +102,13 @@ def piece_rows(muse: Muse, reference: Reference, prompt: str, x: torch.Tensor, s
 @torch.inference_mode()
 def moment_rows(muse: Muse, x: torch.Tensor, seed: int) -> list[dict]:
     """States of the first piece's flow at MOMENTS, latents and sound, for an embedding x (1, 512)."""
-    sample, codec, network = muse.config.sample, muse.config.codec, muse.stage2
-    frames, steps = muse.frames(sample.seconds), sample.stage2_steps
-    timing = torch.tensor([[0.0, frames * codec.hop / codec.sample_rate]], device=muse.device)
-    condition = network.condition_pair(x.to(muse.device), timing)
-
-    def velocity(t: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        v = network(torch.cat([z, z]), torch.cat([t, t]), condition)
-        return flow.guided(*v.chunk(2), sample.guidance_scale)
-
-    x_0 = flow.noise(seed, 2, frames, muse.config.stage2.latent_dim)[None].to(muse.device)
+    codec, steps = muse.config.codec, muse.config.sample.stage2_steps
+    seconds = muse.frames(muse.config.sample.seconds) * codec.hop / codec.sample_rate
+    velocity, x_0 = stage2_flow(muse, x, seconds, seed)
     path, rows = solve.solve(velocity, x_0, steps=steps, trajectory=True).trajectory[:, 0], []
     for t in MOMENTS:
         z = path[round(t * steps)][None]
-        audio = muse.codec.decode(network.latents(z))[0].cpu().numpy()
+        audio = muse.codec.decode(muse.stage2.latents(z))[0].cpu().numpy()
         latents = png(np.clip(z[0].cpu().numpy()[:, : 2 * z.shape[1]] / 6 + 0.5, 0, 1))
         row = {"measure": "moment", "t": t, "seed": seed, "latents": latents, "latents_span": [-3.0, 3.0]}
         rows.append(row | spectrogram(audio, codec.sample_rate))

@@ -14,6 +14,8 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from musekit.config import TONICS, MuseError
 from musekit.evaluate.features import onsets_and_timbre
@@ -41,23 +43,20 @@ class KeyTemplates:
 
     def fit(self, x: np.ndarray, tonics: np.ndarray, modes: np.ndarray) -> KeyTemplates:
         """x (n, 4, 12), tonics 0 to 11, modes 0 (major) or 1 (minor)."""
-        from scipy.optimize import minimize
-
         self.scale = (x - x.mean(2, keepdims=True)).std()
-        turned, truth = self._turned(x), np.eye(24)[2 * tonics + modes]  # (n, 12, 48), (n, 24)
-        width = turned.shape[2]
+        turned, truth = torch.from_numpy(self._turned(x)).double(), torch.from_numpy(2 * tonics + modes)
+        w = torch.zeros(2, turned.shape[2] + 1, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([w], max_iter=1000, tolerance_change=1e-10, line_search_fn="strong_wolfe")
 
-        def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            w = flat.reshape(2, width + 1)
-            scores = (turned @ w[:, :-1].T + w[:, -1]).reshape(len(x), 24)
-            scores -= scores.max(1, keepdims=True)
-            log_p = scores - np.log(np.exp(scores).sum(1, keepdims=True))
-            error = ((np.exp(log_p) - truth) / len(x)).reshape(len(x), 12, 2)
-            gradient = np.concatenate([np.einsum("nkm,nkd->md", error, turned), error.sum((0, 1))[:, None]], axis=1)
-            value = -(log_p * truth).sum() / len(x) + self.penalty * (flat**2).sum()
-            return value, gradient.ravel() + 2 * self.penalty * flat
+        def objective() -> torch.Tensor:
+            optimizer.zero_grad()
+            scores = turned @ w[:, :-1].T + w[:, -1]  # (n, 12, 2)
+            value = F.cross_entropy(scores.flatten(1), truth) + self.penalty * w.square().sum()
+            value.backward()
+            return value
 
-        self.w = minimize(objective, np.zeros(2 * (width + 1)), jac=True, method="L-BFGS-B").x.reshape(2, -1)
+        optimizer.step(objective)
+        self.w = w.detach().numpy()
         return self
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
@@ -117,13 +116,16 @@ class Judge:
 
 @functools.lru_cache(maxsize=1)
 def fitted(study: Study) -> Judge:
-    """Fitted on originals of training clips, and on round trips of some of them if there is a codec."""
+    """Fitted on originals of training clips, and on round trips of some of them."""
     clips = study.singles("train")[:FITTING]
-    found = study.features(study.paths(clips))
-    if "codec" in study.hashes:
-        found = found + study.features(study.round_trips(clips[:FITTING_ROUND_TRIPS]))
-        clips = clips + clips[:FITTING_ROUND_TRIPS]
-    return Judge().fit(clips, found)
+    through_codec = clips[:FITTING_ROUND_TRIPS]
+    found = study.features(clips) + study.features(study.round_trips(through_codec))
+    return Judge().fit(clips + through_codec, found)
+
+
+def as_record(asks: dict) -> dict:
+    """The attributes that a prompt asks for, as the record of a clip that has them."""
+    return {**asks, "instrumentation": asks.get("instrument")}
 
 
 def accuracy_rows(study: Study, records: Sequence[dict], found: Sequence[dict], source: str) -> list[dict]:
@@ -138,12 +140,9 @@ def accuracy_rows(study: Study, records: Sequence[dict], found: Sequence[dict], 
 
 def ceiling_rows(study: Study) -> list[dict]:
     """The judge's accuracy on held-out originals and on their codec round trips: what generated clips can reach."""
-    clips = study.singles(*HELD_OUT)
-    rows = accuracy_rows(study, clips, study.features(study.paths(clips)), "held-out originals")
-    if "codec" in study.hashes:
-        clips = study.prompt_like()
-        rows += accuracy_rows(study, clips, study.features(study.round_trips(clips)), "held-out round trips")
-    return rows
+    originals, clips = study.singles(*HELD_OUT), study.prompt_like()
+    rows = accuracy_rows(study, originals, study.features(originals), "held-out originals")
+    return rows + accuracy_rows(study, clips, study.features(study.round_trips(clips)), "held-out round trips")
 
 
 def ratio(rows: Sequence[dict], attribute: str, source: str, of: str) -> float | None:
@@ -153,8 +152,3 @@ def ratio(rows: Sequence[dict], attribute: str, source: str, of: str) -> float |
     }
     value, other = accuracies.get(source), accuracies.get(of)
     return value / other if value is not None and other else None
-
-
-def measure_judge(study: Study) -> None:
-    """Writes results/judge.json."""
-    study.write("judge", ceiling_rows(study))

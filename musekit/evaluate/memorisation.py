@@ -12,10 +12,10 @@ is not found.
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from musekit.evaluate.prompts import PROMPT_SEED, evaluation_pieces
-from musekit.evaluate.sounds import progress, read_audio
-from musekit.evaluate.study import Study, target
+from musekit.evaluate.study import Study, progress, target
 from musekit.statistics import percentile_difference
 
 WINDOW, HOP = 8192, 4096  # samples at 44.1 kHz: 10.8 steps per second
@@ -44,8 +44,6 @@ class Nearest:
     """
 
     def __init__(self, library: list[np.ndarray], least: float = 0.5):
-        import torch
-
         self.least, self.steps = least, max(x.shape[1] for x in library)
         self.size = 2 * self.steps  # no shift wraps around onto another
         self.lengths = np.array([x.shape[1] for x in library])
@@ -54,8 +52,6 @@ class Nearest:
 
     def distances(self, query: np.ndarray) -> np.ndarray:
         """query (12, S), S no longer than the library's longest -> its distance to each sequence (n,)."""
-        import torch
-
         query = query[:, : self.steps]
         x = torch.fft.rfft2(torch.from_numpy(np.pad(query, ((0, 0), (0, self.size - query.shape[1])))))
         similarity = torch.fft.irfft2(self.spectra * x.conj(), s=(12, self.size)).amax(1).numpy()  # (n, shifts)
@@ -70,32 +66,23 @@ class Nearest:
 def measure_memorisation(study: Study) -> None:
     """Writes results/memorisation.json. Held-out clips are of the kinds that the prompts ask for."""
     train, held_out = study.split("train"), study.prompt_like()
-    clips = progress(study.paths(train), "chroma of the training clips")
-    library = Nearest([sequence(*read_audio(path)) for path in clips])
-    prompts, paths, _ = evaluation_pieces(study)
+    library = Nearest([sequence(*study.read(clip)) for clip in progress(train, "chroma of the training clips")])
     sources = {
-        "generated": paths,
-        "held-out originals": study.paths(held_out),
+        "generated": evaluation_pieces(study)[1],
+        "held-out originals": held_out,
         "held-out round trips": study.round_trips(held_out),
         "round trips of training clips": study.round_trips(train[:8]),  # a check: these must be found again
     }
-    found, rows, closest = {}, [], []
+    found, rows = {}, []
     for source, files in sources.items():
-        each = [
-            library.distances(sequence(*read_audio(path)))
-            for path in progress(files, f"nearest training clip, {source}")
-        ]
-        found[source] = np.array([d.min() for d in each])
+        sounds = progress(files, f"nearest training clip, {source}")
+        found[source] = np.array([library.distances(sequence(*study.read(sound))).min() for sound in sounds])
         percentiles = {f"p{p}": float(np.percentile(found[source], p)) for p in (5, 25, 50, 95)}
         rows.append({"measure": "nearest training clip", "source": source, "n": len(files), **percentiles})
-        if source == "generated":
-            for i in np.argsort(found[source])[:10]:
-                row = {"measure": "closest", "distance": float(each[i].min()), "file": paths[i].name}
-                closest.append(row | {"prompt": prompts[i]["text"], "train": train[each[i].argmin()]["id"]})
     bars = []
     for source in ("held-out originals", "held-out round trips"):
         gap = percentile_difference(found["generated"], found[source], PERCENT, seed=0)
         rows.append({"measure": "difference of 5th percentiles", "source": f"generated - {source}", **gap})
         # met where the bootstrap finds no evidence that generated clips are nearer
         bars.append(target(f"memorisation: generated - {source}, upper end of 95 % interval", gap["high"], at_least=0))
-    study.write("memorisation", rows + closest + bars, seed=PROMPT_SEED)
+    study.write("memorisation", rows + bars, seed=PROMPT_SEED)

@@ -1,37 +1,119 @@
-"""one-to-many: one prompt has many right answers; which answers does the system give?
+"""One prompt has many right answers. How well do samples of Stage 1 cover them? What is regression worth?
 
-For 40 prompts from vague to specific, and for "music", which asks for nothing: the spread of the right answers in
-held-out data, the spread of Stage 1's samples, and the place of the regression baseline's single answer. Then audio.
-
-    calibration   the share of right answers within the radius that contains a share q of the samples: q if samples and
-                  right answers have the same distribution (exactly, for any number of samples)
-    sound         the regression's answer and Stage 1's samples through the same Stage 2 with the same seeds, 6 s each
+diversity     spread (average distance of two embeddings) of samples, beside that of the right answers
+regression    the baseline's one vector: where right answers disagree their mean is short, and projected back to the
+              sphere it may lie where no music is
+one-to-many   calibration: the share of right answers within the radius that contains a share q of the samples. It is q
+              if samples and right answers have the same distribution (exactly, for any number of samples).
+              sound: the regression's answer and samples through the same Stage 2 with the same seeds, 6 s each
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from musekit.corpus.captions import fits, prompts
-from musekit.evaluate.diversity import SAMPLES, SEED, regression_answer, samples, spread_with_interval
 from musekit.evaluate.features import spectral_contrast
 from musekit.evaluate.right_answers import right_answers
-from musekit.evaluate.sounds import progress, read_audio, rendered
-from musekit.evaluate.study import HELD_OUT, Study
+from musekit.evaluate.study import HELD_OUT, Study, progress, target
 from musekit.muse import Settings
-from musekit.statistics import KernelDistance, accuracy, mean_interval, neighbours, paired_difference
+from musekit.statistics import (
+    accuracy,
+    interval,
+    mean_interval,
+    nearest,
+    paired_difference,
+    spread_draws,
+    spread_with_interval,
+)
 
+SAMPLES = 64  # of Stage 1 per prompt
+SEED = 60_000  # the samples of prompt k have the seeds SEED + 1000 k ...
+LEVELS = ("vague", "specific")
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 PLAYED, PIECES, SECONDS = 8, 4, 6.0  # vague prompts that are rendered, pieces of each, their length
 SOUND_SEED = 80_000
 MEASURES = ("spectral_contrast_db", "similarity", "to_nearest")
 
 
+def regression_answer(study: Study, text: str) -> tuple[np.ndarray, float]:
+    """The baseline's answer on the sphere (512,), and the length of its raw answer."""
+    muse = study.muse
+    with torch.inference_mode():
+        raw = muse.regression.predict(*(x.to(muse.device) for x in muse.text([text])))[0].double().cpu().numpy()
+    length = float(np.linalg.norm(raw))
+    return raw / max(length, 1e-9), length
+
+
+def measure_diversity(study: Study) -> None:
+    """Writes results/diversity.json: 20 pairs of a vague and a specific prompt."""
+    first, n = (2, 4) if study.quick else (None, SAMPLES)
+    rows, pairs = [], []
+    for k, pair in enumerate(progress(prompts("pairs")[:first], "diversity, pairs of prompts")):
+        draws = []
+        for level, prompt in zip(LEVELS, pair):
+            x = study.samples(prompt["text"], n, SEED + 1000 * (2 * k + (level == "specific")))
+            draws.append(spread_draws(x, seed=k))
+            right, source, matching = right_answers(study, prompt["asks"])
+            value, low, high = spread_with_interval(x, seed=k)
+            real = spread_with_interval(right)[0]
+            row = {"measure": "prompt", "level": level, "prompt": prompt["text"], "spread": value}
+            row |= {"low": low, "high": high, "held_out": matching, "reference": source, "n": len(right)}
+            rows.append(row | {"real": real, "ratio": value / real if real else None})
+        low, high = interval(draws[0] - draws[1])
+        vague, specific = rows[-2:]
+        row = {"measure": "pair", "vague": vague["prompt"], "specific": specific["prompt"]}
+        row |= {"difference": vague["spread"] - specific["spread"], "low": low, "high": high, "above_0": low > 0}
+        known = None not in (vague["real"], specific["real"])
+        pairs.append(row | {"real_difference": vague["real"] - specific["real"] if known else None})
+    summary, bars = [], []
+    for level in LEVELS:  # one bar each: samples too wide here and too narrow there must not cancel
+        some = [r for r in rows if r["level"] == level and r["ratio"] is not None]
+        means = {name: float(np.mean([r[name] for r in some])) for name in ("spread", "real", "ratio") if some}
+        within = f"{sum(0.8 <= r['ratio'] <= 1.2 for r in some)} of {len(some)} prompts"
+        name = f"one to many, {level}: spread of samples / of right answers"
+        bars.append(target(name, means.get("ratio"), 0.8, 1.2, within=within))
+        if some:
+            summary.append({"measure": "mean", "level": level, "n": len(some), **means})
+    wider = sum(p["above_0"] for p in pairs)
+    bars.append(target("one to many: pairs whose vague prompt is spread wider", wider, at_least=18))
+    study.write("diversity", rows + pairs + summary + bars, seed=SEED)
+
+
+def measure_regression(study: Study) -> None:
+    """Writes results/regression.json: 40 prompts, one answer each, samples of Stage 1, and real clips that match."""
+    first, n = (2, 4) if study.quick else (None, 16)
+    held_out = study.split(*HELD_OUT)
+    library, real = study.embed(study.split("train")), study.embed(held_out)
+
+    def to_nearest(x: np.ndarray) -> float | None:
+        """Mean distance to the nearest training embedding."""
+        return float(nearest(x, library)[0].mean()) if len(x) else None
+
+    rows = []
+    for level in LEVELS:
+        for k, prompt in enumerate(progress(prompts(level)[:first], f"regression, {level} prompts")):
+            answer, length = regression_answer(study, prompt["text"])
+            x = study.samples(prompt["text"], n, SEED + 1000 * k)
+            matching = real[[i for i, c in enumerate(held_out) if fits(prompt["asks"], c)]]
+            row = {"measure": "prompt", "level": level, "prompt": prompt["text"], "norm": length}
+            row |= {"regression_to_nearest": to_nearest(answer[None]), "samples_to_nearest": to_nearest(x)}
+            rows.append(row | {"real": len(matching), "real_to_nearest": to_nearest(matching)})
+    summary = []
+    for level in LEVELS:
+        for name in ("norm", "regression_to_nearest", "samples_to_nearest", "real_to_nearest"):
+            values = [r[name] for r in rows if r["level"] == level and r[name] is not None]
+            if values:
+                row = {"measure": "mean", "level": level, "name": name, "n": len(values)}
+                summary.append(row | mean_interval(np.array(values)))
+    study.write("regression", rows + summary, seed=SEED)
+
+
 def graded_prompts() -> list[dict]:
-    """The prompts with their level and the number of facts that each asks for."""
+    """The prompts with their level."""
     some = [{"text": "music", "asks": {}, "level": "anything"}]
-    some += [{**p, "level": level} for level in ("vague", "specific") for p in prompts(level)]
-    return [{**p, "facts": len(p["asks"])} for p in some]
+    return some + [{**p, "level": level} for level in ("vague", "specific") for p in prompts(level)]
 
 
 def ranks(x: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -56,98 +138,48 @@ def calibration(u: np.ndarray, n: int, **about) -> list[dict]:
     return rows
 
 
-def prompt_row(study: Study, prompt: dict, k: int, n: int, library: np.ndarray) -> tuple[dict, np.ndarray]:
-    """The row of prompt k, and the ranks of its right answers. library: embeddings of the training clips."""
-    x = samples(study, prompt["text"], n, SEED + 1000 * k)
-    right, source, held_out = right_answers(study, prompt["asks"])
-    answer, length = regression_answer(study, prompt["text"])
-    sets = {"samples": x, "right": right, "regression": np.repeat(answer[None], n, 0)}
-    row = {"measure": "prompt", "level": prompt["level"], "facts": prompt["facts"], "prompt": prompt["text"]}
-    row |= {"reference": source, "held_out": held_out, "n": n, "m": len(right), "regression_length": length}
-    for name in ("samples", "right"):
-        keys = f"spread_{name}", f"spread_{name}_low", f"spread_{name}_high"
-        row |= dict(zip(keys, spread_with_interval(sets[name], seed=k)))
-    row["ratio"] = row["spread_samples"] / row["spread_right"] if row["spread_right"] else None
-    kernel = KernelDistance(right) if len(right) > 2 else None
-    for name, some in sets.items():
-        row[f"{name}_to_nearest"] = float(neighbours.nearest(some, library)[0].mean()) if len(some) else None
-        if name != "right":
-            row[f"{name}_kernel_distance"] = kernel.of(some) if kernel else None
-    return row, ranks(x, right)
+def calibration_rows(study: Study, asked: list[dict], n: int) -> list[dict]:
+    """The curve of each level of prompts and of all of them, from n samples per prompt."""
+    ranked: dict[str, list[np.ndarray]] = {}
+    for k, prompt in enumerate(progress(asked, "one to many, prompts")):
+        x, (right, *_) = study.samples(prompt["text"], n, SEED + 1000 * k), right_answers(study, prompt["asks"])
+        for level in (prompt["level"], "all"):
+            ranked.setdefault(level, []).append(ranks(x, right))
+    return [row for level, u in ranked.items() for row in calibration(np.concatenate(u), n, level=level)]
 
 
-def means(rows: list[dict], by: str) -> list[dict]:
-    """Means over prompts for each value of `by`, with intervals; and regression - samples, paired by prompt."""
-    found = []
-    names = ("spread_samples", "spread_right", "ratio", "regression_length")
-    names += tuple(f"{s}_{what}" for what in ("to_nearest", "kernel_distance") for s in ("samples", "regression"))
-    for value in dict.fromkeys(row[by] for row in rows):
-        some = [row for row in rows if row[by] == value]
-        for name in (*names, "right_to_nearest"):
-            known = [row[name] for row in some if row[name] is not None]
-            if known:
-                found.append({"measure": "mean", by: value, "name": name, "n": len(known), **mean_interval(known)})
-        for what in ("to_nearest", "kernel_distance"):
-            both = [(r[f"regression_{what}"], r[f"samples_{what}"]) for r in some if r[f"samples_{what}"] is not None]
-            if both:
-                gap = paired_difference(*np.array(both).T)
-                found.append({"measure": "difference", by: value, "name": f"{what}, regression - samples"} | gap)
-    return found
-
-
-def sound_measures(study: Study, paths: list, text: np.ndarray, library: np.ndarray) -> dict[str, np.ndarray]:
-    """`MEASURES` of sounds, (n,) each, and their embeddings as "x"; text (512,) is the prompt's embedding."""
-    x = study.embed_files(paths, SECONDS)
-    contrast = np.array([spectral_contrast(*read_audio(p, SECONDS)) for p in paths])
-    near = neighbours.nearest(x, library)[0] if len(x) else np.zeros(0)
-    return {"x": x, "spectral_contrast_db": contrast, "similarity": x @ text, "to_nearest": near}
-
-
-def measure_sound(study: Study, played: int, pieces: int, library: np.ndarray) -> list[dict]:
-    """How the regression's answer sounds beside samples and right answers, paired by prompt."""
-    muse, settings = study.muse, Settings(seconds=min(SECONDS, study.muse.config.sample.seconds))
-    sources, held_out = {"samples": [], "regression": [], "right answers": []}, study.split(*HELD_OUT)
+def sound_rows(study: Study, played: int, pieces: int) -> list[dict]:
+    """How the regression's answer sounds beside samples and right answers: means over prompts, paired differences."""
+    settings = Settings(seconds=min(SECONDS, study.muse.config.sample.seconds))
+    library, held_out = study.embed(study.split("train")), study.split(*HELD_OUT)
+    values: dict[tuple[str, str], list[float]] = {}  # {(source, measure): one mean per prompt}
     for k, prompt in enumerate(prompts("vague")[:played]):
-        text, seeds = study.embed_text([prompt["text"]])[0], [SOUND_SEED + 100 * k + i for i in range(pieces)]
-        recipes = [muse.recipe(prompt["text"], seed, settings) for seed in seeds]
-        answer = regression_answer(study, prompt["text"])[0]
-        paths = {
-            "samples": rendered(muse, samples(study, prompt["text"], pieces, seeds[0]), recipes, "rendering samples"),
-            "regression": rendered(muse, np.repeat(answer[None], pieces, 0), recipes, "rendering the regression"),
-            "right answers": study.paths([c for c in held_out if fits(prompt["asks"], c)][:pieces]),
+        text, seed = prompt["text"], SOUND_SEED + 100 * k
+        recipes, asked = study.recipes([text] * pieces, seed, settings), study.embed_text([text])[0]
+        answer = np.repeat(regression_answer(study, text)[0][None], pieces, 0)
+        sounds = {
+            "samples": study.render(study.samples(text, pieces, seed), recipes),
+            "regression": study.render(answer, recipes),
+            "right answers": [c for c in held_out if fits(prompt["asks"], c)][:pieces],
         }
-        for source, some in paths.items():
-            sources[source].append(sound_measures(study, some, text, library))
+        for source, some in sounds.items():
+            if not some:
+                continue
+            x = study.embed(some, SECONDS)
+            contrast = [spectral_contrast(*study.read(s, SECONDS)) for s in some]
+            for name, each in zip(MEASURES, (contrast, x @ asked, nearest(x, library)[0])):
+                values.setdefault((source, name), []).append(float(np.mean(each)))
     rows, about = [], {"prompts": played, "pieces": pieces, "seconds": settings.seconds}
-    means = {s: {n: [f[n].mean() for f in found if len(f[n])] for n in MEASURES} for s, found in sources.items()}
-    for source, found in sources.items():
-        spreads = [spread_with_interval(f["x"])[0] for f in found if len(f["x"]) > 1]
-        for name, values in [*means[source].items(), ("spread", spreads)]:
-            if values:
-                rows.append({"measure": "sound", "source": source, "name": name, **about, **mean_interval(values)})
+    for (source, name), found in values.items():
+        rows.append({"measure": "sound", "source": source, "name": name, **about, **mean_interval(found)})
     for name in MEASURES:
-        gap = paired_difference(means["regression"][name], means["samples"][name])
+        gap = paired_difference(values["regression", name], values["samples", name])
         rows.append({"measure": "sound difference", "source": "regression - samples", "name": name, **about, **gap})
     return rows
 
 
 def measure_one_to_many(study: Study) -> None:
     """Writes results/one-to-many.json."""
-    from scipy.stats import spearmanr
-
     n, first, played, pieces = (8, 4, 1, 2) if study.quick else (SAMPLES, None, PLAYED, PIECES)
-    library = study.embeddings(study.split("train"))
-    rows, ranked = [], {}
-    for k, prompt in enumerate(progress(graded_prompts()[:first], "one to many, prompts")):
-        row, u = prompt_row(study, prompt, k, n, library)
-        rows.append(row)
-        ranked.setdefault(prompt["level"], []).append(u)
-    curve = [r for level, u in ranked.items() for r in calibration(np.concatenate(u), n, level=level)]
-    curve += calibration(np.concatenate([u for some in ranked.values() for u in some]), n, level="all")
-    both = [(r["spread_samples"], r["spread_right"]) for r in rows if r["spread_right"] is not None]
-    agree = spearmanr(*np.array(both).T).statistic if len(both) > 2 else float("nan")
-    order = {"measure": "rank correlation", "name": "spread of samples and of right answers", "n": len(both)}
-    rows += means(rows, "level") + means(rows, "facts") + curve
-    rows += [order | {"value": float(agree) if np.isfinite(agree) else None}]
-    rows += measure_sound(study, played, pieces, library)
+    rows = calibration_rows(study, graded_prompts()[:first], n) + sound_rows(study, played, pieces)
     study.write("one-to-many", rows, seed=SEED, embedding=study.embedding_name)

@@ -7,18 +7,17 @@ that a prompt asks for.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from musekit.cache import config_hash
 from musekit.config import home
 from musekit.corpus.captions import fits
-from musekit.evaluate.sounds import cached
-from musekit.evaluate.study import HELD_OUT, Study
+from musekit.evaluate.study import HELD_OUT, Study, cached
 
 ENOUGH = 20  # matching held-out clips; with fewer, new renderings are made
 RENDERED = 24
@@ -31,7 +30,7 @@ def right_answers(study: Study, asks: dict) -> tuple[np.ndarray, str, int]:
 
     n may be 0: no held-out work can be rendered as asked.
     """
-    right = study.embeddings([c for c in study.split(*HELD_OUT) if fits(asks, c)])
+    right = study.embed([c for c in study.split(*HELD_OUT) if fits(asks, c)])
     if len(right) < ENOUGH:
         renderings = rendered_embeddings(study, asks, 2 if study.quick else RENDERED)
         if len(renderings) > len(right):
@@ -46,11 +45,8 @@ def rendered_embeddings(study: Study, asks: dict, n: int, seed: int = 0) -> np.n
     def make() -> dict[str, np.ndarray]:
         rows = []
         for _, notes, how in renderings(study.cache, asks, n, seed):
-            try:
-                audio = torch.from_numpy(render(notes, **how))[None]
-            except SilentRender:
-                continue
-            rows.append(study.muse.embedder.embed_audio(audio, SAMPLE_RATE)[0].double().numpy())
+            with contextlib.suppress(SilentRender):
+                rows.append(study.embed_audio(render(notes, **how), SAMPLE_RATE))
         return {"x": study.unit(rows)}
 
     folder = home() / "eval" / f"right-answers-{study.hashes['embedder']}"

@@ -1,14 +1,15 @@
-"""A study: one folder of weights measured on one cache of clips; and the cache's own sizes.
+"""A study: one folder of weights measured on one cache of clips. It reads, embeds and generates sounds.
 
-Everything slow is cached under MUSEKIT_HOME/eval and named by what it was made from (the sound's hash, the codec's or
-the embedder's weights), so the same command goes on where it was stopped.
+Everything slow is cached under MUSEKIT_HOME/eval and named by what it was made from (the sound's hash, the weights, the
+recipe and its embedding), so the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -16,18 +17,21 @@ import numpy as np
 import torch
 
 from musekit.cache import Shards, read_clips
-from musekit.config import MuseError, home
+from musekit.cache.precompute import read_clip
+from musekit.config import home
 from musekit.corpus.instruments import SINGLE
 from musekit.evaluate import features
-from musekit.evaluate.sounds import Excerpt, cached, progress, read_audio, sound_key, write_flac
-from musekit.muse import Muse
+from musekit.files import sha256, write_atomic
+from musekit.muse import Muse, Settings, micro_batches
 from musekit.pretrained import read_hashes
+from musekit.recipe import Recipe
 from musekit.results import now, write_result
 
 HELD_OUT = ("valid", "test")  # splits whose works nothing was trained on
 PROMPT_LIKE = 240  # held-out clips that are compared with generated ones, as many as are generated
 CLASSES = {"instrument": SINGLE, "mode": ("major", "minor"), "speed": ("slow", "fast")}  # that a judge tells apart
 PRINTED_ROWS = 30  # of a long table
+Sound = dict | Path  # the record of a clip in the cache, or the file of a generated piece
 
 
 def usable(cache: Path) -> list[dict]:
@@ -70,15 +74,6 @@ class Study:
         clips = self.singles(*HELD_OUT)
         return [c for c in clips if value_of(c, "mode") and value_of(c, "speed")][:PROMPT_LIKE]
 
-    def path(self, clip: dict) -> Path | Excerpt:
-        """Where the clip's sound is: its file, or an excerpt of a recording."""
-        path = self.cache / clip["path"]
-        return Excerpt(path, clip["start"], clip["seconds"], clip["sample_rate"]) if "start" in clip else path
-
-    def paths(self, clips: Sequence[dict]) -> list[Path | Excerpt]:
-        """Of each clip."""
-        return [self.path(clip) for clip in clips]
-
     @cached_property
     def hashes(self) -> dict[str, str]:
         """{part: short hash} of the weights."""
@@ -89,22 +84,43 @@ class Study:
         """A hash of which clips the cache holds."""
         return hashlib.sha256("\n".join(c["id"] for c in self.clips).encode()).hexdigest()[:16]
 
-    # -- features, round trips, embeddings
+    # -- sounds
 
-    def features(self, paths: Sequence[Path | Excerpt], seconds: float | None = None) -> list[dict[str, np.ndarray]]:
+    def read(self, sound: Sound, seconds: float | None = None) -> tuple[np.ndarray, int]:
+        """The first `seconds` of a sound (all of it where None): (2, N) float32, and its rate in Hz."""
+        import soundfile
+
+        if isinstance(sound, dict):
+            x, rate = read_clip(self.cache, sound).numpy(), sound["sample_rate"]
+        else:
+            x, rate = soundfile.read(sound, dtype="float32", always_2d=True)
+            x = x.T
+        return (x if seconds is None else x[:, : round(seconds * rate)]), rate
+
+    def key(self, sound: Sound, seconds: float | None = None) -> str:
+        """The cache key of the first `seconds` of a sound: a hash of the file's bytes, and its part."""
+        part = ""
+        if isinstance(sound, dict):
+            if "start" in sound:
+                ends = [round(1000 * s) for s in (sound["start"], sound["start"] + sound["seconds"])]
+                part = f"-{ends[0]}to{ends[1]}ms-{sound['sample_rate']}Hz"
+            sound = self.cache / sound["path"]
+        return sha256(sound)[:32] + part + ("" if seconds is None else f"-{round(1000 * seconds)}ms")
+
+    def features(self, sounds: Sequence[Sound], seconds: float | None = None) -> list[dict[str, np.ndarray]]:
         """librosa's features of the first `seconds` of sounds (`features.features`)."""
         found = []
-        for path in progress(paths, "extracting features"):
-            key = sound_key(path, seconds)
+        for sound in progress(sounds, "extracting features"):
+            key = self.key(sound, seconds)
             place = home() / "eval" / f"heard-{features.VERSION}" / key[:2] / f"{key}.npz"
-            found.append(cached(place, lambda p=path: features.features(*read_audio(p, seconds))))
+            found.append(cached(place, lambda s=sound: features.features(*self.read(s, seconds))))
         return found
 
     def round_trips(self, clips: Sequence[dict]) -> list[Path]:
         """Files of decode(encode(clip)), named by the clip's sound, the codec and its phase iterations."""
         config = self.muse.config.codec
         folder = home() / "eval" / f"round-trips-{self.hashes['codec']}-{config.phase_iterations}"
-        paths = [folder / f"{sound_key(self.path(c))}.flac" for c in clips]
+        paths = [folder / f"{self.key(c)}.flac" for c in clips]
         for clip, path in progress(list(zip(clips, paths)), "through the codec and back"):
             if not path.exists():
                 write_flac(path, self.round_trip(clip), config.sample_rate)
@@ -112,41 +128,35 @@ class Study:
 
     def round_trip(self, clip: dict) -> np.ndarray:
         """decode(encode(clip)), (2, N)."""
-        audio, rate = read_audio(self.path(clip))
-        if rate != self.muse.config.codec.sample_rate:
-            raise MuseError(f"{self.path(clip)} is at {rate} Hz, not the codec's rate; make the cache again")
-        codec, device = self.muse.codec, self.muse.device
-        decoded = codec.decode(codec.encode(torch.from_numpy(audio)[None].to(device)))
+        audio, codec = self.read(clip)[0], self.muse.codec
+        decoded = codec.decode(codec.encode(torch.from_numpy(audio)[None].to(self.muse.device)))
         return decoded[0, :, : audio.shape[1]].cpu().numpy()
 
+    # -- embeddings
+
     @cached_property
-    def _shards(self) -> Shards | None:
+    def shards(self) -> Shards | None:
         """The cache's embeddings, if this embedder made them."""
         if not (self.cache / "embeddings" / "manifest.json").exists():
             return None
         shards = Shards(self.cache / "embeddings")
         return shards if shards.manifest["maker"] == f"embeddings {self.hashes['embedder']}" else None
 
-    def embeddings(self, clips: Sequence[dict]) -> np.ndarray:
-        """The audio tower's embeddings of clips, (n, 512), unit length."""
-        known = {c["id"] for c in clips if self._shards is not None and c["id"] in self._shards}
-        rows = [
-            self._shards.row(c["id"]).float().numpy().ravel() if c["id"] in known else self._embedding(self.path(c))
-            for c in progress(clips, "embedding clips")
-        ]
+    def embed(self, sounds: Sequence[Sound], seconds: float | None = None) -> np.ndarray:
+        """The audio tower's embeddings (n, 512) of the first `seconds` of sounds, unit length."""
+        rows = []
+        for sound in progress(sounds, "embedding sounds"):
+            whole_clip = isinstance(sound, dict) and seconds is None
+            if whole_clip and self.shards is not None and sound["id"] in self.shards:
+                rows.append(self.shards.row(sound["id"]).float().numpy().ravel())
+                continue
+            place = home() / "eval" / f"embedded-{self.hashes['embedder']}" / f"{self.key(sound, seconds)}.npz"
+            rows.append(cached(place, lambda s=sound: {"x": self.embed_audio(*self.read(s, seconds))})["x"])
         return self.unit(rows)
 
-    def embed_files(self, paths: Sequence[Path | Excerpt], seconds: float | None = None) -> np.ndarray:
-        """Embeddings (n, 512) of the first `seconds` of sounds, unit length."""
-        return self.unit([self._embedding(path, seconds) for path in progress(paths, "embedding files")])
-
-    def _embedding(self, path: Path | Excerpt, seconds: float | None = None) -> np.ndarray:
-        def make() -> dict[str, np.ndarray]:
-            audio, rate = read_audio(path, seconds)
-            return {"x": self.muse.embedder.embed_audio(torch.from_numpy(audio)[None], rate)[0].numpy()}
-
-        folder = home() / "eval" / f"embedded-{self.hashes['embedder']}"
-        return cached(folder / f"{sound_key(path, seconds)}.npz", make)["x"]
+    def embed_audio(self, audio: np.ndarray, rate: int) -> np.ndarray:
+        """The audio tower's embedding (512,) of audio (2, N)."""
+        return self.muse.embedder.embed_audio(torch.from_numpy(audio)[None], rate)[0].cpu().numpy()
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """The text tower's embeddings (n, 512), unit length."""
@@ -162,6 +172,39 @@ class Study:
         """Which embedding a distance was measured in."""
         return f"{self.muse.config.embedder.kind} joint embedding {self.hashes['embedder'][:8]}"
 
+    # -- generation
+
+    def recipes(self, texts: Sequence[str], seed: int, settings: Settings) -> list[Recipe]:
+        """A recipe per text; text i has the seed `seed + i`."""
+        return [self.muse.recipe(text, seed + i, settings) for i, text in enumerate(texts)]
+
+    def sample(self, recipes: Sequence[Recipe]) -> tuple[np.ndarray, np.ndarray]:
+        """Stage 1's sample of each recipe, (n, 512) of unit length, and its NFE (n,)."""
+        found = [self.muse.embed_batch(batch) for batch in micro_batches(recipes)]
+        x, nfe = (torch.cat(some).double().cpu().numpy() for some in zip(*found))
+        return x / np.linalg.norm(x, axis=1, keepdims=True), nfe
+
+    def samples(self, text: str, n: int, seed: int) -> np.ndarray:
+        """n samples of Stage 1 for one text with the preset's defaults, (n, 512), unit length."""
+        return self.sample(self.recipes([text] * n, seed, Settings(micro_batch=min(n, 16))))[0]
+
+    def render(self, embeddings: np.ndarray, recipes: Sequence[Recipe]) -> list[Path]:
+        """One file per embedding (n, 512), rendered by Stage 2 with its recipe."""
+        muse, x = self.muse, torch.from_numpy(np.asarray(embeddings)).float()
+        paths = []
+        for row, recipe in zip(x, recipes, strict=True):
+            same = dataclasses.replace(recipe, threads=0, versions="")  # they change the last bits only
+            key = hashlib.sha256(same.to_json().encode() + row.numpy().tobytes()).hexdigest()[:32]
+            paths.append(home() / "eval" / muse.weights / "rendered" / f"{key}.flac")
+        missing = [i for i, path in enumerate(paths) if not path.exists()]
+        done = 0
+        for batch in progress(list(micro_batches([recipes[i] for i in missing])), "rendering"):
+            index = missing[done : done + len(batch)]
+            done += len(batch)
+            for i, audio in zip(index, muse.render_batch(x[index], batch)[0], strict=True):
+                write_flac(paths[i], audio, muse.config.codec.sample_rate)
+        return paths
+
     # -- results
 
     def write(self, name: str, rows: list[dict], **more) -> Path:
@@ -175,6 +218,32 @@ class Study:
         path = write_result(name, rows, self.results, started=self.started, **about, **more)
         print(f"-> {path}")
         return path
+
+
+def progress(items: Iterable, text: str):
+    """A progress bar that appears after two seconds."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=text, mininterval=1, delay=2, leave=False)
+
+
+def cached(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file; they are made and written where the file is missing."""
+    if not path.exists():
+        data = io.BytesIO()
+        np.savez(data, **make())
+        write_atomic(path, data.getvalue())
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
+    """audio (2, N) as a 16-bit FLAC file, written atomically."""
+    import soundfile
+
+    data = io.BytesIO()
+    soundfile.write(data, np.clip(np.asarray(audio).T, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
+    write_atomic(path, data.getvalue())
 
 
 def target(name: str, value: float | None, at_least: float | None = None, at_most: float | None = None, **more) -> dict:
@@ -197,7 +266,7 @@ def show(rows: Sequence[dict]) -> None:
 
 
 def measure_corpus(study: Study) -> None:
-    """Writes results/corpus.json."""
+    """Writes results/corpus.json: clips, works and captions of each split."""
     sizes = {
         "clips": lambda c: [c["id"]],
         "works": lambda c: [c["work"]],
@@ -207,12 +276,7 @@ def measure_corpus(study: Study) -> None:
     }
     rows = []
     for what, values in sizes.items():
-        found = {
-            split: {v for c in study.clips if c["split"] == split for v in values(c)} for split in ("train", *HELD_OUT)
-        }
+        found = {split: {v for c in study.split(split) for v in values(c)} for split in ("train", *HELD_OUT)}
         counts = {split: len(some) for split, some in found.items()} | {"all": len(set().union(*found.values()))}
         rows.append({"measure": "size", "what": what, **counts})
-    for field in ("instrumentation", "mode", "speed", "texture", "dynamic", "era", "licence"):
-        for value, n in Counter(str(c.get(field)) for c in study.clips).most_common():
-            rows.append({"measure": "count", "field": field, "value": value, "clips": n})
     study.write("corpus", rows)

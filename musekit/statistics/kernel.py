@@ -19,21 +19,16 @@ from musekit.statistics.spread import unit_distances
 SCALE = 100.0  # the paper's
 
 
-def median_distance(x: np.ndarray) -> float:
-    """The median distance between two different rows of x (n, D)."""
-    from scipy.spatial.distance import pdist
-
-    return float(np.median(pdist(x)))
-
-
 class KernelDistance:
     """The kernel distance of sets to this reference (m, D). Raises ValueError for fewer than two different rows."""
 
     def __init__(self, reference: np.ndarray, bandwidth: float | None = None):
+        from scipy.spatial.distance import pdist
+
         if len(reference) < 2:
             raise ValueError("a kernel distance needs two rows on each side")
         self.reference = np.asarray(reference, float)
-        self.bandwidth = median_distance(self.reference) if bandwidth is None else float(bandwidth)
+        self.bandwidth = float(np.median(pdist(self.reference)) if bandwidth is None else bandwidth)
         if not self.bandwidth > 0:
             raise ValueError("the reference's rows are all alike, so a kernel has no bandwidth")
 

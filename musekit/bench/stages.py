@@ -1,0 +1,259 @@
+"""`musekit bench stage1`, `stage2`, `batch` and `sizes`: networks with random weights, beside what they replace.
+
+stage1   a whole sample beside the naive design, same weights, same grid; then adaptive solvers
+stage2   a guided step (all steps take the same time) beside diffusers' own transformer with the same weights, the same
+         single conditioning token and both rows of guidance in one batch
+batch    the original's tables on this machine: full-size Stage 1, a whole sample of 50 guided Euler steps; full-size
+         Stage 2, one guided step of 256 frames (a sample takes 100); the preset, 16 pieces one by one and batched
+sizes    does a model's size decide what a batch gains? One guided evaluation of Stage 1's design (one token per sample)
+         and of Stage 2's (129 tokens per sample), at four sizes each
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from musekit import convert, flow
+from musekit.bench import networks
+from musekit.bench.measure import Peer, Row, Setup, compare, compared, make_pieces, now, over_one, peak_bytes
+from musekit.bench.naive import Naive1, sample
+from musekit.bench.roofline import stage1_work, stage2_work
+from musekit.distributed import fast_precision
+from musekit.stage1 import GuidedStage1, Stage1Inference
+from musekit.stage2 import GuidedStage2, StableAudioMuQ, Stage2Inference
+
+TOKENS, SCALE, STEPS, FRAMES = 16, 3.0, 50, 256
+PIPELINE_TOKENS = 130  # conditioning tokens of diffusers' pipeline: 128 of the text, two of the timing
+DTYPES = (torch.float32, torch.bfloat16)
+BARS = {  # (stage, precision, device, batch): what our inference code is to reach on two CPU cores or one H100
+    (1, "float32", "cpu", 1): (">= 3.5 x naive", lambda r: r["speedup"] >= 3.5),
+    (1, "bfloat16", "cuda", 1): ("<= 25 ms a sample", lambda r: r["ms_a_sample"] <= 25),
+    (1, "bfloat16", "cuda", 256): ("<= 0.15 ms a sample", lambda r: r["ms_a_sample"] <= 0.15),
+    (2, "float32", "cpu", 1): (">= 1.2 x diffusers", lambda r: r["speedup"] >= 1.2),
+    (2, "bfloat16", "cpu", 1): (">= 1.7 x diffusers", lambda r: r["speedup"] >= 1.7),
+    (2, "bfloat16", "cuda", 16): (  # 100 steps are a sample
+        ">= 60 % of the dense rate, >= 1.5 x diffusers, <= 2.5 ms a sample and step",
+        lambda r: r["matrix_share"] >= 0.6 and r["speedup"] >= 1.5 and r["ms_a_sample"] <= 2.5,
+    ),
+}
+BATCHES = {1: (1, 4, 8, 16, 32), 2: (1, 4, 16)}
+PIECES, MICRO_BATCHES = 16, (1, 4, 16)
+SIZES_FRAMES = 128
+SIZES_BATCHES = {
+    "cpu": {1: (1, 2, 4, 8, 16, 32), 2: (1, 2, 4)},
+    "cuda": {1: (1, 2, 4, 8, 16, 32, 64, 128, 256), 2: (1, 2, 4, 8, 16, 32)},
+}
+
+
+def barred(row: Row) -> Row:
+    """The row with its bar, and whether the bar is met."""
+    case = row["stage"], row["dtype"], row["backend"], row["batch"]
+    if row["peer"] != "prepared" or case not in BARS:
+        return row
+    bar, met = BARS[case]
+    return row | {"bar": bar, "met": met(row)}
+
+
+# -- stage 1
+
+
+def stage1(setup: Setup) -> Iterator[Row]:
+    """Rows of every batch size, peer and precision; then of adaptive solvers."""
+    device, steps = setup.device, 2 if setup.quick else STEPS
+    network = networks.stage1(networks.stage1_config("271M", setup.quick), device)
+    naive, fast = Naive1(network), [Stage1Inference(network, dtype) for dtype in DTYPES]
+    sizes = (1, 2) if setup.quick else (1, 2, 4, 8, 16, 32, 64, 256) if device.type == "cuda" else (1, 4, 16)
+    alone = {}
+    for batch in sizes:
+        peers = [naive_peer(naive, batch, device), *(prepared1(network, f, batch, device) for f in fast)]
+        for row in compare(peers, 1, batch, setup, steps):
+            seconds = alone.setdefault((row["peer"], row["dtype"]), row["seconds"])
+            yield barred(row | {"efficiency": seconds / row["seconds"]})
+    yield from adaptive(network, naive, fast[0], steps, device)
+
+
+def naive_peer(naive: Naive1, batch: int, device) -> Peer:
+    """A sample by the naive design."""
+    tokens, mask = networks.prompt(naive.network.config, batch, TOKENS, device)
+    x_0, velocity = torch.randn(batch, naive.network.config.dim, device=device), naive.guided(tokens, mask, SCALE)
+    return Peer("naive", lambda n: sample(velocity, x_0, steps=n), naive.network, torch.float32)
+
+
+def prepared1(network, fast: Stage1Inference, batch: int, device, whole: bool = True) -> Peer:
+    """Our inference code in the precision of `fast`: a sample with the projection of its text, or one evaluation."""
+    config = network.config
+    tokens, mask = networks.prompt(config, batch, TOKENS, device)
+    x_0, text = torch.randn(batch, config.dim, device=device), fast.text(tokens, mask)
+    velocity = GuidedStage1(fast, text, SCALE)
+    moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
+
+    def call(n: int):
+        if whole:
+            return sample(GuidedStage1(fast, fast.text(tokens, mask), SCALE), x_0, steps=n)
+        return velocity(moment, x_0)
+
+    return Peer("prepared", call, network, fast.dtype, stage1_work(config, batch, TOKENS, fast.dtype, text.merged))
+
+
+@torch.inference_mode()
+def adaptive(network, naive: Naive1, fast: Stage1Inference, steps: int, device) -> Iterator[Row]:
+    """Adaptive solvers at equal tolerances: the naive design as the original calls it, and the prepared network.
+
+    Each runs once: half a minute of identical evaluations has no spread to speak of.
+    """
+    tokens, mask = networks.prompt(network.config, 1, TOKENS, device)
+    x_0 = torch.randn(1, network.config.dim, device=device)
+    ours, theirs = GuidedStage1(fast, fast.text(tokens, mask), SCALE), naive.guided(tokens, mask, SCALE)
+    cases = [("naive, as called", theirs, "torchdiffeq")]
+    cases += [("prepared", ours, "torchdiffeq"), ("prepared", ours, "dopri5")]
+    baseline = None
+    for peer, velocity, solver in cases:
+        velocity(torch.zeros(1, device=device), x_0)  # warm, with a time per row, as these solvers call it
+        began = now(device)
+        solution = sample(velocity, x_0, solver, steps)
+        seconds = now(device) - began
+        baseline = baseline or seconds
+        row = compared(peer, 1, network, 1, torch.float32, [seconds], baseline)
+        yield row | {"solver": solver, "steps": steps, "nfe": int(solution.nfe[0])}
+
+
+# -- stage 2
+
+
+def stage2(setup: Setup) -> Iterator[Row]:
+    """Rows of both precisions, one after the other: both at once would not fit into 24 GB."""
+    device, frames = setup.device, 16 if setup.quick else FRAMES
+    sizes = (1, 2) if setup.quick else (1, 4, 16) if device.type == "cuda" else (1, 4)
+    network = networks.stage2(networks.stage2_config("1.05B", setup.quick), device)
+    theirs = transformer(network, frames)
+    for dtype in DTYPES:
+        theirs = torch.nn.Module.to(theirs, dtype)  # diffusers' own `to` warns
+        fast = Stage2Inference(network, dtype)
+        for batch in sizes if dtype == torch.bfloat16 else sizes[:1]:
+            x = torch.randn(batch, network.config.latent_dim, frames, device=device)
+            peers = [diffusers_peer(theirs, network, x, dtype)]
+            if dtype == torch.float32:  # the pipeline's own precision
+                peers.append(diffusers_peer(theirs, network, x, dtype, PIPELINE_TOKENS, "diffusers, as called"))
+            for row in compare([*peers, prepared2(network, fast, x)], 2, batch, setup):
+                yield barred(row | {"frames": frames})
+        del fast
+        gc.collect()
+
+
+def prepared2(network: StableAudioMuQ, fast: Stage2Inference, x: Tensor) -> Peer:
+    """Our inference code: one guided step at x (B, C, T), in the precision of `fast`."""
+    velocity = GuidedStage2(fast, networks.condition(network, len(x)), SCALE)
+    moment = velocity.at(torch.tensor([0.5], dtype=torch.float64))[0]
+    work = stage2_work(network.config, len(x), x.shape[-1], fast.dtype)
+    return Peer("prepared", lambda n: velocity(moment, x), network, fast.dtype, work)
+
+
+def diffusers_peer(theirs, network, x: Tensor, dtype: torch.dtype, tokens: int = 1, name: str = "diffusers") -> Peer:
+    """diffusers' transformer: a guided step at x (B, C, T) as in its pipeline's loop; tokens: of the conditioning.
+
+    Everything that the pipeline makes once per sample is made before the timed step, the rotary table included.
+    """
+    from diffusers.models.embeddings import get_1d_rotary_pos_embed
+
+    config, device, rows = network.config, x.device, 2 * len(x)
+    text = torch.randn(rows, tokens, config.condition_dim, device=device).to(dtype)
+    timing = torch.randn(rows, 1, 2 * config.condition_dim, device=device).to(dtype)
+    t = torch.full((1,), 0.5, device=device, dtype=dtype)
+    rotary = get_1d_rotary_pos_embed(config.head_dim // 2, x.shape[-1] + 1, use_real=True, repeat_interleave_real=False)
+    options = {"encoder_hidden_states": text, "global_hidden_states": timing, "return_dict": False}
+    options["rotary_embedding"] = tuple(part.to(device) for part in rotary)
+
+    def step(n: int) -> Tensor:
+        v = theirs(torch.cat([x, x]).to(dtype), t, **options)[0]
+        return flow.guided(*v.chunk(2), SCALE).float()
+
+    return Peer(name, step, network, dtype)
+
+
+def transformer(network: StableAudioMuQ, frames: int):
+    """diffusers' transformer with our network's weights."""
+    from diffusers import StableAudioDiTModel
+
+    config = network.config
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")
+        theirs = StableAudioDiTModel(
+            sample_size=frames, in_channels=config.latent_dim, out_channels=config.latent_dim,
+            num_layers=config.depth, attention_head_dim=config.head_dim,
+            num_attention_heads=config.width // config.head_dim, num_key_value_attention_heads=config.kv_heads,
+            cross_attention_dim=config.condition_dim, cross_attention_input_dim=config.condition_dim,
+            time_proj_dim=config.time_dim, global_states_input_dim=2 * config.condition_dim,
+        )  # fmt: skip
+    wanted = theirs.state_dict()
+    weights = {k: v for k, v in convert.to_theirs(network.state_dict()).items() if k in wanted}
+    theirs.load_state_dict(weights, assign=True)
+    return theirs.eval().requires_grad_(False)
+
+
+# -- growing batches
+
+
+def batch(setup: Setup) -> Iterator[Row]:
+    """Rows of Stage 1 in both precisions, of Stage 2 in bfloat16, and of the loaded preset."""
+    yield from growing(setup, 1, "271M", DTYPES, BATCHES[1], steps=2 if setup.quick else STEPS)
+    yield from growing(setup, 2, "1.05B", DTYPES[1:], BATCHES[2], 16 if setup.quick else FRAMES)
+    if setup.muse is not None:
+        yield from pieces(setup)
+
+
+def sizes(setup: Setup) -> Iterator[Row]:
+    """A row per design, size and batch, in the precision that the device is fast in."""
+    dtypes, batches = (fast_precision(setup.device),), SIZES_BATCHES[setup.device.type]
+    for stage, size in ((stage, size) for stage in (1, 2) for size in networks.SIZES):
+        frames = None if stage == 1 else 8 if setup.quick else SIZES_FRAMES
+        for row in growing(setup, stage, size, dtypes, batches[stage], frames, whole=False):
+            yield row | {"peer": f"stage {stage}'s design, {size}"}
+
+
+def growing(
+    setup: Setup, stage: int, size: str, dtypes: Sequence[torch.dtype], batches: Sequence[int],
+    frames: int | None = None, steps: int = 1, whole: bool = True,
+) -> Iterator[Row]:  # fmt: skip
+    """Rows of a stage's prepared design, each with its gain over the first batch; whole: Stage 1's whole samples."""
+    if stage == 1:
+        network = networks.stage1(networks.stage1_config(size, setup.quick), setup.device)
+        fast = [Stage1Inference(network, dtype) for dtype in dtypes]
+    else:
+        network = networks.stage2(networks.stage2_config(size, setup.quick), setup.device)
+        fast = [Stage2Inference(network, dtype) for dtype in dtypes]
+    rows = []
+    for n in batches[:2] if setup.quick else batches:
+        if stage == 1:
+            peers = [prepared1(network, f, n, setup.device, whole) for f in fast]
+        else:
+            x = torch.randn(n, network.config.latent_dim, frames, device=setup.device)
+            peers = [prepared2(network, f, x) for f in fast]
+        for row in compare(peers, stage, n, setup, steps):
+            rows.append(over_one(row | {"frames": frames}, rows))
+            yield rows[-1]
+    del network, fast, peers
+    gc.collect()
+
+
+def pieces(setup: Setup) -> Iterator[Row]:
+    """Pieces from text to sound by the preset's own defaults, in growing micro-batches."""
+    muse, defaults = setup.muse, setup.muse.config.sample
+    seconds, count, rows = (0.5, 2, []) if setup.quick else (defaults.seconds, PIECES, [])
+    for size in MICRO_BATCHES[:1] if setup.quick else MICRO_BATCHES:
+        peak = peak_bytes(functools.partial(make_pieces, muse, size, size, seconds), muse.device)
+        began = now(muse)
+        make_pieces(muse, count, size, seconds)
+        took = now(muse) - began
+        row = compared(f"{muse.config.name}, text to sound", 0, muse.stage2, size, muse.autocast_dtype, [took], None)
+        row |= {"ms_a_sample": 1000 * took / count, "throughput": count / took, "pieces": count}
+        row |= {"solver": defaults.stage2_solver, "steps": defaults.stage2_steps, "real_time": count * seconds / took}
+        if muse.device.type == "cpu":
+            row |= {"bar": ">= 3 x real time", "met": row["real_time"] >= 3}
+        rows.append(over_one(row | peak, rows))
+        yield rows[-1]
