@@ -41,9 +41,9 @@ class Reference:
 
     def matching(self, asks: dict) -> list[int]:
         """Indices of the clips with these attributes, such as {"mode": "minor"}; all clips for an empty dict."""
-        from musekit.corpus.captions import fits
+        from musekit.claims import matches
 
-        return [i for i, clip in enumerate(self.clips) if fits(asks, clip)]
+        return [i for i, clip in enumerate(self.clips) if matches(asks, clip)]
 
 
 def spread(x: Tensor) -> float:

@@ -7,8 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from musekit.claims import matches
 from musekit.corpus import lexicon
-from musekit.corpus.captions import evaluation_prompts, fits, prompts, write_captions
+from musekit.corpus.captions import evaluation_prompts, prompts, write_captions
 from musekit.corpus.instruments import INSTRUMENTATIONS, SINGLE
 
 FIELDS = ("instrument", "mode", "key", "speed", "metre", "form", "era", "dynamic", "composer", "texture")
@@ -30,9 +31,10 @@ def records(n: int, seed: int = 0) -> list[dict]:
 
 def test_a_claim_is_true_where_the_record_has_its_value():
     record = {"instrumentation": "cello", "mode": "minor", "key": None}
-    assert fits({}, record) and fits({"instrument": "cello", "mode": "minor"}, record)
-    assert not fits({"instrument": "cello", "mode": "major"}, record) and not fits({"instrument": "flute"}, record)
-    assert not fits({"key": None}, record) and not fits({"speed": "slow"}, record)
+    assert matches({}, record) and matches({"instrument": "cello", "mode": "minor"}, record)
+    assert not matches({"instrument": "cello", "mode": "major"}, record)
+    assert not matches({"instrument": "flute"}, record)
+    assert not matches({"key": None}, record) and not matches({"speed": "slow"}, record)
 
 
 def test_every_caption_is_true_of_its_clip():
@@ -40,7 +42,7 @@ def test_every_caption_is_true_of_its_clip():
         captions = write_captions(record, np.random.default_rng(2))
         assert len(captions) == 6 == len({c["text"] for c in captions})
         for c in captions:
-            assert c["asks"] and set(c["asks"]) <= set(FIELDS) and fits(c["asks"], record), c
+            assert c["asks"] and set(c["asks"]) <= set(FIELDS) and matches(c["asks"], record), c
             assert "{" not in c["text"] and "None" not in c["text"] and not re.search(r"\ba [aeiou]", c["text"])
 
 
@@ -98,6 +100,6 @@ def test_pairs_go_from_vague_to_specific():
     for vague, specific in prompts("pairs"):
         assert vague["asks"].items() < specific["asks"].items(), (vague, specific)
         for p in (vague, specific):
-            assert fits(p["asks"], {**p["asks"], "instrumentation": p["asks"].get("instrument")})
+            assert matches(p["asks"], {**p["asks"], "instrumentation": p["asks"].get("instrument")})
     with pytest.raises(ValueError, match="unknown kind"):
         prompts("long")

@@ -6,8 +6,8 @@ import published
 import pytest
 from published import MUSIC4ALL, YTIDS, sound
 
+from musekit.claims import matches
 from musekit.config import MuseError
-from musekit.corpus.captions import fits
 from musekit.corpus.datasets import claimed, clean, csv_rows, json_rows, number, tonic
 from musekit.corpus.families import split_of
 from musekit.corpus.readers import choose, read_corpus
@@ -40,7 +40,8 @@ def read(data, tmp_path):
         by_work = {}
         for r in records:
             by_work.setdefault(r["work"], []).append(r)
-            assert all(fits(c["asks"], r) and c["text"].strip() == c["text"] for c in r["captions"]) and r["captions"]
+            assert r["captions"] and all(matches(c["asks"], r) for c in r["captions"])
+            assert all(c["text"].strip() == c["text"] for c in r["captions"])
             assert r["sample_rate"] == 44100 and r["seconds"] >= 1
         families = {}
         for r in records:
@@ -116,7 +117,7 @@ def test_music4all(read):
     assert any("150 bpm" in c["text"] and "in Bb minor" in c["text"] and c["asks"]["bpm"] == 150.02 for c in said)
     assert not any(word in c["text"].lower() for c in said for word in ("somebody", "song", "first", "second"))
     vague = first["captions"][0]
-    assert not fits(vague["asks"], second) and len(vague["asks"]) < len(first["captions"][-1]["asks"])
+    assert not matches(vague["asks"], second) and len(vague["asks"]) < len(first["captions"][-1]["asks"])
 
 
 # ---------------------------------------------------------------- which dataset is it

@@ -11,9 +11,10 @@ from fixtures import sinusoids, write_clips
 
 from musekit import evaluate as evaluation
 from musekit import pretrained, solve
+from musekit.claims import matches
 from musekit.config import MuseError, smoke
 from musekit.corpus import lexicon
-from musekit.corpus.captions import evaluation_prompts, fill, fits
+from musekit.corpus.captions import evaluation_prompts, fill
 from musekit.evaluate import ablations, judge, one_to_many, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.features import features, spectral_contrast, standardised
@@ -169,7 +170,7 @@ def test_rows_are_shown_as_a_table_per_measure(capsys):
 
 def test_a_prompt_fits_the_record_of_what_it_asks():
     for prompt in evaluation_prompts(48):
-        assert fits(prompt["asks"], as_record(prompt["asks"]))
+        assert matches(prompt["asks"], as_record(prompt["asks"]))
 
 
 def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
@@ -198,7 +199,7 @@ def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
     made = list(right_answers.renderings(tmp_path, asks, 4))
     assert made == list(right_answers.renderings(tmp_path, asks, 4)) and len(made) == 4
     for record, notes, how in made:
-        assert fits(asks, record) and record["split"] != "train" and notes and how["dynamic"] == "soft"
+        assert matches(asks, record) and record["split"] != "train" and notes and how["dynamic"] == "soft"
     assert list(right_answers.renderings(tmp_path, {**asks, "form": "waltz"}, 1)) == []
 
 

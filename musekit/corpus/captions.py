@@ -10,22 +10,12 @@ import re
 
 import numpy as np
 
+from musekit.claims import matches
 from musekit.corpus import lexicon
 from musekit.corpus.instruments import SINGLE
 
 LEVELS = ("vague", "plain", "specific")
 SLOT = re.compile(r"\{(\w+)\}")
-
-
-def fits(asks: dict, record: dict) -> bool:
-    """Whether every claim is true of the clip. An attribute that is unknown (None) satisfies no claim.
-
-    `instrument` is compared with the record's `instrumentation`, every other claim with the field of its name.
-    """
-    for name, wanted in asks.items():
-        if wanted is None or record.get("instrumentation" if name == "instrument" else name) != wanted:
-            return False
-    return True
 
 
 def _played(name: str, called: tuple[str, ...]) -> list[str]:
@@ -64,7 +54,7 @@ def words(slot: str, record: dict, held_out: bool = False) -> list[tuple[str, di
         found = [(f"in {k} {mode}", {"key": key, "mode": mode}) for k in dict.fromkeys(spelled)]
     else:
         found = [*lexicon.WORDS[slot], *(lexicon.HELD_OUT_WORDS.get(slot, ()) if held_out else ())]
-    return [(text, a) for text, a in found if fits(a, record)]
+    return [(text, a) for text, a in found if matches(a, record)]
 
 
 def fill(template: str, record: dict, rng: np.random.Generator, held_out: bool = False) -> dict | None:

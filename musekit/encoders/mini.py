@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from musekit.claims import attribute_of, matches
 from musekit.config import TONICS, EmbedderConfig, MuseError, TextConfig
 from musekit.encoders.text import TextEncoder
 from musekit.layers import AttentionPool, TemporalBlock
@@ -126,11 +127,6 @@ class TonalPool(nn.Module):
         return self.norm(self.network(turned.flatten(2)).float().amax(1))
 
 
-def attribute_of(record: dict, name: str) -> str | None:
-    """An attribute in a clip's record or a caption's claims; "scale" is tonic and mode, if both are known."""
-    return f"{record.get('key')} {record.get('mode')}" if name == "scale" else record.get(name)
-
-
 class MiniEmbedder(nn.Module):
     """Two towers into one sphere, trained with a sigmoid loss on true matches (Zhai et al. 2023, arXiv 2303.15343).
 
@@ -190,11 +186,10 @@ class MiniEmbedder(nn.Module):
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over pairs of log(1 + exp(-s (scale a.b + bias))), s = +1 for pairs that match, else -1."""
-        from musekit.corpus.captions import fits
-
         a = self.audio_tower(batch["view"].float())
         b = self.text_tower(batch["tokens"], batch["mask"])
-        match = torch.tensor([[fits(asks, clip) for clip in batch["clip"]] for asks in batch["asks"]], device=a.device)
+        match = [[matches(asks, clip) for clip in batch["clip"]] for asks in batch["asks"]]
+        match = torch.tensor(match, device=a.device)
         with torch.autocast(a.device.type, enabled=False):
             logits = b @ a.T * self.scale.exp() + self.bias  # captions by clips, in float32
         each = F.softplus(torch.where(match, -logits, logits))

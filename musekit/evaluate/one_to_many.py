@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from musekit.corpus.captions import fits, prompts
+from musekit.claims import matches
+from musekit.corpus.captions import prompts
 from musekit.evaluate.features import spectral_contrast
 from musekit.evaluate.right_answers import right_answers
 from musekit.evaluate.study import HELD_OUT, Study, progress, target
@@ -96,7 +97,7 @@ def measure_regression(study: Study) -> None:
         for k, prompt in enumerate(progress(prompts(level)[:first], f"regression, {level} prompts")):
             answer, length = regression_answer(study, prompt["text"])
             x = study.samples(prompt["text"], n, SEED + 1000 * k)
-            matching = real[[i for i, c in enumerate(held_out) if fits(prompt["asks"], c)]]
+            matching = real[[i for i, c in enumerate(held_out) if matches(prompt["asks"], c)]]
             row = {"measure": "prompt", "level": level, "prompt": prompt["text"], "norm": length}
             row |= {"regression_to_nearest": to_nearest(answer[None]), "samples_to_nearest": to_nearest(x)}
             rows.append(row | {"real": len(matching), "real_to_nearest": to_nearest(matching)})
@@ -160,7 +161,7 @@ def sound_rows(study: Study, played: int, pieces: int) -> list[dict]:
         sounds = {
             "samples": study.render(study.samples(text, pieces, seed), recipes),
             "regression": study.render(answer, recipes),
-            "right answers": [c for c in held_out if fits(prompt["asks"], c)][:pieces],
+            "right answers": [c for c in held_out if matches(prompt["asks"], c)][:pieces],
         }
         for source, some in sounds.items():
             if not some:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from musekit.cache import config_hash
+from musekit.claims import matches
 from musekit.config import home
-from musekit.corpus.captions import fits
 from musekit.evaluate.study import HELD_OUT, Study, cached
 
 ENOUGH = 20  # matching held-out clips; with fewer, new renderings are made
@@ -30,7 +30,7 @@ def right_answers(study: Study, asks: dict) -> tuple[np.ndarray, str, int]:
 
     n may be 0: no held-out work can be rendered as asked.
     """
-    right = study.embed([c for c in study.split(*HELD_OUT) if fits(asks, c)])
+    right = study.embed([c for c in study.split(*HELD_OUT) if matches(asks, c)])
     if len(right) < ENOUGH:
         renderings = rendered_embeddings(study, asks, 2 if study.quick else RENDERED)
         if len(renderings) > len(right):
@@ -84,7 +84,7 @@ def renderings(cache: Path, asks: dict, n: int, seed: int = 0) -> Iterator[tuple
             continue
         for _ in range(DRAWS):  # key and dynamic are drawn here, until they match
             record, notes, how = plan.draw_clip(score, player, clip, found, rng)
-            if fits(asks, record):
+            if matches(asks, record):
                 yield record, notes, how
                 found += 1
                 break
