@@ -11,7 +11,6 @@ import datetime
 import os
 import signal
 import threading
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -82,10 +81,8 @@ def process_group(timeout: datetime.timedelta = datetime.timedelta(hours=1)):
     try:
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timeout)
     except (RuntimeError, ValueError) as error:
-        port, why = os.environ.get("MASTER_PORT", "of MASTER_PORT"), str(error).splitlines()[0]
-        if "EADDRINUSE" in str(error) or "address already in use" in str(error):
-            raise MuseError(f"port {port} is in use on this machine; set MASTER_PORT to a free one") from error
-        raise MuseError(f"rank {rank()} of {world()} cannot meet the others ({why}); start with torchrun") from error
+        why = f"rank {rank()} of {world()} cannot meet the others ({str(error).splitlines()[0]})"
+        raise MuseError(f"{why}; start with torchrun, and set MASTER_PORT to a free port") from error
     try:
         yield
     except RuntimeError as error:
@@ -102,10 +99,9 @@ def barrier() -> None:
 
 def all_reduce_max(value: int) -> int:
     """The largest of all ranks' integers."""
-    if world() == 1:
-        return value
     largest = torch.tensor(value, dtype=torch.int64)
-    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+    if world() > 1:
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
     return int(largest)
 
 
@@ -126,8 +122,8 @@ def all_gather(value) -> list:
     return values
 
 
-class _Loss(nn.Module):
-    """DDP calls `forward`: batch -> training loss."""
+class TrainingLoss(nn.Module):
+    """batch -> (loss, metrics): the model's training loss as the `forward` that DDP calls."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -136,22 +132,20 @@ class _Loss(nn.Module):
     def forward(self, batch: dict):
         return self.model.training_loss(batch)
 
+    def no_sync(self):
+        """As in DDP: a block in which gradients are not summed over ranks."""
+        return contextlib.nullcontext()
+
 
 def wrap(model: nn.Module) -> nn.Module:
     """A module whose forward is the model's training loss, under DDP when there are several ranks.
 
     `find_unused_parameters` fixes the order in which gradients are summed, so that a resumed run has the same bits.
     """
-    wrapped = _Loss(model)
     if world() == 1:
-        return wrapped
+        return TrainingLoss(model)
     ids = [device().index] if device().type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(wrapped, device_ids=ids, find_unused_parameters=True)
-
-
-def no_sync(wrapped: nn.Module, skip: bool):
-    """A block in which gradients are not summed over ranks if `skip` (all accumulation steps but the last)."""
-    return wrapped.no_sync() if skip and hasattr(wrapped, "no_sync") else contextlib.nullcontext()
+    return nn.parallel.DistributedDataParallel(TrainingLoss(model), device_ids=ids, find_unused_parameters=True)
 
 
 class Stopped(SystemExit):
@@ -162,13 +156,12 @@ class Stopped(SystemExit):
 
 
 @contextlib.contextmanager
-def signals(interrupt: bool = True, last: bool = False):
+def signals(interrupt: bool = True):
     """Yields `stop() -> int`: 0, or the exit code that a signal has requested since the block began.
 
     A signal interrupts nothing: the work calls `stop` where its state is complete. A second Ctrl-C interrupts at once;
-    without `interrupt` the first one does. After the block the previous handlers are back. After `Stopped`, or if the
-    block is the process's `last` work, signals are ignored instead: Python removes its handlers while it exits, and a
-    second signal from torchrun or a job script would replace the exit code.
+    without `interrupt` the first one does. After the block the previous handlers are back. After `Stopped` signals are
+    ignored instead: a second one from torchrun or a job script would replace the exit code while Python ends.
     """
     requested = 0
 
@@ -178,18 +171,16 @@ def signals(interrupt: bool = True, last: bool = False):
             raise KeyboardInterrupt
         requested = max(requested, 130 if number == signal.SIGINT else RESUMABLE)
 
-    stop: Callable[[], int] = lambda: requested  # noqa: E731
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread receives signals
+        yield lambda: 0  # only the main thread receives signals
         return
     ending = [getattr(signal, name) for name in ("SIGUSR1", "SIGTERM") if hasattr(signal, name)]  # Windows has no USR1
     before = {number: signal.signal(number, handle) for number in ending + [signal.SIGINT] * interrupt}
-    after = dict.fromkeys(before, signal.SIG_IGN) if last else before
     try:
-        yield stop
+        yield lambda: requested
     except Stopped:
-        after = after | dict.fromkeys(ending, signal.SIG_IGN)
+        before |= dict.fromkeys(ending, signal.SIG_IGN)
         raise
     finally:
-        for number, handler in after.items():
+        for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -19,10 +20,9 @@ from musekit.files import write_atomic
 
 def hardware() -> dict:
     """CPU, cores, threads and GPUs of this machine."""
-    model = platform.processor() or platform.machine()
-    if (cpus := Path("/proc/cpuinfo")).exists():
-        names = [line.split(":", 1)[1].strip() for line in cpus.read_text().splitlines() if line[:10] == "model name"]
-        model = names[0] if names else model
+    cpus = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)", cpus.read_text(), re.M) if cpus.exists() else []
+    model = names[0] if names else platform.processor() or platform.machine()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus}
 
@@ -61,44 +61,27 @@ def now() -> str:
 
 
 def command_line() -> str:
-    """The command as a person would type it, without this machine's paths."""
+    """The command as a person would type it. Absolute paths become relative to the working folder, ~ or $MUSEKIT_HOME,
+    or are cut to their name."""
     program = Path(sys.argv[0])
     if program.name == "__main__.py":
         name = program.parent.name if program.parent.name == "musekit" else f"python -m {program.parent.name}"
     else:
-        known = program.name in ("musekit", "pytest")
-        name = program.name if known else f"python {portable(str(program))}"
-    words = [portable(word) for word in sys.argv[1:]]
-    # quoted less than by shlex: the shell replaces ~ and $MUSEKIT_HOME
-    return " ".join([name, *(shlex.quote(w) if any(c.isspace() or c in "'\"" for c in w) else w for w in words)])
-
-
-def portable(word: str) -> str:
-    """An argument whose absolute path is relative to the working folder, ~ or $MUSEKIT_HOME, or cut to its name."""
-    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
-    if not value.startswith("/") or "\0" in value:
-        return word
-    known = {Path.cwd(): "", Path.home(): "~/"}
-    if os.environ.get("MUSEKIT_HOME"):
-        known[Path(os.environ["MUSEKIT_HOME"])] = "$MUSEKIT_HOME/"
-    path = Path(value)
-    for place, short in known.items():
-        if path.is_relative_to(place) and place != Path("/"):
-            return f"{option}{equals}{short}{path.relative_to(place)}"
-    return f"{option}{equals}.../{path.name}"
-
-
-def slurm() -> dict:
-    """Under Slurm the job's number, array task and number of nodes; else empty."""
-    known = {"job": "SLURM_JOB_ID", "task": "SLURM_ARRAY_TASK_ID", "nodes": "SLURM_JOB_NUM_NODES"}
-    found = {name: os.environ[variable] for name, variable in known.items() if os.environ.get(variable)}
-    return {"slurm": found} if "job" in found else {}
+        name = program.name if program.name in ("musekit", "pytest") else f"python {program}"
+    line = f"{name} {shlex.join(sys.argv[1:])}".strip()
+    for place, short in (os.environ.get("MUSEKIT_HOME"), "$MUSEKIT_HOME/"), (Path.cwd(), ""), (Path.home(), "~/"):
+        if place and str(place) != "/":
+            line = line.replace(f"{place}/", short)
+    return re.sub(r"(?<![^\s='])/\S*/", ".../", line)
 
 
 def provenance(**more) -> dict:
     """Everything that is needed to make a result again."""
     about = {"command": command_line(), **commit(), "versions": versions(), "hardware": hardware()}
-    return {**about, **slurm(), "time": now(), **more}
+    job = {"job": "SLURM_JOB_ID", "task": "SLURM_ARRAY_TASK_ID", "nodes": "SLURM_JOB_NUM_NODES"}
+    if "SLURM_JOB_ID" in os.environ:
+        about["slurm"] = {name: os.environ[variable] for name, variable in job.items() if variable in os.environ}
+    return {**about, "time": now(), **more}
 
 
 def write_result(name: str, rows, folder: Path = Path("results"), **more) -> Path:

@@ -32,7 +32,7 @@ class Run:
     """A run folder. keep: how many checkpoints stay. Raises MuseError where `tensorboard` is not installed."""
 
     def __init__(self, folder: Path, keep: int = 2, tensorboard: bool = False):
-        self.folder, self.keep, self.tensorboard, self.writer = Path(folder), max(1, keep), tensorboard, None
+        self.folder, self.keep, self.tensorboard, self.writer = Path(folder), keep, tensorboard, None
         if tensorboard:
             try:
                 import tensorboard as _  # noqa: F401 - torch's writer needs it
@@ -48,13 +48,13 @@ class Run:
         path = self.folder / "config.json"
         if path.exists():
             stored, config = read_json(path, dict), json.loads(json.dumps(config))  # tuples are lists in JSON
-            there, here = _flat(stored), _flat({k: v for k, v in config.items() if k in stored})
-            for name in [*there, *here]:
-                if there.get(name) != here.get(name):
-                    raise MuseError(
-                        f"{self.folder} holds a run with another configuration ({name} is {there.get(name)!r:.60} there"
-                        f" and {here.get(name)!r:.60} here); choose another --run-folder or remove it"
-                    )
+            there, here = flatten(stored), flatten({k: v for k, v in config.items() if k in stored})
+            if different := [name for name in {**there, **here} if there.get(name) != here.get(name)]:
+                name = different[0]
+                raise MuseError(
+                    f"{self.folder} holds a run with another configuration ({name} is {there.get(name)!r:.60} there"
+                    f" and {here.get(name)!r:.60} here); choose another --run-folder or remove it"
+                )
         elif write:
             write_atomic(self.folder / "provenance.json", json.dumps(provenance(), indent=1) + "\n")
             write_atomic(path, json.dumps(config, indent=1))  # last: where it exists, the other one does too
@@ -105,8 +105,8 @@ class Run:
         aside = path.with_suffix(".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for cut in (*self.folder.glob("*.part"), *self.folder.glob(".*.part")):
-                cut.unlink(missing_ok=True)  # left behind by a kill
+            for cut in self.folder.glob("*.part"):  # left behind by a kill
+                cut.unlink(missing_ok=True)
             with open(aside, "wb") as file:
                 torch.save(state, file)
                 file.flush()
@@ -133,11 +133,11 @@ class Run:
         return None
 
 
-def _flat(value: dict, prefix: str = "") -> dict:
+def flatten(value: dict, prefix: str = "") -> dict:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     flat = {}
     for name, inner in value.items():
-        flat |= _flat(inner, f"{prefix}{name}.") if isinstance(inner, dict) else {f"{prefix}{name}": inner}
+        flat |= flatten(inner, f"{prefix}{name}.") if isinstance(inner, dict) else {f"{prefix}{name}": inner}
     return flat
 
 

@@ -15,9 +15,9 @@ from musekit import distributed, pretrained
 from musekit.config import MuseConfig, MuseError, TrainConfig, home, identity, preset
 from musekit.files import write_atomic
 from musekit.runs import Run, exclusive
-from musekit.train.data import DATA, EmbedderData, fit_scale
+from musekit.train.data import DATA, fit_scale
 from musekit.train.loop import accumulation, train
-from musekit.train.previews import Previews
+from musekit.train.previews import write_previews
 
 CURVE_POINTS = 200  # of the training curve in <part>.train.json
 EXPORT_PATIENCE_S = 60.0  # another training may be writing its weights into the same folder
@@ -43,8 +43,8 @@ def train_part(options) -> Path:
     out, cache = options.out or folder / "weights", options.cache or home() / "caches" / "scores"
 
     with distributed.signals() as stop, distributed.process_group(), locked(folder):
-        dataset, validation = DATA[part](cache, "train", config), held_out(part, cache, config)
-        preview = previews(options, validation, config, folder)
+        dataset, validation = DATA[part](cache, "train", config), DATA[part](cache, "valid", config)
+        codec = preview_codec(options, config) if settings.samples_every else None
         run = Run(folder, settings.keep, settings.tensorboard and first)
         network = config.stage1 if part == "regression" else getattr(config, part)
         claim = {"part": part, "config": identity(network)}  # sampling settings may change during a run
@@ -57,6 +57,9 @@ def train_part(options) -> Path:
             # Stable Audio Open keeps the scale of its own latents
             if init is None or not pretrained.initialise(model, part, init):
                 fit_scale(part, model, dataset)
+
+        def preview(ema: torch.nn.Module, samples: int) -> None:
+            write_previews(ema, codec, validation, config, folder / "samples", f"{samples:012d}")
 
         # a progress bar on a terminal, lines in a log
         with tqdm(total=settings.samples, unit="sample", unit_scale=True, disable=None if first else True) as bar:
@@ -72,7 +75,8 @@ def train_part(options) -> Path:
         if not first:
             return out / f"{part}.safetensors"
         with exclusive(Path(out), EXPORT_PATIENCE_S) if Path(out) != folder else contextlib.nullcontext():
-            path = export(folder, part, config, out)
+            model.cpu().load_state_dict(run.load()["ema"])
+            path = pretrained.save_part(out, part, model, config)
         summary = with_earlier(init, summarise(run, part, settings, len(dataset)))
         write_atomic(path.with_suffix(".train.json"), json.dumps(summary, indent=1) + "\n")
         print(f"{part}: {path}")
@@ -84,8 +88,7 @@ def check(part: str, settings: TrainConfig) -> None:
     try:
         msgspec.convert(dataclasses.asdict(settings), TrainConfig)
     except msgspec.ValidationError as error:
-        why, _, field = str(error).partition(" - at `$.")
-        name = field.rstrip("`")
+        why, _, name = str(error).rstrip("`").partition(" - at `$.")
         option, given = name.replace("_", "-"), getattr(settings, name)
         raise MuseError(f"--train.{option} cannot be {given} ({why[0].lower()}{why[1:]})") from error
     passes = accumulation(settings, distributed.world()) * distributed.world()
@@ -113,31 +116,11 @@ def locked(folder: Path):
         yield
 
 
-def previews(options, validation, config: MuseConfig, folder: Path) -> Previews | None:
-    """The decoder of pieces of a Stage 2 in training, if it is requested. Raises MuseError without a codec."""
-    if not options.train.samples_every:
-        return None
+def preview_codec(options, config: MuseConfig) -> torch.nn.Module:
+    """The decoder of pieces of a Stage 2 in training. Raises MuseError where there is none."""
     if pretrained.public("codec", config):
-        codec = pretrained.load_public("codec", config)[0]
-    else:
-        codec = pretrained.load_part(getattr(options, "codec", None) or config.name, "codec")[0]
-    return Previews(codec, validation, config, folder)
-
-
-def held_out(part: str, cache: Path, config: MuseConfig):
-    """The validation split, without augmentation."""
-    more = {"augment": False} if DATA[part] is EmbedderData else {}
-    return DATA[part](cache, "valid", config, **more)
-
-
-def export(folder: Path, part: str, config: MuseConfig, out: Path) -> Path:
-    """Write the moving average of a run's newest checkpoint as weights; the run may still be training."""
-    state = Run(folder).load()
-    if state is None:
-        raise MuseError(f"{folder} has no undamaged checkpoint; run the same command again")
-    model = pretrained.build(part, config)
-    model.load_state_dict(state["ema"])
-    return pretrained.save_part(out, part, model, config)
+        return pretrained.load_public("codec", config)[0]
+    return pretrained.load_part(getattr(options, "codec", None) or config.name, "codec")[0]
 
 
 def summarise(run: Run, part: str, settings: TrainConfig, clips: int) -> dict:

@@ -35,7 +35,7 @@ class _Clips:
     group_size = 16  # clips that validation evaluates together
 
     def __init__(self, cache: Path, split: str, kind: str, config: MuseConfig):
-        self.cache, self.config = Path(cache), config
+        self.cache, self.split, self.config = Path(cache), split, config
         self.made_by: dict[str, str] = {}  # of each kind that is read: the front end or the weights that computed it
         if not self.cache.is_dir():
             raise MuseError(f"there is no cache at {self.cache}: give --cache FOLDER, or make it with `musekit cache`")
@@ -60,16 +60,11 @@ class _Clips:
 
     def check_width(self, shards: Shards, key: str, wanted: int, what: str) -> None:
         """Raise MuseError when a cached row has other than `wanted` values per frame: of another preset or weights."""
-        width = shards.row(key, stop=1).shape[-1]
-        if width != wanted:
+        if (width := shards.row(key, stop=1).shape[-1]) != wanted:
             raise MuseError(
                 f"{shards.folder} holds {width} values a frame and the {self.config.name} preset's {what} wants"
                 f" {wanted}; give the preset and weights of this cache, or make another one: `musekit cache --out`"
             )
-
-    def key(self, index: int) -> str:
-        """A clip's id."""
-        return self.clips[index]["id"]
 
 
 class CodecData(_Clips):
@@ -77,14 +72,15 @@ class CodecData(_Clips):
 
     def __init__(self, cache: Path, split: str, config: MuseConfig):
         super().__init__(cache, split, "spectra", config)
-        self.check_width(self.shards, self.key(0), config.codec.frames * 2 * bands(config.codec), "codec")
+        self.check_width(self.shards, self.clips[0]["id"], config.codec.frames * 2 * bands(config.codec), "codec")
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
         """{"c": (32, F) compressed spectra of F values per latent frame, half precision, "epsilon": (32, C) noise}.
 
         A clip that is shorter than the crop is repeated.
         """
-        key, have = self.key(index), self.shards.row_length(self.key(index))
+        key = self.clips[index]["id"]
+        have = self.shards.row_length(key)
         start = draws.integer(max(1, have - CODEC_FRAMES + 1))
         c = self.shards.row(key, start=start, stop=min(have, start + CODEC_FRAMES))
         return {"c": fill(c, CODEC_FRAMES), "epsilon": draws.normal(CODEC_FRAMES, self.config.codec.latent_dim)}
@@ -93,32 +89,35 @@ class CodecData(_Clips):
 class EmbedderData(_Clips):
     """Crops of the embedder's log-frequency features, and a caption of each clip.
 
-    augment: transpose a clip by shifting its bands (24 per octave: two per semitone), unless its caption names a key.
+    Training crops and transposes a clip, by shifting its bands (24 per octave: two per semitone), unless its caption
+    names a key.
     """
 
     group_size = 128  # the loss compares the clips of a batch with each other
 
-    def __init__(self, cache: Path, split: str, config: MuseConfig, augment: bool = True):
+    def __init__(self, cache: Path, split: str, config: MuseConfig):
         super().__init__(cache, split, "views", config)
-        self.tokens, self.augment = self.open("tokens"), augment
+        self.tokens = self.open("tokens")
         self.frames = max(self.shards.row_length(c["id"]) for c in self.clips)  # of the longest clip
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
         """{"view": (T, bands + 1) features, "tokens": (L, text width), "mask": (L,) bool: which tokens are real,
         "asks": dict of what the caption says, "clip": dict, the clip's (transposed) record}.
 
-        T is the batch's: all frames of the longest clip, or with `augment` a crop of half of them or more.
+        T is the batch's: all frames of the longest clip, or in training a crop of half of them or more.
         """
         clip = self.clips[index]
         caption = clip["captions"][draws.integer(len(clip["captions"]))]
         view = self.shards.row(clip["id"], stop=self.shards.row_length(clip["id"])).float()
         view, frames = fill(view, self.frames), self.frames
-        if self.augment:
+        if self.split == "train":
             crop = int(frames * (0.5 + 0.5 * batch_draws.uniform()))
             start = draws.integer(frames - crop + 1)
             view = view[start : start + crop]
             shift = 0 if "key" in caption["asks"] else draws.integer(11) - 5
-            view, clip = transpose(view, self.config.embedder.bands, shift), transposed_record(clip, shift)
+            view = transpose(view, self.config.embedder.bands, shift)
+            if clip.get("key"):
+                clip = {**clip, "key": TONICS[(TONICS.index(clip["key"]) + shift) % 12]}
         key = caption_id(caption["text"])
         tokens, mask = self.tokens.row(key), self.tokens.row(key, "mask")
         return {"view": view, "tokens": tokens, "mask": mask, "asks": caption["asks"], "clip": clip}
@@ -127,11 +126,6 @@ class EmbedderData(_Clips):
 def fill(x: Tensor, frames: int) -> Tensor:
     """x (T, D) repeated from its start to (frames, D), if it is shorter."""
     return x if len(x) >= frames else x[torch.arange(frames) % len(x)]
-
-
-def transposed_record(clip: dict, semitones: int) -> dict:
-    """The record of a transposed clip: its key moves, everything else stays."""
-    return {**clip, "key": TONICS[(TONICS.index(clip["key"]) + semitones) % 12]} if clip.get("key") else clip
 
 
 class Stage1Data(_Clips):
@@ -144,27 +138,22 @@ class Stage1Data(_Clips):
     def __init__(self, cache: Path, split: str, config: MuseConfig):
         super().__init__(cache, split, "embeddings", config)
         self.tokens = self.open("tokens")
-        self.check_width(self.shards, self.key(0), config.stage1.dim, "Stage 1")
+        self.check_width(self.shards, self.clips[0]["id"], config.stage1.dim, "Stage 1")
         text = caption_id(self.clips[0]["captions"][0]["text"])
         self.check_width(self.tokens, text, config.stage1.text_dim, "Stage 1")
         self.embeddings = self.shards.all(c["id"] for c in self.clips)[:, 0].float()  # (n, D)
-        self.transposed = self.open_transposed() if split == "train" else None
-
-    def open_transposed(self) -> Shards | None:
-        """The embeddings of these clips in other keys, if the cache has them. Raises MuseError for other weights'."""
-        if not (self.cache / "transposed" / "manifest.json").exists():
-            return None
-        shards = self.open("transposed")
-        if shards.manifest["maker"].split()[-1] != self.shards.manifest["maker"].split()[-1]:
-            raise MuseError(
-                f"{shards.folder} and {self.shards.folder} are of different embedders; make both with the same weights:"
-                " `musekit cache --kinds embeddings transposed --remake`"
-            )
-        return shards
+        self.transposed = None
+        if split == "train" and (self.cache / "transposed" / "manifest.json").exists():
+            self.transposed = self.open("transposed")
+            if len({self.made_by[kind].split()[-1] for kind in ("embeddings", "transposed")}) > 1:
+                raise MuseError(
+                    f"{self.transposed.folder} and {self.shards.folder} are of different embedders; make both with the"
+                    " same weights: `musekit cache --kinds embeddings transposed --remake`"
+                )
 
     def x_1(self, index: int, caption: dict, draws: flow.Draws) -> Tensor:
         """(D,): the clip's embedding, or that of a transposition."""
-        key = self.key(index)
+        key = self.clips[index]["id"]
         if self.transposed is None or "key" in caption.get("asks", ()) or key not in self.transposed:
             return self.embeddings[index]
         k = draws.integer(self.transposed.row_length(key) + 1)
@@ -174,7 +163,8 @@ class Stage1Data(_Clips):
         """{"x_1": (D,) embedding, "x_0": (D,) noise, "t": () in [0, 1), "tokens": (L, text width), "mask": (L,) bool:
         which tokens are real, "keep": () bool, False where the condition is dropped}.
         """
-        caption = self.clips[index]["captions"][draws.integer(len(self.clips[index]["captions"]))]
+        captions = self.clips[index]["captions"]
+        caption = captions[draws.integer(len(captions))]
         key = caption_id(caption["text"])
         return {
             "x_1": self.x_1(index, caption, draws),
@@ -199,8 +189,8 @@ class Stage2Data(_Clips):
         self.clips = [c for c in self.clips if c["id"] in embeddings]
         if not self.clips:
             raise MuseError(f"{embeddings.folder} and {self.shards.folder} share no clip; run `musekit cache` for both")
-        self.check_width(self.shards, self.key(0), config.stage2.latent_dim, "Stage 2")
-        self.check_width(embeddings, self.key(0), config.stage2.embedding_dim, "Stage 2")
+        self.check_width(self.shards, self.clips[0]["id"], config.stage2.latent_dim, "Stage 2")
+        self.check_width(embeddings, self.clips[0]["id"], config.stage2.embedding_dim, "Stage 2")
         longest = max(c["seconds"] for c in self.clips) * config.codec.sample_rate / config.codec.hop  # latent frames
         self.window = min(config.stage2.max_frames, max(4 * config.stage2.patch, math.ceil(longest - 1e-6)))
         self.embeddings = embeddings.all(c["id"] for c in self.clips)[:, 0].float()  # (n, D)
@@ -212,7 +202,7 @@ class Stage2Data(_Clips):
 
         T is the batch's: `window`, or with probability 0.6 a quarter to a half of it.
         """
-        key, config, patch = self.key(index), self.config, self.config.stage2.patch
+        key, config, patch = self.clips[index]["id"], self.config, self.config.stage2.patch
         whole = batch_draws.uniform() < WHOLE_WINDOW
         frames = self.window if whole else patch * int(self.window / patch * (0.25 + 0.25 * batch_draws.uniform()))
         have = self.shards.row_length(key)
@@ -234,7 +224,8 @@ class Stage2Data(_Clips):
 
     def latents(self, index: int, most: int) -> Tensor:
         """The first `most` latent frames of a clip at most, (C, T), as they are in the cache."""
-        return self.shards.row(self.key(index), stop=min(most, self.shards.row_length(self.key(index)))).float().T
+        key = self.clips[index]["id"]
+        return self.shards.row(key, stop=min(most, self.shards.row_length(key))).float().T
 
 
 DATA = {"codec": CodecData, "embedder": EmbedderData, "stage1": Stage1Data, "stage2": Stage2Data}
@@ -242,17 +233,15 @@ DATA["regression"] = Stage1Data
 
 
 def fit_scale(part: str, model, dataset, n: int = 256) -> None:
-    """Set a new model's mean and scale from its data: of the first n clips, or for Stage 1 of all embeddings."""
-
-    def frames(clips: list[dict], every: int) -> Tensor:  # without the padding of short clips
-        shards, ids = dataset.shards, [c["id"] for c in clips]
-        return torch.cat([shards.row(i, stop=shards.row_length(i))[::every].float() for i in ids])
-
-    if part == "codec":
-        model.fit_scale(frames(dataset.clips[:n], 8))
-    elif part == "embedder":
-        model.fit_scale(frames(dataset.clips[:n], 4))
-    elif part == "stage2":
-        model.fit_scale(frames(dataset.clips[:: -(-len(dataset.clips) // SCALE_CLIPS)], 8))
-    else:
+    """Set a new model's mean and scale from its data: every 4th or 8th frame of the first n clips, for Stage 2 of
+    `SCALE_CLIPS` clips, for Stage 1 all embeddings.
+    """
+    if DATA[part] is Stage1Data:
         model.fit_scale(dataset.embeddings)
+        return
+    shards, clips, every = dataset.shards, dataset.clips[:n], 4 if part == "embedder" else 8
+    if part == "stage2":
+        clips = dataset.clips[:: -(-len(dataset.clips) // SCALE_CLIPS)]
+    # a row's length leaves out the padding of a short clip
+    frames = [shards.row(c["id"], stop=shards.row_length(c["id"]))[::every].float() for c in clips]
+    model.fit_scale(torch.cat(frames))

@@ -6,12 +6,13 @@ count as needed, so recomputation lowers MFU as it lowers the speed.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-import time
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -29,30 +30,20 @@ class TrainingFlops:
         """FLOPs of one batch; 0 where the loss depends on values and cannot be evaluated by shapes."""
         key = tuple(tuple(v.shape) for v in batch.values() if torch.is_tensor(v))
         if key not in self.known:
+            self.known[key] = 0
             with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
                 shapes = {k: fake.from_tensor(v) if torch.is_tensor(v) else v for k, v in batch.items()}
-                with FlopCounterMode(display=False) as counter:
-                    try:
-                        self.model.training_loss(shapes)
-                        self.known[key] = 3 * counter.get_total_flops()
-                    except (RuntimeError, NotImplementedError):
-                        self.known[key] = 0
+                with contextlib.suppress(RuntimeError, NotImplementedError), FlopCounterMode(display=False) as counter:
+                    self.model.training_loss(shapes)
+                    self.known[key] = 3 * counter.get_total_flops()
         return self.known[key]
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, size: int = 8192, seconds: float = 0.5) -> float:
     """The best rate of a dense (size, size) product within so many seconds, in FLOPs per second."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best, end = 0.0, time.perf_counter() + seconds
-    while best == 0.0 or time.perf_counter() < end:
-        wait()
-        began = time.perf_counter()
-        for _ in range(4):
-            a @ b
-        wait()
-        best = max(best, 8 * size**3 / (time.perf_counter() - began))
-    return best
+    timer = Timer("a @ b", globals={"a": a, "b": b})  # waits for the GPU
+    return 2 * size**3 / min(timer.blocked_autorange(min_run_time=seconds).times)
 
 
 def peak_memory(device: torch.device) -> float:

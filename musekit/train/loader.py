@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from musekit import distributed, flow
-from musekit.config import MuseError
 
 EPOCH_KEY, BATCH_KEY = 1 << 62, 1 << 61  # counters of permutations and of batches; far from those of samples
 AHEAD = 3  # batches that the thread builds before they are needed
@@ -48,9 +47,8 @@ def counters(length: int, batch: int, start: int, seed: int) -> Iterator[tuple[i
 class RankBatches:
     """What `counters` yields -> this rank's share of that batch: the same bits in any process."""
 
-    def __init__(self, dataset, batch: int, seed: int, rank: int = 0, world: int = 1):
-        self.dataset, self.seed = dataset, seed
-        self.share = slice(rank * batch // world, (rank + 1) * batch // world)
+    def __init__(self, dataset, seed: int, share: slice):
+        self.dataset, self.seed, self.share = dataset, seed, share
 
     def __getitem__(self, numbered: tuple[int, list[tuple[int, int]]]) -> dict:
         number, pairs = numbered
@@ -66,17 +64,20 @@ def batches(
 ) -> Iterator[dict]:
     """Endless batches of this rank's share from sample number `start` on, built ahead; errors are raised here.
 
-    workers: processes that build batches; 0: a thread. Both give the same bits in the same order. Raises MuseError for
-    a batch that the ranks cannot share evenly.
+    workers: processes that build batches, in pinned memory where there is a GPU; 0: a thread. Both give the same bits
+    in the same order. The batch is a multiple of `world`.
     """
-    if batch % world:
-        raise MuseError(f"the global batch {batch} cannot be split over {world} ranks; choose a multiple")
-    shares, order = RankBatches(dataset, batch, seed, rank, world), counters(len(dataset), batch, start, seed)
-    yield from from_processes(shares, order, workers) if workers else from_thread(shares, order)
-
-
-def from_thread(shares: RankBatches, order: Iterator) -> Iterator[dict]:
-    """Batches that one thread builds."""
+    shares = RankBatches(dataset, seed, slice(rank * batch // world, (rank + 1) * batch // world))
+    order = counters(len(dataset), batch, start, seed)
+    if workers:
+        pin = distributed.device().type == "cuda"
+        # forked: they share what the dataset has read, and never touch a GPU
+        how = {"num_workers": workers, "multiprocessing_context": "fork", "worker_init_fn": ignore_signals}
+        loader = iter(torch.utils.data.DataLoader(shares, batch_size=None, sampler=order, pin_memory=pin, **how))
+        try:
+            yield from loader  # endless
+        finally:
+            loader._shutdown_workers()  # at once, not when the garbage is collected
     pool, pending = ThreadPoolExecutor(1), collections.deque()
     try:
         while True:
@@ -85,19 +86,6 @@ def from_thread(shares: RankBatches, order: Iterator) -> Iterator[dict]:
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def from_processes(shares: RankBatches, order: Iterator, workers: int) -> Iterator[dict]:
-    """Batches that processes build, in pinned memory where there is a GPU to copy them."""
-    pin = distributed.device().type == "cuda"
-    # forked: they share what the dataset has read, and never touch a GPU
-    options = {"num_workers": workers, "multiprocessing_context": "fork", "worker_init_fn": ignore_signals}
-    loader = iter(torch.utils.data.DataLoader(shares, batch_size=None, sampler=order, pin_memory=pin, **options))
-    try:
-        yield from loader
-    finally:
-        if hasattr(loader, "_shutdown_workers"):
-            loader._shutdown_workers()  # at once, not when the garbage is collected
 
 
 def ignore_signals(worker: int) -> None:

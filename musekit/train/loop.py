@@ -2,8 +2,8 @@
 
     for record in train(model, data, validation, settings, run): ...
 
-`Training` holds what a checkpoint holds; its `steps` are the loop. `train` is the loop with a run folder: it resumes,
-logs, saves and previews. Progress is counted in samples, so that runs compare over batch sizes and numbers of ranks.
+`Training` is one optimizer step and what a checkpoint holds; `train` is the loop: it resumes, logs, saves and previews.
+Progress is counted in samples, so that runs compare over batch sizes and numbers of ranks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -29,17 +28,8 @@ from musekit.train import flops, loader
 VALIDATION_CLIPS = 512
 
 
-@dataclass
-class Step:
-    """One optimizer step has ended."""
-
-    record: dict | None = None  # metrics since the last record, when settings.log_every samples have passed
-    preview: bool = False  # settings.samples_every samples have passed
-    done: bool = False  # this was the last step
-
-
 class Training:
-    """The state of a training run: network, moving average, optimizer and the number of samples seen.
+    """Network, moving average, optimizer, the number of samples seen, and the metrics since the last record.
 
     model.training_loss(batch) -> (loss (), metrics) is what is minimised.
     """
@@ -51,79 +41,73 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.98), fused=settings.fused
         )
-        self.samples = self.step = 0
+        self.samples = self.steps = 0
         if state is not None:
             model.load_state_dict(state["model"])
             self.ema.load_state_dict(state["ema"])
             for saved, new in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
                 saved |= {k: v for k, v in new.items() if k != "params"}
             self.optimizer.load_state_dict(state["optimizer"])
-            self.samples, self.step = state["samples"], state["step"]
+            self.samples, self.steps = state["samples"], state["step"]
+        self.count_flops, self.peak = flops.TrainingFlops(self.ema), settings.peak_teraflops * 1e12
+        if not self.peak and self.device.type == "cuda":
+            self.peak = flops.matrix_rate(self.device, torch.bfloat16 if settings.bf16 else torch.float32)
+        if settings.compile:
+            compile_blocks(model)
+        if settings.recompute:
+            recompute(model)
+        self.loss, self.accumulate = distributed.wrap(model), accumulation(settings, distributed.world())
+        self.start_record()
+
+    def start_record(self) -> None:
+        """Forget the metrics of the steps so far."""
+        self.began, self.counted, self.flops, self.sums = time.monotonic(), self.samples, 0, {}
 
     def state_dict(self) -> dict:
         """A checkpoint. Raises MuseError where the weights are not finite: such a run could not continue."""
         if not all(p.isfinite().all() for p in self.model.parameters()):
             raise MuseError(f"the weights are not finite at sample {self.samples:,}; try a smaller --train.lr")
         networks = {"model": self.model.state_dict(), "ema": self.ema.state_dict()}
-        return {**networks, "optimizer": self.optimizer.state_dict(), "samples": self.samples, "step": self.step}
+        return {**networks, "optimizer": self.optimizer.state_dict(), "samples": self.samples, "step": self.steps}
 
-    def steps(self, dataset, validation=None) -> Iterator[Step]:
-        """Train until `settings.samples`. The time that the caller takes between two steps is not counted.
+    def step(self, batch: dict) -> None:
+        """One optimizer step on this rank's share of a batch."""
+        settings, sums = self.settings, self.sums
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(settings, self.samples)
+        for i, part in enumerate(split(distributed.to_device(batch), self.accumulate)):
+            last = i == self.accumulate - 1
+            with contextlib.nullcontext() if last else self.loss.no_sync(), autocast(settings):
+                value, metrics = self.loss(part)
+            (value / self.accumulate).backward()
+            for name, number in {"loss": value, **metrics}.items():
+                sums[name] = sums.get(name, 0.0) + number.detach() / self.accumulate
+            if distributed.rank() == 0:  # only its records are written
+                self.flops += self.count_flops(part) * distributed.world()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf)
+        sums["gradient_norm"] = sums.get("gradient_norm", 0.0) + norm
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.samples, self.steps = self.samples + settings.batch, self.steps + 1
+        update_ema(self.ema, self.model, settings.ema, self.steps)
 
-        Raises MuseError when the loss is not finite.
-        """
-        settings, device, rank, world = self.settings, self.device, distributed.rank(), distributed.world()
-        accumulate, peak = accumulation(settings, world), settings.peak_teraflops * 1e12
-        count_flops = flops.TrainingFlops(self.ema)
-        if not peak and device.type == "cuda":
-            peak = flops.matrix_rate(device, torch.bfloat16 if settings.bf16 else torch.float32)
-        if settings.compile:
-            compile_blocks(self.model)
-        if settings.recompute:
-            recompute(self.model)
-        wrapped = distributed.wrap(self.model)
-        began, counted, work, sums = time.monotonic(), self.samples, 0, {}
-        batches = loader.batches(dataset, settings.batch, self.samples, settings.seed, rank, world, settings.workers)
-        with contextlib.closing(batches):
-            while self.samples < settings.samples:
-                batch = distributed.to_device(next(batches))
-                for group in self.optimizer.param_groups:
-                    group["lr"] = learning_rate(settings, self.samples)
-                for i, part in enumerate(split(batch, accumulate)):
-                    with distributed.no_sync(wrapped, i < accumulate - 1), autocast(settings):
-                        value, metrics = wrapped(part)
-                    (value / accumulate).backward()
-                    for name, number in {"loss": value, **metrics}.items():
-                        sums[name] = sums.get(name, 0.0) + number.detach() / accumulate
-                    work += count_flops(part) * world if rank == 0 else 0  # only the first rank's records are written
-                norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf)
-                sums["gradient_norm"] = sums.get("gradient_norm", 0.0) + norm
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
-                self.samples, self.step = self.samples + settings.batch, self.step + 1
-                update_ema(self.ema, self.model, settings.ema, self.step)
-
-                step = Step(done=self.samples >= settings.samples)
-                step.preview = bool(settings.samples_every) and self.passed(settings.samples_every)
-                if self.passed(settings.log_every) or step.done:
-                    means = distributed.all_reduce_sum(torch.stack([v.double() for v in sums.values()])) / world
-                    seconds, seen = time.monotonic() - began, self.samples - counted
-                    record = {"samples": self.samples, "epoch": self.samples / len(dataset)}
-                    record["lr"] = learning_rate(settings, self.samples)
-                    record |= {k: float(mean) * settings.batch / seen for k, mean in zip(sums, means, strict=True)}
-                    if not math.isfinite(record["loss"]):
-                        raise MuseError(f"the loss is {record['loss']} at {self.samples:,}; try a smaller --train.lr")
-                    record |= {"samples_per_second": seen / seconds, "seconds": seconds}
-                    record |= {"memory_gib": flops.peak_memory(device)}
-                    record |= {"teraflops": work / seconds / 1e12} if work else {}
-                    record |= {"mfu": work / seconds / (peak * world)} if work and peak else {}
-                    if validation is not None and (self.passed(settings.validate_every, seen) or step.done):
-                        record |= {f"valid_{k}": v for k, v in validate(self.ema, validation, settings).items()}
-                    step.record = record
-                    began, counted, work, sums = time.monotonic(), self.samples, 0, {}
-                paused = time.monotonic()
-                yield step
-                began += time.monotonic() - paused
+    def record(self, epoch: int) -> dict:
+        """Mean metrics of all ranks since the last record; epoch: samples of one. Raises MuseError for a loss that is
+        not finite."""
+        world, seen = distributed.world(), self.samples - self.counted
+        means = distributed.all_reduce_sum(torch.stack([v.double() for v in self.sums.values()])) / world
+        seconds = time.monotonic() - self.began
+        record = {"samples": self.samples, "epoch": self.samples / epoch}
+        record["lr"] = learning_rate(self.settings, self.samples)
+        record |= {k: float(v) * self.settings.batch / seen for k, v in zip(self.sums, means, strict=True)}
+        if not math.isfinite(record["loss"]):
+            raise MuseError(f"the loss is {record['loss']} at {self.samples:,}; try a smaller --train.lr")
+        record |= {"samples_per_second": seen / seconds, "seconds": seconds}
+        record |= {"memory_gib": flops.peak_memory(self.device)}
+        record |= {"teraflops": self.flops / seconds / 1e12} if self.flops else {}
+        record |= {"mfu": self.flops / seconds / (self.peak * world)} if self.flops and self.peak else {}
+        self.start_record()
+        return record
 
     def passed(self, every: int, last: int | None = None) -> bool:
         """Whether the last `last` samples (None: the last step's) passed a multiple of `every`."""
@@ -137,7 +121,7 @@ def train(
     settings: TrainConfig,
     run: Run,
     stop: Callable[[], int] = lambda: 0,
-    preview: Callable[[nn.Module, int], None] | None = None,
+    preview: Callable[[nn.Module, int], None] = lambda ema, samples: None,
     initialise: Callable[[], None] = lambda: None,
 ) -> Iterator[dict]:
     """Train `model` in a run folder; yields the records that it writes to metrics.jsonl, on every rank.
@@ -145,35 +129,44 @@ def train(
     Continues from the run's newest checkpoint; where there is none, calls `initialise` first. The last checkpoint's
     "ema" is the result. stop: called after each step; where it returns other than 0 on any rank, all ranks save and
     raise `distributed.Stopped`. preview(ema, samples): called on every rank each `settings.samples_every` samples.
+    The speed that a record gives leaves out validation, checkpoints, previews and the caller.
     """
-    first = distributed.rank() == 0
-    state = run.load(print if first else lambda text: None)
+    rank, world = distributed.rank(), distributed.world()
+    state = run.load(print if rank == 0 else lambda text: None)
     if state is None:
         initialise()
     training = Training(model, settings, state)
     del state
     if distributed.all_reduce_max(training.samples) != -distributed.all_reduce_max(-training.samples):
         raise MuseError(f"the ranks see different checkpoints in {run.folder}; put it where all machines see it")
+    batches = loader.batches(dataset, settings.batch, training.samples, settings.seed, rank, world, settings.workers)
     saved = time.monotonic()
-    for step in training.steps(dataset, validation):
-        if step.record is not None:
-            if first:
-                run.log(step.record)
-            yield step.record
-        if step.preview and preview is not None:
-            preview(training.ema, training.samples)
-        code = distributed.all_reduce_max(stop())
-        due = time.monotonic() - saved > 60 * settings.checkpoint_minutes
-        if step.done or code or due:
-            if first:
-                run.save(training.samples, training.state_dict())
-            saved = time.monotonic()
-        if step.done or code:
-            distributed.barrier()  # all ranks end together, after the first one has saved
-        if code and not step.done:
-            if first:
-                print(f"stopped by a signal; saved at sample {training.samples:,} in {run.folder}: run it again")
-            raise distributed.Stopped(code)
+    with contextlib.closing(batches):
+        while training.samples < settings.samples:
+            training.step(next(batches))
+            paused, done = time.monotonic(), training.samples >= settings.samples
+            if training.passed(settings.log_every) or done:
+                seen = training.samples - training.counted
+                record, paused = training.record(len(dataset)), time.monotonic()
+                if validation is not None and (training.passed(settings.validate_every, seen) or done):
+                    record |= {f"valid_{k}": v for k, v in validate(training.ema, validation, settings).items()}
+                if rank == 0:
+                    run.log(record)
+                yield record
+            if settings.samples_every and training.passed(settings.samples_every):
+                preview(training.ema, training.samples)
+            code = distributed.all_reduce_max(stop())
+            if done or code or time.monotonic() - saved > 60 * settings.checkpoint_minutes:
+                if rank == 0:
+                    run.save(training.samples, training.state_dict())
+                saved = time.monotonic()
+            if done or code:
+                distributed.barrier()  # all ranks end together, after the first one has saved
+            if code and not done:
+                if rank == 0:
+                    print(f"stopped by a signal; saved at sample {training.samples:,} in {run.folder}: run it again")
+                raise distributed.Stopped(code)
+            training.began += time.monotonic() - paused
 
 
 @torch.no_grad()
