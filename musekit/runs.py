@@ -11,6 +11,7 @@ Files are written under another name, flushed to disk and renamed: a kill or a f
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import platform
@@ -33,12 +34,8 @@ class Run:
 
     def __init__(self, folder: Path, keep: int = 2, tensorboard: bool = False):
         self.folder, self.keep, self.tensorboard, self.writer = Path(folder), keep, tensorboard, None
-        if tensorboard:
-            try:
-                import tensorboard as _  # noqa: F401 - torch's writer needs it
-            except ImportError as error:
-                missing = "TensorBoard is not installed: pip install tensorboard, or leave out --train.tensorboard"
-                raise MuseError(missing) from error
+        if tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise MuseError("TensorBoard is not installed: pip install tensorboard, or leave out --train.tensorboard")
 
     def claim(self, config: dict, write: bool = True) -> None:
         """Write the run's configuration, or raise MuseError where the folder belongs to another one.
@@ -84,13 +81,11 @@ class Run:
         """The records of metrics.jsonl, without a line that a kill cut, or steps that were repeated after it."""
         path, records = self.folder / "metrics.jsonl", []
         for line in path.read_text().splitlines() if path.exists() else []:
-            try:
+            with contextlib.suppress(ValueError):
                 record = json.loads(line)
-            except ValueError:
-                continue
-            while records and "samples" in record and records[-1].get("samples", -1) >= record["samples"]:
-                records.pop()
-            records.append(record)
+                while records and records[-1]["samples"] >= record["samples"]:
+                    records.pop()
+                records.append(record)
         return records
 
     def checkpoints(self) -> list[Path]:
@@ -158,18 +153,14 @@ def exclusive(folder: Path, patience: float | None = None) -> Iterator[None]:
         (folder / ".lock").touch()
     except OSError as error:
         raise MuseError(f"cannot write {folder}: {error.strerror or error}; choose another --run-folder") from error
-    try:
-        lock.acquire(timeout=patience, poll_interval=0.2)
-    except filelock.Timeout:
-        who = holder.read_text() if holder.exists() else "which has just begun"
-        raise MuseError(f"another run is writing to {folder} ({who}); stop it, or choose another folder") from None
-    except OSError as error:
-        print(f"musekit: note: {folder} has no locks ({error.strerror}): let no other run train there", flush=True)
-    try:
-        with contextlib.suppress(MuseError):  # a full disk: the name of the holder is a courtesy
-            write_atomic(holder, f"process {os.getpid()} on {platform.node() or 'this machine'}, since {now()}")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock.acquire(timeout=patience, poll_interval=0.2))
+        except filelock.Timeout:
+            who = holder.read_text() if holder.exists() else "which has just begun"
+            raise MuseError(f"another run is writing to {folder} ({who}); stop it, or choose another folder") from None
+        except OSError as error:
+            print(f"musekit: note: {folder} has no locks ({error.strerror}): let no other run train there", flush=True)
+        write_atomic(holder, f"process {os.getpid()} on {platform.node() or 'this machine'}, since {now()}")
+        stack.callback(holder.unlink, missing_ok=True)
         yield
-    finally:
-        if lock.is_locked:
-            holder.unlink(missing_ok=True)
-        lock.release()

@@ -23,11 +23,6 @@ CURVE_POINTS = 200  # of the training curve in <part>.train.json
 EXPORT_PATIENCE_S = 60.0  # another training may be writing its weights into the same folder
 
 
-def run_folder(options) -> Path:
-    """Where `musekit train` with these options keeps metrics and checkpoints."""
-    return Path(options.run_folder or home() / "runs" / f"{options.preset}-{options.part}")
-
-
 def train_part(options) -> Path:
     """Train `options.part`, or continue its run, and export the weights; returns their file.
 
@@ -39,7 +34,8 @@ def train_part(options) -> Path:
     part, settings, config = options.part, options.train, preset(options.preset)
     check(part, settings)
     distributed.check_gpus(getattr(options, "require_gpus", 0))
-    first, init, folder = distributed.rank() == 0, getattr(options, "init", None), run_folder(options)
+    first, init = distributed.rank() == 0, getattr(options, "init", None)
+    folder = Path(options.run_folder or home() / "runs" / f"{options.preset}-{part}")
     out, cache = options.out or folder / "weights", options.cache or home() / "caches" / "scores"
 
     with distributed.signals() as stop, distributed.process_group(), locked(folder):
@@ -77,7 +73,7 @@ def train_part(options) -> Path:
         with exclusive(Path(out), EXPORT_PATIENCE_S) if Path(out) != folder else contextlib.nullcontext():
             model.cpu().load_state_dict(run.load()["ema"])
             path = pretrained.save_part(out, part, model, config)
-        summary = with_earlier(init, summarise(run, part, settings, len(dataset)))
+        summary = summarise(run, part, settings, len(dataset), init)
         write_atomic(path.with_suffix(".train.json"), json.dumps(summary, indent=1) + "\n")
         print(f"{part}: {path}")
         return path
@@ -123,36 +119,29 @@ def preview_codec(options, config: MuseConfig) -> torch.nn.Module:
     return pretrained.load_part(getattr(options, "codec", None) or config.name, "codec")[0]
 
 
-def summarise(run: Run, part: str, settings: TrainConfig, clips: int) -> dict:
-    """What <part>.train.json and the model card say of a run: command, minutes, hardware, last losses, curve."""
-    records = run.metrics()
-    last = {k: v for r in records for k, v in r.items() if k in ("loss", "floor") or k.startswith("valid_")}
-    minutes = round(sum(r["seconds"] for r in records) / 60, 1)
-    summary = {"part": part, "samples": records[-1]["samples"], "minutes": minutes, "clips": clips, "last": last}
-    provenance = json.loads((run.folder / "provenance.json").read_text())
-    return summary | {
-        "settings": dataclasses.asdict(settings), "provenance": provenance, "metrics": thinned(records)
-    }  # fmt: skip
+def summarise(run: Run, part: str, settings: TrainConfig, clips: int, init: str | Path | None) -> dict:
+    """What <part>.train.json and the model card say of a run: samples, minutes, last losses, settings, provenance, curve.
 
-
-def with_earlier(init: str | Path | None, summary: dict) -> dict:
-    """A summary with the runs that trained the weights from which this one began: `before`, the oldest first.
-
-    Samples and minutes are then the sum of all runs, and the curves follow one another.
+    Where the weights that it began from (init) have such a summary, samples and minutes are the sum of all runs, the
+    curves follow one another, and `before` lists the earlier runs, the oldest first.
     """
+    records = run.metrics()
+    samples, minutes = records[-1]["samples"], round(sum(r["seconds"] for r in records) / 60, 1)
+    last = {k: v for r in records for k, v in r.items() if k in ("loss", "floor") or k.startswith("valid_")}
+    provenance = json.loads((run.folder / "provenance.json").read_text())
+    about = {"clips": clips, "last": last, "settings": dataclasses.asdict(settings), "provenance": provenance}
     try:
-        earlier = json.loads((pretrained.find(init) / f"{summary['part']}.train.json").read_text()) if init else None
+        earlier = json.loads((pretrained.find(init) / f"{part}.train.json").read_text()) if init else None
     except (MuseError, OSError):
         earlier = None  # weights from elsewhere
     if earlier is None:
-        return summary
-    chain = earlier.get("before") or []
-    done = sum(run["samples"] for run in chain), sum(run["minutes"] for run in chain)
-    own = {"samples": earlier["samples"] - done[0], "minutes": round(earlier["minutes"] - done[1], 1)}
+        return {"part": part, "samples": samples, "minutes": minutes, **about, "metrics": thinned(records)}
+    before = earlier.get("before") or []
+    own = {k: round(earlier[k] - sum(some[k] for some in before), 1) for k in ("samples", "minutes")}
     own |= {k: earlier[k] for k in ("clips", "settings", "provenance", "note") if k in earlier}
-    moved = [{**record, "samples": record["samples"] + earlier["samples"]} for record in summary["metrics"]]
-    total = {k: round(earlier[k] + summary[k], 1) for k in ("samples", "minutes")}
-    return summary | total | {"before": [*chain, own], "metrics": earlier["metrics"] + moved}
+    curve = [{**record, "samples": record["samples"] + earlier["samples"]} for record in thinned(records)]
+    total = {"samples": earlier["samples"] + samples, "minutes": round(earlier["minutes"] + minutes, 1)}
+    return {"part": part, **total, **about, "metrics": earlier["metrics"] + curve, "before": [*before, own]}
 
 
 def thinned(records: list[dict], most: int = CURVE_POINTS) -> list[dict]:

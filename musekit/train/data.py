@@ -58,6 +58,12 @@ class _Clips:
         self.made_by[kind] = shards.manifest["maker"]
         return shards
 
+    def caption(self, clip: dict, draws: flow.Draws) -> tuple[dict, dict]:
+        """One of a clip's captions, and its {"tokens": (L, text width), "mask": (L,) bool: which tokens are real}."""
+        caption = clip["captions"][draws.integer(len(clip["captions"]))]
+        key = caption_id(caption["text"])
+        return caption, {"tokens": self.tokens.row(key), "mask": self.tokens.row(key, "mask")}
+
     def check_width(self, shards: Shards, key: str, wanted: int, what: str) -> None:
         """Raise MuseError when a cached row has other than `wanted` values per frame: of another preset or weights."""
         if (width := shards.row(key, stop=1).shape[-1]) != wanted:
@@ -101,13 +107,13 @@ class EmbedderData(_Clips):
         self.frames = max(self.shards.row_length(c["id"]) for c in self.clips)  # of the longest clip
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
-        """{"view": (T, bands + 1) features, "tokens": (L, text width), "mask": (L,) bool: which tokens are real,
-        "asks": dict of what the caption says, "clip": dict, the clip's (transposed) record}.
+        """{"view": (T, bands + 1) features, "tokens", "mask", "asks": dict of what the caption says, "clip": dict, the
+        clip's (transposed) record}.
 
         T is the batch's: all frames of the longest clip, or in training a crop of half of them or more.
         """
         clip = self.clips[index]
-        caption = clip["captions"][draws.integer(len(clip["captions"]))]
+        caption, text = self.caption(clip, draws)
         view = self.shards.row(clip["id"], stop=self.shards.row_length(clip["id"])).float()
         view, frames = fill(view, self.frames), self.frames
         if self.split == "train":
@@ -118,9 +124,7 @@ class EmbedderData(_Clips):
             view = transpose(view, self.config.embedder.bands, shift)
             if clip.get("key"):
                 clip = {**clip, "key": TONICS[(TONICS.index(clip["key"]) + shift) % 12]}
-        key = caption_id(caption["text"])
-        tokens, mask = self.tokens.row(key), self.tokens.row(key, "mask")
-        return {"view": view, "tokens": tokens, "mask": mask, "asks": caption["asks"], "clip": clip}
+        return {"view": view, **text, "asks": caption["asks"], "clip": clip}
 
 
 def fill(x: Tensor, frames: int) -> Tensor:
@@ -160,16 +164,13 @@ class Stage1Data(_Clips):
         return self.transposed.row(key)[k - 1].float() if k else self.embeddings[index]
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
-        """{"x_1": (D,) embedding, "x_0": (D,) noise, "t": () in [0, 1), "tokens": (L, text width), "mask": (L,) bool:
-        which tokens are real, "keep": () bool, False where the condition is dropped}.
+        """{"x_1": (D,) embedding, "x_0": (D,) noise, "t": () in [0, 1), "tokens", "mask", "keep": () bool, False where
+        the condition is dropped}.
         """
-        captions = self.clips[index]["captions"]
-        caption = captions[draws.integer(len(captions))]
-        key = caption_id(caption["text"])
+        caption, text = self.caption(self.clips[index], draws)
         return {
+            **text,
             "x_1": self.x_1(index, caption, draws),
-            "tokens": self.tokens.row(key),
-            "mask": self.tokens.row(key, "mask"),
             "x_0": draws.normal(self.config.stage1.dim),
             "t": torch.tensor(draws.uniform() ** 2),  # leans towards noise, where key and instrument are decided
             "keep": torch.tensor(draws.uniform() >= self.config.stage1.condition_dropout),
