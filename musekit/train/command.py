@@ -120,7 +120,7 @@ def preview_codec(options, config: MuseConfig) -> torch.nn.Module:
 
 
 def summarise(run: Run, part: str, settings: TrainConfig, clips: int, init: str | Path | None) -> dict:
-    """What <part>.train.json and the model card say of a run: samples, minutes, last losses, settings, provenance, curve.
+    """What <part>.train.json and the model card say of a run: length, last losses, settings, provenance and curve.
 
     Where the weights that it began from (init) have such a summary, samples and minutes are the sum of all runs, the
     curves follow one another, and `before` lists the earlier runs, the oldest first.

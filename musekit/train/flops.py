@@ -12,6 +12,7 @@ import sys
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,11 +32,15 @@ class TrainingFlops:
         key = tuple(tuple(v.shape) for v in batch.values() if torch.is_tensor(v))
         if key not in self.known:
             self.known[key] = 0
-            with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
-                shapes = {k: fake.from_tensor(v) if torch.is_tensor(v) else v for k, v in batch.items()}
-                with contextlib.suppress(RuntimeError, NotImplementedError), FlopCounterMode(display=False) as counter:
-                    self.model.training_loss(shapes)
-                    self.known[key] = 3 * counter.get_total_flops()
+            with (
+                contextlib.suppress(RuntimeError, NotImplementedError),
+                torch.no_grad(),
+                FakeTensorMode(allow_non_fake_inputs=True) as fake,
+                sdpa_kernel(SDPBackend.MATH),  # the counter does not know the CPU's flash attention
+                FlopCounterMode(display=False) as counter,
+            ):
+                self.model.training_loss({k: fake.from_tensor(v) if torch.is_tensor(v) else v for k, v in batch.items()})
+                self.known[key] = 3 * counter.get_total_flops()
         return self.known[key]
 
 
