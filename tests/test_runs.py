@@ -83,20 +83,18 @@ def state(number):
     return {"w": torch.full((300,), float(number)), "samples": number, "optimizer": {"state": {0: torch.ones(2)}}}
 
 
-def damage(path, how):
-    data = bytearray(path.read_bytes())
-    if how == "flipped":
-        data[len(data) // 2] ^= 1
-    path.write_bytes({"flipped": bytes(data), "truncated": bytes(data[: len(data) // 2]), "empty": b""}[how])
-
-
 def test_a_full_disk_leaves_the_previous_checkpoint(small_disk):
     folder, full = small_disk
     run = Run(folder / "run")
     run.save(64, {"w": torch.ones(40_000)})
+    run.log({"samples": 64})
     with full(leaving=100_000):
         with pytest.raises(MuseError, match="cannot write checkpoint .*the previous one is intact"):
             run.save(128, {"w": torch.zeros(100_000)})
+        with pytest.raises(MuseError, match=r"cannot write .*metrics\.jsonl"):
+            for _ in range(100):
+                run.log({"samples": 128, "what": "x" * 5000})
+        assert run.metrics()[0] == {"samples": 64}
         assert [p.name for p in run.checkpoints()] == ["checkpoint-000000000064.pt"]
         assert not list(run.folder.glob("*.part"))
         assert torch.equal(run.load()["w"], torch.ones(40_000))
@@ -113,51 +111,22 @@ def test_the_newest_checkpoints_stay(tmp_path):
     assert loaded["samples"] == 6 and torch.equal(loaded["w"], state(6)["w"])
 
 
-@pytest.mark.parametrize("how", ["flipped", "truncated", "empty", "without its hash"])
-def test_a_damaged_newest_checkpoint_falls_back_and_says_so(tmp_path, how):
-    run, told = Run(tmp_path), []
-    for samples in (64, 128):
-        run.save(samples, state(samples))
-    newest = tmp_path / "checkpoint-000000000128.pt"
-    newest.with_suffix(".sha256").unlink() if how == "without its hash" else damage(newest, how)
-    assert run.load(told.append)["samples"] == 64
-    assert len(told) == 1 and newest.name in told[0]
-    damage(tmp_path / "checkpoint-000000000064.pt", "flipped")
-    assert run.load(told.append) is None and len(told) == 3
-
-
 @pytest.mark.parametrize("keep", [1, 2])
-def test_damaged_checkpoints_do_not_push_out_those_that_come_after_them(tmp_path, keep):
+def test_damaged_checkpoints_are_named_and_do_not_push_out_those_that_come_after_them(tmp_path, keep):
     """The run resumes before them: what it saves next has smaller numbers, and must stay."""
-    for samples in (64, 128, 192):
-        Run(tmp_path, keep=3).save(samples, state(samples))
-    for samples in (128, 192):
-        damage(tmp_path / f"checkpoint-{samples:012d}.pt", "flipped")
-    run = Run(tmp_path, keep=keep)
-    assert run.load(lambda text: None)["samples"] == 64
+    for samples in (64, 128, 192, 256):
+        Run(tmp_path, keep=4).save(samples, state(samples))
+    flipped, cut, unsure = (tmp_path / f"checkpoint-{samples:012d}.pt" for samples in (128, 192, 256))
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 1
+    flipped.write_bytes(data)
+    cut.write_bytes(cut.read_bytes()[:1000])
+    unsure.with_suffix(".sha256").unlink()
+    run, warnings = Run(tmp_path, keep=keep), []
+    assert run.load(warnings.append)["samples"] == 64
+    assert [line.split()[0] for line in warnings] == [unsure.name, cut.name, flipped.name]
     run.save(96, state(96))
     assert run.load(pytest.fail)["samples"] == 96 and len(run.checkpoints()) == keep
-
-
-KILLED_WHILE_SAVING = """
-import sys, torch
-from pathlib import Path
-from musekit.runs import Run
-run = Run(Path(sys.argv[1]))
-for samples in range(1, 10**6):
-    run.save(samples, {"w": torch.full((200_000,), float(samples)), "samples": samples})
-    print(samples, flush=True)
-"""
-
-
-def test_a_kill_while_saving_loses_at_most_that_checkpoint(tmp_path):
-    command = [sys.executable, "-c", KILLED_WHILE_SAVING, tmp_path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-        saved = [writer.stdout.readline() for _ in range(8)]
-        writer.kill()
-        saved += writer.stdout.read().split()
-    last, loaded = int(saved[-1]), Run(tmp_path).load(pytest.fail)
-    assert loaded["samples"] in (last, last + 1) and (loaded["w"] == loaded["samples"]).all()
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):
@@ -178,36 +147,19 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
 # ---------------------------------------------------------------- metrics and claims
 
 
-def test_metrics_lose_only_the_line_that_a_kill_cut(tmp_path):
-    run = Run(tmp_path)
+def test_metrics_lose_only_the_line_that_a_kill_cut_and_repeated_steps(tmp_path):
+    run, path = Run(tmp_path), tmp_path / "metrics.jsonl"
     assert run.metrics() == []
-    for i in range(3):
-        run.log({"samples": i})
-    path = tmp_path / "metrics.jsonl"
+    for samples in (8, 16, 24, 32):
+        run.log({"samples": samples, "loss": 1.0})
     path.write_text(path.read_text()[:-5])
-    assert run.metrics() == [{"samples": 0}, {"samples": 1}]
-    run.log({"samples": 3})  # the next record does not join the cut one
-    assert run.metrics() == [{"samples": 0}, {"samples": 1}, {"samples": 3}]
+    assert [r["samples"] for r in run.metrics()] == [8, 16, 24]
+    for samples in (24, 32):  # the next record does not join the cut one
+        run.log({"samples": samples, "loss": 2.0})
+    assert [(r["samples"], r["loss"]) for r in run.metrics()] == [(8, 1.0), (16, 1.0), (24, 2.0), (32, 2.0)]
 
 
-def test_repeated_steps_count_once(tmp_path):
-    run = Run(tmp_path)
-    for samples, loss in ((8, 3.0), (16, 2.0), (24, 1.5), (16, 2.0), (24, 1.4), (32, 1.0)):
-        run.log({"samples": samples, "loss": loss})
-    assert [(r["samples"], r["loss"]) for r in run.metrics()] == [(8, 3.0), (16, 2.0), (24, 1.4), (32, 1.0)]
-
-
-def test_a_full_disk_stops_the_log_with_one_line(small_disk):
-    folder, full = small_disk
-    run = Run(folder)
-    run.log({"samples": 1})
-    with full(leaving=0), pytest.raises(MuseError, match=r"cannot write .*metrics\.jsonl"):
-        for i in range(2000):
-            run.log({"samples": i, "what": "x" * 5000})
-    assert run.metrics()[0] == {"samples": 1}
-
-
-def test_tensorboard_gets_the_same_numbers(tmp_path):
+def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard", reason="pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -218,6 +170,9 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     read.Reload()
     assert {(e.step, e.value) for e in read.Scalars("loss")} == {(8, 1.0), (16, 0.5)}
     assert [e.value for e in read.Scalars("valid/loss")] == [0.25, 0.25]
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(MuseError, match="pip install tensorboard"):
+        Run(tmp_path, tensorboard=True)
 
 
 def test_a_run_folder_belongs_to_one_configuration(tmp_path):
@@ -254,30 +209,23 @@ def holder(tmp_path):
     """Another process that holds the lock of `tmp_path`."""
     context = multiprocessing.get_context("fork")
     ready = context.Event()
-    process = context.Process(target=hold_for_long, args=(tmp_path, ready))
+    process = context.Process(target=hold_for_long, args=(tmp_path, ready), daemon=True)
     process.start()
     assert ready.wait(30)
     yield process
     process.kill()
-    process.join()
 
 
-def test_a_locked_folder_names_its_holder_and_a_kill_frees_it(tmp_path, holder):
+def test_a_locked_folder_names_its_holder_and_a_kill_frees_it(tmp_path, holder, monkeypatch):
     with pytest.raises(MuseError, match=rf"another run .* \(process {holder.pid} on .*, since 20.*\); stop it"):
         with exclusive(tmp_path):
             pytest.fail("it is held")
-    holder.kill()
-    with exclusive(tmp_path, patience=10):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # a job that Slurm has restarted waits for its earlier self
+    threading.Timer(0.5, holder.kill).start()
+    with exclusive(tmp_path):
         assert f"process {os.getpid()} on" in (tmp_path / ".holder").read_text()
     with exclusive(tmp_path):
         pass  # the end of the block frees it
-
-
-def test_a_job_that_slurm_has_restarted_waits_for_its_earlier_self(tmp_path, holder, monkeypatch):
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    threading.Timer(0.5, holder.kill).start()
-    with exclusive(tmp_path):
-        holder.join(0)
 
 
 def test_a_forked_process_does_not_hold_the_lock_of_a_dead_run(tmp_path):

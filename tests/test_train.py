@@ -1,5 +1,6 @@
 """The training loop against answers: closed forms, exact algebra, the Gaussian floor."""
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -7,8 +8,10 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from musekit import pretrained
+from musekit.bench.roofline import stage2_flops
 from musekit.config import MuseError, Stage1Config, TrainConfig, smoke
 from musekit.runs import Run
 from musekit.stage1 import Text2MuQFlow
@@ -108,32 +111,19 @@ PLAIN = TrainConfig(
 )
 
 
-@pytest.mark.parametrize("micro_batch", [1, 4, 5, 100])
-def test_accumulated_gradients_are_those_of_one_big_batch(tmp_path, sgd, micro_batch):
-    networks = []
-    for size in (12, micro_batch):
-        network = new_network().double()
-        records = train(network, Pairs(), dataclasses.replace(PLAIN, micro_batch=size), tmp_path / f"{len(networks)}")
-        networks.append((network, records))
-    (one, records), (many, others) = networks
-    for name, weights in one.state_dict().items():
-        torch.testing.assert_close(many.state_dict()[name], weights, atol=1e-10, rtol=0, msg=name)
-    for a, b in zip(records, others):
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-6) and a["floor"] == pytest.approx(b["floor"], abs=1e-6)
-    assert not torch.equal(one.proj_out.weight, new_network().double().proj_out.weight)
-
-
-@pytest.mark.parametrize("clip", [0.05, 0.0])
-def test_the_steps_are_those_of_a_loop_written_out(tmp_path, sgd, clip):
-    """SGD with clipping (0: none) and the trapezoid, by hand, and the moving average of the checkpoint."""
-    settings = dataclasses.replace(PLAIN, warmup=24, decay=0.5, clip=clip, ema=0.5)
+@pytest.mark.parametrize("clip, micro_batch", [(0.05, 12), (0.0, 5), (0.05, 1)])
+def test_the_steps_are_those_of_a_loop_written_out(tmp_path, sgd, clip, micro_batch):
+    """SGD with clipping (0: none) and the trapezoid, by hand, and the moving average of the checkpoint. Accumulated
+    gradients are those of the whole batch."""
+    settings = dataclasses.replace(PLAIN, warmup=24, decay=0.5, clip=clip, ema=0.5, micro_batch=micro_batch)
     records = train(new_network().double(), Pairs(), settings, tmp_path)
     reference = new_network().double()
     ema = copy.deepcopy(reference)
-    batches = loader.batches(Pairs(), 12, 0, settings.seed)
-    for step in range(4):
+    with contextlib.closing(loader.batches(Pairs(), 12, 0, settings.seed)) as batches:
+        some = [next(batches) for _ in range(4)]
+    for step, batch in enumerate(some):
         reference.zero_grad()
-        value, _ = reference.training_loss(next(batches))
+        value, _ = reference.training_loss(batch)
         value.backward()
         norm = torch.stack([p.grad.norm() for p in reference.parameters()]).norm()
         assert records[step]["gradient_norm"] == pytest.approx(norm.item(), rel=1e-5)
@@ -143,7 +133,6 @@ def test_the_steps_are_those_of_a_loop_written_out(tmp_path, sgd, clip):
                 p -= learning_rate(settings, 12 * step) * p.grad * (clip / (norm + 1e-6) if clip else 1.0)
         update_ema(ema, reference, 0.5, step + 1)
         assert records[step]["loss"] == pytest.approx(value.item(), rel=1e-6)
-    batches.close()
     saved = Run(tmp_path).load()
     for name, weights in reference.state_dict().items():
         torch.testing.assert_close(saved["model"][name], weights, atol=1e-10, rtol=0)
@@ -151,23 +140,13 @@ def test_the_steps_are_those_of_a_loop_written_out(tmp_path, sgd, clip):
     assert saved["samples"] == 48 and saved["step"] == 4
 
 
-@pytest.mark.parametrize("batch, micro_batch", [(13, 4), (10, 4)])
-def test_a_batch_that_does_not_split_evenly_is_refused(batch, micro_batch):
-    settings = dataclasses.replace(PLAIN, batch=batch, micro_batch=micro_batch)
-    with pytest.raises(MuseError, match=f"a batch of {batch} cannot be split evenly .* at most {micro_batch}"):
-        loop.accumulation(settings, 1)
-
-
 # ---------------------------------------------------------------- memory and work
 
 
 def first_batch(config, cache):
     """8 samples of Stage 2."""
-    batches = loader.batches(Stage2Data(cache, "train", config), 8, 0, 0)
-    try:
+    with contextlib.closing(loader.batches(Stage2Data(cache, "train", config), 8, 0, 0)) as batches:
         return next(batches)
-    finally:
-        batches.close()
 
 
 def stage2(config):
@@ -211,20 +190,14 @@ def test_compiled_blocks_have_the_same_gradients(tiny):
     assert all(block.forward.args[0].fast is not None for block in network.blocks)  # it did not fall back
 
 
-class Product(nn.Module):
-    """A loss with one matrix product, or one that depends on values."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(5, 7)
-
-    def training_loss(self, batch):
-        return self.linear(batch["x"]).sum() if batch["x"].dim() == 2 else float(batch["x"].sum()), {}
-
-
-def test_training_flops_are_three_times_those_of_the_forward_pass():
-    count = flops.TrainingFlops(Product())
-    assert count({"x": torch.ones(3, 5)}) == 3 * 2 * 3 * 5 * 7 and count({"x": torch.ones(3)}) == 0
+def test_training_flops_are_three_times_those_of_the_forward_pass(tiny):
+    """Also where attention runs in a kernel that torch's counter does not know, as on CPUs."""
+    network, batch = stage2(tiny.config), first_batch(tiny.config, tiny.cache)
+    with FlopCounterMode(display=False) as counter:
+        network.condition(batch["embedding"], batch["seconds"])
+    forward = stage2_flops(network.config, *batch["x_1"].shape[::2]) + counter.get_total_flops()
+    assert flops.TrainingFlops(network)(batch) == 3 * forward
+    assert flops.TrainingFlops(Endless())(batch) == 0  # no matrix products
     assert 1e8 < flops.matrix_rate(torch.device("cpu"), torch.float32, size=128, seconds=0.05) < 1e13
 
 

@@ -39,7 +39,9 @@ class TrainingFlops:
                 sdpa_kernel(SDPBackend.MATH),  # the counter does not know the CPU's flash attention
                 FlopCounterMode(display=False) as counter,
             ):
-                self.model.training_loss({k: fake.from_tensor(v) if torch.is_tensor(v) else v for k, v in batch.items()})
+                self.model.training_loss(
+                    {k: fake.from_tensor(v) if torch.is_tensor(v) else v for k, v in batch.items()}
+                )
                 self.known[key] = 3 * counter.get_total_flops()
         return self.known[key]
 
