@@ -1,6 +1,5 @@
 """What single ranks are asked to do in the tests of distributed training; see `ranks`."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -15,20 +14,16 @@ from musekit.train.data import DATA, Stage2Data, fit_scale
 
 
 class Double:
-    """A data set in float64 that remembers which samples were drawn, and what they held."""
+    """A dataset in float64."""
 
     def __init__(self, dataset):
-        self.dataset, self.drawn = dataset, []
+        self.dataset = dataset
 
     def __len__(self):
         return len(self.dataset)
 
     def sample(self, index, draws, batch_draws):
         sample = self.dataset.sample(index, draws, batch_draws)
-        digest = hashlib.sha256(str(index).encode())
-        for value in sample.values():
-            digest.update(value.numpy().tobytes())
-        self.drawn.append(digest.hexdigest()[:16])
         return {k: v.double() if v.is_floating_point() else v for k, v in sample.items()}
 
 
@@ -40,8 +35,9 @@ class Remembering(torch.optim.SGD):
         return super().step(*arguments)
 
 
-def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batch: int = 8) -> None:
-    """Train Stage 2 in float64 with SGD; each rank writes weights, moving average, gradients and draws."""
+def equivalence(cache: str, folder: str, micro_batch: int) -> None:
+    """Train Stage 2 in float64 with SGD, 20 steps of 8 samples; each rank writes weights, moving average, gradients and
+    losses, and the validation metrics of each kind of network."""
     optimizers = []
 
     def sgd(groups, lr, **_):
@@ -50,34 +46,26 @@ def equivalence(cache: str, folder: str, micro_batch: int, steps: int = 20, batc
 
     torch.optim.AdamW = sgd  # in this process only
     settings = TrainConfig(
-        samples=steps * batch, batch=batch, micro_batch=micro_batch, lr=0.2, weight_decay=0.0, warmup=24, clip=0.5,
-        ema=0.9, bf16=False, log_every=batch, validate_every=10 * batch, checkpoint_minutes=60,
+        samples=160, batch=8, micro_batch=micro_batch, lr=0.2, weight_decay=0.0, warmup=24, clip=0.5, ema=0.9,
+        bf16=False, log_every=8, checkpoint_minutes=60,
     )  # fmt: skip
+    name = f"{folder}/rank{distributed.rank()}"
     with distributed.process_group():
         torch.manual_seed(0)
-        network = pretrained.build("stage2", smoke())
-        plain = Stage2Data(Path(cache), "train", smoke())
-        fit_scale("stage2", network, plain)
+        network, data = pretrained.build("stage2", smoke()), Stage2Data(Path(cache), "train", smoke())
+        fit_scale("stage2", network, data)
         torch.nn.init.normal_(network.proj_out.weight, std=0.1)  # training starts it at zero: gradients everywhere
-        data = Double(plain)
-        records = list(loop.train(network.double(), data, None, settings, Run(Path(folder))))
+        records = list(loop.train(network.double(), Double(data), None, settings, Run(Path(folder))))
         tensors = {f"weights.{k}": v.clone() for k, v in network.state_dict().items()}
         tensors |= {f"gradients.{i}": g for i, g in enumerate(optimizers[0].last)}
         if distributed.rank() == 0:
             tensors |= {f"ema.{k}": v.clone() for k, v in Run(Path(folder)).load()["ema"].items()}
-        save_file(tensors, f"{folder}/rank{distributed.rank()}.safetensors")
-        told = {"drawn": data.drawn[: steps * batch // distributed.world()], "losses": [r["loss"] for r in records]}
-        told["norms"] = [r["gradient_norm"] for r in records]
-        Path(f"{folder}/rank{distributed.rank()}.json").write_text(json.dumps(told))
-
-
-def validation(cache: str, folder: str) -> None:
-    """Every rank writes the validation metrics of each kind of network."""
-    with distributed.process_group():
-        told = {}
+        save_file(tensors, f"{name}.safetensors")
+        metrics = {"losses": [r["loss"] for r in records], "norms": [r["gradient_norm"] for r in records]}
+        metrics["validation"] = {}
         for part, kind in DATA.items():
             torch.manual_seed(0)
             network, data = pretrained.build(part, smoke()), kind(Path(cache), "train", smoke())
             data.group_size = 4  # 13 clips: four groups to share
-            told[part] = loop.validate(network, data, TrainConfig())
-        Path(f"{folder}/rank{distributed.rank()}.json").write_text(json.dumps(told))
+            metrics["validation"][part] = loop.validate(network, data, TrainConfig())
+        Path(f"{name}.json").write_text(json.dumps(metrics))

@@ -100,16 +100,16 @@ class Ranks:
         line, self.received = self.received.split(b"\n", 1)
         return json.loads(line)
 
-    def start(self, world: int, job, log: Path, file_limit: int | None = None) -> Job:
-        """Fork `world` ranks; file_limit: bytes that a file of theirs may have (RLIMIT_FSIZE)."""
-        order = {"world": world, "job": job, "log": str(log), "port": free_ports(1)[0], "file_limit": file_limit}
+    def start(self, world: int, job, log: Path) -> Job:
+        """Fork `world` ranks."""
+        order = {"world": world, "job": job, "log": str(log), "port": free_ports(1)[0]}
         self.server.stdin.write(json.dumps(order).encode() + b"\n")
         self.server.stdin.flush()
         return Job(self, self.answer()["pids"], log)
 
-    def run(self, world: int, job, log: Path, timeout: float = 120, **options) -> Job:
+    def run(self, world: int, job, log: Path, timeout: float = 120) -> Job:
         """Start and wait so many seconds; all ranks must succeed."""
-        job = self.start(world, job, log, **options)
+        job = self.start(world, job, log)
         codes = job.wait(timeout)
         assert codes == [0] * world, f"{codes}\n" + "\n".join(job.text(rank) for rank in range(world))
         return job
@@ -131,7 +131,7 @@ GENERATE = (
 
 
 def serve() -> None:
-    """Read orders, fork, tell the process ids, wait, tell the exit codes."""
+    """Read orders, fork, write the process ids, wait, write the exit codes."""
     import rank_tasks
     import torch
 
@@ -155,8 +155,6 @@ def serve() -> None:
 
 def become(rank: int, order: dict, tasks) -> None:
     """Be that rank, and end."""
-    import resource
-
     from musekit import cli
 
     code = 1
@@ -165,8 +163,6 @@ def become(rank: int, order: dict, tasks) -> None:
         for stream in (1, 2):
             os.dup2(log, stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        if order["file_limit"] is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], resource.RLIM_INFINITY))
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": order["world"], "MASTER_ADDR": "127.0.0.1"}
         os.environ |= {name: str(value) for name, value in (place | {"MASTER_PORT": order["port"]}).items()}
         job = order["job"]
@@ -186,13 +182,14 @@ def become(rank: int, order: dict, tasks) -> None:
         os._exit(code)
 
 
-def until(condition, seconds: float = 60.0, every: float = 0.002):
-    """What `condition()` says once it says something; fails when it does not."""
+def until(what: str, condition, seconds: float = 60.0, every: float = 0.2):
+    """The condition's first true value. Fails the test when there is none in time."""
     end = time.monotonic() + seconds
-    while not (said := condition()):
-        assert time.monotonic() < end, "it did not happen in time"
+    while not (value := condition()):
+        if time.monotonic() > end:
+            pytest.fail(f"not within {seconds:g} s: {what}", pytrace=False)
         time.sleep(every)
-    return said
+    return value
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ranks import free_ports
+from ranks import free_ports, until
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
@@ -61,16 +61,6 @@ NodeName=127.0.0.2 NodeHostName=localhost Port={node0} CPUs=64 RealMemory=512000
 NodeName=127.0.0.3 NodeHostName=localhost Port={node1} CPUs=64 RealMemory=512000 Gres=gpu:8 State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-
-
-def until(what: str, condition, seconds: float, every: float = 0.2):
-    """The condition's first true value. Fails the test when there is none in time."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > end:
-            pytest.fail(f"not within {seconds:g} s: {what}", pytrace=False)
-        time.sleep(every)
-    return value
 
 
 class Cluster:

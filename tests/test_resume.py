@@ -125,7 +125,7 @@ def test_on_another_number_of_ranks_the_loss_curve_continues(ranks, tiny, whole,
     """Stopped on 2 ranks by SIGTERM to one of them, ended on 1: equal to float tolerance, no sample lost or twice."""
     folder = tmp_path / "run"
     job = ranks.start(2, words(tiny, folder), folder.with_suffix(".log"))
-    until(lambda: len(Run(folder).metrics()) >= 4)
+    until("four records", lambda: len(Run(folder).metrics()) >= 4, every=0.002)
     os.kill(job.pids[1], signal.SIGTERM)
     assert job.wait() == [STOPPED] * 2  # both, though one was signalled
     assert "stopped by a signal; saved at sample" in job.text() and "Traceback" not in job.text(1)
@@ -140,7 +140,7 @@ def test_on_another_number_of_ranks_the_loss_curve_continues(ranks, tiny, whole,
 def test_ctrl_c_leaves_a_checkpoint_and_a_second_run_is_refused_meanwhile(ranks, tiny, tmp_path):
     folder = tmp_path / "run"
     job = ranks.start(1, words(tiny, folder, 80_000), folder.with_suffix(".log"))
-    until(lambda: len(Run(folder).metrics()) >= 3)
+    until("three records", lambda: len(Run(folder).metrics()) >= 3)
     with Ranks() as more:
         second = more.start(2, words(tiny, folder, 80_000), tmp_path / "second")
         assert second.wait(120) == [2, 2]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_config import run_with_only_the_needed
 
-from musekit import distributed, pretrained
+from musekit import cli, distributed, pretrained
 from musekit.cache.precompute import precompute
 from musekit.config import MINI_TRAINING, MuseError, TrainConfig
 from musekit.launch import failure, launch
@@ -171,10 +171,9 @@ def test_ranks_and_gpus_that_do_not_fit_are_refused(monkeypatch):
 
 def test_the_defaults_are_those_of_the_part_and_options_win():
     """`--train.samples 100000` is not replaced by the part's own number, though it is TrainConfig's default."""
-    from musekit import arguments, cli
 
     def parsed(*words):
-        return arguments.parse(cli.COMMANDS, "musekit", cli.ABOUT, ["train", *words]).train
+        return cli.parse(["train", *words]).train
 
     plain = TrainConfig()
     assert parsed("stage2") == MINI_TRAINING["stage2"] != plain
