@@ -156,11 +156,6 @@ def test_processes_build_what_the_thread_builds(tiny):
         assert not multiprocessing.active_children()
 
 
-def test_collate_stacks_tensors_and_lists_the_rest():
-    batch = loader.collate([{"x": torch.tensor([i]), "name": str(i)} for i in range(3)])
-    assert batch["x"].tolist() == [[0], [1], [2]] and batch["name"] == ["0", "1", "2"]
-
-
 # ---------------------------------------------------------------- what the samples hold
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from test_config import run_with_only_the_needed
 
-from musekit import cli, distributed, pretrained
+from musekit import distributed, pretrained
 from musekit.cache.precompute import precompute
-from musekit.config import MINI_TRAINING, MuseError, TrainConfig
+from musekit.config import MuseError, TrainConfig
 from musekit.launch import failure, launch
 from musekit.runs import Run, exclusive
 from musekit.train import command
@@ -167,19 +167,6 @@ def test_ranks_and_gpus_that_do_not_fit_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "2")
     assert distributed.device() == torch.device("cuda", 0)
-
-
-def test_the_defaults_are_those_of_the_part_and_options_win():
-    """`--train.samples 100000` is not replaced by the part's own number, though it is TrainConfig's default."""
-
-    def parsed(*words):
-        return cli.parse(["train", *words]).train
-
-    plain = TrainConfig()
-    assert parsed("stage2") == MINI_TRAINING["stage2"] != plain
-    assert parsed("stage2", "--train.samples", str(plain.samples)).samples == plain.samples
-    assert parsed("--out", "codec", "stage1") == MINI_TRAINING["stage1"]  # a folder may have a part's name
-    assert parsed("--train.no-bf16", "codec") == dataclasses.replace(MINI_TRAINING["codec"], bf16=False)
 
 
 # ---------------------------------------------------------------- launch
