@@ -102,7 +102,7 @@ def test_after_a_kill_the_same_command_resumes(ranks, smoke_weights, tmp_path):
     command += ["--weights", str(smoke_weights), "--micro-batch", "1", "--stage1-steps", "40"]
     job = ranks.start(1, command, tmp_path / "log")
     while not list(tmp_path.glob("out/*.json")):
-        assert not job.ranks.speaks(0.005), job.text()
+        assert not job.ended(0.005), job.text()
     job.kill(0)
     assert job.wait() == [-signal.SIGKILL]
     left = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("out/*.json")}
@@ -259,7 +259,7 @@ def test_after_a_signal_it_ends_with_75_and_the_same_command_continues(ranks, sm
     command = [w if w != "2" else "1" for w in words(smoke_weights, path, tmp_path / "out")]
     job = ranks.start(1, command, tmp_path / "log")
     while not list(tmp_path.glob("out/*.json")):
-        assert not job.ranks.speaks(0.005), job.text()
+        assert not job.ended(0.005), job.text()
     os.kill(job.pids[0], signal.SIGUSR1)
     assert job.wait() == [os.EX_TEMPFAIL] and "stopped on a signal" in job.text()
     left = len(list(tmp_path.glob("out/*.json")))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import Ranks, until
+from ranks import until
 from test_ddp import train_words
 
 from musekit import results
@@ -68,9 +68,9 @@ def newest(folder: Path) -> int:
 def kill_at(job, folder: Path, after: int, pause: float, writing: bool, which: list[int]) -> bool:
     """SIGKILL so many seconds after a checkpoint of `after` samples, or while one is written; False: it had ended."""
     while newest(folder) < after or (writing and not writes(folder)):
-        if job.ranks.speaks(0.0005):
+        if job.ended(0.0005):
             return False
-    if not writing and job.ranks.speaks(pause):
+    if not writing and job.ended(pause):
         return False
     job.kill(*which)
     codes = job.wait(15)
@@ -140,12 +140,11 @@ def test_ctrl_c_leaves_a_checkpoint_and_a_second_run_is_refused_meanwhile(ranks,
     folder = tmp_path / "run"
     job = ranks.start(1, words(tiny, folder, 80_000), folder.with_suffix(".log"))
     until("three records", lambda: len(Run(folder).metrics()) >= 3)
-    with Ranks() as more:
-        second = more.start(2, words(tiny, folder, 80_000), tmp_path / "second")
-        assert second.wait(120) == [2, 2]
-        for rank in range(2):
-            (line,) = [line for line in second.text(rank).splitlines() if line.startswith("musekit: ")]
-            assert line.startswith(f"musekit: another run is writing to {folder} (process {job.pids[0]} on ")
+    second = ranks.start(2, words(tiny, folder, 80_000), tmp_path / "second")
+    assert second.wait(120) == [2, 2]
+    for rank in range(2):
+        (line,) = [line for line in second.text(rank).splitlines() if line.startswith("musekit: ")]
+        assert line.startswith(f"musekit: another run is writing to {folder} (process {job.pids[0]} on ")
     os.kill(job.pids[0], signal.SIGINT)
     assert job.wait() == [130] and "saved at sample" in job.text()
     samples = [json.loads(line)["samples"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
