@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -48,6 +47,8 @@ class TrainingFlops:
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, size: int = 8192, seconds: float = 0.5) -> float:
     """The best rate of a dense (size, size) product within so many seconds, in FLOPs per second."""
+    from torch.utils.benchmark import Timer  # writes a line when it is imported
+
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     timer = Timer("a @ b", globals={"a": a, "b": b})  # waits for the GPU
     return 2 * size**3 / min(timer.blocked_autorange(min_run_time=seconds).times)
