@@ -146,7 +146,7 @@ class Train:
 
         musekit train codec --out my-weights
         musekit train stage2 --out my-weights --train.samples 200000 --train.batch 32
-        torchrun --nproc-per-node 4 -m musekit train stage2 --require-gpus 4 --train.samples-every 20000
+        torchrun --nproc-per-node 4 -m musekit train stage2 --require-gpus 4
 
     After SIGUSR1, SIGTERM or Ctrl-C the current step is finished and saved; the exit code is 75 (Ctrl-C: 130).
     """
@@ -161,8 +161,6 @@ class Train:
     """Folder for the trained weights, in half precision."""
     init: Annotated[Path | None, optional("FOLDER", "random weights")] = None
     """Initial weights: a folder, a packaged preset, or for paper's Stage 2 stabilityai/stable-audio-open-1.0."""
-    codec: Annotated[str | None, optional("FOLDER", "the preset's packaged one")] = None
-    """Folder of weights with the codec for --train.samples-every."""
     require_gpus: int = 0
     """Refuse to start on a machine with fewer GPUs. Each process uses one GPU: start several with torchrun."""
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -178,7 +178,6 @@ class TrainConfig:
     compile: bool = False  # torch.compile each block; needs a C++ compiler
     log_every: Samples = 6_400  # samples
     validate_every: Samples = 64_000  # samples
-    samples_every: SamplesOrNone = 0  # Stage 2: samples between decoded previews in the run folder; 0: none
     checkpoint_minutes: Nonnegative = 3.0
     keep: Count = 2  # newest checkpoints that are retained
     tensorboard: bool = False  # also write metrics as TensorBoard event files

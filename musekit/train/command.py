@@ -12,12 +12,11 @@ import msgspec
 import torch
 
 from musekit import distributed, pretrained
-from musekit.config import MuseConfig, MuseError, TrainConfig, home, identity, preset
+from musekit.config import MuseError, TrainConfig, home, identity, preset
 from musekit.files import write_atomic
 from musekit.runs import Run, exclusive
 from musekit.train.data import DATA, fit_scale
 from musekit.train.loop import accumulation, train
-from musekit.train.previews import write_previews
 
 CURVE_POINTS = 200  # of the training curve in <part>.train.json
 EXPORT_PATIENCE_S = 60.0  # another training may be writing its weights into the same folder
@@ -40,7 +39,6 @@ def train_part(options) -> Path:
 
     with distributed.signals() as stop, distributed.process_group(), locked(folder):
         dataset, validation = DATA[part](cache, "train", config), DATA[part](cache, "valid", config)
-        codec = preview_codec(options, config) if settings.samples_every else None
         run = Run(folder, settings.keep, settings.tensorboard and first)
         network = config.stage1 if part == "regression" else getattr(config, part)
         claim = {"part": part, "config": identity(network)}  # sampling settings may change during a run
@@ -54,13 +52,10 @@ def train_part(options) -> Path:
             if init is None or not pretrained.initialise(model, part, init):
                 fit_scale(part, model, dataset)
 
-        def preview(ema: torch.nn.Module, samples: int) -> None:
-            write_previews(ema, codec, validation, config, folder / "samples", f"{samples:012d}")
-
         # a progress bar on a terminal, lines in a log
         with tqdm(total=settings.samples, unit="sample", unit_scale=True, disable=None if first else True) as bar:
             bar.set_description(f"train {part}", refresh=False)
-            for record in train(model, dataset, validation, settings, run, stop, preview, initialise):
+            for record in train(model, dataset, validation, settings, run, stop, initialise):
                 losses = {k: f"{record[k]:.4f}" for k in ("loss", "floor", "valid_loss") if k in record}
                 bar.set_postfix(losses, refresh=False)
                 bar.update(record["samples"] - bar.n)
@@ -93,8 +88,6 @@ def check(part: str, settings: TrainConfig) -> None:
             f"the embedder's loss compares all clips of a batch, and this batch is split into {passes} micro-batches;"
             " train it in one process, with --train.micro-batch as large as --train.batch"
         )
-    if settings.samples_every and part != "stage2":
-        raise MuseError("--train.samples-every decodes the music of Stage 2; no other part makes sound")
 
 
 @contextlib.contextmanager
@@ -110,13 +103,6 @@ def locked(folder: Path):
         if refusal := distributed.all_gather(refusal)[0]:
             raise MuseError(refusal)
         yield
-
-
-def preview_codec(options, config: MuseConfig) -> torch.nn.Module:
-    """The decoder of pieces of a Stage 2 in training. Raises MuseError where there is none."""
-    if pretrained.public("codec", config):
-        return pretrained.load_public("codec", config)[0]
-    return pretrained.load_part(getattr(options, "codec", None) or config.name, "codec")[0]
 
 
 def summarise(run: Run, part: str, settings: TrainConfig, clips: int, init: str | Path | None) -> dict:

@@ -223,11 +223,6 @@ class Stage2Data(_Clips):
             "keep": torch.tensor(draws.uniform() >= config.stage2.condition_dropout),
         }
 
-    def latents(self, index: int, most: int) -> Tensor:
-        """The first `most` latent frames of a clip at most, (C, T), as they are in the cache."""
-        key = self.clips[index]["id"]
-        return self.shards.row(key, stop=min(most, self.shards.row_length(key))).float().T
-
 
 DATA = {"codec": CodecData, "embedder": EmbedderData, "stage1": Stage1Data, "stage2": Stage2Data}
 DATA["regression"] = Stage1Data

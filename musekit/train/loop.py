@@ -2,7 +2,7 @@
 
     for record in train(model, data, validation, settings, run): ...
 
-`Training` is one optimizer step and what a checkpoint holds; `train` is the loop: it resumes, logs, saves and previews.
+`Training` is one optimizer step and what a checkpoint holds; `train` is the loop: it resumes, logs and saves.
 Progress is counted in samples, so that runs compare over batch sizes and numbers of ranks.
 """
 
@@ -121,15 +121,14 @@ def train(
     settings: TrainConfig,
     run: Run,
     stop: Callable[[], int] = lambda: 0,
-    preview: Callable[[nn.Module, int], None] = lambda ema, samples: None,
     initialise: Callable[[], None] = lambda: None,
 ) -> Iterator[dict]:
     """Train `model` in a run folder; yields the records that it writes to metrics.jsonl, on every rank.
 
     Continues from the run's newest checkpoint; where there is none, calls `initialise` first. The last checkpoint's
     "ema" is the result. stop: called after each step; where it returns other than 0 on any rank, all ranks save and
-    raise `distributed.Stopped`. preview(ema, samples): called on every rank each `settings.samples_every` samples.
-    The speed that a record gives leaves out validation, checkpoints, previews and the caller.
+    raise `distributed.Stopped`.
+    The speed that a record gives leaves out validation, checkpoints and the caller.
     """
     rank, world = distributed.rank(), distributed.world()
     state = run.load(print if rank == 0 else lambda text: None)
@@ -153,8 +152,6 @@ def train(
                 if rank == 0:
                     run.log(record)
                 yield record
-            if settings.samples_every and training.passed(settings.samples_every):
-                preview(training.ema, training.samples)
             code = distributed.all_reduce_max(stop())
             if done or code or time.monotonic() - saved > 60 * settings.checkpoint_minutes:
                 if rank == 0:
