@@ -246,11 +246,11 @@ def picture(page, view: str, name: str) -> None:
 # -- what a person does with the three panels
 
 STUDIO, LAB, LIBRARY = "muse-studio-view", "muse-lab-view", "muse-library-view"
-LINES = f".{LIBRARY} .muse-line:visible"
-# Where point i of the map is on the screen
+LINES = f".{LIBRARY} .muse-library-list option"
+# Where point i of the map's first group is on the screen
 PLACE = """(i) => {
-  const plot = document.querySelector('.muse-lab-map .js-plotly-plot, .muse-lab-map.js-plotly-plot');
-  const {xaxis, yaxis} = plot._fullLayout, {x, y} = plot._fullData[1], at = plot.getBoundingClientRect();
+  const plot = document.querySelector('.muse-lab-map .js-plotly-plot');
+  const {xaxis, yaxis} = plot._fullLayout, {x, y} = plot._fullData[3], at = plot.getBoundingClientRect();
   return [at.left + xaxis._offset + xaxis.d2p(x[i]), at.top + yaxis._offset + yaxis.d2p(y[i])];
 }"""
 
@@ -269,42 +269,38 @@ def generate(page, prompt: str, seed: int = 0):
     page.locator("button.muse-generate").click()
     until(lambda: page.locator(".muse-card").count() > before, "card")
     page.wait_for_function("() => !document.querySelector('button.muse-generate').disabled")
-    return page.locator(".muse-card-box").first
+    return page.locator(".muse-card").first
 
 
 def kept(page, name: str) -> None:
     """Generate a piece of that name, keep it, and see it in the Library."""
-    generate(page, name).locator(".muse-card-keep").click()
-    page.locator(LINES, has_text=name).wait_for()
+    generate(page, name)
+    page.locator("button.muse-keep").click()
+    page.locator(LINES, has_text=name).wait_for(state="attached")
 
 
 def choose(page, name: str) -> None:
-    """Tick a piece of the Library."""
-    page.locator(LINES, has_text=name).locator("input[type=checkbox]").check()
+    """Choose a piece of the Library."""
+    index = [name in text.replace("\xa0", " ") for text in page.locator(LINES).all_text_contents()].index(True)
+    page.locator(f".{LIBRARY} .muse-library-list select").select_option(index=index)
+    until(lambda: page.locator(".muse-library-text input").input_value() == name, f"choice of {name}")
 
 
 def mapped(page) -> None:
     """A map, sampled anew where there is none."""
     page.locator("button.muse-lab-sample").scroll_into_view_if_needed()
-    if not page.evaluate("() => !!document.querySelector('.muse-lab-map .scatterlayer .point')"):
+    if not page.locator(".muse-lab-map .scatterlayer .point").count():
         page.locator("button.muse-lab-sample").click()
         says(page, LAB, "click a point to hear it")
-    page.wait_for_selector(".muse-lab-map .scatterlayer .point", state="attached")
+    page.locator(".muse-lab-map .scatterlayer .point").first.wait_for(state="attached")
 
 
 def click_point(page, i: int) -> None:
-    """Click point i of the map."""
+    """Click point i of the map's first group."""
     page.locator(".muse-lab-map").scroll_into_view_if_needed()
     x, y = page.evaluate(PLACE, i)
     page.mouse.move(x, y)
     page.mouse.click(x, y)
-
-
-def slide(page, slider: str, *keys: str) -> None:
-    """Move a slider by keys."""
-    page.locator(f"{slider} .noUi-handle").focus()
-    for key in keys:
-        page.keyboard.press(key)
 
 
 def upload(page, file: dict) -> None:

@@ -8,7 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from browser import ROOT, chromium, heard, new_page, new_sound, picture, serving, strangers, surroundings
+from browser import (
+    LIBRARY,
+    LINES,
+    ROOT,
+    chromium,
+    heard,
+    new_page,
+    new_sound,
+    picture,
+    serving,
+    strangers,
+    surroundings,
+)
 
 from app import page as page_of
 from musekit.lab import TORNADO_SETTINGS
@@ -54,10 +66,10 @@ def test_a_visitor_hears_an_answer_and_finds_it_again(address, tmp_path):
             page.goto(address)
             page.locator("button.muse-generate").click()
             assert 0.9 < heard(page, ".muse-card audio")["duration"] < 1.1
-            page.locator(".muse-card-keep").click()
-            line = page.locator(".muse-library-view .muse-line:visible")
-            line.first.wait_for()
-            new_sound(page, "muse-library-view", lambda: line.first.locator(".muse-line-play").click())
+            page.locator("button.muse-keep").click()
+            page.locator(LINES).first.wait_for(state="attached")
+            page.locator(".muse-library-list select").select_option(index=0)
+            new_sound(page, LIBRARY, lambda: page.locator("button.muse-library-play").click())
             page.locator("button.muse-lab-sample").click()
             page.wait_for_selector(".muse-lab-map .scatterlayer .point", state="attached")
             for view in ("studio", "lab", "library"):
