@@ -19,7 +19,6 @@ from run_notebooks import set_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "05_latent_lab.ipynb"
-ARTEFACTS = ROOT / "test-artefacts"  # pictures of the pages, for a person to look at
 PATIENCE = float(os.environ.get("MUSE_LAB_PATIENCE", "120"))  # seconds for any one thing; a busy machine is slow
 FLAGS = [
     "--no-sandbox",
@@ -160,8 +159,7 @@ def new_page(browser, width: int = 1400, height: int = 1000):
     """A page in a context of its own, whose errors are collected in `page.errors`."""
     page = browser.new_context(viewport={"width": width, "height": height}).new_page()
     page.set_default_timeout(PATIENCE * 1000)
-    page.errors, page.asked, page.told = [], [], []
-    page.on("console", lambda line: page.told.append(line.text[:300]))
+    page.errors, page.asked = [], []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("request", lambda request: page.asked.append(request.url))
     return page
@@ -189,31 +187,6 @@ def run_all(page) -> None:
     page.wait_for_function(IDLE)
 
 
-def reload(page, tries: int = 3) -> None:
-    """Load the page anew, until all its views are back.
-
-    ipywidgets gives the kernel 4 s to hand over its widgets; a machine too busy for that gets another try.
-    """
-    views = page.locator(".muse-view").count()
-    for _ in range(tries):
-        page.told.clear()
-        page.reload()
-        page.wait_for_function(IDLE)
-        page.wait_for_function(
-            """views => document.querySelectorAll('.muse-view').length === views ||
-                        document.body.innerText.includes('model not found')""",
-            arg=views,
-        )
-        if page.locator(".muse-view").count() == views:
-            return
-    raise AssertionError(f"not all {views} views after {tries} reloads: {page.told[-8:]}")
-
-
-def command(page, name: str, **args) -> None:
-    """One of JupyterLab's own commands, awaited."""
-    page.evaluate("async ([name, args]) => { await window.jupyterapp.commands.execute(name, args); }", [name, args])
-
-
 def heard(page, selector: str) -> dict:
     """The sound of the first player there, decoded in the page; fails where it is broken or silent."""
     sound = page.wait_for_selector(f"{selector}[src]", state="attached").evaluate(HEARD)
@@ -230,17 +203,6 @@ def new_sound(page, view: str, act: Callable[[], object]) -> dict:
     act()
     until(lambda: page.locator(audio).get_attribute("src") not in (None, before), f"new sound in {view}")
     return heard(page, audio)
-
-
-def picture(page, view: str, name: str) -> None:
-    """A screenshot of one whole view among the test artefacts, in a window as high as it needs."""
-    ARTEFACTS.mkdir(exist_ok=True)
-    part, window = page.locator(f".{view}"), page.viewport_size
-    part.scroll_into_view_if_needed()
-    page.set_viewport_size(window | {"height": max(window["height"], round(part.bounding_box()["height"]) + 200)})
-    part.scroll_into_view_if_needed()
-    part.screenshot(path=ARTEFACTS / f"{name}.png", animations="disabled")
-    page.set_viewport_size(window)
 
 
 # -- what a person does with the three panels
