@@ -133,26 +133,8 @@ def test_qualities_are_multiples_of_the_presets_steps():
         Knobs(quality="drafft").settings(config)
 
 
-def test_few_step_solvers_are_offered_where_the_weights_have_them(studio, few_weights, tmp_path):
-    assert studio.solvers == SOLVERS and fewstep.offered(tmp_path) == {}
-    few = Studio(Muse.from_pretrained(few_weights), Library(tmp_path / "library"))
-    assert few.solvers == (*SOLVERS, "bespoke-2", "bespoke-3")
-    offer = few.few_step["bespoke-3"]
-    assert (offer.nfe, offer.guidance_scale, offer.teacher) == (3, 3.0, "euler, 10 steps")
-    assert offer.error == pytest.approx(0.2)
-    [result] = made(few, "a waltz", n=1, seconds=0.5, quality="best", solver="bespoke-3")
-    recipe = result.piece.recipe  # the solver's steps, not the quality's
-    assert recipe.stage2_solver.startswith("bespoke-3@") and recipe.stage2_steps == 3
-    few.versus(n=1, solver="euler", steps=3)
-    finish(few)
-    a, b = few.results[1:]
-    assert torch.equal(a.piece.embedding, b.piece.embedding) and torch.allclose(a.piece.audio, b.piece.audio, atol=2e-3)
-    few.generate(steps=7)
-    finish(few, "failed")
-    assert "has exactly 3 steps" in few.job.message
-
-
-def test_the_solver_menu_shows_the_cost_of_few_steps(few_weights, tmp_path):
+def test_the_solver_menu_offers_few_steps_and_shows_their_cost(few_weights, tmp_path):
+    assert fewstep.offered(tmp_path) == {}
     view = StudioView(few_weights, library=Library(tmp_path / "library"), n=1, seconds=0.5, steps=9, guidance_scale=2.0)
     assert view.solver.options == (*SOLVERS, "bespoke-2", "bespoke-3")
     view.solver.value = "bespoke-3"
@@ -168,7 +150,12 @@ def test_the_solver_menu_shows_the_cost_of_few_steps(few_weights, tmp_path):
     view.guidance.value, view.what.value, view.value.value = 3.0, "solver", "bespoke-2"
     view.compare.click()
     finish(view)
-    assert [r.piece.recipe.stage2_steps for r in view.state.results[1:]] == [9, 2]
+    a, b = view.state.results[1:]
+    assert (a.piece.recipe.stage2_steps, b.piece.recipe.stage2_steps) == (9, 2)
+    assert torch.equal(a.piece.embedding, b.piece.embedding)
+    view.state.generate(solver="bespoke-3", steps=7)
+    finish(view, "failed")
+    assert "has exactly 3 steps" in view.label.value
 
 
 def test_unknown_knobs_and_empty_prompts_are_refused(studio):

@@ -136,6 +136,8 @@ class LibraryView(View):
         elif n:
             self.purge.description = f"Really remove {n} for ever?"
             self.say(f"{n} in the bin; press again to remove them, there is no undo")
+        else:
+            self.say("the bin is empty")
 
     def _export(self) -> None:
         ids, place = list(self.list.value) or None, self.path.value.strip() or str(self.state.folder / "export")
