@@ -19,7 +19,6 @@ from run_notebooks import set_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "05_latent_lab.ipynb"
-ARTEFACTS = ROOT / "test-artefacts"  # pictures of the pages, for a person to look at
 PATIENCE = float(os.environ.get("MUSE_LAB_PATIENCE", "120"))  # seconds for any one thing; a busy machine is slow
 FLAGS = [
     "--no-sandbox",
@@ -160,8 +159,7 @@ def new_page(browser, width: int = 1400, height: int = 1000):
     """A page in a context of its own, whose errors are collected in `page.errors`."""
     page = browser.new_context(viewport={"width": width, "height": height}).new_page()
     page.set_default_timeout(PATIENCE * 1000)
-    page.errors, page.asked, page.told = [], [], []
-    page.on("console", lambda line: page.told.append(line.text[:300]))
+    page.errors, page.asked = [], []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("request", lambda request: page.asked.append(request.url))
     return page
@@ -189,31 +187,6 @@ def run_all(page) -> None:
     page.wait_for_function(IDLE)
 
 
-def reload(page, tries: int = 3) -> None:
-    """Load the page anew, until all its views are back.
-
-    ipywidgets gives the kernel 4 s to hand over its widgets; a machine too busy for that gets another try.
-    """
-    views = page.locator(".muse-view").count()
-    for _ in range(tries):
-        page.told.clear()
-        page.reload()
-        page.wait_for_function(IDLE)
-        page.wait_for_function(
-            """views => document.querySelectorAll('.muse-view').length === views ||
-                        document.body.innerText.includes('model not found')""",
-            arg=views,
-        )
-        if page.locator(".muse-view").count() == views:
-            return
-    raise AssertionError(f"not all {views} views after {tries} reloads: {page.told[-8:]}")
-
-
-def command(page, name: str, **args) -> None:
-    """One of JupyterLab's own commands, awaited."""
-    page.evaluate("async ([name, args]) => { await window.jupyterapp.commands.execute(name, args); }", [name, args])
-
-
 def heard(page, selector: str) -> dict:
     """The sound of the first player there, decoded in the page; fails where it is broken or silent."""
     sound = page.wait_for_selector(f"{selector}[src]", state="attached").evaluate(HEARD)
@@ -232,25 +205,14 @@ def new_sound(page, view: str, act: Callable[[], object]) -> dict:
     return heard(page, audio)
 
 
-def picture(page, view: str, name: str) -> None:
-    """A screenshot of one whole view among the test artefacts, in a window as high as it needs."""
-    ARTEFACTS.mkdir(exist_ok=True)
-    part, window = page.locator(f".{view}"), page.viewport_size
-    part.scroll_into_view_if_needed()
-    page.set_viewport_size(window | {"height": max(window["height"], round(part.bounding_box()["height"]) + 200)})
-    part.scroll_into_view_if_needed()
-    part.screenshot(path=ARTEFACTS / f"{name}.png", animations="disabled")
-    page.set_viewport_size(window)
-
-
 # -- what a person does with the three panels
 
 STUDIO, LAB, LIBRARY = "muse-studio-view", "muse-lab-view", "muse-library-view"
-LINES = f".{LIBRARY} .muse-line:visible"
-# Where point i of the map is on the screen
+LINES = f".{LIBRARY} .muse-library-list option"
+# Where point i of the map's first group is on the screen
 PLACE = """(i) => {
-  const plot = document.querySelector('.muse-lab-map .js-plotly-plot, .muse-lab-map.js-plotly-plot');
-  const {xaxis, yaxis} = plot._fullLayout, {x, y} = plot._fullData[1], at = plot.getBoundingClientRect();
+  const plot = document.querySelector('.muse-lab-map .js-plotly-plot');
+  const {xaxis, yaxis} = plot._fullLayout, {x, y} = plot._fullData[3], at = plot.getBoundingClientRect();
   return [at.left + xaxis._offset + xaxis.d2p(x[i]), at.top + yaxis._offset + yaxis.d2p(y[i])];
 }"""
 
@@ -269,42 +231,38 @@ def generate(page, prompt: str, seed: int = 0):
     page.locator("button.muse-generate").click()
     until(lambda: page.locator(".muse-card").count() > before, "card")
     page.wait_for_function("() => !document.querySelector('button.muse-generate').disabled")
-    return page.locator(".muse-card-box").first
+    return page.locator(".muse-card").first
 
 
 def kept(page, name: str) -> None:
     """Generate a piece of that name, keep it, and see it in the Library."""
-    generate(page, name).locator(".muse-card-keep").click()
-    page.locator(LINES, has_text=name).wait_for()
+    generate(page, name)
+    page.locator("button.muse-keep").click()
+    page.locator(LINES, has_text=name).wait_for(state="attached")
 
 
 def choose(page, name: str) -> None:
-    """Tick a piece of the Library."""
-    page.locator(LINES, has_text=name).locator("input[type=checkbox]").check()
+    """Choose a piece of the Library."""
+    index = [name in text.replace("\xa0", " ") for text in page.locator(LINES).all_text_contents()].index(True)
+    page.locator(f".{LIBRARY} .muse-library-list select").select_option(index=index)
+    until(lambda: page.locator(".muse-library-text input").input_value() == name, f"choice of {name}")
 
 
 def mapped(page) -> None:
     """A map, sampled anew where there is none."""
     page.locator("button.muse-lab-sample").scroll_into_view_if_needed()
-    if not page.evaluate("() => !!document.querySelector('.muse-lab-map .scatterlayer .point')"):
+    if not page.locator(".muse-lab-map .scatterlayer .point").count():
         page.locator("button.muse-lab-sample").click()
         says(page, LAB, "click a point to hear it")
-    page.wait_for_selector(".muse-lab-map .scatterlayer .point", state="attached")
+    page.locator(".muse-lab-map .scatterlayer .point").first.wait_for(state="attached")
 
 
 def click_point(page, i: int) -> None:
-    """Click point i of the map."""
+    """Click point i of the map's first group."""
     page.locator(".muse-lab-map").scroll_into_view_if_needed()
     x, y = page.evaluate(PLACE, i)
     page.mouse.move(x, y)
     page.mouse.click(x, y)
-
-
-def slide(page, slider: str, *keys: str) -> None:
-    """Move a slider by keys."""
-    page.locator(f"{slider} .noUi-handle").focus()
-    for key in keys:
-        page.keyboard.press(key)
 
 
 def upload(page, file: dict) -> None:

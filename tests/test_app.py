@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import browser as ui
 import pytest
-from browser import ROOT, chromium, heard, new_page, new_sound, picture, serving, strangers, surroundings
 
 from app import page as page_of
 from musekit.lab import TORNADO_SETTINGS
@@ -40,31 +40,29 @@ def address(tmp_path_factory, smoke_weights):
         socket.create_connection(("127.0.0.1", port), 5).close()
         return f"http://127.0.0.1:{port}/"
 
-    environment = surroundings(folder) | {"MUSEKIT_HOME": str(folder / "home")}
-    with serving([MAKE, *made, "app"], environment, folder / "server.log", ready, cwd=ROOT) as url:
+    environment = ui.surroundings(folder) | {"MUSEKIT_HOME": str(folder / "home")}
+    with ui.serving([MAKE, *made, "app"], environment, folder / "server.log", ready, cwd=ui.ROOT) as url:
         yield url
 
 
 @pytest.mark.system("chromium")
 @pytest.mark.skipif(MAKE is None, reason="GNU make is missing: install the package `make`")
 def test_a_visitor_hears_an_answer_and_finds_it_again(address, tmp_path):
-    with chromium() as browser:
-        page = new_page(browser)
+    with ui.chromium() as browser:
+        page = ui.new_page(browser)
         try:
             page.goto(address)
             page.locator("button.muse-generate").click()
-            assert 0.9 < heard(page, ".muse-card audio")["duration"] < 1.1
-            page.locator(".muse-card-keep").click()
-            line = page.locator(".muse-library-view .muse-line:visible")
-            line.first.wait_for()
-            new_sound(page, "muse-library-view", lambda: line.first.locator(".muse-line-play").click())
+            assert 0.9 < ui.heard(page, ".muse-card audio")["duration"] < 1.1
+            page.locator("button.muse-keep").click()
+            page.locator(ui.LINES).first.wait_for(state="attached")
+            page.locator(".muse-library-list select").select_option(index=0)
+            ui.new_sound(page, ui.LIBRARY, lambda: page.locator("button.muse-library-play").click())
             page.locator("button.muse-lab-sample").click()
             page.wait_for_selector(".muse-lab-map .scatterlayer .point", state="attached")
-            for view in ("studio", "lab", "library"):
-                picture(page, f"muse-{view}-view", f"{view}-page")
             # the letters that buttons are drawn with came along
             icons = "() => document.fonts.check('900 14px FontAwesome') || document.fonts.size > 0"
-            assert page.evaluate(icons) and strangers(page) == [] and page.errors == []
+            assert page.evaluate(icons) and ui.strangers(page) == [] and page.errors == []
             assert "StudioView(" not in page.content()  # a page, not a program
         finally:
             page.screenshot(path=tmp_path / "page.png", full_page=True)
@@ -73,7 +71,7 @@ def test_a_visitor_hears_an_answer_and_finds_it_again(address, tmp_path):
 @pytest.mark.skipif(MAKE is None, reason="GNU make is missing: install the package `make`")
 def test_make_lab_opens_the_notebook():
     said = subprocess.run(
-        [MAKE, "-n", "-o", ".venv/.musekit-installed", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
+        [MAKE, "-n", "-o", ".venv/.musekit-installed", "lab"], cwd=ui.ROOT, capture_output=True, text=True, check=True
     )
     assert "jupyter lab" in said.stdout and "notebooks/05_latent_lab.ipynb" in said.stdout
     assert f"--ServerApp.tornado_settings='{json.dumps(TORNADO_SETTINGS)}'" in said.stdout

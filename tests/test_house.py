@@ -33,7 +33,7 @@ LAYERS = """
     cache
     train
     heldout
-    library
+    entry library
     lab
     evaluate bench
     commands cli __main__

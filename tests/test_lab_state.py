@@ -11,11 +11,10 @@ from fixtures import sinusoids
 
 from musekit.config import MuseError
 from musekit.lab import landscape, sphere
-from musekit.lab.lab import Lab, Point
-from musekit.lab.landscape import Vocabulary, sentences
+from musekit.lab.lab import Lab, Point, read_sound
+from musekit.lab.landscape import Landscape, Peak
 from musekit.lab.rendering import crossfade, render_again
 from musekit.library import Library
-from musekit.library.sounds import read_sound
 from musekit.muse import Muse
 
 
@@ -25,8 +24,8 @@ def muse(smoke_weights):
 
 
 @pytest.fixture
-def lab(muse, tmp_path):
-    return Lab(muse, Library(tmp_path / "library"), seconds=0.5)
+def lab(muse):
+    return Lab(muse, seconds=0.5)
 
 
 def blobs(n: int = 60, k: int = 3, dim: int = 32, noise: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
@@ -46,25 +45,15 @@ def test_samples_are_those_of_the_sampler(lab, muse):
     assert torch.allclose(lab.embeddings, muse.embed("a waltz", 5, 3), atol=1e-5)
     lab.sample("a jig", n=2)
     assert lab.groups() == {"a waltz": [0, 1, 2, 3, 4], "a jig": [5, 6]}
-    with pytest.raises(MuseError, match="at most 5,000"):
-        lab.sample("a waltz", n=5000)
     lab.clear()
     with pytest.raises(MuseError, match="4 points or more"):
         lab.map()
 
 
-def test_after_a_cancel_the_next_cell_samples(lab):
-    lab.job.start(lambda: lab.job.flag.wait(5) and lab.job.check() or "")
-    lab.job.cancel()
-    assert lab.job.wait(5) == "cancelled"
-    assert len(lab.sample("a waltz", n=2)) == 2 and lab.sound(0).audio.shape == (2, 22050)
-
-
-def test_a_small_map_is_laid_out_picked_from_and_extended(lab):
+def test_a_small_map_is_laid_out_and_extended(lab):
     lab.sample("a waltz", n=8)
     land = lab.map()
     assert land.xy.shape == (8, 2) and land.density.max() == 1.0 and land.peaks[0].label
-    assert lab.pick(3)[0] == land.peaks[0].points[0]
     lab.points.append(lab.points[3])
     again = lab.map()
     assert np.array_equal(again.xy[:8], land.xy) and len(again.xy) == 9
@@ -74,7 +63,7 @@ def test_a_small_map_is_laid_out_picked_from_and_extended(lab):
 
 def test_diversity_is_the_mean_distance_and_angle_of_pairs(lab):
     x, which = blobs(30, 3, 512)
-    lab.points = [Point(torch.from_numpy(row), str(k), f"blob {k}") for row, k in zip(x, which)]
+    lab.points = [Point(torch.from_numpy(row), str(k), f"blob {k}", "") for row, k in zip(x, which)]
     rows = {row["group"]: row for row in lab.diversity()}
     right = torch.pdist(torch.from_numpy(x[which == 0]).double())
     assert rows["blob 0"]["n"] == 10 and rows["blob 0"]["spread"] == pytest.approx(float(right.mean()))
@@ -99,24 +88,20 @@ def test_hills_stand_where_points_are_dense():
     rng = np.random.default_rng(1)
     xy = np.concatenate([rng.normal((0, 0), 0.3, (200, 2)), rng.normal((5, 2), 0.3, (100, 2))])
     x, y, density = landscape.hills(xy)
-    high, low = landscape.peaks(xy, x, y, density, 8)
+    high, low = landscape.peaks(xy, x, y, density)
     assert math.dist((high.x, high.y), (0, 0)) < 0.4 and math.dist((low.x, low.y), (5, 2)) < 0.4
-    assert high.density == 1.0 and 0.2 < low.density < 0.9 and all(k >= 200 for k in low.points)
+    assert all(k < 200 for k in high.points) and all(k >= 200 for k in low.points)
     assert landscape.hills(np.zeros((9, 2)))[2].max() == 0  # all in one place: flat, no error
 
 
-class Letters:
-    """An embedder whose texts are known directions."""
-
-    def embed_text(self, texts):
-        return torch.eye(4)[[("a music", "b music", "c music").index(text) for text in texts]]
-
-
 def test_places_are_named_by_what_tells_them_apart():
-    words = Vocabulary(Letters(), {"a": "a music", "b": "b music", "c": "c music"})
     rows = sphere.unit(torch.tensor([[1.0, 0.2, 0, 0], [1, 0, 0.5, 0], [1, 0, 0.5, 0]]))
-    assert words.nearest(rows) == ["a", "c", "b"] and words.nearest(rows[1:], rows, 1) == ["c"]
-    assert len(sentences()) > 50
+    words = dict(zip("abc", torch.eye(4)))
+    flat = [np.zeros(1)] * 4
+    one = Landscape(rows.numpy(), *flat, (Peak(0, 0, (0, 1, 2)),))
+    assert landscape.named(one, words).peaks[0].label == "a, c, b"
+    two = Landscape(rows.numpy(), *flat, (Peak(0, 0, (0,)), Peak(0, 0, (1, 2))))
+    assert [peak.label[0] for peak in landscape.named(two, words).peaks] == ["b", "c"]
 
 
 # -- the sphere
@@ -138,9 +123,9 @@ def test_paths_on_the_sphere_are_even_and_end_at_their_stops():
 def test_a_mix_is_the_mean_direction():
     x = torch.eye(4)[:3]
     assert torch.allclose(sphere.mean(x, [1, 1, 0]), torch.tensor([0.5**0.5, 0.5**0.5, 0, 0]))
-    assert torch.equal(sphere.mean(x, [0, 3, 0]), x[1])
-    for weights in ([0, 0, 0], [1, -1, 0], [1, 1], [1, float("nan"), 0]):
-        with pytest.raises(MuseError, match="weight"):
+    assert torch.allclose(sphere.mean(x, [0, 3, 0]), x[1])
+    for weights in ([0, 0, 0], [1, -1, 0], [1, float("nan"), 0]):
+        with pytest.raises(MuseError, match="weights"):
             sphere.mean(x, weights)
     with pytest.raises(MuseError, match="cancel"):
         sphere.mean(torch.stack([x[0], -x[0]]), [1, 1])
@@ -164,19 +149,19 @@ def test_a_sound_is_rendered_once_and_then_cached(lab, monkeypatch):
     lab.sample("a waltz", n=2)
     first = lab.sound(0)
     assert lab.sound(0) is first and first.recipe.micro_batch == 1 and first.audio.shape == (2, 22050)
-    monkeypatch.setattr("musekit.lab.lab.CACHED_SOUNDS", 1)
-    lab.sound(1)  # the cache holds the sounds that were played last
-    assert lab.cached_sound(lab.points[0]) is None and lab.cached_sound(lab.points[1]) is not None
     lab.quality = "best"
-    assert lab.cached_sound(lab.points[1]) is None
+    assert lab.sound(0) is not first
+    monkeypatch.setattr("musekit.lab.lab.CACHED_SOUNDS", 1)
+    lab.sound(1)
+    assert len(lab._cache) == 1  # the newest
 
 
-def test_sounds_of_the_lab_are_kept_and_rendered_again_bit_for_bit(lab, muse):
+def test_sounds_of_the_lab_are_kept_and_rendered_again_bit_for_bit(lab, muse, tmp_path):
     point = lab.mix([("a waltz", 0.7), ("a jig", 0.3), ("<b>ignored</b> tune", 0.0)])
     assert point.label == "70% a waltz (seed 0), 30% a jig (seed 0)"
     piece = lab.sound(point)
-    kept = lab.library.add(piece, tags=["mix"])
-    assert torch.equal(render_again(muse, lab.library.get(kept.id)).audio, piece.audio)
+    kept = Library(tmp_path / "library").add(piece, tags=["mix"])
+    assert torch.equal(render_again(muse, kept).audio, piece.audio)
 
 
 def test_a_sequence_fades_from_one_to_the_next(lab):
@@ -195,11 +180,11 @@ def test_a_sequence_fades_from_one_to_the_next(lab):
 def test_paths_and_mixes_that_cannot_be_are_refused(lab):
     lab.sample("a waltz", n=2)
     for call, message in (
-        (lambda: lab.path([0]), "2 or more stops"),
+        (lambda: lab.path([0]), "2 or more places"),
         (lambda: lab.path([0, 99]), "no point 99"),
         (lambda: lab.path([0, " "]), "is empty"),
         (lambda: lab.mix([]), "needs a part"),
-        (lambda: lab.mix([(0, 0.0)]), "above 0"),
+        (lambda: lab.mix([(0, 0.0)]), "not all 0"),
     ):
         with pytest.raises(MuseError, match=message):
             call()
@@ -216,61 +201,31 @@ def wav(audio: np.ndarray, rate: int, **options) -> bytes:
 
 def test_an_uploaded_sound_becomes_a_point(lab, muse):
     tone = wav(sinusoids([440], 1.0), 44100)
-    point, notes = lab.add_sound(tone, "../a <b>tune</b>.wav")
-    embedding = muse.embedder.embed_audio(torch.from_numpy(read_sound(tone)[0])[None], 44100)[0]
-    assert notes == [] and torch.equal(point.embedding, embedding) and lab.points == [point]
+    point, note = lab.add_sound(tone, "../a <b>tune</b>.wav")
+    embedding = muse.embedder.embed_audio(read_sound(tone, "x", 5.0, 44100)[0][None], 44100)[0]
+    assert note == "" and torch.equal(point.embedding, embedding) and lab.points == [point]
     piece = lab.sound(0)
     assert piece.recipe.prompt.startswith("like the sound") and piece.audio.shape == (2, 22050)
 
 
 def test_long_wide_and_fast_sounds_are_cut_mixed_and_resampled():
     tone = sinusoids([440], 3.0)
-    audio, rate, notes = read_sound(wav(tone, 44100), "long.wav", seconds=1.0, rate=44100)
-    assert (audio.shape, rate) == ((2, 44100), 44100) and notes == ["only the first 1.0 s of 3 s are used"]
-    audio, _, notes = read_sound(wav(np.repeat(tone[:1], 8, axis=0), 96000), "wide.wav", rate=44100)
-    assert audio.shape[0] == 2 and abs(audio.shape[1] - 3 * 44100 * 44100 / 96000) < 2
-    assert notes == ["its 8 channels were averaged", "resampled from 96 to 44.1 kHz"]
-    spectrum = np.abs(np.fft.rfft(audio[0]))
+    tone[:, :100] = np.nan
+    audio, note = read_sound(wav(tone, 44100, subtype="FLOAT"), "long.wav", 1.0, 44100)
+    assert audio.shape == (2, 44100) and note == " (only the first 1.0 s of 3 s are used)"
+    assert (audio[:, :100] == 0).all() and audio.isfinite().all()
+    tone = sinusoids([440], 3.0)
+    audio, _ = read_sound(wav(np.repeat(tone[:1], 8, axis=0), 96000), "wide.wav", 9.0, 44100)
+    assert audio.shape[0] == 1 and abs(audio.shape[1] - 3 * 44100 * 44100 / 96000) < 2
+    spectrum = np.abs(np.fft.rfft(audio[0].numpy()))
     assert abs(spectrum.argmax() * 44100 / audio.shape[1] - 440 * 96000 / 44100) < 3
 
 
-def test_only_the_needed_part_of_three_hours_is_read(tmp_path):
-    path, rate = tmp_path / "long.wav", 8000
-    with soundfile.SoundFile(path, "w", rate, 1, subtype="PCM_16") as file:
-        file.write(np.sin(np.arange(rate * 2) / 10))
-    header = bytearray(path.read_bytes()[:44])
-    size = 3 * 3600 * rate * 2  # a sparse file: three hours, and nearly nothing on the disk
-    header[4:8], header[40:44] = (36 + size).to_bytes(4, "little"), size.to_bytes(4, "little")
-    path.write_bytes(bytes(header) + path.read_bytes()[44:])
-    with open(path, "ab") as file:
-        file.truncate(44 + size)
-    audio, _, notes = read_sound(path, seconds=2.0)
-    assert audio.shape == (1, 16000) and "of 10,800 s" in notes[0]
-    with pytest.raises(MuseError, match="is 180 minutes long"):
-        read_sound(path)
-
-
-@pytest.mark.parametrize(
-    "source, message",
-    [
-        (b"", "cannot be read as sound"),
-        (b"RIFF" + b"\0" * 200, "cannot be read as sound"),
-        (b"<script>alert(1)</script>" * 99, "cannot be read as sound"),
-        ("/nowhere/at all.wav", "cannot be read as sound"),
-        ("a\0b.wav", "cannot be read as sound"),
-        (wav(np.zeros((2, 44100)), 44100), "is silent"),
-        (wav(np.ones((1, 10)), 44100), "at least 0.1 s"),
-    ],
-    ids=["empty", "header", "page", "missing", "null", "silent", "short"],
-)
-def test_a_file_that_is_no_sound_is_refused(lab, source, message):
-    with pytest.raises(MuseError, match=message):
-        lab.add_sound(source)
+def test_a_file_that_is_no_sound_is_refused(lab):
+    for source in (b"", b"<script>alert(1)</script>" * 99, "/nowhere/at all.wav", "a\0b.wav"):
+        with pytest.raises(MuseError, match="cannot be read as sound"):
+            lab.add_sound(source)
+    for audio in (np.zeros((2, 44100)), np.ones((1, 10))):
+        with pytest.raises(MuseError, match="are silent or shorter"):
+            lab.add_sound(wav(audio, 44100))
     assert lab.points == []
-
-
-def test_nan_and_infinity_in_a_sound_become_silence():
-    x = sinusoids([440], 1.0)
-    x[:, :100], x[:, 100:200] = np.nan, np.inf
-    audio, _, _ = read_sound(wav(x, 44100, subtype="FLOAT"))
-    assert np.isfinite(audio).all() and (audio[:, :200] == 0).all()

@@ -1,6 +1,5 @@
 """The library: what is kept stays, whatever happens to process, disk or file; foreign text is only text."""
 
-import io
 import json
 import multiprocessing
 import os
@@ -9,9 +8,7 @@ import resource
 import shutil
 import signal
 import sqlite3
-import struct
 import time
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,17 +19,16 @@ import torch
 from fixtures import sinusoids
 
 from musekit.config import MuseError
-from musekit.library import Entry, Library
-from musekit.library.sounds import Origin, flac, quantize, read_entry, to_json
-from musekit.muse import Muse, Piece
-from musekit.recipe import Recipe, Settings
+from musekit.entry import Entry, flac, quantize, read_entry
+from musekit.library import Library
+from musekit.muse import Piece
+from musekit.recipe import Recipe
 
 RECIPE = Recipe(
     prompt="a sad piano melody", negative_prompt=None, seed=7, seconds=0.5, preset="smoke", weights="w" * 16,
     stage1_solver="euler", stage1_steps=2, stage1_guidance_scale=1.0, stage2_solver="euler", stage2_steps=2,
     guidance_scale=3.0, micro_batch=4, max_tokens=32, dtype="float32", device="cpu", threads=1, versions="test",
 )  # fmt: skip
-SHORT = Settings(seconds=0.5, steps=2, stage1_steps=2, micro_batch=4)
 HOSTILE = (
     "<script>alert(1)</script>", "../../etc/passwd", "a \"quoted\" 'name'", "two\nlines\tand\x00a null", "x" * 10_000,
     "שיר עצוב \u202e reversed", "' OR 1=1; DROP TABLE pieces; --", "NEAR(a b) AND NOT c* ^d {e} : f",
@@ -75,14 +71,8 @@ def test_a_kept_piece_comes_back_in_another_process(library):
     audio, rate = library.audio(kept.id)
     assert rate == 44100 and np.abs(audio - made.audio.numpy()).max() < 2 / 32768
     assert library.file(kept).parent == library.sounds and "piano" not in library.file(kept).name
-    with sqlite3.connect(library.path) as db:
-        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-
-
-def test_a_file_alone_says_how_to_render_it(library):
-    kept = library.add(piece(negative_prompt="drums"), tags=["a", "b"])
     with soundfile.SoundFile(library.file(kept)) as file:
-        assert file.title == RECIPE.prompt and json.loads(file.comment)["muse"]["recipe"]["negative_prompt"] == "drums"
+        assert file.title == RECIPE.prompt and json.loads(file.comment)["muse"]["recipe"]["seed"] == 7
     assert read_entry(library.file(kept)) == kept
 
 
@@ -92,18 +82,15 @@ def test_the_same_piece_is_kept_once_comes_out_of_the_bin_and_its_file_is_restor
     library.delete([first.id])
     assert library.search() == [] and library.add(piece()).id == first.id and ids(library.search()) == {first.id}
     assert library.add(piece(8)).id != first.id and len(library) == 2
-    for damage in (data[:5000], None, b"no music"):
-        library.file(first).unlink()
-        if damage is not None:
-            library.file(first).write_bytes(damage)
-        assert library.add(piece()).id == first.id and library.file(first).read_bytes() == data
+    library.file(first).write_bytes(b"no music")
+    assert library.add(piece()).id == first.id and library.file(first).read_bytes() == data
 
 
-def test_search_finds_beginnings_of_words_everywhere(library):
+def test_search_finds_words_everywhere(library):
     a = library.add(piece(1, "a sad piano melody"), tags=["rainy evening"])
     b = library.add(piece(2, "a merry jig for flute"), notes="Überraschung")
     assert ids(library.search("pia mel")) == {a.id} and ids(library.search("evening")) == {a.id}
-    assert ids(library.search("uberrasch")) == {b.id} and ids(library.search("JIG")) == {b.id}
+    assert ids(library.search("überrasch")) == {b.id} and ids(library.search("JIG")) == {b.id}
     assert library.search("piano flute") == [] and ids(library.search("  ")) == {a.id, b.id}
     library.rename(b.id, "Tanz")
     assert ids(library.search("tanz")) == {b.id} and library.get(b.id).prompt == "a merry jig for flute"
@@ -118,13 +105,11 @@ def test_filter_and_sort(library):
     )
     library.star([c])
     assert [e.name[-1] for e in library.search(sort="name")] == ["A", "b", "c"]
-    assert [e.id for e in library.search()] == [c, a, b] and [e.id for e in library.search(sort="oldest")] == [b, a, c]
+    assert [e.id for e in library.search()] == [c, a, b]
     assert ids(library.search(tags=["x"])) == {a, b} and ids(library.search(tags=["x", "y"])) == {a}
     assert ids(library.search(starred=True)) == {c} and library.search(sort="starred")[0].id == c
-    assert library.tags() == {"x": 2, "y": 1}
     library.tag([a, b, c], add=["z"], remove=["x"])
-    assert library.tags() == {"z": 3, "y": 1}
-    assert len(library.search(limit=2)) == 2 and len(library.search(limit=2, offset=2)) == 1
+    assert ids(library.search(tags=["z"])) == {a, b, c} and library.search(tags=["x"]) == []
     with pytest.raises(MuseError, match="did you mean 'newest'"):
         library.search(sort="newst")
 
@@ -132,22 +117,17 @@ def test_filter_and_sort(library):
 def test_delete_undo_restore_purge(library):
     one, two = library.add(piece(1)), library.add(piece(2))
     library.delete([one.id, two.id])
-    assert library.search() == [] and ids(library.bin()) == {one.id, two.id} and library.file(one).exists()
+    assert library.search() == [] and ids(library.search(deleted=True)) == {one.id, two.id}
+    assert library.file(one).exists()
     assert set(library.undo()) == {one.id, two.id} and library.undo() == []
     library.delete([one.id])
-    with pytest.raises(MuseError, match="the bin has no piece"):
-        library.purge([two.id])
     assert library.purge() == 1 and not library.file(one).exists() and library.undo() == []
     assert ids(again(library).search()) == {two.id}
     with pytest.raises(MuseError, match="no piece"):
         library.get(one.id)
-
-
-def test_a_change_of_several_is_all_or_nothing(library):
-    one = library.add(piece(1))
     with pytest.raises(MuseError, match="no piece"):
-        library.tag([one.id, "20200101-000000-0123456789"], add=["x"])
-    assert library.get(one.id).tags == ()
+        library.tag([two.id, "20200101-000000-0123456789"], add=["x"])
+    assert library.get(two.id).tags == ()  # all or nothing
 
 
 # -- foreign text
@@ -159,7 +139,7 @@ def test_hostile_text_is_only_text(library, text, tmp_path):
     kept = library.add(piece(3, prompt="a waltz"), name=text, tags=[text, "fine"], notes=text)
     library.rename(kept.id, text)
     library.tag([kept.id], add=[text + " again"])
-    for found in (library.search(text), library.search(f'"{text}'), library.search(tags=[text])):
+    for found in (library.search(text), library.search(tags=[text])):
         assert ids(found) == {kept.id}
     assert "\x00" not in library.get(kept.id).name and "\n" not in library.get(kept.id).name
     os.unlink(library.path)
@@ -168,18 +148,14 @@ def test_hostile_text_is_only_text(library, text, tmp_path):
     assert [path.name for path in library.sounds.iterdir()] == [f"{kept.id}.flac"]
 
 
-def test_no_query_raises_and_no_id_is_a_path(library):
-    library.add(piece())
-    for query in ('"', "*", "AND", "a AND", "NOT", "(", "name:", "^", "-", "''", "\0", "a\0b", "½", "́"):
-        library.search(query, tags=[query])
-    for identity in ("../x", "", "a/b", "20200101-000000-0123456789/..", None, 7):
+def test_odd_queries_ids_and_texts_are_refused_or_find_nothing(library):
+    kept = library.add(piece())
+    for query in ('"', "AND", "(", "%", "_", "''", "a\0b"):
+        assert library.search(query) == [] and library.search(tags=[query]) == []
+    for identity in ("../x", "", "20200101-000000-0123456789/..", None):
         for call in (library.get, library.audio, lambda i: library.delete([i])):
             with pytest.raises(MuseError, match="has no piece"):
                 call(identity)
-
-
-def test_texts_that_cannot_be_stored_are_refused(library):
-    kept = library.add(piece())
     with pytest.raises(MuseError, match="the limit is"):
         library.rename(kept.id, "x" * 20_001)
     with pytest.raises(MuseError, match="tags are a list"):
@@ -224,24 +200,10 @@ def test_a_kill_loses_nothing_that_was_acknowledged(library, tmp_path):
         assert forked(add_and_log, library.folder, log, 100 * round_, 100, kill_when=begun) == -signal.SIGKILL
     lines, now = log.read_text().split("\n")[:-1], again(library)
     kept = {line for line in lines if not line.startswith("star")}
-    assert len(kept) >= 8 and kept <= ids(now.search()) and now.notices == []
+    assert len(kept) >= 8 and kept <= ids(now.search())
     assert {line[5:] for line in lines if line.startswith("star")} <= ids(now.search(starred=True))
     for entry in now.search():
         assert now.audio(entry.id)[0].shape == (2, 22050) and entry.tags == (f"t{entry.recipe.seed}",)
-
-
-@pytest.mark.parametrize("place", ["write_atomic", "put"])
-def test_a_kill_inside_a_save_leaves_it_whole_or_absent(library, monkeypatch, place):
-    first = library.add(piece(1))
-
-    def save() -> None:
-        target = Library(library.folder)
-        monkeypatch.setattr(f"musekit.library.library.{place}", lambda *args: os.kill(os.getpid(), signal.SIGKILL))
-        target.add(piece(2))
-
-    assert forked(save) == -signal.SIGKILL
-    assert again(library).search() == [first]
-    assert library.add(piece(2)).id in ids(again(library).search())
 
 
 def test_a_purge_that_failed_deletes_no_sound_later(library, monkeypatch):
@@ -254,17 +216,16 @@ def test_a_purge_that_failed_deletes_no_sound_later(library, monkeypatch):
 
     assert forked(purge) == -signal.SIGKILL  # after the commit, before the file was removed
     now = again(library)
-    assert now.bin() == [] and library.file(kept).exists()
-    assert now.import_folder(now.sounds).added[0].recipe == kept.recipe
+    assert now.search(deleted=True) == [] and library.file(kept).exists()
+    assert now.import_folder(now.sounds)[0][0].recipe == kept.recipe
 
 
-@pytest.mark.parametrize("limit", [2_000, 20_000, 60_000])
-def test_a_full_disk_is_reported_and_loses_nothing(library, limit):
+def test_a_full_disk_is_reported_and_loses_nothing(library):
     kept = [library.add(piece(i)) for i in range(3)]
 
     def fill() -> None:
         full = Library(library.folder)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
         try:
             for i in range(10, 60):
                 full.add(piece(i, seconds=1.0))
@@ -274,7 +235,7 @@ def test_a_full_disk_is_reported_and_loses_nothing(library, limit):
 
     assert forked(fill) == 0
     now = again(library)
-    assert ids(kept) <= ids(now.search()) and now.notices == []
+    assert ids(kept) <= ids(now.search())
     assert all(now.audio(entry.id) for entry in now.search()) and now.add(piece(99)).id in ids(now.search())
 
 
@@ -293,42 +254,20 @@ def test_several_processes_make_and_fill_one_library(tmp_path):
 # -- damage
 
 
-def scramble(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[:4096] + random.Random(0).randbytes(len(data) - 4096))
-
-
-DAMAGE = {
-    "gone": lambda path: path.unlink(),
-    "empty": lambda path: path.write_bytes(b""),
-    "text": lambda path: path.write_bytes(b"this is no database " * 500),
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:5000]),
-    "header": lambda path: path.write_bytes(b"\0" * 200 + path.read_bytes()[200:]),
-    "middle": scramble,
-}
-
-
-@pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_database_is_set_aside_and_built_again(library, name):
+@pytest.mark.parametrize("damage", [b"this is no database " * 500, None], ids=["text", "cut"])
+def test_a_damaged_database_is_refused_and_built_again_once_it_is_renamed(library, damage):
     kept = [library.add(piece(i), tags=["kept"], star=i == 1, notes="n") for i in range(3)]
     library.rename(kept[0].id, "changed later")
-    (library.sounds / "20260101-000000-0123456789.flac").write_bytes(b"no music")
-    library.file(library.add(piece(9))).unlink()
-    DAMAGE[name](library.path)
-    now = again(library)
-    assert sorted(now.search(), key=lambda e: e.made) == kept
-    [notice] = now.notices
-    assert "built again from 3 sound files" in notice and "unreadable: 20260101" in notice and "tags, stars" in notice
-    assert len(list(library.folder.glob("library.damaged-*.sqlite"))) == (name != "gone")
-    assert now.add(piece(4)).id in ids(again(library).search())
-
-
-def test_damage_under_an_open_library_is_reported(library):
-    kept = library.add(piece())
-    library.path.write_bytes(b"garbage" * 3000)
-    with pytest.raises(MuseError, match="open the library again"):
-        library.search()
-    assert again(library).search() == [kept]
+    library.path.write_bytes(damage or library.path.read_bytes()[:5000])
+    for call in (library.search, lambda: again(library)):
+        with pytest.raises(MuseError, match="is damaged .* Rename it"):
+            call()
+    library.path.rename(library.folder / "damaged")
+    assert sorted(again(library).search(), key=lambda e: e.made) == kept
+    library.path.unlink()
+    (library.sounds / "odd.flac").write_bytes(b"no music")
+    with pytest.raises(MuseError, match="'odd.flac' cannot be read as sound; move it out of"):
+        again(library)
 
 
 def test_a_newer_library_and_a_bad_folder_are_refused(library, tmp_path):
@@ -341,46 +280,23 @@ def test_a_newer_library_and_a_bad_folder_are_refused(library, tmp_path):
         Library(tmp_path / "file" / "library")
 
 
-# -- the first format of a library: a column a fact, and a Vorbis comment a fact
-
-
-def first_format(path: Path, *comments: str) -> None:
-    """A FLAC file with these Vorbis comments, as RFC 9639 lays them out."""
-    data = io.BytesIO()
-    soundfile.write(data, piece(1).audio.T.numpy(), 44100, format="FLAC")
-    texts = [b"encoder", *(text.encode() for text in comments)]
-    sized = [struct.pack("<I", len(text)) + text for text in texts]
-    block = sized[0] + struct.pack("<I", len(comments)) + b"".join(sized[1:])
-    start = data.getvalue()[:42]  # "fLaC" and STREAMINFO
-    rest, at = data.getvalue(), 4
-    while rest[at] < 128:
-        at += 4 + int.from_bytes(rest[at + 1 : at + 4], "big")
-    frames = rest[at + 4 + int.from_bytes(rest[at + 1 : at + 4], "big") :]
-    path.write_bytes(start[:4] + b"\0" + start[5:] + b"\x84" + len(block).to_bytes(3, "big") + block + frames)
-
-
-FIRST = ("MUSE_ID=x", "TITLE=my waltz", f"MUSE_RECIPE={RECIPE.to_json()}", "KEYWORDS=a", "KEYWORDS=b", "STAR=1",
-         "DESCRIPTION=two\nlines", "MUSE_SIMILARITY=0.5", 'MUSE_ORIGIN={"how": "h", "noise": [[9, 0.5]]}')  # fmt: skip
-
-
-def test_a_file_of_the_first_format_is_read(tmp_path):
-    first_format(tmp_path / "a.flac", *FIRST)
-    entry = read_entry(tmp_path / "a.flac")
-    assert (entry.name, entry.tags, entry.star, entry.notes) == ("my waltz", ("a", "b"), True, "two\nlines")
-    assert (entry.recipe, entry.similarity, entry.origin) == (RECIPE, 0.5, Origin("h", True, ((9, 0.5),)))
-    whole = (tmp_path / "a.flac").read_bytes()
-    for at in range(0, 1200, 7):  # damage is a MuseError or no comment
-        (tmp_path / "b.flac").write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
-        try:
-            read_entry(tmp_path / "b.flac")
-        except MuseError:
-            pass
+def old_flac(path: Path, *comments: str) -> None:
+    """A FLAC file of musekit's first library: Vorbis comments of its own, as RFC 9639 lays them out."""
+    path.write_bytes(flac(quantize(piece(1).audio), 44100, Entry()))
+    data, at = path.read_bytes(), 4
+    while data[at] < 128:
+        at += 4 + int.from_bytes(data[at + 1 : at + 4], "big")
+    frames = data[at + 4 + int.from_bytes(data[at + 1 : at + 4], "big") :]
+    texts = [text.encode() for text in comments]
+    block = bytes(4) + len(texts).to_bytes(4, "little")
+    block += b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+    path.write_bytes(b"fLaC\0" + data[5:42] + b"\x84" + len(block).to_bytes(3, "big") + block + frames)
 
 
 def test_a_folder_of_the_first_format_is_migrated(tmp_path):
     sounds, identity = tmp_path / "sounds", "20260101-000000-0123456789"
     sounds.mkdir()
-    first_format(sounds / f"{identity}.flac", *FIRST)
+    old_flac(sounds / f"{identity}.flac", "MUSE_ID=x", "TITLE=my waltz")
     columns = ("id", "name", "prompt", "seed", "seconds", "similarity", "recipe", "origin", "embedding", "notes",
                "star", "made", "deleted")  # fmt: skip
     with sqlite3.connect(tmp_path / "library.sqlite") as db:
@@ -391,9 +307,12 @@ def test_a_folder_of_the_first_format_is_migrated(tmp_path):
                    "(?, 'new name', ?, 0.5, 'n', 1, '2026', zeroblob(2048))", (identity, RECIPE.to_json()))  # fmt: skip
         db.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(identity, "second", 1), (identity, "first", 0)])
         db.execute("PRAGMA user_version = 1")
+    added, [refused] = Library(tmp_path / "other").import_folder(sounds)
+    assert added == [] and "open its library with this one and export it" in refused
     [entry] = Library(tmp_path).search()
     assert (entry.name, entry.tags, entry.star, entry.notes) == ("new name", ("first", "second"), True, "n")
-    assert entry.recipe == RECIPE and entry.content and Library(tmp_path).notices == []
+    assert entry.recipe == RECIPE and entry.content
+    assert read_entry(sounds / f"{identity}.flac") == entry  # the file carries its entry now
 
 
 # -- in and out
@@ -404,19 +323,16 @@ def test_export_and_import_bring_everything_back(library, tmp_path):
     library.rename(one.id, "<i>my</i> ../favourite")
     library.tag([two.id], add=["later"], remove=["kept"])
     library.file(broken).write_bytes(b"no music")
-    path = library.export(tmp_path / "out")
-    assert len(library.notices) == 1 and "missing or broken" in library.notices[0]
-    zipfile.ZipFile(path).extractall(tmp_path / "unpacked")
-    assert all(".." not in name and name.isascii() for name in zipfile.ZipFile(path).namelist())
+    [missing] = library.export(tmp_path / "out")
+    assert "missing or broken" in missing and len(list((tmp_path / "out").iterdir())) == 2
     other = Library(tmp_path / "other")
-    done = other.import_folder(tmp_path / "unpacked", tags=["from afar"])
-    assert {e.name for e in done.added} == {"<i>my</i> ../favourite", two.name} and done.refused == []
-    added = {e.recipe.seed: e for e in done.added}
+    added, refused = other.import_folder(tmp_path / "out", tags=["from afar"])
+    assert {e.name for e in added} == {"<i>my</i> ../favourite", two.name} and refused == []
+    added = {e.recipe.seed: e for e in added}
     assert added[2].tags == ("later", "from afar") and added[1].embedding == one.embedding
-    assert len(other.import_folder(tmp_path / "unpacked").present) == 2
-    with pytest.raises(MuseError, match="choose another place"):
+    assert other.import_folder(tmp_path / "out") == ([], [])
+    with pytest.raises(MuseError, match="choose another folder"):
         library.export("/dev/null/x")
-    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
 
 
 def test_a_folder_of_foreign_sounds(library, tmp_path):
@@ -428,72 +344,41 @@ def test_a_folder_of_foreign_sounds(library, tmp_path):
     soundfile.write(folder / "wide.wav", np.repeat(tone[:1], 8, axis=0).T, 48000)
     (folder / "text.mp3").write_text("not audio")
     (folder / "empty.wav").write_bytes(b"")
-    soundfile.write(folder / "silent.wav", np.zeros(44100), 44100)
-    soundfile.write(folder / "shrill.wav", np.tile(tone, 16).T, 768_000)
     for name, comment in (("made", RECIPE.to_json()), ("lying", RECIPE.to_json().replace(": 7", ': "; DROP"'))):
         with soundfile.SoundFile(folder / f"{name}.wav", "w", 44100, 2, subtype="PCM_16") as file:
             file.comment = comment
             file.write(tone.T * (0.9 if name == "made" else 0.8))
-    done = library.import_folder(tmp_path / "sounds")
-    entries = {entry.name: entry for entry in done.added}
+    added, refused = library.import_folder(tmp_path / "sounds")
+    entries = {entry.name: entry for entry in added}
     assert set(entries) == {"plain", "fine", "wide", "lying", RECIPE.prompt}
-    assert {name for name, _ in done.refused} == {"text.mp3", "empty.wav", "silent.wav", "shrill.wav"}
+    assert "text.mp3" in refused[1] and "empty.wav" in refused[0] and len(refused) == 2
     assert entries[RECIPE.prompt].recipe == RECIPE and entries["lying"].recipe is None
     back = soundfile.read(library.file(entries["fine"]), dtype="int32")[0]
     assert (back == soundfile.read(folder / "fine.flac", dtype="int32")[0]).all()  # 24 bits, every one
-    assert len(library.import_folder(tmp_path / "sounds").present) == 5
+    assert library.import_folder(tmp_path / "sounds")[0] == []
     with pytest.raises(MuseError, match="is not a folder"):
         library.import_folder(tmp_path / "nowhere")
 
 
 def test_a_file_that_claims_the_recipe_of_another_sound_replaces_nothing(library, tmp_path):
     true, liar = piece(1), quantize(piece(2).audio)
-    (tmp_path / "in").mkdir()
-    entry = Entry(name="odd", recipe=true.recipe, content="f" * 64, id="../../x")
-    (tmp_path / "in" / "a.flac").write_bytes(flac(liar, 44100, entry))
-    library.import_folder(tmp_path / "in")
+    (tmp_path / "a.flac").write_bytes(flac(liar, 44100, Entry(name="odd", recipe=true.recipe, id="../../x")))
+    library.import_folder(tmp_path)
     kept = library.add(true)
     assert len(library) == 2 and library.same_sound(kept.id, true)
-    shutil.copy(library.file(kept), tmp_path / "in" / "b.flac")
-    assert library.import_folder(tmp_path / "in").added == [] and len(library) == 2
 
 
 @pytest.mark.parametrize("comment", [
     '{"muse": {"recipe": 7}}', '{"muse": {"origin": {"noise": [[1e999, 0]]}}}', '{"muse"', '{"muse": ' + "[" * 9999,
-    to_json(Entry(name="x" * 30_000)), '{"muse": {"name": "", "embedding": "AAAA", "notes": "' + "n" * 30_000 + '"}}',
+    '{"muse": {"name": "", "embedding": "AAAA", "notes": "' + "n" * 30_000 + '"}}',
 ])  # fmt: skip
 def test_a_comment_that_no_library_wrote_is_no_obstacle(library, tmp_path, comment):
     (tmp_path / "in").mkdir()
     with soundfile.SoundFile(tmp_path / "in" / "odd.flac", "w", 44100, 2) as file:
         file.comment = comment
         file.write(piece().audio.T.numpy())
-    [entry] = library.import_folder(tmp_path / "in").added
+    [entry] = library.import_folder(tmp_path / "in")[0]
     assert entry.recipe is None and entry.embedding is None and entry.name and len(entry.name + entry.notes) <= 40_000
     shutil.copy(tmp_path / "in" / "odd.flac", library.sounds / "20260101-000000-0123456789.flac")
     library.path.unlink()
     assert len(again(library)) == 2
-
-
-# -- the same bits
-
-
-@pytest.fixture(scope="module")
-def muse(smoke_weights) -> Muse:
-    return Muse.from_pretrained(smoke_weights)
-
-
-def test_pieces_of_a_batch_and_of_chosen_noise_are_rendered_again_bit_for_bit(library, muse):
-    from musekit.lab.rendering import render, render_again
-
-    pieces = list(muse.stream([muse.recipe("a calm organ", seed, SHORT, "drums") for seed in range(4)]))
-    embeddings, recipes = muse.embed("a waltz", 2, **vars(SHORT)), [muse.recipe("a waltz", 5, SHORT)] * 2
-    pieces += render(muse, embeddings, recipes, [Origin("between", noise=((9, p),)) for p in (0.3, 1.0)])
-    kept = [library.add(p) for p in pieces]
-    for i in (2, 4, 5):
-        back = render_again(muse, read_entry(library.file(kept[i])))
-        assert torch.equal(back.audio, pieces[i].audio) and torch.equal(back.embedding, pieces[i].embedding)
-        assert library.same_sound(kept[i].id, back) and not library.same_sound(kept[1].id, back)
-    with pytest.raises(MuseError, match="load the weights that made it"):
-        render_again(muse, library.add(piece()))
-    with pytest.raises(MuseError, match="has no recipe"):
-        render_again(muse, Entry(id="x"))

@@ -10,8 +10,7 @@ from musekit.config import MuseError
 from musekit.generate import STAGES
 from musekit.solve import Cancelled
 
-STARTS = {"stage1": 0.0, "stage2": 0.08, "codec": 0.88}  # part of a micro-batch's work that is done before a stage
-ENDS = {"stage1": 0.08, "stage2": 0.88, "codec": 1.0}
+SPANS = {"stage1": (0.0, 0.08), "stage2": (0.08, 0.88), "codec": (0.88, 1.0)}  # of the work of a micro-batch
 SMALLEST_STEP = 0.005  # a smaller change of the fraction is not reported
 
 
@@ -19,7 +18,7 @@ class Job:
     """`on_change()` is called, from the thread, after every change.
 
     status is "ready", "running", "done", "cancelled" or "failed"; fraction is 0 to 1; message is one plain line, notice
-    another about the request itself.
+    another about the request itself. `flag` is set by a cancel: pass it to what samples.
     """
 
     def __init__(self, on_change: Callable[[], None] = lambda: None):
@@ -32,12 +31,11 @@ class Job:
         """Whether the thread is working."""
         return self.status == "running"
 
-    def start(self, work: Callable[[], str], message: str = "loading weights") -> None:
+    def start(self, work: Callable[[], str]) -> None:
         """Run `work()`, which returns the last message, in a thread. Raises MuseError while other work runs."""
         with self._lock:
             self.must_be_idle()
-            self.status, self.fraction, self.message, self.notice = "running", 0.0, message, ""
-            self.flag = threading.Event()
+            self.status, self.fraction, self.message, self.notice = "running", 0.0, "starting", ""
         self.on_change()
         # the thread shares the notebook's context: ipykernel looks there for the cell that a message belongs to
         run = contextvars.copy_context().run
@@ -50,7 +48,7 @@ class Job:
             raise MuseError("this is still at work; wait for it, or cancel it first")
 
     def cancel(self) -> None:
-        """Stop the work at its next evaluation of the velocity or its next call of `check`."""
+        """Stop the work at its next evaluation of the velocity."""
         with self._lock:
             if self.running:
                 self.flag.set()
@@ -61,29 +59,23 @@ class Job:
             self._thread.join(timeout)
         return self.status
 
-    def check(self) -> None:
-        """Called by the work between its steps: raises Cancelled after a cancel."""
-        if self.flag.is_set():
-            raise Cancelled("cancelled")
-
     def report(self, message: str, fraction: float) -> None:
-        """What is being done, and which part of the work is done; the fraction never falls."""
+        """Show a message and the fraction of the work that is done, which never falls."""
         new = message.partition(":")[0] != self.message.partition(":")[0]
         self.message = message
         if new or fraction - self.fraction >= SMALLEST_STEP:
             self.fraction = min(1.0, max(self.fraction, fraction))
             self.on_change()
 
-    def follow(self, batches: int, start: float = 0.0, end: float = 1.0) -> Callable[[str, int, int], None]:
+    def follow(self, batches: int = 1, start: float = 0.0, end: float = 1.0) -> Callable[[str, int, int], None]:
         """An `on_step` for `batches` micro-batches: (stage, i, n) as one fraction between start and end."""
-        batch, last, order = 0, "stage1", list(STARTS)
+        batch, last = 0, ""
 
         def on_step(stage: str, i: int, n: int) -> None:
             nonlocal batch, last
-            self.check()
-            batch += order.index(stage) < order.index(last)  # back at an earlier stage: the next micro-batch
-            last = stage
-            part = STARTS[stage] + (ENDS[stage] - STARTS[stage]) * i / max(1, n)
+            batch += last == "codec" and stage != "codec"  # the next micro-batch
+            low, high = SPANS[stage]
+            part, last = low + (high - low) * i / max(1, n), stage
             of = f", micro-batch {batch + 1} of {batches}" if batches > 1 else ""
             self.report(f"{STAGES[stage]}: {i} of {n}{of}", start + (end - start) * min(1.0, (batch + part) / batches))
 
@@ -92,12 +84,10 @@ class Job:
     def _run(self, work: Callable[[], str]) -> None:
         try:
             status, message = "done", work()
-        except Cancelled as error:
-            status, message = "cancelled", str(error)
+        except Cancelled:
+            status, message = "cancelled", "cancelled; finished pieces stay"
         except MuseError as error:
             status, message = "failed", str(error)
-        except MemoryError:
-            status, message = "failed", "this machine has too little free memory; make fewer or shorter pieces"
         except Exception as error:  # noqa: BLE001 - an exception of a thread would go unseen
             status, message = "failed", f"{type(error).__name__}: {error}"
         with self._lock:

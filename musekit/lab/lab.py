@@ -2,7 +2,7 @@
 
     lab = Lab("mini")
     lab.sample("a sad piano melody", n=200); lab.sample("a happy flute tune", n=200)
-    land = lab.map()                                      # UMAP, density, labelled peaks
+    land = lab.map()                                      # UMAP, density, named hills
     lab.sound(lab.points[land.peaks[0].points[0]]).audio  # the second time from the cache
     way = lab.path([lab.points[3], "a happy flute tune"], n=7)
     audio, rate = lab.sequence(way)                       # the path as one sound
@@ -13,6 +13,7 @@ All sounds of a Lab share one noise (`noise_seed`): two sounds differ by their e
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,21 +24,21 @@ import torch
 from torch import Tensor
 
 from musekit.config import MuseError
+from musekit.entry import Origin
 from musekit.heldout import read_reference, spread
 from musekit.inference import micro_batches
 from musekit.lab import sphere
 from musekit.lab.job import Job
-from musekit.lab.landscape import Landscape, Vocabulary, landscape
+from musekit.lab.landscape import Landscape, landscape, named, sentences
 from musekit.lab.rendering import RenderedPiece, crossfade, render
 from musekit.lab.studio import Knobs
-from musekit.library import Library
-from musekit.library.sounds import Origin, read_sound
 from musekit.muse import Muse
 from musekit.recipe import MAX_PROMPT_CHARS, Settings, count
 
 STAGE1_BATCH = 64  # embeddings
 CACHED_SOUNDS = 120  # 250 MB of 6 s
-MAX_POINTS = 5000
+MIN_SECONDS = 0.1  # of an uploaded sound
+SILENCE = 1e-4  # of full scale: a sound that stays below is silent
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +46,10 @@ class Point:
     """A place in the space of music."""
 
     embedding: Tensor = field(repr=False)  # (512,) unit length
-    label: str  # for people; may come from a stranger
+    label: str  # for people; untrusted text
     group: str  # the prompt, or the name of the sound or path
-    kind: str = "sample"  # "sample", "sound", "path" or "mix"
-    prompt: str = ""  # of its recipe
-    seed: int | None = None  # of Stage 1, for a sample
+    prompt: str  # of its recipe
+    seed: int | None = None  # of Stage 1; None where the point is no sample of the prompt
 
 
 class Lab:
@@ -58,7 +58,6 @@ class Lab:
     def __init__(
         self,
         muse: Muse | str | Path = "mini",
-        library: Library | None = None,
         seconds: float = 6.0,
         quality: str = "draft",
         noise_seed: int = 0,
@@ -66,11 +65,11 @@ class Lab:
     ):
         """A system or its name; seconds and quality of the sounds (see `studio.QUALITIES`)."""
         self.muse = muse if isinstance(muse, Muse) else Muse.from_pretrained(muse)
-        self.library, self.job = library, Job(on_change)  # where the view keeps sounds
+        self.job = Job(on_change)
         self.seconds, self.quality, self.noise_seed = seconds, quality, noise_seed
         self.points: list[Point] = []
         self._land: Landscape | None = None
-        self._cache: dict[str, RenderedPiece] = {}  # least recently played first
+        self._cache: dict[str, RenderedPiece] = {}  # oldest first
 
     # -- points
 
@@ -89,12 +88,8 @@ class Lab:
 
     def sample(self, prompt: str, n: int = 200, seed: int = 0, on_step=None) -> range:
         """Put n samples of Stage 1 for a prompt on the map; returns their indices. Seeds are seed, seed + 1, ..."""
-        if len(self.points) + count(n) > MAX_POINTS:
-            raise MuseError(f"a map holds at most {MAX_POINTS:,} points; sample fewer, or `clear` first")
-        drawn = self.draw(prompt, n, seed, on_step)
-        first = len(self.points)
-        self.points += drawn
-        return range(first, len(self.points))
+        self.points += self.draw(prompt, n, seed, on_step)
+        return range(len(self.points) - n, len(self.points))
 
     def draw(self, prompt: str, n: int = 1, seed: int = 0, on_step=None) -> list[Point]:
         """n samples of Stage 1 for a prompt, not put on the map."""
@@ -102,19 +97,18 @@ class Lab:
         recipes = [self.muse.recipe(prompt, seed + i, settings) for i in range(n)]
         x = torch.cat([self.muse.embed_batch(batch, on_step, self.job.flag)[0] for batch in micro_batches(recipes)])
         text = recipes[0].prompt
-        return [Point(e, f"{text} (seed {seed + i})", text, prompt=text, seed=seed + i) for i, e in enumerate(x)]
+        return [Point(e, f"{text} (seed {seed + i})", text, text, seed + i) for i, e in enumerate(x)]
 
-    def add_sound(self, source: bytes | str | Path, name: str = "") -> tuple[Point, list[str]]:
-        """Put a sound on the map: its embedding conditions Stage 2. Returns its point and notes (cut, resampled).
+    def add_sound(self, source: bytes | str | Path, name: str = "sound") -> tuple[Point, str]:
+        """Put a sound on the map: its embedding conditions Stage 2. Returns its point, and a note where it was cut.
 
         Only the length that the embedder was made for is decoded. Raises MuseError for a file that cannot be read.
         """
-        name, config = name or "sound", self.muse.config
-        audio, rate, notes = read_sound(source, name, config.window_seconds, config.codec.sample_rate)
-        embedding = self.muse.embedder.embed_audio(torch.from_numpy(audio)[None], rate)[0].cpu()
-        prompt = f"like the sound {name}"[: MAX_PROMPT_CHARS]
-        self.points.append(Point(embedding, name, name, "sound", prompt))
-        return self.points[-1], notes
+        rate = self.muse.config.codec.sample_rate
+        audio, note = read_sound(source, name, self.muse.config.window_seconds, rate)
+        embedding = self.muse.embedder.embed_audio(audio[None], rate)[0].cpu()
+        self.points.append(Point(embedding, name, name, f"like the sound {name}"[:MAX_PROMPT_CHARS]))
+        return self.points[-1], note
 
     def clear(self) -> None:
         """Remove all points from the map."""
@@ -127,20 +121,17 @@ class Lab:
         x = self.embeddings.numpy()
         land = self._land
         if refit or land is None or len(land.xy) > len(x) or len(x) > 1.5 * len(land.xy):
-            land = self.vocabulary.named(landscape(x, seed))
+            land = named(landscape(x, seed), self.words)
         elif len(land.xy) < len(x):
             land = replace(land, embeddings=x, xy=np.concatenate([land.xy, land.place(x[len(land.xy) :])]))
         self._land = land
         return land
 
     @cached_property
-    def vocabulary(self) -> Vocabulary:
-        """The tags that name places."""
-        return Vocabulary(self.muse.embedder)
-
-    def pick(self, k: int = 4) -> list[int]:
-        """Indices of up to k points that stand for the map: the one nearest to each hill's top, highest first."""
-        return list(dict.fromkeys(peak.points[0] for peak in self.map().peaks))[: count(k)]
+    def words(self) -> dict[str, Tensor]:
+        """{word that names places: the embedding (512,) of its sentence}."""
+        tags = sentences()
+        return dict(zip(tags, self.muse.embedder.embed_text(list(tags.values()))))
 
     def diversity(self) -> list[dict]:
         """For each group, and for held-out music: points, mean distance of pairs (`spread`), mean angle in degrees."""
@@ -164,12 +155,14 @@ class Lab:
 
         The ends have the very embeddings of the first and the last stop.
         """
+        if len(stops) < 2 or n < 2:
+            raise MuseError(f"a path needs 2 or more places and 2 or more points, not {len(stops)} and {n}")
         points = [self._point(stop) for stop in stops]
         x, positions = sphere.along(torch.stack([p.embedding for p in points]), n)
         names = " to ".join(p.label[:60] for p in points)
         labels = [f"{names}: {at / (len(points) - 1):.0%}" for at in positions.tolist()]
-        prompt = f"from {names}"[: MAX_PROMPT_CHARS]
-        way = [Point(e, label, names, "path", prompt) for e, label in zip(x, labels)]
+        prompt = f"from {names}"[:MAX_PROMPT_CHARS]
+        way = [Point(e, label, names, prompt) for e, label in zip(x, labels)]
         return [replace(points[0], label=labels[0]), *way[1:-1], replace(points[-1], label=labels[-1])]
 
     def mix(self, parts: Sequence[tuple[Point | str | int, float]]) -> Point:
@@ -179,7 +172,7 @@ class Lab:
         points, weights = [self._point(source) for source, _ in parts], [weight for _, weight in parts]
         embedding, total = sphere.mean(torch.stack([p.embedding for p in points]), weights), sum(weights)
         label = ", ".join(f"{w / total:.0%} {p.label[:50]}" for p, w in zip(points, weights) if w > 0)
-        return Point(embedding, label, "mix", "mix", f"a mix of {label}"[: MAX_PROMPT_CHARS])
+        return Point(embedding, label, "mix", f"a mix of {label}"[:MAX_PROMPT_CHARS])
 
     def _point(self, source: Point | str | int) -> Point:
         if isinstance(source, Point):
@@ -199,34 +192,39 @@ class Lab:
     def sound(self, point: Point | str | int, on_step=None) -> RenderedPiece:
         """The sound of a place; the second time it comes from the cache."""
         point = self._point(point)
-        if (cached := self.cached_sound(point)) is not None:
-            return cached
-        recipe, key = self._recipe(point)
-        origin = Origin(point.label[:500], point.kind == "sample")
-        [piece] = render(self.muse, point.embedding[None], [recipe], [origin], on_step, self.job.flag)
-        self._cache[key] = piece
-        while len(self._cache) > CACHED_SOUNDS:
-            self._cache.pop(next(iter(self._cache)))
-        return piece
+        recipe = self.muse.recipe(point.prompt, self.noise_seed, self.settings())
+        key = hashlib.sha256(recipe.to_json().encode() + point.embedding.numpy().tobytes()).hexdigest()
+        if key not in self._cache:
+            origin = Origin(point.label[:500], point.seed is not None)
+            [piece] = render(self.muse, point.embedding[None], [recipe], [origin], on_step, self.job.flag)
+            self._cache[key] = piece
+            while len(self._cache) > CACHED_SOUNDS:
+                self._cache.pop(next(iter(self._cache)))
+        return self._cache[key]
 
-    def cached_sound(self, point: Point) -> RenderedPiece | None:
-        """The sound of a place that was rendered before with the present settings."""
-        key = self._recipe(point)[1]
-        piece = self._cache.pop(key, None)
-        if piece is not None:
-            self._cache[key] = piece  # now the most recently played
-        return piece
-
-    def _recipe(self, point: Point) -> tuple[object, str]:
-        recipe = self.muse.recipe(point.prompt or point.label, self.noise_seed, self.settings())
-        data = recipe.to_json().encode() + point.embedding.numpy().tobytes()
-        return recipe, hashlib.sha256(data).hexdigest()
-
-    def sequence(self, places: Iterable[Point | str | int], fade: float = 1.0, on_step=None) -> tuple[Tensor, int]:
+    def sequence(self, places: Iterable[Point | str | int], fade: float = 1.0) -> tuple[Tensor, int]:
         """Places one after another, each fading into the next: audio (2, N) and its rate in Hz."""
-        clips = []
-        for place in places:
-            self.job.check()
-            clips.append(self.sound(place, on_step).audio)
         rate = self.muse.config.codec.sample_rate
-        return crossfade(clips, rate, fade), rate
+        return crossfade([self.sound(place).audio for place in places], rate, fade), rate
+
+
+def read_sound(source: bytes | str | Path, name: str, seconds: float, rate: int) -> tuple[Tensor, str]:
+    """The first `seconds` of a file or of its bytes, float32 (1 or 2, N) at `rate` Hz, and a note where it was cut.
+
+    More than two channels are averaged. Raises MuseError for a file that is not sound, too short or silent.
+    """
+    import soundfile
+    import soxr
+
+    name = Path(name).name[:200]
+    try:
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
+            own_rate, total = file.samplerate, file.frames / file.samplerate
+            x = np.nan_to_num(file.read(round(seconds * own_rate), dtype="float32", always_2d=True), posinf=0, neginf=0)
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise MuseError(f"{name!r} cannot be read as sound; save it as WAV, FLAC, OGG or MP3") from error
+    if len(x) < MIN_SECONDS * own_rate or float(np.abs(x).max()) < SILENCE:
+        raise MuseError(f"the first {seconds:.1f} s of {name!r} are silent or shorter than {MIN_SECONDS} s")
+    note = f" (only the first {seconds:.1f} s of {total:,.0f} s are used)" if total > seconds + 0.05 else ""
+    x = x if x.shape[1] <= 2 else x.mean(1, keepdims=True)
+    return torch.from_numpy(soxr.resample(x, own_rate, rate).T), note

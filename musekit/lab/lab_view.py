@@ -1,4 +1,4 @@
-"""LabView: the Lab as a panel. A map to click on; beside it tabs for paths, mixes and the map itself."""
+"""LabView: the Lab as a panel. A map to click on, and a list of places for a path or a mix."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
+import torch
 
 from musekit.config import MuseError
-from musekit.lab.chart import Chart, legend
+from musekit.lab.chart import Chart
 from musekit.lab.lab import Lab, Point
 from musekit.lab.landscape import MIN_POINTS
-from musekit.lab.player import Player
 from musekit.lab.rendering import RenderedPiece
-from musekit.lab.view import WIDE, View, button, classed, escaped, row, stack, tags_of
+from musekit.lab.view import WIDE, View, classed, escaped, row, tags_of
 from musekit.library import Library
 from musekit.muse import Muse
 from musekit.recipe import clean_prompt
 
-MAX_PARTS = 12  # of a mix
-NO_STOPS = "<i>no stops yet: add two or more, then make the path</i>"
+NO_MAP = "Press Sample: the map of answers appears here"
+NO_PLACES = "<i>no places yet: add two or more, then play the path between them, or their mix</i>"
 
 
 class LabView(View):
@@ -36,56 +36,48 @@ class LabView(View):
     ):
         """A system or its name. Options: those of `lab.Lab`. Sampling begins with the button."""
         super().__init__("muse-lab")
-        self.player = Player()
-        self.state = Lab(weights, library, on_change=self._show, **options)
-        self.job = self.state.job
+        self.state = Lab(weights, on_change=self._show, **options)
+        self.job, self.library = self.state.job, library
+        self.chart: Chart | None = None
         self.played: tuple[Point, RenderedPiece] | None = None  # the place that was played last, and its sound
-        self.chart = Chart(lambda i: self.safely(lambda: self.play(self.state.points[i]))())
         self._make("; ".join(prompts), n)
-        self.path_tool, self.mix_tool = PathTool(self), MixTool(self)
-        board = stack(row(self.redraw, self.pick), row(self.upload, self.clear))
-        tabs = w.Tab([self.path_tool.view, self.mix_tool.view, board], titles=("Path", "Mix", "Map"))
-        self.panel(
-            "Lab",
-            classed(w.HBox([self.prompts, self.n, self.sample, self.cancel]), "muse-ask"),
-            classed(
-                w.Box([
-                    classed(stack(self.legend, self.chart.figure), "muse-lab-place"),
-                    classed(tabs, "muse-lab-tools"),
-                    classed(stack(self.player, row(self.tags, self.keep)), "muse-lab-player"),
-                ]), "muse-lab-two",
-            ),
-        )  # fmt: skip
+        self._list([])
 
     def _make(self, prompts: str, n: int) -> None:
-        short = {"description_width": "52px"}
         self.name(
             prompts=classed(w.Text(prompts, placeholder="prompts, separated by semicolons",
                                    tooltip="several, separated by semicolons"), "muse-big"),
-            n=w.IntSlider(n, 10, 500, step=10, description="of each", style=short),
-            sample=button("Sample", "draw embeddings for these prompts and lay out the map", "map", "primary"),
-            cancel=button("Cancel", "stop at the next step", "stop"),
+            n=w.IntSlider(n, 10, 500, step=10, description="of each", style={"description_width": "52px"}),
+            map=w.Box([w.HTML(NO_MAP)]),
             upload=w.FileUpload(accept="audio/*", multiple=True, description="Add sounds", tooltip="audio as a prompt"),
-            clear=button("Clear", "remove all points from the map", "trash"),
-            redraw=button("Lay out again", "lay the map out with all points", "refresh"),
-            pick=button("Hear the hills", "one point of each hill, one after another", "play"),
-            legend=w.HTML(""),
-            tags=w.Text("", description="tags", placeholder="separated by commas", style=short),
-            keep=button("Keep this sound", "put the last sound into the library", "bookmark"),
+            tags=w.Text("", description="tags", placeholder="separated by commas", **WIDE),
+            place=w.Text("", description="place", placeholder="a prompt; empty: the last sound", **WIDE),
+            places_list=w.HTML(),
+            steps=w.IntSlider(5, 2, 15, description="sounds", tooltip="on the path, ends included", **WIDE),
         )  # fmt: skip
-        self.cancel.disabled = True
-        self.on_click({
-            self.sample: lambda: self.work(self._sample), self.cancel: self.job.cancel, self.clear: self._clear,
-            self.redraw: lambda: self.work(lambda: self._map(refit=True)), self.keep: self._keep,
-            self.pick: lambda: self.work(self._pick),
-        })  # fmt: skip
         self.upload.observe(self.safely(self._upload), "value")
+        sample = self.button("sample", "Sample", "draw embeddings for these prompts and lay out the map",
+                             lambda: self.job.start(self._sample), "map", "primary")  # fmt: skip
+        cancel = self.button("cancel", "Cancel", "stop at the next step", self.job.cancel, "stop")
+        cancel.disabled = True
+        keep = self.button("keep", "Keep this sound", "put the last sound into the library", self._keep, "bookmark")
+        clear = self.button("clear", "Clear the map", "remove all points", self._clear, "trash")
+        add = self.button("add", "Add", "to the places below", self._add, "plus")
+        forget = self.button("forget", "Forget", "remove all places", lambda: self._list([]), "trash")
+        walk = self.button("walk", "Play the path", "from place to place, as one sound", self._walk, "road")
+        mix = self.button("mix", "Play the mix", "the mean of the places",
+                          lambda: self.play(self.state.mix([(place, 1) for place in self.places])), "play")  # fmt: skip
+        self.panel(
+            "Lab",
+            classed(w.HBox([self.prompts, self.n, sample, cancel]), "muse-ask"),
+            self.map, self.player, row(self.tags, keep), row(self.upload, clear),
+            row(self.place, add, forget), self.places_list, row(self.steps, walk, mix),
+        )  # fmt: skip
 
-    # -- in the job's thread
+    def _show(self) -> None:
+        self.show_job(self.job, self.sample, self.clear, self.walk, self.mix, cancel=self.cancel)
 
-    def work(self, call: Callable[[], str]) -> None:
-        """Run something that takes long; raises MuseError while something else runs."""
-        self.job.start(call, "working")
+    # -- the map
 
     def _sample(self) -> str:
         texts = [text.strip() for text in self.prompts.value.split(";") if text.strip()]
@@ -99,184 +91,86 @@ class LabView(View):
 
     def _map(self, refit: bool = False) -> str:
         self.job.report("laying out the map", max(0.5, self.job.fraction))
-        land = self.state.map(refit)
-        groups = [p.group for p in self.state.points]
-        self.chart.draw(land, [p.label for p in self.state.points], groups)
-        self.legend.value = legend(groups)
-        return f"{len(land.xy)} points, {len(land.peaks)} peaks; click a point to hear it"
+        land, points = self.state.map(refit), self.state.points
+        self.chart = Chart(land, [p.label for p in points], self.state.groups(),
+                           lambda i: self.safely(lambda: self.play(points[i]))())  # fmt: skip
+        self._place_map(self.chart)
+        return f"{len(points)} points, {len(land.peaks)} hills; click a point to hear it"
 
-    def _pick(self) -> str:
-        self._map()
-        points = [self.state.points[i] for i in self.state.pick()]
-        self.chart.mark(np.stack([p.embedding.numpy() for p in points]))
-        self.play_sequence(points, 0.5, f"{len(points)} hills")
-        return "; ".join(p.label[:60] for p in points)
-
-    def render(self, points: list[Point]) -> None:
-        """Render places into the cache."""
-        for i, point in enumerate(points):
-            self.state.sound(point, self.job.follow(1, i / len(points), (i + 1) / len(points)))
-
-    def play_sequence(self, points: list[Point], fade: float, label: str) -> float:
-        """Play places as one sound; returns its length in seconds."""
-        self.render(points)
-        audio, rate = self.state.sequence(points, fade)
-        self.player.play(audio, rate, label)
-        return audio.shape[1] / rate
-
-    # -- at once
-
-    def play(self, point: Point) -> None:
-        """Play a place: at once from the cache, else when it is rendered."""
-        cached = self.state.cached_sound(point)
-        if cached is not None:
-            self._play(point, cached)
-            return
-
-        def work() -> str:
-            piece = self.state.sound(point, self.job.follow(1))
-            self._play(point, piece)
-            return f"{point.label}, similarity {piece.similarity:+.2f}"
-
-        self.work(work)
-
-    def _play(self, point: Point, piece: RenderedPiece) -> None:
-        self.played = point, piece
-        self.player.play(piece.audio, piece.sample_rate, point.label)
-        self.chart.mark(point.embedding[None].numpy())
+    def _place_map(self, widget: w.Widget) -> None:
+        old, self.map.children = self.map.children, (widget,)
+        for one in old:
+            one.close()
 
     def _upload(self) -> None:
-        files = self.upload.value
-        self.upload.value = ()
+        files, self.upload.value = self.upload.value, ()
         self.job.must_be_idle()
-        for file in files:
-            point, notes = self.state.add_sound(bytes(file["content"]), str(file["name"]))
-            self.say(": ".join([f"added {point.label}", *notes]))
-        if files and len(self.state.points) >= MIN_POINTS:
-            said = [*(p.label for p in self.state.points[-len(files) :]), *notes]
-            self.work(lambda: f"added {', '.join(said)}; {self._map()}")
+        added = [self.state.add_sound(bytes(file["content"]), str(file["name"])) for file in files]
+        if not files:  # the line above emptied it
+            return
+        text = "added " + ", ".join(f"{point.label}{note}" for point, note in added)
+        self.say(text)
+        if len(self.state.points) >= MIN_POINTS:
+            self.job.start(lambda: f"{text}; {self._map()}")
 
     def _clear(self) -> None:
         self.job.must_be_idle()
         self.state.clear()
-        self.chart.clear()
-        self.legend.value = ""
-        self.say("the map is empty")
+        self.chart = None
+        self._place_map(w.HTML(NO_MAP))
+
+    # -- sounds
+
+    def play(self, point: Point) -> None:
+        """Play a place when its sound is rendered. Raises MuseError while something else runs."""
+
+        def work() -> str:
+            piece = self.state.sound(point, self.job.follow(1))
+            self.played = point, piece
+            self.player.play(piece.audio, piece.sample_rate, point.label)
+            self._draw(Chart.mark, [point])
+            return f"{point.label}, similarity {piece.similarity:+.2f}"
+
+        self.job.start(work)
+
+    def _draw(self, draw: Callable[[Chart, np.ndarray], None], points: list[Point]) -> None:
+        if self.chart is not None:
+            draw(self.chart, torch.stack([p.embedding for p in points]).numpy())
 
     def _keep(self) -> None:
         if self.played is None:
             raise MuseError("no sound was played yet; click a point first")
-        if self.state.library is None:
-            self.state.library = Library()
+        if self.library is None:
+            self.library = Library()
         point, piece = self.played
-        entry = self.state.library.add(piece, name=point.label, tags=tags_of(self.tags.value))
-        self.notify(self.state.library.folder)
+        entry = self.library.add(piece, name=point.label, tags=tags_of(self.tags.value))
         self.say(f"kept {entry.name}")
+        self.library_changed()
 
-    def source(self, text: str) -> Point | str:
-        """What a person names: "#12" is point 12, a sound's name its point, anything else a prompt."""
-        text = text.strip()
-        if text.startswith("#") and text[1:].isdigit():
-            if int(text[1:]) >= len(self.state.points):
-                raise MuseError(f"there is no point {text[1:][:20]}; the map has {len(self.state.points)}")
-            return self.state.points[int(text[1:])]
-        return next((p for p in self.state.points if p.kind == "sound" and p.label == text), text)
-
-    def _show(self) -> None:
-        self.show_job(self.job, self.sample, self.redraw, self.clear, self.pick, cancel=self.cancel)
-
-
-class PathTool(View):
-    """A tab: from one place to another, played place by place or as one sound."""
-
-    def __init__(self, lab: LabView):
-        super().__init__("muse-path")
-        self.lab, self.say = lab, lab.say
-        self.stops: list[Point] = []
-        self.points: list[Point] = []
-        self.name(
-            stop=w.Text("", placeholder="a prompt, #12; empty: the last sound"),
-            add=button("Add", "the path leads through this stop", "plus"),
-            clear=button("Clear", "remove all stops", "trash"),
-            stops_list=w.HTML(NO_STOPS),
-            places=w.IntSlider(5, 2, 15, description="places", **WIDE),
-            make=button("Make the path", "render all its places", "road", "primary"),
-            place=w.IntSlider(0, 0, 0, description="place", continuous_update=False, disabled=True, **WIDE),
-            play=button("Play the path", "all places as one sound", "play"),
-        )
-        self.on_click({self.add: self._add, self.clear: self._clear, self.make: self._make, self.play: self._play})
-        self.place.observe(self.safely(lambda: self.points and lab.play(self.points[self.place.value])), "value")
-        self.view = stack(
-            row(self.stop, self.add, self.clear), self.stops_list, row(self.places, self.make), self.place,
-            self.play,
-        )  # fmt: skip
+    # -- a path or a mix
 
     def _add(self) -> None:
-        if self.stop.value.strip():
-            source = self.lab.source(self.stop.value)
-            state = self.lab.state
-            self.stops.append(source if isinstance(source, Point) else state.draw(source, 1, state.noise_seed)[0])
-        elif self.lab.played is not None:
-            self.stops.append(self.lab.played[0])
+        if self.place.value.strip():
+            self._list(self.places + self.state.draw(self.place.value, 1, self.state.noise_seed))
+        elif self.played is not None:
+            self._list([*self.places, self.played[0]])
         else:
             raise MuseError("write a prompt, or click a point of the map first")
-        self.stop.value = ""
-        self._list()
+        self.place.value = ""
 
-    def _clear(self) -> None:
-        self.stops, self.points = [], []
-        self._list()
+    def _list(self, places: list[Point]) -> None:
+        self.places = places
+        self.places_list.value = " \N{RIGHTWARDS ARROW} ".join(escaped(p.label, 60) for p in places) or NO_PLACES
 
-    def _list(self) -> None:
-        self.stops_list.value = " \N{RIGHTWARDS ARROW} ".join(escaped(p.label, 60) for p in self.stops) or NO_STOPS
-
-    def _make(self) -> None:
-        if len(self.stops) < 2:
-            raise MuseError("add two stops or more")
-        points = self.lab.state.path(self.stops, self.places.value)
+    def _walk(self) -> None:
+        points = self.state.path(self.places, self.steps.value)
 
         def work() -> str:
-            self.lab.render(points)
-            self.points, self.place.max, self.place.disabled = points, len(points) - 1, False
-            self.lab.chart.path(np.stack([p.embedding.numpy() for p in points]), [p.label for p in points])
-            return f"{len(points)} places; move the slider, or play the path"
+            for i, point in enumerate(points):
+                self.state.sound(point, self.job.follow(1, i / len(points), (i + 1) / len(points)))
+            audio, rate = self.state.sequence(points)
+            self._draw(Chart.path, points)
+            self.player.play(audio, rate, points[0].label.rpartition(":")[0])
+            return f"{len(points)} sounds, {audio.shape[1] / rate:.1f} s"
 
-        self.lab.work(work)
-
-    def _play(self) -> None:
-        points = self.points
-        if not points:
-            raise MuseError("make a path first")
-        label = f"{points[0].group}, {len(points)} places"
-        self.lab.work(lambda: f"{self.lab.play_sequence(points, 1.0, label):.1f} s")
-
-
-class MixTool(View):
-    """A tab: several prompts and sounds by weight."""
-
-    def __init__(self, lab: LabView):
-        super().__init__("muse-mix")
-        self.lab, self.say = lab, lab.say
-        self.parts: list[tuple[w.Text, w.FloatSlider]] = []
-        self.name(
-            add=button("Add a part", "one more prompt or sound", "plus"),
-            hear=button("Hear the mix", "render the weighted mean", "play", "primary"),
-            box=stack(),
-        )
-        self._add()
-        self._add()
-        self.on_click({self.add: self._add, self.hear: lambda: lab.play(self.point())})
-        self.view = stack(self.box, row(self.add, self.hear))
-
-    def _add(self) -> None:
-        if len(self.parts) >= MAX_PARTS:
-            raise MuseError(f"a mix has at most {MAX_PARTS} parts")
-        name = w.Text("", placeholder="a prompt, #12, or a sound's name")
-        slider = w.FloatSlider(0.5, min=0.0, max=1.0, step=0.05, description="weight", **WIDE)
-        self.parts.append((name, slider))
-        self.box.children = (*self.box.children, stack(name, slider))
-
-    def point(self) -> Point:
-        """The mix."""
-        parts = [(self.lab.source(name.value), slider.value) for name, slider in self.parts if name.value.strip()]
-        return self.lab.state.mix(parts)
+        self.job.start(work)

@@ -6,7 +6,6 @@ Only neighbourhoods on the map have a meaning; the distance between two hills ha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -29,7 +28,6 @@ class Peak:
 
     x: float
     y: float
-    density: float  # relative to the highest, 0 to 1
     points: tuple[int, ...]  # the points nearest to it, nearest first
     label: str = ""
 
@@ -52,7 +50,7 @@ class Landscape:
         return weight @ self.xy / weight.sum(-1, keepdims=True)
 
 
-def landscape(embeddings: np.ndarray, seed: int = 0, most_peaks: int = 8) -> Landscape:
+def landscape(embeddings: np.ndarray, seed: int = 0) -> Landscape:
     """The map of embeddings (n, 512) of unit length; the same points and seed give the same map.
 
     Raises MuseError for fewer than 4 points. The first call imports UMAP, which takes some seconds.
@@ -62,7 +60,7 @@ def landscape(embeddings: np.ndarray, seed: int = 0, most_peaks: int = 8) -> Lan
         raise MuseError(f"a map needs {MIN_POINTS} points or more; sample more embeddings first")
     xy = principal(rows) if len(rows) < MIN_UMAP_POINTS else umap_layout(rows, seed)
     x, y, density = hills(xy)
-    return Landscape(rows, xy, x, y, density, peaks(xy, x, y, density, most_peaks))
+    return Landscape(rows, xy, x, y, density, peaks(xy, x, y, density))
 
 
 def umap_layout(rows: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -101,17 +99,17 @@ def hills(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, density / max(float(density.max()), 1e-12)
 
 
-def peaks(xy: np.ndarray, x: np.ndarray, y: np.ndarray, density: np.ndarray, most: int, least=0.15) -> tuple[Peak, ...]:
+def peaks(xy: np.ndarray, x: np.ndarray, y: np.ndarray, density: np.ndarray, most: int = 8) -> tuple[Peak, ...]:
     """Local maxima of the density, highest first, and the points nearest to each."""
     from scipy.ndimage import maximum_filter
 
-    tops = np.argwhere((density == maximum_filter(density, size=GRID // 8)) & (density > least))
+    tops = np.argwhere((density == maximum_filter(density, size=GRID // 8)) & (density > 0.15))
     tops = sorted(tops.tolist(), key=lambda ij: -density[ij[0], ij[1]])[:most]
     members = max(3, len(xy) // 25)
     found = []
     for i, j in tops:
         order = ((xy - [x[j], y[i]]) ** 2).sum(1).argsort()[:members]
-        found.append(Peak(float(x[j]), float(y[i]), float(density[i, j]), tuple(int(k) for k in order)))
+        found.append(Peak(float(x[j]), float(y[i]), tuple(int(k) for k in order)))
     return tuple(found)
 
 
@@ -126,7 +124,7 @@ MODES = ("in a minor key", "in a major key")
 
 
 def sentences() -> dict[str, str]:
-    """{tag: the sentence that is embedded for it}."""
+    """{word that can name a place: the sentence that is embedded for it}."""
     from musekit.corpus.instruments import INSTRUMENTATIONS
 
     found = {word: f"{word} music" for word in WORDS}
@@ -135,35 +133,17 @@ def sentences() -> dict[str, str]:
     return found | {mode.removeprefix("in a "): f"music {mode}" for mode in MODES}
 
 
-class Vocabulary:
-    """Tags that name places, through the joint text-audio embedding.
+def named(land: Landscape, words: dict[str, Tensor]) -> Landscape:
+    """The map with each hill named by the three words whose embeddings are nearest to its points.
 
-    A tag is near a sound when the embedding of "<tag> music" is. Some tags are near to everything, so a place is named
-    by the tags that are nearer to it than to music on average.
+    Some words are near to every sound, so the cosine with a word counts relative to its mean over all points.
     """
-
-    def __init__(self, embedder, tags: dict[str, str] | None = None):
-        """embedder: `JointEmbedder`; tags: {tag: sentence}, default `sentences()`."""
-        self.embedder, self.tags = embedder, sentences() if tags is None else tags
-
-    @cached_property
-    def embeddings(self) -> Tensor:
-        """(tags, 512), unit length."""
-        return self.embedder.embed_text(list(self.tags.values()))
-
-    def scores(self, rows: Tensor, background: Tensor | None = None) -> Tensor:
-        """Cosines (n, tags) of rows (n, 512) with the tags, minus the mean over the rows of `background`."""
-        cosines = rows.float() @ self.embeddings.T
-        return cosines if background is None else cosines - (background.float() @ self.embeddings.T).mean(0)
-
-    def nearest(self, rows: Tensor, background: Tensor | None = None, k: int = 3) -> list[str]:
-        """The k tags nearest to rows (n, 512) on average."""
-        best = self.scores(rows, background).mean(0).argsort(descending=True)
-        return [list(self.tags)[i] for i in best[:k]]
-
-    def named(self, land: Landscape) -> Landscape:
-        """The map with each hill named by the tags nearest to its points, relative to all points."""
-        x = torch.from_numpy(land.embeddings)
-        background = x if len(land.peaks) > 1 else None
-        names = [", ".join(self.nearest(x[list(peak.points)], background)) for peak in land.peaks]
-        return replace(land, peaks=tuple(replace(peak, label=name) for peak, name in zip(land.peaks, names)))
+    x = torch.from_numpy(land.embeddings)
+    cosines = x.float() @ torch.stack(list(words.values())).T  # (points, words)
+    if len(land.peaks) > 1:
+        cosines = cosines - cosines.mean(0)
+    named_peaks = []
+    for peak in land.peaks:
+        best = cosines[list(peak.points)].mean(0).argsort(descending=True)[:3]
+        named_peaks.append(replace(peak, label=", ".join(list(words)[i] for i in best)))
+    return replace(land, peaks=tuple(named_peaks))

@@ -50,15 +50,14 @@ function render({ model, el }) {
     audio.setAttribute("aria-label", label || "player");
     const sound = model.get("sound");
     if (url) URL.revokeObjectURL(url);
-    url = sound && sound.byteLength ? URL.createObjectURL(new Blob([sound], { type: model.get("mime") })) : null;
+    url = sound && sound.byteLength ? URL.createObjectURL(new Blob([sound], { type: "audio/ogg" })) : null;
     figure.hidden = !url;  // no empty player on the page
     if (url) audio.src = url; else audio.removeAttribute("src");
   };
   const turn = () => {
     load();
-    if (url && model.get("autoplay")) audio.play().catch(() => {});  // a page that nobody touched may not play
+    if (url) audio.play().catch(() => {});  // a page that nobody touched may not play
   };
-  const looped = () => { box.checked = audio.loop = model.get("loop"); };
   const save = (message, buffers) => {
     if (!message || message.kind !== "download") return;
     const link = document.createElement("a");
@@ -67,15 +66,12 @@ function render({ model, el }) {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   };
-  box.addEventListener("change", () => { model.set("loop", box.checked); model.save_changes(); });
+  box.addEventListener("change", () => { audio.loop = box.checked; });
   model.on("change:turn", turn);
-  model.on("change:loop", looped);
   model.on("msg:custom", save);
   load();
-  looped();
   return () => {
     model.off("change:turn", turn);
-    model.off("change:loop", looped);
     model.off("msg:custom", save);
     unwatch();
     audio.pause();

@@ -20,9 +20,6 @@ class Player(anywidget.AnyWidget):
     _css = Path(__file__).with_name("muse.css")
     label = traitlets.Unicode("").tag(sync=True)
     sound = traitlets.Bytes(b"").tag(sync=True)
-    mime = traitlets.Unicode("audio/ogg").tag(sync=True)
-    autoplay = traitlets.Bool(True).tag(sync=True)
-    loop = traitlets.Bool(False).tag(sync=True)
     turn = traitlets.Int(0).tag(sync=True)  # counts the sounds; its change starts the player
 
     def __init__(self, **options):

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from musekit import flow
 from musekit.config import MuseError
+from musekit.entry import Entry, Origin
 from musekit.inference import OnStep, micro_batches
 from musekit.lab import sphere
-from musekit.library import Entry
-from musekit.library.sounds import Origin
 from musekit.muse import Muse, Piece
 from musekit.recipe import Recipe, check
 

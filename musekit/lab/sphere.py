@@ -60,8 +60,6 @@ def along(stops: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
     The first and the last are the first and last stop, bit for bit.
     """
-    if len(stops) < 2 or n < 2:
-        raise MuseError(f"a path needs 2 or more stops and 2 or more points, not {len(stops)} and {n}")
     legs = angle(stops[:-1], stops[1:])
     ends = torch.cat([torch.zeros(1, dtype=torch.float64), legs.cumsum(0)])
     rows, positions = [], []
@@ -77,14 +75,10 @@ def along(stops: Tensor, n: int) -> tuple[Tensor, Tensor]:
 def mean(rows: Tensor, weights: Sequence[float]) -> Tensor:
     """The weighted mean direction of rows (n, D): sum_i w_i x_i, scaled to length 1.
 
-    Weights are 0 or more and not all 0. Raises MuseError where they are not, or where the rows cancel out.
+    Raises MuseError where a weight is negative, or where the rows cancel out.
     """
-    w = torch.tensor([float(weight) for weight in weights], dtype=torch.float64)
-    if len(w) != len(rows) or not torch.isfinite(w).all() or (w < 0).any() or not (w > 0).any():
-        raise MuseError("a mix needs one weight of 0 or more for each part, and one of them above 0")
-    if int((w > 0).sum()) == 1:
-        return rows[int(w.argmax())]  # a single part stays as it is, bit for bit
-    total = (w / w.sum()) @ rows.double()
-    if float(total.norm()) < 1e-3:
-        raise MuseError("the parts of this mix cancel each other out; change a weight")
+    w = torch.tensor(weights, dtype=torch.float64)
+    total = w @ rows.double()
+    if bool((w < 0).any()) or not float(total.norm()) > 1e-3 * float(w.sum()):
+        raise MuseError("weights are 0 or more, not all 0, and the places of a mix must not cancel each other out")
     return unit(total).to(rows.dtype)

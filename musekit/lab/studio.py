@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,15 +19,14 @@ import torch
 
 from musekit import fewstep
 from musekit.config import MuseConfig, MuseError, suggest
+from musekit.entry import Entry, Origin, entry_of, flac, quantize
 from musekit.lab import sphere
 from musekit.lab.job import Job
 from musekit.lab.rendering import render
-from musekit.library import Entry, Library
-from musekit.library.library import entry_of
-from musekit.library.sounds import Origin, flac, quantize
+from musekit.library import Library
 from musekit.muse import Muse, Piece
 from musekit.recipe import Recipe, Settings, clean_prompt, count, file_stem
-from musekit.solve import SOLVERS, Cancelled
+from musekit.solve import SOLVERS
 from musekit.solve.bespoke import evaluations
 
 QUALITIES = {"draft": (0.5, 0.25), "good": (1.0, 1.0), "best": (2.0, 2.0)}  # factors of the preset's steps per stage
@@ -73,7 +72,6 @@ class Result:
     number: int  # from 1
     piece: Piece
     note: str = ""  # "A", "B", or the result that it varies
-    kept: Entry | None = None
 
 
 class Studio:
@@ -84,21 +82,10 @@ class Studio:
     ):
         """A system or its name. The library is opened when something is first kept (default: MUSEKIT_HOME/library)."""
         self.muse = muse if isinstance(muse, Muse) else Muse.from_pretrained(muse)
-        self._library, self.job = library, Job(on_change)
+        self.library, self.job = library, Job(on_change)
         self.knobs, self.results = Knobs(), []
         self.few_step = fewstep.offered(self.muse.folder)  # {name: its steps and error}
-
-    @property
-    def solvers(self) -> tuple[str, ...]:
-        """Solvers for Stage 2: the plain ones, and those of few steps that came with the weights."""
-        return *SOLVERS, *self.few_step
-
-    @property
-    def library(self) -> Library:
-        """Where `keep` puts pieces."""
-        if self._library is None:
-            self._library = Library()
-        return self._library
+        self.solvers = (*SOLVERS, *self.few_step)
 
     def generate(self, prompt: str | None = None, **knobs) -> None:
         """Start n pieces; piece i has the seed `seed + i`. Given knobs stay set; an unknown one raises MuseError."""
@@ -131,20 +118,13 @@ class Studio:
 
     def keep(self, result: Result, tags: Sequence[str] = (), star: bool = False) -> Entry:
         """Keep a result in the library, once; tags and star are added to those it has."""
-        if result.kept is None:
-            result.kept = self.library.add(result.piece)
-        if tags:
-            self.library.tag([result.kept.id], add=tags)
+        if self.library is None:
+            self.library = Library()
+        entry = self.library.add(result.piece)
+        self.library.tag([entry.id], add=tags)
         if star:
-            self.library.star([result.kept.id])
-        result.kept = self.library.get(result.kept.id)
-        return result.kept
-
-    def unstar(self, result: Result) -> None:
-        """Remove its star; it stays in the library."""
-        if result.kept is not None:
-            self.library.star([result.kept.id], on=False)
-            result.kept = self.library.get(result.kept.id)
+            self.library.star([entry.id])
+        return self.library.get(entry.id)
 
     def download(self, result: Result) -> tuple[str, bytes]:
         """A FLAC file of a result with its recipe inside: a plain name, and its bytes."""
@@ -155,30 +135,23 @@ class Studio:
     # -- inside the job's thread
 
     def _answer(self, requests: list[tuple[Knobs, str]]) -> str:
+        """Pieces for knobs, with a note for each; all recipes are checked before the first is sampled."""
         notices: list[str] = []
         lots: list[tuple[list[Recipe], str]] = []
         for knobs, note in requests:
-            settings = knobs.settings(self.muse.config)
-            seeds = range(knobs.seed, knobs.seed + count(knobs.n))
-            negative = knobs.negative_prompt or None
             clean_prompt(knobs.prompt, notice=notices.append)
-            lots.append(([self.muse.recipe(knobs.prompt, seed, settings, negative) for seed in seeds], note))
-        for recipes, _ in lots:
+            settings, seeds = knobs.settings(self.muse.config), range(knobs.seed, knobs.seed + count(knobs.n))
+            negative = knobs.negative_prompt or None
+            recipes = [self.muse.recipe(knobs.prompt, seed, settings, negative) for seed in seeds]
             if self.muse.text.is_cut(recipes[0].prompt):
                 notices.append(f"only the first {recipes[0].max_tokens} tokens of the prompt are read")
+            lots.append((recipes, note))
         self.job.notice = "; ".join(dict.fromkeys(notices))
-        before = len(self.results)
-        self._collect(self._stream(lots), sum(len(recipes) for recipes, _ in lots))
-        seeds = [result.piece.recipe.seed for result in self.results[before:]]
-        return f"{len(seeds)} pieces, seeds {min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"seed {seeds[0]}"
-
-    def _stream(self, lots: list[tuple[list[Recipe], str]]) -> Iterator[tuple[Piece, str]]:
-        """The pieces of all lots of recipes, each with the note of its lot."""
         for i, (recipes, note) in enumerate(lots):
             batches = -(-len(recipes) // recipes[0].micro_batch)
             follow = self.job.follow(batches, i / len(lots), (i + 1) / len(lots))
-            for piece in self.muse.stream(recipes, follow, self.job.flag):
-                yield piece, note
+            self._collect(self.muse.stream(recipes, follow, self.job.flag), note)
+        return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
 
     def _vary(self, result: Result, n: int, degrees: float, noise: float) -> str:
         source, origin = result.piece, getattr(result.piece, "origin", None)
@@ -189,28 +162,21 @@ class Studio:
         steps, embeddings = origin.noise if origin else (), source.embedding[None].repeat(n, 1)
         if degrees:
             as_before = {"stage1_steps": recipe.stage1_steps, "stage1_solver": recipe.stage1_solver}
-            goals = self.muse.embed(
-                recipe.prompt, n, first, recipe.negative_prompt, seconds=recipe.seconds, **as_before
-            )
+            negative, seconds = recipe.negative_prompt, recipe.seconds
+            goals = self.muse.embed(recipe.prompt, n, first, negative, seconds=seconds, **as_before)
             embeddings = torch.stack([sphere.towards(source.embedding, goal, math.radians(degrees)) for goal in goals])
         seeds, prompted = range(first, first + n), origin.prompted if origin else True
         noises = [(*steps, (seed, noise)) if noise else steps for seed in seeds]
         origins = [Origin(f"{note}, seed {seed}", prompted, x) for seed, x in zip(seeds, noises)]
         follow = self.job.follow(-(-n // recipe.micro_batch))
-        pieces = render(self.muse, embeddings, [recipe] * n, origins, follow, self.job.flag)
-        self._collect(((piece, note) for piece in pieces), n)
+        self._collect(render(self.muse, embeddings, [recipe] * n, origins, follow, self.job.flag), note)
         return f"{n} variations: {note}"
 
-    def _collect(self, pieces: Iterable[tuple[Piece, str]], n: int) -> None:
+    def _collect(self, pieces: Iterable[Piece], note: str) -> None:
         """Collect pieces as they are ready; those that were finished before a cancel stay."""
-        done = 0
-        try:
-            for piece, note in pieces:
-                self.results.append(Result(len(self.results) + 1, piece, note))
-                done += 1
-                self.job.on_change()
-        except Cancelled as error:
-            raise Cancelled(f"cancelled; {done} of {n} pieces were finished") from error
+        for piece in pieces:
+            self.results.append(Result(len(self.results) + 1, piece, note))
+            self.job.on_change()
 
     def _seed(self) -> int:
         return secrets.randbelow(MAX_SEED) if self.knobs.seed is None else self.knobs.seed

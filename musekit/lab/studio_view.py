@@ -7,15 +7,12 @@ from pathlib import Path
 
 import ipywidgets as w
 
-from musekit.config import MuseConfig, MuseError, preset, suggest
-from musekit.lab.job import Job
-from musekit.lab.player import Player
+from musekit.config import MuseError
 from musekit.lab.studio import Result, Studio
-from musekit.lab.view import WIDE, View, button, classed, close, row, tags_of
+from musekit.lab.view import WIDE, View, classed, row, tags_of
 from musekit.library import Library
 from musekit.muse import Muse
 from musekit.show.players import card
-from musekit.solve import SOLVERS
 
 MAX_CARDS = 32  # older ones leave the page; their results stay in `state.results`
 EXAMPLE = "a sad piano melody"
@@ -31,79 +28,64 @@ class StudioView(View):
         prompt: str = EXAMPLE,
         n: int = 2,
         library: Library | None = None,
-        **settings,
+        seconds: float | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
     ):
-        """A system, its folder or its name. Settings: first values of seconds, steps and guidance_scale.
-
-        Raises MuseError for another setting.
-        """
+        """A system, its folder or its name, and first values of the knobs (None: the preset's)."""
         super().__init__("muse")
-        self.player = Player()
-        self.state, trouble, config = None, "", preset("mini")
-        self._shown = 0
-        try:
-            self.state = Studio(weights, library, self._show)
-            config = self.state.muse.config
-        except MuseError as error:
-            trouble = str(error)
-        self.job = self.state.job if self.state else Job()
-        self._make(config, prompt, n, settings)
-        self._lay_out()
-        if trouble:
-            self.generate.disabled = self.compare.disabled = True
-            self.say(trouble, bad=True)
+        self.state, self._shown = Studio(weights, library, self._show), 0
+        self.job, sample = self.state.job, self.state.muse.config.sample
+        scale = sample.guidance_scale if guidance_scale is None else guidance_scale
+        self._make(prompt, n, seconds or sample.seconds, steps or sample.stage2_steps, scale)
 
-    def _make(self, config: MuseConfig, prompt: str, n: int, settings: dict) -> None:
-        default, most = config.sample, math.floor(config.window_seconds * 10) / 10
-        first = {"seconds": default.seconds, "steps": default.stage2_steps, "guidance_scale": default.guidance_scale}
-        for name in settings:
-            if name not in first:
-                raise suggest(name, first, "setting")
-        first |= {k: v for k, v in settings.items() if v is not None}
-        steps, scale = first["steps"], first["guidance_scale"]
+    def _make(self, prompt: str, n: int, seconds: float, steps: int, scale: float) -> None:
+        config = self.state.muse.config
+        longest = math.floor(config.window_seconds * 10) / 10
         self.name(
             prompt=classed(w.Text(prompt, placeholder=f"what it should be: {EXAMPLE}", tooltip="the prompt",
                                   continuous_update=False), "muse-big"),
             negative=w.Text("", placeholder="what it should not be", description="not", tooltip="negative prompt",
                             continuous_update=False, **WIDE),
             n=w.IntSlider(n, 1, 16, description="pieces", **WIDE),
-            seconds=w.FloatSlider(first["seconds"], min=0.5, max=most, step=0.5, description="seconds", **WIDE),
+            seconds=w.FloatSlider(seconds, min=0.5, max=longest, step=0.5, description="seconds", **WIDE),
             steps=w.IntSlider(steps, 1, max(200, steps), description="steps", **WIDE),
             guidance=w.FloatSlider(scale, min=0.0, max=10.0, step=0.5, description="guidance", **WIDE),
-            solver=w.Dropdown(options=self.state.solvers if self.state else SOLVERS, value=default.stage2_solver,
-                              description="solver", tooltip="a bespoke one is quick and less exact", **WIDE),
+            solver=w.Dropdown(options=self.state.solvers, value=config.sample.stage2_solver, description="solver",
+                              tooltip="a bespoke one is quick and less exact", **WIDE),
             seed=w.BoundedIntText(0, 0, 2**53 - 1024, description="seed", **WIDE),
             fresh=w.Checkbox(False, description="a new seed each time", indent=False),
-            generate=button("Generate", "make pieces for the prompt", "play", "primary"),
-            cancel=button("Cancel", "stop at the next step; finished pieces stay", "stop"),
             what=w.Dropdown(options=list(COMPARED), value="guidance_scale", description="B differs in", **WIDE),
             value=w.Text("1.0", description="which is", tooltip="B's value", **WIDE),
-            compare=button("A/B", "A with these knobs, B with that change, at the same seeds", "adjust"),
+            piece=w.Dropdown(options=[], description="piece", tooltip="for the buttons beside it", **WIDE),
+            tags=w.Text("", placeholder="separated by commas", description="tags", **WIDE),
             degrees=w.FloatSlider(20.0, min=0.0, max=90.0, step=1.0, description="distance \N{DEGREE SIGN}", **WIDE),
             noise=w.FloatSlider(0.0, min=0.0, max=1.0, step=0.05, description="other noise", **WIDE),
-            tags=w.Text("", placeholder="of pieces that you keep, separated by commas", description="tags", **WIDE),
             cards=w.Box([]),  # one widget per card, so that a new card stops no player
         )  # fmt: skip
-        self.cancel.disabled = True
-
-    def _lay_out(self) -> None:
-        self.on_click({self.generate: lambda: self.state.generate(**self._knobs()), self.cancel: self.job.cancel,
-                       self.compare: self._compare})  # fmt: skip
         self.solver.observe(lambda change: self._set_solver(change.new), "value")
-        knobs = (self.negative, self.n, self.seconds, self.steps, self.guidance, self.solver, self.seed,
-                 self.fresh)  # fmt: skip
-        more = [row(self.what, self.value, self.compare), row(self.degrees, self.noise)]
+        generate = self.button("generate", "Generate", "make pieces for the prompt",
+                               lambda: self.state.generate(**self._knobs()), "play", "primary")  # fmt: skip
+        cancel = self.button("cancel", "Cancel", "stop at the next step; finished pieces stay", self.job.cancel, "stop")
+        cancel.disabled = True
+        compare = self.button("compare", "A/B", "A with these knobs, B with that change, at the same seeds",
+                              self._compare, "adjust")  # fmt: skip
+        keep = self.button("keep", "Keep", "put it into the library, with these tags", self._keep, "bookmark")
+        save = self.button("save", "Save", "download it as FLAC, recipe inside",
+                           lambda: self.player.download(*self.state.download(self._chosen())), "download")  # fmt: skip
+        more = self.button("more", "More like this", "variations at this distance", self._more, "random")
+        knobs = (self.negative, self.n, self.seconds, self.steps, self.guidance, self.solver, self.seed, self.fresh)
         self.panel(
             "Studio",
-            classed(w.HBox([self.prompt, self.generate, self.cancel]), "muse-ask"),
-            classed(w.Box(knobs), "muse-grid"),
-            w.Accordion(more, titles=("Compare A and B at the same seed", "Distance of 'More like this'")),
-            self.player, row(self.tags), self.cards,
+            classed(w.HBox([self.prompt, generate, cancel]), "muse-ask"),
+            classed(w.Box(knobs), "muse-grid"), row(self.what, self.value, compare),
+            row(self.piece, self.tags, keep, save), row(self.degrees, self.noise, more),
+            self.player, self.cards,
         )  # fmt: skip
 
     def _set_solver(self, name: str) -> None:
         """Disable the knobs that a learned solver decides, and say what it costs."""
-        few = self.state.few_step.get(name) if self.state else None
+        few = self.state.few_step.get(name)
         self.steps.disabled = self.guidance.disabled = few is not None
         if few is not None:
             self.say(
@@ -134,46 +116,30 @@ class StudioView(View):
         self.state.set(**self._knobs())
         self.state.versus(**{what: value} | ({"steps": None} if what == "solver" else {}))
 
-    # -- cards
+    def _chosen(self) -> Result:
+        if self.piece.value is None:
+            raise MuseError("generate a piece first")
+        return self.state.results[self.piece.value - 1]
 
-    def _card(self, result: Result) -> w.VBox:
-        keep = button("Keep", "put it into the library, with the tags above", "bookmark")
-        star = w.ToggleButton(False, tooltip="keep and star it", icon="star", layout={"width": "auto"})
-        more = button("More like this", "variations at the distance set above", "random")
-        save = button("Save", "download it as FLAC, recipe inside", "download")
-        for name, widget in {"keep": keep, "star": star, "more": more, "save": save}.items():
-            widget.add_class(f"muse-card-{name}")
+    def _more(self) -> None:
+        self.state.more_like(self._chosen(), self.n.value, self.degrees.value, self.noise.value)
 
-        def kept() -> None:
-            entry = self.state.keep(result, tags_of(self.tags.value), star.value)
-            keep.description, keep.icon = "Kept", "check"
-            keep.add_class("muse-kept")
-            self.say(f"kept no. {result.number}" + (f" with {', '.join(entry.tags)}" if entry.tags else ""))
-            self.notify(self.state.library.folder)
-
-        def starred() -> None:
-            if star.value:
-                kept()
-            else:
-                self.state.unstar(result)
-                self.notify(self.state.library.folder)
-
-        self.on_click({
-            keep: kept,
-            more: lambda: self.state.more_like(result, self.n.value, self.degrees.value, self.noise.value),
-            save: lambda: self.player.download(*self.state.download(result)),
-        })  # fmt: skip
-        star.observe(self.safely(starred), "value")
-        note = f"no. {result.number}" + (f" \N{MIDDLE DOT} {result.note}" if result.note else "")
-        return classed(w.VBox([w.HTML(card(result.piece, note)), row(keep, star, more, save)]), "muse-card-box")
+    def _keep(self) -> None:
+        entry = self.state.keep(self._chosen(), tags_of(self.tags.value))
+        self.say(f"kept no. {self.piece.value}" + (f" with {', '.join(entry.tags)}" if entry.tags else ""))
+        self.library_changed()
 
     def _show(self) -> None:
-        """Update the widgets from the state."""
-        self.show_job(self.job, self.generate, self.compare, cancel=self.cancel)
+        """Update the widgets from the state; the newest piece is the chosen one."""
+        self.show_job(self.job, self.generate, self.compare, self.more, cancel=self.cancel)
         new = self.state.results[self._shown :]
         if new:
             self._shown += len(new)
-            cards = [*(self._card(result) for result in new[-MAX_CARDS:]), *self.cards.children]
+            notes = [f"no. {r.number}" + (f" \N{MIDDLE DOT} {r.note}" if r.note else "") for r in reversed(new)]
+            cards = [w.HTML(card(r.piece, note)) for r, note in zip(reversed(new), notes)]
+            cards = [*cards, *self.cards.children]
             self.cards.children = cards[:MAX_CARDS]
             for old in cards[MAX_CARDS:]:
-                close(old)
+                old.close()
+            self.piece.options = [*((note, r.number) for r, note in zip(reversed(new), notes)), *self.piece.options]
+            self.piece.value = new[-1].number

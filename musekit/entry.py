@@ -1,0 +1,167 @@
+"""Entry: one piece of the library, and the FLAC file whose comment carries the whole entry."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from musekit.config import MuseError
+from musekit.files import decode
+from musekit.recipe import Recipe
+
+MAX_SECONDS = 20 * 60.0  # of a file that is added to the library
+MAX_CHARS = 20_000  # of a name, a tag or a note
+EMBEDDING_BYTES = 512 * 4
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The source of a piece's embedding and noise, for a piece whose recipe did not draw them."""
+
+    how: str = ""  # for people: "half way from ... to ..."
+    prompted: bool = True  # whether the recipe's prompt is what the user asked for, or only a label
+    # from noise(recipe.seed), x = slerp(x, noise(seed), position) for each pair (seed, position)
+    noise: tuple[tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[float, msgspec.Meta(ge=0, le=1)]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One piece of the library. Recipe, origin and embedding render it again."""
+
+    id: str = ""
+    name: str = ""  # the prompt or the file's name, until the user renames the piece
+    tags: tuple[str, ...] = ()
+    notes: str = ""
+    star: bool = False
+    made: str = ""  # UTC, ISO 8601
+    deleted: str | None = None  # time of deletion, for a piece in the bin
+    recipe: Recipe | None = None  # None for an imported sound
+    origin: Origin | None = None  # None where Stage 1 drew the embedding
+    embedding: bytes | None = None  # 512 little-endian float32
+    similarity: float | None = None
+    seconds: float = 0.0
+    content: str = ""  # fingerprint of the samples
+
+    @property
+    def prompt(self) -> str:
+        """The prompt, "" for an imported sound."""
+        return self.recipe.prompt if self.recipe else ""
+
+
+def entry_of(piece) -> Entry:
+    """The entry of a `muse.Piece` or a `lab.rendering.RenderedPiece`."""
+    embedding = np.asarray(piece.embedding, dtype="<f4").tobytes()
+    origin, similarity = getattr(piece, "origin", None), float(piece.similarity)
+    return Entry(name=piece.recipe.prompt, recipe=piece.recipe, origin=origin, embedding=embedding,
+                 similarity=similarity)  # fmt: skip
+
+
+def clean_text(text: str, lines: bool = False) -> str:
+    """Text from a user in the form that is stored: NFC, without control characters, on one line unless `lines`.
+
+    Raises MuseError for text that is too long.
+    """
+    if len(text) > MAX_CHARS:
+        raise MuseError(f"this text has {len(text):,} characters; the limit is {MAX_CHARS:,}")
+    text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
+    allowed = "\n\t" if lines else ""
+    text = "".join(" " if unicodedata.category(c) == "Cc" and c not in allowed else c for c in text)
+    return text.strip() if lines else " ".join(text.split())
+
+
+def clean_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """Distinct tags in order. Raises MuseError for a bare string, whose letters would become tags."""
+    if isinstance(tags, str):
+        raise MuseError(f'tags are a list, such as ["{tags[:40]}"], not one text')
+    return tuple(dict.fromkeys(tag for tag in (clean_text(tag) for tag in tags) if tag))
+
+
+# -- samples and files
+
+
+def quantize(audio) -> np.ndarray:
+    """float32 audio (channels, N) as the int16 samples of a FLAC file; integers stay."""
+    x = np.asarray(audio)
+    return np.rint(np.clip(x * np.float32(32768), -32768, 32767)).astype(np.int16) if x.dtype.kind == "f" else x
+
+
+def fingerprint(audio: np.ndarray, sample_rate: int) -> str:
+    """SHA-256 of integer samples (channels, N), whatever file they are in: the identity of a sound."""
+    x = audio.astype(np.int32) << 16 if audio.dtype == np.int16 else audio
+    return hashlib.sha256(f"{sample_rate} {len(x)} ".encode() + np.ascontiguousarray(x).tobytes()).hexdigest()
+
+
+def measured(entry: Entry, audio: np.ndarray, sample_rate: int) -> Entry:
+    """The entry with the length and the fingerprint of integer samples (channels, N)."""
+    return replace(entry, seconds=audio.shape[1] / sample_rate, content=fingerprint(audio, sample_rate))
+
+
+def flac(audio: np.ndarray, sample_rate: int, entry: Entry) -> bytes:
+    """Integer audio (channels, N) as FLAC: int16 in 16 bits, int32 in 24. The comment is the entry as JSON."""
+    import soundfile
+
+    data, bits = io.BytesIO(), "PCM_24" if audio.dtype == np.int32 else "PCM_16"
+    with soundfile.SoundFile(data, "w", sample_rate, len(audio), subtype=bits, format="FLAC") as file:
+        file.title = entry.name[:500] or "untitled"
+        file.comment = msgspec.json.encode({"muse": entry}).decode()
+        file.write(audio.T)
+    return data.getvalue()
+
+
+def read_samples(path: Path) -> tuple[np.ndarray, int]:
+    """Integer samples (channels, N) of a file and its rate in Hz; all but 16 and 24 bit audio becomes int16.
+
+    More than two channels are averaged. Raises MuseError for a file that is not sound, empty or too long.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, kind = file.samplerate, {"PCM_16": "int16", "PCM_24": "int32"}.get(file.subtype, "float32")
+            if not 0 < file.frames <= MAX_SECONDS * rate:
+                raise MuseError(f"{path.name!r} is empty or longer than {MAX_SECONDS / 60:.0f} minutes")
+            x = file.read(dtype=kind if file.channels <= 2 else "float32", always_2d=True).T
+    except (OSError, RuntimeError) as error:
+        raise MuseError(f"{path.name!r} cannot be read as sound") from error
+    return quantize(np.nan_to_num(x.mean(0, keepdims=True) if len(x) > 2 else x)), rate
+
+
+def read_entry(path: Path) -> Entry:
+    """The entry in a file of a library or of `musekit generate`; any other file has only a name.
+
+    Anyone may have written the file: a malformed comment counts as none. Raises MuseError where it is not sound, or
+    where an older musekit wrote it.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            comment = file.comment
+        with open(path, "rb") as file:
+            if b"MUSE_ID=" in file.read(2**16):  # a comment of its own, which libsndfile does not report
+                raise MuseError(f"{path.name!r} is of an older musekit; open its library with this one and export it")
+    except (OSError, RuntimeError) as error:
+        raise MuseError(f"{path.name!r} cannot be read as sound") from error
+    entry = Entry()
+    with contextlib.suppress(MuseError):
+        if comment.startswith('{"muse"'):
+            entry = decode(comment, dict[str, Entry], path.name)["muse"]
+        elif comment:
+            entry = Entry(recipe=decode(comment, Recipe, path.name))
+    name = entry.name or entry.prompt or path.stem.encode("utf-8", "replace").decode()
+    return replace(
+        entry,
+        name=clean_text(name[:MAX_CHARS]) or "sound",
+        tags=clean_tags(tag[:MAX_CHARS] for tag in entry.tags),
+        notes=clean_text(entry.notes[:MAX_CHARS], lines=True),
+        embedding=entry.embedding if len(entry.embedding or b"") == EMBEDDING_BYTES else None,
+    )

@@ -1,0 +1,330 @@
+"""The library of kept pieces: keep, find, tag, star, delete and undo, export and import.
+
+library/library.sqlite    the entries: what is kept, its names, tags, stars and notes
+library/sounds/<id>.flac  the sounds; a file alone is enough to render its piece again
+
+library = Library()                       # the folder MUSEKIT_HOME/library
+entry = library.add(piece, tags=["slow"])
+library.search("sad piano", tags=["slow"], sort="similarity")
+
+Several processes may use one folder.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import datetime
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from musekit.config import MuseError, home, suggest
+from musekit.entry import Entry, Origin, clean_tags, clean_text, entry_of, fingerprint, flac, measured, quantize
+
+from musekit.entry import read_entry, read_samples  # isort: skip
+from musekit.files import decode, write_atomic
+from musekit.recipe import Recipe, file_stem
+
+VERSION = 2  # of the database; version 1 had one column per field
+LOCK_SECONDS = 30.0  # to wait for another process's write
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")  # of sounds in an imported folder
+SORTS: dict[str, Callable[[Entry], object]] = {  # the smallest first; equal ones newest first
+    "newest": lambda e: 0,
+    "name": lambda e: e.name.casefold(),
+    "similarity": lambda e: 2.0 if e.similarity is None else -e.similarity,
+    "starred": lambda e: not e.star,
+}
+
+
+def now() -> str:
+    """UTC, to the microsecond, so that the latest piece sorts first."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def new_id() -> str:
+    """The time and ten random hex digits; no text from a user."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(5)}"
+
+
+class Library:
+    """The pieces of one folder. Methods take the ids of entries that `search` returns.
+
+    Adding writes the sound first and then commits its entry; purging commits first and then removes the file. A process
+    that is killed between the two leaves a file without an entry, which `import_folder` can add.
+    """
+
+    def __init__(self, folder: str | Path | None = None):
+        """Open or make the library of a folder (default: MUSEKIT_HOME/library).
+
+        A missing database is built from the sound files, with names, tags and notes as they were when the pieces were
+        kept; one of musekit's first version is migrated. Raises MuseError where it is damaged or cannot be made.
+        """
+        self.folder = Path(folder).expanduser() if folder is not None else home() / "library"
+        self.sounds, self.path = self.folder / "sounds", self.folder / "library.sqlite"
+        try:
+            self.sounds.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = error.strerror or error
+            raise MuseError(f"cannot make the library {self.folder}: {why}; choose another folder") from error
+        with self.transaction() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+            if version > VERSION:
+                raise MuseError(f"{self.path} was written by a newer musekit (version {version}); update musekit")
+            if version < VERSION:
+                entries = self._first_entries(db) if version else self._entries_of_files()
+                db.execute("CREATE TABLE pieces (id TEXT PRIMARY KEY, entry TEXT NOT NULL)")
+                db.execute(f"PRAGMA user_version = {VERSION}")
+                for entry in entries:
+                    put(db, entry)
+
+    def file(self, entry: Entry) -> Path:
+        """The FLAC file of an entry."""
+        return self.sounds / f"{entry.id}.flac"
+
+    # -- the database
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one transaction, committed at the end or rolled back."""
+        try:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)) as db:
+                db.row_factory = sqlite3.Row
+                db.execute("PRAGMA synchronous = FULL")  # a committed change survives a power cut
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+                db.execute("COMMIT")
+        except sqlite3.OperationalError as error:  # locked, or the disk is full
+            raise MuseError(
+                f"the library at {self.folder} cannot be used: {error}. Pieces kept before are safe. Free some space,"
+                " or open the library again"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise MuseError(
+                f"{self.path} is damaged ({error}). Rename it, with a -wal or -journal file beside it, and open the"
+                " library again: it is then built from its sound files, as the pieces were when they were kept"
+            ) from error
+
+    def _entries_of_files(self) -> list[Entry]:
+        """The entries in the sound files. Raises MuseError for a file that cannot be read."""
+        entries = []
+        for path in sorted(self.sounds.glob("*.flac")):
+            try:
+                entries.append(measured(replace(read_entry(path), id=path.stem), *read_samples(path)))
+            except MuseError as error:
+                raise MuseError(f"{error}; move it out of {self.sounds} and open the library again") from error
+        return entries
+
+    def _first_entries(self, db: sqlite3.Connection) -> list[Entry]:
+        """The entries of a database of version 1, whose tables are dropped. Its sound files get today's comment."""
+        tags = collections.defaultdict(list)
+        for piece, tag in db.execute("SELECT piece, tag FROM tags ORDER BY place"):
+            tags[piece].append(tag)
+        entries = []
+        for row in map(dict, db.execute("SELECT * FROM pieces").fetchall()):
+            row |= {"tags": tuple(tags[row["id"]]), "star": bool(row["star"])}
+            for name, kind in (("recipe", Recipe), ("origin", Origin)):
+                row[name] = decode(row[name] or "null", kind | None, f"the {name} of {row['id']}")
+            entry = Entry(**{name: row[name] for name in Entry.__dataclass_fields__ if name in row})
+            if samples := readable(self.file(entry)):
+                entry = measured(entry, *samples)
+                write_atomic(self.file(entry), flac(*samples, entry))
+            entries.append(entry)
+        for table in ("tags", "words", "pieces"):
+            db.execute(f"DROP TABLE IF EXISTS {table}")
+        return entries
+
+    def _all(self, db: sqlite3.Connection | None = None) -> dict[str, Entry]:
+        """{id: entry} of all pieces, those in the bin too; within a transaction, if one is given."""
+        if db is None:
+            with self.transaction() as db:
+                return self._all(db)
+        rows = db.execute("SELECT id, entry FROM pieces").fetchall()
+        return {row["id"]: decode(row["entry"], Entry, f"the library's entry {row['id']}") for row in rows}
+
+    # -- keep
+
+    def add(self, piece, name: str = "", tags: Iterable[str] = (), star: bool = False, notes: str = "") -> Entry:
+        """Keep a `muse.Piece` or a `lab.rendering.RenderedPiece`. Returns its entry.
+
+        The same sound of the same recipe is kept once: adding it again returns the entry that is there, out of the bin
+        and with its file written again. Raises MuseError where the disk is full.
+        """
+        entry = entry_of(piece)
+        entry = replace(entry, name=clean_text(name or entry.name), tags=clean_tags(tags), star=star,
+                        notes=clean_text(notes, lines=True))  # fmt: skip
+        return self._keep(quantize(piece.audio), piece.sample_rate, entry)[0]
+
+    def _keep(self, audio: np.ndarray, sample_rate: int, entry: Entry) -> tuple[Entry, bool]:
+        """The entry of integer samples (channels, N), and whether it is new."""
+        entry = measured(replace(entry, id=new_id(), made=entry.made or now(), deleted=None), audio, sample_rate)
+        same = [e for e in self._all().values() if e.content == entry.content and entry.recipe in (None, e.recipe)]
+        kept = same[0] if same else entry
+        write_atomic(self.file(kept), flac(audio, sample_rate, kept))
+        if same:
+            self.restore([kept.id])
+        else:
+            with self.transaction() as db:
+                put(db, kept)
+        return replace(kept, deleted=None), not same
+
+    # -- find
+
+    def search(self, text: str = "", tags: Iterable[str] = (), starred: bool = False, sort: str = "newest",
+               deleted: bool = False) -> list[Entry]:  # fmt: skip
+        """Entries whose name, prompt, tags or notes contain each word of `text`, and that have all tags.
+
+        sort: one of `SORTS`. deleted: search the bin. Raises MuseError for an unknown sort order.
+        """
+        if sort not in SORTS:
+            raise suggest(sort, SORTS, "sort order")
+        words, tags = clean_text(text).casefold().split(), set(clean_tags(tags))
+        found = [
+            entry
+            for entry in self._all().values()
+            if bool(entry.deleted) is deleted
+            and (entry.star or not starred)
+            and tags <= set(entry.tags)
+            and all(word in text_of(entry) for word in words)
+        ]
+        return sorted(sorted(found, key=lambda e: (e.made, e.id), reverse=True), key=SORTS[sort])
+
+    def get(self, identity: str) -> Entry:
+        """One entry. Raises MuseError where there is none."""
+        return found(self._all(), identity)
+
+    def __len__(self) -> int:
+        return len(self.search())
+
+    def audio(self, identity: str) -> tuple[np.ndarray, int]:
+        """The sound (channels, N) float32 and its rate in Hz. Raises MuseError where the file is gone or broken."""
+        x, rate = read_samples(self.file(self.get(identity)))
+        return x / np.float32(np.iinfo(x.dtype).max + 1), rate
+
+    def same_sound(self, identity: str, piece) -> bool:
+        """Whether a piece has exactly the samples of an entry."""
+        return self.get(identity).content == fingerprint(quantize(piece.audio), piece.sample_rate)
+
+    # -- change
+
+    def _change(self, ids: Iterable[str], change: Callable[[Entry], Entry]) -> None:
+        """Change several entries, all of them or none."""
+        with self.transaction() as db:
+            there = self._all(db)
+            for entry in [change(found(there, identity)) for identity in ids]:
+                put(db, entry)
+
+    def tag(self, ids: Iterable[str], add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
+        """Add tags to pieces and remove tags from them."""
+        new, gone = clean_tags(add), clean_tags(remove)
+        self._change(ids, lambda e: replace(e, tags=clean_tags(t for t in (*e.tags, *new) if t not in gone)))
+
+    def star(self, ids: Iterable[str], on: bool = True) -> None:
+        """Star pieces, or remove their stars."""
+        self._change(ids, lambda e: replace(e, star=on))
+
+    def rename(self, identity: str, name: str) -> None:
+        """Rename a piece; "" brings its prompt back."""
+        text = clean_text(name)
+        self._change([identity], lambda e: replace(e, name=text or e.prompt or e.id))
+
+    def note(self, identity: str, text: str) -> None:
+        """Write a note to a piece; search reads it too."""
+        notes = clean_text(text, lines=True)
+        self._change([identity], lambda e: replace(e, notes=notes))
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Put pieces into the bin. `undo` brings the last ones back, `restore` any."""
+        time = now()
+        self._change(ids, lambda e: replace(e, deleted=time))
+
+    def restore(self, ids: Iterable[str]) -> None:
+        """Take pieces out of the bin."""
+        self._change(ids, lambda e: replace(e, deleted=None))
+
+    def undo(self) -> list[str]:
+        """Bring back the pieces of the last `delete`; returns their ids, [] where the bin is empty."""
+        there = self.search(deleted=True)
+        back = [e.id for e in there if e.deleted == max(e.deleted for e in there)]
+        self.restore(back)
+        return back
+
+    def purge(self) -> int:
+        """Remove all pieces in the bin for ever, with their files; returns how many."""
+        with self.transaction() as db:
+            gone = [entry for entry in self._all(db).values() if entry.deleted]
+            db.executemany("DELETE FROM pieces WHERE id = ?", [(entry.id,) for entry in gone])
+        for entry in gone:  # only after the commit
+            with contextlib.suppress(OSError):
+                self.file(entry).unlink()
+        return len(gone)
+
+    # -- export and import
+
+    def export(self, folder: str | Path, ids: Iterable[str] | None = None) -> list[str]:
+        """Write pieces (None: all but the bin) into a folder, as FLAC files with their present names, tags and notes.
+
+        Returns one line per piece whose sound is missing or broken. Raises MuseError for a folder that is not writable.
+        """
+        folder, missing = Path(folder).expanduser(), []
+        for entry in self.search() if ids is None else [self.get(identity) for identity in ids]:
+            if samples := readable(self.file(entry)):
+                write_atomic(folder / f"{file_stem(entry.name, 30)}-{entry.id}.flac", flac(*samples, entry))
+            else:
+                missing.append(f"the sound of {entry.id} is missing or broken and was not exported")
+        return missing
+
+    def import_folder(self, folder: str | Path, tags: Iterable[str] = ()) -> tuple[list[Entry], list[str]]:
+        """Add the sounds of a folder and of its subfolders; the files there stay as they are.
+
+        Files of a library or of `musekit generate` keep their entries, others have only a name. All of them get `tags`.
+        Returns the new entries, and one line per file that could not be read. Sounds that the library has are skipped.
+        Raises MuseError for a bad folder or a full disk.
+        """
+        folder, tags, added, refused = Path(folder).expanduser(), clean_tags(tags), [], []
+        if not folder.is_dir():
+            raise MuseError(f"{str(folder)!r} is not a folder; choose one that holds sounds")
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+                continue
+            try:
+                entry, (audio, rate) = read_entry(path), read_samples(path)
+            except MuseError as error:
+                refused.append(str(error))
+                continue
+            entry, new = self._keep(audio, rate, replace(entry, tags=clean_tags([*entry.tags, *tags])))
+            if new:
+                added.append(entry)
+        return added, refused
+
+
+def readable(path: Path) -> tuple[np.ndarray, int] | None:
+    """The samples and the rate of a file, None where it cannot be read."""
+    with contextlib.suppress(MuseError):
+        return read_samples(path)
+    return None
+
+
+def text_of(entry: Entry) -> str:
+    """All text that a search looks through, in lower case."""
+    return "\n".join((entry.name, entry.prompt, entry.notes, *entry.tags)).casefold()
+
+
+def put(db: sqlite3.Connection, entry: Entry) -> None:
+    """Add or replace an entry."""
+    db.execute("INSERT OR REPLACE INTO pieces VALUES (?, ?)", (entry.id, msgspec.json.encode(entry).decode()))
+
+
+def found(entries: dict[str, Entry], identity: str) -> Entry:
+    """One of the entries. Raises MuseError where there is none of this id."""
+    if identity not in entries:
+        raise MuseError(f"the library has no piece {str(identity)[:60]!r}; take the id of an entry from `search`")
+    return entries[identity]
