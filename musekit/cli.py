@@ -84,40 +84,17 @@ def call_tyro(command, prog: str, words: Sequence[str], **options):
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(command, prog=prog, args=list(split_equals(words)), **options)
+            return tyro.cli(command, prog=prog, args=list(words), **options)
     except SystemExit as end:
         if not end.code:
             raise
         raise MuseError(one_line(printed.getvalue(), prog)) from None
 
 
-def split_equals(words: Sequence[str]):
-    """The arguments with `--name=value` as two words, since tyro suggests a name only for a word of its own."""
-    for i, word in enumerate(words):
-        if word == "--":
-            yield from words[i:]
-            return
-        name, equals, value = word.partition("=")
-        yield from (name, value) if equals and name.startswith("--") and value[:1] not in ("", "-") else (word,)
-
-
 def one_line(box: str, prog: str) -> str:
-    """An error of tyro, which is a box of several lines, as one line that says what to do."""
-    lines = [line.strip(" │╭╮╰╯") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    text = " ".join(line if line.strip("─-") else "|" for line in lines[1:] if line)
-    text = text.removeprefix("| ")  # without colours, the title has a ruler of its own
-    error = text.partition(" |")[0].strip()
-    if unknown := re.match(r"Unrecognized options: ([^\s,]+)", error):
-        near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", text)
-        if unknown[1].startswith("-"):
-            hint = f"did you mean {near[1]}?" if near else f"see {prog} --help"
-            dash = "" if unknown[1].startswith("--") else ' (text that starts with a dash goes last, after "--")'
-            return f"unknown option {short(unknown[1])}; {hint}{dash}"
-        if prog == "musekit generate":
-            error = f'{short(error)}; put a prompt in quotes: "a sad piano melody"'
-    return f"{short(error) or 'the arguments are wrong'} (see {prog} --help)"
-
-
-def short(text: str) -> str:
-    """A text, cut for an error message."""
-    return text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 3] + "..."
+    """An error of tyro, which is a box of several lines, as one line."""
+    lines = [line.strip(" │╭╮╰╯─") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]]
+    text = " ".join(line for line in lines if line).partition("For full helptext")[0].strip()
+    if prog == "musekit generate" and re.match(r"Unrecognized options: (?!--)", text):
+        text = f'{text:.{MAX_ERROR_CHARS}}; a prompt goes in quotes, and after "--" if it starts with a dash'
+    return f"{text:.{MAX_ERROR_CHARS}} (see {prog} --help)"

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -58,7 +58,7 @@ def later(default):
 class CodecConfig:
     """Magnitude-spectrogram VAE (`codec.SpectralVAE`): `frames` STFT frames make one latent frame."""
 
-    kind: str = "spectral"  # "spectral": the mini VAE, trained here. "oobleck": Stable Audio Open's
+    kind: Literal["spectral", "oobleck"] = "spectral"  # trained here, or Stable Audio Open's
     sample_rate: Hertz = 44100  # Hz
     latent_dim: Annotated[int, Meta(ge=1, le=4096)] = 64  # channels C
     n_fft: Annotated[int, Meta(ge=16, le=2**17)] = 4096  # samples; long, so that the partials of a chord do not beat
@@ -87,14 +87,14 @@ class TextConfig:
     name: str = "all-MiniLM-L6-v2"  # "t5": hub name or folder
     dim: Width = 384
     max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 32  # longer prompts are cut; shorter ones are padded
-    kind: str = later("minilm")  # "minilm": from its PyPI package. "t5": the encoder of a T5
+    kind: Literal["minilm", "t5"] = later("minilm")  # "minilm": from its PyPI package. "t5": the encoder of a T5
 
 
 @dataclass(frozen=True)
 class EmbedderConfig:
     """The joint text-audio embedding (`encoders`), 512-d, unit length."""
 
-    kind: str = "mini"  # "mini": two towers trained here. "muq": MuQ-MuLan-large
+    kind: Literal["mini", "muq"] = "mini"  # "mini": two towers trained here. "muq": MuQ-MuLan-large
     dim: Width = 512
     sample_rate: Hertz = 44100  # Hz, of the audio tower's input
     width: Width = 256
