@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Union
+from typing import NoReturn, Union
 
 import tyro
 
@@ -34,23 +34,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     try:
         parse(sys.argv[1:] if argv is None else argv).run()
-    except MuseError as error:
-        print(f"musekit: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        if not (line := advice(error)):
-            raise
-        print(f"musekit: {line}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("musekit: stopped; run the same command again to continue", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # `musekit ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # such as a full disk
-        print(f"musekit: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (MuseError, OSError) as error:  # such as a full disk
+        fail(str(error))
+    except ModuleNotFoundError as error:
+        if not (line := advice(error)):
+            raise
+        fail(line)
+    except KeyboardInterrupt:
+        fail("stopped; run the same command again to continue", 130)
+
+
+def fail(text: str, code: int = 2) -> NoReturn:
+    """Print one line on standard error and exit."""
+    print(f"musekit: {' '.join(text.split())}", file=sys.stderr)
+    sys.exit(code)
 
 
 def parse(words: Sequence[str]):

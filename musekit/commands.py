@@ -265,33 +265,19 @@ class Lab:
 
     def run(self) -> None:
         """Start JupyterLab and wait for its end."""
-        from importlib.util import find_spec
+        import jupyterlab  # noqa: F401 (a missing package is one line on standard error)
 
         from musekit.lab import TORNADO_SETTINGS
 
-        places = [Path(__file__).resolve().parents[1] / "notebooks", Path("notebooks").resolve()]
-        notebook = next((p / "05_latent_lab.ipynb" for p in places if (p / "05_latent_lab.ipynb").exists()), None)
-        if notebook is None:
-            raise MuseError(
-                "notebooks/05_latent_lab.ipynb is neither beside this package nor in this folder; the notebooks"
-                " are part of the source, not of the package: run `musekit lab` or `make lab` in a checkout"
-            )
-        if find_spec("jupyterlab") is None:
-            raise MuseError("JupyterLab is not installed: pip install 'musekit[lab]'")
+        notebook = Path(__file__).resolve().parents[1] / "notebooks" / "05_latent_lab.ipynb"
+        if not notebook.exists():
+            raise MuseError("the notebooks are part of the source, not of the package: run `musekit lab` in a checkout")
         settings = f"--ServerApp.tornado_settings={json.dumps(TORNADO_SETTINGS)}"
         options = [settings, *([] if self.browser else ["--no-browser"])]
         sys.exit(subprocess.run([sys.executable, "-m", "jupyterlab", *options, str(notebook)]).returncode)
 
 
-COMMANDS = {
-    "generate": Generate,
-    "cache": Cache,
-    "train": Train,
-    "eval": Evaluate,
-    "bench": Bench,
-    "info": Info,
-    "lab": Lab,
-}
+COMMANDS = dict(generate=Generate, cache=Cache, train=Train, eval=Evaluate, bench=Bench, info=Info, lab=Lab)
 SUBCOMMANDS = tuple(
     Annotated[command, tyro.conf.subcommand(name, description=command.__doc__.split("\n\n")[0])]
     for name, command in COMMANDS.items()

@@ -1,6 +1,6 @@
 """`musekit generate`: pieces as WAV files, each with its recipe. The same command makes only what is missing.
 
-A file of prompts is plain text, one prompt per line, or JSON Lines, one object per line:
+A file of prompts is plain text (.txt), one prompt per line, or JSON Lines, one object per line:
 
     {"prompt": "a sad piano melody"}
     {"prompt": "an organ chorale", "negative_prompt": "slow", "seed": 7, "n": 4, "seconds": 6, "name": "chorale"}
@@ -106,7 +106,7 @@ def generate_files(options) -> dict[Path, Finished]:
             print(f"{existing} of {len(jobs)} pieces exist already with the same recipe and are kept", flush=True)
         if missing:
             load(muse, list(requests.values()), note)
-            make(muse, missing, began, stop)
+            make(muse, missing, stop)
         distributed.barrier()
     if not first:
         return {}
@@ -129,8 +129,7 @@ def read_requests(options, note: Callable[[str], None]) -> dict[int, Request]:
     if options.prompts is None:
         return {0: Request(prompt=options.prompt).completed(options, note)}
     path, requests = Path(options.prompts), {}
-    if path.suffix.lower() not in (".jsonl", ".ndjson", ".txt"):
-        raise MuseError(f"{path} is neither .jsonl (one JSON object per line) nor .txt (one prompt per line)")
+    plain = path.suffix.lower() == ".txt"
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -138,7 +137,6 @@ def read_requests(options, note: Callable[[str], None]) -> dict[int, Request]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON strings may hold other separators
         if line.strip():
             with naming_line(path, number):
-                plain = path.suffix.lower() == ".txt"
                 request = Request(prompt=line) if plain else decode(line, Request, "the object", known_only=True)
                 requests[number] = request.completed(options, lambda text, k=number: note(f"line {k}: {text}"))
     if not requests:
@@ -212,42 +210,28 @@ def load(muse, requests: list[Request], note: Callable[[str], None]) -> None:
         getattr(muse, part)
 
 
-def make(muse, missing: dict[Path, Recipe], began: float, stop: Callable[[], int]) -> None:
+def make(muse, missing: dict[Path, Recipe], stop: Callable[[], int]) -> None:
     """Sample the missing pieces and write each one when it is finished. Raises `distributed.Stopped` after a signal."""
     from tqdm import tqdm
 
     from musekit import distributed
     from musekit.inference import micro_batches
 
-    batches, paths = list(micro_batches(missing.values())), list(missing)
-    done, first = 0, distributed.rank() == 0
-    total = sum(batch[0].stage1_steps + batch[0].stage2_steps + len(batch) for batch in batches)
-    with tqdm(total=total, unit="step", disable=None if first else True, leave=False, dynamic_ncols=True) as bar:
-        for batch in batches:
+    paths, done, first = list(missing), 0, distributed.rank() == 0
+    with tqdm(total=len(paths), unit="piece", disable=None if first else True, leave=False, dynamic_ncols=True) as bar:
+
+        def on_step(stage: str, i: int, n: int) -> None:
+            bar.set_postfix_str(f"{STAGES[stage]}, {i + 1} of {n}")
+
+        for batch in micro_batches(missing.values()):
             if code := stop():
                 finished_now = f"{done} of {len(paths)} pieces of rank {distributed.rank()} are finished"
                 print(f"stopped on a signal; {finished_now}; run the same command to continue", flush=True)
                 raise distributed.Stopped(code)
-            on_step = progress(bar, batch[0], f"piece {done + 1} of {len(paths)}")
             for piece in muse.stream(batch, on_step):
                 write(paths[done], piece)
                 done += 1
-                if done == 1 and first:
-                    bar.clear()
-                    print(f"first piece after {time.perf_counter() - began:.1f} s: {paths[0]}", flush=True)
-            on_step("codec", len(batch), len(batch))
-
-
-def progress(bar, first: Recipe, label: str) -> Callable[[str, int, int], None]:
-    """An `on_step` that moves a tqdm bar through one micro-batch, starting at the bar's position."""
-    start, n1, n2 = bar.n, first.stage1_steps, first.stage2_steps
-    before = {"stage1": 0, "stage2": n1, "codec": n1 + n2}
-
-    def on_step(stage: str, i: int, _: int) -> None:
-        bar.set_description(f"{label}: {STAGES[stage]}", refresh=False)
-        bar.update(max(0, start + before[stage] + i - bar.n))
-
-    return on_step
+                bar.update()
 
 
 def write(path: Path, piece) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -87,15 +86,6 @@ class Muse:
         """The system of a folder of weights, or of a packaged preset. Raises MuseError when there is none."""
         folder = pretrained.find(name_or_folder)
         return cls(folder, pretrained.read_config(folder), **options)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Copy this system's folder of weights: safetensors, hashes and config."""
-        if Path(folder).resolve() == self.folder.resolve():
-            return
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for path in sorted(self.folder.glob("*")):
-            if path.suffix in (".safetensors", ".json", ".md"):
-                shutil.copy2(path, Path(folder) / path.name)
 
     @cached_property
     def device(self) -> torch.device:

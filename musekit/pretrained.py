@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -61,11 +62,8 @@ def find(name_or_folder: str | Path) -> Path:
     """A folder of weights, given by its path or by the name of a packaged one. Raises MuseError when there is none."""
     name, known = str(name_or_folder), sorted(p.parent.name for p in WEIGHTS.glob("*/config.json"))
     for folder in (Path(name), WEIGHTS / name):
-        try:
-            if name and (folder / "config.json").exists():
-                return folder
-        except (OSError, ValueError):
-            break  # the name is too long for a path or contains a zero byte
+        if name and os.path.exists(folder / "config.json"):  # False as well for a name that no path can have
+            return folder
     here = f"no weights at {name[:80]!r}: give a folder with a config.json"
     raise MuseError(f"{here}, or one of {', '.join(known)}" if known else here)
 

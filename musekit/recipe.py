@@ -140,8 +140,6 @@ def clean_prompt(prompt: str, what: str = "prompt", notice: Callable[[str], None
     notice(text): called for what the user should know. Raises MuseError when the prompt has no Latin letter: the text
     encoder was trained on English.
     """
-    if not isinstance(prompt, str):
-        raise MuseError(f"the {what} must be text, not {type(prompt).__name__}")
     if len(prompt) > MAX_PROMPT_CHARS:
         notice(f"the {what} has {len(prompt):,} characters; only the first {MAX_PROMPT_CHARS:,} are read")
         prompt = prompt[:MAX_PROMPT_CHARS]
