@@ -224,8 +224,7 @@ class Bench:
 
         if self.weights is not None and self.what in BENCHES and self.what not in READ:
             raise MuseError(
-                f"`musekit bench {self.what}` times networks with random weights: leave --weights out, or choose one of"
-                f" {', '.join(READ)}"
+                f"`bench {self.what}` reads no weights: leave --weights out, or choose one of {', '.join(READ)}"
             )
         bench(self.what, "mini" if self.weights is None else self.weights, self.results, self.quick)
 

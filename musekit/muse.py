@@ -63,10 +63,9 @@ class Generation:
 
 def precision(name: str) -> torch.dtype:
     """The dtype of that name. Raises MuseError for one that is not supported."""
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if name not in known:
+    if name not in ("float32", "bfloat16"):
         raise MuseError(f"unknown dtype {name!r} (known: auto, float32, bfloat16)")
-    return known[name]
+    return getattr(torch, name)
 
 
 @dataclass

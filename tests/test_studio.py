@@ -146,7 +146,7 @@ def test_few_step_solvers_are_offered_where_the_weights_have_them(studio, few_we
     assert few.solvers == (*SOLVERS, "bespoke-2", "bespoke-3")
     offer = few.few_step["bespoke-3"]
     assert (offer.nfe, offer.guidance_scale, offer.teacher) == (3, 3.0, "euler, 10 steps")
-    assert offer.error == pytest.approx(0.2)
+    assert offer.held_out_error == pytest.approx(0.2)
     [result] = made(few, "a waltz", n=1, seconds=0.5, quality="best", solver="bespoke-3")
     recipe = result.piece.recipe  # the solver's steps, not the quality's
     assert recipe.stage2_solver.startswith("bespoke-3@") and recipe.stage2_steps == 3
