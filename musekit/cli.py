@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Union
+from typing import NoReturn, Union
 
 import tyro
 
@@ -34,23 +34,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     try:
         parse(sys.argv[1:] if argv is None else argv).run()
-    except MuseError as error:
-        print(f"musekit: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        if not (line := advice(error)):
-            raise
-        print(f"musekit: {line}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("musekit: stopped; run the same command again to continue", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # `musekit ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # such as a full disk
-        print(f"musekit: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (MuseError, OSError) as error:  # such as a full disk
+        fail(str(error))
+    except ModuleNotFoundError as error:
+        if not (line := advice(error)):
+            raise
+        fail(line)
+    except KeyboardInterrupt:
+        fail("stopped; run the same command again to continue", 130)
+
+
+def fail(text: str, code: int = 2) -> NoReturn:
+    """Print one line on standard error and exit."""
+    print(f"musekit: {' '.join(text.split())}", file=sys.stderr)
+    sys.exit(code)
 
 
 def parse(words: Sequence[str]):
@@ -84,40 +84,17 @@ def call_tyro(command, prog: str, words: Sequence[str], **options):
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(command, prog=prog, args=list(split_equals(words)), **options)
+            return tyro.cli(command, prog=prog, args=list(words), **options)
     except SystemExit as end:
         if not end.code:
             raise
         raise MuseError(one_line(printed.getvalue(), prog)) from None
 
 
-def split_equals(words: Sequence[str]):
-    """The arguments with `--name=value` as two words, since tyro suggests a name only for a word of its own."""
-    for i, word in enumerate(words):
-        if word == "--":
-            yield from words[i:]
-            return
-        name, equals, value = word.partition("=")
-        yield from (name, value) if equals and name.startswith("--") and value[:1] not in ("", "-") else (word,)
-
-
 def one_line(box: str, prog: str) -> str:
-    """An error of tyro, which is a box of several lines, as one line that says what to do."""
-    lines = [line.strip(" │╭╮╰╯") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    text = " ".join(line if line.strip("─-") else "|" for line in lines[1:] if line)
-    text = text.removeprefix("| ")  # without colours, the title has a ruler of its own
-    error = text.partition(" |")[0].strip()
-    if unknown := re.match(r"Unrecognized options: ([^\s,]+)", error):
-        near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", text)
-        if unknown[1].startswith("-"):
-            hint = f"did you mean {near[1]}?" if near else f"see {prog} --help"
-            dash = "" if unknown[1].startswith("--") else ' (text that starts with a dash goes last, after "--")'
-            return f"unknown option {short(unknown[1])}; {hint}{dash}"
-        if prog == "musekit generate":
-            error = f'{short(error)}; put a prompt in quotes: "a sad piano melody"'
-    return f"{short(error) or 'the arguments are wrong'} (see {prog} --help)"
-
-
-def short(text: str) -> str:
-    """A text, cut for an error message."""
-    return text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 3] + "..."
+    """An error of tyro, which is a box of several lines, as one line."""
+    lines = [line.strip(" │╭╮╰╯─") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]]
+    text = " ".join(line for line in lines if line.strip("-")).partition("For full helptext")[0].strip()
+    if prog == "musekit generate" and re.match(r"Unrecognized options: (?!--)", text):
+        text = f'{text:.{MAX_ERROR_CHARS}}; a prompt goes in quotes, and after "--" if it starts with a dash'
+    return f"{text:.{MAX_ERROR_CHARS}} (see {prog} --help)"

@@ -17,6 +17,7 @@ from tyro.conf import Positional, arg
 
 from musekit.config import MINI_TRAINING, MuseError, TrainConfig, home, preset, suggest, to_json, train_config
 from musekit.evaluate import GROUPS
+from musekit.recipe import Settings
 
 
 def optional(kind: str, default: str):
@@ -24,18 +25,16 @@ def optional(kind: str, default: str):
     return arg(metavar=kind, help_behavior_hint=f"(default: {default})")
 
 
-PRESETS_INT = optional("INT", "the preset's")
-PRESETS_FLOAT = optional("FLOAT", "the preset's")
-PRESETS_NAME = optional("NAME", "the preset's")
 CACHES = optional("PATH", "caches/scores under MUSEKIT_HOME")
 
 
-@dataclass
-class Generate:
+@dataclass(kw_only=True)
+class Generate(Settings):
     """Generate pieces of music from a prompt.
 
     Each piece is a WAV file with its recipe (.json); one picture shows all of them. The same command makes only
-    what is missing, and the same options give the same bits. For example:
+    what is missing, and the same options give the same bits. A default of None
+    stands for the preset's own value. For example:
 
         musekit generate "a sad piano melody"
         musekit generate "a fast fiddle tune" --n 8 --seed 100 --out fiddle
@@ -48,35 +47,16 @@ class Generate:
     """The music, for example "a sad piano melody"."""
     prompts: Annotated[Path | None, optional("FILE", "none")] = None
     """Many prompts: .txt, one per line, or .jsonl, one object per line: prompt, and any of negative_prompt, seed, n,
-    seconds, name (of its files) and the options below. Ranks under torchrun share the pieces."""
+    seconds, name (of its files) and the settings of sampling. Ranks under torchrun share the pieces."""
     n: int = 4  # Number of different pieces; piece i has the seed SEED + i
     seed: int = 0  # The same seed with the same options gives the same bits
     seconds: float = 12.0  # Length of each piece
     negative_prompt: Annotated[str | None, optional("PROMPT", "none")] = None  # What the music should not be
-    steps: Annotated[int | None, PRESETS_INT] = None  # Solver steps of Stage 2
-    solver: Annotated[str | None, PRESETS_NAME] = None
-    """Stage 2's solver: euler, midpoint, heun, rk4, dopri5 or torchdiffeq; or bespoke-8, trained for few steps."""
-    guidance_scale: Annotated[float | None, PRESETS_FLOAT] = None  # Stage 2's classifier-free guidance; 1 is none
-    guidance_low: Annotated[float | None, optional("FLOAT", "0")] = None
-    """Guidance applies only for t from here (0 is noise) ..."""
-    guidance_high: Annotated[float | None, optional("FLOAT", "1")] = None
-    """... to here (1 is audio); elsewhere it costs nothing."""
-    stage1_steps: Annotated[int | None, PRESETS_INT] = None  # Solver steps of Stage 1
-    stage1_solver: Annotated[str | None, PRESETS_NAME] = None  # Stage 1's solver
-    stage1_guidance_scale: Annotated[float | None, PRESETS_FLOAT] = None
-    """Stage 1's classifier-free guidance; above 1 the prompt is followed more closely, with less variety."""
-    stage1_autoguidance: Annotated[float | None, PRESETS_FLOAT] = None
-    """Stage 1's guidance away from a Gaussian; above 1 keys and instruments are clearer."""
-    micro_batch: Annotated[int | None, PRESETS_INT] = None  # Pieces per batch; part of the recipe
     threads: Annotated[int | None, optional("INT", "torch's choice, or OMP_NUM_THREADS")] = None
     """CPU threads of each process; part of the recipe."""
     weights: str = "mini"  # A folder of weights, or the name of a packaged preset
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # Precision of Stage 2's matrix products
     out: Path = Path("demo")  # Folder for the WAV files, recipes and the contact sheet
-
-    def folder(self) -> Path:
-        """The folder of the pieces."""
-        return self.out
 
     def run(self) -> None:
         """Generate the files."""
@@ -242,8 +222,7 @@ class Bench:
 
         if self.weights is not None and self.what in BENCHES and self.what not in READ:
             raise MuseError(
-                f"`musekit bench {self.what}` times networks with random weights: leave --weights out, or choose one of"
-                f" {', '.join(READ)}"
+                f"`bench {self.what}` reads no weights: leave --weights out, or choose one of {', '.join(READ)}"
             )
         bench(self.what, "mini" if self.weights is None else self.weights, self.results, self.quick)
 
@@ -283,33 +262,19 @@ class Lab:
 
     def run(self) -> None:
         """Start JupyterLab and wait for its end."""
-        from importlib.util import find_spec
+        import jupyterlab  # noqa: F401 (a missing package is one line on standard error)
 
         from musekit.lab import TORNADO_SETTINGS
 
-        places = [Path(__file__).resolve().parents[1] / "notebooks", Path("notebooks").resolve()]
-        notebook = next((p / "05_latent_lab.ipynb" for p in places if (p / "05_latent_lab.ipynb").exists()), None)
-        if notebook is None:
-            raise MuseError(
-                "notebooks/05_latent_lab.ipynb is neither beside this package nor in this folder; the notebooks"
-                " are part of the source, not of the package: run `musekit lab` or `make lab` in a checkout"
-            )
-        if find_spec("jupyterlab") is None:
-            raise MuseError("JupyterLab is not installed: pip install 'musekit[lab]'")
+        notebook = Path(__file__).resolve().parents[1] / "notebooks" / "05_latent_lab.ipynb"
+        if not notebook.exists():
+            raise MuseError("the notebooks are part of the source, not of the package: run `musekit lab` in a checkout")
         settings = f"--ServerApp.tornado_settings={json.dumps(TORNADO_SETTINGS)}"
         options = [settings, *([] if self.browser else ["--no-browser"])]
         sys.exit(subprocess.run([sys.executable, "-m", "jupyterlab", *options, str(notebook)]).returncode)
 
 
-COMMANDS = {
-    "generate": Generate,
-    "cache": Cache,
-    "train": Train,
-    "eval": Evaluate,
-    "bench": Bench,
-    "info": Info,
-    "lab": Lab,
-}
+COMMANDS = dict(generate=Generate, cache=Cache, train=Train, eval=Evaluate, bench=Bench, info=Info, lab=Lab)
 SUBCOMMANDS = tuple(
     Annotated[command, tyro.conf.subcommand(name, description=command.__doc__.split("\n\n")[0])]
     for name, command in COMMANDS.items()

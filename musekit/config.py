@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -58,7 +58,7 @@ def later(default):
 class CodecConfig:
     """Magnitude-spectrogram VAE (`codec.SpectralVAE`): `frames` STFT frames make one latent frame."""
 
-    kind: str = "spectral"  # "spectral": the mini VAE, trained here. "oobleck": Stable Audio Open's
+    kind: Literal["spectral", "oobleck"] = "spectral"  # trained here, or Stable Audio Open's
     sample_rate: Hertz = 44100  # Hz
     latent_dim: Annotated[int, Meta(ge=1, le=4096)] = 64  # channels C
     n_fft: Annotated[int, Meta(ge=16, le=2**17)] = 4096  # samples; long, so that the partials of a chord do not beat
@@ -87,14 +87,14 @@ class TextConfig:
     name: str = "all-MiniLM-L6-v2"  # "t5": hub name or folder
     dim: Width = 384
     max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 32  # longer prompts are cut; shorter ones are padded
-    kind: str = later("minilm")  # "minilm": from its PyPI package. "t5": the encoder of a T5
+    kind: Literal["minilm", "t5"] = later("minilm")  # "minilm": from its PyPI package. "t5": the encoder of a T5
 
 
 @dataclass(frozen=True)
 class EmbedderConfig:
     """The joint text-audio embedding (`encoders`), 512-d, unit length."""
 
-    kind: str = "mini"  # "mini": two towers trained here. "muq": MuQ-MuLan-large
+    kind: Literal["mini", "muq"] = "mini"  # "mini": two towers trained here. "muq": MuQ-MuLan-large
     dim: Width = 512
     sample_rate: Hertz = 44100  # Hz, of the audio tower's input
     width: Width = 256
@@ -235,18 +235,11 @@ def paper() -> MuseConfig:
         embedder=EmbedderConfig(kind="muq", name="OpenMuQ/MuQ-MuLan-large", sample_rate=24000),
         stage1=Stage1Config(text_dim=768, width=1024, depth=16, heads=16, ff_mult=4),
         stage2=Stage2Config(
-            condition_dim=768,
-            width=1536,
-            depth=24,
-            kv_heads=12,
-            ff_mult=4.0,
-            patch=1,
-            modulation=False,
-            max_frames=1024,
-            stable_audio=True,
+            condition_dim=768, width=1536, depth=24, kv_heads=12, ff_mult=4.0, patch=1, max_frames=1024,
+            modulation=False, stable_audio=True,
         ),
         sample=SampleConfig(stage2_steps=100, stage1_solver="dopri5", stage1_guidance_scale=3.0, seconds=47.5),
-    )
+    )  # fmt: skip
 
 
 PRESETS = {"mini": mini, "smoke": smoke, "paper": paper}
@@ -267,18 +260,12 @@ MINI_TRAINING = {
         samples=80_000, batch=128, micro_batch=128, lr=1e-3, weight_decay=0.05, ema=0.995, validate_every=25_600
     ),
     "stage1": TrainConfig(
-        samples=2_000_000,
-        batch=128,
-        micro_batch=128,
-        lr=8e-4,
-        ema=0.9985,
-        warmup=20_000,
-        decay=0.6,
+        samples=2_000_000, batch=128, micro_batch=128, lr=8e-4, ema=0.9985, warmup=20_000, decay=0.6,
         validate_every=128_000,
     ),
     "regression": TrainConfig(samples=150_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
     "stage2": TrainConfig(samples=360_000, batch=32, micro_batch=32, lr=1e-3, validate_every=32_000),
-}
+}  # fmt: skip
 # The full-size networks take a lower learning rate, and a checkpoint of Stage 2 is 17 GB.
 PAPER_TRAINING = {
     "stage1": replace(MINI_TRAINING["stage1"], lr=1e-4, checkpoint_minutes=30.0),
@@ -296,10 +283,8 @@ def train_config(preset: str, component: str, init: bool = False) -> TrainConfig
     """
     if component not in MINI_TRAINING:
         raise suggest(component, MINI_TRAINING, "component")
-    if preset != "paper" or component not in PAPER_TRAINING:
-        return MINI_TRAINING[component]
-    settings = PAPER_TRAINING[component]
-    return replace(settings, lr=FINE_TUNING_LR) if init and component == "stage2" else settings
+    settings = (MINI_TRAINING | PAPER_TRAINING if preset == "paper" else MINI_TRAINING)[component]
+    return replace(settings, lr=FINE_TUNING_LR) if init and (preset, component) == ("paper", "stage2") else settings
 
 
 def identity(config) -> dict:

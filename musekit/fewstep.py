@@ -9,7 +9,8 @@ solver with the hash of its numbers (bespoke-8@1f0c9a77). mini's were learned by
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 from musekit.config import MuseError, suggest
@@ -22,9 +23,11 @@ FILE, PART = "solver.json", "solver"
 
 @dataclass(frozen=True)
 class LearnedSolver(Bespoke):
-    """A bespoke solver and the relative error of its latents on paths that it was not learned from."""
+    """A bespoke solver and how it was learned. The last two fields are the same for all solvers of a file."""
 
-    held_out_error: float = float("nan")
+    held_out_error: float = float("nan")  # of latents relative to the teacher's, on paths that it was not learned from
+    guidance_scale: float = 1.0  # the only one that it was learned for
+    teacher: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,15 @@ class SolverFile:
 
     stage2: str  # sha256 of the weights that the solvers were learned for
     guidance_scale: float
+    solvers: dict[str, LearnedSolver]
     teacher: str = ""
-    solvers: dict[str, LearnedSolver] = field(default_factory=dict)
 
 
-def read(folder: Path) -> SolverFile:
-    """The folder's solvers. Raises MuseError where there are none, or the file is damaged or for other weights."""
+def read(folder: Path) -> dict[str, LearnedSolver]:
+    """The folder's solvers {"bespoke-4": ...}, fewest evaluations first.
+
+    Raises MuseError where there are none, or the file is damaged or for other weights.
+    """
     path = Path(folder) / FILE
     if not path.exists():
         raise MuseError(f"these weights have no bespoke solvers ({path} is missing); use another solver, such as euler")
@@ -48,39 +54,27 @@ def read(folder: Path) -> SolverFile:
     content = read_json(path, SolverFile)
     if content.stage2 != hashes.get("stage2"):
         raise MuseError(f"{path} was learned for another Stage 2 than this folder's; use another solver, such as euler")
-    return content
+    about = {"guidance_scale": content.guidance_scale, "teacher": content.teacher}
+    solvers = sorted(content.solvers.values(), key=lambda solver: solver.nfe)
+    return {f"bespoke-{solver.nfe}": dataclasses.replace(solver, **about) for solver in solvers}
 
 
-@dataclass(frozen=True)
-class Offer:
-    """A bespoke solver in a menu."""
-
-    nfe: int  # its evaluations, which are its steps
-    guidance_scale: float  # the only one that it was learned for
-    error: float  # of its latents, relative to the teacher's
-    teacher: str
-
-
-def offered(folder: Path) -> dict[str, Offer]:
-    """{"bespoke-4": ...} for a menu, fewest evaluations first; empty where the file is missing or cannot be used."""
+def offered(folder: Path) -> dict[str, LearnedSolver]:
+    """The solvers for a menu; empty where the file is missing or cannot be used."""
     try:
-        content = read(folder)
+        return read(folder)
     except MuseError:
         return {}
-    solvers = sorted(content.solvers.values(), key=lambda solver: solver.nfe)
-    scale, teacher = content.guidance_scale, content.teacher
-    return {f"bespoke-{s.nfe}": Offer(s.nfe, scale, s.held_out_error, teacher) for s in solvers}
 
 
-def named(folder: Path, name: str) -> Bespoke:
+def named(folder: Path, name: str) -> LearnedSolver:
     """The solver "bespoke-8" or "bespoke-8@hash". Raises MuseError where the folder has none of that name."""
-    solvers = read(folder).solvers
-    if str(evaluations(name)) not in solvers:
-        raise suggest(name, [f"bespoke-{n}" for n in sorted(solvers)], "bespoke solver")
-    solver = solvers[str(evaluations(name))]
-    if NAME.fullmatch(name)[2] and solver.name != name:
-        raise MuseError(f"{name} is another solver than this folder's {solver.name}: the weights have changed")
-    return solver
+    solvers = read(folder)
+    if (known := f"bespoke-{evaluations(name)}") not in solvers:
+        raise suggest(name, solvers, "bespoke solver")
+    if NAME.fullmatch(name)[2] and solvers[known].name != name:
+        raise MuseError(f"{name} is another solver than this folder's {solvers[known].name}: the weights have changed")
+    return solvers[known]
 
 
 def resolve(folder: Path, name: str, steps: int | None, guidance: tuple[float, float, float]) -> tuple[str, int]:
@@ -89,12 +83,10 @@ def resolve(folder: Path, name: str, steps: int | None, guidance: tuple[float, f
     steps: as requested, or None. guidance: the scale, and the interval of t in which it acts. Raises MuseError where
     the solver was not learned for that.
     """
-    solver, learned_scale = named(folder, name), read(folder).guidance_scale
-    if steps not in (None, solver.nfe):
-        raise MuseError(f"{name} has exactly {solver.nfe} steps; leave out the number of steps, or use another solver")
-    if guidance != (learned_scale, 0.0, 1.0):
+    solver = named(folder, name)
+    if steps not in (None, solver.nfe) or guidance != (solver.guidance_scale, 0.0, 1.0):
         raise MuseError(
-            f"{name} was learned with guidance {learned_scale:g} at all times, not with {guidance[0]:g} from"
-            f" t = {guidance[1]:g} to {guidance[2]:g}; use another solver, such as euler"
+            f"{name} has exactly {solver.nfe} steps, and guidance {solver.guidance_scale:g} at all times; leave out"
+            " other settings, or use another solver, such as euler"
         )
     return solver.name, solver.nfe

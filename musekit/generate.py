@@ -1,27 +1,34 @@
 """`musekit generate`: pieces as WAV files, each with its recipe. The same command makes only what is missing.
 
+A file of prompts is plain text (.txt), one prompt per line, or JSON Lines, one object per line:
+
+    {"prompt": "a sad piano melody"}
+    {"prompt": "an organ chorale", "negative_prompt": "slow", "seed": 7, "n": 4, "seconds": 6, "name": "chorale"}
+
 A piece is finished when its `<name>.json` exists: recipe, similarity, network evaluations and the hash of the WAV,
-which is written first. Both files are written atomically, so a kill at any moment leaves whole files only. Under
+which is written first. Both files are written atomically, so after a kill each file is whole. Under
 torchrun the ranks share the micro-batches; the bits of a piece depend on its recipe only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import io
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from musekit.config import MuseError
-from musekit.files import read_json, write_atomic
-from musekit.jobs import Job, Request, batches_of, check_folder, notice, plan, read_requests, share, short
-from musekit.recipe import Recipe, file_stem
+from musekit.files import decode, read_json, write_atomic
+from musekit.recipe import Recipe, Settings, clean_prompt, count, file_stem
 
 STAGES = {"stage1": "text to embedding", "stage2": "embedding to latents", "codec": "latents to audio"}
 BARRIER_TIMEOUT = datetime.timedelta(days=30)  # how long a rank that has finished its share waits for the others
@@ -29,34 +36,56 @@ MAX_ROWS_SHOWN = 100  # pieces in the table
 MAX_CLIPS_SHOWN = 16  # pieces in the contact sheet
 
 
+@dataclass(kw_only=True)
+class Request(Settings):
+    """n pieces for one prompt: a line of a file of prompts. Piece i has the seed `seed + i`."""
+
+    prompt: str
+    negative_prompt: str | None = None
+    seed: int | None = None
+    n: int | None = None
+    name: str | None = None  # of the files; None: the prompt
+
+    @property
+    def stem(self) -> str:
+        """The beginning of the files' names."""
+        return file_stem(self.name or self.prompt)
+
+    @property
+    def settings(self) -> Settings:
+        """How to sample these pieces."""
+        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
+
+    def completed(self, options, note: Callable[[str], None]) -> Request:
+        """The request with the command line's values where it has none. Raises MuseError for an impossible one."""
+        missing = [f.name for f in fields(self) if f.name != "name" and getattr(self, f.name) is None]
+        full = replace(self, **{name: getattr(options, name) for name in missing})
+        full.prompt = clean_prompt(full.prompt, notice=note)
+        if full.negative_prompt is not None:
+            full.negative_prompt = clean_prompt(full.negative_prompt, "negative prompt", note)
+        count(full.n)
+        return full
+
+
 @dataclass(frozen=True)
-class Finished(Job):
-    """A finished piece."""
-
-    similarity: float  # cosine of the embeddings of the prompt and of the audio
-    nfe: dict[str, int]
-
-
-@dataclass
-class Sidecar:
-    """The content of a piece's `<name>.json`."""
+class Finished:
+    """A finished piece: the content of its `<name>.json`."""
 
     recipe: Recipe
-    similarity: float
-    nfe: dict[str, int]
+    similarity: float  # cosine of the embeddings of the prompt and of the audio
+    nfe: dict[str, int]  # network evaluations of each stage
     sha256: str  # of the WAV
 
 
-def generate_files(options) -> list[Finished]:
-    """Make the pieces that the options of `commands.Generate` describe; returns all of them on rank 0, else [].
+def generate_files(options) -> dict[Path, Finished]:
+    """Make the pieces that the options of `commands.Generate` describe; returns {WAV: piece} on rank 0, else {}.
 
-    Memory does not grow with the number of pieces. Raises MuseError before anything is written, or when the disk or the
-    memory is full; finished pieces remain.
+    Memory does not grow with the number of pieces. Raises MuseError before any sampling, or when the disk is full;
+    finished pieces remain.
     """
     began = time.perf_counter()
     note = notice if os.environ.get("RANK", "0") == "0" else lambda text: None
     requests = read_requests(options, note)
-    check_folder(options.out)
 
     import torch
 
@@ -70,77 +99,139 @@ def generate_files(options) -> list[Finished]:
         torch.set_num_threads(options.threads)
     jobs = plan(muse, requests, options)
     with distributed.signals(interrupt=False) as stop, distributed.process_group(BARRIER_TIMEOUT):
-        missing = [job for job in share(jobs, distributed.rank(), distributed.world()) if read_finished(job) is None]
+        own = share(jobs, distributed.rank(), distributed.world())
+        missing = {path: recipe for path, recipe in own.items() if not is_finished(path, recipe)}
         distributed.barrier()  # no rank starts before all have looked
-        if (kept := len(jobs) - sum(distributed.all_gather(len(missing)))) and first:
-            print(f"{kept} of {len(jobs)} pieces exist already with the same recipe and are kept", flush=True)
+        if (existing := len(jobs) - sum(distributed.all_gather(len(missing)))) and first:
+            print(f"{existing} of {len(jobs)} pieces exist already with the same recipe and are kept", flush=True)
         if missing:
-            load(muse, requests.values(), note)
-            make(muse, missing, began, stop)
+            load(muse, list(requests.values()), note)
+            make(muse, missing, stop)
         distributed.barrier()
     if not first:
-        return []
-    pieces = [read_finished(job, verify=False) for job in jobs]
-    if None in pieces:
-        raise MuseError(f"a piece in {options.out} was changed during this run; run the same command again")
+        return {}
+    pieces = {path: read_json(path.with_suffix(".json"), Finished) for path in jobs}
     show(pieces, options, requests)
     if missing:
-        seconds = sum(job.recipe.seconds for job in missing)
+        seconds = sum(recipe.seconds for recipe in missing.values())
         print(f"{seconds:.0f} s of audio in {time.perf_counter() - began:.1f} s, including loading", flush=True)
     return pieces
 
 
-def load(muse, requests: Iterable[Request], note: Callable[[str], None]) -> None:
+def read_requests(options, note: Callable[[str], None]) -> dict[int, Request]:
+    """{line number: request} of the file of prompts, or {0: request} of the command line's prompt.
+
+    Raises MuseError for a file that cannot be read, and for its first wrong line.
+    """
+    count(options.n)
+    if (options.prompt is None) == (options.prompts is None):
+        raise MuseError('give either a PROMPT, for example "a sad piano melody", or --prompts FILE')
+    if options.prompts is None:
+        return {0: Request(prompt=options.prompt).completed(options, note)}
+    path, requests = Path(options.prompts), {}
+    plain = path.suffix.lower() == ".txt"
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MuseError(f"cannot read {path}: {error}; give a file of UTF-8 text to --prompts") from error
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON strings may hold other separators
+        if line.strip():
+            with naming_line(path, number):
+                request = Request(prompt=line) if plain else decode(line, Request, "the object", known_only=True)
+                requests[number] = request.completed(options, lambda text, k=number: note(f"line {k}: {text}"))
+    if not requests:
+        raise MuseError(f"{path} contains no prompt")
+    return requests
+
+
+@contextlib.contextmanager
+def naming_line(path: Path | None, number: int) -> Iterator[None]:
+    """A MuseError inside the block names the line of the file of prompts; line 0 is the command line."""
+    try:
+        yield
+    except MuseError as error:
+        raise MuseError(f"{path}, line {number}: {error}" if number else str(error)) from error
+
+
+def plan(muse, requests: dict[int, Request], options) -> dict[Path, Recipe]:
+    """{WAV: recipe} of all pieces in order. Raises MuseError for an impossible recipe or output folder."""
+    recipes: dict[int, Recipe] = {}
+    for number, request in requests.items():
+        with naming_line(options.prompts, number):
+            for seed in (request.seed + request.n - 1, request.seed):  # the seeds between them are possible, too
+                recipes[number] = muse.recipe(request.prompt, seed, request.settings, request.negative_prompt)
+    seconds = sum(requests[number].n * recipe.seconds for number, recipe in recipes.items())
+    prepare_folder(options.out, seconds * muse.config.codec.sample_rate * 4)
+    jobs: dict[Path, Recipe] = {}
+    for number, request in requests.items():
+        for seed in range(request.seed, request.seed + request.n):
+            path, recipe = options.out / f"{request.stem}-{seed}.wav", replace(recipes[number], seed=seed)
+            if jobs.setdefault(path, recipe) != recipe:
+                raise MuseError(
+                    f"{options.prompts}, line {number}: another line makes {path.name} with other settings; give this"
+                    ' line a "name" or another seed'
+                )
+    return jobs
+
+
+def prepare_folder(folder: Path, size: float) -> None:
+    """Make the folder. Raises MuseError when it cannot be written, or cannot hold WAV files of `size` bytes."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        existing = sum(path.stat().st_size for path in folder.glob("*.wav"))
+        free = shutil.disk_usage(folder).free
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise MuseError(f"cannot write into {str(folder):.80}: {why}; choose another --out") from error
+    if size - existing > free:
+        raise MuseError(
+            f"the pieces need {size / 2**30:,.0f} GiB, and {folder} has {free / 2**30:,.0f} GiB free; reduce --n, or"
+            " choose another --out"
+        )
+
+
+def share(jobs: dict[Path, Recipe], rank: int, world: int) -> dict[Path, Recipe]:
+    """The jobs of one rank: every world-th micro-batch, whichever pieces exist already."""
+    from musekit.inference import micro_batches
+
+    batch_of = [i for i, batch in enumerate(micro_batches(jobs.values())) for _ in batch]
+    return {path: recipe for i, (path, recipe) in zip(batch_of, jobs.items(), strict=True) if i % world == rank}
+
+
+def load(muse, requests: list[Request], note: Callable[[str], None]) -> None:
     """Load all components, so that a damaged file is reported before the first step; report prompts that are cut."""
-    texts = [text for r in requests for text in (r.prompt, r.negative_prompt) if text is not None]
     tokens = muse.config.text.max_tokens
-    for text in dict.fromkeys(texts):
+    for text in dict.fromkeys(t for r in requests for t in (r.prompt, r.negative_prompt) if t is not None):
         if muse.text.is_cut(text):
-            note(f"the text encoder reads the first {tokens} tokens (about {tokens * 3 // 4} words) of {short(text)!r}")
+            note(f"the text encoder reads the first {tokens} tokens (about {tokens * 3 // 4} words) of {text[:80]!r}")
     for part in ("stage1", "stage2", "codec", "embedder"):
         getattr(muse, part)
 
 
-def make(muse, missing: list[Job], began: float, stop: Callable[[], int]) -> None:
+def make(muse, missing: dict[Path, Recipe], stop: Callable[[], int]) -> None:
     """Sample the missing pieces and write each one when it is finished. Raises `distributed.Stopped` after a signal."""
     from tqdm import tqdm
 
     from musekit import distributed
+    from musekit.inference import micro_batches
 
-    batches = list(batches_of(missing))
-    n, done, first = len(missing), 0, distributed.rank() == 0
-    total = sum(b[0].recipe.stage1_steps + b[0].recipe.stage2_steps + len(b) for b in batches)
-    with tqdm(total=total, unit="step", disable=None if first else True, leave=False, dynamic_ncols=True) as bar:
-        for batch in batches:
+    paths, done, first = list(missing), 0, distributed.rank() == 0
+    with tqdm(total=len(paths), unit="piece", disable=None if first else True, leave=False, dynamic_ncols=True) as bar:
+
+        def on_step(stage: str, i: int, n: int) -> None:
+            bar.set_postfix_str(f"{STAGES[stage]}, {i + 1} of {n}")
+
+        for batch in micro_batches(missing.values()):
             if code := stop():
-                finished_now = f"{done} of {n} pieces of rank {distributed.rank()} are finished"
+                finished_now = f"{done} of {len(paths)} pieces of rank {distributed.rank()} are finished"
                 print(f"stopped on a signal; {finished_now}; run the same command to continue", flush=True)
                 raise distributed.Stopped(code)
-            on_step = progress(bar, batch[0].recipe, f"piece {done + 1} of {n}")
-            try:
-                for piece in muse.stream([job.recipe for job in batch], on_step):
-                    write(missing[done].path, piece)
-                    done += 1
-                    if done == 1 and first:
-                        bar.clear()
-                        print(f"first piece after {time.perf_counter() - began:.1f} s: {missing[0].path}", flush=True)
-            except (MemoryError, RuntimeError) as error:
-                if isinstance(error, MemoryError) or "memory" in str(error).lower():
-                    raise MuseError("this machine has too little free memory; try --micro-batch 1") from error
-                raise
-            on_step("codec", len(batch), len(batch))
-
-
-def progress(bar, first: Recipe, label: str) -> Callable[[str, int, int], None]:
-    """An `on_step` that moves a tqdm bar through one micro-batch, starting at the bar's position."""
-    start, n1, n2 = bar.n, first.stage1_steps, first.stage2_steps
-    before = {"stage1": 0, "stage2": n1, "codec": n1 + n2}
-
-    def on_step(stage: str, i: int, _: int) -> None:
-        bar.set_description(f"{label}: {STAGES[stage]}", refresh=False)
-        bar.update(max(0, start + before[stage] + i - bar.n))
-
-    return on_step
+            for piece in muse.stream(batch, on_step):
+                write(paths[done], piece)
+                done += 1
+                bar.update()
 
 
 def write(path: Path, piece) -> None:
@@ -155,28 +246,25 @@ def write(path: Path, piece) -> None:
         notice(f"{path} existed with another recipe, or unfinished, and is replaced")
     sidecar.unlink(missing_ok=True)
     write_atomic(path, data.getvalue())
-    content = Sidecar(recipe, round(piece.similarity, 6), piece.nfe, hashlib.sha256(data.getvalue()).hexdigest())
+    content = Finished(recipe, round(piece.similarity, 6), piece.nfe, hashlib.sha256(data.getvalue()).hexdigest())
     write_atomic(sidecar, json.dumps(asdict(content), indent=1, ensure_ascii=False) + "\n")
 
 
-def read_finished(job: Job, verify: bool = True) -> Finished | None:
-    """The finished piece of exactly this recipe; None when it is missing or damaged. verify: compare the WAV's hash."""
+def is_finished(path: Path, recipe: Recipe) -> bool:
+    """Whether the WAV and its JSON file are whole and of exactly this recipe."""
     try:
-        found = read_json(job.path.with_suffix(".json"), Sidecar)
-        same = found.recipe == job.recipe and job.path.exists()
-        if same and (not verify or found.sha256 == hashlib.sha256(job.path.read_bytes()).hexdigest()):
-            return Finished(job.path, job.recipe, found.similarity, found.nfe)
+        found = read_json(path.with_suffix(".json"), Finished)
+        return found.recipe == recipe and found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, MuseError):
-        pass
-    return None
+        return False
 
 
-def show(pieces: list[Finished], options, requests: dict[int, Request]) -> None:
+def show(pieces: dict[Path, Finished], options, requests: dict[int, Request]) -> None:
     """Print the table of pieces and draw the contact sheet."""
-    width = max(4, *(len(str(piece.recipe.seed)) for piece in pieces))
+    width = max(4, *(len(str(piece.recipe.seed)) for piece in pieces.values()))
     print(f"{'seed':>{width}}  seconds  similarity  file")
-    for p in pieces[:MAX_ROWS_SHOWN]:
-        print(f"{p.recipe.seed:>{width}}  {p.recipe.seconds:7.2f}  {p.similarity:10.3f}  {p.path}")
+    for path, p in list(pieces.items())[:MAX_ROWS_SHOWN]:
+        print(f"{p.recipe.seed:>{width}}  {p.recipe.seconds:7.2f}  {p.similarity:10.3f}  {path}")
     if len(pieces) > MAX_ROWS_SHOWN:
         print(f"... and {len(pieces) - MAX_ROWS_SHOWN:,} more in {options.out}")
     request = next(iter(requests.values()))
@@ -185,26 +273,31 @@ def show(pieces: list[Finished], options, requests: dict[int, Request]) -> None:
         name = file_stem(options.prompts.stem)
         title = f"{name}: {len(pieces)} pieces"
         title += f", the first {MAX_CLIPS_SHOWN}" if len(pieces) > MAX_CLIPS_SHOWN else ""
-    print(f"contact sheet: {draw(pieces[:MAX_CLIPS_SHOWN], options.out / f'{name}.png', title)}")
-    if pieces[0].recipe.preset == "smoke":
+    print(f"contact sheet: {draw(dict(list(pieces.items())[:MAX_CLIPS_SHOWN]), options.out / f'{name}.png', title)}")
+    if next(iter(pieces.values())).recipe.preset == "smoke":
         print("these are the smoke preset's random weights: the audio is noise, not music")
     sys.stdout.flush()
 
 
-def draw(pieces: list[Finished], path: Path, title: str) -> Path:
+def draw(pieces: dict[Path, Finished], target: Path, title: str) -> Path:
     """Draw the contact sheet, waveform and spectrogram of each piece; returns its path."""
     import soundfile
 
     from musekit.show.pictures import contact_sheet
     from musekit.show.style import plain
 
-    clips, several = [], len({piece.recipe.prompt for piece in pieces}) > 1
-    for piece in pieces:
-        audio, sample_rate = soundfile.read(piece.path, dtype="float32", always_2d=True)
+    clips, several = [], len({piece.recipe.prompt for piece in pieces.values()}) > 1
+    for path, piece in pieces.items():
+        audio, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
         prompt = f"{plain(piece.recipe.prompt, 40)}   " if several else ""
         clips.append((f"{prompt}seed {piece.recipe.seed}   similarity {piece.similarity:.2f}", audio.T))
-    title = plain(title, 90) + (" (smoke preset: noise)" if pieces[0].recipe.preset == "smoke" else "")
+    title = plain(title, 90) + (" (smoke preset: noise)" if piece.recipe.preset == "smoke" else "")
     figure, data = contact_sheet(clips, sample_rate, title=title), io.BytesIO()
     figure.savefig(data, format="png", metadata={"Software": None})
-    write_atomic(path, data.getvalue())
-    return path
+    write_atomic(target, data.getvalue())
+    return target
+
+
+def notice(text: str) -> None:
+    """Print a line on standard error that is not part of the result."""
+    print(f"musekit: note: {text}", file=sys.stderr, flush=True)

@@ -2,7 +2,7 @@
 
 Many clips match one sentence. The notebooks, the lab and the map compare samples with real clips that nothing was
 trained on, also on a machine without the corpus: `reference.safetensors`, below 1 MB, has their embeddings in half
-precision and their metadata, but no audio.
+precision and their metadata, but no audio. `build_reference` writes it from a cache.
 
     reference = read_reference("mini")
     matching = reference.matching({"mode": "minor", "speed": "slow"})   # indices of the slow clips in minor
@@ -51,58 +51,33 @@ def spread(x: Tensor) -> float:
     return float(torch.pdist(x.double()).mean()) if len(x) > 1 else float("nan")
 
 
-def choose(clips: list[dict], limit: int = MAX_CLIPS) -> list[dict]:
-    """Up to `limit` held-out clips in the order of their ids' hashes: the same ones on every machine."""
-    held_out = [clip for clip in clips if clip["split"] in SPLITS]
-    return sorted(held_out, key=lambda clip: hashlib.sha256(clip["id"].encode()).hexdigest())[:limit]
-
-
-def build_reference(cache: str | Path, weights: str | Path, limit: int = MAX_CLIPS) -> Path:
+def build_reference(cache: str | Path, weights: str | Path) -> Path:
     """Write `reference.safetensors` into the folder `weights` from the held-out clips of `cache`; returns its path.
 
-    The embeddings are the cached ones if these weights made them, else they are computed from the audio. Raises
-    MuseError when the cache has no held-out clip.
+    Of more than `MAX_CLIPS` clips, the first in the order of their ids' hashes: the same ones on every machine.
+    Raises MuseError when the cache has no held-out clip, or lacks embeddings by these weights.
     """
     from safetensors.torch import save
 
-    from musekit.cache import read_clips
+    from musekit.cache import Shards, read_clips
     from musekit.files import write_atomic
-    from musekit.pretrained import find, load_part
+    from musekit.pretrained import find, read_hashes
 
-    cache, folder = Path(cache), find(weights)
-    network, digest = load_part(folder, "embedder")
-    clips = choose(read_clips(cache), limit)
+    folder, shards = find(weights), Shards(Path(cache) / "embeddings")
+    digest, held_out = read_hashes(folder)["embedder"], [c for c in read_clips(Path(cache)) if c["split"] in SPLITS]
+    clips = sorted(held_out, key=lambda clip: hashlib.sha256(clip["id"].encode()).hexdigest())[:MAX_CLIPS]
     if not clips:
         raise MuseError(f"{cache} has no clip of the splits {', '.join(SPLITS)}; make a larger cache")
-    embeddings = cached_embeddings(cache, digest, clips)
-    if embeddings is None:
-        embeddings = computed_embeddings(cache, network, clips)
+    if shards.manifest["maker"] != f"embeddings {digest[:16]}" or any(clip["id"] not in shards for clip in clips):
+        raise MuseError(
+            f"{cache} lacks embeddings by {folder}; make them: musekit cache --kinds embeddings --weights {folder}"
+        )
+    embeddings = shards.all(clip["id"] for clip in clips)[:, 0]
     records = json.dumps([{k: clip[k] for k in CLIP_FIELDS if k in clip} for clip in clips], ensure_ascii=False)
     packed = torch.frombuffer(bytearray(zlib.compress(records.encode(), 9)), dtype=torch.uint8)
     about = {"embedder": digest, "splits": ",".join(SPLITS), "clips": str(len(clips)), "records": "JSON, zlib"}
     write_atomic(folder / FILE, save({"embeddings": embeddings.to(torch.float16), "records": packed}, metadata=about))
     return folder / FILE
-
-
-def cached_embeddings(cache: Path, digest: str, clips: list[dict]) -> Tensor | None:
-    """The clips' embeddings (n, 512) in the cache; None unless these weights made all of them."""
-    from musekit.cache import Shards
-
-    if not (cache / "embeddings").exists():
-        return None
-    shards = Shards(cache / "embeddings")
-    if shards.manifest["maker"] != f"embeddings {digest[:16]}" or any(clip["id"] not in shards for clip in clips):
-        return None
-    return shards.all(clip["id"] for clip in clips)[:, 0].float()
-
-
-def computed_embeddings(cache: Path, network, clips: list[dict]) -> Tensor:
-    """The clips' embeddings (n, 512), computed from their audio."""
-    from musekit.cache.precompute import read_clip
-    from musekit.encoders import joint
-
-    embedder = joint(network, None)
-    return torch.stack([embedder.embed_audio(read_clip(cache, c)[None], c["sample_rate"])[0] for c in clips])
 
 
 def read_reference(weights: str | Path = "mini") -> Reference:

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,9 +34,6 @@ from musekit.stage1 import Stage1Inference
 from musekit.stage2 import Stage2Inference
 
 __all__ = ["Generation", "Muse", "Piece", "Settings", "micro_batches", "count"]
-
-GUIDANCE = ("guidance_scale", "guidance_low", "guidance_high")  # of Stage 2
-MAX_AUDIO_BYTES = 4 * 2**30  # that `generate` returns at once; `stream` has no such limit
 
 
 @dataclass
@@ -64,31 +59,13 @@ class Generation:
     recipes: list[Recipe]
     similarity: list[float]
     nfe: dict[str, list[int]]  # {"stage1": [...], "stage2": [...]}: network evaluations of each piece
-    timings: dict[str, float]  # seconds spent in each stage
 
 
 def precision(name: str) -> torch.dtype:
     """The dtype of that name. Raises MuseError for one that is not supported."""
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if name not in known:
+    if name not in ("float32", "bfloat16"):
         raise MuseError(f"unknown dtype {name!r} (known: auto, float32, bfloat16)")
-    return known[name]
-
-
-def in_turn(method: Callable) -> Callable:
-    """A method of `Muse` that only one thread at a time runs on a GPU.
-
-    CUDA graphs (`musekit.inference`) use fixed memory, and several widgets share one system.
-    """
-
-    @functools.wraps(method)
-    def run(self, *arguments, **named):
-        if self.device.type != "cuda":
-            return method(self, *arguments, **named)
-        with self.turn:
-            return method(self, *arguments, **named)
-
-    return run
+    return getattr(torch, name)
 
 
 @dataclass
@@ -100,23 +77,14 @@ class Muse:
     dtype: str = "auto"  # of Stage 2's matrix products: "float32", "bfloat16", or the faster one on this machine
     stage1_dtype: str = "float32"  # of Stage 1's; "bfloat16" is faster and rounds the embedding
     notice: Callable[[str], None] = lambda text: None  # called for what the user should know about a prompt
-    timings: dict[str, float] = field(default_factory=dict)
-    turn: threading.RLock = field(default_factory=threading.RLock, repr=False)  # see `in_turn`
+    timings: dict[str, float] = field(default_factory=dict)  # seconds spent in each stage, for benchmarks
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)  # see `turn`
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path = "mini", **options) -> Self:
         """The system of a folder of weights, or of a packaged preset. Raises MuseError when there is none."""
         folder = pretrained.find(name_or_folder)
         return cls(folder, pretrained.read_config(folder), **options)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Copy this system's folder of weights: safetensors, hashes and config."""
-        if Path(folder).resolve() == self.folder.resolve():
-            return
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for path in sorted(self.folder.glob("*")):
-            if path.suffix in (".safetensors", ".json", ".md"):
-                shutil.copy2(path, Path(folder) / path.name)
 
     @cached_property
     def device(self) -> torch.device:
@@ -127,6 +95,14 @@ class Muse:
     def autocast_dtype(self) -> torch.dtype:
         """The precision of Stage 2's matrix products."""
         return distributed.fast_precision(self.device) if self.dtype == "auto" else precision(self.dtype)
+
+    @property
+    def turn(self):
+        """A context in which only one thread at a time uses a GPU.
+
+        CUDA graphs (`musekit.gpu`) use fixed memory, and several widgets share one system.
+        """
+        return self.lock if self.device.type == "cuda" else contextlib.nullcontext()
 
     @cached_property
     def text(self):
@@ -175,18 +151,15 @@ class Muse:
 
     def recipe(self, prompt: str, seed: int, settings: Settings, negative_prompt: str | None = None) -> Recipe:
         """The complete recipe of one piece. Raises MuseError for a value that is out of range."""
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise MuseError(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
         renamed = {"solver": "stage2_solver", "steps": "stage2_steps"}
         chosen = dataclasses.asdict(self.config.sample) | {"guidance_low": 0.0, "guidance_high": 1.0}
-        chosen |= {renamed.get(k, k): v for k, v in dataclasses.asdict(settings).items() if v is not None}
-        for name in ("seconds", *GUIDANCE, "stage1_guidance_scale", "stage1_autoguidance"):
-            chosen[name] = float(chosen[name])
+        chosen |= {renamed.get(k, k): v for k, v in vars(settings).items() if v is not None}
         if evaluations(chosen["stage2_solver"]) is not None:
+            guidance = tuple(chosen[name] for name in ("guidance_scale", "guidance_low", "guidance_high"))
             chosen["stage2_solver"], chosen["stage2_steps"] = fewstep.resolve(
-                self.folder, chosen["stage2_solver"], settings.steps, tuple(chosen[name] for name in GUIDANCE)
+                self.folder, chosen["stage2_solver"], settings.steps, guidance
             )
-        recipe = Recipe(
+        recipe = Recipe.checked(
             prompt=clean_prompt(prompt, notice=self.notice),
             negative_prompt=None if negative_prompt is None else clean_prompt(negative_prompt, "negative prompt"),
             seed=seed,
@@ -213,16 +186,14 @@ class Muse:
         """The number of latent frames that cover a duration in seconds."""
         return math.ceil(round(seconds * self.config.codec.sample_rate) / self.config.codec.hop)
 
-    @in_turn
-    @torch.inference_mode()
     def embed_batch(
         self, recipes: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
     ) -> tuple[Tensor, Tensor]:
         """Stage 1 for at most one micro-batch of recipes: embeddings (n, 512) and network evaluations (n,)."""
-        embeddings, nfe = sample_stage1(self.inference1, self.text, padded(recipes), on_step, cancel)
+        with self.turn, torch.inference_mode():
+            embeddings, nfe = sample_stage1(self.inference1, self.text, padded(recipes), on_step, cancel)
         return embeddings[: len(recipes)].cpu(), nfe[: len(recipes)]
 
-    @in_turn
     @torch.inference_mode()
     def render_batch(
         self,
@@ -238,23 +209,25 @@ class Muse:
         the audio contains NaN.
         """
         batch, n, codec = padded(recipes), len(recipes), self.config.codec
-        frames = self.frames(batch[0].seconds)
+        frames, solver = self.frames(batch[0].seconds), batch[0].stage2_solver
         samples, covered = round(batch[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
         index = [min(i, n - 1) for i in range(len(batch))]
         embeddings, x_0 = embeddings[index].to(self.device), None if x_0 is None else x_0[index]
-        solver = batch[0].stage2_solver
         table = None if evaluations(solver) is None else fewstep.named(self.folder, solver)
-        latents, nfe = sample_stage2(
-            self.inference2, embeddings, self._negatives(batch), batch, frames, covered, on_step, cancel, x_0, table
-        )
         audio = []
-        for i in range(n):  # one at a time: memory stays small, and the bits do not depend on the batch
-            if on_step:
-                on_step("codec", i, n)
-            decoded = self.codec.decode(latents[i : i + 1])[0, :, :samples].cpu()
-            if not decoded.isfinite().all():
-                raise MuseError(f"the audio of seed {batch[i].seed} is NaN; check the weights and the guidance scales")
-            audio.append(finish(decoded))
+        with self.turn:
+            latents, nfe = sample_stage2(
+                self.inference2, embeddings, self._negatives(batch), batch, frames, covered, on_step, cancel, x_0, table
+            )
+            for i in range(n):  # one at a time: memory stays small, and the bits do not depend on the batch
+                if on_step:
+                    on_step("codec", i, n)
+                decoded = self.codec.decode(latents[i : i + 1])[0, :, :samples].cpu()
+                if not decoded.isfinite().all():
+                    raise MuseError(
+                        f"the audio of seed {batch[i].seed} is NaN; check the weights and the guidance scales"
+                    )
+                audio.append(finish(decoded))
         return audio, nfe[:n]
 
     def _negatives(self, recipes: Sequence[Recipe]) -> tuple[Tensor, Tensor]:
@@ -273,13 +246,10 @@ class Muse:
         self, embeddings: Tensor, seed: int | Sequence[int] = 0, prompt: str = "an embedding", **settings
     ) -> Tensor:
         """Audio (n, 2, N) of embeddings (n, 512). seed: of the first one, with the next ones following, or a list."""
-        if embeddings.dim() != 2 or embeddings.shape[1] != self.config.stage2.embedding_dim:
-            raise MuseError(
-                f"render wants embeddings (n, {self.config.stage2.embedding_dim}), not {tuple(embeddings.shape)}"
-            )
         seeds = [seed + i for i in range(len(embeddings))] if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(embeddings) or not seeds:
-            raise MuseError(f"render wants one seed per embedding, not {len(seeds)} for {len(embeddings)}")
+        width = self.config.stage2.embedding_dim
+        if embeddings.shape != (len(seeds), width) or not seeds:
+            raise MuseError(f"render wants embeddings (n, {width}) and n seeds, not {tuple(embeddings.shape)}, {seed}")
         recipes = [self.recipe(prompt, s, Settings(**settings)) for s in seeds]
         audio: list[Tensor] = []
         for batch in micro_batches(recipes):
@@ -314,15 +284,11 @@ class Muse:
         cancel=None,
         **settings,
     ) -> Generation:
-        """n pieces for one prompt; piece i has the seed `seed + i`. settings: fields of `recipe.Settings`."""
-        first = self.recipe(prompt, seed, Settings(**settings), negative_prompt)
-        size = count(n) * 8 * round(first.seconds * self.config.codec.sample_rate)
-        if size > MAX_AUDIO_BYTES:
-            raise MuseError(
-                f"{n:,} pieces would be {size / 2**30:.0f} GiB of audio; use Muse.stream or `musekit generate`"
-            )
+        """n pieces for one prompt; piece i has the seed `seed + i`. settings: fields of `recipe.Settings`.
+
+        `stream` needs less memory for many pieces.
+        """
         recipes = self.recipes(prompt, n, seed, Settings(**settings), negative_prompt)
-        self.timings = {}
         pieces = list(self.stream(recipes, on_step, cancel))
         return Generation(
             audio=torch.stack([p.audio for p in pieces]),
@@ -332,7 +298,6 @@ class Muse:
             recipes=recipes,
             similarity=[p.similarity for p in pieces],
             nfe={stage: [p.nfe[stage] for p in pieces] for stage in ("stage1", "stage2")},
-            timings=dict(self.timings),
         )
 
     @contextlib.contextmanager

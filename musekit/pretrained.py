@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from torch import nn
 
 from musekit import convert, oobleck
 from musekit.codec import SpectralVAE
-from musekit.config import MuseConfig, MuseError, SampleConfig, identity, suggest, to_json
+from musekit.config import MuseConfig, MuseError, SampleConfig, identity, to_json
 from musekit.encoders import MiniEmbedder, MuQ, hub
 from musekit.files import read_json, sha256, write_atomic
 from musekit.stage1 import Text2MuQFlow, TextRegression
@@ -33,13 +33,10 @@ WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 def public(part: str, config: MuseConfig) -> tuple[str, str, str] | None:
     """(name, config field, subfolder) of the public model used for a component; None for one that is trained here."""
-    models = {
-        "text": (config.text.kind == "t5", config.text.name, "text.name", ""),
-        "codec": (config.codec.kind == "oobleck", config.codec.name, "codec.name", "vae"),
-        "embedder": (config.embedder.kind == "muq", config.embedder.name, "embedder.name", ""),
-    }
-    is_public, *where = models.get(part, (False, "", "", ""))
-    return tuple(where) if is_public else None
+    network = getattr(config, part, None)  # the baseline has no config of its own
+    if getattr(network, "kind", None) not in ("t5", "oobleck", "muq"):
+        return None
+    return network.name, f"{part}.name", "vae" if part == "codec" else ""
 
 
 def public_hash(part: str, config: MuseConfig) -> str:
@@ -65,11 +62,8 @@ def find(name_or_folder: str | Path) -> Path:
     """A folder of weights, given by its path or by the name of a packaged one. Raises MuseError when there is none."""
     name, known = str(name_or_folder), sorted(p.parent.name for p in WEIGHTS.glob("*/config.json"))
     for folder in (Path(name), WEIGHTS / name):
-        try:
-            if name and (folder / "config.json").exists():
-                return folder
-        except (OSError, ValueError):
-            break  # the name is too long for a path or contains a zero byte
+        if name and os.path.exists(folder / "config.json"):  # False as well for a name that no path can have
+            return folder
     here = f"no weights at {name[:80]!r}: give a folder with a config.json"
     raise MuseError(f"{here}, or one of {', '.join(known)}" if known else here)
 
@@ -78,47 +72,32 @@ def read_config(folder: str | Path) -> MuseConfig:
     """The config of a folder of weights. Raises MuseError when it is damaged or describes an impossible system."""
     path = find(folder) / "config.json"
     config = read_json(path, MuseConfig, known_only=True)
-    kinds = {"codec": ("spectral", "oobleck"), "text": ("minilm", "t5"), "embedder": ("mini", "muq")}
-    for part, known in kinds.items():
-        if (kind := getattr(config, part).kind) not in known:
-            raise suggest(kind, known, f"{part}.kind in {path}")
-    for problem in misfits(config):
-        raise MuseError(f"{path}: {problem}")
+    if broken := misfits(config):
+        raise MuseError(f"{path} describes an impossible system: it must be that {'; '.join(broken)}")
     return config
 
 
-def misfits(config: MuseConfig) -> Iterator[str]:
-    """The conditions between fields of a config that are not met, one sentence each."""
-    codec, embedder, one, two = config.codec, config.embedder, config.stage1, config.stage2
-    equal = {
-        "stage1.dim and embedder.dim": (one.dim, embedder.dim),
-        "stage2.embedding_dim and embedder.dim": (two.embedding_dim, embedder.dim),
-        "stage2.latent_dim and codec.latent_dim": (two.latent_dim, codec.latent_dim),
-        "stage1.text_dim and text.dim": (one.text_dim, config.text.dim),
+def misfits(config: MuseConfig) -> list[str]:
+    """The conditions between fields of a config that are not met."""
+    codec, one, two = config.codec, config.stage1, config.stage2
+    key_width, bins = two.head_dim * two.kv_heads, codec.linear_bins + 8 * codec.high_bands
+    as_published = two.patch == 1 and not two.modulation
+    conditions = {
+        "stage1.dim = stage2.embedding_dim = embedder.dim": one.dim == two.embedding_dim == config.embedder.dim,
+        "stage1.text_dim = text.dim": one.text_dim == config.text.dim,
+        "stage1.width is a multiple of stage1.heads and of 2": one.width % one.heads == one.width % 2 == 0,
+        "stage1.gaussian_rank < stage1.dim": one.gaussian_rank < one.dim,
+        "stage2.latent_dim = codec.latent_dim": two.latent_dim == codec.latent_dim,
+        "stage2.width is a multiple of stage2.head_dim * stage2.kv_heads": two.width % key_width == 0,
+        "stage2.head_dim is a multiple of 4": two.head_dim % 4 == 0,  # rotary positions rotate pairs in half of a head
+        "stage2.time_dim and stage2.number_dim are even": two.time_dim % 2 == two.number_dim % 2 == 0,
+        "stage2.stable_audio has modulation = false and patch = 1": as_published or not two.stable_audio,
+        "embedder.bands is a multiple of 24": config.embedder.bands % 24 == 0,  # quarter tones of an octave
+        "codec.n_fft is even": codec.n_fft % 2 == 0,
+        "codec.stft_hop <= codec.n_fft": codec.stft_hop <= codec.n_fft,
+        "1 <= codec.linear_bins + 8 * codec.high_bands <= codec.n_fft / 2 + 1": 1 <= bins <= codec.n_fft // 2 + 1,
     }
-    yield from (f"{names} must be equal, not {a} and {b}" for names, (a, b) in equal.items() if a != b)
-    multiples = [
-        ("stage1.width", one.width, "stage1.heads", one.heads),
-        ("stage1.width", one.width, 2, 2),  # sines and cosines of time
-        ("stage2.width", two.width, "stage2.head_dim", two.head_dim),
-        ("stage2.width", two.width, "stage2.kv_heads * stage2.head_dim", two.kv_heads * two.head_dim),
-        ("stage2.head_dim", two.head_dim, 4, 4),  # rotary positions rotate pairs in half of a head
-        ("stage2.time_dim", two.time_dim, 2, 2),
-        ("stage2.number_dim", two.number_dim, 2, 2),
-        ("embedder.bands", embedder.bands, 24, 24),  # quarter tones of an octave
-        ("codec.n_fft", codec.n_fft, 2, 2),
-    ]
-    for name, value, of, divisor in multiples:
-        if value % divisor:
-            yield f"{name} = {value} must be a multiple of {of}" + (f" = {divisor}" if of != divisor else "")
-    if one.gaussian_rank >= one.dim:
-        yield f"stage1.gaussian_rank = {one.gaussian_rank} must be below stage1.dim = {one.dim}"
-    if not 1 <= codec.linear_bins + 8 * codec.high_bands <= codec.n_fft // 2 + 1:
-        yield "codec.linear_bins + 8 codec.high_bands must be from 1 to codec.n_fft / 2 + 1"
-    if codec.stft_hop > codec.n_fft:
-        yield f"codec.stft_hop = {codec.stft_hop} must be at most codec.n_fft = {codec.n_fft}"
-    if two.stable_audio and (two.modulation or two.patch != 1):
-        yield "stage2.stable_audio needs modulation = false and patch = 1, as Stable Audio Open has"
+    return [name for name, holds in conditions.items() if not holds]
 
 
 def read_hashes(folder: Path) -> dict[str, str]:
@@ -153,11 +132,8 @@ def load_part(folder: str | Path, part: str) -> tuple[nn.Module, str]:
 
 def load_public(part: str, config: MuseConfig) -> tuple[oobleck.Oobleck | MuQ, str]:
     """The public codec or embedder of a config, on a GPU if there is one, and the hash of its arrays."""
-    if part == "codec":
-        codec = oobleck.load(config.codec)
-        return codec, hub.fingerprint(codec)
-    embedder = MuQ(config.embedder)
-    return embedder, hub.fingerprint(embedder.network)
+    model = oobleck.load(config.codec) if part == "codec" else MuQ(config.embedder)
+    return model, hub.fingerprint(model if part == "codec" else model.network)
 
 
 def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
@@ -168,8 +144,8 @@ def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
     """
     where, known = Path(source), "stabilityai/stable-audio-open-1.0"
     if part == "stage2" and str(source) == known and not where.is_dir():
-        inside = [hub.folder(known, "--init", p) for p in (convert.PROJECTION, convert.TRANSFORMER)]
-        where = inside[-1].parent
+        hub.folder(known, "--init", convert.PROJECTION)
+        where = hub.folder(known, "--init", convert.TRANSFORMER).parent
     if convert.is_foreign(where):
         if part != "stage2":
             raise MuseError(f"{source} is a diffusers folder; only Stage 2 starts from one, {part} does not")
@@ -226,20 +202,14 @@ def init_random(folder: str | Path, config: MuseConfig, seed: int = 0) -> Path:
 
 def sizes(config: MuseConfig) -> dict[str, str]:
     """{component: number of parameters, and name and licence of a public model}, counted without memory for them."""
-    found = {}
-    with torch.device("meta"):
-        for part in ("text", *PARTS, BASELINE):
-            if named := public(part, config):
-                size = millions(oobleck.Oobleck(config.codec)) if part == "codec" else "          not counted here"
-                found[part] = f"{size}, frozen: {named[0]} ({hub.LICENCES.get(named[0], 'its own licence')})"
-            elif part != "text":
-                found[part] = millions(build(part, config))
+    found = {part: "not counted here" for part in ("text", "embedder") if public(part, config)}
+    for part in (p for p in (*PARTS, BASELINE) if p not in found):
+        with torch.device("meta"):
+            network = oobleck.Oobleck(config.codec) if public(part, config) else build(part, config)
+        found[part] = f"{sum(p.numel() for p in network.parameters()) / 1e6:9.3f} M parameters"
+        if unused := sum(p.numel() for p in network.parameters() if not p.requires_grad):
+            found[part] += f", {unused / 1e6:.1f} M of them unused: attention over one token needs no query and key"
+    for part in found:
+        if named := public(part, config):
+            found[part] += f", frozen: {named[0]} ({hub.LICENCES.get(named[0], 'its own licence')})"
     return found
-
-
-def millions(network: nn.Module) -> str:
-    """The number of a network's parameters, and how many of them change nothing (attention over a single token)."""
-    total = sum(p.numel() for p in network.parameters()) / 1e6
-    unused = sum(p.numel() for p in network.parameters() if not p.requires_grad) / 1e6
-    note = f", {unused:.1f} M of them unused: attention over one token needs no query and key" if unused else ""
-    return f"{total:9.3f} M parameters{note}"

@@ -1,7 +1,8 @@
 """A recipe names everything that decides the bits of one piece; every generated file carries its recipe.
 
 The same recipe on the same kind of machine gives the same bits, whatever else is in the batch: every batch is padded to
-the recipe's micro-batch, and a sample does not depend on its position or on the other samples.
+the recipe's micro-batch, and a sample does not depend on its position or on the other samples. This is tested for
+micro-batches of 1, 4 (the default), 8 and 16. Other sizes may change the last bits: `inference` says where.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
-from musekit.config import MuseConfig, MuseError, suggest
+import msgspec
+from msgspec import Meta
+
+from musekit.config import Fraction, MuseConfig, MuseError, Positive, Scale, suggest
 from musekit.files import decode
 
 SAMPLER = 2  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
 MAX_PROMPT_CHARS = 2000  # the text encoder reads far fewer tokens than that
+Number = Annotated[int, Meta(ge=1, le=10_000)]  # of steps, or of pieces in a micro-batch
 EXAMPLE = 'describe the music, for example "a sad piano melody"'
 
 
@@ -30,26 +36,35 @@ class Recipe:
 
     prompt: str
     negative_prompt: str | None
-    seed: int
-    seconds: float
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    seconds: Positive
     preset: str
     weights: str
     stage1_solver: str
-    stage1_steps: int
-    stage1_guidance_scale: float
+    stage1_steps: Number
+    stage1_guidance_scale: Scale
     stage2_solver: str
-    stage2_steps: int
-    guidance_scale: float
-    micro_batch: int
+    stage2_steps: Number
+    guidance_scale: Scale
+    micro_batch: Number
     max_tokens: int
     dtype: str
     device: str
     threads: int
     versions: str
-    guidance_low: float = 0.0  # Stage 2's guidance applies for t in [low, high]; the first recipes lack both fields
-    guidance_high: float = 1.0
+    guidance_low: Fraction = 0.0  # Stage 2's guidance applies for t in [low, high]; the first recipes lack both fields
+    guidance_high: Fraction = 1.0
     stage1_dtype: str = "float32"
-    stage1_autoguidance: float = 1.0
+    stage1_autoguidance: Scale = 1.0
+
+    @classmethod
+    def checked(cls, **values) -> Recipe:
+        """A recipe of these values. Raises MuseError for a wrong type, or a value out of range."""
+        try:
+            return msgspec.convert(values, cls)
+        except msgspec.ValidationError as error:
+            why, _, name = str(error).rstrip("`").partition(" - at `$.")
+            raise MuseError(f"{name}: {why}, not {values.get(name)!r}") from error
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -61,21 +76,24 @@ class Recipe:
         return decode(text, cls, "the recipe", known_only=True)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Settings:
-    """How to sample; None means the preset's default."""
+    """How to sample; None means the preset's default. These are options of `musekit generate`, too."""
 
-    seconds: float | None = None
-    steps: int | None = None
+    seconds: float | None = None  # Length of each piece
+    steps: int | None = None  # Solver steps of Stage 2
     solver: str | None = None
-    guidance_scale: float | None = None
-    stage1_steps: int | None = None
-    stage1_solver: str | None = None
+    """Stage 2's solver: euler, midpoint, heun, rk4, dopri5 or torchdiffeq; or bespoke-8, trained for few steps."""
+    guidance_scale: float | None = None  # Stage 2's classifier-free guidance; 1 is none
+    guidance_low: float | None = None  # Guidance applies only for t from here (0 is noise, and the default) ...
+    guidance_high: float | None = None  # ... to here (1 is audio, and the default); elsewhere it costs nothing
+    stage1_steps: int | None = None  # Solver steps of Stage 1
+    stage1_solver: str | None = None  # Stage 1's solver
     stage1_guidance_scale: float | None = None
+    """Stage 1's classifier-free guidance; above 1 the prompt is followed more closely, with less variety."""
     stage1_autoguidance: float | None = None
-    micro_batch: int | None = None
-    guidance_low: float | None = None
-    guidance_high: float | None = None
+    """Stage 1's guidance away from a Gaussian; above 1 keys and instruments are clearer."""
+    micro_batch: int | None = None  # Pieces per batch; part of the recipe
 
 
 def software() -> str:
@@ -87,37 +105,24 @@ def software() -> str:
 
 
 def check(recipe: Recipe, config: MuseConfig) -> None:
-    """Raise MuseError for a value that is out of range."""
+    """Raise MuseError for a recipe that this system cannot sample."""
     from musekit import solve  # imports torch, which prompts do not need
     from musekit.solve.bespoke import evaluations
 
-    window = config.window_seconds
-    if not (math.isfinite(recipe.seconds) and 0 < recipe.seconds):
-        raise MuseError(f"seconds must be more than 0, not {recipe.seconds:g}")
-    if recipe.seconds > window:
-        raise MuseError(
-            f"seconds = {recipe.seconds:g} is above the {config.name} preset's window of {window:.2f} s; choose at most"
-            f" {math.floor(window * 100) / 100:g}"
-        )
+    longest = math.floor(config.window_seconds * 100) / 100
+    if recipe.seconds > config.window_seconds:
+        raise MuseError(f"seconds = {recipe.seconds:g} is above the {config.name} preset's window of {longest:g} s")
     if recipe.seconds * config.codec.sample_rate < config.codec.n_fft:
         raise MuseError(f"seconds = {recipe.seconds:g} is too short; choose at least 0.1")
-    for name in ("stage1_solver", "stage2_solver"):
-        solver = getattr(recipe, name)
-        if solver not in solve.SOLVERS and not (name == "stage2_solver" and evaluations(solver) is not None):
+    for solver in (recipe.stage1_solver, recipe.stage2_solver):
+        if solver not in solve.SOLVERS and (solver is recipe.stage1_solver or evaluations(solver) is None):
             raise suggest(solver, solve.SOLVERS, "solver")
-    for name in ("stage1_steps", "stage2_steps", "micro_batch"):
-        value = getattr(recipe, name)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000:
-            raise MuseError(f"{name} must be a whole number from 1 to 10000, not {value!r}")
-    for name in ("guidance_scale", "stage1_guidance_scale", "stage1_autoguidance"):
-        if not 0 <= getattr(recipe, name) <= 100:
-            raise MuseError(f"{name} must be from 0 to 100, not {getattr(recipe, name):g}")
     if recipe.stage1_autoguidance != 1.0 and not config.stage1.gaussian_rank:
         raise MuseError(f"{config.name}'s Stage 1 has no Gaussian for guidance; leave stage1_autoguidance at 1")
-    if not 0 <= recipe.guidance_low <= recipe.guidance_high <= 1:
+    if recipe.guidance_low > recipe.guidance_high:
         raise MuseError(
-            f"guidance applies for t from guidance_low to guidance_high, between 0 (noise) and 1 (audio), not"
-            f" from {recipe.guidance_low:g} to {recipe.guidance_high:g}"
+            f"guidance_low = {recipe.guidance_low:g} is above guidance_high = {recipe.guidance_high:g}; t runs from 0"
+            " (noise) to 1 (audio)"
         )
 
 
@@ -134,8 +139,6 @@ def clean_prompt(prompt: str, what: str = "prompt", notice: Callable[[str], None
     notice(text): called for what the user should know. Raises MuseError when the prompt has no Latin letter: the text
     encoder was trained on English.
     """
-    if not isinstance(prompt, str):
-        raise MuseError(f"the {what} must be text, not {type(prompt).__name__}")
     if len(prompt) > MAX_PROMPT_CHARS:
         notice(f"the {what} has {len(prompt):,} characters; only the first {MAX_PROMPT_CHARS:,} are read")
         prompt = prompt[:MAX_PROMPT_CHARS]

@@ -24,7 +24,7 @@ def save_tokenizer(folder: Path, kind: str) -> None:
     make(tokenizer_object=made, **more).save_pretrained(folder)
 
 
-def save_t5(folder: Path, width: int = 24) -> Path:
+def save_t5(folder: Path, width: int = 32) -> Path:
     """A T5 encoder with its tokenizer."""
     import torch
     from transformers import T5Config, T5EncoderModel
@@ -70,7 +70,7 @@ def save_muq(folder: Path, dim: int = 512) -> Path:
     return folder / "MuQ-MuLan-large"
 
 
-def save_oobleck(folder: Path, channels: int = 8) -> Path:
+def save_oobleck(folder: Path, channels: int = 32) -> Path:
     """An Oobleck in folder/vae, as a Stable Audio Open pipeline holds it: hop 2048, 44.1 kHz stereo."""
     import torch
     from diffusers import AutoencoderOobleck

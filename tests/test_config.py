@@ -1,6 +1,7 @@
 """Configuration: presets, JSON both ways, wrong values in one line, and what importing the package needs."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 import typing
@@ -31,20 +32,16 @@ def changed(**components) -> MuseConfig:
 def test_a_preset_is_consistent_and_survives_json(name):
     made = config.preset(name)
     assert made.name == name and read(config.to_json(made)) == made
-    assert not list(pretrained.misfits(made))
+    assert not pretrained.misfits(made)
     assert made.codec.hop == 2048 and made.window_seconds >= made.sample.seconds
     assert hash(made) == hash(config.preset(name))
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.name = "other"
 
 
-def test_a_config_may_leave_fields_out_and_an_integer_may_stand_for_a_float():
-    made = read('{"name": "own", "stage1": {"width": 64}, "sample": {"seconds": 4}}')
+def test_a_config_may_leave_fields_out_and_have_fields_that_were_removed():
+    made = read('{"name": "own", "stage1": {"width": 64, "idle_weights": false}, "sample": {"seconds": 4}}')
     assert made.stage1 == Stage1Config(width=64) and made.codec == config.mini().codec and made.sample.seconds == 4
-
-
-def test_a_field_that_was_removed_is_ignored():
-    assert read('{"name": "own", "stage1": {"idle_weights": false}}').stage1.width == Stage1Config().width
 
 
 @pytest.mark.parametrize(
@@ -85,7 +82,7 @@ def test_every_number_builds_or_is_refused_by_name(component):
             text = config.to_json(changed(**{component: {name: "HERE"}})).replace('"HERE"', str(value))
             try:
                 made = read(text)
-                problems = list(pretrained.misfits(made))
+                problems = pretrained.misfits(made)
             except MuseError as error:
                 problems = [str(error)]
             refused += bool(problems)
@@ -100,15 +97,14 @@ def test_every_number_builds_or_is_refused_by_name(component):
     ("change", "says"),
     [
         ({"stage1": {"heads": 0}}, r"Expected `int` >= 1 - at `\$\.stage1\.heads`"),
-        ({"stage1": {"heads": 5}}, r"stage1\.width = 32 must be a multiple of stage1\.heads = 5"),
-        ({"stage2": {"head_dim": 24}}, r"stage2\.width = 32 must be a multiple of stage2\.head_dim = 24"),
-        ({"stage2": {"kv_heads": 3}}, r"a multiple of stage2\.kv_heads \* stage2\.head_dim = 48"),
-        ({"stage2": {"head_dim": 2, "kv_heads": 1}}, r"stage2\.head_dim = 2 must be a multiple of 4"),
-        ({"stage2": {"latent_dim": 9}}, r"stage2\.latent_dim and codec\.latent_dim must be equal, not 9 and 8"),
-        ({"stage1": {"gaussian_rank": 512}}, r"gaussian_rank = 512 must be below stage1\.dim = 512"),
+        ({"stage1": {"heads": 5}}, "stage1.width is a multiple of stage1.heads"),
+        ({"stage2": {"head_dim": 24}}, "stage2.width is a multiple of stage2.head_dim"),
+        ({"stage2": {"head_dim": 2, "kv_heads": 1}}, "stage2.head_dim is a multiple of 4"),
+        ({"stage2": {"latent_dim": 9}}, "stage2.latent_dim = codec.latent_dim"),
+        ({"stage1": {"gaussian_rank": 512}}, "gaussian_rank < stage1.dim"),
         ({"stage2": {"stable_audio": True}}, "modulation = false"),
-        ({"codec": {"linear_bins": 4000}}, r"n_fft / 2 \+ 1"),
-        ({"codec": {"kind": "obleck"}}, "did you mean 'oobleck'"),
+        ({"codec": {"linear_bins": 4000}}, "n_fft / 2"),
+        ({"codec": {"kind": "obleck"}}, r"'obleck' - at `\$\.codec\.kind`"),
         ({"embedder": {"bands": 150}}, "multiple of 24"),
     ],
 )
@@ -139,13 +135,10 @@ def test_an_unknown_preset_is_refused_with_a_suggestion(wrong, right):
 
 
 def test_home_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("MUSEKIT_HOME", str(tmp_path / "own"))
-    assert config.home() == tmp_path / "own"
-    monkeypatch.setenv("MUSEKIT_HOME", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert config.home() == tmp_path / "musekit"
-    monkeypatch.setenv("MUSEKIT_HOME", "~/music")
-    assert "~" not in str(config.home())
+    for given, home in {"/own": "/own", "": str(tmp_path / "musekit"), "~/x": os.path.expanduser("~/x")}.items():
+        monkeypatch.setenv("MUSEKIT_HOME", given)
+        assert str(config.home()) == home
 
 
 # The only packages that `import musekit` and training may need: torch with its own requirements, numpy, soundfile,

@@ -5,11 +5,9 @@ import shutil
 import pytest
 import torch
 
-from musekit import heldout, pretrained
+from musekit import pretrained
 from musekit.cache import Shards, read_clips
-from musekit.cache.precompute import read_clip
 from musekit.config import MuseError
-from musekit.encoders import JointEmbedder
 from musekit.heldout import build_reference, read_reference, spread
 
 
@@ -35,22 +33,6 @@ def test_held_out_clips_come_back_with_their_embeddings(tiny, weights):
     assert found.matching({"instrument": "bagpipe"}) == []
 
 
-def test_without_cached_embeddings_they_are_computed_from_the_audio(tiny, weights, tmp_path):
-    """They equal the embedder's own ones clip by clip; embeddings of other weights are not used."""
-    cache = shutil.copytree(tiny.cache, tmp_path / "cache")
-    build_reference(cache, weights)
-    with_cache = read_reference(weights).embeddings
-    shutil.rmtree(cache / "embeddings")
-    build_reference(cache, weights)
-    found = read_reference(weights)
-    torch.testing.assert_close(found.embeddings, with_cache, atol=2e-3, rtol=0)
-    embedder = JointEmbedder(pretrained.load_part(weights, "embedder")[0], encode_text=None)
-    record = {c["id"]: c for c in read_clips(cache)}[found.clips[0]["id"]]
-    own = embedder.embed_audio(read_clip(cache, record)[None], 44100)[0]
-    torch.testing.assert_close(found.embeddings[0], own, atol=2e-3, rtol=0)
-    assert heldout.cached_embeddings(tiny.cache, "another embedder's hash", found.clips) is None
-
-
 def test_missing_damaged_and_foreign_files_are_refused(tiny, weights):
     with pytest.raises(MuseError, match="missing; restore it, or make it"):
         read_reference(weights)
@@ -65,6 +47,8 @@ def test_missing_damaged_and_foreign_files_are_refused(tiny, weights):
     pretrained.save_part(weights, "embedder", pretrained.build("embedder", tiny.config), tiny.config)
     with pytest.raises(MuseError, match="not made by this folder's embedder"):
         read_reference(weights)
+    with pytest.raises(MuseError, match="lacks embeddings by .*; make them: musekit cache --kinds embeddings"):
+        build_reference(tiny.cache, weights)
 
 
 def test_spread_is_the_mean_distance_of_pairs():

@@ -26,7 +26,6 @@ LAYERS = """
     pretrained
     fewstep
     muse
-    jobs
     generate
     runs
     corpus

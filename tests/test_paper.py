@@ -23,19 +23,22 @@ TEXTS = ["a sad slow piano melody", "happy flute", ""]
 
 
 def tiny_paper() -> config.MuseConfig:
-    """`paper` with small numbers; every kind, flag and hub name is unchanged."""
+    """`paper` with small numbers; every kind, flag and hub name is unchanged.
+
+    Widths are multiples of 32: the last bits of narrower matrix products may depend on the position in the batch.
+    """
     made = paper()
     return dataclasses.replace(
         made,
         name="tiny-paper",
-        codec=dataclasses.replace(made.codec, latent_dim=8),
-        text=dataclasses.replace(made.text, dim=24, max_tokens=12),
-        stage1=dataclasses.replace(made.stage1, text_dim=24, width=32, depth=2, heads=2, gaussian_rank=8),
+        codec=dataclasses.replace(made.codec, latent_dim=32),
+        text=dataclasses.replace(made.text, dim=32, max_tokens=12),
+        stage1=dataclasses.replace(made.stage1, text_dim=32, width=64, depth=2, heads=2, gaussian_rank=32),
         stage2=dataclasses.replace(
-            made.stage2, latent_dim=8, condition_dim=16, width=32, depth=2, head_dim=8, kv_heads=2, time_dim=8,
+            made.stage2, latent_dim=32, condition_dim=32, width=64, depth=2, head_dim=32, kv_heads=1, time_dim=32,
             max_frames=40,
         ),
-        sample=dataclasses.replace(made.sample, stage1_steps=3, stage2_steps=3, seconds=1.0, micro_batch=2),
+        sample=dataclasses.replace(made.sample, stage1_steps=3, stage2_steps=3, seconds=1.0, micro_batch=4),
     )  # fmt: skip
 
 
@@ -67,7 +70,7 @@ def muse(home, tmp_path_factory):
 @pytest.fixture(scope="module")
 def t5(home):
     return encoders.text_encoder(
-        TextConfig(kind="t5", name=str(home / "models" / "flan-t5-base"), dim=24, max_tokens=8)
+        TextConfig(kind="t5", name=str(home / "models" / "flan-t5-base"), dim=32, max_tokens=8)
     )
 
 
@@ -85,7 +88,7 @@ def test_t5_gives_its_own_states_padded_and_masked(t5, home):
     model = T5EncoderModel.from_pretrained(home / "models" / "flan-t5-base").eval()
     tokenizer = AutoTokenizer.from_pretrained(home / "models" / "flan-t5-base")
     tokens, mask = t5(TEXTS)
-    assert tokens.shape == (3, 8, 24) and mask.tolist() == [[i < n for i in range(8)] for n in (6, 3, 1)]
+    assert tokens.shape == (3, 8, 32) and mask.tolist() == [[i < n for i in range(8)] for n in (6, 3, 1)]
     for text, states, kept in zip(TEXTS, tokens, mask, strict=True):
         ids = tokenizer(text, return_tensors="pt")["input_ids"]  # no padding at all
         with torch.no_grad():
@@ -163,22 +166,18 @@ def test_muq_encodes_texts_of_any_length_one_at_a_time(muq):
 def test_oobleck_is_the_posteriors_mean_and_its_decoder(home):
     from diffusers import AutoencoderOobleck
 
-    for name in (
-        "stabilityai/stable-audio-open-1.0",
-        *(str(home / "models" / "stable-audio-open-1.0" / p) for p in ("", "vae")),
-    ):
-        codec = oobleck.load(CodecConfig(kind="oobleck", name=name, latent_dim=8))
-        vae = AutoencoderOobleck.from_pretrained(home / "models" / "stable-audio-open-1.0" / "vae")
-        audio = noise(0.2, 44100, 2)[..., : 4 * 2048 - 5]
-        with torch.no_grad():
-            expected = vae.encode(F.pad(audio, (0, 5))).latent_dist.mean
+    folder = home / "models" / "stable-audio-open-1.0"
+    vae = AutoencoderOobleck.from_pretrained(folder / "vae")
+    audio = noise(0.2, 44100, 2)[..., : 4 * 2048 - 5]
+    with torch.no_grad():
+        expected = vae.encode(F.pad(audio, (0, 5))).latent_dist.mean
+    for name in ("stabilityai/stable-audio-open-1.0", str(folder), str(folder / "vae")):
+        codec = oobleck.load(CodecConfig(kind="oobleck", name=name, latent_dim=32))
         latents = codec.encode(audio)
-        assert codec.hop == 2048 and codec.sample_rate == 44100 and latents.shape == (1, 8, 4)
+        assert codec.hop == 2048 and codec.sample_rate == 44100 and latents.shape == (1, 32, 4)
         torch.testing.assert_close(latents, expected, atol=1e-5, rtol=0)
-        decoded = codec.decode(latents)
-        assert decoded.shape == (1, 2, 4 * 2048)
         with torch.no_grad():
-            torch.testing.assert_close(decoded, vae.decode(latents).sample, atol=1e-5, rtol=0)
+            torch.testing.assert_close(codec.decode(latents), vae.decode(latents).sample, atol=1e-5, rtol=0)
 
 
 # -- where models are found
@@ -195,10 +194,10 @@ def empty_home(monkeypatch, tmp_path):
 
 
 LOADERS = {
-    "google/flan-t5-base": lambda name: encoders.text_encoder(TextConfig(kind="t5", name=name, dim=24)),
+    "google/flan-t5-base": lambda name: encoders.text_encoder(TextConfig(kind="t5", name=name, dim=32)),
     "OpenMuQ/MuQ-MuLan-large": lambda name: encoders.MuQ(EmbedderConfig(kind="muq", name=name, sample_rate=24000)),
     "stabilityai/stable-audio-open-1.0": lambda name: oobleck.load(
-        CodecConfig(kind="oobleck", name=name, latent_dim=8)
+        CodecConfig(kind="oobleck", name=name, latent_dim=32)
     ),
 }
 
@@ -263,13 +262,37 @@ def test_an_incomplete_folder_is_one_line(name, how, home, empty_home):
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value) and len(str(caught.value)) < 600
 
 
-@pytest.mark.parametrize(
-    "name", ["", "../nothing", "/nowhere/model", "a b", "owner/..", "x" * 5000, "a\0b", "~nobody/x"]
-)
+@pytest.mark.parametrize("name", ["", "../nothing", "/nowhere/model", "a b", "owner/..", "x" * 5000, "a\0b"])
 def test_an_impossible_name_is_one_line(name):
     with pytest.raises(MuseError, match="neither a folder here nor a model's hub name") as caught:
         hub.on_this_machine(name)
     assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("file", "entry"),
+    [
+        ("config.json", {"auto_map": {"AutoModel": "elsewhere--module.Class"}}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["module.Class", None]}}),
+        ("config.json", {"text_config": [{"attn_implementation": "owner/kernel"}]}),
+        ("config.json", {"quantization_config": {"quant_method": "other"}}),
+    ],
+)
+def test_a_folder_that_names_code_is_refused(tmp_path, file, entry):
+    (tmp_path / "config.json").write_text('{"model_type": "t5", "_attn_implementation": "sdpa", "auto_map": null}')
+    assert hub.folder(str(tmp_path), "text.name") == tmp_path
+    (tmp_path / file).write_text(json.dumps({"model_type": "t5", **entry}))
+    with pytest.raises(MuseError, match="names code to load"):
+        hub.folder(str(tmp_path), "text.name")
+
+
+def test_a_model_that_muse_does_not_know_is_not_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("MUSEKIT_HOME", str(tmp_path))
+    with pytest.raises(MuseError, match="not fetched; if you trust it: hf download someone/model"):
+        hub.folder("someone/model", "text.name")
+    (tmp_path / "models" / "model").mkdir(parents=True)
+    (tmp_path / "models" / "model" / "config.json").write_text("{}")
+    assert hub.folder("someone/model", "text.name") == tmp_path / "models" / "model"
 
 
 def test_identity_depends_on_the_content_of_a_folder_not_on_its_place(home, tmp_path):
@@ -281,13 +304,13 @@ def test_identity_depends_on_the_content_of_a_folder_not_on_its_place(home, tmp_
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     assert hub.identity(copy) != hub.identity(here)
-    path.write_bytes(bytes(2**24))  # of a large file, 128 pieces over its length are read
-    zeros = hub.identity(copy)
-    for start in (0, 2**23, 2**24 - 2**18):
+    found = set()
+    for start in (0, 2**23, 2**24 - 2**18):  # of a large file, 128 pieces over its length are read
         data = bytearray(2**24)
         data[start : start + 2**18] = b"\1" * 2**18
         path.write_bytes(data)
-        assert hub.identity(copy) != zeros
+        found.add(hub.identity(copy))
+    assert len(found) == 3
 
 
 # -- the whole chain
@@ -295,19 +318,15 @@ def test_identity_depends_on_the_content_of_a_folder_not_on_its_place(home, tmp_
 
 def test_text_becomes_audio(muse):
     """T5 -> Stage 1 by dopri5 -> Stage 2 -> Oobleck -> MuQ's similarity, all of the paper preset's classes."""
-    stages = []
-    made = muse.generate(TEXTS[0], n=3, seed=5, negative_prompt="fast violin", on_step=lambda *a: stages.append(a[0]))
+    made = muse.generate(TEXTS[0], n=3, seed=5, negative_prompt="fast violin")
     assert made.audio.shape == (3, 2, 44100) and made.sample_rate == 44100
     assert made.audio.isfinite().all() and (made.audio.abs().amax((1, 2)) > 0).all()
-    assert made.embeddings.shape == (3, 512)
     torch.testing.assert_close(made.embeddings.norm(dim=-1), torch.ones(3))
-    assert {"stage1", "stage2", "codec"} <= set(stages)
     assert made.recipes[0].stage1_solver == "dopri5" and made.recipes[0].preset == "tiny-paper"
     audio = muse.embedder.embed_audio(made.audio, 44100)
     text = muse.embedder.embed_text([TEXTS[0]])
     np.testing.assert_allclose(made.similarity, (audio @ text.T)[:, 0].numpy(), atol=1e-5)
     assert isinstance(muse.codec, oobleck.Oobleck) and isinstance(muse.embedder, encoders.MuQ)
-    assert isinstance(muse.text, encoders.TextEncoder)
     single = muse.generate(TEXTS[0], n=1, seed=6, negative_prompt="fast violin")
     assert torch.equal(single.audio[0], made.audio[1])
     assert not torch.equal(made.audio[0], made.audio[1])
@@ -383,11 +402,11 @@ def test_stage2_starts_from_stable_audio_open(home, tmp_path, monkeypatch, capsy
     theirs, made = tmp_path / "theirs", tiny_paper()
     monkeypatch.setitem(config.PRESETS, "tiny-paper", tiny_paper)
     StableAudioDiTModel(
-        in_channels=8, out_channels=8, num_layers=2, attention_head_dim=8, num_attention_heads=4,
-        num_key_value_attention_heads=2, cross_attention_dim=16, cross_attention_input_dim=16, time_proj_dim=8,
-        global_states_input_dim=32,
+        in_channels=32, out_channels=32, num_layers=2, attention_head_dim=32, num_attention_heads=2,
+        num_key_value_attention_heads=1, cross_attention_dim=32, cross_attention_input_dim=32, time_proj_dim=32,
+        global_states_input_dim=64,
     ).save_pretrained(theirs / "transformer")  # fmt: skip
-    StableAudioProjectionModel(16, 16, 0, 512).save_pretrained(theirs / "projection_model")
+    StableAudioProjectionModel(32, 32, 0, 512).save_pretrained(theirs / "projection_model")
     cache = tmp_path / "cache"
     write_clips(cache, "rrrrv")
     for kind in ("tokens", "latents", "embeddings"):

@@ -90,7 +90,7 @@ class StudioView(View):
         if few is not None:
             self.say(
                 f"{name}: {few.nfe} evaluations instead of {self.steps.value}, guidance {few.guidance_scale:g} only;"
-                f" quicker and less exact: its latents are {few.error:.0%} off those of {few.teacher}"
+                f" quicker and less exact: its latents are {few.held_out_error:.0%} off those of {few.teacher}"
             )
 
     def _knobs(self) -> dict:
