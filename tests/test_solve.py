@@ -84,32 +84,20 @@ def test_order_on_a_linear_ode(solver, order):
 @pytest.mark.parametrize(
     ("solver", "steps", "atol"), [("rk4", 200, 1e-6), ("dopri5", 1, 1e-5), ("torchdiffeq", 1, 1e-5)]
 )
-def test_the_gaussian_flow_maps_noise_to_data_and_back(solver, steps, atol):
+def test_the_gaussian_flow_maps_noise_to_data(solver, steps, atol):
     """The flow of N(0, 1) to N(m, s^2) is x_0 -> m + s x_0."""
     x_0, velocity = randn(64, 8), gaussian_flow(2.0, 0.3)
     options = {"solver": solver, "steps": steps, "rtol": 1e-7, "atol": 1e-8}
     end = solve(velocity, x_0, **options).x
     torch.testing.assert_close(end, 2.0 + 0.3 * x_0, rtol=0, atol=atol)
-    torch.testing.assert_close(solve(velocity, end, t_0=1.0, t_1=0.0, **options).x, x_0, rtol=0, atol=10 * atol)
 
 
-@pytest.mark.parametrize("solver", ["rk4", *ADAPTIVE])
-@pytest.mark.parametrize("reverse", [False, True])
-def test_the_trajectory_follows_the_exact_path(solver, reverse):
-    mean, std, x_0 = -1.0, 2.0, randn(6, 5)
-    grid = torch.cat([torch.linspace(0, 0.5, 30), torch.tensor([0.6, 0.8, 1.0])]).double()
-
-    def exact(t):
-        t = t.view(-1, 1, 1)
-        return t * mean + ((1 - t) ** 2 + (t * std) ** 2).sqrt() * x_0
-
-    times = grid.flip(0) if reverse else grid
-    start = exact(times[:1])[0]
-    solution = solve(gaussian_flow(mean, std), start, solver=solver, grid=times, trajectory=True, rtol=1e-8, atol=1e-9)
-    assert torch.equal(solution.times, times) and torch.equal(solution.trajectory[0], start)
-    assert torch.equal(solution.trajectory[-1], solution.x)
-    tolerance = 3e-3 if solver == "rk4" else 1e-5  # rk4 has four coarse steps
-    torch.testing.assert_close(solution.trajectory, exact(times), rtol=0, atol=tolerance)
+def test_the_trajectory_follows_the_exact_path():
+    mean, std, x_0, t = -1.0, 2.0, randn(6, 5), torch.linspace(0, 1, 31).double().view(-1, 1, 1)
+    solution = solve(gaussian_flow(mean, std), x_0, solver="rk4", steps=30, trajectory=True)
+    assert torch.equal(solution.trajectory[0], x_0) and torch.equal(solution.trajectory[-1], solution.x)
+    exact = t * mean + ((1 - t) ** 2 + (t * std) ** 2).sqrt() * x_0
+    torch.testing.assert_close(solution.trajectory, exact, rtol=0, atol=1e-4)
 
 
 # ---------------------------------------------------------------- dopri5 and torchdiffeq
@@ -120,12 +108,11 @@ def test_the_trajectory_follows_the_exact_path(solver, reverse):
 def test_dopri5_gives_each_sample_what_torchdiffeq_gives_a_batch_of_one(tolerance, overshoot):
     stiffness = torch.tensor([0.1, 100.0, 3.0, 40.0, 0.0])
     x_0 = randn(5, 4, 3, seed=3) * torch.tensor([1, 1, 9, 0.1, 0])[:, None, None].double()
-    options = dict(zip(("rtol", "atol"), tolerance)) | {"trajectory": True, "steps": 7, "overshoot": overshoot}
+    options = dict(zip(("rtol", "atol"), tolerance)) | {"steps": 7, "overshoot": overshoot}
     batch = solve(relaxation(stiffness), x_0, solver="dopri5", **options)
     for b in range(5):
         single = solve(relaxation(stiffness[b : b + 1]), x_0[b : b + 1], solver="torchdiffeq", **options)
         torch.testing.assert_close(batch.x[b], single.x[0], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(batch.trajectory[:, b], single.trajectory[:, 0], rtol=1e-12, atol=1e-12)
         for count in ("nfe", "accepted", "rejected"):
             assert getattr(batch, count)[b] == getattr(single, count)[0], (b, count)
     assert batch.nfe[1] > 10 * batch.nfe[0] and batch.rejected.sum() > 0  # the samples are as different as intended
@@ -138,7 +125,7 @@ def test_torchdiffeq_couples_the_samples_of_a_batch():
 
 
 @pytest.mark.parametrize("solver", ADAPTIVE)
-def test_reports_change_no_step_and_without_overshoot_none_passes_the_end(solver):
+def test_without_overshoot_no_step_passes_the_end(solver):
     seen = []
 
     def velocity(t, x):
@@ -148,9 +135,6 @@ def test_reports_change_no_step_and_without_overshoot_none_passes_the_end(solver
     x_0 = torch.ones(2, 3, dtype=torch.float64)
     short = solve(velocity, x_0, solver=solver)
     assert max(seen) > 1
-    long = solve(velocity, x_0, solver=solver, steps=333, trajectory=True)
-    assert torch.equal(short.x, long.x) and torch.equal(short.nfe, long.nfe)
-    assert short.trajectory is None and long.trajectory.shape == (334, 2, 3)
     seen.clear()
     cut = solve(velocity, x_0, solver=solver, overshoot=False)
     assert max(seen) <= 1
@@ -191,14 +175,13 @@ def test_bits_depend_on_neither_batch_mates_nor_position(solver, dtype):
         def velocity(t, x):
             return expand(rate, x) * (expand(t * t, x) - x)
 
-        return solve(velocity, x_0, solver=solver, steps=9, trajectory=True, rtol=1e-4, atol=1e-6, table=table)
+        return solve(velocity, x_0, solver=solver, steps=9, rtol=1e-4, atol=1e-6, table=table)
 
     generator = torch.Generator().manual_seed(1)
     rate, x_0 = torch.rand(7, generator=generator, dtype=dtype) * 20, torch.randn(7, 5, generator=generator).to(dtype)
     first, order = run(rate, x_0), torch.randperm(7, generator=generator)
     moved = run(rate[order], x_0[order])
     assert torch.equal(moved.x, first.x[order]) and torch.equal(moved.nfe, first.nfe[order])
-    assert torch.equal(moved.trajectory, first.trajectory[:, order])
     for b in range(7):  # each sample among six others, at the opposite place
         others_rate, others = rate * 3 + 1, torch.randn(7, 5, generator=generator).to(dtype)
         others_rate[6 - b], others[6 - b] = rate[b], x_0[b]
@@ -240,10 +223,7 @@ def test_progress_rises_to_n_and_cancel_stops_before_the_next_evaluation(solver)
         ({"solver": "dopri4"}, r"'dopri5'.*euler, midpoint, heun, rk4, dopri5, torchdiffeq"),
         ({"steps": 0}, "steps must be"),
         ({"steps": 2.5}, "steps must be"),
-        ({"t_1": 0.0}, "t_0 and t_1 must differ"),
-        ({"grid": [0.0]}, "two or more"),
-        ({"grid": [0.0, 0.5, 0.5, 1.0]}, "strictly"),
-        ({"grid": [0.0, math.nan, 1.0]}, "finite"),
+        ({"solver": "dopri5", "trajectory": True}, "no trajectory"),
         ({"solver": "dopri5", "atol": 0.0}, "atol"),
         ({"solver": "dopri5", "rtol": math.nan}, "rtol"),
         ({"solver": "dopri5", "max_attempts": 0}, "max_attempts"),

@@ -19,23 +19,20 @@ from .fixed import Solution, Velocity, counts
 def integrate(
     velocity: Velocity,
     x_0: Tensor,
-    times: list[float],
     *,
     rtol: float,
     atol: float,
     overshoot: bool,
     max_attempts: int,
-    trajectory: bool,
     on_time: Callable[[float], None],
 ) -> Solution:
-    """Integrate x_0 (B, ...) along `times`, increasing or decreasing. The counts are the same for all samples.
+    """Integrate x_0 (B, ...) from t = 0 to 1. The counts are the same for all samples.
 
     Raises MuseError where it needs more than `max_attempts` steps, its step underflows or x is not finite.
     """
     from torchdiffeq import odeint
 
     batch, calls, tried, accepted = x_0.shape[0], [], [], []
-    direction = 1 if times[-1] > times[0] else -1
 
     def slope(t: Tensor, x: Tensor) -> Tensor:
         calls.append(t)
@@ -43,15 +40,14 @@ def integrate(
 
     def after_step(t: Tensor, x: Tensor, h: Tensor) -> None:
         accepted.append(t)
-        on_time(float(t + direction * h))
+        on_time(float(t + h))
 
     slope.callback_step = lambda t, x, h: tried.append(t)  # torchdiffeq looks for these two attributes
     slope.callback_accept_step = after_step
-    grid = torch.tensor(times, dtype=torch.float64)
-    reports = (grid if trajectory else grid[[0, -1]]).to(x_0.device)
-    options = {"max_num_steps": max_attempts} | ({} if overshoot else {"step_t": reports[-1:]})
+    times = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x_0.device)
+    options = {"max_num_steps": max_attempts} | ({} if overshoot else {"step_t": times[1:]})
     try:
-        path = odeint(slope, x_0, reports, rtol=rtol, atol=atol, method="dopri5", options=options)
+        path = odeint(slope, x_0, times, rtol=rtol, atol=atol, method="dopri5", options=options)
     except AssertionError as error:
         if not str(error).startswith(("max_num_steps exceeded", "underflow in dt", "non-finite values in state")):
             raise  # not torchdiffeq's: an assertion inside the velocity
@@ -59,12 +55,10 @@ def integrate(
             f"torchdiffeq: {str(error)[:60]}; look at x_0, the weights and the guidance scale, loosen rtol and atol,"
             " or take a fixed-grid solver"
         ) from error
-    on_time(times[-1])
+    on_time(1.0)
     return Solution(
         x=path[-1],
         nfe=counts(len(calls), batch),
         accepted=counts(len(accepted), batch),
         rejected=counts(len(tried) - len(accepted), batch),
-        times=grid,
-        trajectory=path if trajectory else None,
     )

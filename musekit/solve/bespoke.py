@@ -93,6 +93,5 @@ def integrate(
         nfe=counts(n, batch),
         accepted=counts(n, batch),
         rejected=counts(0, batch),
-        times=grid,
         trajectory=torch.stack(path) if trajectory else None,
     )

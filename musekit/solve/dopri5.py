@@ -61,48 +61,38 @@ MAX_OVERFLOWS = 16  # steps per sample that may overflow; each makes the next a 
 def integrate(
     velocity: Velocity,
     x_0: Tensor,
-    times: list[float],
     *,
     rtol: float,
     atol: float,
     overshoot: bool,
     max_attempts: int,
-    trajectory: bool,
     on_time: Callable[[float], None],
 ) -> Solution:
-    """Integrate each sample of x_0 (B, ...) along the rising `times`; report x at all (trajectory) or the last.
+    """Integrate each sample of x_0 (B, ...) from t = 0 to 1; `on_time(t)` gets the time of the slowest sample.
 
-    Reports come from the quartic interpolant of the step that first reaches or passes the time, so they
-    change neither the steps nor their number. `on_time(t)` gets the time that the slowest sample has reached.
+    x(1) comes from the quartic interpolant of the step that reaches or passes t = 1.
 
     Raises MuseError where a sample needs more than `max_attempts` steps, its step size underflows, or its
     velocity is not finite.
     """
-    grid = torch.tensor(times, dtype=torch.float64)
-    times = times if trajectory else [times[0], times[-1]]
-    batch, end = x_0.shape[0], times[-1]
-    rows = range(batch)
-    reports = x_0.new_empty(len(times), *x_0.shape)  # (n + 1, B, ...)
-    reports[0] = x_0
-
-    x, t = x_0, [times[0]] * batch
-    slope = velocity(_per_row(t, x, time_dtype(x)), x)
+    batch = x_0.shape[0]
+    samples = range(batch)
+    x, end, t = x_0, x_0.clone(), [0.0] * batch
+    slope = velocity(_per_sample(t, x, time_dtype(x)), x)
     h = _first_steps(velocity, x, slope, t, rtol, atol)
-    accepted, rejected, overflowed = [0] * batch, [0] * batch, [0] * batch
-    due = [1] * batch  # index of the next time to report
+    accepted, rejected, overflowed, arrived = [0] * batch, [0] * batch, [0] * batch, [False] * batch
 
-    while running := [b for b in rows if due[b] < len(times)]:
-        t_new = [t[b] + h[b] for b in rows]
+    while running := [b for b in samples if not arrived[b]]:
+        t_new = [t[b] + h[b] for b in samples]
         for b in running:
-            if not overshoot and t_new[b] > end:
-                t_new[b], h[b] = end, end - t[b]
+            if not overshoot and t_new[b] > 1.0:
+                t_new[b], h[b] = 1.0, 1.0 - t[b]
             check_step(b, t[b], t_new[b], h[b], accepted[b] + rejected[b], max_attempts)
 
         x_new, k, error = _attempt(velocity, x, slope, t, h, t_new)
         ratio = norms(error / (atol + rtol * torch.maximum(x.abs(), x_new.abs())))
 
         accept = [False] * batch
-        passed: list[list[int]] = [[] for _ in rows]
         for b in running:
             if math.isnan(ratio[b]):  # a stage overflowed: perhaps only because the step was too long
                 ratio[b] = math.inf
@@ -110,28 +100,25 @@ def integrate(
             if overflowed[b] > MAX_OVERFLOWS:
                 raise not_finite(b, t[b])
             accept[b] = ratio[b] <= 1
-            if accept[b]:
-                passed[b] = [j for j in range(due[b], len(times)) if times[j] <= t_new[b]]
-        if any(passed):
-            _report(reports, times, passed, _interpolant(x, x_new, k, h), t, t_new)
+            arrived[b] = accept[b] and t_new[b] >= 1.0
+        if finished := [b for b in running if arrived[b]]:
+            fraction = [(1.0 - t[b]) / (t_new[b] - t[b]) if b in finished else 0.0 for b in samples]
+            end[finished] = _interpolated(x, x_new, k, h, fraction)[finished]
         keep = _broadcast(torch.tensor(accept, device=x.device), x)
         x, slope = torch.where(keep, x_new, x), torch.where(keep, k[-1], slope)
 
         for b in running:
             accepted[b] += accept[b]
             rejected[b] += not accept[b]
-            due[b] += len(passed[b])
             t[b] = t_new[b] if accept[b] else t[b]
-            h[b] = next_step(h[b], ratio[b]) if due[b] < len(times) else 0.0  # then it has arrived
-        on_time(min(end, *t))
+            h[b] = 0.0 if arrived[b] else next_step(h[b], ratio[b])
+        on_time(min(1.0, *t))
 
     return Solution(
-        x=reports[-1],
-        nfe=counts([NFE_START + NFE_STEP * (accepted[b] + rejected[b]) for b in rows], batch),
+        x=end,
+        nfe=counts([NFE_START + NFE_STEP * (accepted[b] + rejected[b]) for b in samples], batch),
         accepted=counts(accepted, batch),
         rejected=counts(rejected, batch),
-        times=grid,
-        trajectory=reports if trajectory else None,
     )
 
 
@@ -143,8 +130,8 @@ def _first_steps(velocity: Velocity, x: Tensor, slope: Tensor, t: list[float], r
     check_finite(speed, t)
     probe = list(map(probe_step, size, speed))
     ahead = [t_b + probe_b for t_b, probe_b in zip(t, probe, strict=True)]
-    x_ahead = x + _broadcast(_per_row(probe, x, x.dtype), x) * slope
-    change = velocity(_per_row(ahead, x, time_dtype(x)), x_ahead) - slope
+    x_ahead = x + _broadcast(_per_sample(probe, x, x.dtype), x) * slope
+    change = velocity(_per_sample(ahead, x, time_dtype(x)), x_ahead) - slope
     bend = [norm / probe_b for norm, probe_b in zip(norms(change / scale), probe, strict=True)]
     check_finite(bend, t)
     return list(map(first_step, probe, speed, bend))
@@ -155,10 +142,10 @@ def _attempt(
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     """One step of every sample: the new state, the seven slopes and the error, each (B, ...)."""
     dtype = time_dtype(x)
-    t_start, t_step, t_end = (_per_row(values, x, dtype) for values in (t, h, t_new))  # (B,) each
+    t_start, t_step, t_end = (_per_sample(values, x, dtype) for values in (t, h, t_new))  # (B,) each
     # Just before the end, as torchdiffeq does: a velocity that jumps at that time is evaluated on this side.
     t_end = torch.nextafter(t_end, t_end - 1)
-    h_x = _broadcast(_per_row(h, x, x.dtype), x)
+    h_x = _broadcast(_per_sample(h, x, x.dtype), x)
     k = [slope]
     for c, a in zip(C, A, strict=True):
         x_new = x + h_x * _combine(a, k)
@@ -166,41 +153,23 @@ def _attempt(
     return x_new, k, h_x * _combine(ERROR, k)
 
 
-def _interpolant(x: Tensor, x_new: Tensor, k: list[Tensor], h: list[float]) -> list[Tensor]:
-    """Coefficients, lowest first, of the quartic through both ends, both slopes and the middle of a step."""
-    h_x = _broadcast(_per_row(h, x, x.dtype), x)
+def _interpolated(x: Tensor, x_new: Tensor, k: list[Tensor], h: list[float], fraction: list[float]) -> Tensor:
+    """Each sample's state at this fraction of its step, by the quartic through both ends, slopes and the middle."""
+    h_x = _broadcast(_per_sample(h, x, x.dtype), x)
     middle = x + h_x * _combine(MIDDLE, k)
     s_0, s_1 = h_x * k[0], h_x * k[-1]
-    return [
+    coefficients = (  # lowest first
         x,
         s_0,
         s_1 - 4 * s_0 - 11 * x - 5 * x_new + 16 * middle,
         5 * s_0 - 3 * s_1 + 18 * x + 14 * x_new - 32 * middle,
         2 * (s_1 - s_0) - 8 * (x_new + x) + 16 * middle,
-    ]
-
-
-def _report(
-    reports: Tensor,
-    times: list[float],
-    passed: list[list[int]],
-    coefficients: list[Tensor],
-    t: list[float],
-    t_new: list[float],
-) -> None:
-    """Write sample b's interpolant into reports[j, b] for each time j that it passed in this step."""
-    for turn in range(max(map(len, passed))):
-        rows = [b for b, points in enumerate(passed) if turn < len(points)]
-        points = [passed[b][turn] for b in rows]
-        fraction = [0.0] * len(passed)
-        for b, j in zip(rows, points, strict=True):
-            fraction[b] = (times[j] - t[b]) / (t_new[b] - t[b])
-        value = coefficients[0]
-        s = _broadcast(_per_row(fraction, value, value.dtype), value)
-        power = s
-        for coefficient in coefficients[1:]:
-            value, power = value + power * coefficient, power * s
-        reports[points, rows] = value[rows]
+    )
+    value, s = x, _broadcast(_per_sample(fraction, x, x.dtype), x)
+    power = s
+    for coefficient in coefficients[1:]:
+        value, power = value + power * coefficient, power * s
+    return value
 
 
 def _combine(weights: tuple[float, ...], k: list[Tensor]) -> Tensor:
@@ -212,7 +181,7 @@ def _combine(weights: tuple[float, ...], k: list[Tensor]) -> Tensor:
     return total
 
 
-def _per_row(values: list[float], x: Tensor, dtype: torch.dtype) -> Tensor:
+def _per_sample(values: list[float], x: Tensor, dtype: torch.dtype) -> Tensor:
     """One number per sample, (B,), on the device of x."""
     return torch.tensor(values, dtype=dtype, device=x.device)
 

@@ -47,7 +47,6 @@ class Solution:
     nfe: Tensor  # (B,) int64, evaluations of the velocity per sample
     accepted: Tensor  # (B,) int64, steps taken
     rejected: Tensor  # (B,) int64, steps tried and discarded; 0 on a fixed grid
-    times: Tensor  # (n + 1,) float64, the grid: where a fixed solver steps, where an adaptive one reports
     trajectory: Tensor | None = None  # (n + 1, B, ...) x at `times`, if requested
 
 
@@ -70,7 +69,7 @@ class Step(NamedTuple):
     t: Tensor  # its start
     t_mid: Tensor | None  # its middle, where the method uses it
     t_end: Tensor | None  # its end, where the method uses it
-    h: Tensor  # () its length; negative where time runs backwards
+    h: Tensor  # () its length
 
 
 def euler(v: Velocity, x: Tensor, s: Step) -> Tensor:
@@ -149,6 +148,5 @@ def integrate(
         nfe=counts(nfe_per_step * n, batch),
         accepted=counts(n, batch),
         rejected=counts(0, batch),
-        times=grid,
         trajectory=torch.stack(path) if trajectory else None,
     )
