@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from musekit.config import MuseError
+from musekit.gpu import device
 
 LOST = "lost another rank"  # in the error of every rank but the first one that failed
 RESUMABLE = 75  # exit code (EX_TEMPFAIL of sysexits.h): the state is saved and the same command continues
@@ -29,19 +30,6 @@ def rank() -> int:
 def world() -> int:
     """Number of ranks."""
     return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def device() -> torch.device:
-    """This process's GPU if the machine has one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    return torch.device("cpu")
-
-
-def fast_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it natively (GPU, AMX), else float32."""
-    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32
 
 
 def to_device(batch: dict) -> dict:

@@ -8,6 +8,8 @@ Foreign conventions (stable-audio-tools has noise at t = 1) are converted once, 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -84,6 +86,13 @@ class Draws:
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, float32."""
         return torch.from_numpy(self._rng.standard_normal(shape, dtype=np.float32))
+
+
+def time_features(t: Tensor, dim: int, max_turns: float = 1000.0) -> Tensor:
+    """Sinusoidal features of t (B,) in [0, 1], (B, dim): frequencies from 1 to `max_turns` turns, geometrically."""
+    frequency = torch.exp(torch.linspace(0, math.log(max_turns), dim // 2, device=t.device)) * 2 * math.pi
+    angle = t.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
 def logit_normal_time(z: Tensor, location: float = 0.0) -> Tensor:

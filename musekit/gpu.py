@@ -1,4 +1,4 @@
-"""What keeps a GPU busy while sampling: compiled blocks and recorded CUDA graphs.
+"""Devices and their precision, and what keeps a GPU busy while sampling: compiled blocks, recorded CUDA graphs.
 
 A block is compiled once per shape, which takes seconds; torch caches the result on disk. That pays for full-size
 networks; a small network would wait longer for the compiler than for its music. Stage 1 needs hundreds of small kernels
@@ -7,6 +7,7 @@ per step, more than the host can launch in that time. A CUDA graph records them 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,6 +16,19 @@ from torch import Tensor, nn
 MIN_COMPILED_PARAMETERS = 100_000_000  # smaller networks are not compiled
 RECOMPILE_LIMIT = 64  # shapes of one block that torch keeps compiled; its default of 8 is too few for a benchmark
 MAX_GRAPHS = 8  # recorded shapes per network; each holds the memory of its intermediate results
+
+
+def device() -> torch.device:
+    """This process's GPU if the machine has one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def fast_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it natively (GPU, AMX), else float32."""
+    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def compiled(block: Callable[..., Tensor], network: nn.Module) -> Callable[..., Tensor]:

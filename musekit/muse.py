@@ -23,13 +23,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from musekit import distributed, fewstep, pretrained
+from musekit import fewstep, gpu, pretrained
 from musekit.config import MuseConfig, MuseError
-from musekit.encoders import JointEmbedder, MuQ, joint, text_encoder
+from musekit.encoders import JointEmbedder, MuQ, text_encoder
 from musekit.inference import OnStep, finish, micro_batches, padded, sample_stage1, sample_stage2
 from musekit.pretrained import load_part
 from musekit.recipe import Recipe, Settings, check, clean_prompt, count, software
-from musekit.solve.bespoke import evaluations
+from musekit.solve.bespoke import PREFIX
 from musekit.stage1 import Stage1Inference
 from musekit.stage2 import Stage2Inference
 
@@ -89,12 +89,12 @@ class Muse:
     @cached_property
     def device(self) -> torch.device:
         """A GPU if there is one, else the CPU."""
-        return distributed.device()
+        return gpu.device()
 
     @cached_property
     def autocast_dtype(self) -> torch.dtype:
         """The precision of Stage 2's matrix products."""
-        return distributed.fast_precision(self.device) if self.dtype == "auto" else precision(self.dtype)
+        return gpu.fast_precision(self.device) if self.dtype == "auto" else precision(self.dtype)
 
     @property
     def turn(self):
@@ -112,7 +112,8 @@ class Muse:
     @cached_property
     def embedder(self) -> JointEmbedder | MuQ:
         """The joint text-audio embedding."""
-        return joint(load_part(self.folder, "embedder")[0], self.text)
+        network = load_part(self.folder, "embedder")[0]
+        return network if isinstance(network, MuQ) else JointEmbedder(network, self.text)
 
     @cached_property
     def codec(self):
@@ -154,7 +155,7 @@ class Muse:
         renamed = {"solver": "stage2_solver", "steps": "stage2_steps"}
         chosen = dataclasses.asdict(self.config.sample) | {"guidance_low": 0.0, "guidance_high": 1.0}
         chosen |= {renamed.get(k, k): v for k, v in vars(settings).items() if v is not None}
-        if evaluations(chosen["stage2_solver"]) is not None:
+        if str(chosen["stage2_solver"]).startswith(PREFIX):
             guidance = tuple(chosen[name] for name in ("guidance_scale", "guidance_low", "guidance_high"))
             chosen["stage2_solver"], chosen["stage2_steps"] = fewstep.resolve(
                 self.folder, chosen["stage2_solver"], settings.steps, guidance
@@ -213,7 +214,7 @@ class Muse:
         samples, covered = round(batch[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
         index = [min(i, n - 1) for i in range(len(batch))]
         embeddings, x_0 = embeddings[index].to(self.device), None if x_0 is None else x_0[index]
-        table = None if evaluations(solver) is None else fewstep.named(self.folder, solver)
+        table = fewstep.named(self.folder, solver) if solver.startswith(PREFIX) else None
         audio = []
         with self.turn:
             latents, nfe = sample_stage2(

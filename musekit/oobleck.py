@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musekit import distributed
+from musekit import gpu
 from musekit.config import CodecConfig, MuseError
 from musekit.encoders import hub
 
@@ -107,4 +107,4 @@ def load(config: CodecConfig) -> Oobleck:
     with hub.loading(config.name, "codec.name"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         vae = AutoencoderOobleck.from_pretrained(where, local_files_only=True, low_cpu_mem_usage=False)
-    return Oobleck(config, vae.float()).eval().requires_grad_(False).to(distributed.device())
+    return Oobleck(config, vae.float()).eval().requires_grad_(False).to(gpu.device())

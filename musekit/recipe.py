@@ -107,7 +107,7 @@ def software() -> str:
 def check(recipe: Recipe, config: MuseConfig) -> None:
     """Raise MuseError for a recipe that this system cannot sample."""
     from musekit import solve  # imports torch, which prompts do not need
-    from musekit.solve.bespoke import evaluations
+    from musekit.solve.bespoke import PREFIX
 
     longest = math.floor(config.window_seconds * 100) / 100
     if recipe.seconds > config.window_seconds:
@@ -115,7 +115,7 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
     if recipe.seconds * config.codec.sample_rate < config.codec.n_fft:
         raise MuseError(f"seconds = {recipe.seconds:g} is too short; choose at least 0.1")
     for solver in (recipe.stage1_solver, recipe.stage2_solver):
-        if solver not in solve.SOLVERS and (solver is recipe.stage1_solver or evaluations(solver) is None):
+        if solver not in solve.SOLVERS and (solver is recipe.stage1_solver or not solver.startswith(PREFIX)):
             raise suggest(solver, solve.SOLVERS, "solver")
     if recipe.stage1_autoguidance != 1.0 and not config.stage1.gaussian_rank:
         raise MuseError(f"{config.name}'s Stage 1 has no Gaussian for guidance; leave stage1_autoguidance at 1")

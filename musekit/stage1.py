@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from musekit import flow
 from musekit.config import Stage1Config
 from musekit.gpu import CudaGraph, compiled
-from musekit.layers import accept_old_names, time_features
 
 Context = list[tuple[Tensor, Tensor, Tensor]]
 """Per layer: the text's keys and values (B, heads, L, head_dim), and the scores' bias (B, 1, 1, L), -inf at padding."""
@@ -37,6 +36,17 @@ Context = list[tuple[Tensor, Tensor, Tensor]]
 MAX_TIME_TURNS = 16.0  # of the fastest time feature: the velocity stays smooth in time, which higher-order solvers need
 MIN_WRITTEN_ATTENTION = 64  # samples from which a GPU computes attention over one query by elementwise kernels
 OLD_NAMES = {"enter": "proj_in", "leave": "proj_out", "table": "scale_shift_table", "null": "null_token"}
+
+
+def accept_old_names(module: nn.Module, renamed: dict[str, str]) -> None:
+    """Load state dicts of earlier versions too: their attribute names, e.g. {"enter": "proj_in"}, become today's."""
+
+    def rename(module, state: dict, prefix: str, *_) -> None:
+        for key in [key for key in state if key.startswith(prefix)]:
+            words = [renamed.get(word, word) for word in key.removeprefix(prefix).split(".")]
+            state[prefix + ".".join(words)] = state.pop(key)
+
+    module.register_load_state_dict_pre_hook(rename)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -154,7 +164,9 @@ class Text2MuQFlow(nn.Module):
         2406.02507). The worse version is the exact Gaussian, which is computed anyway, so w > 1 costs nothing. It
         sharpens what is not Gaussian, such as the key, at the price of some variety. w = 1 is the learned velocity.
         """
-        modulation = self.time(time_features(t, self.config.width, MAX_TIME_TURNS).to(x.dtype)).unflatten(-1, (9, -1))
+        modulation = self.time(flow.time_features(t, self.config.width, MAX_TIME_TURNS).to(x.dtype)).unflatten(
+            -1, (9, -1)
+        )
         h = self.proj_in(x)
         for block, layer in zip(self.blocks, context, strict=True):
             h = block(h, modulation, layer)
@@ -292,7 +304,7 @@ class Stage1Inference:
         return list(map(Stage1Time, now.modulation.unbind(0), gains))
 
     def _time(self, t: Tensor) -> Stage1Time:
-        features = time_features(t, self.config.width, MAX_TIME_TURNS).to(self.mean.dtype)
+        features = flow.time_features(t, self.config.width, MAX_TIME_TURNS).to(self.mean.dtype)
         modulation = self.network.time(features).unflatten(-1, (9, -1))
         return Stage1Time(modulation, self.network.gain(t[:, None]) if self.config.gaussian_rank else None)
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from musekit import convert, flow
 from musekit.config import Stage2Config
 from musekit.gpu import CudaGraph, compiled
-from musekit.layers import accept_old_names, attend, rotary, rotate, time_features
+from musekit.stage1 import accept_old_names
 
 OLD_NAMES = {
     "enter": "proj_in",
@@ -69,6 +69,39 @@ class Stage2Time(NamedTuple):
     modulation: Tensor | None  # (B, 6, D); None without adaLN
     affine: Tensor | None  # (3,) or (3, B): input scale, and u = second x + third v; None without the v-objective
     t: float | None = None  # t on the host, where it is known there
+
+
+def rotary(tokens: int, head_dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin (tokens, head_dim / 2) of rotary positions (Su et al. 2021, arXiv 2104.09864).
+
+    They turn half of each head; the other half carries no position. The sign of the half-turn is in sin.
+    """
+    dim = head_dim // 2
+    frequency = 10000.0 ** (-torch.arange(0, dim, 2, device=like.device, dtype=torch.float32) / dim)
+    angle = torch.outer(torch.arange(tokens, device=like.device, dtype=torch.float32), frequency)
+    cos, sin = torch.cat([angle.cos(), angle.cos()], dim=-1), torch.cat([-angle.sin(), angle.sin()], dim=-1)
+    return cos.to(like.dtype), sin.to(like.dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (i, i + head_dim / 4) of the first half of each head; x (..., T, head_dim)."""
+    turned, rest = x.chunk(2, dim=-1)
+    a, b = turned.chunk(2, dim=-1)
+    return torch.cat([torch.addcmul(turned * cos, torch.cat([b, a], dim=-1), sin), rest], dim=-1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k' / sqrt(d)) v for (B, H, T, d).
+
+    Training on a CPU writes it as plain batched products: torch's fused kernel takes 6 times as long backward.
+    """
+    if q.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v)
+    shape = q.shape
+    q, k, v = (x.reshape(-1, *shape[2:]) for x in (q, k, v))
+    zero = torch.zeros((), dtype=q.dtype)
+    score = torch.baddbmm(zero, q, k.transpose(1, 2), beta=0, alpha=shape[-1] ** -0.5)
+    return torch.bmm(score.softmax(-1), v).view(shape)
 
 
 def two_layers(inputs: int, width: int, bias: bool) -> nn.Sequential:
@@ -250,7 +283,7 @@ class StableAudioMuQ(nn.Module):
         if config.stable_audio:
             token, timing = self.token(token), self.timing(seconds)
         else:
-            features = [time_features(s / 60.0, config.width) for s in seconds.unbind(1)]
+            features = [flow.time_features(s / 60.0, config.width) for s in seconds.unbind(1)]
             timing = self.timing(torch.cat(features, dim=-1).to(embedding.dtype))
         modulation = self.modulation_condition(token) if config.modulation else torch.zeros_like(timing)
         return Condition(timing, modulation, [block.cross_vector(token) for block in self.blocks])
@@ -271,7 +304,7 @@ class StableAudioMuQ(nn.Module):
     def at(self, t: Tensor) -> Stage2Time:
         """What depends on times t (n,) only, with n in front (`affine`: (3, n))."""
         if not self.config.stable_audio:
-            return Stage2Time(self.time(time_features(t, self.config.width).to(self.mean.dtype)), None, None)
+            return Stage2Time(self.time(flow.time_features(t, self.config.width).to(self.mean.dtype)), None, None)
         return Stage2Time(self.time(convert.foreign_time(t)), None, convert.affine(t))
 
     def modulations(self, token: Tensor, condition: Condition) -> Tensor | None:

@@ -12,8 +12,9 @@ from fixtures import sinusoids
 from torch import nn
 
 from musekit import encoders
+from musekit.codec import TemporalBlock
 from musekit.config import TONICS, MuseError, mini, smoke
-from musekit.layers import AttentionPool, TemporalBlock
+from musekit.encoders.mini import AttentionPool
 
 EMBEDDER, SMOKE = mini().embedder, smoke()
 LONG = "slow " * 20_000
@@ -168,7 +169,7 @@ def network():
 
 
 def test_embeddings_are_unit_length_and_independent_of_the_batch(network, minilm):
-    joint = encoders.joint(network, minilm)
+    joint = encoders.JointEmbedder(network, minilm)
     audio = torch.from_numpy(np.stack([sinusoids([f], 1.0) for f in (220, 330, 440)]))
     text, music = joint.embed_text(TEXTS), joint.embed_audio(audio, 44100)
     for z in (text, music):

@@ -12,16 +12,18 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up, as in ARCHITECTURE.md: a module imports from its own line or from lines above it.
 LAYERS = """
     config files extras claims
+    gpu
     results distributed launch
     statistics
     show
-    flow toy layers gpu
+    flow toy
     solve
     recipe
     convert
     stage1 stage2
+    codec
     encoders
-    codec oobleck
+    oobleck
     inference
     pretrained
     fewstep

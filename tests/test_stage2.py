@@ -19,8 +19,8 @@ from networks import (
 )  # fmt: skip
 
 from musekit import flow
-from musekit.layers import rotary, rotate, time_features
-from musekit.stage2 import GuidedStage2, StableAudioMuQ, Stage2Inference
+from musekit.flow import time_features
+from musekit.stage2 import GuidedStage2, StableAudioMuQ, Stage2Inference, rotary, rotate
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-10}
 BOTH = pytest.mark.parametrize("config", [STAGE2, STABLE_AUDIO], ids=["modulation", "stable audio"])

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musekit import flow, solve
-from musekit.layers import time_features
 from musekit.stage1 import MAX_TIME_TURNS, Text2MuQFlow, modulate
 
 
@@ -59,7 +58,7 @@ class Naive1(nn.Module):
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Velocity (B, 512) at x (B, 512), t (B,)."""
         network = self.network
-        features = time_features(t, network.config.width, MAX_TIME_TURNS).to(x.dtype)
+        features = flow.time_features(t, network.config.width, MAX_TIME_TURNS).to(x.dtype)
         modulation = network.time(features).unflatten(-1, (9, -1))
         h = network.proj_in(x)[:, None]
         for block in self.blocks:

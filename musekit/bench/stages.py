@@ -24,7 +24,7 @@ from musekit.bench import networks
 from musekit.bench.measure import Peer, Row, Setup, compare, compared, make_pieces, now, over_one, peak_bytes
 from musekit.bench.naive import Naive1, sample
 from musekit.bench.roofline import stage1_work, stage2_work
-from musekit.distributed import fast_precision
+from musekit.gpu import fast_precision
 from musekit.stage1 import GuidedStage1, Stage1Inference
 from musekit.stage2 import GuidedStage2, StableAudioMuQ, Stage2Inference
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from musekit import distributed, encoders, pretrained
+from musekit import encoders, gpu, pretrained
 from musekit.cache.store import Manifest, build_shards, caption_id, config_hash, read_clips, read_shards
 from musekit.codec import compress
 from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, identity, suggest
@@ -69,7 +69,7 @@ def maker(kind: str, config: MuseConfig, weights: Path | None = None) -> str:
 
 def from_audio(kind: str, config: MuseConfig, weights: Path | None) -> Callable[[Tensor], Tensor]:
     """The function from a clip's audio (1, 2, N) to its row (1, T, D), on this rank's GPU."""
-    rate, device = config.codec.sample_rate, distributed.device()
+    rate, device = config.codec.sample_rate, gpu.device()
     if kind == "spectra":
         return lambda audio: compress(config.codec, audio.to(device))
     if kind == "views":
@@ -81,7 +81,7 @@ def from_audio(kind: str, config: MuseConfig, weights: Path | None) -> Callable[
     if kind == "latents":
         return lambda audio: network.encode(audio.to(device)).transpose(1, 2)
     if kind == "embeddings":
-        embedder = encoders.joint(network, None)
+        embedder = network if isinstance(network, encoders.MuQ) else encoders.JointEmbedder(network, None)
         return lambda audio: embedder.embed_audio(audio.to(device), rate)[:, None]
 
     def in_other_keys(audio: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def precompute(
             f" make its {sum(len(shard['ids']) for shard in other):,} rows again, or another --out"
         )
     inputs = inputs_of(kind, cache)
-    workers = 1 if distributed.device().type == "cuda" else workers
+    workers = 1 if gpu.device().type == "cuda" else workers
     if workers == 1:
         compute = compute_of(kind, cache, config, weights, inputs)
     else:

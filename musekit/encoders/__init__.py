@@ -22,9 +22,4 @@ from musekit.encoders.muq import MuQ
 from musekit.encoders.text import TextEncoder, text_encoder
 
 __all__ = ["LONG_WINDOW", "SHIFTS", "JointEmbedder", "MiniEmbedder", "MuQ", "TextEncoder", "TonalPool", "features"]
-__all__ += ["features_size", "joint", "log_frequency_filters", "mel_filters", "text_encoder", "transpose"]
-
-
-def joint(network: MiniEmbedder | MuQ, encode_text: TextEncoder | None) -> JointEmbedder | MuQ:
-    """The joint embedding of a loaded network: the mini towers read text through `encode_text`, MuQ has its own."""
-    return network if isinstance(network, MuQ) else JointEmbedder(network, encode_text)
+__all__ += ["features_size", "log_frequency_filters", "mel_filters", "text_encoder", "transpose"]

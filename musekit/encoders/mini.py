@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from musekit.claims import attribute_of, matches
+from musekit.codec import TemporalBlock
 from musekit.config import TONICS, EmbedderConfig, MuseError, TextConfig
 from musekit.encoders.text import TextEncoder
-from musekit.layers import AttentionPool, TemporalBlock
 
 
 def mono(audio: Tensor, sample_rate: int, target: int) -> Tensor:
@@ -98,6 +98,21 @@ def head(inputs: int, config: EmbedderConfig) -> nn.Sequential:
     """Pooled features (B, inputs) -> the joint space (B, 512)."""
     width = config.head_width
     return nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, config.dim))
+
+
+class AttentionPool(nn.Module):
+    """(B, T, D) -> (B, heads * D): each head is a softmax-weighted mean over the frames where mask (B, T) is true."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.score = nn.Linear(width, heads)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        score = self.score(x).float()  # (B, T, heads)
+        if mask is not None:
+            score = score.masked_fill(~mask[..., None], float("-inf"))
+        weight = score.softmax(dim=1)
+        return torch.einsum("bth,btd->bhd", weight, x.float()).flatten(1)
 
 
 class TonalPool(nn.Module):

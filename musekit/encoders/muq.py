@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musekit import distributed
+from musekit import gpu
 from musekit.config import EmbedderConfig, MuseError
 from musekit.encoders import hub
 from musekit.encoders.mini import mono
@@ -41,7 +41,7 @@ class MuQ:
             self.network = self._loaded(where, about)
         if self.network.mulan.dim_latent != config.dim:
             raise MuseError(f"{config.name} embeds in {self.network.mulan.dim_latent} dimensions, not {config.dim}")
-        self.network.eval().requires_grad_(False).to(distributed.device())
+        self.network.eval().requires_grad_(False).to(gpu.device())
         self.sample_rate = self.network.sr
         self._lock = threading.Lock()  # a fast tokenizer keeps its padding settings: one thread at a time
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musekit import distributed
+from musekit import gpu
 from musekit.config import MuseError, TextConfig, suggest
 from musekit.encoders import hub
 
@@ -162,7 +162,7 @@ def text_encoder(config: TextConfig) -> TextEncoder:
         folder = hub.folder(config.name, "text.name")
         with hub.loading(config.name, "text.name"):
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            return TextEncoder(config, tokenizer, T5Encoder(config, folder).to(distributed.device()))
+            return TextEncoder(config, tokenizer, T5Encoder(config, folder).to(gpu.device()))
     if config.kind != "minilm":
         raise suggest(config.kind, ["minilm", "t5"], "kind of text encoder")
     if config.name != "all-MiniLM-L6-v2":

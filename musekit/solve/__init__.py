@@ -1,6 +1,6 @@
 """Solvers of the flow's ordinary differential equation, dx/dt = v(t, x) from noise at t = 0 to data at t = 1.
 
-    euler, midpoint, heun, rk4   `steps` equal steps, or a grid of one's own        fixed.py
+    euler, midpoint, heun, rk4   `steps` equal steps                                in this file
     dopri5                       adaptive: t, step size, acceptance per sample      dopri5.py
     torchdiffeq                  adaptive: one step size for the whole batch        batch_dopri5.py
     bespoke-n                    n evaluations, learned for one network             bespoke.py
@@ -8,26 +8,85 @@
 NFE, the number of evaluations of the velocity, is the cost of a sample; it is counted per sample.
 Every solver but `torchdiffeq` treats each sample by itself: its bits depend on the rest of the batch only where the
 velocity's do.
+
+One step from t to t + h (Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, sec. II.1):
+
+    euler      x + h v(t, x)                                                order 1
+    midpoint   x + h v(t + h/2, x + h/2 v(t, x))                            order 2
+    heun       x + h/2 (k_1 + k_2),  k_2 = v(t + h, x + h k_1)              order 2
+    rk4        x + h/6 (k_1 + 2 k_2 + 2 k_3 + k_4)                          order 4
+
+All times and step sizes are put on the device before the loop, and the loop reads nothing back. The host only
+queues work, so a GPU never waits for it, and a launch-bound velocity can be captured as a graph. Every sample takes
+the same steps, so samples are independent. The updates are products and sums only, which IEEE 754 rounds equally at
+every position of the batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from musekit.config import MuseError, suggest
 
-from . import batch_dopri5, bespoke, dopri5, fixed
+from . import batch_dopri5, bespoke, dopri5
 from .bespoke import Bespoke
-from .fixed import CancelFlag, Cancelled, Solution, Velocity
+from .types import CancelFlag, Cancelled, Solution, Velocity, time_dtype
 
 __all__ = ["ADAPTIVE", "NFE_PER_STEP", "SOLVERS", "Bespoke", "Cancelled", "Solution", "solve"]
 
+
+class Step(NamedTuple):
+    """One interval of the grid, on the device. Its times are (B,) tensors, or items of the velocity's `at`."""
+
+    t: Tensor  # its start
+    t_mid: Tensor | None  # its middle, where the method uses it
+    t_end: Tensor | None  # its end, where the method uses it
+    h: Tensor  # () its length
+
+
+def euler(v: Velocity, x: Tensor, s: Step) -> Tensor:
+    """x + h v(t, x). x: (B, ...) -> (B, ...)."""
+    return x + s.h * v(s.t, x)
+
+
+def midpoint(v: Velocity, x: Tensor, s: Step) -> Tensor:
+    """An Euler half-step finds the slope of the whole step. x: (B, ...) -> (B, ...)."""
+    return x + s.h * v(s.t_mid, x + 0.5 * s.h * v(s.t, x))
+
+
+def heun(v: Velocity, x: Tensor, s: Step) -> Tensor:
+    """The mean of the slopes at both ends (the explicit trapezoid). x: (B, ...) -> (B, ...)."""
+    k_1 = v(s.t, x)
+    k_2 = v(s.t_end, x + s.h * k_1)
+    return x + 0.5 * s.h * (k_1 + k_2)
+
+
+def rk4(v: Velocity, x: Tensor, s: Step) -> Tensor:
+    """The classical fourth-order method. x: (B, ...) -> (B, ...)."""
+    k_1 = v(s.t, x)
+    k_2 = v(s.t_mid, x + 0.5 * s.h * k_1)
+    k_3 = v(s.t_mid, x + 0.5 * s.h * k_2)
+    k_4 = v(s.t_end, x + s.h * k_3)
+    return x + s.h / 6 * (k_1 + 2 * (k_2 + k_3) + k_4)
+
+
+STEPS: dict[str, tuple[Callable[[Velocity, Tensor, Step], Tensor], int]] = {
+    "euler": (euler, 1),
+    "midpoint": (midpoint, 2),
+    "heun": (heun, 2),
+    "rk4": (rk4, 4),
+}
+"""Name -> (step, evaluations of the velocity per step)."""
+USES_MIDDLE, USES_END = ("midpoint", "rk4"), ("heun", "rk4")
+
 ADAPTIVE = ("dopri5", "torchdiffeq")
-SOLVERS = (*fixed.STEPS, *ADAPTIVE)
-NFE_PER_STEP = {name: nfe for name, (_, nfe) in fixed.STEPS.items()}
+SOLVERS = (*STEPS, *ADAPTIVE)
+NFE_PER_STEP = {name: nfe for name, (_, nfe) in STEPS.items()}
 NFE_PER_STEP |= dict.fromkeys(ADAPTIVE, dopri5.NFE_STEP)
 """Evaluations per step. Adaptive solvers spend them on rejected steps too, and 2 more at the start."""
 
@@ -78,7 +137,7 @@ def solve(
             not reach t = 1 or is asked for its trajectory.
         Cancelled: the flag was set.
     """
-    if bespoke.evaluations(solver) is not None:
+    if solver.startswith(bespoke.PREFIX):
         if table is None or table.nfe != bespoke.evaluations(solver):
             raise MuseError(f"{solver} is learned for one network: solve needs its table of that many steps")
     elif solver not in SOLVERS or table is not None:
@@ -104,8 +163,8 @@ def solve(
     fixed_options = {"trajectory": trajectory, "on_time": on_time, "at": getattr(velocity, "at", None)}
     if table is not None:
         return bespoke.integrate(evaluate, x_0, table, **fixed_options)
-    if solver in fixed.STEPS:
-        return fixed.integrate(evaluate, x_0, times, solver=solver, **fixed_options)
+    if solver in STEPS:
+        return _fixed_grid(evaluate, x_0, times, solver=solver, **fixed_options)
 
     if not (rtol >= 0 and 0 < atol < math.inf and rtol < math.inf) or max_attempts < 1 or trajectory:
         raise MuseError(
@@ -115,6 +174,50 @@ def solve(
     integrate = batch_dopri5.integrate if solver == "torchdiffeq" else dopri5.integrate
     options = {"rtol": rtol, "atol": atol, "overshoot": overshoot, "max_attempts": max_attempts}
     return integrate(evaluate, x_0, on_time=on_time, **options)
+
+
+def _fixed_grid(
+    velocity: Velocity,
+    x_0: Tensor,
+    times: list[float],
+    *,
+    solver: str,
+    trajectory: bool,
+    on_time: Callable[[float], None],
+    at: Callable[[Tensor], Sequence] | None = None,
+) -> Solution:
+    """Step through the n + 1 `times` from x_0 (B, ...). `on_time(t)` is called when each step is queued.
+
+    at: turns times (m,) float64 into the m items that the velocity gets instead; None: (B,) tensors.
+    """
+    step, nfe_per_step = STEPS[solver]
+    batch, n = x_0.shape[0], len(times) - 1
+    if at is None:
+
+        def at(moments: Tensor) -> Tensor:  # (m, B): all samples share their times
+            return moments.to(x_0.device, time_dtype(x_0))[:, None].expand(-1, batch).contiguous()
+
+    # Middles and lengths come from float64 and are rounded once: lengths of float32 times would jitter.
+    grid = torch.tensor(times, dtype=torch.float64)
+    t = at(grid if solver in USES_END else grid[:-1])
+    t_mid = at((grid[1:] + grid[:-1]) / 2) if solver in USES_MIDDLE else [None] * n
+    t_end = t[1:] if solver in USES_END else [None] * n
+    h = grid.diff().to(device=x_0.device, dtype=x_0.dtype)  # (n,)
+
+    x = x_0
+    path = [x_0]
+    for i in range(n):
+        x = step(velocity, x, Step(t[i], t_mid[i], t_end[i], h[i]))
+        if trajectory:
+            path.append(x)
+        on_time(times[i + 1])
+    return Solution(
+        x=x,
+        nfe=torch.full((batch,), nfe_per_step * n),
+        accepted=torch.full((batch,), n),
+        rejected=torch.zeros(batch, dtype=torch.int64),
+        trajectory=torch.stack(path) if trajectory else None,
+    )
 
 
 def _progress(on_step: Callable[[int, int], None] | None, times: list[float]) -> Callable[[float], None]:

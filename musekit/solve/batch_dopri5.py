@@ -13,7 +13,7 @@ from torch import Tensor
 
 from musekit.config import MuseError
 
-from .fixed import Solution, Velocity, counts
+from .types import Solution, Velocity
 
 
 def integrate(
@@ -58,7 +58,7 @@ def integrate(
     on_time(1.0)
     return Solution(
         x=path[-1],
-        nfe=counts(len(calls), batch),
-        accepted=counts(len(accepted), batch),
-        rejected=counts(len(tried) - len(accepted), batch),
+        nfe=torch.full((batch,), len(calls)),
+        accepted=torch.full((batch,), len(accepted)),
+        rejected=torch.full((batch,), len(tried) - len(accepted)),
     )

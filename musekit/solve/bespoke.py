@@ -22,8 +22,9 @@ from torch import Tensor
 
 from musekit.config import MuseError
 
-from .fixed import Solution, Velocity, counts, time_dtype
+from .types import Solution, Velocity, time_dtype
 
+PREFIX = "bespoke-"
 NAME = re.compile(r"bespoke-([1-9][0-9]?)(?:@([0-9a-f]{8}))?")  # bespoke-8, optionally with the hash of its numbers
 MAX_WEIGHT = 1e4
 
@@ -69,7 +70,7 @@ def integrate(
     on_time: Callable[[float], None] = lambda t: None,
     at: Callable[[Tensor], Sequence] | None = None,
 ) -> Solution:
-    """Step through the table's times from x_0 (B, ...); the arguments are those of `fixed.integrate`.
+    """Step through the table's times from x_0 (B, ...); the arguments are those of `_fixed_grid`.
 
     Memory: all n velocities. Sums are taken one product and one sum at a time, which IEEE 754 rounds equally at every
     position of the batch.
@@ -90,8 +91,8 @@ def integrate(
         on_time(table.times[i + 1])
     return Solution(
         x=x,
-        nfe=counts(n, batch),
-        accepted=counts(n, batch),
-        rejected=counts(0, batch),
+        nfe=torch.full((batch,), n),
+        accepted=torch.full((batch,), n),
+        rejected=torch.zeros(batch, dtype=torch.int64),
         trajectory=torch.stack(path) if trajectory else None,
     )

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from musekit.config import MuseError
 
-from .fixed import Solution, Velocity, counts, time_dtype
+from .types import Solution, Velocity, time_dtype
 
 C = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)  # stage i is at t + C[i] h
 A = (
@@ -116,9 +116,9 @@ def integrate(
 
     return Solution(
         x=end,
-        nfe=counts([NFE_START + NFE_STEP * (accepted[b] + rejected[b]) for b in samples], batch),
-        accepted=counts(accepted, batch),
-        rejected=counts(rejected, batch),
+        nfe=torch.tensor([NFE_START + NFE_STEP * (accepted[b] + rejected[b]) for b in samples]),
+        accepted=torch.tensor(accepted),
+        rejected=torch.tensor(rejected),
     )
 
 

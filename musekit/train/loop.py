@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from musekit import distributed, flow
+from musekit import distributed, flow, gpu
 from musekit.config import MuseError, TrainConfig
 from musekit.gpu import compile_block
 from musekit.runs import Run
@@ -195,7 +195,7 @@ def validate(model: nn.Module, dataset, settings: TrainConfig, limit: int = VALI
 def autocast(settings: TrainConfig) -> torch.autocast:
     """bfloat16 for matrix products where `settings` allow it and this device has units for them, else float32."""
     device = distributed.device()
-    fast = settings.bf16 and distributed.fast_precision(device) == torch.bfloat16
+    fast = settings.bf16 and gpu.fast_precision(device) == torch.bfloat16
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 

@@ -1,0 +1,45 @@
+"""What solvers take and return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""`velocity(t, x) -> dx/dt`: t is (B,), one time per sample; x and dx/dt are (B, ...)."""
+
+
+class CancelFlag(Protocol):
+    """Anything with `is_set()`, such as a `threading.Event`."""
+
+    def is_set(self) -> bool: ...
+
+
+class Cancelled(Exception):  # noqa: N818 - the user's wish, not an error
+    """The caller's cancel flag was set while a solver ran; no part of the solution is kept."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The end of an integration of dx/dt = velocity(t, x), and what it cost.
+
+    The three counts are on the CPU whatever the device of x, so reading them never waits for a GPU.
+    """
+
+    x: Tensor  # (B, ...) the state at t_1
+    nfe: Tensor  # (B,) int64, evaluations of the velocity per sample
+    accepted: Tensor  # (B,) int64, steps taken
+    rejected: Tensor  # (B,) int64, steps tried and discarded; 0 on a fixed grid
+    trajectory: Tensor | None = None  # (n + 1, B, ...) x at `times`, if requested
+
+
+def time_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of the times that the velocity gets: that of x, but at least float32.
+
+    bfloat16 has 8 significant bits: near t = 1 it cannot tell 100 steps apart.
+    """
+    return torch.promote_types(x.dtype, torch.float32)
