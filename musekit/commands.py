@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from musekit.config import MINI_TRAINING, MuseError, TrainConfig, home, preset, suggest, to_json, train_config
-from musekit.evaluate import GROUPS
+from musekit.evaluate import MEASUREMENTS as EVALUATIONS
 from musekit.recipe import Settings
 
 
@@ -163,8 +163,7 @@ class Train:
         train_part(self)
 
 
-MEASUREMENTS = f"{', '.join(GROUPS['all'])}; all: these. ablations: {', '.join(GROUPS['ablations'])}."
-MEASUREMENTS += " gallery: the poster's pictures."
+MEASUREMENTS = f"{', '.join(EVALUATIONS)}; all: these. gallery: the poster's pictures."
 
 
 @dataclass
@@ -175,7 +174,6 @@ class Evaluate:
 
         musekit eval codec
         musekit eval one-to-many
-        musekit eval ablation-cache
         musekit eval prompts --n 24 --results quick
     """
 
@@ -209,10 +207,9 @@ class Bench:
     """
 
     what: Annotated[str, Positional, arg(metavar="[WHAT]")] = "end-to-end"
-    """end-to-end, stage1, stage2, full, train, batch, sizes, memory or ddp."""
+    """end-to-end, stage1, stage2, full, train, batch, sizes or ddp."""
     weights: Annotated[str | None, optional("FOLDER", "mini")] = None
-    """Folder of weights, or a packaged preset, for end-to-end, batch and memory; none: batch and memory without
-    trained weights."""
+    """Folder of weights, or a packaged preset, for end-to-end and batch; none: batch without trained weights."""
     results: Path = Path("results")  # Folder of the result file
     quick: bool = False  # Tiny networks and single runs, to test that everything runs
 

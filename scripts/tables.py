@@ -181,12 +181,9 @@ def results() -> str:
 
 
 def summary() -> str:
-    """Every bar of the evaluation that was measured, and whether it is met.
-
-    One bar of path.json is left out: it compared a cached sound with itself, so it could not fail.
-    """
-    names = ("codec", "embedder", "prompts", "diversity", "memorisation", "path")
-    bars = [(name, r) for name in names for r in rows(name, measure="bar") if "to the bit" not in r["name"]]
+    """Every bar of the evaluation that was measured, and whether it is met."""
+    names = ("codec", "embedder", "prompts", "diversity", "memorisation")
+    bars = [(name, r) for name in names for r in rows(name, measure="bar")]
     return grid(
         [{"result": n, "what": r["name"], "value": r["value"], "bar": r["bar"], "met": r["met"]} for n, r in bars]
     )
@@ -235,25 +232,6 @@ Regression's answer as sound, by the same Stage 2 from the same noise ({prompts}
 it lies {gap["to_nearest"]} farther from the nearest training clip than samples do. The differences in spectral
 contrast, {gap["spectral_contrast_db"]} dB, and in similarity to the prompt, {gap["similarity"]}, are not significant.
 """)
-
-
-def ablations() -> str:
-    """What the order of a solver and the cache are worth."""
-    table = []
-    for stage, what in (("stage1", "distance of embeddings"), ("stage2", "r.m.s. error of latents")):
-        steps = [r for r in rows("ablation-solver", measure=stage) if r["steps"] and not r.get("reference")]
-        for budget in (8, 16, 64):
-            ordered = sorted((r["error"], r["solver"]) for r in steps if r["nfe"] == budget)
-            for error, solver in ordered:
-                if solver in ("euler", ordered[0][1]):
-                    setting = f"{stage}: {solver}, {budget} evaluations"
-                    line = {"ablation": "solver", "setting": setting, "measure": f"{what} to the solution"}
-                    table.append(line | {"value": error})
-    for r in rows("ablation-cache", measure="time"):
-        setting = f"{r['part']}: {r['what']} computed on the fly"
-        line = {"ablation": "cache", "setting": setting, "measure": "times the time of reading them"}
-        table.append(line | {"value": r["times"]})
-    return grid(table)
 
 
 def per_sample(ms: dict[int, float], batches) -> str:

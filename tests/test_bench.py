@@ -9,11 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from musekit import bench, convert, flow
-from musekit.bench import ddp, end_to_end, measure, networks, roofline, stages
+from musekit.bench import end_to_end, measure, networks, roofline, stages
 from musekit.bench.measure import Recorded, Work, frame
 from musekit.bench.naive import Naive1
 from musekit.bench.roofline import stage1_work, stage2_flops, stage2_work
-from musekit.bench.trace import where_time_goes
 from musekit.config import MuseError, mini, paper, smoke
 from musekit.results import write_result
 from musekit.stage1 import GuidedStage1, Stage1Inference
@@ -167,26 +166,6 @@ def test_recorded_rows_name_their_machine_and_missing_ones_their_command(tmp_pat
     assert frame([]) is None and list(frame(rows)["stage"]) == [1, 2]
 
 
-def test_a_trace_adds_up_and_knows_its_kinds():
-    a, layer = torch.randn(400, 400), torch.nn.Linear(400, 4000)
-    rows = where_time_goes(lambda: torch.nn.functional.gelu(layer(a)))
-    assert sum(row["share"] for row in rows) == pytest.approx(1)
-    assert [row["ms"] for row in rows] == sorted((row["ms"] for row in rows), reverse=True)
-    assert {"elementwise", "matrix products"} <= {row["kind"] for row in rows}
-    window = torch.hann_window(512)
-    seen = torch.stft(torch.randn(44100), 512, window=window, return_complex=True)
-    kinds = {row["kind"] for row in where_time_goes(lambda: torch.istft(seen, 512, window=window), 1)}
-    assert {"Fourier transforms", "overlap-add"} <= kinds
-
-
-def test_the_model_of_ddp_is_told_by_hand():
-    row = ddp.modelled(10**9, tokens=1000, batch=8, gpu="A800", ranks=4, mfu=0.5, bus=1.0)
-    compute, summed = 6e9 * 8000 / 156e12, 2 * 3 / 4 * 4e9 / 200e9
-    assert row["compute"] == pytest.approx(compute) and row["sum_seconds"] == pytest.approx(summed)
-    assert row["seconds"] == pytest.approx([compute, compute + summed])
-    assert ddp.modelled(10**9, 1000, 8, "A800", 1, 0.5)["efficiency"] == [1.0, 1.0]
-
-
 def test_an_unknown_bench_is_told_with_the_nearest_one(tmp_path):
     with pytest.raises(MuseError, match="did you mean 'stage1'"):
         bench.bench("stage-1", "mini", tmp_path)
@@ -207,8 +186,7 @@ def test_every_bench_runs_quickly_and_marks_its_numbers(what, smoke_weights, tmp
         assert all(row["steps"] and row["dtype"] and row["backend"] for row in rows)
         assert all(row["least"] <= row["seconds"] <= row["most"] for row in rows)
         assert any(row["floor_share"] for row in rows)
-        called = {"stage1": "naive, as called", "stage2": "diffusers, as called"}  # beside the improved peers
-        assert what not in called or called[what] in {row["peer"] for row in rows}
+        assert what != "stage2" or "diffusers, as called" in {row["peer"] for row in rows}
     if what == "end-to-end":
         assert len({tuple(row) for row in rows}) == 1  # one schema, so the rows make a table
         by_name = {row["what"]: row["value"] for row in rows}

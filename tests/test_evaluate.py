@@ -10,17 +10,16 @@ import torch
 from fixtures import sinusoids, write_clips
 
 from musekit import evaluate as evaluation
-from musekit import pretrained, solve
+from musekit import pretrained
 from musekit.claims import matches
 from musekit.config import MuseError, smoke
 from musekit.corpus import lexicon
 from musekit.corpus.captions import evaluation_prompts, fill
-from musekit.evaluate import ablations, judge, one_to_many, right_answers
+from musekit.evaluate import judge, one_to_many, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.features import features, spectral_contrast, standardised
 from musekit.evaluate.judge import as_record
 from musekit.evaluate.memorisation import Nearest, normal
-from musekit.evaluate.path import PAIRS, great_circle, rises
 from musekit.evaluate.prompts import wordings, zero_shot
 from musekit.evaluate.study import CLASSES, Study, show, target
 from musekit.muse import Muse, Settings
@@ -141,18 +140,6 @@ def test_too_narrow_too_wide_and_misplaced_samples_are_seen():
     assert all(inside > nominal + 0.03 for nominal, inside in curve(0.6).items() if nominal < 0.9)
 
 
-# -- paths
-
-
-def test_a_path_has_equal_angles_and_its_rise_is_ranked():
-    a, b = np.eye(4)[0], np.array([0.6, 0.8, 0.0, 0.0])
-    x = great_circle(a, b, 4)
-    np.testing.assert_allclose((x[1:] * x[:-1]).sum(1), np.cos(np.arccos(0.6) / 3))
-    np.testing.assert_allclose((x[0], x[-1]), (a, b), atol=1e-12)
-    assert rises(np.array([0.1, 0.2, 0.9, 1.0])) == pytest.approx(1) and rises(np.array([3, 2, 1])) == pytest.approx(-1)
-    assert rises(np.ones(3)) == 0 and len(set(PAIRS)) == 20
-
-
 # -- bars, tables, records
 
 
@@ -228,15 +215,13 @@ def run(what, small, results):
 
 
 def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monkeypatch, capsys):
-    for what in evaluation.GROUPS["all"]:
+    for what in evaluation.MEASUREMENTS:
         run(what, small, tmp_path)
-    rows = {what: read_result(what, tmp_path)["rows"] for what in evaluation.GROUPS["all"]}
+    rows = {what: read_result(what, tmp_path)["rows"] for what in evaluation.MEASUREMENTS}
     bars = {what: [r["met"] for r in some if r["measure"] == "bar"] for what, some in rows.items()}
-    assert {what for what in bars if bars[what]} == {
-        "codec", "embedder", "prompts", "diversity", "memorisation", "path"
-    }  # fmt: skip
+    assert {what for what in bars if bars[what]} == {"codec", "embedder", "prompts", "diversity", "memorisation"}
     assert all(isinstance(met, bool) for some in bars.values() for met in some)
-    for what in evaluation.GROUPS["all"]:
+    for what in evaluation.MEASUREMENTS:
         about = read_result(what, tmp_path)["provenance"]
         assert about["preset"] == "smoke" and "noise" in about["note"]
         assert set(about["weights"]) == {*pretrained.PARTS, pretrained.BASELINE}
@@ -244,7 +229,7 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monke
     steps = [r for r in rows["guidance"] if r["measure"] == "stage1 steps"]
     assert steps and all(r["nfe"] == r["value"] for r in steps)
     judged = [r for r in rows["prompts"] if r["measure"] == "accuracy" and r["source"] == "generated"]
-    assert {r["n"] for r in judged} == {evaluation.QUICK} and "== path" in capsys.readouterr().out
+    assert {r["n"] for r in judged} == {evaluation.QUICK} and "== guidance" in capsys.readouterr().out
     monkeypatch.setattr(Muse, "render_batch", lambda *a, **b: pytest.fail("it was rendered before"))
     for what in ("one-to-many", "distances"):
         assert run(what, small, tmp_path)["rows"] == rows[what]
@@ -331,35 +316,3 @@ def test_mistakes_are_one_line(small, tmp_path):
     pretrained.save_part(part, "codec", pretrained.build("codec", smoke()), smoke())
     with pytest.raises(MuseError, match="musekit train embedder"):
         evaluation.evaluate("embedder", part, cache, tmp_path)
-
-
-# -- ablations
-
-
-def test_stage2_flow_is_the_samplers(tiny):
-    """Solved with Euler it gives the latents that the sampler decodes."""
-    muse = Muse.from_pretrained(tiny.weights, dtype="float32")
-    n = muse.config.sample.micro_batch
-    x = muse.embed("a sad piano melody", n, 0)
-    with torch.inference_mode():
-        velocity, x_0 = ablations.stage2_flow(muse, x, 1.0, 7)
-        latents = muse.stage2.latents(solve.solve(velocity, x_0, solver="euler", steps=3).x[:1])
-        decoded = muse.codec.decode(latents)[0, :, :20000]
-    recipes = [muse.recipe("x", 7 + i, Settings(seconds=1.0, steps=3, solver="euler")) for i in range(n)]
-    audio = muse.render_batch(x, recipes)[0][0][:, :20000]
-    scale = float(audio.abs().max() / decoded.abs().max())  # what would clip is scaled down
-    torch.testing.assert_close(decoded * scale, audio, atol=2e-3, rtol=0)
-
-
-def test_ablations_run_and_say_what_they_measured(tiny, tmp_path):
-    evaluation.evaluate("ablations", tiny.weights, tiny.cache, tmp_path, quick=True)
-    solver, cache = (read_result(name, tmp_path)["rows"] for name in evaluation.ABLATIONS)
-    assert {r["measure"] for r in solver if r["error"] == 0 and r.get("reference")} == {"stage1", "stage2"}
-    assert all(np.isfinite(r["error"]) and r["error"] >= 0 for r in solver)
-    assert {r["part"]: r["what"] for r in cache} == {"stage1": "embeddings", "stage2": "latents"}
-    assert all(r["times"] == pytest.approx(r["on_the_fly_ms"] / r["cached_ms"]) for r in cache)
-    empty = tmp_path / "cache"
-    empty.mkdir()
-    shutil.copy(tiny.cache / "clips.jsonl", empty)
-    with pytest.raises(MuseError, match="musekit cache --kinds embeddings"):
-        evaluation.evaluate("ablation-cache", tiny.weights, empty, tmp_path, quick=True)

@@ -25,10 +25,9 @@ BENCHES = {  # name: (module.function, whether it needs the measured ceilings, w
     "train": ("train.train", True, "full size, an optimizer step of both stages"),
     "batch": ("stages.batch", True, "the original's batch tables; 16 pieces one by one and batched"),
     "sizes": ("stages.sizes", True, "50M to 1.05B: what decides how much a batch gains"),
-    "memory": ("memory.memory", False, "peak memory against the number of pieces, the micro-batch and the length"),
     "ddp": ("ddp.ddp", False, "data-parallel training on the ranks of this machine"),
 }
-READ = ("end-to-end", "batch", "memory")  # benches that read weights; the others time random weights
+READ = ("end-to-end", "batch")  # benches that read weights; the others time random weights
 
 
 def bench(what: str, weights: str, results: Path, quick: bool = False) -> list[Row]:

@@ -1,7 +1,7 @@
-"""`musekit bench ddp`: data-parallel training measured on this machine's ranks, and a model of it on GPUs.
+"""`musekit bench ddp`: data-parallel training measured on this machine's ranks.
 
-Measured: steps of a network of Stage 1's design on random batches, one and two ranks of one thread each with a fixed
-batch per rank (weak scaling), and the time of one all-reduce of its gradients. Modelled: `modelled`.
+Steps of a network of Stage 1's design on random batches, one and two ranks of one thread each with a fixed batch per
+rank (weak scaling), and the time of one all-reduce of its gradients.
 """
 
 from __future__ import annotations
@@ -70,22 +70,3 @@ def rank(out: Path, quick: bool) -> None:
         row |= {"least": min(times), "most": max(times), "throughput": size / seconds}
         row |= {"sum_seconds": median(summed), "parameters": networks.parameters(network), "dtype": "float32"}
         write_atomic(out, json.dumps(row))
-
-
-# dense bf16 FLOP/s and NVLink bytes/s in each direction, from NVIDIA's data sheets (A800: A100 with 400 GB/s NVLink)
-GPUS = {"A800": (312e12, 200e9), "H100": (989e12, 450e9)}
-
-
-def modelled(parameters: int, tokens: int, batch: int, gpu: str, ranks: int, mfu: float, bus: float = 0.8) -> Row:
-    """A model, not a measurement: seconds of a training step with `batch` samples of so many tokens per rank.
-
-    compute = 6 parameters tokens batch / (mfu peak); a ring sums float32 gradients in 2 (n - 1) / n 4 parameters /
-    (bus bandwidth). DDP overlaps both: the step takes between the larger of the two and their sum.
-    """
-    peak, link = GPUS[gpu]
-    compute = 6 * parameters * tokens * batch / (mfu * peak)
-    summed = 2 * (ranks - 1) / ranks * 4 * parameters / (bus * link)
-    low, high = max(compute, summed), compute + summed
-    return {"gpu": gpu, "ranks": ranks, "compute": compute, "sum_seconds": summed, "seconds": [low, high]} | {
-        "efficiency": [compute / high, compute / low]
-    }

@@ -170,15 +170,6 @@ def compared(peer: str, stage: int, network: nn.Module, batch: int, dtype, times
     return row | {"bar": None, "met": None}
 
 
-def make_pieces(muse, n: int, micro_batch: int, seconds: float, **settings) -> None:
-    """n pieces of one prompt from text to sound."""
-    from musekit.muse import Settings
-
-    options = Settings(seconds=seconds, micro_batch=micro_batch, **settings)
-    for _ in muse.stream(muse.recipe("a sad piano melody", seed, options) for seed in range(n)):
-        pass
-
-
 def over_one(row: Row, rows: Sequence[Row]) -> Row:
     """Speedup and parallel efficiency against the first of `rows` with the same peer and precision, usually batch 1."""
     key = row["peer"], row["dtype"]

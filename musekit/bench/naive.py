@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musekit import flow, solve
+from musekit import flow
 from musekit.stage1 import MAX_TIME_TURNS, Text2MuQFlow, modulate
 
 
@@ -75,8 +75,3 @@ class Naive1(nn.Module):
             return flow.guided(v_cond, self(x, t, null, alone), scale)
 
         return velocity
-
-
-def sample(velocity, x_0: Tensor, solver: str = "euler", steps: int = 50) -> solve.Solution:
-    """One whole sample; solver = "torchdiffeq" is how the original calls it: dopri5, evaluated at 50 times."""
-    return solve.solve(velocity, x_0, solver=solver, steps=steps, overshoot=False)

@@ -1,6 +1,6 @@
 """`musekit bench stage1`, `stage2`, `batch` and `sizes`: networks with random weights, beside what they replace.
 
-stage1   a whole sample beside the naive design, same weights, same grid; then adaptive solvers
+stage1   a whole sample beside the naive design, same weights, same grid
 stage2   a guided step (all steps take the same time) beside diffusers' own transformer with the same weights, the same
          single conditioning token and both rows of guidance in one batch
 batch    the original's tables on this machine: full-size Stage 1, a whole sample of 50 guided Euler steps; full-size
@@ -19,10 +19,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from musekit import convert, flow
+from musekit import convert, flow, solve
 from musekit.bench import networks
-from musekit.bench.measure import Peer, Row, Setup, compare, compared, make_pieces, now, over_one, peak_bytes
-from musekit.bench.naive import Naive1, sample
+from musekit.bench.measure import Peer, Row, Setup, compare, compared, now, over_one, peak_bytes
+from musekit.bench.naive import Naive1
 from musekit.bench.roofline import stage1_work, stage2_work
 from musekit.gpu import fast_precision
 from musekit.stage1 import GuidedStage1, Stage1Inference
@@ -64,7 +64,7 @@ def barred(row: Row) -> Row:
 
 
 def stage1(setup: Setup) -> Iterator[Row]:
-    """Rows of every batch size, peer and precision; then of adaptive solvers."""
+    """Rows of every batch size, peer and precision."""
     device, steps = setup.device, 2 if setup.quick else STEPS
     network = networks.stage1(networks.stage1_config("271M", setup.quick), device)
     naive, fast = Naive1(network), [Stage1Inference(network, dtype) for dtype in DTYPES]
@@ -75,14 +75,13 @@ def stage1(setup: Setup) -> Iterator[Row]:
         for row in compare(peers, 1, batch, setup, steps):
             seconds = alone.setdefault((row["peer"], row["dtype"]), row["seconds"])
             yield barred(row | {"efficiency": seconds / row["seconds"]})
-    yield from adaptive(network, naive, fast[0], steps, device)
 
 
 def naive_peer(naive: Naive1, batch: int, device) -> Peer:
     """A sample by the naive design."""
     tokens, mask = networks.prompt(naive.network.config, batch, TOKENS, device)
     x_0, velocity = torch.randn(batch, naive.network.config.dim, device=device), naive.guided(tokens, mask, SCALE)
-    return Peer("naive", lambda n: sample(velocity, x_0, steps=n), naive.network, torch.float32)
+    return Peer("naive", lambda n: solve.solve(velocity, x_0, steps=n), naive.network, torch.float32)
 
 
 def prepared1(network, fast: Stage1Inference, batch: int, device, whole: bool = True) -> Peer:
@@ -95,32 +94,10 @@ def prepared1(network, fast: Stage1Inference, batch: int, device, whole: bool = 
 
     def call(n: int):
         if whole:
-            return sample(GuidedStage1(fast, fast.text(tokens, mask), SCALE), x_0, steps=n)
+            return solve.solve(GuidedStage1(fast, fast.text(tokens, mask), SCALE), x_0, steps=n)
         return velocity(moment, x_0)
 
     return Peer("prepared", call, network, fast.dtype, stage1_work(config, batch, TOKENS, fast.dtype, text.merged))
-
-
-@torch.inference_mode()
-def adaptive(network, naive: Naive1, fast: Stage1Inference, steps: int, device) -> Iterator[Row]:
-    """Adaptive solvers at equal tolerances: the naive design as the original calls it, and the prepared network.
-
-    Each runs once: half a minute of identical evaluations has no spread to speak of.
-    """
-    tokens, mask = networks.prompt(network.config, 1, TOKENS, device)
-    x_0 = torch.randn(1, network.config.dim, device=device)
-    ours, theirs = GuidedStage1(fast, fast.text(tokens, mask), SCALE), naive.guided(tokens, mask, SCALE)
-    cases = [("naive, as called", theirs, "torchdiffeq")]
-    cases += [("prepared", ours, "torchdiffeq"), ("prepared", ours, "dopri5")]
-    baseline = None
-    for peer, velocity, solver in cases:
-        velocity(torch.zeros(1, device=device), x_0)  # warm, with a time per row, as these solvers call it
-        began = now(device)
-        solution = sample(velocity, x_0, solver, steps)
-        seconds = now(device) - began
-        baseline = baseline or seconds
-        row = compared(peer, 1, network, 1, torch.float32, [seconds], baseline)
-        yield row | {"solver": solver, "steps": steps, "nfe": int(solution.nfe[0])}
 
 
 # -- stage 2
@@ -239,6 +216,15 @@ def growing(
             yield rows[-1]
     del network, fast, peers
     gc.collect()
+
+
+def make_pieces(muse, n: int, micro_batch: int, seconds: float) -> None:
+    """n pieces of one prompt from text to sound."""
+    from musekit.muse import Settings
+
+    options = Settings(seconds=seconds, micro_batch=micro_batch)
+    for _ in muse.stream(muse.recipe("a sad piano melody", seed, options) for seed in range(n)):
+        pass
 
 
 def pieces(setup: Setup) -> Iterator[Row]:

@@ -22,24 +22,19 @@ MEASUREMENTS = {  # name: (module.function, the parts of the system that it need
     "distances": ("distances.measure_distances", SYSTEM, "kernel distance, precision and recall"),
     "one-to-many": ("one_to_many.measure_one_to_many", f"{SYSTEM} regression", "samples among right answers"),
     "guidance": ("guidance.measure_guidance", SYSTEM, "guidance and steps against quality and diversity"),
-    "path": ("path.measure_path", SYSTEM, "does interpolation of embeddings mean something?"),
-    "ablation-solver": ("ablations.ablate_solver", "stage1 stage2", "solver and steps against the error"),
-    "ablation-cache": ("ablations.ablate_cache", "codec embedder", "cached against freshly computed inputs"),
 }
-ABLATIONS = ("ablation-solver", "ablation-cache")
-GROUPS = {"all": tuple(name for name in MEASUREMENTS if name not in ABLATIONS), "ablations": ABLATIONS}
 QUICK = 4  # generated clips with quick=True
 
 
 def evaluate(
     what: str, weights: str | Path, cache: Path, results: Path = Path("results"), n: int = 240, quick: bool = False
 ) -> None:
-    """Make one measurement, or a group of them. The same command goes on where it was stopped.
+    """Make one measurement, or `all` of them. The same command goes on where it was stopped.
 
     n: clips of the measurements that generate. quick: tiny sizes, for tests. Raises MuseError for an unknown
     measurement, a missing cache or missing weights.
     """
-    known = (*MEASUREMENTS, *GROUPS, "gallery")
+    known = (*MEASUREMENTS, "all", "gallery")
     if what not in known:
         raise suggest(what, known, "measurement")
     if n < 2:
@@ -52,7 +47,7 @@ def evaluate(
     from musekit.evaluate.study import Study
 
     study = Study(weights, cache, results, min(n, QUICK) if quick else n, quick)
-    for name in GROUPS.get(what, (what,)):
+    for name in MEASUREMENTS if what == "all" else (what,):
         place, needs, question = MEASUREMENTS[name]
         missing = [part for part in needs.split() if part not in study.hashes]
         if missing:

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from musekit import solve
+from musekit import flow, solve
 from musekit.config import MuseError, preset
 from musekit.corpus.captions import prompts
-from musekit.evaluate.ablations import stage2_flow
 from musekit.heldout import Reference, read_reference
 from musekit.muse import Muse
 from musekit.pretrained import BASELINE, build, read_hashes
 from musekit.results import write_result
+from musekit.stage2 import GuidedStage2
 
 PROMPT = 0  # of the evaluation's vague prompts
 SAMPLES, PIECES = 64, 4  # of Stage 1; of these, rendered
@@ -43,7 +43,7 @@ def gallery(weights: str | Path = "mini", results: Path = Path("results"), seed:
         raise MuseError(f"{muse.folder} has no {BASELINE}, which the map shows; train it: musekit train {BASELINE}")
     x, reference = muse.embed(prompt["text"], SAMPLES, seed, micro_batch=16), read_reference(muse.folder)
     rows = [map_row(muse, reference, prompt, x), *chain_rows(reference, prompt["asks"])]
-    rows += [*piece_rows(muse, prompt["text"], x, seed), *moment_rows(muse, x[:1], seed)]
+    rows += [*piece_rows(muse, reference, prompt["text"], x, seed), *moment_rows(muse, x[:1], seed)]
     rows += size_rows(muse.config.name, "paper")
     return write_result("gallery", rows, results, weights=hashes, preset=muse.config.name, seed=seed)
 
@@ -90,11 +90,13 @@ def chain_rows(reference: Reference, asks: dict, instrument: str = "piano") -> l
     return [{"measure": "chain", "asks": a, "fitting": len(reference.matching(a)), "clips": clips} for a in chain]
 
 
-def piece_rows(muse: Muse, prompt: str, x: torch.Tensor, seed: int) -> list[dict]:
-    """The first PIECES samples rendered."""
+def piece_rows(muse: Muse, reference: Reference, prompt: str, x: torch.Tensor, seed: int) -> list[dict]:
+    """The first PIECES samples rendered; nearest: the instrumentation of the nearest held-out clip."""
     seconds, rows = muse.config.sample.seconds, []
+    nearest = torch.cdist(x[:PIECES].float(), reference.embeddings.float()).argmin(1).tolist()
     for i, audio in enumerate(muse.render(x[:PIECES], seed, prompt, seconds=seconds)):
         row = {"measure": "piece", "prompt": prompt, "seed": seed + i, "seconds": seconds}
+        row["nearest"] = reference.clips[nearest[i]]["instrumentation"]
         rows.append(row | spectrogram(audio.numpy(), muse.config.codec.sample_rate))
     return rows
 
@@ -102,9 +104,12 @@ def piece_rows(muse: Muse, prompt: str, x: torch.Tensor, seed: int) -> list[dict
 @torch.inference_mode()
 def moment_rows(muse: Muse, x: torch.Tensor, seed: int) -> list[dict]:
     """States of the first piece's flow at MOMENTS, latents and sound, for an embedding x (1, 512)."""
-    codec, steps = muse.config.codec, muse.config.sample.stage2_steps
-    seconds = muse.frames(muse.config.sample.seconds) * codec.hop / codec.sample_rate
-    velocity, x_0 = stage2_flow(muse, x, seconds, seed)
+    codec, network, defaults = muse.config.codec, muse.stage2, muse.config.sample
+    frames, steps = muse.frames(defaults.seconds), defaults.stage2_steps
+    timing = torch.tensor([[0.0, frames * codec.hop / codec.sample_rate]], device=muse.device)
+    condition = network.condition_pair(x.to(muse.device), timing)
+    velocity = GuidedStage2(muse.inference2, condition, defaults.guidance_scale)
+    x_0 = flow.noise(seed, 2, frames, network.config.latent_dim)[None].to(muse.device)
     path, rows = solve.solve(velocity, x_0, steps=steps, trajectory=True).trajectory[:, 0], []
     for t in MOMENTS:
         z = path[round(t * steps)][None]
