@@ -212,25 +212,15 @@ a large one; the codec's round trip alone makes {100 * codec["value"] / far["val
 
 
 def one_to_many() -> str:
-    """Where samples lie among right answers, and how regression's answer sounds."""
+    """Where samples lie among right answers."""
     inside = coverage()
-    sound = {r["name"]: r for r in rows("one-to-many", measure="sound difference")}
     claim(inside["specific"]["inside"] < inside["vague"]["inside"], "specific prompts are covered less")
-    claim(sound["to_nearest"]["low"] > 0, "regression's sounds lie farther from music than samples")
-    unsure = all(sound[name]["low"] <= 0 <= sound[name]["high"] for name in ("spectral_contrast_db", "similarity"))
-    claim(unsure, "contrast and similarity do not differ significantly")
-    gap = {name: interval(row, "difference") for name, row in sound.items()}
     share = {level: f"{100 * row['inside']:.0f} %" for level, row in inside.items()}
-    prompts, pieces = (sound["similarity"][k] for k in ("prompts", "pieces"))
     return prose(f"""
 The radius around the samples' centre that holds {100 * inside["vague"]["nominal"]:.0f} % of the samples holds
 {share["vague"]} of the right answers to a vague prompt, {share["specific"]} of those to a specific one, and
 {share["anything"]} of all held-out clips for "music". So samples of specific prompts miss more of the right answers,
 which an average such as spread hardly shows.
-
-Regression's answer as sound, by the same Stage 2 from the same noise ({prompts} vague prompts, {pieces} pieces each):
-it lies {gap["to_nearest"]} farther from the nearest training clip than samples do. The differences in spectral
-contrast, {gap["spectral_contrast_db"]} dB, and in similarity to the prompt, {gap["similarity"]}, are not significant.
 """)
 
 

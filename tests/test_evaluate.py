@@ -17,7 +17,7 @@ from musekit.corpus import lexicon
 from musekit.corpus.captions import evaluation_prompts, fill
 from musekit.evaluate import judge, one_to_many, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
-from musekit.evaluate.features import features, spectral_contrast, standardised
+from musekit.evaluate.features import features, standardised
 from musekit.evaluate.judge import as_record
 from musekit.evaluate.memorisation import Nearest, normal
 from musekit.evaluate.prompts import wordings, zero_shot
@@ -110,11 +110,6 @@ def test_features_that_do_not_vary_in_the_reference_are_0():
     x = standardised(found, found)
     np.testing.assert_allclose(x.mean(0), 0, atol=1e-12)
     np.testing.assert_allclose(x.std(0), [1, 0, 1])
-
-
-def test_spectral_contrast_tells_notes_from_noise():
-    noise = np.random.default_rng(2).normal(size=(2, RATE)).astype(np.float32) / 5
-    assert spectral_contrast(sinusoids([220, 330]), RATE) > 3 + spectral_contrast(noise, RATE)
 
 
 # -- one to many
@@ -225,13 +220,12 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monke
         about = read_result(what, tmp_path)["provenance"]
         assert about["preset"] == "smoke" and "noise" in about["note"]
         assert set(about["weights"]) == {*pretrained.PARTS, pretrained.BASELINE}
-    assert {"calibration", "sound", "sound difference"} == {r["measure"] for r in rows["one-to-many"]}
     steps = [r for r in rows["guidance"] if r["measure"] == "stage1 steps"]
     assert steps and all(r["nfe"] == r["value"] for r in steps)
     judged = [r for r in rows["prompts"] if r["measure"] == "accuracy" and r["source"] == "generated"]
     assert {r["n"] for r in judged} == {evaluation.QUICK} and "== guidance" in capsys.readouterr().out
     monkeypatch.setattr(Muse, "render_batch", lambda *a, **b: pytest.fail("it was rendered before"))
-    for what in ("one-to-many", "distances"):
+    for what in ("prompts", "distances"):
         assert run(what, small, tmp_path)["rows"] == rows[what]
 
 

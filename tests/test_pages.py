@@ -108,7 +108,7 @@ def test_a_result_carries_its_provenance(path):
         ("regression", {"measure": "mean", "name": "regression_to_nearest"}, {"low": 0.0}, "found"),
         ("distances", {"name": "recall"}, {"value": 0.9}, "found"),
         ("one-to-many", {"measure": "calibration"}, {"high": 1.0}, "found"),
-        ("one-to-many", {"name": "similarity"}, {"high": -0.01}, "one_to_many"),
+        ("one-to-many", {"measure": "calibration"}, {"inside": 1.0}, "one_to_many"),
         ("ddp", {"case": "2 ranks"}, {"last_loss": 0.6}, "ranks"),
         ("resume", {}, {"same_bits": False}, "kills"),
     ],

@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from musekit import solve
 from musekit.config import MuseError
-from musekit.muse import Muse
-from musekit.show import observe, pictures, plots, style
+from musekit.show import pictures, plots, style
 from musekit.show.players import Player, compressed, player, players
 
 RATE = 44100
@@ -186,25 +184,3 @@ def test_what_cannot_be_played_is_refused():
             player(np.zeros(shape), RATE, "wrong")
     with pytest.raises(MuseError, match="captions"):
         players([tone()], RATE, [])
-
-
-# -- measures of Stage 2 ----------------------------------------------------------------------------------------------
-
-
-def test_distances_and_cosines():
-    b = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
-    assert observe.distance(torch.zeros(2, 2), b).tolist() == [1.0, 1.0]
-    assert observe.mean_cosine(torch.eye(4)) == 0.0
-    assert observe.mean_cosine(torch.eye(4)[:1].expand(3, -1)) == 1.0
-
-
-def test_the_estimated_end_of_a_straight_line_is_its_end():
-    x_0, x_1 = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
-    line = solve.solve(lambda t, x: x_1 - x_0, x_0, steps=7, trajectory=True).trajectory
-    assert torch.allclose(observe.endpoint_estimates(line), x_1.expand(7, -1, -1, -1), atol=1e-5)
-
-
-def test_clips_of_any_length_are_embedded(smoke_weights):
-    clips = [torch.randn(2, n) * 0.1 for n in (20_000, 30_000)]
-    found = observe.embed_clips(Muse.from_pretrained(smoke_weights), clips)
-    assert found.shape == (2, 512) and torch.allclose(found.norm(dim=1), torch.ones(2), atol=1e-5)

@@ -14,8 +14,7 @@ import numpy as np
 from musekit.evaluate.features import standardised
 from musekit.evaluate.prompts import PROMPT_SEED, evaluation_pieces
 from musekit.evaluate.study import Study
-from musekit.statistics import KernelDistance, precision_and_recall
-from musekit.statistics.neighbours import NEIGHBOURS
+from musekit.statistics import NEIGHBOURS, KernelDistance, precision_and_recall
 
 LIBROSA = "librosa timbre and onsets (nothing learned)"
 KERNEL = "kernel distance (KAD)"

@@ -107,13 +107,6 @@ def envelope(e: np.ndarray, frame_rate: float) -> list[float]:
     return [*np.log(0.1 + np.array(peaks)), e.mean(), e.std(), (e > 0.3).mean(), *np.log(1e-3 + np.array(shares))]
 
 
-def spectral_contrast(audio: np.ndarray, rate: int) -> float:
-    """Mean difference (dB) of peaks and valleys in 7 octave bands (Jiang et al. 2002), over bands and frames, mono."""
-    import librosa
-
-    return float(librosa.feature.spectral_contrast(y=audio.mean(0), sr=rate).mean())
-
-
 def onsets_and_timbre(found: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
     """Onset statistics and timbre of several sounds, (n, E + D)."""
     return np.stack([np.concatenate([f["onsets"], f["timbre"]]) for f in found])

@@ -5,7 +5,6 @@ regression    the baseline's one vector: where right answers disagree their mean
               sphere it may lie where no music is
 one-to-many   calibration: the share of right answers within the radius that contains a share q of the samples. It is q
               if samples and right answers have the same distribution (exactly, for any number of samples).
-              sound: the regression's answer and samples through the same Stage 2 with the same seeds, 6 s each
 """
 
 from __future__ import annotations
@@ -15,16 +14,13 @@ import torch
 
 from musekit.claims import matches
 from musekit.corpus.captions import prompts
-from musekit.evaluate.features import spectral_contrast
 from musekit.evaluate.right_answers import right_answers
 from musekit.evaluate.study import HELD_OUT, Study, progress, target
-from musekit.muse import Settings
 from musekit.statistics import (
     accuracy,
     interval,
     mean_interval,
     nearest,
-    paired_difference,
     spread_draws,
     spread_with_interval,
 )
@@ -33,9 +29,6 @@ SAMPLES = 64  # of Stage 1 per prompt
 SEED = 60_000  # the samples of prompt k have the seeds SEED + 1000 k ...
 LEVELS = ("vague", "specific")
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
-PLAYED, PIECES, SECONDS = 8, 4, 6.0  # vague prompts that are rendered, pieces of each, their length
-SOUND_SEED = 80_000
-MEASURES = ("spectral_contrast_db", "similarity", "to_nearest")
 
 
 def regression_answer(study: Study, text: str) -> tuple[np.ndarray, float]:
@@ -149,38 +142,8 @@ def calibration_rows(study: Study, asked: list[dict], n: int) -> list[dict]:
     return [row for level, u in ranked.items() for row in calibration(np.concatenate(u), n, level=level)]
 
 
-def sound_rows(study: Study, played: int, pieces: int) -> list[dict]:
-    """How the regression's answer sounds beside samples and right answers: means over prompts, paired differences."""
-    settings = Settings(seconds=min(SECONDS, study.muse.config.sample.seconds))
-    library, held_out = study.embed(study.split("train")), study.split(*HELD_OUT)
-    values: dict[tuple[str, str], list[float]] = {}  # {(source, measure): one mean per prompt}
-    for k, prompt in enumerate(prompts("vague")[:played]):
-        text, seed = prompt["text"], SOUND_SEED + 100 * k
-        recipes, asked = study.recipes([text] * pieces, seed, settings), study.embed_text([text])[0]
-        answer = np.repeat(regression_answer(study, text)[0][None], pieces, 0)
-        sounds = {
-            "samples": study.render(study.samples(text, pieces, seed), recipes),
-            "regression": study.render(answer, recipes),
-            "right answers": [c for c in held_out if matches(prompt["asks"], c)][:pieces],
-        }
-        for source, some in sounds.items():
-            if not some:
-                continue
-            x = study.embed(some, SECONDS)
-            contrast = [spectral_contrast(*study.read(s, SECONDS)) for s in some]
-            for name, each in zip(MEASURES, (contrast, x @ asked, nearest(x, library)[0])):
-                values.setdefault((source, name), []).append(float(np.mean(each)))
-    rows, about = [], {"prompts": played, "pieces": pieces, "seconds": settings.seconds}
-    for (source, name), found in values.items():
-        rows.append({"measure": "sound", "source": source, "name": name, **about, **mean_interval(found)})
-    for name in MEASURES:
-        gap = paired_difference(values["regression", name], values["samples", name])
-        rows.append({"measure": "sound difference", "source": "regression - samples", "name": name, **about, **gap})
-    return rows
-
-
 def measure_one_to_many(study: Study) -> None:
     """Writes results/one-to-many.json."""
-    n, first, played, pieces = (8, 4, 1, 2) if study.quick else (SAMPLES, None, PLAYED, PIECES)
-    rows = calibration_rows(study, graded_prompts()[:first], n) + sound_rows(study, played, pieces)
+    n, first = (8, 4) if study.quick else (SAMPLES, None)
+    rows = calibration_rows(study, graded_prompts()[:first], n)
     study.write("one-to-many", rows, seed=SEED, embedding=study.embedding_name)

@@ -1,1 +1,1 @@
-"""Figures in the house style, pictures of sound, audio players and result cards, and small measures of Stage 2."""
+"""Figures in the house style, pictures of sound, audio players and result cards."""

@@ -1,0 +1,207 @@
+"""Statistics of the evaluation: scipy's where it has them, the others from their definitions.
+
+Intervals are two-sided, 95 %. Means, spreads and percentiles have the seeded percentile bootstrap's (Efron 1979),
+proportions Wilson's (Wilson 1927).
+
+The kernel distance is KAD (Chung et al. 2025, arXiv 2502.15602), 100 times the squared maximum mean discrepancy
+(Gretton et al. 2012) with a Gaussian kernel, whose bandwidth s is the reference's median distance between two rows:
+
+    MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y),    k(a, b) = exp(-|a - b|^2 / (2 s^2))
+
+Each expectation is a mean over pairs of different rows, so the estimate is unbiased at any N, and may be below 0 where
+the distributions are equal.
+
+Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991): a set's manifold is the union of balls around its
+rows, each reaching to the row's third nearest neighbour in the set. Precision is the share of generated rows inside the
+real manifold, recall the share of real rows inside the generated one.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000  # of the bootstrap
+SCALE = 100.0  # of the kernel distance, the paper's
+NEIGHBOURS = 3  # of precision and recall
+
+
+# -- intervals
+
+
+def counts(n: int, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """How often each of n items is drawn in each bootstrap sample, (resamples, n).
+
+    The same seed gives the same draws, so statistics of paired items (same seeds, prompts or clips) are redrawn
+    together, and the interval of their difference is the paired one.
+    """
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
+
+
+def interval(draws: np.ndarray) -> tuple[float, float]:
+    """The central 95 % of bootstrap draws."""
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def mean_interval(x: np.ndarray, seed: int = 0) -> dict:
+    """{"mean", "low", "high"}: the mean of x (n,) and its interval."""
+    x = np.asarray(x, float)
+    low, high = interval(counts(len(x), seed) @ x / len(x))
+    return {"mean": float(x.mean()), "low": low, "high": high}
+
+
+def percentile_difference(x: np.ndarray, y: np.ndarray, percent: float, seed: int) -> dict:
+    """percentile(x) - percentile(y) with its interval; x and y are redrawn independently."""
+    from scipy.stats import bootstrap
+
+    def difference(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.percentile(a, percent, axis=axis) - np.percentile(b, percent, axis=axis)
+
+    found = bootstrap(
+        (np.asarray(x), np.asarray(y)), difference, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
+        method="percentile", vectorized=True, rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return {"difference": float(difference(x, y)), "low": float(found.low), "high": float(found.high)}
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """Wilson's interval of a proportion, (0, 1) for n = 0."""
+    from scipy.stats import binomtest
+
+    if n == 0:
+        return 0.0, 1.0
+    interval = binomtest(int(correct), int(n)).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def accuracy(right: np.ndarray) -> dict:
+    """{"n", "correct", "accuracy", "low", "high"} of an array of booleans; accuracy is None for an empty array."""
+    n, correct = len(right), int(np.sum(right))
+    low, high = wilson(correct, n)
+    return {"n": n, "correct": correct, "accuracy": correct / n if n else None, "low": low, "high": high}
+
+
+# -- spread: the average distance between two different rows
+
+
+def unit_distances(x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
+    """Euclidean distances between rows of x (n, D) and of y (m, D, default x): (n, m). Exact zeros on x's diagonal."""
+    from scipy.spatial.distance import cdist
+
+    return cdist(x, x if y is None else y)
+
+
+def spread(x: np.ndarray) -> float:
+    """Average distance of two different rows of x (n, D). Unbiased for any n, so sets of unequal size compare."""
+    return float(unit_distances(x).sum() / (len(x) * (len(x) - 1)))
+
+
+def spread_draws(x: np.ndarray, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """Bootstrap draws (resamples,) of the spread of x (n, D), n >= 2, without draws that consist of one row only.
+
+    A row drawn twice is no pair with itself: sum_ij w_i w_j d_ij / (n^2 - sum_i w_i^2), w_i the times row i was drawn.
+    """
+    w = counts(len(x), seed, resamples)
+    pairs = w.sum(1) ** 2 - (w**2).sum(1)
+    return ((w @ unit_distances(x)) * w).sum(1)[pairs > 0] / pairs[pairs > 0]
+
+
+def spread_with_interval(x: np.ndarray, seed: int = 0) -> tuple[float | None, float | None, float | None]:
+    """The spread of x (n, D) and its interval; None for fewer than two rows."""
+    return (spread(x), *interval(spread_draws(x, seed))) if len(x) > 1 else (None, None, None)
+
+
+# -- kernel distance
+
+
+class KernelDistance:
+    """The kernel distance of sets to this reference (m, D). Raises ValueError for fewer than two different rows."""
+
+    def __init__(self, reference: np.ndarray, bandwidth: float | None = None):
+        from scipy.spatial.distance import pdist
+
+        if len(reference) < 2:
+            raise ValueError("a kernel distance needs two rows on each side")
+        self.reference = np.asarray(reference, float)
+        self.bandwidth = float(np.median(pdist(self.reference)) if bandwidth is None else bandwidth)
+        if not self.bandwidth > 0:
+            raise ValueError("the reference's rows are all alike, so a kernel has no bandwidth")
+
+    def kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """k of every row of a (n, D) and b (m, D): (n, m)."""
+        return np.exp(-(unit_distances(a, b) ** 2) / (2 * self.bandwidth**2))
+
+    @cached_property
+    def _among_reference(self) -> np.ndarray:
+        return self.kernel(self.reference, self.reference)
+
+    def draws(self, x: np.ndarray, drawn_x: np.ndarray, drawn_y: np.ndarray) -> np.ndarray:
+        """Bootstrap draws (R,) of the distance of x (n, D); `drawn_*` (R, n) and (R, m) are from `bootstrap.counts`.
+
+        Paired sets share `drawn_x`. A row drawn twice is no pair with itself, so draws are unbiased too. A draw that
+        consists of one row only has no pair and is NaN.
+        """
+        cross = ((drawn_x @ self.kernel(x, self.reference)) * drawn_y).sum(1) / (drawn_x.sum(1) * drawn_y.sum(1))
+        return SCALE * (_pairs(self.kernel(x, x), drawn_x) + _pairs(self._among_reference, drawn_y) - 2 * cross)
+
+    def of(self, x: np.ndarray) -> float:
+        """The distance of x (n, D), n >= 2."""
+        return float(self.draws(x, np.ones((1, len(x))), np.ones((1, len(self.reference))))[0])
+
+    def measured(self, x: np.ndarray, seed: int = 0) -> dict:
+        """{"value", "low", "high"}: the distance of x (n, D), n >= 2, and its interval, both sets redrawn.
+
+        The interval is valid where the distance is clearly above 0; near 0 it is too wide (the statistic degenerates).
+        """
+        low, high = _interval(self.draws(x, counts(len(x), seed), counts(len(self.reference), seed + 1)))
+        return {"value": self.of(x), "low": low, "high": high}
+
+    def paired_difference(self, x: np.ndarray, other: np.ndarray, seed: int = 0) -> dict:
+        """{"difference", "low", "high"} of the distances of x and `other` (n, D); x_i and other_i are a pair."""
+        drawn_x, drawn_y = counts(len(x), seed), counts(len(self.reference), seed + 1)
+        low, high = _interval(self.draws(x, drawn_x, drawn_y) - self.draws(other, drawn_x, drawn_y))
+        return {"difference": self.of(x) - self.of(other), "low": low, "high": high}
+
+
+def _interval(draws: np.ndarray) -> tuple[float, float]:
+    return interval(draws[np.isfinite(draws)])
+
+
+def _pairs(k: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Mean of k (n, n) over pairs of different rows, weighted by w (R, n): (R,); NaN where a draw has no pair."""
+    squares = w**2
+    pairs = w.sum(1) ** 2 - squares.sum(1)
+    return (((w @ k) * w).sum(1) - squares @ np.diag(k)) / np.where(pairs > 0, pairs, np.nan)
+
+
+# -- nearest neighbours
+
+
+def radii(x: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
+    """Distance of each row of x (n, D) to its k-th nearest other row, (n,). Raises ValueError for n <= k."""
+    if len(x) <= k:
+        raise ValueError(f"balls of {k} neighbours need more than {k} rows, not {len(x)}")
+    return np.partition(unit_distances(x), k, axis=1)[:, k]  # the row itself is at 0
+
+
+def nearest(x: np.ndarray, library: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each row of x (n, D): the distance to its nearest row of the library (m, D), and its index."""
+    d = unit_distances(np.atleast_2d(x), library)
+    return d.min(1), d.argmin(1)
+
+
+def precision_and_recall(generated: np.ndarray, real: np.ndarray) -> dict[str, dict]:
+    """{"precision", "recall"}, each {"value", "low", "high"}; both sets need more than 3 rows.
+
+    Intervals are those of the counted rows (Wilson), for fixed manifolds.
+    """
+    d = unit_distances(generated, real)  # (n, m)
+    shares = {
+        "precision": accuracy((d <= radii(real)[None]).any(1)),
+        "recall": accuracy((d <= radii(generated)[:, None]).any(0)),
+    }
+    return {name: {"value": s["accuracy"], "low": s["low"], "high": s["high"]} for name, s in shares.items()}
