@@ -61,6 +61,7 @@ def test_the_last_moment_is_the_piece_and_the_first_is_noise(made):
     last = grey(moments[-1]["png"])
     width = min(last.shape[1], piece.shape[1]) - 8  # the piece is cut to its length, and fades out
     assert np.abs(last[:, :width] - piece[:, :width]).mean() < 0.05
+    assert {r["nearest"] for r in of(rows, "piece")} <= {c["instrumentation"] for c in of(rows, "map")[0]["clips"]}
     noise = grey(moments[0]["latents"])  # three deviations to either side of the middle
     x_0 = flow.noise(0, 2, 99, len(noise))[:, : noise.shape[1]].numpy()
     assert np.abs(noise - np.clip(x_0 / 6 + 0.5, 0, 1)).max() < 0.03

@@ -67,12 +67,6 @@ def test_features_have_their_shapes_and_mono_is_stereo():
     assert all(np.isfinite(v).all() for v in features(np.zeros((2, SAMPLE_RATE * 2)), SAMPLE_RATE).values())  # silence
 
 
-@pytest.mark.parametrize("audio", [np.zeros(100), np.full((2, SAMPLE_RATE * 2), np.nan)])
-def test_a_sound_that_cannot_be_judged_is_refused(audio):
-    with pytest.raises(MuseError, match="second of finite sound"):
-        features(audio, SAMPLE_RATE)
-
-
 def test_a_rise_is_an_onset_and_vibrato_is_not():
     s = np.zeros((9, 6))
     s[4] = 1.0
@@ -107,30 +101,3 @@ def test_key_templates_find_planted_keys_and_turn_with_them():
     assert np.mean(templates.predict(x) == np.array(["major", "minor"])[modes]) > 0.98
     for k in (1, 5, 11):  # a transposed clip has the transposed key, and the same mode
         np.testing.assert_allclose(templates.probabilities(np.roll(x, k, axis=2)), np.roll(p, k, axis=1), atol=1e-12)
-
-
-def test_key_templates_are_the_optimum():
-    """At the fitted weights the penalised likelihood, computed the slow way, has no downhill direction."""
-    rng = np.random.default_rng(6)
-    x, tonics, modes = planted(40, rng, noise=0.5)
-    templates = KeyTemplates(penalty=0.01).fit(x, tonics, modes)
-
-    def value(w):
-        total = 0.0
-        for row, k, m in zip((x - x.mean(2, keepdims=True)) / templates.scale, tonics, modes):
-            scores = [w[b, :-1] @ np.roll(row, -a, axis=1).ravel() + w[b, -1] for a in range(12) for b in range(2)]
-            total -= scores[2 * k + m] - np.log(np.exp(scores).sum())
-        return total / len(x) + 0.01 * (w**2).sum()
-
-    best = value(templates.w)
-    for _ in range(6):
-        step = rng.normal(size=templates.w.shape)
-        step *= 0.05 / np.linalg.norm(step)
-        assert value(templates.w + step) > best - 1e-5
-
-
-def test_only_known_values_are_judged():
-    record = {"instrumentation": "string quartet", "mode": None, "speed": "medium"}
-    assert [value_of(record, a) for a in ("instrument", "mode", "speed")] == [None, None, None]
-    record = {"instrumentation": "harp", "mode": "minor", "speed": "fast"}
-    assert [value_of(record, a) for a in ("instrument", "mode", "speed")] == ["harp", "minor", "fast"]

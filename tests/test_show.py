@@ -35,7 +35,6 @@ FIGURES = {
     "bars": lambda **k: plots.bars(
         ["instrument", "mode"],
         {"real": ([0.9, 0.8], [0.85, 0.8], [0.95, 0.8]), "generated": ([0.8, np.nan], [0.7, np.nan], [0.9, np.nan])},
-        levels={"bar": 0.9},
         **k,
     ),
     "trajectories": lambda **k: plots.trajectories(
@@ -182,5 +181,3 @@ def test_what_cannot_be_played_is_refused():
     for shape in ((3, 100), (2, 0)):
         with pytest.raises(MuseError, match="shape"):
             player(np.zeros(shape), RATE, "wrong")
-    with pytest.raises(MuseError, match="captions"):
-        players([tone()], RATE, [])

@@ -43,7 +43,7 @@ def bench(what: str, weights: str, results: Path, quick: bool = False) -> list[R
     if what not in BENCHES:
         raise suggest(what, BENCHES, "bench")
     place, needs_ceilings, _ = BENCHES[what]
-    setup = Setup(distributed.device(), quick, weights)
+    setup = Setup(distributed.device(), quick)
     on_gpu = setup.device.type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else "cpu"
     about = {"load": os.getloadavg()[0], "device": name, "threads": torch.get_num_threads()}

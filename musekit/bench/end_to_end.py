@@ -1,6 +1,6 @@
 """`musekit bench end-to-end` and `full`: from text to sound, by the trained preset and at full size.
 
-end-to-end: a fresh process, a loaded system, and Stage 1 at growing micro-batches.
+end-to-end: a loaded system, and Stage 1 at growing micro-batches.
 
 full: flan-t5-base's encoder, Stage 1, Stage 2 and Oobleck in the published shapes with random weights, from token ids
 to sound in the host's memory. The original reports 185 s for 16 samples one by one and 108 s batched on an A800, but
@@ -10,17 +10,12 @@ not the length of its clips; so both the mini preset's length and the full windo
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
 from musekit.bench import networks, stages
 from musekit.bench.measure import RUNS, Row, Setup, now, peak_bytes, row, timed
-from musekit.config import MuseError
 from musekit.inference import finish
 from musekit.muse import Muse, Settings
 from musekit.solve import solve
@@ -38,32 +33,9 @@ def end_to_end(setup: Setup) -> Iterator[Row]:
     """All rows of the loaded preset."""
     muse, runs = setup.muse, 1 if setup.quick else RUNS
     seconds = 0.5 if setup.quick else muse.config.sample.seconds
-    yield from cold(setup.weights, seconds, runs)
     yield from warm(muse, 4, seconds, None, runs)
     yield from warm(muse, 1, seconds, 1, runs)
     yield from stage1_rates(muse, BATCHES[:2] if setup.quick else BATCHES)
-
-
-def cold(weights: str, seconds: float, runs: int) -> list[Row]:
-    """A fresh process each time, as `make demo` starts one: seconds until the first WAV is on the disk."""
-    first, end = [], []
-    weights = str(Path(weights).resolve()) if Path(weights).exists() else weights
-    for _ in range(runs):
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "musekit", "generate", PROMPT, "--weights", weights]
-            command += ["--seconds", str(seconds), "--out", folder]
-            began = now()
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-                first += [now() - began for line in process.stdout if line.startswith("first piece")]
-            end.append(now() - began)
-        if process.returncode or len(first) != len(end):
-            raise MuseError(f"`{' '.join(command[2:])}` failed with exit code {process.returncode}")
-    name = f"4 x {seconds:g} s, cold process"
-    how = "from the start of `musekit generate` in a fresh process, files in the disk cache"
-    return [
-        row(f"{name}: first sound", first, "s", how, ("<", 30)),
-        row(f"{name}: all files and the contact sheet", end, "s", how),
-    ]
 
 
 def warm(muse: Muse, n: int, seconds: float, micro_batch: int | None, runs: int) -> list[Row]:

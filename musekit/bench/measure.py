@@ -102,7 +102,6 @@ class Setup:
 
     device: torch.device
     quick: bool = False  # tiny networks and single runs
-    weights: str = "mini"
     muse: object = None  # the loaded `Muse`, for benches that read weights
     ceilings: dict = field(default_factory=dict)  # measured by `roofline.ceilings`
 
@@ -190,14 +189,11 @@ def row(what: str, values: Sequence[float], unit: str, how: str, bar: tuple[str,
 def line(row: Row) -> str:
     """A row as one line of a terminal."""
     if "what" in row:
-        text = f"{row['what']:58s} {row['value']:10.4g} {row['unit']}"
-        return text + (f" {row['peak_bytes'] / 2**30:10.2f} GiB at most" if row.get("peak_bytes") else "")
+        return f"{row['what']:58s} {row['value']:10.4g} {row['unit']}"
     if "ranks" in row:
         return f"{row['ranks']} rank(s) {1000 * row['seconds']:10.1f} ms a step, efficiency {row['efficiency']:.2f}"
     name = f"stage {row['stage']}, {row['peer']}, batch {row['batch']}, {row['dtype']}, {row['steps']} steps"
-    text = f"{name:70s} {row['ms_a_sample']:10.1f} ms a sample"
-    text += f" {row['speedup']:6.2f} x"
-    return text + (f" {100 * row['floor_share']:4.0f} % of the floor's speed" if row["floor_share"] else "")
+    return f"{name:70s} {row['ms_a_sample']:10.1f} ms a sample {row['speedup']:6.2f} x"
 
 
 # -- recorded rows

@@ -18,7 +18,7 @@ MEASUREMENTS = {  # name: (module.function, the parts of the system that it need
     "prompts": ("prompts.measure_prompts", SYSTEM, "do generated clips sound as their prompts ask?"),
     "diversity": ("one_to_many.measure_diversity", "embedder stage1", "do samples differ as right answers do?"),
     "regression": ("one_to_many.measure_regression", "embedder stage1 regression", "the mean of many right answers"),
-    "memorisation": ("memorisation.measure_memorisation", SYSTEM, "distance to the nearest training clip"),
+    "memorisation": ("distances.measure_memorisation", SYSTEM, "distance to the nearest training clip"),
     "distances": ("distances.measure_distances", SYSTEM, "kernel distance, precision and recall"),
     "one-to-many": ("one_to_many.measure_one_to_many", "embedder stage1", "samples among right answers"),
     "guidance": ("guidance.measure_guidance", SYSTEM, "guidance and steps against quality and diversity"),

@@ -24,6 +24,7 @@ from musekit.heldout import Reference, read_reference
 from musekit.muse import Muse
 from musekit.pretrained import BASELINE, build, read_hashes
 from musekit.results import write_result
+from musekit.show.pictures import log_frequency
 from musekit.stage2 import GuidedStage2
 
 PROMPT = 0  # of the evaluation's vague prompts
@@ -133,13 +134,8 @@ def size_rows(*presets: str) -> list[dict]:
 
 def spectrogram(audio: np.ndarray, rate: int) -> dict:
     """Audio (2, N) over time and log frequency as a grey PNG: black is DEPTH dB below the peak, low notes first."""
-    import librosa
-
-    power = np.abs(librosa.stft(audio, n_fft=8192, hop_length=max(512, audio.shape[1] // COLUMNS))) ** 2
-    hz = LOW * 2 ** (np.arange(OCTAVES * BINS) / BINS)
-    frequencies = librosa.fft_frequencies(sr=rate, n_fft=8192)
-    level = np.stack([np.interp(hz, frequencies, frame) for frame in np.sqrt(power.mean(0)).T], axis=1)
-    level = librosa.amplitude_to_db(level, ref=np.max, top_db=DEPTH)
+    level = log_frequency(audio, rate, LOW, OCTAVES, BINS, COLUMNS)
+    level = np.maximum(level - level.max(), -DEPTH)
     return {"png": png(level / DEPTH + 1), "low_hz": LOW, "octaves": OCTAVES, "depth_db": DEPTH}
 
 

@@ -104,12 +104,6 @@ def measure_regression(study: Study) -> None:
     study.write("regression", rows + summary, seed=SEED)
 
 
-def graded_prompts() -> list[dict]:
-    """The prompts with their level."""
-    some = [{"text": "music", "asks": {}, "level": "anything"}]
-    return some + [{**p, "level": level} for level in ("vague", "specific") for p in prompts(level)]
-
-
 def ranks(x: np.ndarray, right: np.ndarray) -> np.ndarray:
     """For each right answer (m, D) the share in [0, 1) of samples x (n, D) that are nearer to the samples' centre.
 
@@ -132,18 +126,13 @@ def calibration(u: np.ndarray, n: int, **about) -> list[dict]:
     return rows
 
 
-def calibration_rows(study: Study, asked: list[dict], n: int) -> list[dict]:
-    """The curve of each level of prompts and of all of them, from n samples per prompt."""
-    ranked: dict[str, list[np.ndarray]] = {}
-    for k, prompt in enumerate(progress(asked, "one to many, prompts")):
-        x, (right, *_) = study.samples(prompt["text"], n, SEED + 1000 * k), right_answers(study, prompt["asks"])
-        for level in (prompt["level"], "all"):
-            ranked.setdefault(level, []).append(ranks(x, right))
-    return [row for level, u in ranked.items() for row in calibration(np.concatenate(u), n, level=level)]
-
-
 def measure_one_to_many(study: Study) -> None:
-    """Writes results/one-to-many.json."""
+    """Writes results/one-to-many.json: the calibration curve of each level of prompts."""
     n, first = (8, 4) if study.quick else (SAMPLES, None)
-    rows = calibration_rows(study, graded_prompts()[:first], n)
+    asked = [("anything", {"text": "music", "asks": {}})] + [(level, p) for level in LEVELS for p in prompts(level)]
+    ranked: dict[str, list[np.ndarray]] = {}
+    for k, (level, prompt) in enumerate(progress(asked[:first], "one to many, prompts")):
+        x, (right, *_) = study.samples(prompt["text"], n, SEED + 1000 * k), right_answers(study, prompt["asks"])
+        ranked.setdefault(level, []).append(ranks(x, right))
+    rows = [row for level, u in ranked.items() for row in calibration(np.concatenate(u), n, level=level)]
     study.write("one-to-many", rows, seed=SEED, embedding=study.embedding_name)

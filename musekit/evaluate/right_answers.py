@@ -62,7 +62,8 @@ def renderings(cache: Path, asks: dict, n: int, seed: int = 0) -> Iterator[tuple
     from musekit.corpus.arrange import texture_of
     from musekit.corpus.instruments import SINGLE
 
-    scores = held_out_scores(Path(cache))
+    fixed = {name: asks[name] for name in ("era", "form", "composer", "metre") if name in asks}
+    scores = [s for s in held_out_scores(Path(cache)) if all(getattr(s, n) == v for n, v in fixed.items())]
     rng, used, found = np.random.default_rng([seed, 5]), {}, 0
     for _ in range(ATTEMPTS):
         if found == n:
@@ -72,7 +73,7 @@ def renderings(cache: Path, asks: dict, n: int, seed: int = 0) -> Iterator[tuple
         player = asks.get("instrument") or str(rng.choice(SINGLE))
         kinds = plan.KINDS[mode]
         kind = str(rng.choice(list(kinds), p=np.array(list(kinds.values())) / sum(kinds.values())))
-        pool = [s for s in scores if (s.kind, s.mode) == (kind, mode) and may_fit(s, asks)]
+        pool = [s for s in scores if (s.kind, s.mode) == (kind, mode)]
         if not pool:
             continue
         least = min(used.get(s.work, 0) for s in pool)
@@ -100,8 +101,3 @@ def held_out_scores(cache: Path) -> list:
     lines = [line for path in files for line in path.read_text("utf-8").splitlines()]
     scores, _ = group([from_json(line) for line in lines if not line.startswith('{"aside"')])
     return [s for s in scores if split_of(s.family) != "train"]
-
-
-def may_fit(score, asks: dict) -> bool:
-    """Whether the work itself matches in what no rendering changes."""
-    return all(getattr(score, name) == asks[name] for name in ("era", "form", "composer", "metre") if name in asks)

@@ -108,9 +108,7 @@ def players(
     clips: Sequence, sample_rate: int, captions: Sequence[str], notes: Sequence[str] = (), title: str = "", **options
 ) -> Player:
     """Several clips side by side, each with its caption and, if given, its note, below a common title."""
-    if len(captions) != len(clips) or (notes and len(notes) != len(clips)):
-        raise MuseError(f"{len(clips)} clips need as many captions (got {len(captions)}) and notes (got {len(notes)})")
-    each = zip(clips, captions, notes or [""] * len(clips))
+    each = zip(clips, captions, notes or [""] * len(clips), strict=True)
     markup = "".join(player(clip, sample_rate, *texts, **options).html for clip, *texts in each)
     head = f'<div style="font-weight:600">{html.escape(title)}</div>' if title else ""
     return Player(f"<div>{head}{markup}</div>", title or ", ".join(captions))

@@ -24,39 +24,21 @@ class Picture:
 
     command = ""
 
-    def __init__(self, figure, alt: str = "", dpi: int = 72, colours: int = 32):
+    def __init__(self, figure, colours: int = 32):
         from PIL import Image
 
         below(figure, self.command)
         full, small = io.BytesIO(), io.BytesIO()
-        figure.savefig(full, format="png", dpi=dpi)
+        figure.savefig(full, format="png", dpi=72)
         image = Image.open(full).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
         image.save(small, format="PNG", optimize=True)
-        self.png, self.alt = small.getvalue(), alt or figure.get_suptitle()
+        self.png, self.alt = small.getvalue(), figure.get_suptitle()
 
     def _repr_mimebundle_(self, **options) -> dict[str, str]:
         return {"image/png": base64.b64encode(self.png).decode("ascii"), "text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return f"Picture({self.alt!r}, {len(self.png) / 1000:.0f} kB)"
-
-
-def _draw_curves(axes, curves: Curves, levels: Mapping[str, float] | None, marks: bool, log: str) -> None:
-    """Lines, with the faint points of each run where y is (m, k); levels are dashed lines named in the margin."""
-    for i, (name, (x, y)) in enumerate(curves.items()):
-        y = np.asarray(y, dtype=float).reshape(len(x), -1)
-        look = {"color": PALETTE[i % 8], "marker": MARKERS[i % 8] if marks else None}
-        if y.shape[1] > 1:
-            axes.plot(x, y, **look, linestyle="none", alpha=0.3, markersize=4)
-        axes.plot(x, y.mean(1), **look, label=name)
-    for name, level in (levels or {}).items():
-        axes.axhline(level, color=MUTED, linestyle=(0, (5, 3)), linewidth=1.5)
-        place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 11, "color": MUTED}
-        axes.annotate(name, (1.01, level), **place)
-    axes.set(xscale="log" if "x" in log else "linear", yscale="log" if "y" in log else "linear")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}")
-    if len(curves) > 1:
-        axes.legend()
 
 
 @drawn(8, 4.5)
@@ -75,17 +57,28 @@ def sweep(
     levels: named horizontal lines. log: "", "x", "y" or "xy". marks: False for curves of very many points.
     """
     axes = figure.add_subplot()
-    _draw_curves(axes, curves, levels, marks, log)
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        y = np.asarray(y, dtype=float).reshape(len(x), -1)
+        look = {"color": PALETTE[i % 8], "marker": MARKERS[i % 8] if marks else None}
+        if y.shape[1] > 1:
+            axes.plot(x, y, **look, linestyle="none", alpha=0.3, markersize=4)
+        axes.plot(x, y.mean(1), **look, label=name)
+    for name, level in (levels or {}).items():
+        axes.axhline(level, color=MUTED, linestyle=(0, (5, 3)), linewidth=1.5)
+        place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 11, "color": MUTED}
+        axes.annotate(name, (1.01, level), **place)
+    axes.set(xscale="log" if "x" in log else "linear", yscale="log" if "y" in log else "linear")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}")
     axes.set(xlabel=xlabel, ylabel=ylabel, **({} if ylim is None else {"ylim": ylim}))
+    if len(curves) > 1:
+        axes.legend()
 
 
 @drawn(8, 4.5)
-def bars(
-    figure, labels: Sequence[str], groups: Mapping[str, tuple], ylabel="", ylim=None, levels=None, number="{:.2f}"
-):
+def bars(figure, labels: Sequence[str], groups: Mapping[str, tuple], ylabel="", number="{:.2f}"):
     """Bars with intervals: {group: (values, lows, highs)}, one value per label.
 
-    NaN leaves a gap; an interval that is NaN or a single point is not drawn. levels: named horizontal lines.
+    NaN leaves a gap; an interval that is NaN or a single point is not drawn.
     """
     figure.set_size_inches(max(6.0, 1.1 + 0.62 * len(labels) * max(1.6, len(groups))), 4.5)
     axes = figure.add_subplot()
@@ -101,10 +94,9 @@ def bars(
             if np.isfinite(value):
                 place = {"textcoords": "offset points", "ha": "center", "fontsize": 10}
                 axes.annotate(number.format(value), (a, high), (0, 4), **place)
-    _draw_curves(axes, {}, levels, False, "")
     axes.margins(y=0.1)  # room for the numbers
     axes.set_xticks(x, labels)
-    axes.set(ylabel=ylabel, ylim=ylim)
+    axes.set(ylabel=ylabel)
     axes.grid(False, axis="x")
     if len(groups) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(groups), borderaxespad=0.2)
