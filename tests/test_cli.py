@@ -52,9 +52,6 @@ def test_a_job_on_a_node_whose_gpus_torch_does_not_see_ends_at_once(musekit, tin
     refused(musekit(*(word.format(weights=tiny.weights) for word in words)), "4096 GPUs are required and torch sees")
 
 
-# -- arguments --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "words, said",
     [
@@ -169,8 +166,6 @@ def test_lab_opens_notebook_05(musekit, tmp_path, monkeypatch):
     large = '--ServerApp.tornado_settings={"websocket_max_message_size": 537919488}'  # or no upload above 10 MiB comes
     assert seen == [[sys.executable, "-m", "jupyterlab", large, "--no-browser", str(notebook)]]
 
-
-# -- what generate refuses --------------------------------------------------------------------------------------
 
 PIANO = ("a sad piano melody",)
 

@@ -39,9 +39,6 @@ def chroma_correlation(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(np.corrcoef(x[:, :n].ravel(), y[:, :n].ravel())[0, 1])
 
 
-# ---------------------------------------------------------------- spectra
-
-
 @pytest.mark.parametrize("samples", [20480, 20481, 9000])
 def test_compress_is_a_loop_over_librosas_stft(samples):
     audio = np.random.default_rng(0).standard_normal((2, 2, samples)).astype(np.float32)
@@ -68,9 +65,6 @@ def test_magnitudes_invert_compress_up_to_the_bands():
     assert m.shape[2] == N_FFT // 2 + 1 and not m[0, :, 1536:].any()
     silence = codec.compress(CONFIG, torch.zeros(1, 2, 10_000))
     assert not silence.any() and not codec.magnitudes(CONFIG, silence).any()
-
-
-# ---------------------------------------------------------------- phase
 
 
 @pytest.mark.parametrize("frequency", [440.0, 1234.5, 5000.3])
@@ -108,9 +102,6 @@ def test_griffin_lim_is_torchaudios_from_the_same_phase(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.polar(torch.ones_like(phase), phase))
     theirs = reference.griffinlim(m, torch.hann_window(N_FFT), N_FFT, HOP, N_FFT, 1.0, 8, 0.9, None, True)
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-3)
-
-
-# ---------------------------------------------------------------- the VAE
 
 
 @pytest.fixture
@@ -177,9 +168,6 @@ def test_the_scale_centres_every_value_weighs_low_bands_more_and_is_undone_by_de
     m = codec.magnitudes(vae.config, vae.decoder(z.transpose(1, 2)) / vae.gain + vae.mean)
     expected = codec.audio_from_magnitudes(m, N_FFT, HOP, vae.config.phase_iterations)
     torch.testing.assert_close(vae.decode(z), expected)
-
-
-# ---------------------------------------------------------------- Oobleck in overlapping pieces
 
 
 @pytest.fixture(scope="module")

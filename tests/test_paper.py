@@ -79,9 +79,6 @@ def muq(home):
     return encoders.MuQ(EmbedderConfig(kind="muq", name=str(home / "models" / "MuQ-MuLan-large"), sample_rate=24000))
 
 
-# -- text encoder
-
-
 def test_t5_gives_its_own_states_padded_and_masked(t5, home):
     from transformers import AutoTokenizer, T5EncoderModel
 
@@ -99,9 +96,6 @@ def test_t5_gives_its_own_states_padded_and_masked(t5, home):
     assert torch.equal(t5(TEXTS[::-1])[0].flip(0), tokens)  # bits do not depend on mates
     assert t5.is_cut("slow " * 8) and not t5.is_cut("slow " * 7)
     assert t5(["slow " * 1000])[1].all()
-
-
-# -- joint embedding
 
 
 def noise(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> torch.Tensor:
@@ -160,9 +154,6 @@ def test_muq_encodes_texts_of_any_length_one_at_a_time(muq):
     assert (padded - ours[1]).abs().max() > 1e-4  # in one batch, padding changes the shorter one
 
 
-# -- codec
-
-
 def test_oobleck_is_the_posteriors_mean_and_its_decoder(home):
     from diffusers import AutoencoderOobleck
 
@@ -178,9 +169,6 @@ def test_oobleck_is_the_posteriors_mean_and_its_decoder(home):
         torch.testing.assert_close(latents, expected, atol=1e-5, rtol=0)
         with torch.no_grad():
             torch.testing.assert_close(codec.decode(latents), vae.decode(latents).sample, atol=1e-5, rtol=0)
-
-
-# -- where models are found
 
 
 @pytest.fixture
@@ -313,9 +301,6 @@ def test_identity_depends_on_the_content_of_a_folder_not_on_its_place(home, tmp_
     assert len(found) == 3
 
 
-# -- the whole chain
-
-
 def test_text_becomes_audio(muse):
     """T5 -> Stage 1 by dopri5 -> Stage 2 -> Oobleck -> MuQ's similarity, all of the paper preset's classes."""
     made = muse.generate(TEXTS[0], n=3, seed=5, negative_prompt="fast violin")
@@ -374,9 +359,6 @@ def test_the_cache_is_made_by_the_public_models(muse, tmp_path):
     assert torch.equal(tokens.row(caption_id(text), "mask"), mask[0])
     with pytest.raises(MuseError):
         precompute("views", tmp_path, muse.config, None, show=False)
-
-
-# -- the command line
 
 
 def test_info_prints_both_sizes(capsys):

@@ -32,9 +32,6 @@ def full_disk(leaving: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-# ---------------------------------------------------------------- atomic files
-
-
 def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "new" / "weights.bin"
     files.write_atomic(path, b"x" * 100_000)
@@ -46,9 +43,6 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path):
     assert path.read_bytes() == b"y" * 300_000
     with pytest.raises(MuseError, match="cannot write .*choose another folder"):
         files.write_atomic(path / "inside.txt", "x")
-
-
-# ---------------------------------------------------------------- checkpoints
 
 
 def state(number):
@@ -115,9 +109,6 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     assert not (tmp_path / "harmed").exists()
 
 
-# ---------------------------------------------------------------- metrics and claims
-
-
 def test_metrics_lose_only_the_line_that_a_kill_cut_and_repeated_steps(tmp_path):
     run, path = Run(tmp_path), tmp_path / "metrics.jsonl"
     assert run.metrics() == []
@@ -166,9 +157,6 @@ def test_a_run_folder_belongs_to_one_configuration(tmp_path):
         run.claim(config)
 
 
-# ---------------------------------------------------------------- the lock
-
-
 def hold_for_long(folder, ready):
     with exclusive(folder):
         ready.set()
@@ -210,9 +198,6 @@ def test_a_file_system_without_locks_is_no_obstacle_and_a_file_as_folder_is_one(
     monkeypatch.setattr(fcntl, "flock", flock)
     with exclusive(tmp_path), exclusive(tmp_path):
         assert "has no locks (No locks available)" in capsys.readouterr().out
-
-
-# ---------------------------------------------------------------- results
 
 
 def test_a_result_carries_its_provenance(tmp_path):

@@ -133,9 +133,6 @@ def test_a_picture_is_a_small_png_with_its_command(monkeypatch):
     assert len(picture.png) < 60_000 and figure.get_supxlabel() == "C\nmake notebooks NOTEBOOKS=x.ipynb"
 
 
-# -- players and cards ------------------------------------------------------------------------------------------------
-
-
 def sound_in(markup: str) -> list[tuple[np.ndarray, int]]:
     import soundfile
 
@@ -186,9 +183,6 @@ def test_what_cannot_be_played_is_refused():
             player(np.zeros(shape), RATE, "wrong")
     with pytest.raises(MuseError, match="captions"):
         players([tone()], RATE, [])
-
-
-# -- measures of Stage 2 ----------------------------------------------------------------------------------------------
 
 
 def test_distances_and_cosines():

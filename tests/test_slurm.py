@@ -133,9 +133,6 @@ def test_only_saved_state_and_lost_nodes_are_requeued(tmp_path, code, error, ali
     assert not (tmp_path / "asked").exists() or "--cpus-per-task=1 true" in (tmp_path / "asked").read_text()
 
 
-# -- mistakes -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.long
 def test_a_mistake_ends_the_job_with_one_line(cluster, submit, tiny, tmp_path):
     """Exit 2 that Slurm sees, one line that says what to do, and no second start."""
@@ -157,9 +154,6 @@ def test_a_mistake_ends_the_job_with_one_line(cluster, submit, tiny, tmp_path):
         shown = cluster.wait(job, "FAILED", seconds=120)
         assert (shown["ExitCode"], shown["Restarts"]) == ("2:0", "0"), said
         assert said in (tmp_path / f"{job}.out").read_text()
-
-
-# -- jobs at work ---------------------------------------------------------------------------------------------------
 
 
 def test_stage1_continues_after_the_signal(cluster, submit, tiny, tmp_path):
@@ -222,9 +216,6 @@ def test_the_time_limit_is_no_end(cluster, submit, tiny, tmp_path):
     until("the job waits to start again", lambda: cluster.job(job).get("Restarts") == "1", 100)
     assert saved(run) > 0 and "the time limit is near" in log(run, job)
     cluster.run("scancel", job)
-
-
-# -- what ranks share out ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.long

@@ -49,9 +49,6 @@ def naive_guided(network: Text2MuQFlow, scale: float):
     return guided
 
 
-# ---------------------------------------------------------------- the network
-
-
 def test_the_network_is_the_textbook_transformer():
     """`nn.MultiheadAttention` over a sequence of one token with random queries and keys, and over the text."""
     network, (x, t), (tokens, mask) = stage1(), state_at((STAGE1.dim,)), texts()
@@ -112,9 +109,6 @@ def test_weights_of_earlier_versions_load():
     other = Text2MuQFlow(STAGE1).double()
     other.load_state_dict(state)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in network.state_dict().items())
-
-
-# ---------------------------------------------------------------- its form for sampling
 
 
 @pytest.mark.parametrize("config", [NO_GAUSSIAN, STAGE1], ids=["no gaussian", "gaussian"])

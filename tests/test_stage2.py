@@ -81,9 +81,6 @@ def slow_velocity(network, x, t, embedding, seconds, keep: bool = True):
     return torch.stack(out)
 
 
-# ---------------------------------------------------------------- the network
-
-
 @BOTH
 def test_training_and_inference_compute_the_velocity_written_out(config):
     """Times that samples share (`at`) and times of their own, with and without guidance."""
@@ -114,9 +111,6 @@ def test_rotary_positions_are_complex_rotations_of_half_a_head():
     for distance in (0, 1, 7):
         diagonal = (rotated_q @ rotated_k.T).diagonal(distance)
         assert (diagonal - diagonal[0]).abs().max() < 1e-4
-
-
-# ---------------------------------------------------------------- training
 
 
 def batch_of(config, frames):
@@ -163,9 +157,6 @@ def test_weights_of_earlier_versions_load(config):
     other = StableAudioMuQ(config).double()
     other.load_state_dict(state)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in network.state_dict().items())
-
-
-# ---------------------------------------------------------------- sampling
 
 
 @BOTH

@@ -27,9 +27,6 @@ def train(model, dataset, settings, folder, validation=None):
     return list(loop.train(model, dataset, validation, settings, Run(folder)))
 
 
-# ---------------------------------------------------------------- closed forms
-
-
 def test_learning_rate_is_a_trapezoid():
     settings = TrainConfig(samples=1000, batch=10, lr=2.0, warmup=100, decay=0.4)
     at = [learning_rate(settings, s) for s in range(0, 1001, 10)]
@@ -66,9 +63,6 @@ def test_only_matrices_decay():
     matrices, rest = loop.parameter_groups(model, 0.5)
     assert [p.shape for p in matrices["params"]] == [(2, 3)] and matrices["weight_decay"] == 0.5
     assert len(rest["params"]) == 3 and rest["weight_decay"] == 0.0
-
-
-# ---------------------------------------------------------------- exact algebra
 
 
 class Pairs:
@@ -138,9 +132,6 @@ def test_the_steps_are_those_of_a_loop_written_out(tmp_path, sgd, clip, micro_ba
     assert saved["samples"] == 48 and saved["step"] == 4
 
 
-# ---------------------------------------------------------------- memory and work
-
-
 def first_batch(config, cache):
     """8 samples of Stage 2."""
     with contextlib.closing(loader.batches(Stage2Data(cache, "train", config), 8, 0, 0)) as batches:
@@ -208,9 +199,6 @@ def test_bf16_is_used_only_where_the_device_has_units_for_it(monkeypatch):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
-# ---------------------------------------------------------------- learning
-
-
 TOY = Stage1Config(dim=6, text_dim=4, width=48, depth=2, heads=2, ff_mult=2, gaussian_rank=0, condition_dropout=0.1)
 LEARN = TrainConfig(
     samples=400 * 128, batch=128, micro_batch=128, lr=3e-3, warmup=1000, ema=0.99, bf16=False, log_every=50 * 128,
@@ -245,9 +233,6 @@ def test_on_independent_gaussian_data_the_loss_reaches_the_floor_and_the_velocit
         v = network(x, t, network.context(torch.ones(500, 1, 4), torch.ones(500, 1, dtype=torch.bool)))
     exact = ((2 * t - 1) / ((1 - t) ** 2 + t**2))[:, None] * x
     assert (v - exact).square().mean() < 0.02 < exact.square().mean() / 10
-
-
-# ---------------------------------------------------------------- records and validation
 
 
 def test_records_come_when_they_are_due(tmp_path):
@@ -294,8 +279,6 @@ def test_validation_sees_every_noise_level_once_and_never_drops_the_condition():
     assert sorted(seen) == pytest.approx([(k + 0.5) / 37 for k in range(37)])
     assert metrics["loss"] == metrics["t"] == pytest.approx(0.5, abs=1e-4)  # the last, smaller group counts less
 
-
-# ---------------------------------------------------------------- resuming
 
 STEPS, BATCH = 20, 8
 RESUME = TrainConfig(

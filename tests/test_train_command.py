@@ -115,9 +115,6 @@ def test_a_thinned_curve_has_the_mean_losses_and_the_last_validation_loss():
     assert command.thinned(records, 2) == few and len(command.thinned(records)) == 6 and command.thinned([]) == []
 
 
-# ---------------------------------------------------------------- mistakes
-
-
 OUT_OF_RANGE = [("samples", 0), ("lr", math.nan), ("ema", -0.5), ("weight_decay", -0.1), ("workers", -1), ("keep", 0)]
 REFUSED = [
     ("stage2", {"cache": "nowhere"}, "there is no cache at .*nowhere: give --cache FOLDER"),
@@ -152,9 +149,6 @@ def test_ranks_and_gpus_that_do_not_fit_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "2")
     assert distributed.device() == torch.device("cuda", 0)
-
-
-# ---------------------------------------------------------------- launch
 
 
 def test_a_mistake_in_a_launched_command_is_one_line():
