@@ -26,7 +26,7 @@ def save(path, audio, rate=RATE, **how):
 
 
 def clips_of(folder, out) -> list[dict]:
-    return read_corpus("folder", folder, out, 12.0, progress=False)[0]
+    return read_corpus("folder", folder, out, 12.0)[0]
 
 
 def pitch(audio: np.ndarray) -> float:
@@ -61,7 +61,7 @@ def bad_files(folder):
     save(folder / "nan.wav", np.where(np.arange(3 * RATE)[:, None] == 5, np.nan, tone()), subtype="FLOAT")
     save(folder / "short.wav", tone(0.4))
     return {
-        "cut.flac": "", "cut.ogg": "shorter", "empty.wav": "empty", "text.wav": "not readable",
+        "cut.flac": "", "cut.ogg": "shorter", "empty.wav": "not readable", "text.wav": "not readable",
         "noise.flac": "not readable", "silent.wav": "silent", "nan.wav": "NaN", "short.wav": "shorter",
         "missing.wav": "no such file",
     }  # fmt: skip
@@ -73,7 +73,7 @@ def test_a_folder_with_bad_files_gives_the_good_ones(tmp_path):
     for name, reason in wanted.items():
         with pytest.raises(BadAudio) as caught:
             read_audio(folder / name)
-        assert reason in caught.value.reason and caught.value.reason, name
+        assert reason in str(caught.value), name
     save(folder / "sub" / "good.wav", tone(30))
     save(tmp_path / "secret.wav", tone())
     (folder / "link.wav").symlink_to(tmp_path / "secret.wav")

@@ -34,7 +34,7 @@ def read(data, tmp_path):
     """(records by work, summary) of a dataset."""
 
     def run(name, keep_apart=True):
-        records, summary = read_corpus(name, data(name), tmp_path / "out", 12.0, keep_apart, progress=False)
+        records, summary = read_corpus(name, data(name), tmp_path / "out", 12.0, keep_apart)
         written = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
         assert written == records and len({r["id"] for r in records}) == len(records)
         by_work = {}
@@ -139,7 +139,7 @@ def test_a_wrong_folder_is_one_line_that_says_what_was_looked_for(tmp_path):
     for corpus, folder, said in [
         (None, tmp_path, "MusicBench_train.json.*id_metadata.csv.*captions.csv"),
         (None, tmp_path / "none", "no folder at"),
-        ("musicbench", None, "needs --data FOLDER, the one with MusicBench_train.json"),
+        ("musicbench", None, "needs --data FOLDER, the unpacked dataset .musicbench: MusicBench_train.json"),
         ("musicbench", tmp_path, "does not hold musicbench"),
         ("musicbenhc", tmp_path, "did you mean 'musicbench'"),
         ("musicbenhc", None, "did you mean 'musicbench'"),
@@ -156,14 +156,14 @@ def test_a_wrong_folder_is_one_line_that_says_what_was_looked_for(tmp_path):
 def test_a_data_set_that_moves_is_linked_again(data, tmp_path):
     first = published.music4all(tmp_path / "one" / "D")
     out = tmp_path / "out"
-    records, _ = read_corpus("music4all", first, out, 12.0, progress=False)
+    records, _ = read_corpus("music4all", first, out, 12.0)
     first.rename(tmp_path / "moved")
-    again, _ = read_corpus("music4all", tmp_path / "moved", out, 12.0, progress=False)
+    again, _ = read_corpus("music4all", tmp_path / "moved", out, 12.0)
     assert again == records and (out / records[0]["path"]).is_file()
     (out / "data").unlink()
     (out / "data").mkdir()
     with pytest.raises(MuseError, match="is in the way"):
-        read_corpus("music4all", tmp_path / "moved", out, 12.0, progress=False)
+        read_corpus("music4all", tmp_path / "moved", out, 12.0)
 
 
 # ---------------------------------------------------------------- tables and their cells
