@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections import Counter
@@ -29,17 +30,15 @@ def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseC
     from musekit.corpus import plan, readers
 
     out.mkdir(parents=True, exist_ok=True)
-    clips, lock, waited = out / "clips.jsonl", filelock.FileLock(out / ".lock"), False
+    clips, lock = out / "clips.jsonl", filelock.FileLock(out / ".lock")
     before = clips.stat().st_mtime_ns if clips.exists() else 0
     while not lock.is_locked:
-        try:
+        if code := stop():
+            raise distributed.Stopped(code)
+        with contextlib.suppress(filelock.Timeout):
             lock.acquire(timeout=0.2)
-        except filelock.Timeout:
-            waited = True
-            if code := stop():
-                raise distributed.Stopped(code) from None
     try:
-        if waited and clips.exists() and clips.stat().st_mtime_ns != before:
+        if clips.exists() and clips.stat().st_mtime_ns != before:
             return
         if name == "scores":
             plan.build_clips(out, n=options.n, workers=options.workers, seed=options.seed, stop=stop)
@@ -72,8 +71,8 @@ def build_cache(options) -> None:
                 make_clips(options, *corpus, out, config, stop)
             for kind in (k for k in KINDS if k in options.kinds):
                 manifest = precompute(
-                    kind, out, config, weights if kind in trained else None, options.workers, share[0] == 0,
-                    share=share, remake=options.remake, verify=options.verify, stop=stop,
+                    kind, out, config, weights if kind in trained else None, options.workers, share=share,
+                    show=share[0] == 0, remake=options.remake, verify=options.verify, stop=stop,
                 )  # fmt: skip
                 print(summary(kind, manifest, out))
         except distributed.Stopped:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from musekit import encoders, gpu, pretrained
-from musekit.cache.store import Manifest, build_shards, caption_id, config_hash, read_clips, read_shards
+from musekit.cache.store import Manifest, build_shards, caption_id, config_hash, read_clips
 from musekit.codec import compress
 from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, identity, suggest
 
@@ -42,13 +42,13 @@ def maker(kind: str, config: MuseConfig, weights: Path | None = None) -> str:
 
     Raises MuseError when there are no weights, or the preset has no such kind.
     """
-    part = PARTS.get(kind) or FRONTS.get(kind)
-    public = pretrained.public(part, config) if part else False
-    if public and kind in (*FRONTS, "transposed"):
-        raise MuseError(f"the preset {config.name} has no {kind}: a public model reads the audio itself; leave it out")
+    part = PARTS.get(kind) or FRONTS.get(kind) or "text"
+    if pretrained.public(part, config):
+        if kind in (*FRONTS, "transposed"):
+            raise MuseError(f"the preset {config.name} has no {kind}: a public model reads the audio; leave it out")
+        length = f" of {config.text.max_tokens}" if kind == "tokens" else ""
+        return f"{kind} {pretrained.public_hash(part, config)[:16]}{length}"
     if kind == "tokens":
-        if pretrained.public("text", config):
-            return f"tokens {pretrained.public_hash('text', config)[:16]} of {config.text.max_tokens}"
         return f"tokens {named(config.text)}"
     if kind == "spectra":
         front, plain = config.codec, CodecConfig()
@@ -60,8 +60,6 @@ def maker(kind: str, config: MuseConfig, weights: Path | None = None) -> str:
         full = config.embedder  # a view depends on these three fields only
         front = EmbedderConfig(sample_rate=full.sample_rate, bands=full.bands, onset_bands=full.onset_bands)
         return f"views {named(front)}"
-    if public:
-        return f"{kind} {pretrained.public_hash(part, config)[:16]}"
     if weights is None:
         raise MuseError(f"caching {kind} needs trained weights; give --weights FOLDER")
     return f"{kind} {pretrained.read_hashes(pretrained.find(weights)).get(part, '')[:16]}"
@@ -147,9 +145,9 @@ def compute_of(kind: str, cache: Path, config: MuseConfig, weights: Path | None,
 
 
 @functools.cache
-def _loaded(kind: str, cache: Path, config: MuseConfig, weights: Path | None) -> Callable:
+def _loaded(*what) -> Callable:
     torch.set_num_threads(1)
-    return compute_of(kind, cache, config, weights, inputs_of(kind, cache))
+    return compute_of(*what, inputs_of(*what[:2]))
 
 
 def compute_in_worker(what: tuple, ids: list[str]) -> tuple[dict, dict]:
@@ -159,41 +157,20 @@ def compute_in_worker(what: tuple, ids: list[str]) -> tuple[dict, dict]:
 
 
 def precompute(
-    kind: str,
-    cache: Path,
-    config: MuseConfig,
-    weights: Path | None = None,
-    workers: int = 1,
-    show: bool = True,
-    *,
-    share: tuple[int, int] = (0, 1),
-    remake: bool = True,
-    verify: bool = False,
-    stop: Callable[[], int] = lambda: 0,
+    kind: str, cache: Path, config: MuseConfig, weights: Path | None = None, workers: int = 1, **options
 ) -> Manifest:
-    """Compute the missing rows of one kind, in `workers` processes; returns the manifest. The same call resumes.
+    """Compute the missing rows of one kind, in `workers` processes (on a GPU: one); returns the manifest.
 
-    share: (rank, of how many) where several such calls share the work. `remake=False` raises MuseError instead of
-    replacing rows of other weights. `verify` replaces shards that differ from their hash. On a GPU there is one
-    process. Raises `Stopped` after the shards in work when `stop()` says so.
+    options: those of `build_shards`, which also says what is raised.
     """
     if kind not in KINDS:
         raise suggest(kind, KINDS, "kind of cache")
     cache, name = Path(cache), maker(kind, config, weights)
-    other = [shard for shard in read_shards(cache / kind) if shard["maker"] != name]
-    if other and not remake:
-        raise MuseError(
-            f"{cache / kind} was made by other weights or settings ({other[0]['maker']}, not {name}): give --remake to"
-            f" make its {sum(len(shard['ids']) for shard in other):,} rows again, or another --out"
-        )
     inputs = inputs_of(kind, cache)
-    workers = 1 if gpu.device().type == "cuda" else workers
-    if workers == 1:
-        compute = compute_of(kind, cache, config, weights, inputs)
+    if workers == 1 or gpu.device().type == "cuda":
+        workers, compute = 1, compute_of(kind, cache, config, weights, inputs)
     else:
         compute = functools.partial(compute_in_worker, (kind, cache, config, weights))
+    clips = None if kind == "tokens" else inputs
     with torch.inference_mode():
-        return build_shards(
-            cache / kind, inputs, name, compute, show=show, share=share, workers=workers,
-            clips=None if kind == "tokens" else inputs, verify=verify, stop=stop,
-        )  # fmt: skip
+        return build_shards(cache / kind, inputs, name, compute, clips=clips, workers=workers, **options)
