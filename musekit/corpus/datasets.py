@@ -50,9 +50,6 @@ class Item:
     known: dict = field(default_factory=dict)  # attributes, under the names that records have
 
 
-# ---------------------------------------------------------------- tables and their cells
-
-
 def csv_rows(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV or TSV by lower-case column name; the header decides the delimiter. MuseError names the line."""
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
@@ -114,9 +111,6 @@ def claimed(text: str, known: dict) -> dict:
     return asks
 
 
-# ---------------------------------------------------------------- a folder of audio with captions
-
-
 def captions_of(folder: Path) -> dict[str, list[str]]:
     """Captions by audio path relative to the folder, from a table or from text files beside the audio.
 
@@ -157,9 +151,6 @@ def read_folder(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
         yield Item(name, name, captions, family, split_of(family))
 
 
-# ---------------------------------------------------------------- MusicBench
-
-
 def read_musicbench(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
     """MusicBench (Melechovsky et al. 2023, arXiv 2311.08355; CC BY-SA 3.0): 10 s clips with augmented copies.
 
@@ -188,9 +179,6 @@ def read_musicbench(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
             elif known["audioset_eval"] and keep_apart:
                 split = "eval"
             yield Item(location, f"datashare/{location}", captions, family, split, known)
-
-
-# ---------------------------------------------------------------- Music4All
 
 
 def read_music4all(folder: Path, keep_apart: bool = True) -> Iterator[Item]:

@@ -214,7 +214,6 @@ def build_clips(
     n: int = 12_000,
     workers: int = 2,
     seed: int = 0,
-    progress: bool = True,
     only: list[str] | None = None,
     stop: Callable[[], int] = lambda: 0,
 ) -> list[dict]:
@@ -226,7 +225,7 @@ def build_clips(
     from tqdm import tqdm
 
     out, records, unusable = Path(out).expanduser(), [], set()
-    scores = catalogue(out, workers, only, progress, stop)
+    scores = catalogue(out, workers, only, stop)
 
     def planned() -> Iterator[tuple]:
         for clip in islice(clips(scores, seed), n):
@@ -234,7 +233,7 @@ def build_clips(
             yield clip
 
     rendered = in_processes(partial(render_clip, out), planned(), workers, stop)
-    for identity, problem in tqdm(rendered, "clips", n, disable=not progress, mininterval=2, smoothing=0.05):
+    for identity, problem in tqdm(rendered, "clips", n, disable=None, smoothing=0.05):
         if problem:
             print(f"{identity} is left out: {problem}")
             unusable.add(identity)

@@ -29,15 +29,8 @@ for _line in _TABLES["collections"].splitlines():
 #: Forms that a title may name, other names of them, and the forms of single works.
 FORMS, SAME_FORM, OTHER_FORMS = (_TABLES[name] for name in ("forms", "same_form", "other_forms"))
 
-# fmt: off
 #: Duration-weighted pitch-class profiles of Aarden (2003), as in music21.analysis.discrete.AardenEssen.
-MAJOR = np.array([
-    17.7661, 0.145624, 14.9265, 0.160186, 19.8049, 11.3587, 0.291248, 22.062, 0.145624, 8.15494, 0.232998, 4.95122,
-])
-MINOR = np.array([
-    18.2648, 0.737619, 14.0499, 16.8599, 0.702494, 14.4362, 0.702494, 18.6161, 4.56621, 1.93186, 7.37619, 1.75623,
-])
-# fmt: on
+MAJOR, MINOR = (np.array(_TABLES["profiles"][mode]) for mode in ("major", "minor"))
 #: A piece's key is trusted above this correlation, and this far ahead of the second-best key.
 MIN_CORRELATION, MIN_GAP = 0.70, 0.04
 
@@ -59,27 +52,9 @@ def sources(only: list[str] | None = None) -> list[str]:
     """Corpus files in use, as 'collection/path' in sorted order. `only`: prefixes to keep."""
     root, found = corpus_folder(), []
     for name, about in COLLECTIONS.items():
-        for path in (root / name).rglob("*"):
-            relative = path.relative_to(root).as_posix()
-            unwanted = path.name.startswith("._") or re.search("opus17|_old|choraleAnalyses", relative)
-            if path.suffix in about["suffix"].split() and not unwanted:
-                found.append(relative)
-    return sorted(f for f in found if only is None or any(f.startswith(p) for p in only))
-
-
-def is_reserved(path: Path) -> bool:
-    """Whether a MusicXML file claims rights without a licence."""
-    import zipfile
-
-    if path.suffix == ".mxl":
-        with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.endswith(".xml") and "META-INF" not in n]
-            text = "".join(archive.read(n).decode("utf-8", "replace") for n in names)
-    else:
-        text = path.read_text("utf-8", "replace")
-    claims = " ".join(re.findall(r"<rights[^>]*>(.*?)</rights>", text, re.S)).strip()
-    granted = r"Greentree|CC.?BY|CC-SA-BY|Creative Commons|[Pp]ublic [Dd]omain"
-    return bool(claims) and not re.search(granted, claims)
+        files = (p for p in (root / name).rglob("*") if p.suffix in about["suffix"].split() and p.name[:2] != "._")
+        found += [path.relative_to(root).as_posix() for path in files]
+    return sorted(f for f in found if f not in _TABLES["excluded"] and (only is None or f.startswith(tuple(only))))
 
 
 def rhythms_of(path: Path) -> dict[str, str]:
@@ -244,8 +219,6 @@ def parse(source: str) -> list[Score]:
     from music21 import converter, stream
 
     path, stem = corpus_folder() / source, source.rsplit(".", 1)[0]
-    if path.suffix != ".abc" and is_reserved(path):
-        return []
     scores = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
