@@ -40,8 +40,8 @@ def blobs(n: int = 60, k: int = 3, dim: int = 32, noise: float = 0.05) -> tuple[
 
 
 def test_samples_are_those_of_the_sampler(lab, muse):
-    index = lab.sample("a waltz", n=5, seed=3)
-    assert list(index) == [0, 1, 2, 3, 4] and [p.seed for p in lab.points] == [3, 4, 5, 6, 7]
+    lab.sample("a waltz", n=5, seed=3)
+    assert [p.seed for p in lab.points] == [3, 4, 5, 6, 7]
     assert torch.allclose(lab.embeddings, muse.embed("a waltz", 5, 3), atol=1e-5)
     lab.sample("a jig", n=2)
     assert lab.groups() == {"a waltz": [0, 1, 2, 3, 4], "a jig": [5, 6]}
@@ -122,72 +122,60 @@ def test_paths_on_the_sphere_are_even_and_end_at_their_stops():
 
 def test_a_mix_is_the_mean_direction():
     x = torch.eye(4)[:3]
-    assert torch.allclose(sphere.mean(x, [1, 1, 0]), torch.tensor([0.5**0.5, 0.5**0.5, 0, 0]))
-    assert torch.allclose(sphere.mean(x, [0, 3, 0]), x[1])
-    for weights in ([0, 0, 0], [1, -1, 0], [1, float("nan"), 0]):
-        with pytest.raises(MuseError, match="weights"):
-            sphere.mean(x, weights)
+    assert torch.allclose(sphere.mean(x[:2]), torch.tensor([0.5**0.5, 0.5**0.5, 0, 0]))
     with pytest.raises(MuseError, match="cancel"):
-        sphere.mean(torch.stack([x[0], -x[0]]), [1, 1])
+        sphere.mean(torch.stack([x[0], -x[0]]))
 
 
 # -- paths, mixes, sounds
 
 
 def test_the_ends_of_a_path_sound_like_its_stops(lab):
-    lab.sample("a waltz", n=2)
-    way = lab.path([0, "a jig"], n=4)
-    alone = Lab(lab.muse, seconds=0.5)
-    assert torch.equal(alone.sound(lab.points[0]).audio, lab.sound(way[0]).audio)
-    assert torch.equal(alone.sound("a jig").audio, lab.sound(way[-1]).audio)
+    lab.sample("a waltz", n=1), lab.sample("a jig", n=1)
+    way, alone = lab.path(lab.points, n=4), Lab(lab.muse, seconds=0.5)
+    for end, point in ((0, lab.points[0]), (-1, lab.points[1])):
+        assert torch.equal(alone.sound(point).audio, lab.sound(way[end]).audio)
     steps = [float(sphere.angle(a.embedding, b.embedding)) for a, b in zip(way, way[1:])]
     assert steps == pytest.approx([sum(steps) / 3] * 3, rel=1e-3)
     assert [p.label.rpartition(": ")[2] for p in way] == ["0%", "33%", "67%", "100%"]
+    with pytest.raises(MuseError, match="2 or more places"):
+        lab.path(lab.points[:1])
+    with pytest.raises(MuseError, match="needs a place"):
+        lab.mix([])
 
 
 def test_a_sound_is_rendered_once_and_then_cached(lab, monkeypatch):
     lab.sample("a waltz", n=2)
-    first = lab.sound(0)
-    assert lab.sound(0) is first and first.recipe.micro_batch == 1 and first.audio.shape == (2, 22050)
-    lab.quality = "best"
-    assert lab.sound(0) is not first
+    one, two = lab.points
+    first = lab.sound(one)
+    assert lab.sound(one) is first and first.recipe.micro_batch == 1 and first.audio.shape == (2, 22050)
+    assert first.recipe.stage2_steps == lab.steps == max(1, round(lab.muse.config.sample.stage2_steps / 4))
+    lab.steps = 3
+    assert lab.sound(one) is not first
     monkeypatch.setattr("musekit.lab.lab.CACHED_SOUNDS", 1)
-    lab.sound(1)
+    lab.sound(two)
     assert len(lab._cache) == 1  # the newest
 
 
 def test_sounds_of_the_lab_are_kept_and_rendered_again_bit_for_bit(lab, muse, tmp_path):
-    point = lab.mix([("a waltz", 0.7), ("a jig", 0.3), ("<b>ignored</b> tune", 0.0)])
-    assert point.label == "70% a waltz (seed 0), 30% a jig (seed 0)"
+    lab.sample("a waltz", n=1), lab.sample("a jig", n=1)
+    point = lab.mix(lab.points)
+    assert point.label == "mix of a waltz (seed 0), a jig (seed 0)"
     piece = lab.sound(point)
     kept = Library(tmp_path / "library").add(piece, tags=["mix"])
     assert torch.equal(render_again(muse, kept).audio, piece.audio)
 
 
 def test_a_sequence_fades_from_one_to_the_next(lab):
-    audio, rate = lab.sequence(lab.path(["a waltz", "a jig"], n=3), fade=0.1)
-    assert rate == 44100 and audio.shape == (2, 3 * 22050 - 2 * 4410) and float(audio.abs().max()) <= 0.9901
+    lab.sample("a waltz", n=2)
+    audio, rate = lab.sequence(lab.path(lab.points, n=3))
+    assert rate == 44100 and audio.shape == (2, 2 * 22050) and float(audio.abs().max()) <= 0.9901
     one, two = torch.ones(2, 1000), -torch.ones(2, 1000)
     joined = crossfade([one, two], 1000, 0.2)
     assert joined.shape == (2, 1800) and joined[0, 0] > 0 > joined[0, -1]
     left, right = torch.randn(2, 2, 40_000, generator=torch.Generator().manual_seed(0)) * 0.1
     power = crossfade([left, right], 10_000, 2.0)[:, 22_000:38_000].square().mean()
     assert float(power) == pytest.approx(0.01, rel=0.05)  # unrelated sounds keep their loudness
-    with pytest.raises(MuseError, match="nothing to play"):
-        crossfade([], 1000)
-
-
-def test_paths_and_mixes_that_cannot_be_are_refused(lab):
-    lab.sample("a waltz", n=2)
-    for call, message in (
-        (lambda: lab.path([0]), "2 or more places"),
-        (lambda: lab.path([0, 99]), "no point 99"),
-        (lambda: lab.path([0, " "]), "is empty"),
-        (lambda: lab.mix([]), "needs a part"),
-        (lambda: lab.mix([(0, 0.0)]), "not all 0"),
-    ):
-        with pytest.raises(MuseError, match=message):
-            call()
 
 
 # -- sounds that people bring
@@ -204,7 +192,7 @@ def test_an_uploaded_sound_becomes_a_point(lab, muse):
     point, note = lab.add_sound(tone, "../a <b>tune</b>.wav")
     embedding = muse.embedder.embed_audio(read_sound(tone, "x", 5.0, 44100)[0][None], 44100)[0]
     assert note == "" and torch.equal(point.embedding, embedding) and lab.points == [point]
-    piece = lab.sound(0)
+    piece = lab.sound(point)
     assert piece.recipe.prompt.startswith("like the sound") and piece.audio.shape == (2, 22050)
 
 

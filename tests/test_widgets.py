@@ -20,8 +20,8 @@ from musekit.lab.chart import Chart
 from musekit.lab.lab_view import LabView
 from musekit.lab.landscape import Landscape
 from musekit.lab.library_view import LibraryView
-from musekit.lab.player import Player
 from musekit.lab.studio_view import MAX_CARDS, StudioView
+from musekit.lab.view import Player
 from musekit.library import Library
 from musekit.muse import Muse
 from musekit.recipe import Settings
@@ -74,7 +74,7 @@ def test_generate_shows_a_card_for_each_piece(studio):
     recipe = studio.state.results[1].piece.recipe
     assert (recipe.seed, recipe.seconds, recipe.stage2_steps) == (8, 0.5, 2)
     studio.fresh.value = True
-    assert studio._knobs()["seed"] is None
+    assert studio._options()["seed"] != studio._options()["seed"]
 
 
 def test_the_caller_stays_free_and_cancel_stops_at_the_next_step(studio):
@@ -379,7 +379,7 @@ def test_a_path_and_a_mix_are_played(lab):
     press(lab, lab.walk)
     assert lab.player.turn == 2 and "3 sounds" in lab.label.value and len(lab.chart.data[1].x) == 3
     press(lab, lab.mix)
-    assert lab.player.label == "33% a waltz (seed 0), 33% <u>a jig</u> (seed 0), 33% a waltz (seed 3)"
+    assert lab.player.label == "mix of a waltz (seed 0), <u>a jig</u> (seed 0), a waltz (seed 3)"
     lab.forget.click()
     lab.mix.click()
-    assert "a mix needs a part" in lab.label.value
+    assert "a mix needs a place" in lab.label.value

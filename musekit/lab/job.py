@@ -17,13 +17,13 @@ SMALLEST_STEP = 0.005  # a smaller change of the fraction is not reported
 class Job:
     """`on_change()` is called, from the thread, after every change.
 
-    status is "ready", "running", "done", "cancelled" or "failed"; fraction is 0 to 1; message is one plain line, notice
-    another about the request itself. `flag` is set by a cancel: pass it to what samples.
+    status is "ready", "running", "done", "cancelled" or "failed"; fraction is 0 to 1; message is one plain line. `flag`
+    is set by a cancel: pass it to what samples.
     """
 
     def __init__(self, on_change: Callable[[], None] = lambda: None):
         self.on_change = on_change
-        self.status, self.fraction, self.message, self.notice = "ready", 0.0, "", ""
+        self.status, self.fraction, self.message = "ready", 0.0, ""
         self.flag, self._thread, self._lock = threading.Event(), None, threading.Lock()
 
     @property
@@ -35,7 +35,7 @@ class Job:
         """Run `work()`, which returns the last message, in a thread. Raises MuseError while other work runs."""
         with self._lock:
             self.must_be_idle()
-            self.status, self.fraction, self.message, self.notice = "running", 0.0, "starting", ""
+            self.status, self.fraction, self.message = "running", 0.0, "starting"
         self.on_change()
         # the thread shares the notebook's context: ipykernel looks there for the cell that a message belongs to
         run = contextvars.copy_context().run

@@ -66,7 +66,7 @@ class LabView(View):
         forget = self.button("forget", "Forget", "remove all places", lambda: self._list([]), "trash")
         walk = self.button("walk", "Play the path", "from place to place, as one sound", self._walk, "road")
         mix = self.button("mix", "Play the mix", "the mean of the places",
-                          lambda: self.play(self.state.mix([(place, 1) for place in self.places])), "play")  # fmt: skip
+                          lambda: self.play(self.state.mix(self.places)), "play")  # fmt: skip
         self.panel(
             "Lab",
             classed(w.HBox([self.prompts, self.n, sample, cancel]), "muse-ask"),

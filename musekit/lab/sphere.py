@@ -6,7 +6,6 @@ Rows are (n, D) unit vectors; angles are in radians, 0 to pi. Two samples of one
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -72,13 +71,9 @@ def along(stops: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return torch.stack(rows), torch.tensor(positions, dtype=torch.float64)
 
 
-def mean(rows: Tensor, weights: Sequence[float]) -> Tensor:
-    """The weighted mean direction of rows (n, D): sum_i w_i x_i, scaled to length 1.
-
-    Raises MuseError where a weight is negative, or where the rows cancel out.
-    """
-    w = torch.tensor(weights, dtype=torch.float64)
-    total = w @ rows.double()
-    if bool((w < 0).any()) or not float(total.norm()) > 1e-3 * float(w.sum()):
-        raise MuseError("weights are 0 or more, not all 0, and the places of a mix must not cancel each other out")
-    return unit(total).to(rows.dtype)
+def mean(rows: Tensor) -> Tensor:
+    """The mean direction of rows (n, D), scaled to length 1. Raises MuseError where the rows cancel each other out."""
+    middle = rows.double().mean(0)
+    if not float(middle.norm()) > 1e-3:
+        raise MuseError("these places cancel each other out; mix others")
+    return unit(middle).to(rows.dtype)

@@ -1,7 +1,7 @@
 """Studio: type a sentence, hear several answers, keep some, ask for variations. State only; `studio_view` shows it.
 
 studio = Studio("mini", library=Library())
-studio.generate("a sad piano melody", n=4, quality="draft")    # returns at once
+studio.generate("a sad piano melody", n=4, steps=20)  # returns at once
 studio.job.wait()
 studio.more_like(studio.results[2], degrees=20)
 studio.keep(studio.results[0], tags=["for the film"])
@@ -17,52 +17,16 @@ from pathlib import Path
 
 import torch
 
-from musekit import fewstep
-from musekit.config import MuseConfig, MuseError, suggest
+from musekit.config import MuseError
 from musekit.entry import Entry, Origin, entry_of, flac, quantize
 from musekit.lab import sphere
 from musekit.lab.job import Job
 from musekit.lab.rendering import render
 from musekit.library import Library
 from musekit.muse import Muse, Piece
-from musekit.recipe import Recipe, Settings, clean_prompt, count, file_stem
-from musekit.solve import SOLVERS
-from musekit.solve.bespoke import evaluations
+from musekit.recipe import Settings, count, file_stem
 
-QUALITIES = {"draft": (0.5, 0.25), "good": (1.0, 1.0), "best": (2.0, 2.0)}  # factors of the preset's steps per stage
 MAX_SEED = 2**31  # of a seed that is drawn here
-
-
-@dataclass(frozen=True)
-class Knobs:
-    """What a person sets; None means the value of the quality, or of the preset."""
-
-    prompt: str = "a sad piano melody"
-    negative_prompt: str | None = None
-    n: int = 4  # pieces
-    seed: int | None = 0  # None: a new seed each time
-    quality: str = "good"
-    seconds: float | None = None
-    guidance_scale: float | None = None
-    steps: int | None = None  # of Stage 2
-    solver: str | None = None  # of Stage 2; a bespoke solver has its own number of steps
-
-    def settings(self, config: MuseConfig) -> Settings:
-        """The sampler's settings. Raises MuseError for an unknown quality."""
-        if self.quality not in QUALITIES:
-            raise suggest(self.quality, QUALITIES, "quality")
-        first, second = QUALITIES[self.quality]
-        default, steps = config.sample, self.steps
-        if steps is None and evaluations(self.solver) is None:
-            steps = max(1, round(second * default.stage2_steps))
-        return Settings(
-            seconds=self.seconds,
-            steps=steps,
-            stage1_steps=max(1, round(first * default.stage1_steps)),
-            solver=self.solver,
-            guidance_scale=self.guidance_scale,
-            micro_batch=min(default.micro_batch, count(self.n)),  # no padding beyond n
-        )
 
 
 @dataclass(eq=False)
@@ -82,23 +46,16 @@ class Studio:
     ):
         """A system or its name. The library is opened when something is first kept (default: MUSEKIT_HOME/library)."""
         self.muse = muse if isinstance(muse, Muse) else Muse.from_pretrained(muse)
-        self.library, self.job = library, Job(on_change)
-        self.knobs, self.results = Knobs(), []
-        self.few_step = fewstep.offered(self.muse.folder)  # {name: its steps and error}
-        self.solvers = (*SOLVERS, *self.few_step)
+        self.library, self.job, self.results = library, Job(on_change), []
 
-    def generate(self, prompt: str | None = None, **knobs) -> None:
-        """Start n pieces; piece i has the seed `seed + i`. Given knobs stay set; an unknown one raises MuseError."""
-        self.set(**({} if prompt is None else {"prompt": prompt}), **knobs)
-        knobs = replace(self.knobs, seed=self._seed())
-        self.job.start(lambda: self._answer([(knobs, "")]))
+    def generate(self, prompt: str, **options) -> None:
+        """Start pieces. Options: n, seed, negative_prompt and the fields of `recipe.Settings`, as `Muse.generate`."""
+        self.job.start(lambda: self._answer({"": {"prompt": prompt} | options}))
 
-    def versus(self, n: int | None = None, **changes) -> None:
-        """A and B at the same seeds: A as the knobs are, B with these changes (prompt=..., guidance_scale=..., ...)."""
-        a = replace(self.knobs, seed=self._seed(), n=self.knobs.n if n is None else n)
-        b = self._changed(a, changes)
+    def versus(self, a: dict, **changes) -> None:
+        """A and B at the same seeds: A with the options of `generate`, B with these changes of them."""
         changed = ", ".join(f"{name} = {value}" for name, value in changes.items())
-        self.job.start(lambda: self._answer([(a, "A"), (b, f"B: {changed}"[:120])]))
+        self.job.start(lambda: self._answer({"A": a, f"B: {changed}"[:120]: a | changes}))
 
     def more_like(self, result: Result, n: int = 4, degrees: float = 20.0, noise: float = 0.0) -> None:
         """n variations of one result at an exact distance.
@@ -112,18 +69,12 @@ class Studio:
             raise MuseError("degrees go from 0 to 180 and noise from 0 to 1, and one of them must be above 0")
         self.job.start(lambda: self._vary(result, n, degrees, noise))
 
-    def set(self, **knobs) -> None:
-        """Set knobs for the next pieces. Raises MuseError for an unknown one."""
-        self.knobs = self._changed(self.knobs, knobs)
-
-    def keep(self, result: Result, tags: Sequence[str] = (), star: bool = False) -> Entry:
-        """Keep a result in the library, once; tags and star are added to those it has."""
+    def keep(self, result: Result, tags: Sequence[str] = ()) -> Entry:
+        """Keep a result in the library, once; tags are added to those it has."""
         if self.library is None:
             self.library = Library()
         entry = self.library.add(result.piece)
         self.library.tag([entry.id], add=tags)
-        if star:
-            self.library.star([entry.id])
         return self.library.get(entry.id)
 
     def download(self, result: Result) -> tuple[str, bytes]:
@@ -134,24 +85,21 @@ class Studio:
 
     # -- inside the job's thread
 
-    def _answer(self, requests: list[tuple[Knobs, str]]) -> str:
-        """Pieces for knobs, with a note for each; all recipes are checked before the first is sampled."""
-        notices: list[str] = []
-        lots: list[tuple[list[Recipe], str]] = []
-        for knobs, note in requests:
-            clean_prompt(knobs.prompt, notice=notices.append)
-            settings, seeds = knobs.settings(self.muse.config), range(knobs.seed, knobs.seed + count(knobs.n))
-            negative = knobs.negative_prompt or None
-            recipes = [self.muse.recipe(knobs.prompt, seed, settings, negative) for seed in seeds]
-            if self.muse.text.is_cut(recipes[0].prompt):
-                notices.append(f"only the first {recipes[0].max_tokens} tokens of the prompt are read")
-            lots.append((recipes, note))
-        self.job.notice = "; ".join(dict.fromkeys(notices))
-        for i, (recipes, note) in enumerate(lots):
+    def _answer(self, requests: dict[str, dict]) -> str:
+        """Pieces for the options of each note; all recipes are checked before the first piece is sampled."""
+        lots = {note: self._recipes(**options) for note, options in requests.items()}
+        for i, (note, recipes) in enumerate(lots.items()):
             batches = -(-len(recipes) // recipes[0].micro_batch)
             follow = self.job.follow(batches, i / len(lots), (i + 1) / len(lots))
             self._collect(self.muse.stream(recipes, follow, self.job.flag), note)
-        return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+        message = f"seeds {recipes[0].seed} to {recipes[-1].seed}" if len(recipes) > 1 else f"seed {recipes[0].seed}"
+        if any(self.muse.text.is_cut(recipes[0].prompt) for recipes in lots.values()):
+            message += f"; only the first {recipes[0].max_tokens} tokens of the prompt are read"
+        return message
+
+    def _recipes(self, prompt: str, n: int = 4, seed: int = 0, negative_prompt: str | None = None, **settings):
+        batch = min(self.muse.config.sample.micro_batch, count(n))  # no padding beyond n
+        return self.muse.recipes(prompt, n, seed, Settings(micro_batch=batch, **settings), negative_prompt)
 
     def _vary(self, result: Result, n: int, degrees: float, noise: float) -> str:
         source, origin = result.piece, getattr(result.piece, "origin", None)
@@ -177,12 +125,3 @@ class Studio:
         for piece in pieces:
             self.results.append(Result(len(self.results) + 1, piece, note))
             self.job.on_change()
-
-    def _seed(self) -> int:
-        return secrets.randbelow(MAX_SEED) if self.knobs.seed is None else self.knobs.seed
-
-    def _changed(self, knobs: Knobs, changes: dict) -> Knobs:
-        for name in changes:
-            if name not in Knobs.__dataclass_fields__:
-                raise suggest(name, Knobs.__dataclass_fields__, "knob")
-        return replace(knobs, **changes)

@@ -1,18 +1,21 @@
-"""StudioView: the Studio as a panel. Knobs, a bar that moves through both stages, and a card for each piece."""
+"""StudioView: the Studio as a panel. Settings, a bar that moves through both stages, and a card for each piece."""
 
 from __future__ import annotations
 
 import math
+import secrets
 from pathlib import Path
 
 import ipywidgets as w
 
+from musekit import fewstep
 from musekit.config import MuseError
-from musekit.lab.studio import Result, Studio
+from musekit.lab.studio import MAX_SEED, Result, Studio
 from musekit.lab.view import WIDE, View, classed, row, tags_of
 from musekit.library import Library
 from musekit.muse import Muse
 from musekit.show.players import card
+from musekit.solve import SOLVERS
 
 MAX_CARDS = 32  # older ones leave the page; their results stay in `state.results`
 EXAMPLE = "a sad piano melody"
@@ -32,10 +35,11 @@ class StudioView(View):
         steps: int | None = None,
         guidance_scale: float | None = None,
     ):
-        """A system, its folder or its name, and first values of the knobs (None: the preset's)."""
+        """A system, its folder or its name, and first values of the widgets (None: the preset's)."""
         super().__init__("muse")
         self.state, self._shown = Studio(weights, library, self._show), 0
         self.job, sample = self.state.job, self.state.muse.config.sample
+        self.few_step = fewstep.offered(self.state.muse.folder)  # {name: its steps and guidance}
         scale = sample.guidance_scale if guidance_scale is None else guidance_scale
         self._make(prompt, n, seconds or sample.seconds, steps or sample.stage2_steps, scale)
 
@@ -51,8 +55,8 @@ class StudioView(View):
             seconds=w.FloatSlider(seconds, min=0.5, max=longest, step=0.5, description="seconds", **WIDE),
             steps=w.IntSlider(steps, 1, max(200, steps), description="steps", **WIDE),
             guidance=w.FloatSlider(scale, min=0.0, max=10.0, step=0.5, description="guidance", **WIDE),
-            solver=w.Dropdown(options=self.state.solvers, value=config.sample.stage2_solver, description="solver",
-                              tooltip="a bespoke one is quick and less exact", **WIDE),
+            solver=w.Dropdown(options=[*SOLVERS, *self.few_step], value=config.sample.stage2_solver,
+                              description="solver", tooltip="a bespoke one is quick and less exact", **WIDE),
             seed=w.BoundedIntText(0, 0, 2**53 - 1024, description="seed", **WIDE),
             fresh=w.Checkbox(False, description="a new seed each time", indent=False),
             what=w.Dropdown(options=list(COMPARED), value="guidance_scale", description="B differs in", **WIDE),
@@ -65,42 +69,36 @@ class StudioView(View):
         )  # fmt: skip
         self.solver.observe(lambda change: self._set_solver(change.new), "value")
         generate = self.button("generate", "Generate", "make pieces for the prompt",
-                               lambda: self.state.generate(**self._knobs()), "play", "primary")  # fmt: skip
+                               lambda: self.state.generate(**self._options()), "play", "primary")  # fmt: skip
         cancel = self.button("cancel", "Cancel", "stop at the next step; finished pieces stay", self.job.cancel, "stop")
         cancel.disabled = True
-        compare = self.button("compare", "A/B", "A with these knobs, B with that change, at the same seeds",
+        compare = self.button("compare", "A/B", "A with these values, B with that change, at the same seeds",
                               self._compare, "adjust")  # fmt: skip
         keep = self.button("keep", "Keep", "put it into the library, with these tags", self._keep, "bookmark")
         save = self.button("save", "Save", "download it as FLAC, recipe inside",
                            lambda: self.player.download(*self.state.download(self._chosen())), "download")  # fmt: skip
         more = self.button("more", "More like this", "variations at this distance", self._more, "random")
-        knobs = (self.negative, self.n, self.seconds, self.steps, self.guidance, self.solver, self.seed, self.fresh)
+        grid = (self.negative, self.n, self.seconds, self.steps, self.guidance, self.solver, self.seed, self.fresh)
         self.panel(
             "Studio",
             classed(w.HBox([self.prompt, generate, cancel]), "muse-ask"),
-            classed(w.Box(knobs), "muse-grid"), row(self.what, self.value, compare),
+            classed(w.Box(grid), "muse-grid"), row(self.what, self.value, compare),
             row(self.piece, self.tags, keep, save), row(self.degrees, self.noise, more),
             self.player, self.cards,
         )  # fmt: skip
 
     def _set_solver(self, name: str) -> None:
-        """Disable the knobs that a learned solver decides, and say what it costs."""
-        few = self.state.few_step.get(name)
-        self.steps.disabled = self.guidance.disabled = few is not None
-        if few is not None:
-            self.say(
-                f"{name}: {few.nfe} evaluations instead of {self.steps.value}, guidance {few.guidance_scale:g} only;"
-                f" quicker and less exact: its latents are {few.held_out_error:.0%} off those of {few.teacher}"
-            )
+        """Disable the widgets whose values a learned solver decides."""
+        self.steps.disabled = self.guidance.disabled = name in self.few_step
 
-    def _knobs(self) -> dict:
-        """The knobs' values."""
-        few = self.state.few_step.get(self.solver.value)
+    def _options(self) -> dict:
+        """The options of `Studio.generate` in the widgets."""
+        few = self.few_step.get(self.solver.value)
         return {
             "prompt": self.prompt.value,
-            "negative_prompt": self.negative.value if self.negative.value.strip() else None,
+            "negative_prompt": self.negative.value.strip() or None,
             "n": self.n.value,
-            "seed": None if self.fresh.value else self.seed.value,
+            "seed": secrets.randbelow(MAX_SEED) if self.fresh.value else self.seed.value,
             "seconds": self.seconds.value,
             "steps": None if few else self.steps.value,
             "solver": self.solver.value,
@@ -113,8 +111,8 @@ class StudioView(View):
             value = COMPARED[what](text)
         except ValueError as error:
             raise MuseError(f"B's {what} must be a number, not {text[:40]!r}") from error
-        self.state.set(**self._knobs())
-        self.state.versus(**{what: value} | ({"steps": None} if what == "solver" else {}))
+        changes = {what: value} | ({"steps": None} if value in self.few_step else {})
+        self.state.versus(self._options(), **changes)
 
     def _chosen(self) -> Result:
         if self.piece.value is None:
