@@ -117,8 +117,8 @@ def flac(audio: np.ndarray, sample_rate: int, entry: Entry) -> bytes:
     return data.getvalue()
 
 
-def read_audio(source: Path | bytes, name: str, seconds: float | None = None) -> tuple[np.ndarray, int, float]:
-    """The first `seconds` (None: all) of a file or its bytes: float32 (1 or 2, N), its rate in Hz, its whole length.
+def read_audio(source: Path | bytes, name: str, seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """The first `seconds` (None: all) of a file or its bytes: float32 (1 or 2, N), and its rate in Hz.
 
     More than two channels are averaged. Raises MuseError for what is not sound, or is to be read whole and is empty or
     longer than MAX_SECONDS.
@@ -127,19 +127,19 @@ def read_audio(source: Path | bytes, name: str, seconds: float | None = None) ->
 
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
-            rate, total = file.samplerate, file.frames / file.samplerate
-            if seconds is None and not 0 < total <= MAX_SECONDS:
+            rate = file.samplerate
+            if seconds is None and not 0 < file.frames <= MAX_SECONDS * rate:
                 raise MuseError(f"{name!r} is empty or longer than {MAX_SECONDS / 60:.0f} minutes")
             x = file.read(-1 if seconds is None else round(seconds * rate), dtype="float32", always_2d=True).T
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise MuseError(f"{name!r} cannot be read as sound; save it as WAV, FLAC, OGG or MP3") from error
     x = np.nan_to_num(x, posinf=0, neginf=0)
-    return x.mean(0, keepdims=True) if len(x) > 2 else x, rate, total
+    return x.mean(0, keepdims=True) if len(x) > 2 else x, rate
 
 
 def read_samples(path: Path) -> tuple[np.ndarray, int]:
     """The int16 samples (1 or 2, N) of a file and its rate in Hz. Raises what `read_audio` raises."""
-    x, rate, _ = read_audio(path, path.name)
+    x, rate = read_audio(path, path.name)
     return quantize(x), rate
 
 

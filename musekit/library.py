@@ -46,11 +46,6 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def new_id() -> str:
-    """The time and ten random hex digits; no text from a user."""
-    return f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(5)}"
-
-
 class Library:
     """The pieces of one folder. Methods take the ids of entries that `search` returns.
 
@@ -98,7 +93,6 @@ class Library:
         """A connection for one transaction, committed at the end or rolled back."""
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)) as db:
-                db.row_factory = sqlite3.Row
                 db.execute("PRAGMA synchronous = FULL")  # a committed change survives a power cut
                 db.execute("BEGIN IMMEDIATE")
                 yield db
@@ -130,15 +124,15 @@ class Library:
             with self.transaction() as db:
                 return self._all(db)
         rows = db.execute("SELECT id, entry FROM pieces").fetchall()
-        return {row["id"]: decode(row["entry"], Entry, f"the library's entry {row['id']}") for row in rows}
+        return {identity: decode(entry, Entry, f"the library's entry {identity}") for identity, entry in rows}
 
     # -- keep
 
     def add(self, piece, name: str = "", tags: Iterable[str] = (), star: bool = False, notes: str = "") -> Entry:
         """Keep a `muse.Piece` or a `lab.rendering.RenderedPiece`. Returns its entry.
 
-        The same sound of the same recipe is kept once: adding it again returns the entry that is there, out of the bin
-        and with its file written again. Raises MuseError where the disk is full.
+        The same sound of the same recipe is kept once: adding it again returns the entry that is there, out of the bin,
+        with these tags too and with its file written again. Raises MuseError where the disk is full.
         """
         entry = entry_of(piece)
         entry = replace(entry, name=clean_text(name or entry.name), tags=clean_tags(tags), star=star,
@@ -147,16 +141,17 @@ class Library:
 
     def _keep(self, audio: np.ndarray, sample_rate: int, entry: Entry) -> tuple[Entry, bool]:
         """The entry of int16 samples (channels, N), and whether it is new."""
-        entry = measured(replace(entry, id=new_id(), made=entry.made or now(), deleted=None), audio, sample_rate)
+        identity = f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(5)}"  # no text from a user
+        entry = measured(replace(entry, id=identity, made=entry.made or now(), deleted=None), audio, sample_rate)
         same = [e for e in self._all().values() if e.content == entry.content and entry.recipe in (None, e.recipe)]
         kept = same[0] if same else entry
         write_atomic(self.file(kept), flac(audio, sample_rate, kept))
         if same:
-            self.restore([kept.id])
-        else:
-            with self.transaction() as db:
-                put(db, kept)
-        return replace(kept, deleted=None), not same
+            self._change([kept.id], lambda e: replace(e, deleted=None, tags=clean_tags([*e.tags, *entry.tags])))
+            return self.get(kept.id), False
+        with self.transaction() as db:
+            put(db, kept)
+        return kept, True
 
     # -- find
 
@@ -189,7 +184,7 @@ class Library:
     def audio(self, identity: str) -> tuple[np.ndarray, int]:
         """The sound (channels, N) float32 and its rate in Hz. Raises MuseError where the file is gone or broken."""
         path = self.file(self.get(identity))
-        return read_audio(path, path.name)[:2]
+        return read_audio(path, path.name)
 
     def same_sound(self, identity: str, piece) -> bool:
         """Whether a piece has exactly the samples of an entry."""

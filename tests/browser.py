@@ -212,7 +212,7 @@ LINES = f".{LIBRARY} .muse-library-list option"
 # Where point i of the map's first group is on the screen
 PLACE = """(i) => {
   const plot = document.querySelector('.muse-lab-map .js-plotly-plot');
-  const {xaxis, yaxis} = plot._fullLayout, {x, y} = plot._fullData[3], at = plot.getBoundingClientRect();
+  const {xaxis, yaxis} = plot._fullLayout, {x, y} = plot._fullData[1], at = plot.getBoundingClientRect();
   return [at.left + xaxis._offset + xaxis.d2p(x[i]), at.top + yaxis._offset + yaxis.d2p(y[i])];
 }"""
 

@@ -14,9 +14,8 @@ from musekit import fewstep
 from musekit.config import MuseError
 from musekit.entry import read_entry
 from musekit.files import sha256
-from musekit.lab import sphere
 from musekit.lab.job import Job
-from musekit.lab.rendering import render_again
+from musekit.lab.rendering import angle, render_again
 from musekit.lab.studio import Studio
 from musekit.lab.studio_view import StudioView
 from musekit.library import Library
@@ -125,7 +124,7 @@ def test_results_come_as_they_are_ready_and_stay(studio):
 
 def test_the_solver_menu_offers_few_steps(few_weights, tmp_path):
     assert fewstep.offered(tmp_path) == {}
-    view = StudioView(few_weights, library=Library(tmp_path / "library"), n=1, seconds=0.5, steps=9, guidance_scale=2.0)
+    view = StudioView(few_weights, library=Library(tmp_path / "library"), n=1, seconds=0.5, steps=9)
     assert view.solver.options == (*SOLVERS, "bespoke-2", "bespoke-3")
     view.solver.value = "bespoke-3"
     assert view.steps.disabled and view.guidance.disabled
@@ -182,8 +181,8 @@ def test_variations_lie_at_exactly_the_distance(studio):
     finish(studio)
     vary, seed = studio.results[1:], source.piece.recipe.seed
     for result in vary:
-        angle = math.degrees(sphere.angle(result.piece.embedding, source.piece.embedding))
-        assert angle == pytest.approx(degrees, abs=0.01) and "no. 1" in result.note
+        moved = math.degrees(angle(result.piece.embedding, source.piece.embedding))
+        assert moved == pytest.approx(degrees, abs=0.01) and "no. 1" in result.note
         assert (result.piece.recipe.seed, result.piece.recipe.prompt) == (seed, "a waltz")
     assert not torch.equal(vary[0].piece.embedding, vary[1].piece.embedding)
 

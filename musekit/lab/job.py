@@ -34,18 +34,14 @@ class Job:
     def start(self, work: Callable[[], str]) -> None:
         """Run `work()`, which returns the last message, in a thread. Raises MuseError while other work runs."""
         with self._lock:
-            self.must_be_idle()
+            if self.running:
+                raise MuseError("this is still at work; wait for it, or cancel it first")
             self.status, self.fraction, self.message = "running", 0.0, "starting"
         self.on_change()
         # the thread shares the notebook's context: ipykernel looks there for the cell that a message belongs to
         run = contextvars.copy_context().run
         self._thread = threading.Thread(target=run, args=(self._run, work), name="musekit-job", daemon=True)
         self._thread.start()
-
-    def must_be_idle(self) -> None:
-        """Raises MuseError while work runs."""
-        if self.running:
-            raise MuseError("this is still at work; wait for it, or cancel it first")
 
     def cancel(self) -> None:
         """Stop the work at its next evaluation of the velocity."""

@@ -26,10 +26,9 @@ from musekit.config import MuseError
 from musekit.entry import Origin, read_audio
 from musekit.heldout import read_reference, spread
 from musekit.inference import micro_batches
-from musekit.lab import sphere
 from musekit.lab.job import Job
 from musekit.lab.landscape import Landscape, landscape, named, sentences
-from musekit.lab.rendering import RenderedPiece, crossfade, render
+from musekit.lab.rendering import RenderedPiece, along, crossfade, render, unit
 from musekit.muse import Muse
 from musekit.recipe import MAX_PROMPT_CHARS, Settings, count
 
@@ -45,8 +44,7 @@ class Point:
 
     embedding: Tensor = field(repr=False)  # (512,) unit length
     label: str  # for people; untrusted text
-    group: str  # the prompt, or the name of the sound or path
-    prompt: str  # of its recipe
+    group: str  # the prompt, or what stands for it in the recipe of a sound, a path or a mix
     seed: int | None = None  # of Stage 1; None where the point is no sample of the prompt
 
 
@@ -67,7 +65,6 @@ class Lab:
         self.seconds, self.noise_seed = seconds, noise_seed
         self.steps = steps or max(1, round(self.muse.config.sample.stage2_steps / 4))
         self.points: list[Point] = []
-        self._land: Landscape | None = None
         self._cache: dict[str, RenderedPiece] = {}  # oldest first
 
     # -- points
@@ -87,43 +84,32 @@ class Lab:
 
     def sample(self, prompt: str, n: int = 200, seed: int = 0, on_step=None) -> None:
         """Put n samples of Stage 1 for a prompt on the map. Seeds are seed, seed + 1, ..."""
-        self.points += self.draw(prompt, n, seed, on_step)
-
-    def draw(self, prompt: str, n: int = 1, seed: int = 0, on_step=None) -> list[Point]:
-        """n samples of Stage 1 for a prompt, not put on the map."""
         settings = Settings(micro_batch=min(STAGE1_BATCH, count(n)), seconds=self.seconds)
         recipes = self.muse.recipes(prompt, n, seed, settings)
         x = torch.cat([self.muse.embed_batch(batch, on_step, self.job.flag)[0] for batch in micro_batches(recipes)])
         text = recipes[0].prompt
-        return [Point(e, f"{text} (seed {seed + i})", text, text, seed + i) for i, e in enumerate(x)]
+        self.points += [Point(e, f"{text} (seed {seed + i})", text, seed + i) for i, e in enumerate(x)]
 
-    def add_sound(self, source: bytes | str | Path, name: str = "sound") -> tuple[Point, str]:
-        """Put a sound on the map: its embedding conditions Stage 2. Returns its point, and a note where it was cut.
+    def add_sound(self, source: bytes | str | Path, name: str = "sound") -> Point:
+        """Put a sound on the map: its embedding conditions Stage 2. Returns its point.
 
         Only the length that the embedder was made for is decoded. Raises MuseError for a file that cannot be read.
         """
         rate = self.muse.config.codec.sample_rate
-        audio, note = read_sound(source, name, self.muse.config.window_seconds, rate)
+        audio = read_sound(source, name, self.muse.config.window_seconds, rate)
         embedding = self.muse.embedder.embed_audio(audio[None], rate)[0].cpu()
-        self.points.append(Point(embedding, name, name, f"like the sound {name}"[:MAX_PROMPT_CHARS]))
-        return self.points[-1], note
+        self.points.append(Point(embedding, name, f"like the sound {name}"))
+        return self.points[-1]
 
     def clear(self) -> None:
         """Remove all points from the map."""
-        self.points, self._land = [], None
+        self.points = []
 
     # -- the map
 
-    def map(self, refit: bool = False) -> Landscape:
-        """The map of all points. New points are placed near similar ones; `refit` lays the whole map out again."""
-        x = self.embeddings.numpy()
-        land = self._land
-        if refit or land is None or len(land.xy) > len(x) or len(x) > 1.5 * len(land.xy):
-            land = named(landscape(x), self.words)
-        elif len(land.xy) < len(x):
-            land = replace(land, embeddings=x, xy=np.concatenate([land.xy, land.place(x[len(land.xy) :])]))
-        self._land = land
-        return land
+    def map(self) -> Landscape:
+        """The map of all points. The same points give the same map."""
+        return named(landscape(self.embeddings.numpy()), self.words)
 
     @cached_property
     def words(self) -> dict[str, Tensor]:
@@ -155,19 +141,19 @@ class Lab:
         """
         if len(stops) < 2 or n < 2:
             raise MuseError(f"a path needs 2 or more places and 2 or more points, not {len(stops)} and {n}")
-        x, positions = sphere.along(torch.stack([p.embedding for p in stops]), n)
+        x, positions = along(torch.stack([p.embedding for p in stops]), n)
         names = " to ".join(p.label[:60] for p in stops)
         labels = [f"{names}: {at / (len(stops) - 1):.0%}" for at in positions.tolist()]
-        prompt = f"from {names}"[:MAX_PROMPT_CHARS]
-        way = [Point(e, label, names, prompt) for e, label in zip(x, labels)]
+        way = [Point(e, label, f"from {names}") for e, label in zip(x, labels)]
         return [replace(stops[0], label=labels[0]), *way[1:-1], replace(stops[-1], label=labels[-1])]
 
     def mix(self, points: Sequence[Point]) -> Point:
         """The mean direction of points."""
         if not points:
-            raise MuseError("a mix needs a place; add a prompt, or a point of the map")
+            raise MuseError("a mix needs a place; add a point of the map")
         label = "mix of " + ", ".join(p.label[:50] for p in points)
-        return Point(sphere.mean(torch.stack([p.embedding for p in points])), label, "mix", label[:MAX_PROMPT_CHARS])
+        embedding = unit(torch.stack([p.embedding for p in points]).mean(0))
+        return Point(embedding, label, label)
 
     # -- sound
 
@@ -177,7 +163,7 @@ class Lab:
         The micro-batch is 1, so that a place on a path sounds as it does on its own.
         """
         settings = Settings(seconds=self.seconds, steps=self.steps, micro_batch=1)
-        recipe = self.muse.recipe(point.prompt, self.noise_seed, settings)
+        recipe = self.muse.recipe(point.group[:MAX_PROMPT_CHARS], self.noise_seed, settings)
         key = hashlib.sha256(recipe.to_json().encode() + point.embedding.numpy().tobytes()).hexdigest()
         if key not in self._cache:
             origin = Origin(point.label[:500], point.seed is not None)
@@ -193,16 +179,15 @@ class Lab:
         return crossfade([self.sound(point).audio for point in points], rate), rate
 
 
-def read_sound(source: bytes | str | Path, name: str, seconds: float, rate: int) -> tuple[Tensor, str]:
-    """The first `seconds` of a file or of its bytes, float32 (1 or 2, N) at `rate` Hz, and a note where it was cut.
+def read_sound(source: bytes | str | Path, name: str, seconds: float, rate: int) -> Tensor:
+    """The first `seconds` of a file or of its bytes, float32 (1 or 2, N) at `rate` Hz.
 
     Raises MuseError for a file that is not sound, too short or silent.
     """
     import soxr
 
     name = Path(name).name[:200]
-    x, own_rate, total = read_audio(source, name, seconds)
+    x, own_rate = read_audio(source, name, seconds)
     if x.shape[1] < MIN_SECONDS * own_rate or float(np.abs(x).max()) < SILENCE:
         raise MuseError(f"the first {seconds:.1f} s of {name!r} are silent or shorter than {MIN_SECONDS} s")
-    note = f" (only the first {seconds:.1f} s of {total:,.0f} s are used)" if total > seconds + 0.05 else ""
-    return torch.from_numpy(soxr.resample(x.T, own_rate, rate).T), note
+    return torch.from_numpy(soxr.resample(x.T, own_rate, rate).T)

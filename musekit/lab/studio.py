@@ -19,9 +19,8 @@ import torch
 
 from musekit.config import MuseError
 from musekit.entry import Entry, Origin, entry_of, flac, quantize
-from musekit.lab import sphere
 from musekit.lab.job import Job
-from musekit.lab.rendering import render
+from musekit.lab.rendering import angle, render, slerp
 from musekit.library import Library
 from musekit.muse import Muse, Piece
 from musekit.recipe import Settings, count, file_stem
@@ -44,9 +43,10 @@ class Studio:
     def __init__(
         self, muse: Muse | str | Path = "mini", library: Library | None = None, on_change: Callable = lambda: None
     ):
-        """A system or its name. The library is opened when something is first kept (default: MUSEKIT_HOME/library)."""
+        """A system or its name. The library is by default MUSEKIT_HOME/library."""
         self.muse = muse if isinstance(muse, Muse) else Muse.from_pretrained(muse)
-        self.library, self.job, self.results = library, Job(on_change), []
+        self.library = Library() if library is None else library
+        self.job, self.results = Job(on_change), []
 
     def generate(self, prompt: str, **options) -> None:
         """Start pieces. Options: n, seed, negative_prompt and the fields of `recipe.Settings`, as `Muse.generate`."""
@@ -71,11 +71,7 @@ class Studio:
 
     def keep(self, result: Result, tags: Sequence[str] = ()) -> Entry:
         """Keep a result in the library, once; tags are added to those it has."""
-        if self.library is None:
-            self.library = Library()
-        entry = self.library.add(result.piece)
-        self.library.tag([entry.id], add=tags)
-        return self.library.get(entry.id)
+        return self.library.add(result.piece, tags=tags)
 
     def download(self, result: Result) -> tuple[str, bytes]:
         """A FLAC file of a result with its recipe inside: a plain name, and its bytes."""
@@ -112,7 +108,8 @@ class Studio:
             as_before = {"stage1_steps": recipe.stage1_steps, "stage1_solver": recipe.stage1_solver}
             negative, seconds = recipe.negative_prompt, recipe.seconds
             goals = self.muse.embed(recipe.prompt, n, first, negative, seconds=seconds, **as_before)
-            embeddings = torch.stack([sphere.towards(source.embedding, goal, math.radians(degrees)) for goal in goals])
+            positions = (math.radians(degrees) / angle(source.embedding, goals)).tolist()
+            embeddings = torch.stack([slerp(source.embedding, *to) for to in zip(goals, positions)])
         seeds, prompted = range(first, first + n), origin.prompted if origin else True
         noises = [(*steps, (seed, noise)) if noise else steps for seed in seeds]
         origins = [Origin(f"{note}, seed {seed}", prompted, x) for seed, x in zip(seeds, noises)]

@@ -11,7 +11,7 @@ import ipywidgets as w
 from musekit import fewstep
 from musekit.config import MuseError
 from musekit.lab.studio import MAX_SEED, Result, Studio
-from musekit.lab.view import WIDE, View, classed, row, tags_of
+from musekit.lab.view import WIDE, View, classed, row
 from musekit.library import Library
 from musekit.muse import Muse
 from musekit.show.players import card
@@ -33,17 +33,15 @@ class StudioView(View):
         library: Library | None = None,
         seconds: float | None = None,
         steps: int | None = None,
-        guidance_scale: float | None = None,
     ):
         """A system, its folder or its name, and first values of the widgets (None: the preset's)."""
         super().__init__("muse")
         self.state, self._shown = Studio(weights, library, self._show), 0
         self.job, sample = self.state.job, self.state.muse.config.sample
         self.few_step = fewstep.offered(self.state.muse.folder)  # {name: its steps and guidance}
-        scale = sample.guidance_scale if guidance_scale is None else guidance_scale
-        self._make(prompt, n, seconds or sample.seconds, steps or sample.stage2_steps, scale)
+        self._make(prompt, n, seconds or sample.seconds, steps or sample.stage2_steps)
 
-    def _make(self, prompt: str, n: int, seconds: float, steps: int, scale: float) -> None:
+    def _make(self, prompt: str, n: int, seconds: float, steps: int) -> None:
         config = self.state.muse.config
         longest = math.floor(config.window_seconds * 10) / 10
         self.name(
@@ -54,7 +52,8 @@ class StudioView(View):
             n=w.IntSlider(n, 1, 16, description="pieces", **WIDE),
             seconds=w.FloatSlider(seconds, min=0.5, max=longest, step=0.5, description="seconds", **WIDE),
             steps=w.IntSlider(steps, 1, max(200, steps), description="steps", **WIDE),
-            guidance=w.FloatSlider(scale, min=0.0, max=10.0, step=0.5, description="guidance", **WIDE),
+            guidance=w.FloatSlider(config.sample.guidance_scale, min=0.0, max=10.0, step=0.5, description="guidance",
+                                   **WIDE),
             solver=w.Dropdown(options=[*SOLVERS, *self.few_step], value=config.sample.stage2_solver,
                               description="solver", tooltip="a bespoke one is quick and less exact", **WIDE),
             seed=w.BoundedIntText(0, 0, 2**53 - 1024, description="seed", **WIDE),
@@ -123,7 +122,7 @@ class StudioView(View):
         self.state.more_like(self._chosen(), self.n.value, self.degrees.value, self.noise.value)
 
     def _keep(self) -> None:
-        entry = self.state.keep(self._chosen(), tags_of(self.tags.value))
+        entry = self.state.keep(self._chosen(), self.tags.value.split(","))
         self.say(f"kept no. {self.piece.value}" + (f" with {', '.join(entry.tags)}" if entry.tags else ""))
         self.library_changed()
 

@@ -20,8 +20,7 @@ BAR_STYLES = {"done": "success", "failed": "danger", "cancelled": "warning"}
 
 def escaped(text: str, most: int = 400) -> str:
     """Text from a user for HTML, cut to `most` characters."""
-    text = str(text)
-    return html.escape(text if len(text) <= most else text[: most - 3] + "...", quote=True)
+    return html.escape(text[:most])
 
 
 def classed(widget: w.Widget, *names: str) -> w.Widget:
@@ -34,11 +33,6 @@ def classed(widget: w.Widget, *names: str) -> w.Widget:
 def row(*widgets) -> w.HBox:
     """Side by side, and below each other where the panel is narrow."""
     return classed(w.HBox(list(widgets)), "muse-row")
-
-
-def tags_of(text: str) -> list[str]:
-    """Tags that a user typed, separated by commas."""
-    return [tag for tag in (part.strip() for part in text.split(",")) if tag]
 
 
 class Player(anywidget.AnyWidget):
