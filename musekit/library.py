@@ -219,19 +219,15 @@ class Library:
         self._change([identity], lambda e: replace(e, notes=notes))
 
     def delete(self, ids: Iterable[str]) -> None:
-        """Put pieces into the bin. `undo` brings the last ones back, `restore` any."""
+        """Put pieces into the bin. `undo` brings the last ones back."""
         time = now()
         self._change(ids, lambda e: replace(e, deleted=time))
-
-    def restore(self, ids: Iterable[str]) -> None:
-        """Take pieces out of the bin."""
-        self._change(ids, lambda e: replace(e, deleted=None))
 
     def undo(self) -> list[str]:
         """Bring back the pieces of the last `delete`; returns their ids, [] where the bin is empty."""
         there = self.search(deleted=True)
         back = [e.id for e in there if e.deleted == max(e.deleted for e in there)]
-        self.restore(back)
+        self._change(back, lambda e: replace(e, deleted=None))
         return back
 
     def purge(self) -> int:

@@ -21,17 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "05_latent_lab.ipynb"
 PATIENCE = float(os.environ.get("MUSE_LAB_PATIENCE", "120"))  # seconds for any one thing; a busy machine is slow
 FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
     "--autoplay-policy=no-user-gesture-required",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # proves that nothing is fetched
-]
+]  # fmt: skip
 IDLE = """() => {
   const app = window.jupyterapp, panel = app && app.shell.currentWidget, session = panel && panel.sessionContext;
   const kernel = session && session.isReady && session.session && session.session.kernel;
@@ -263,10 +257,3 @@ def click_point(page, i: int) -> None:
     x, y = page.evaluate(PLACE, i)
     page.mouse.move(x, y)
     page.mouse.click(x, y)
-
-
-def upload(page, file: dict) -> None:
-    """Through the widget's own button, as a person does, over the kernel's connection."""
-    with page.expect_file_chooser() as chooser:
-        page.locator(".muse-lab-upload").click()
-    chooser.value.set_files(file)

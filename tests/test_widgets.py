@@ -1,12 +1,10 @@
 """Studio, Lab and Library without a browser: set `.value`, press, assert what is shown. Smoke weights: noise."""
 
 import datetime
-import inspect
 import io
 import re
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +16,7 @@ from test_library import piece
 from musekit.config import MuseError
 from musekit.lab.lab_view import LabView
 from musekit.lab.library_view import LibraryView
-from musekit.lab.studio_view import MAX_CARDS, StudioView
-from musekit.lab.view import Player
+from musekit.lab.studio import StudioView
 from musekit.library import Library
 from musekit.muse import Muse
 from musekit.recipe import Settings
@@ -79,7 +76,6 @@ def test_the_caller_stays_free_and_cancel_stops_at_the_next_step(studio):
     studio.steps.value = 200
     studio.generate.click()  # returns at once
     assert studio.job.running and studio.generate.disabled and not studio.cancel.disabled
-    assert "muse-busy" in studio.view._dom_classes
     with pytest.raises(MuseError, match="still at work"):
         studio.state.generate("another")
     deadline = time.monotonic() + PATIENCE
@@ -88,32 +84,18 @@ def test_the_caller_stays_free_and_cancel_stops_at_the_next_step(studio):
     press(studio, studio.cancel, "cancelled")
     assert 0 < studio.bar.value < 0.9 and studio.bar.bar_style == "warning" and shown(studio) == []
     assert not studio.generate.disabled and studio.cancel.disabled and "muse-busy" not in studio.view._dom_classes
-    studio.steps.value = 2
-    assert len(made(studio, 2)) == 2
 
 
-@pytest.mark.parametrize("prompt, error, message", [
-    ("  \t ", None, "the prompt is empty"), ("x", ValueError("<b>odd</b>"), "ValueError: &lt;b&gt;odd&lt;/b&gt;"),
-])  # fmt: skip
-def test_errors_stand_in_the_line(studio, monkeypatch, prompt, error, message):
+def test_errors_stand_in_the_line(studio, monkeypatch):
     def broken(*args, **kwargs):
-        raise error
+        raise ValueError("<b>odd</b>")
 
-    if error is not None:
-        monkeypatch.setattr(studio.state.muse, "embed_batch", broken)
-    studio.prompt.value = prompt
+    monkeypatch.setattr(studio.state.muse, "embed_batch", broken)
     press(studio, studio.generate, "failed")
-    assert message in studio.label.value and studio.bar.bar_style == "danger" and not studio.generate.disabled
+    assert "ValueError: &lt;b&gt;odd&lt;/b&gt;" in studio.label.value
+    assert studio.bar.bar_style == "danger" and not studio.generate.disabled
     studio.keep.click()
     assert "generate a piece first" in studio.label.value
-
-
-def test_old_cards_are_closed(studio):
-    made(studio)
-    first = studio.cards.children[-1]
-    studio.state.results = studio.state.results * (MAX_CARDS + 1)
-    studio._show()
-    assert len(shown(studio)) == MAX_CARDS and first.comm is None
 
 
 def test_a_waveform_is_the_outline_of_the_sound():
@@ -121,7 +103,6 @@ def test_a_waveform_is_the_outline_of_the_sound():
     points = re.search(r'points="([^"]+)"', waveform(np.stack([ramp, ramp]))).group(1).split()
     heights = [float(point.split(",")[1]) for point in points[:260]]
     assert len(points) == 520 and heights == sorted(heights, reverse=True) and min(heights) > 0
-    assert "nan" not in waveform(np.zeros((2, 10), np.float32))
 
 
 def test_keep_variations_comparison_and_download(studio, monkeypatch):
@@ -149,24 +130,6 @@ def test_keep_variations_comparison_and_download(studio, monkeypatch):
     studio.piece.value = 1
     studio.save.click()
     assert sent[0][0]["name"].endswith("-0.flac") and sent[0][1] == b"fLaC"
-
-
-# -- player and style
-
-
-def test_the_player_has_playable_bytes():
-    player = Player()
-    player.play(np.sin(np.arange(44100) / 20)[None].astype(np.float32) * 0.5, 44100, "<b>a tone</b>")
-    x, rate = soundfile.read(io.BytesIO(player.sound))
-    assert (rate, len(x), player.turn, player.label) == (44100, 44100, 1, "<b>a tone</b>")
-    assert "innerHTML" not in str(player._esm) and "textContent" in str(player._esm)  # labels are text
-
-
-def test_every_colour_of_a_page_has_a_fallback():
-    style = Path(inspect.getfile(Player)).with_name("muse.css").read_text()
-    used = re.findall(r"var\((--jp-[\w-]+)([,)])", style)
-    assert len(used) > 5 and all(end == "," for _, end in used)
-    assert style.count("{") == style.count("}") and "url(" not in style  # nothing is fetched
 
 
 # -- the Library

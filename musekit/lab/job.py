@@ -11,7 +11,6 @@ from musekit.generate import STAGES
 from musekit.solve import Cancelled
 
 SPANS = {"stage1": (0.0, 0.08), "stage2": (0.08, 0.88), "codec": (0.88, 1.0)}  # of the work of a micro-batch
-SMALLEST_STEP = 0.005  # a smaller change of the fraction is not reported
 
 
 class Job:
@@ -57,11 +56,8 @@ class Job:
 
     def report(self, message: str, fraction: float) -> None:
         """Show a message and the fraction of the work that is done, which never falls."""
-        new = message.partition(":")[0] != self.message.partition(":")[0]
-        self.message = message
-        if new or fraction - self.fraction >= SMALLEST_STEP:
-            self.fraction = min(1.0, max(self.fraction, fraction))
-            self.on_change()
+        self.message, self.fraction = message, min(1.0, max(self.fraction, fraction))
+        self.on_change()
 
     def follow(self, batches: int = 1, start: float = 0.0, end: float = 1.0) -> Callable[[str, int, int], None]:
         """An `on_step` for `batches` micro-batches: (stage, i, n) as one fraction between start and end."""

@@ -49,7 +49,7 @@ class Point:
 
 
 class Lab:
-    """`points` are on the map, in the order in which they were added; `job` runs long work."""
+    """`points` are on the map, in the order in which they were added; clear the list at will. `job` runs long work."""
 
     def __init__(
         self,
@@ -100,10 +100,6 @@ class Lab:
         embedding = self.muse.embedder.embed_audio(audio[None], rate)[0].cpu()
         self.points.append(Point(embedding, name, f"like the sound {name}"))
         return self.points[-1]
-
-    def clear(self) -> None:
-        """Remove all points from the map."""
-        self.points = []
 
     # -- the map
 

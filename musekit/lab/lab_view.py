@@ -153,8 +153,7 @@ class LabView(View):
         return f"{text}; {self._map()}" if len(self.state.points) >= MIN_POINTS else text
 
     def _clear(self) -> None:
-        self.state.clear()
-        self.chart = None
+        self.state.points, self.chart = [], None
         self._place_map(w.HTML(NO_MAP))
 
     # -- sounds
