@@ -21,7 +21,7 @@ from musekit.recipe import Recipe
 MAX_SECONDS = 20 * 60.0  # of a file that is added to the library
 MAX_CHARS = 20_000  # of a name, a tag or a note
 EMBEDDING_BYTES = 512 * 4
-OLD_FORMAT = "open its library with commit a887462 of musekit, which converts it, and export from there"
+OLD_FORMAT = "open its library once with commit a887462 of musekit, which converts it and its files"
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ def test_a_person_runs_notebook_05_hears_pieces_walks_the_map_and_keeps_a_piece(
 
     ui.mapped(page)
     one = ui.new_sound(page, ui.LAB, lambda: ui.click_point(page, 0))
+    assert page.evaluate("document.querySelector('.js-plotly-plot')._fullData[1].selectedpoints") == [0]  # drawn larger
     label = page.locator(f".{ui.LAB} .muse-player-label").inner_text()
     other = ui.new_sound(page, ui.LAB, lambda: ui.click_point(page, 5))
     assert 0.9 < one["duration"] < 6.5 and one["digest"] != other["digest"]

@@ -268,11 +268,11 @@ def test_a_damaged_database_is_refused_and_built_again_once_it_is_renamed(librar
         again(library)
 
 
-@pytest.mark.parametrize("version, message", [(1, "older musekit; open its library with comm"), (99, "newer musekit")])
+@pytest.mark.parametrize("version, message", [(1, "older musekit; open its library once"), (99, "newer musekit")])
 def test_other_formats_and_bad_folders_are_refused_and_stay(library, tmp_path, version, message):
     (tmp_path / "old.flac").write_bytes(flac(quantize(piece(1).audio), 44100, Entry(name="MUSE_ID=")))
     added, refused = library.import_folder(tmp_path)
-    assert added == [] and "'old.flac' is of an older musekit; open its library with commit" in refused[0]
+    assert added == [] and "'old.flac' is of an older musekit; open its library once" in refused[0]
     with sqlite3.connect(library.path) as db:
         db.execute(f"PRAGMA user_version = {version}")
     before = library.path.read_bytes()
