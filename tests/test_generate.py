@@ -80,6 +80,7 @@ def test_a_piece_depends_on_neither_its_position_nor_the_rest_of_the_batch(smoke
     assert not torch.equal(pieces[0].embedding, pieces[2].embedding)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_finished_piece_is_kept_and_only_missing_ones_are_made(generate, capsys, monkeypatch):
     paths = list(generate(n=3))
     times = [path.stat().st_mtime_ns for path in paths]
