@@ -113,7 +113,7 @@ class Cache:
 
     def run(self) -> None:
         """Build the cache."""
-        from musekit.cache.build import build_cache
+        from musekit.cache.precompute import build_cache
 
         build_cache(self)
 

@@ -21,6 +21,7 @@ from musekit.recipe import Recipe
 MAX_SECONDS = 20 * 60.0  # of a file that is added to the library
 MAX_CHARS = 20_000  # of a name, a tag or a note
 EMBEDDING_BYTES = 512 * 4
+OLD_FORMAT = "open its library once with commit a887462 of musekit, which converts it and its files"
 
 
 @dataclass(frozen=True)
@@ -89,50 +90,57 @@ def clean_tags(tags: Iterable[str]) -> tuple[str, ...]:
 
 
 def quantize(audio) -> np.ndarray:
-    """float32 audio (channels, N) as the int16 samples of a FLAC file; integers stay."""
-    x = np.asarray(audio)
-    return np.rint(np.clip(x * np.float32(32768), -32768, 32767)).astype(np.int16) if x.dtype.kind == "f" else x
+    """float32 audio (channels, N) as the int16 samples of a FLAC file."""
+    return np.rint(np.clip(np.asarray(audio) * np.float32(32768), -32768, 32767)).astype(np.int16)
 
 
 def fingerprint(audio: np.ndarray, sample_rate: int) -> str:
-    """SHA-256 of integer samples (channels, N), whatever file they are in: the identity of a sound."""
-    x = audio.astype(np.int32) << 16 if audio.dtype == np.int16 else audio
-    return hashlib.sha256(f"{sample_rate} {len(x)} ".encode() + np.ascontiguousarray(x).tobytes()).hexdigest()
+    """SHA-256 of int16 samples (channels, N), at the top of 32 bits: the identity of a sound."""
+    x = audio.astype(np.int32) << 16
+    return hashlib.sha256(f"{sample_rate} {len(x)} ".encode() + x.tobytes()).hexdigest()
 
 
 def measured(entry: Entry, audio: np.ndarray, sample_rate: int) -> Entry:
-    """The entry with the length and the fingerprint of integer samples (channels, N)."""
+    """The entry with the length and the fingerprint of int16 samples (channels, N)."""
     return replace(entry, seconds=audio.shape[1] / sample_rate, content=fingerprint(audio, sample_rate))
 
 
 def flac(audio: np.ndarray, sample_rate: int, entry: Entry) -> bytes:
-    """Integer audio (channels, N) as FLAC: int16 in 16 bits, int32 in 24. The comment is the entry as JSON."""
+    """int16 audio (channels, N) as FLAC. The comment is the entry as JSON."""
     import soundfile
 
-    data, bits = io.BytesIO(), "PCM_24" if audio.dtype == np.int32 else "PCM_16"
-    with soundfile.SoundFile(data, "w", sample_rate, len(audio), subtype=bits, format="FLAC") as file:
+    data = io.BytesIO()
+    with soundfile.SoundFile(data, "w", sample_rate, len(audio), subtype="PCM_16", format="FLAC") as file:
         file.title = entry.name[:500] or "untitled"
         file.comment = msgspec.json.encode({"muse": entry}).decode()
         file.write(audio.T)
     return data.getvalue()
 
 
-def read_samples(path: Path) -> tuple[np.ndarray, int]:
-    """Integer samples (channels, N) of a file and its rate in Hz; all but 16 and 24 bit audio becomes int16.
+def read_audio(source: Path | bytes, name: str, seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """The first `seconds` (None: all) of a file or its bytes: float32 (1 or 2, N), and its rate in Hz.
 
-    More than two channels are averaged. Raises MuseError for a file that is not sound, empty or too long.
+    More than two channels are averaged. Raises MuseError for what is not sound, or is to be read whole and is empty or
+    longer than MAX_SECONDS.
     """
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as file:
-            rate, kind = file.samplerate, {"PCM_16": "int16", "PCM_24": "int32"}.get(file.subtype, "float32")
-            if not 0 < file.frames <= MAX_SECONDS * rate:
-                raise MuseError(f"{path.name!r} is empty or longer than {MAX_SECONDS / 60:.0f} minutes")
-            x = file.read(dtype=kind if file.channels <= 2 else "float32", always_2d=True).T
-    except (OSError, RuntimeError) as error:
-        raise MuseError(f"{path.name!r} cannot be read as sound") from error
-    return quantize(np.nan_to_num(x.mean(0, keepdims=True) if len(x) > 2 else x)), rate
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
+            rate = file.samplerate
+            if seconds is None and not 0 < file.frames <= MAX_SECONDS * rate:
+                raise MuseError(f"{name!r} is empty or longer than {MAX_SECONDS / 60:.0f} minutes")
+            x = file.read(-1 if seconds is None else round(seconds * rate), dtype="float32", always_2d=True).T
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise MuseError(f"{name!r} cannot be read as sound; save it as WAV, FLAC, OGG or MP3") from error
+    x = np.nan_to_num(x, posinf=0, neginf=0)
+    return x.mean(0, keepdims=True) if len(x) > 2 else x, rate
+
+
+def read_samples(path: Path) -> tuple[np.ndarray, int]:
+    """The int16 samples (1 or 2, N) of a file and its rate in Hz. Raises what `read_audio` raises."""
+    x, rate = read_audio(path, path.name)
+    return quantize(x), rate
 
 
 def read_entry(path: Path) -> Entry:
@@ -148,7 +156,7 @@ def read_entry(path: Path) -> Entry:
             comment = file.comment
         with open(path, "rb") as file:
             if b"MUSE_ID=" in file.read(2**16):  # a comment of its own, which libsndfile does not report
-                raise MuseError(f"{path.name!r} is of an older musekit; open its library with this one and export it")
+                raise MuseError(f"{path.name!r} is of an older musekit; {OLD_FORMAT}")
     except (OSError, RuntimeError) as error:
         raise MuseError(f"{path.name!r} cannot be read as sound") from error
     entry = Entry()

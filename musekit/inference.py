@@ -5,8 +5,9 @@ is always padded to its full size, since the batch size changes the last bits of
 unconditional samples run as one batch; a negative prompt replaces the unconditional one.
 
 With one CPU thread a piece's bits depend on its recipe only, not on its position in the micro-batch or the other
-pieces. With two threads this holds for Stage 2 at micro-batches of 1, 2, 3, 4, 8 and 16, not at 5 and 6; for Stage 1
-at 1 and 3 only: the bits of PyTorch's fused attention over one query depend on its position in the batch.
+pieces (an exception: Stage 2 of Stable Audio's shape at a micro-batch of 2). With more threads some CPUs break this.
+On an AMD server with two threads it held for Stage 2 at micro-batches of 1, 2, 3, 4, 8 and 16, not at 5 and 6, and for
+Stage 1 at 1 and 3: the bits of PyTorch's fused attention over one query depended on the thread that computed them.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ Several processes may use one folder.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import datetime
 import secrets
@@ -25,13 +24,13 @@ import msgspec
 import numpy as np
 
 from musekit.config import MuseError, home, suggest
-from musekit.entry import Entry, Origin, clean_tags, clean_text, entry_of, fingerprint, flac, measured, quantize
+from musekit.entry import OLD_FORMAT, Entry, clean_tags, clean_text, entry_of, fingerprint, flac, measured, quantize
 
-from musekit.entry import read_entry, read_samples  # isort: skip
+from musekit.entry import read_audio, read_entry, read_samples  # isort: skip
 from musekit.files import decode, write_atomic
-from musekit.recipe import Recipe, file_stem
+from musekit.recipe import file_stem
 
-VERSION = 2  # of the database; version 1 had one column per field
+VERSION = 2  # of the database
 LOCK_SECONDS = 30.0  # to wait for another process's write
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")  # of sounds in an imported folder
 SORTS: dict[str, Callable[[Entry], object]] = {  # the smallest first; equal ones newest first
@@ -47,11 +46,6 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def new_id() -> str:
-    """The time and ten random hex digits; no text from a user."""
-    return f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(5)}"
-
-
 class Library:
     """The pieces of one folder. Methods take the ids of entries that `search` returns.
 
@@ -63,7 +57,7 @@ class Library:
         """Open or make the library of a folder (default: MUSEKIT_HOME/library).
 
         A missing database is built from the sound files, with names, tags and notes as they were when the pieces were
-        kept; one of musekit's first version is migrated. Raises MuseError where it is damaged or cannot be made.
+        kept. Raises MuseError where it is damaged, of another version, or cannot be made.
         """
         self.folder = Path(folder).expanduser() if folder is not None else home() / "library"
         self.sounds, self.path = self.folder / "sounds", self.folder / "library.sqlite"
@@ -77,10 +71,12 @@ class Library:
             found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
+            if version == 1:
+                raise MuseError(f"{self.path} is of an older musekit; {OLD_FORMAT}")
             if version > VERSION:
                 raise MuseError(f"{self.path} was written by a newer musekit (version {version}); update musekit")
-            if version < VERSION:
-                entries = self._first_entries(db) if version else self._entries_of_files()
+            if not version:
+                entries = self._entries_of_files()
                 db.execute("CREATE TABLE pieces (id TEXT PRIMARY KEY, entry TEXT NOT NULL)")
                 db.execute(f"PRAGMA user_version = {VERSION}")
                 for entry in entries:
@@ -97,7 +93,6 @@ class Library:
         """A connection for one transaction, committed at the end or rolled back."""
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)) as db:
-                db.row_factory = sqlite3.Row
                 db.execute("PRAGMA synchronous = FULL")  # a committed change survives a power cut
                 db.execute("BEGIN IMMEDIATE")
                 yield db
@@ -123,40 +118,21 @@ class Library:
                 raise MuseError(f"{error}; move it out of {self.sounds} and open the library again") from error
         return entries
 
-    def _first_entries(self, db: sqlite3.Connection) -> list[Entry]:
-        """The entries of a database of version 1, whose tables are dropped. Its sound files get today's comment."""
-        tags = collections.defaultdict(list)
-        for piece, tag in db.execute("SELECT piece, tag FROM tags ORDER BY place"):
-            tags[piece].append(tag)
-        entries = []
-        for row in map(dict, db.execute("SELECT * FROM pieces").fetchall()):
-            row |= {"tags": tuple(tags[row["id"]]), "star": bool(row["star"])}
-            for name, kind in (("recipe", Recipe), ("origin", Origin)):
-                row[name] = decode(row[name] or "null", kind | None, f"the {name} of {row['id']}")
-            entry = Entry(**{name: row[name] for name in Entry.__dataclass_fields__ if name in row})
-            if samples := readable(self.file(entry)):
-                entry = measured(entry, *samples)
-                write_atomic(self.file(entry), flac(*samples, entry))
-            entries.append(entry)
-        for table in ("tags", "words", "pieces"):
-            db.execute(f"DROP TABLE IF EXISTS {table}")
-        return entries
-
     def _all(self, db: sqlite3.Connection | None = None) -> dict[str, Entry]:
         """{id: entry} of all pieces, those in the bin too; within a transaction, if one is given."""
         if db is None:
             with self.transaction() as db:
                 return self._all(db)
         rows = db.execute("SELECT id, entry FROM pieces").fetchall()
-        return {row["id"]: decode(row["entry"], Entry, f"the library's entry {row['id']}") for row in rows}
+        return {identity: decode(entry, Entry, f"the library's entry {identity}") for identity, entry in rows}
 
     # -- keep
 
     def add(self, piece, name: str = "", tags: Iterable[str] = (), star: bool = False, notes: str = "") -> Entry:
         """Keep a `muse.Piece` or a `lab.rendering.RenderedPiece`. Returns its entry.
 
-        The same sound of the same recipe is kept once: adding it again returns the entry that is there, out of the bin
-        and with its file written again. Raises MuseError where the disk is full.
+        The same sound of the same recipe is kept once: adding it again returns the entry that is there, out of the bin,
+        with these tags too and with its file written again. Raises MuseError where the disk is full.
         """
         entry = entry_of(piece)
         entry = replace(entry, name=clean_text(name or entry.name), tags=clean_tags(tags), star=star,
@@ -164,17 +140,18 @@ class Library:
         return self._keep(quantize(piece.audio), piece.sample_rate, entry)[0]
 
     def _keep(self, audio: np.ndarray, sample_rate: int, entry: Entry) -> tuple[Entry, bool]:
-        """The entry of integer samples (channels, N), and whether it is new."""
-        entry = measured(replace(entry, id=new_id(), made=entry.made or now(), deleted=None), audio, sample_rate)
+        """The entry of int16 samples (channels, N), and whether it is new."""
+        identity = f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(5)}"  # no text from a user
+        entry = measured(replace(entry, id=identity, made=entry.made or now(), deleted=None), audio, sample_rate)
         same = [e for e in self._all().values() if e.content == entry.content and entry.recipe in (None, e.recipe)]
         kept = same[0] if same else entry
         write_atomic(self.file(kept), flac(audio, sample_rate, kept))
         if same:
-            self.restore([kept.id])
-        else:
-            with self.transaction() as db:
-                put(db, kept)
-        return replace(kept, deleted=None), not same
+            self._change([kept.id], lambda e: replace(e, deleted=None, tags=clean_tags([*e.tags, *entry.tags])))
+            return self.get(kept.id), False
+        with self.transaction() as db:
+            put(db, kept)
+        return kept, True
 
     # -- find
 
@@ -206,8 +183,8 @@ class Library:
 
     def audio(self, identity: str) -> tuple[np.ndarray, int]:
         """The sound (channels, N) float32 and its rate in Hz. Raises MuseError where the file is gone or broken."""
-        x, rate = read_samples(self.file(self.get(identity)))
-        return x / np.float32(np.iinfo(x.dtype).max + 1), rate
+        path = self.file(self.get(identity))
+        return read_audio(path, path.name)
 
     def same_sound(self, identity: str, piece) -> bool:
         """Whether a piece has exactly the samples of an entry."""
@@ -242,19 +219,15 @@ class Library:
         self._change([identity], lambda e: replace(e, notes=notes))
 
     def delete(self, ids: Iterable[str]) -> None:
-        """Put pieces into the bin. `undo` brings the last ones back, `restore` any."""
+        """Put pieces into the bin. `undo` brings the last ones back."""
         time = now()
         self._change(ids, lambda e: replace(e, deleted=time))
-
-    def restore(self, ids: Iterable[str]) -> None:
-        """Take pieces out of the bin."""
-        self._change(ids, lambda e: replace(e, deleted=None))
 
     def undo(self) -> list[str]:
         """Bring back the pieces of the last `delete`; returns their ids, [] where the bin is empty."""
         there = self.search(deleted=True)
         back = [e.id for e in there if e.deleted == max(e.deleted for e in there)]
-        self.restore(back)
+        self._change(back, lambda e: replace(e, deleted=None))
         return back
 
     def purge(self) -> int:
@@ -276,41 +249,36 @@ class Library:
         """
         folder, missing = Path(folder).expanduser(), []
         for entry in self.search() if ids is None else [self.get(identity) for identity in ids]:
-            if samples := readable(self.file(entry)):
-                write_atomic(folder / f"{file_stem(entry.name, 30)}-{entry.id}.flac", flac(*samples, entry))
-            else:
+            try:
+                samples = read_samples(self.file(entry))
+            except MuseError:
                 missing.append(f"the sound of {entry.id} is missing or broken and was not exported")
+            else:
+                write_atomic(folder / f"{file_stem(entry.name, 30)}-{entry.id}.flac", flac(*samples, entry))
         return missing
 
-    def import_folder(self, folder: str | Path, tags: Iterable[str] = ()) -> tuple[list[Entry], list[str]]:
+    def import_folder(self, folder: str | Path) -> tuple[list[Entry], list[str]]:
         """Add the sounds of a folder and of its subfolders; the files there stay as they are.
 
-        Files of a library or of `musekit generate` keep their entries, others have only a name. All of them get `tags`.
-        Returns the new entries, and one line per file that could not be read. Sounds that the library has are skipped.
-        Raises MuseError for a bad folder or a full disk.
+        Files of a library or of `musekit generate` keep their entries, others have only a name. Returns the
+        new entries, and one line per file that could not be read. Sounds that the library has are skipped. Raises
+        MuseError for a bad folder or a full disk.
         """
-        folder, tags, added, refused = Path(folder).expanduser(), clean_tags(tags), [], []
+        folder, added, refused = Path(folder).expanduser(), [], []
         if not folder.is_dir():
             raise MuseError(f"{str(folder)!r} is not a folder; choose one that holds sounds")
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
                 continue
             try:
-                entry, (audio, rate) = read_entry(path), read_samples(path)
+                entry, samples = read_entry(path), read_samples(path)
             except MuseError as error:
                 refused.append(str(error))
                 continue
-            entry, new = self._keep(audio, rate, replace(entry, tags=clean_tags([*entry.tags, *tags])))
+            entry, new = self._keep(*samples, entry)
             if new:
                 added.append(entry)
         return added, refused
-
-
-def readable(path: Path) -> tuple[np.ndarray, int] | None:
-    """The samples and the rate of a file, None where it cannot be read."""
-    with contextlib.suppress(MuseError):
-        return read_samples(path)
-    return None
 
 
 def text_of(entry: Entry) -> str:

@@ -145,10 +145,11 @@ def found() -> str:
   sample (sixteen: {gain[16]:.1f}), Stage 2 {gain2:.1f} times: Stage 1 has one token per sample, Stage 2 over a hundred.
   *But* in the small preset part of the gain is the cost of launching operations, not of reading weights ([notebook
   4](notebooks/04_parallel_benchmarks.ipynb)).
-- **A recipe gives the same bits in any batch, and faster than real time.** Notebook 4 checks the bits of sixteen
-  recipes in requests of 1 to 16. Music comes {fast:.0f} times faster than it plays on two server cores *with AMX*,
-  Intel's bfloat16 matrix instructions, and {pace[1]} times on two cores without it ([notebook
-  3](notebooks/03_stage2.ipynb)). *But* bits are equal on one machine with one version of the software only.
+- **On one CPU thread a recipe gives the same bits in any batch, and music comes faster than it plays.** Notebook 4
+  checks the bits of sixteen recipes in requests of 1 to 16. Music comes {fast:.0f} times faster than it plays on two
+  server cores *with AMX*, Intel's bfloat16 matrix instructions, and {pace[1]} times on two cores without it ([notebook
+  3](notebooks/03_stage2.ipynb)). *But* with several threads some CPUs (AMD's, for one) round Stage 1's attention by
+  its position in the batch, and bits are equal on one machine with one version of the software only.
 """)
 
 

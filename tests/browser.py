@@ -21,17 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "05_latent_lab.ipynb"
 PATIENCE = float(os.environ.get("MUSE_LAB_PATIENCE", "120"))  # seconds for any one thing; a busy machine is slow
 FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
     "--autoplay-policy=no-user-gesture-required",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # proves that nothing is fetched
-]
+]  # fmt: skip
 IDLE = """() => {
   const app = window.jupyterapp, panel = app && app.shell.currentWidget, session = panel && panel.sessionContext;
   const kernel = session && session.isReady && session.session && session.session.kernel;
@@ -212,7 +206,7 @@ LINES = f".{LIBRARY} .muse-library-list option"
 # Where point i of the map's first group is on the screen
 PLACE = """(i) => {
   const plot = document.querySelector('.muse-lab-map .js-plotly-plot');
-  const {xaxis, yaxis} = plot._fullLayout, {x, y} = plot._fullData[3], at = plot.getBoundingClientRect();
+  const {xaxis, yaxis} = plot._fullLayout, {x, y} = plot._fullData[1], at = plot.getBoundingClientRect();
   return [at.left + xaxis._offset + xaxis.d2p(x[i]), at.top + yaxis._offset + yaxis.d2p(y[i])];
 }"""
 
@@ -263,10 +257,3 @@ def click_point(page, i: int) -> None:
     x, y = page.evaluate(PLACE, i)
     page.mouse.move(x, y)
     page.mouse.click(x, y)
-
-
-def upload(page, file: dict) -> None:
-    """Through the widget's own button, as a person does, over the kernel's connection."""
-    with page.expect_file_chooser() as chooser:
-        page.locator(".muse-lab-upload").click()
-    chooser.value.set_files(file)

@@ -36,6 +36,17 @@ def musekit_home(tmp_path_factory: pytest.TempPathFactory):
         yield home
 
 
+@pytest.fixture
+def one_thread():
+    """One CPU thread: with more, some CPUs round a piece by its position in the batch (`musekit.inference`)."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def smoke_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of random weights of the smoke preset, the real classes throughout. Read only: copy it to change it."""

@@ -188,8 +188,6 @@ def end_pid(pid: int, how: int) -> bool:
         return False
 
 
-# ---------------------------------------------------------------- jobs
-
 STEP = 160  # samples between two lines of metrics.jsonl
 VENV = sys.prefix if (Path(sys.prefix) / "bin" / "activate").exists() else ""  # conda: what is on the PATH
 

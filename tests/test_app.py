@@ -1,9 +1,7 @@
 """`make app`: notebook 05 as a web page of a real Voila, in a real browser that reaches this machine only."""
 
-import json
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import browser as ui
 import pytest
 
 from app import page as page_of
-from musekit.lab import TORNADO_SETTINGS
 
 MAKE = shutil.which("make")
 
@@ -66,12 +63,3 @@ def test_a_visitor_hears_an_answer_and_finds_it_again(address, tmp_path):
             assert "StudioView(" not in page.content()  # a page, not a program
         finally:
             page.screenshot(path=tmp_path / "page.png", full_page=True)
-
-
-@pytest.mark.skipif(MAKE is None, reason="GNU make is missing: install the package `make`")
-def test_make_lab_opens_the_notebook():
-    said = subprocess.run(
-        [MAKE, "-n", "-o", ".venv/.musekit-installed", "lab"], cwd=ui.ROOT, capture_output=True, text=True, check=True
-    )
-    assert "jupyter lab" in said.stdout and "notebooks/05_latent_lab.ipynb" in said.stdout
-    assert f"--ServerApp.tornado_settings='{json.dumps(TORNADO_SETTINGS)}'" in said.stdout

@@ -11,9 +11,9 @@ from fixtures import SAMPLE_RATE, sinusoids, write_clips
 
 from musekit import pretrained
 from musekit.cache import SHARD, Shards, build_shards, caption_id, read_clips
-from musekit.cache.precompute import each_clip, maker, named, precompute, read_clip
+from musekit.cache.precompute import maker, named, precompute, read_clip
 from musekit.codec import compress
-from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, TextConfig, mini, paper, smoke
+from musekit.config import CodecConfig, MuseConfig, MuseError, TextConfig, mini, paper, smoke
 from musekit.encoders import features
 
 IDS = [f"clip-{i:03d}" for i in range(2 * SHARD + 10)]
@@ -41,9 +41,6 @@ def files(folder) -> dict:
 def shard_of(folder, key: str):
     """The file with that id's row."""
     return folder / next(s["file"] for s in Shards(folder).manifest["shards"] if key in s["ids"])
-
-
-# ---------------------------------------------------------------- shards
 
 
 def test_rows_come_back_by_id_and_the_same_call_computes_nothing(tmp_path):
@@ -74,14 +71,6 @@ def test_more_clips_cost_only_themselves_and_fewer_delete_nothing(tmp_path):
 
 def test_another_maker_replaces_every_row_and_the_two_are_never_mixed(tmp_path):
     build_shards(tmp_path, IDS, "old", Compute())
-
-    def dies(ids):
-        assert json.loads((tmp_path / "manifest.json").read_text())["rows"] == 0
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_shards(tmp_path, IDS, "new", dies)
-    assert len(Shards(tmp_path)) == 0
     build_shards(tmp_path, IDS, "new", Compute(2.0), share=(0, 3))
     shards = Shards(tmp_path)
     assert not shards.manifest["complete"] and 0 < len(shards) < len(KEPT)
@@ -90,11 +79,10 @@ def test_another_maker_replaces_every_row_and_the_two_are_never_mixed(tmp_path):
     assert Shards(tmp_path).manifest["complete"] and len(Shards(tmp_path)) == len(KEPT)
 
 
-@pytest.mark.parametrize("world", [2, 5])
-def test_ranks_share_the_work_and_another_number_of_ranks_goes_on(tmp_path, world):
-    first = [Compute() for _ in range(world)]
-    for rank in range(world - 1):  # the last rank never runs
-        manifest = build_shards(tmp_path, IDS, "maker", first[rank], share=(rank, world))
+def test_ranks_share_the_work_and_another_number_of_ranks_goes_on(tmp_path):
+    first = [Compute() for _ in range(4)]
+    for rank in range(4):  # the fifth rank never runs
+        manifest = build_shards(tmp_path, IDS, "maker", first[rank], share=(rank, 5))
     assert not manifest["complete"]
     again = [Compute() for _ in range(3)]
     for rank in range(3):
@@ -131,7 +119,7 @@ def test_a_kill_in_the_middle_loses_only_the_current_shard(tmp_path):
     assert compute.ids == ids[3 * SHARD :] and before.items() <= files(tmp_path).items()
 
 
-@pytest.mark.parametrize("how", ["no sidecar", "half a sidecar", "another sidecar", "flipped", "truncated", "gone"])
+@pytest.mark.parametrize("how", ["no sidecar", "half a sidecar", "flipped", "truncated"])
 def test_what_a_kill_or_damage_leaves_is_computed_again(tmp_path, how):
     """A reader compares sizes, which costs nothing; `verify` compares hashes."""
     build_shards(tmp_path, IDS, "maker", Compute())
@@ -141,14 +129,12 @@ def test_what_a_kill_or_damage_leaves_is_computed_again(tmp_path, how):
     (tmp_path / ".00001.safetensors.123.part").write_bytes(b"half")
     if how == "no sidecar":
         sidecar.unlink()
-    elif "sidecar" in how:
-        sidecar.write_text(sidecar.read_text()[:40] if how == "half a sidecar" else '{"ids": 3}')
-    elif how == "gone":
-        path.unlink()
+    elif how == "half a sidecar":
+        sidecar.write_text(sidecar.read_text()[:40])
     else:
         data[-3] ^= 1
         path.write_bytes(bytes(data if how == "flipped" else data[:-100]))
-    if how in ("truncated", "gone"):
+    if how == "truncated":
         other = next(i for i in KEPT if i not in lost)
         assert Shards(tmp_path).row(other)[0, 0] == float(other[-3:])
         with pytest.raises(MuseError, match=rf"{path.name} is damaged .*; run `musekit cache` again with --verify"):
@@ -159,27 +145,8 @@ def test_what_a_kill_or_damage_leaves_is_computed_again(tmp_path, how):
     assert Shards(tmp_path).row("clip-070")[0, 0] == 70
 
 
-def test_a_cache_of_the_first_version_is_read_and_completed(tmp_path):
-    """Numbered shards whose sidecars have a plan and no time."""
-    build_shards(tmp_path, IDS[:SHARD], "maker", Compute())
-    (path,) = tmp_path.glob("[0-9]*.json")
-    old = {k: v for k, v in json.loads(path.read_text()).items() if k != "made"}
-    path.with_suffix(".safetensors").rename(tmp_path / "00000.safetensors")
-    path.unlink()
-    old |= {"file": "00000.safetensors", "plan": "0123456789abcdef"}
-    (tmp_path / "00000.json").write_text(json.dumps(old))
-    whole = {"kind": "x", "maker": "maker", "complete": True, "rows": 57, "set_aside": old["set_aside"]}
-    (tmp_path / "manifest.json").write_text(json.dumps(whole | {"shards": [old]}))
-    assert Shards(tmp_path).row("clip-003")[0, 0] == 3
-    compute = Compute()
-    assert build_shards(tmp_path, IDS, "maker", compute)["complete"] and compute.ids == IDS[SHARD:]
-    assert Shards(tmp_path).row("clip-003")[0, 0] == 3
-
-
-@pytest.mark.parametrize("text", [None, "", '{"shards": ', '{"kind": 1}'])
-def test_a_missing_or_damaged_manifest_says_what_to_do(tmp_path, text):
-    if text is not None:
-        (tmp_path / "manifest.json").write_text(text)
+def test_a_damaged_manifest_says_what_to_do(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"kind": 1}')
     with pytest.raises(MuseError, match="no whole manifest; run `musekit cache`"):
         Shards(tmp_path)
 
@@ -194,9 +161,6 @@ def test_clips_are_read_by_split_and_field_and_a_damaged_line_is_named(tiny, tmp
     with pytest.raises(MuseError, match=r"clips\.jsonl, line 3, .*seconds") as caught:
         read_clips(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-# ---------------------------------------------------------------- what is computed
 
 
 def test_each_kind_has_the_rows_of_its_network(tiny, minilm):
@@ -231,22 +195,6 @@ def test_each_kind_has_the_rows_of_its_network(tiny, minilm):
             assert torch.equal(shards["tokens"].row(key, "mask"), mask[0])
 
 
-def test_a_bad_clip_costs_its_neighbours_nothing():
-    clips = {i: {"value": float(n), "length": 3 + (n > 4)} for n, i in enumerate("abcdefgh")}
-
-    def read(clip):
-        if clip["value"] == 2:
-            raise ValueError("torn")
-        return torch.full((2, clip["length"]), clip["value"] if clip["value"] != 6 else torch.nan)
-
-    def function(audio):
-        return audio.mean((1, 2))[:, None, None].expand(-1, audio.shape[2], 4)
-
-    rows, aside = each_clip(clips, read, function)([*clips])
-    assert aside == {"c": "ValueError: torn", "g": "the encoder gave no finite numbers"}
-    assert rows["x"][:, 0, 0].tolist() == [0, 1, 3, 4, 5, 7] and rows["length"].tolist() == [3] * 4 + [4] * 2
-
-
 def test_bad_audio_is_set_aside_and_never_ends_the_run(tiny, tmp_path):
     records = write_clips(tmp_path, "rrr")
     good, truncated, gone = (tmp_path / r["path"] for r in records)
@@ -269,7 +217,6 @@ def test_caches_that_exist_keep_their_makers():
     assert named(TextConfig()) == "52fabfbc8551"
     changed = [{"linear_bins": 512}, {"high_bands": 32}, {"sample_rate": 48000}, {"n_fft": 2048}, {}]
     assert len({maker("spectra", MuseConfig("x", codec=CodecConfig(**c))) for c in changed}) == 5
-    assert maker("views", MuseConfig("x", embedder=EmbedderConfig(bands=96))) != "views 753a35a76454"
     assert named(TextConfig(kind="t5")) != named(TextConfig())  # a later field, when it is not at its default
 
 
@@ -282,43 +229,27 @@ def test_mistakes_are_one_clear_line(tiny, tmp_path):
         precompute("spectra", tmp_path, paper(), show=False)
 
 
-# ---------------------------------------------------------------- audio that changes
-
-
-@pytest.fixture
-def few(tmp_path):
-    """(cache of three clips with spectra, a function that computes them again and says which clips were computed)."""
-    records = write_clips(tmp_path, "rrv")
-    precompute("spectra", tmp_path, smoke(), show=False)
+def test_changed_audio_and_another_part_of_a_file_are_noticed(tmp_path):
+    records, folder = write_clips(tmp_path, "rrv"), tmp_path / "spectra"
+    precompute("spectra", tmp_path, smoke())
 
     def again() -> list[str]:
-        before = files(tmp_path / "spectra")
-        assert precompute("spectra", tmp_path, smoke(), show=False)["complete"]
-        names = [name for name, time in files(tmp_path / "spectra").items() if before.get(name) != time]
-        new = [json.loads((tmp_path / "spectra" / name).read_text()) for name in names if name.endswith(".json")]
+        """Which clips the same call computes."""
+        before = files(folder)
+        assert precompute("spectra", tmp_path, smoke())["complete"]
+        names = [name for name, time in files(folder).items() if before.get(name) != time]
+        new = [json.loads((folder / name).read_text()) for name in names if name.endswith(".json")]
         return [key for shard in new for key in (*shard["ids"], *shard["set_aside"])]
 
-    return tmp_path, records, again
-
-
-def test_changed_audio_under_the_same_name_is_noticed(few):
-    cache, records, again = few
     assert not again()
-    key, path = records[1]["id"], cache / records[1]["path"]
-    before = Shards(cache / "spectra").row(key)
+    key, path = records[1]["id"], tmp_path / records[1]["path"]
+    before = Shards(folder).row(key)
     soundfile.write(path, sinusoids([300], 2.0).T, SAMPLE_RATE, subtype="PCM_16")
     assert again() == [key] and not again()
-    assert not torch.equal(Shards(cache / "spectra").row(key), before) and len(Shards(cache / "spectra")) == 3
-    path.write_bytes(b"x")
-    assert again() == [key] and key not in Shards(cache / "spectra")
+    assert not torch.equal(Shards(folder).row(key), before) and len(Shards(folder)) == 3
     path.unlink()  # deleted to save space once everything is computed
     assert not again()
-    assert "sources" not in json.loads((cache / "spectra" / "manifest.json").read_text())["shards"][0]
-
-
-def test_another_part_of_the_same_file_is_other_audio(few):
-    cache, records, again = few
     records[2] |= {"start": 0.5, "seconds": 1.5}
-    (cache / "clips.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (tmp_path / "clips.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     assert again() == [records[2]["id"]] and not again()
-    assert Shards(cache / "spectra").row_length(records[2]["id"]) == -(-66150 // 2048)
+    assert Shards(folder).row_length(records[2]["id"]) == -(-66150 // 2048)

@@ -17,8 +17,7 @@ from fixtures import SAMPLE_RATE, sinusoids
 
 from musekit import cli, distributed, pretrained
 from musekit.cache import SHARD, Shards, read_clips
-from musekit.cache.build import share_of
-from musekit.cache.precompute import precompute
+from musekit.cache.precompute import precompute, share_of
 from musekit.config import MuseError, home, smoke
 from musekit.corpus.processes import in_processes
 from musekit.train.data import Stage1Data, Stage2Data
@@ -42,9 +41,6 @@ def command(*words, **environment) -> subprocess.Popen:
         [sys.executable, "-m", "musekit", "cache", "--preset", "smoke", *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment},
     )  # fmt: skip
-
-
-# ---------------------------------------------------------------- ranks
 
 
 def test_the_share_of_a_rank_within_an_array(monkeypatch):
@@ -95,8 +91,6 @@ def test_ranks_that_never_talk_share_the_work_and_cut_the_clips_once(tmp_path):
     assert {clip["captions"][0]["text"] for clip in read_clips(out)} == {
         f"a tone of {200 + i} Hz" for i in range(SHARD + 6)
     }
-    rows = {clip["title"]: shards.row(clip["id"]) for clip in read_clips(out)[:3] + read_clips(out)[-3:]}
-    assert len({float(row.float().sum()) for row in rows.values()}) == 6
 
 
 def test_two_workers_compute_what_one_computes(tiny, tmp_path):
@@ -109,22 +103,16 @@ def test_two_workers_compute_what_one_computes(tiny, tmp_path):
         torch.testing.assert_close(two.row(clip), one.row(clip), atol=2e-3, rtol=2e-3)
 
 
-# ---------------------------------------------------------------- signals
-
-
-@pytest.mark.parametrize(
-    "number, workers", [(signal.SIGUSR1, 1), pytest.param(signal.SIGTERM, 2, marks=pytest.mark.long)]
-)
-def test_a_signal_stops_after_the_current_shard_with_75_and_the_same_command_goes_on(tmp_path, number, workers):
+def test_a_signal_stops_after_the_current_shard_with_75_and_the_same_command_goes_on(tmp_path):
     n = 8  # shards, so that on a busy machine too the signal comes before the last one
     folder, out = music(tmp_path / "music", n * SHARD, 1.0), tmp_path / "cache"
-    words = ("--data", folder, "--out", out, "--kinds", "clips", "spectra", "--workers", workers)
+    words = ("--data", folder, "--out", out, "--kinds", "clips", "spectra", "--workers", 1)
     job = command(*words)
     began = time.monotonic()
     while not shard_times(out / "spectra") and job.poll() is None:
         assert time.monotonic() - began < 100
         time.sleep(0.002)
-    job.send_signal(number)
+    job.send_signal(signal.SIGUSR1)
     said = job.communicate(timeout=100)[0]
     assert job.returncode == 75 and "run the same command again" in said and "Traceback" not in said, said
     done = shard_times(out / "spectra")
@@ -133,26 +121,6 @@ def test_a_signal_stops_after_the_current_shard_with_75_and_the_same_command_goe
     again = command(*words)
     assert f"{n * SHARD} rows" in again.communicate(timeout=100)[0] and again.returncode == 0
     assert done.items() < shard_times(out / "spectra").items()
-
-
-LATE = """
-import os, signal, sys
-from musekit import distributed
-
-class Late:
-    def __del__(self, kill=os.kill, me=os.getpid(), term=signal.SIGTERM, usr1=signal.SIGUSR1):
-        kill(me, usr1), kill(me, term)  # while Python ends, after it has removed its own handlers
-
-late = Late()
-with distributed.signals() as stop:
-    os.kill(os.getpid(), signal.SIGUSR1)
-    raise distributed.Stopped(stop())
-"""
-
-
-def test_a_second_signal_while_a_stopped_process_ends_does_not_change_its_exit_code():
-    """A job script repeats its signal, and torchrun sends its own, to those that end last."""
-    assert subprocess.run([sys.executable, "-c", LATE]).returncode == 75
 
 
 def work(folder: Path, what: str) -> str:
@@ -181,9 +149,6 @@ def test_a_signal_to_a_worker_changes_nothing_and_a_mistake_or_death_is_one_line
     for what, said in (("mistake", "a mistake"), ("kill", "a worker process died; run the same command again")):
         with pytest.raises(MuseError, match=said):
             list(in_processes(partial(work, tmp_path), [what, "next"], 2))
-
-
-# ---------------------------------------------------------------- before training
 
 
 def test_rows_of_other_weights_are_not_replaced_unasked(tiny, tmp_path):
@@ -215,17 +180,12 @@ def test_training_refuses_a_damaged_shard_before_the_first_step(tiny, tmp_path, 
     assert not list(tmp_path.rglob("checkpoint*"))
 
 
-# ---------------------------------------------------------------- the command line
-
-
 @pytest.mark.parametrize(
     "words, said",
     [
         (["--data", "empty"], "does not hold a known dataset. Looked for musicbench: MusicBench_train.json"),
-        (["--corpus", "musicbench"], "needs --data FOLDER"),
         (["--data", "empty", "--seconds", "0.1"], "clips last from 1 to 600 s"),
         (["--n", "0"], "--n must be 1 or more, not 0"),
-        (["--share", "2/2"], "--share 2/2: give INDEX/COUNT"),
         (["--corpus", "nothing-here", "--kinds", "tokens"], "clips.jsonl is missing"),
         (["--preset", "paper", "--kinds", "transposed", "--out", "x"], "the preset paper has no transposed"),
     ],
@@ -243,8 +203,7 @@ def test_where_a_cache_goes(tmp_path, monkeypatch):
     (tmp_path / "my music").mkdir()
     monkeypatch.chdir(tmp_path / "my music")
     for corpus, data, name in [
-        (None, None, "scores"), ("musicbench", Path("/x/y"), "musicbench"), (None, tmp_path / "my music", "my music"),
-        ("some/folder", None, "folder"), (".", None, "my music"), ("../my music/..", None, tmp_path.name),
+        (None, None, "scores"), ("musicbench", Path("/x/y"), "musicbench"), (".", None, "my music"),
     ]:  # fmt: skip
         assert cli.Cache(corpus=corpus, data=data).folder() == home() / "caches" / name
     assert cli.Cache(out=tmp_path).folder() == tmp_path

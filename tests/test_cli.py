@@ -39,48 +39,31 @@ def refused(result: tuple[int, str, str], *said: str) -> None:
         assert words in err, err
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["cache", "--preset", "smoke", "--kinds", "tokens"],
-        ["generate", "a piano", "--weights", "{weights}", "--seconds", "0.2"],
-    ],
-)
-def test_a_job_on_a_node_whose_gpus_torch_does_not_see_ends_at_once(musekit, tiny, monkeypatch, words):
+def test_a_job_on_a_node_whose_gpus_torch_does_not_see_ends_at_once(musekit, tiny, monkeypatch):
     """MUSEKIT_GPUS is what slurm/job.sh requested; hours on a CPU would be billed as hours of a GPU."""
     monkeypatch.setenv("MUSEKIT_GPUS", "4096")
-    refused(musekit(*(word.format(weights=tiny.weights) for word in words)), "4096 GPUs are required and torch sees")
-
-
-# -- arguments --------------------------------------------------------------------------------------------------
+    for words in (["cache", "--preset", "smoke"], ["generate", "a piano", "--weights", str(tiny.weights)]):
+        refused(musekit(*words), "4096 GPUs are required and torch sees")
 
 
 @pytest.mark.parametrize(
     "words, said",
     [
         (["genrate", "a piano"], "did you mean 'generate'?"),
-        (["a sad piano melody"], "unknown command"),
         ([], "musekit generate"),
         (["generate"], "PROMPT"),
         (["generate", "--stepz", "3", "a piano"], "Perhaps you meant: --steps"),
-        (["generate", "a piano", "--sedd=3"], "--sedd=3"),
         (["generate", "--n", "2.5", "a piano"], "'2.5'"),
         (["generate", "--n", "x" * 100_000, "a piano"], "--n"),
-        (["generate", "--dtype", "float8", "a piano"], "bfloat16"),
         (["generate", "a", "sad", "piano"], "quotes"),
         (["generate", "-sad piano"], 'after "--"'),
-        (["generate", "--steps"], "--steps"),
         (["train", "codecs"], "did you mean 'codec'?"),
         (["train"], "PART"),
-        (["train", "--out", "codec", "--train.lr", "1"], "PART"),
         (["train", "codec", "--lr", "1"], "Perhaps you meant: --train.lr"),
-        (["train", "codec", "--train.bathc", "1"], "Perhaps you meant: --train.batch"),
         (["cache", "--n", "-5"], "--n must be 1 or more, not -5"),
-        (["cache", "--workers", "0"], "--workers must be 1 or more, not 0"),
         (["bench", "stage1", "--weights", "mini"], "choose one of end-to-end, batch"),
         (["eval", "prompts", "--n", "0"], "must be 2 or more"),
         (["info", "mimi"], "did you mean 'mini'?"),
-        (["--verbose"], "--verbose"),
     ],
 )
 def test_a_wrong_argument_is_one_line(musekit, words, said):
@@ -97,15 +80,12 @@ def test_help_has_an_example_and_describes_every_option(musekit, command):
             assert re.search(rf"--{name}\b[ │A-Z{{}},a-z0-9-]*[A-Za-z\"]", out.replace("\n", " ")), name
 
 
-def test_help_names_every_command_and_the_version_is_printed(musekit):
+def test_help_names_every_command_and_eval_every_measurement(musekit):
+    from musekit.evaluate import MEASUREMENTS
+
     code, out, _ = musekit("--help")
     assert code == 0 and all(re.search(rf"• {name} ", out) for name in cli.COMMANDS)
     assert musekit("--version") == (0, f"musekit {__version__}\n", "")
-
-
-def test_eval_without_a_measurement_lists_them(musekit):
-    from musekit.evaluate import MEASUREMENTS
-
     code, out, err = musekit("eval")
     assert (code, err) == (0, "") and all(what in out for what in (*MEASUREMENTS, "gallery"))
 
@@ -170,8 +150,6 @@ def test_lab_opens_notebook_05(musekit, tmp_path, monkeypatch):
     assert seen == [[sys.executable, "-m", "jupyterlab", large, "--no-browser", str(notebook)]]
 
 
-# -- what generate refuses --------------------------------------------------------------------------------------
-
 PIANO = ("a sad piano melody",)
 
 
@@ -179,74 +157,48 @@ PIANO = ("a sad piano melody",)
     "words, said",
     [
         ([""], "prompt is empty"),
-        ([" \t\n\u3000"], "prompt is empty"),
         (["\x00\x1b\x07\x7f\x85"], "prompt is empty"),
-        (["\ud800\udfff"], "no English words"),  # bytes that are no text reach Python so
-        (["\u200b\ufeff\u202e"], "no English words"),
-        (["\U0001f3b9\U0001f3bb"], "no English words"),
-        (["悲しいピアノ"], "no English words"),
-        (["грустная мелодия"], "no English words"),
-        (["1234 !?"], "no English words"),
+        (["\ud800\udfff"], "no English words"),  # bytes that are not text
+        (["悲しいピアノ 12 \U0001f3b9"], "no English words"),
         ([*PIANO, "--negative-prompt", " "], "negative prompt is empty"),
         ([*PIANO, "--seconds", "0"], "seconds: Expected `float` > 0.0, not 0"),
         ([*PIANO, "--seconds", "nan"], "seconds"),
-        ([*PIANO, "--seconds", "inf"], "seconds"),
         ([*PIANO, "--seconds", "0.001"], "too short"),
         ([*PIANO, "--seconds", "13"], "window of 12.02 s"),
-        ([*PIANO, "--n", "0"], "1 or more"),
-        ([*PIANO, "--seed", "-1"], "seed"),
+        ([*PIANO, "--n", "1000000000000"], "GiB"),
         ([*PIANO, "--seed", str(2**63 - 2), "--n", "4"], "seed"),
-        ([*PIANO, "--steps", "0"], "stage2_steps"),
         ([*PIANO, "--steps", "1000000"], "stage2_steps"),
-        ([*PIANO, "--micro-batch", "0"], "micro_batch"),
         ([*PIANO, "--solver", "eulre"], "did you mean 'euler'?"),
-        ([*PIANO, "--stage1-solver", "bespoke-8"], "unknown solver"),
-        ([*PIANO, "--guidance-scale", "nan"], "guidance_scale"),
         ([*PIANO, "--guidance-scale", "-1"], "guidance_scale"),
         ([*PIANO, "--guidance-low", "0.5", "--guidance-high", "0.4"], "above guidance_high"),
     ],
 )
 def test_what_cannot_be_generated_is_one_line(musekit, smoke_weights, tmp_path, words, said):
     refused(musekit("generate", "--weights", str(smoke_weights), "--out", "out", *words), said)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("out/*"))
 
 
-def test_more_pieces_than_the_disk_holds_are_one_line(musekit, smoke_weights):
-    refused(musekit("generate", *PIANO, "--weights", str(smoke_weights), "--n", "1000000000000"), "GiB", "--n")
-
-
-@pytest.mark.parametrize("name", ["mimi", "no/such/folder", "", "x" * 5000, "\x00"])
+@pytest.mark.parametrize("name", ["mimi", "x" * 5000, "\x00"])
 def test_unknown_weights_are_one_line(musekit, tmp_path, name):
     refused(musekit("generate", *PIANO, "--weights", name))
     assert not list(tmp_path.iterdir())
 
 
-def with_value(part: str, name: str, value):
-    """An edit of config.json: one field of one component."""
-
-    def edit(data: bytes) -> bytes:
-        config = json.loads(data)
-        config[part][name] = value
-        return json.dumps(config).encode()
-
-    return edit
+def wider(data: bytes) -> bytes:
+    """A config.json whose Stage 2 has another width than its weights."""
+    config = json.loads(data)
+    config["stage2"]["width"] = 64
+    return json.dumps(config).encode()
 
 
 ALTERED = "is not the file that weights.json names"
 DAMAGES = {  # the file, its new content (None: deleted), and what the error says
     "missing part": ("stage2.safetensors", None, "stage2.safetensors is missing"),
-    "truncated part": ("codec.safetensors", lambda data: data[: len(data) // 2], ALTERED),
     "altered part": ("stage1.safetensors", lambda data: data[:-1] + bytes([data[-1] ^ 1]), ALTERED),
     "missing hashes": ("weights.json", None, "weights.json"),
     "hashes of the wrong type": ("weights.json", lambda data: b"[1, 2]", "weights.json"),
-    "config that is not text": ("config.json", lambda data: b"\xff\xfe\x00", "config.json"),
     "truncated config": ("config.json", lambda data: data[:200], "config.json"),
-    "config without a name": ("config.json", lambda data: b"{}", "`name`"),
-    "unknown field": ("config.json", with_value("stage2", "widht", 32), "did you mean 'width'?"),
-    "another shape": ("config.json", with_value("stage2", "width", 64), "does not fit"),
-    "absurd width": ("config.json", with_value("stage2", "width", 10**12), "stage2.width"),
-    "NaN": ("config.json", with_value("codec", "power", float("nan")), "config.json"),
-    "unknown codec": ("config.json", with_value("codec", "kind", "spectrul"), "codec.kind"),
+    "another shape": ("config.json", wider, "does not fit"),
 }
 
 
@@ -272,7 +224,7 @@ def test_audio_that_is_nan_is_refused_and_makes_no_file(musekit, smoke_weights, 
     assert not list(tmp_path.glob("out/*"))
 
 
-@pytest.mark.parametrize("out", ["taken", "taken/deeper", "x" * 300, "a\x00b", "/proc/musekit", "/dev/null/x"])
+@pytest.mark.parametrize("out", ["taken/deeper", "x" * 300, "a\x00b", "/proc/musekit"])
 def test_an_output_folder_that_cannot_be_written_is_one_line(musekit, smoke_weights, tmp_path, out):
     (tmp_path / "taken").write_text("mine")
     refused(musekit("generate", *PIANO, "--weights", str(smoke_weights), "--out", out), "--out")

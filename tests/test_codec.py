@@ -27,21 +27,6 @@ def stft(audio: torch.Tensor) -> torch.Tensor:
     return torch.stft(audio, N_FFT, HOP, window=torch.hann_window(N_FFT), return_complex=True)
 
 
-def convergence(audio: torch.Tensor, m: torch.Tensor) -> float:
-    """Spectral convergence in dB: 20 log10 of |STFT(audio)| - m relative to m, in Frobenius norms."""
-    got = np.abs(librosa.stft(audio.numpy(), n_fft=N_FFT, hop_length=HOP))[:, : m.shape[1]]
-    return 20 * math.log10(np.linalg.norm(got - m.numpy()[:, : got.shape[1]]) / np.linalg.norm(m))
-
-
-def chroma_correlation(a: torch.Tensor, b: torch.Tensor) -> float:
-    x, y = (librosa.feature.chroma_cqt(y=z.numpy(), sr=44100, hop_length=2048) for z in (a, b))
-    n = min(x.shape[1], y.shape[1])
-    return float(np.corrcoef(x[:, :n].ravel(), y[:, :n].ravel())[0, 1])
-
-
-# ---------------------------------------------------------------- spectra
-
-
 @pytest.mark.parametrize("samples", [20480, 20481, 9000])
 def test_compress_is_a_loop_over_librosas_stft(samples):
     audio = np.random.default_rng(0).standard_normal((2, 2, samples)).astype(np.float32)
@@ -70,9 +55,6 @@ def test_magnitudes_invert_compress_up_to_the_bands():
     assert not silence.any() and not codec.magnitudes(CONFIG, silence).any()
 
 
-# ---------------------------------------------------------------- phase
-
-
 @pytest.mark.parametrize("frequency", [440.0, 1234.5, 5000.3])
 def test_the_first_guess_follows_a_steady_sinusoid(frequency):
     """Phase advances by 2 pi f hop / sr per frame and turns by pi per bin; one constant is free.
@@ -94,7 +76,12 @@ def test_inversion_of_tones_is_consistent_and_keeps_chroma_and_stereo(notes):
     m = stft(audio)[None, ..., :-1].abs()
     rebuilt = codec.audio_from_magnitudes(m, N_FFT, HOP, 32)[0]
     assert rebuilt.shape == (2, m.shape[-1] * HOP)
-    assert convergence(rebuilt[0], m[0, 0]) < -24 and chroma_correlation(rebuilt[0], audio[0]) > 0.98
+    got = np.abs(librosa.stft(rebuilt[0].numpy(), n_fft=N_FFT, hop_length=HOP))[:, : m.shape[-1]]
+    error = np.linalg.norm(got - m[0, 0].numpy()[:, : got.shape[1]]) / np.linalg.norm(m[0, 0])
+    assert 20 * math.log10(error) < -24  # dB
+    x, y = (librosa.feature.chroma_cqt(y=z[0].numpy(), sr=44100, hop_length=2048) for z in (rebuilt, audio))
+    n = min(x.shape[1], y.shape[1])
+    assert np.corrcoef(x[:, :n].ravel(), y[:, :n].ravel())[0, 1] > 0.98
     torch.testing.assert_close(rebuilt[1], rebuilt[0] / 2, atol=1e-4, rtol=1e-3)  # as in the original
 
 
@@ -108,9 +95,6 @@ def test_griffin_lim_is_torchaudios_from_the_same_phase(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.polar(torch.ones_like(phase), phase))
     theirs = reference.griffinlim(m, torch.hann_window(N_FFT), N_FFT, HOP, N_FFT, 1.0, 8, 0.9, None, True)
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-3)
-
-
-# ---------------------------------------------------------------- the VAE
 
 
 @pytest.fixture
@@ -134,15 +118,8 @@ def test_shapes_exact_lengths_and_finite_audio(vae):
         assert latents.isfinite().all() and audio.isfinite().all()
     for audio in (torch.zeros(1, 2, 8192), 1e4 * torch.randn(1, 2, 8192)):
         assert vae.decode(vae.encode(audio)).isfinite().all()
-
-
-def test_wrong_shapes_are_refused(vae):
-    for shape in ((2, 44100), (1, 1, 44100), (1, 3, 44100), (1, 2, 2047), (1, 2, 0)):
-        with pytest.raises(MuseError, match=r"\(B, 2, N >= 2048\), not \("):
-            vae.encode(torch.zeros(shape))
-    for shape in ((8, 10), (1, 7, 10), (1, 64, 10)):
-        with pytest.raises(MuseError, match=r"\(B, 8, T\), not \("):
-            vae.decode(torch.zeros(shape))
+    with pytest.raises(MuseError, match=r"\(B, 2, N >= 2048\), not \("):
+        vae.encode(torch.zeros(1, 1, 44100))
 
 
 def test_the_loss_is_the_elbo_written_out_and_so_is_its_gradient(vae):
@@ -177,9 +154,6 @@ def test_the_scale_centres_every_value_weighs_low_bands_more_and_is_undone_by_de
     m = codec.magnitudes(vae.config, vae.decoder(z.transpose(1, 2)) / vae.gain + vae.mean)
     expected = codec.audio_from_magnitudes(m, N_FFT, HOP, vae.config.phase_iterations)
     torch.testing.assert_close(vae.decode(z), expected)
-
-
-# ---------------------------------------------------------------- Oobleck in overlapping pieces
 
 
 @pytest.fixture(scope="module")

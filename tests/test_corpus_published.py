@@ -8,7 +8,7 @@ from published import MUSIC4ALL, YTIDS, sound
 
 from musekit.claims import matches
 from musekit.config import MuseError
-from musekit.corpus.datasets import claimed, clean, csv_rows, json_rows, number, tonic
+from musekit.corpus.datasets import claimed, csv_rows, json_rows, tonic
 from musekit.corpus.families import split_of
 from musekit.corpus.readers import choose, read_corpus
 from musekit.corpus.sound import read_audio
@@ -34,7 +34,7 @@ def read(data, tmp_path):
     """(records by work, summary) of a dataset."""
 
     def run(name, keep_apart=True):
-        records, summary = read_corpus(name, data(name), tmp_path / "out", 12.0, keep_apart, progress=False)
+        records, summary = read_corpus(name, data(name), tmp_path / "out", 12.0, keep_apart)
         written = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
         assert written == records and len({r["id"] for r in records}) == len(records)
         by_work = {}
@@ -49,9 +49,6 @@ def read(data, tmp_path):
         return by_work, summary
 
     return run
-
-
-# ---------------------------------------------------------------- MusicBench
 
 
 def test_musicbench(read, tmp_path):
@@ -95,9 +92,6 @@ def test_musicbench_may_train_on_audioset_s_evaluation_set_when_asked(read):
     assert clips[f"data/{B}.wav"][0]["split"] in ("train", "valid") and clips[f"data/{C}.wav"][0]["split"] == "test"
 
 
-# ---------------------------------------------------------------- Music4All
-
-
 def test_music4all(read):
     clips, summary = read("music4all")
     one, two, three, _ = (row[0] for row in MUSIC4ALL["id_information"][1:5])
@@ -120,9 +114,6 @@ def test_music4all(read):
     assert not matches(vague["asks"], second) and len(vague["asks"]) < len(first["captions"][-1]["asks"])
 
 
-# ---------------------------------------------------------------- which dataset is it
-
-
 @pytest.mark.parametrize("name", ["musicbench", "music4all"])
 def test_a_folder_says_which_data_set_it_holds(data, name):
     assert choose(None, data(name)) == (name, data(name))
@@ -139,10 +130,8 @@ def test_a_wrong_folder_is_one_line_that_says_what_was_looked_for(tmp_path):
     for corpus, folder, said in [
         (None, tmp_path, "MusicBench_train.json.*id_metadata.csv.*captions.csv"),
         (None, tmp_path / "none", "no folder at"),
-        ("musicbench", None, "needs --data FOLDER, the one with MusicBench_train.json"),
-        ("musicbench", tmp_path, "does not hold musicbench"),
+        ("musicbench", None, "needs --data FOLDER, the unpacked dataset .musicbench: MusicBench_train.json"),
         ("musicbenhc", tmp_path, "did you mean 'musicbench'"),
-        ("musicbenhc", None, "did you mean 'musicbench'"),
         (str(tmp_path / "gone"), None, "no folder"),
         ("scores", tmp_path, "takes no --data"),
     ]:  # fmt: skip
@@ -156,17 +145,14 @@ def test_a_wrong_folder_is_one_line_that_says_what_was_looked_for(tmp_path):
 def test_a_data_set_that_moves_is_linked_again(data, tmp_path):
     first = published.music4all(tmp_path / "one" / "D")
     out = tmp_path / "out"
-    records, _ = read_corpus("music4all", first, out, 12.0, progress=False)
+    records, _ = read_corpus("music4all", first, out, 12.0)
     first.rename(tmp_path / "moved")
-    again, _ = read_corpus("music4all", tmp_path / "moved", out, 12.0, progress=False)
+    again, _ = read_corpus("music4all", tmp_path / "moved", out, 12.0)
     assert again == records and (out / records[0]["path"]).is_file()
     (out / "data").unlink()
     (out / "data").mkdir()
     with pytest.raises(MuseError, match="is in the way"):
-        read_corpus("music4all", tmp_path / "moved", out, 12.0, progress=False)
-
-
-# ---------------------------------------------------------------- tables and their cells
+        read_corpus("music4all", tmp_path / "moved", out, 12.0)
 
 
 @pytest.mark.parametrize(
@@ -176,12 +162,6 @@ def test_a_data_set_that_moves_is_linked_again(data, tmp_path):
 )  # fmt: skip
 def test_tonics_as_the_records_spell_them(value, said):
     assert tonic(value) == said
-
-
-def test_odd_cells():
-    assert [number(x) for x in ("1.5", "", None, "nan", "inf", [1])] == [1.5, None, None, None, None, None]
-    assert clean("a\x00b\x1b[31m\n c" + "x" * 9000).startswith("a b [31m c") and len(clean("x" * 9000)) == 4000
-    assert clean(None) == clean(3) == ""
 
 
 def test_what_a_caption_claims():
@@ -195,10 +175,7 @@ def test_what_a_caption_claims():
     "read, text, said",
     [
         (csv_rows, "id,tags\nA,one\nB,two,three\n", "line 3: more cells than the header"),
-        (csv_rows, "id,tags\nA," + 150_000 * "x", "line 2: field larger"),
-        (json_rows, '{"a": 1}\n{"a": 2', "line 2, cannot be read"),
         (json_rows, '{"a": 1}\nnull\n', "line 2, cannot be read: Expected `object`"),
-        (json_rows, "[1, 2]", "table cannot be read: Expected `object`"),
     ],
 )
 def test_a_damaged_table_is_refused_in_one_line(tmp_path, read, text, said):

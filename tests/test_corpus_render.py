@@ -21,13 +21,13 @@ SCALE = [[0.4 * i, 0.38, 60 + i, 80, 0] for i in range(10)]
 def corpus(tmp_path_factory):
     """(folder, records of twelve clips, the notes of each)."""
     out = tmp_path_factory.mktemp("scores")
-    records = plan.build_clips(out, n=12, workers=2, progress=False, only=ONLY)
+    records = plan.build_clips(out, n=12, workers=2, only=ONLY)
     return out, records, [notes for _, notes, _ in planned(out, 0, 12)]
 
 
 def planned(out, seed: int, n: int) -> list:
     """The first n clips of the plan of a folder whose scores are parsed."""
-    return [*islice(plan.clips(families.catalogue(out, only=ONLY, progress=False), seed), n)]
+    return [*islice(plan.clips(families.catalogue(out, only=ONLY), seed), n)]
 
 
 def dbfs(audio: np.ndarray) -> float:
@@ -49,13 +49,6 @@ def test_render_is_stereo_at_its_level_and_in_tune():
 def test_silence_is_refused_with_its_reason(notes, reason):
     with pytest.raises(render.SilentRender, match=reason):
         render.render(notes, [0], [64], 4.0, "medium")
-
-
-def test_a_clip_without_sound_is_named_and_leaves_no_file(tmp_path):
-    record = {"id": "xx-00", "path": "clips/xx/xx-00.flac"}
-    how = dict(programs=[0], pans=[64], seconds=2.0, dynamic="medium")
-    assert plan.render_clip(tmp_path, (record, [], how)) == ("xx-00", "silent: RMS 0.0e+00")
-    assert not [*tmp_path.iterdir()]
 
 
 def test_every_clip_is_what_its_record_says(corpus):
@@ -91,19 +84,6 @@ def test_a_longer_plan_begins_with_the_shorter_one(corpus):
     longer = [record["id"] for record, _, _ in planned(out, 0, 30)]
     assert longer[:12] == [r["id"] for r in records]
     assert [record["id"] for record, _, _ in planned(out, 1, 12)] != longer[:12]
-
-
-def test_another_seed_in_the_same_folder_renders_its_own_clips(corpus, tmp_path):
-    """Ids consist of the work and a number, so clips of two seeds may share an id but not the audio."""
-    whole, before, _ = corpus
-    out = shutil.copytree(whole, tmp_path / "out")
-    records = plan.build_clips(out, n=2, workers=1, seed=1, progress=False, only=ONLY)
-    wanted = [record for record, _, _ in planned(out, 1, 2)]
-    assert [{k: v for k, v in r.items() if k != "captions"} for r in records] == wanted
-    shared = [r for r in records if r["id"] in {b["id"] for b in before}]
-    assert shared
-    for record in shared:
-        assert (out / record["path"]).read_bytes() != (whole / record["path"]).read_bytes()
 
 
 def test_prefixes_of_the_plan_are_balanced():

@@ -1,12 +1,11 @@
 """Scores against music21 itself, families against transposed copies, windows against a slow reference."""
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from musekit.config import TONICS, MuseError
+from musekit.config import TONICS
 from musekit.corpus import arrange, families, instruments, plan, scores
 
 
@@ -64,14 +63,7 @@ def test_what_the_licences_forbid_is_left_out():
     assert len(used) > 1500
     assert not [s for s in used if s.startswith(("palestrina", "essenFolksong", "leadSheet")) or s.endswith(".krn")]
     assert {s.split("/")[0] for s in used} <= set(scores.COLLECTIONS)
-    assert scores.parse("trecento/PMFC_06_8-In Verde Prato.xml") == []  # says "Copyright"
-
-
-def test_a_broken_file_has_no_scores(tmp_path, monkeypatch):
-    (tmp_path / "bach").mkdir()
-    (tmp_path / "bach" / "broken.xml").write_text("<score-partwise><part")
-    monkeypatch.setattr(scores, "corpus_folder", lambda: tmp_path)
-    assert scores.parse("bach/broken.xml") == []
+    assert not [s for s in used if "In Verde Prato" in s]  # says "Copyright"
 
 
 def test_families_hold_variants_together_and_drop_duplicates(chorale, jig):
@@ -89,13 +81,7 @@ def test_families_hold_variants_together_and_drop_duplicates(chorale, jig):
     assert family["bach/bwv253"] == family["bach/z-other-harmony"] != family[jig.work]
 
 
-def test_split_depends_on_the_family_alone_in_its_shares():
-    counts = Counter(families.split_of(f"family-{i}") for i in range(20000))
-    assert counts["train"] / 20000 == pytest.approx(0.84, abs=0.01)
-    assert counts["valid"] / 20000 == pytest.approx(0.08, abs=0.01)
-
-
-@pytest.mark.parametrize("start, quarters", [(0, 8), (12, 20), (32, 30), (4, 100)])
+@pytest.mark.parametrize("start, quarters", [(0, 8), (32, 30), (4, 100)])
 def test_window_matches_a_slow_reference(chorale, start, quarters):
     """Play the piece over and over on a list, one note at a time."""
     for part in chorale.parts:
@@ -127,8 +113,3 @@ def test_players_stay_in_their_ranges(chorale):
         for player, fitted in zip(players, arrange.to_range(parts, players, transpose=4)):
             about = instruments.INSTRUMENTS[player]
             assert fitted[:, 2].min() >= about.low and fitted[:, 2].max() <= about.high, (name, player)
-
-
-def test_scores_that_do_not_exist_are_an_error(tmp_path):
-    with pytest.raises(MuseError, match=r"no score that begins with \['nowhere'\]"):
-        families.catalogue(tmp_path, only=["nowhere"])

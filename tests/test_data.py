@@ -43,10 +43,7 @@ def joined(parts: list[dict]) -> dict:
     return {k: join[k]([p[k] for p in parts]) for k in first}
 
 
-# ---------------------------------------------------------------- order
-
-
-@pytest.mark.parametrize("seed", [0, 7, -1, 2**63])
+@pytest.mark.parametrize("seed", [0, -1, 2**63])
 @pytest.mark.parametrize(("length", "batch"), [(13, 4), (5, 8), (1, 3), (12, 12)])
 def test_every_epoch_is_every_clip_exactly_once(length, batch, seed):
     rows = []
@@ -58,14 +55,6 @@ def test_every_epoch_is_every_clip_exactly_once(length, batch, seed):
     assert all(sorted(epoch) == list(range(length)) for epoch in epochs)
     if length > 10:
         assert len({tuple(epoch) for epoch in epochs}) == 6
-
-
-def test_seeds_have_orders_of_their_own():
-    orders = {tuple(i for _, i in next(loader.counters(20, 20, 0, seed))[1]) for seed in (0, 1, -1, -2, 2**64 - 1)}
-    assert len(orders) == 4  # -1 and 2**64 - 1 are the same 64 bits
-
-
-# ---------------------------------------------------------------- every dataset
 
 
 @pytest.mark.parametrize("world", [2, 8])
@@ -87,25 +76,17 @@ def test_a_batch_has_one_shape_whatever_the_clips_lengths(tiny, dataset):
         assert all(v.isfinite().all() for v in batch.values() if torch.is_tensor(v))
 
 
-def test_a_split_or_kind_that_is_missing_says_what_to_do(tiny, tmp_path):
+def test_what_is_missing_or_not_finished_says_what_to_do(tiny, tmp_path):
     with pytest.raises(MuseError, match="no clip of the split 'tset'"):
         Stage1Data(tiny.cache, "tset", tiny.config)
-    (tmp_path / "clips.jsonl").symlink_to(tiny.cache / "clips.jsonl")
-    with pytest.raises(MuseError, match="run `musekit cache`"):
-        Stage1Data(tmp_path, "train", tiny.config)
-
-
-@pytest.mark.parametrize("kind", ["embeddings", "tokens"])
-def test_a_cache_that_others_still_make_is_no_data(tiny, tmp_path, kind):
-    """As the first of several ranks leaves it, while the others are at work."""
     cache = shutil.copytree(tiny.cache, tmp_path / "cache", symlinks=True)
-    manifest = json.loads((cache / kind / "manifest.json").read_text())
-    merge_manifest(cache / kind, ["one more"], manifest["maker"])
-    with pytest.raises(MuseError, match=f"{kind} is not finished: it has .* rows"):
+    manifest = json.loads((cache / "tokens" / "manifest.json").read_text())
+    merge_manifest(cache / "tokens", ["one more"], manifest["maker"])  # as while other ranks are at work
+    with pytest.raises(MuseError, match="tokens is not finished: it has .* rows"):
         Stage1Data(cache, "train", tiny.config)
-
-
-# ---------------------------------------------------------------- the loader
+    shutil.rmtree(cache / "tokens")
+    with pytest.raises(MuseError, match="run `musekit cache`"):
+        Stage1Data(cache, "train", tiny.config)
 
 
 class Toy:
@@ -154,9 +135,6 @@ def test_processes_build_what_the_thread_builds(tiny):
         assert all(equal(a, b) for a, b in zip(thread, found, strict=True))
         batches.close()
         assert not multiprocessing.active_children()
-
-
-# ---------------------------------------------------------------- what the samples hold
 
 
 def sample(dataset, index, counter=0, number=0):

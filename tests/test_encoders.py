@@ -1,7 +1,6 @@
 """Encoders against transformers, sentence-transformers, librosa and slow loops."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import librosa
 import numpy as np
@@ -25,9 +24,6 @@ TEXTS = [
     "ein fröhliches Lied für Flöte 🎵",
     "悲しいピアノの曲、грустная музыка",
 ]
-
-
-# ---------------------------------------------------------------- text
 
 
 def test_token_states_are_transformers_bit_for_bit(minilm):
@@ -58,22 +54,6 @@ def test_a_texts_bits_do_not_depend_on_the_other_texts(minilm):
     for i, text in enumerate(TEXTS):
         single = minilm([text])
         assert torch.equal(single[0][0], states[i]) and torch.equal(single[1][0], mask[i])
-
-
-def test_two_threads_share_a_tokenizer(minilm):
-    """Studio and Lab use it at the same time; its padding and truncation are settings, not arguments."""
-    states, mask = minilm(TEXTS[:1])
-
-    def work(i: int) -> bool:
-        if i % 2:
-            return minilm.is_cut("slow " * 60)
-        return all(map(torch.equal, minilm(TEXTS[:1]), (states, mask)))
-
-    with ThreadPoolExecutor(2) as threads:
-        assert all(threads.map(work, range(100)))
-
-
-# ---------------------------------------------------------------- the audio tower's features
 
 
 @pytest.mark.parametrize("bands", [20, 40])
@@ -114,12 +94,8 @@ def test_features_of_silence_and_of_very_short_audio_are_finite(channels):
         assert silence.shape == (2, max(1, math.ceil(samples / 2048)), encoders.features_size(EMBEDDER))
         assert not silence.any()
         assert encoders.features(EMBEDDER, torch.randn(1, channels, samples), 48_000).isfinite().all()
-    for shape in ((channels, 100), (1, 3, 100), (1, channels, 0), (100,)):
-        with pytest.raises(MuseError, match="embed_audio wants audio of shape"):
-            encoders.features(EMBEDDER, torch.zeros(shape), 44100)
-
-
-# ---------------------------------------------------------------- layers
+    with pytest.raises(MuseError, match="embed_audio wants audio of shape"):
+        encoders.features(EMBEDDER, torch.zeros(channels, 100), 44100)
 
 
 def test_a_temporal_block_is_a_convolution_of_width_three():
@@ -157,9 +133,6 @@ def test_the_tonal_pool_depends_on_the_mode_and_not_on_the_key():
     assert (major - minor).abs().max() > 1e-2
     torch.testing.assert_close(pool(pool.profile(5 * triad(4, 0) + 1)), major, atol=2e-2, rtol=0)  # nor on the level
     assert pool(pool.profile(torch.zeros(1, EMBEDDER.bands))).isfinite().all()
-
-
-# ---------------------------------------------------------------- the joint embedding
 
 
 @pytest.fixture

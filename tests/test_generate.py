@@ -80,6 +80,7 @@ def test_a_piece_depends_on_neither_its_position_nor_the_rest_of_the_batch(smoke
     assert not torch.equal(pieces[0].embedding, pieces[2].embedding)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_finished_piece_is_kept_and_only_missing_ones_are_made(generate, capsys, monkeypatch):
     paths = list(generate(n=3))
     times = [path.stat().st_mtime_ns for path in paths]
@@ -97,21 +98,23 @@ def test_a_finished_piece_is_kept_and_only_missing_ones_are_made(generate, capsy
     assert second == generate(n=4) and "4 of 4 pieces" in capsys.readouterr().out
 
 
-def test_after_a_kill_the_same_command_resumes(ranks, smoke_weights, tmp_path):
-    command = ["generate", "a piano", "--n", "6", "--seconds", "0.5", "--out", str(tmp_path / "out")]
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGUSR1])
+def test_after_a_kill_or_a_signal_the_same_command_resumes(ranks, smoke_weights, tmp_path, kind):
+    command = ["generate", "a piano", "--n", "9", "--seconds", "0.5", "--out", str(tmp_path / "out")]
     command += ["--weights", str(smoke_weights), "--micro-batch", "1", "--stage1-steps", "40"]
     job = ranks.start(1, command, tmp_path / "log")
     while not list(tmp_path.glob("out/*.json")):
         assert not job.ended(0.005), job.text()
-    job.kill(0)
-    assert job.wait() == [-signal.SIGKILL]
+    os.kill(job.pids[0], kind)
+    assert job.wait() == [-kind if kind == signal.SIGKILL else os.EX_TEMPFAIL]
+    assert ("stopped on a signal" in job.text()) == (kind == signal.SIGUSR1)
     left = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("out/*.json")}
-    assert 1 <= len(left) < 6
+    assert 1 <= len(left) < 9
     for wav in tmp_path.glob("out/*.wav"):
         assert soundfile.info(wav).frames == 22050
     said = ranks.run(1, command, tmp_path / "log").text()
-    assert f"{len(left)} of 6 pieces exist already" in said and "Traceback" not in said
-    assert len(list(tmp_path.glob("out/*.wav"))) == len(list(tmp_path.glob("out/*.json"))) == 6
+    assert f"{len(left)} of 9 pieces exist already" in said and "Traceback" not in said
+    assert len(list(tmp_path.glob("out/*.wav"))) == len(list(tmp_path.glob("out/*.json"))) == 9
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in left} == left
 
 
@@ -129,8 +132,7 @@ def test_any_number_of_pieces_runs_in_the_memory_of_one_micro_batch(generate, mo
 
 
 @pytest.mark.parametrize(
-    "prompt",
-    ["../../etc/passwd", "/etc/passwd", "a/b\\c", "con", "a" * 300, "ünïcödé 悲しい", "$(x) `id`", "%s\\x $x_1$"],
+    "prompt", ["../../etc/passwd", "a/b\\c", "a" * 300, "ünïcödé 悲しい", "$(x) `id`", "%s\\x $x_1$"]
 )
 def test_a_file_never_leaves_its_folder(generate, tmp_path, prompt):
     ((path, piece),) = generate(prompt, n=1, seconds=0.1).items()
@@ -161,23 +163,6 @@ def test_a_prompt_is_cleaned_and_cut_with_one_note_each(generate, capsys):
     assert "other scripts" in prompt_and_notes("a piano, грустно")[1][0]
 
 
-def test_a_full_disk_is_one_error_and_leaves_whole_files(generate, monkeypatch):
-    replace, calls = os.replace, []
-
-    def full(source, target):
-        calls.append(target)
-        if len(calls) > 2:
-            raise OSError(28, "No space left on device")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(MuseError, match="No space left"):
-        generate()
-    assert sorted(contents(Path("out"))) == ["a-sad-piano-melody-0.json", "a-sad-piano-melody-0.wav"]
-
-
-# ---------------------------------------------------------------- files of prompts, and ranks
-
 LINES = [
     {"prompt": "a sad piano melody", "n": 3},
     {"prompt": "an organ chorale", "seed": 7, "negative_prompt": "slow"},
@@ -193,16 +178,12 @@ def prompt_file(folder: Path, lines, name: str = "many.jsonl") -> Path:
     return path
 
 
-def words(smoke_weights, prompts_path: Path, out: Path) -> list[str]:
-    made = ["generate", "--prompts", str(prompts_path), "--out", str(out), "--weights", str(smoke_weights)]
-    return [*made, "--n", "1", "--seconds", "0.5", "--micro-batch", "2", "--threads", "1"]
-
-
 def test_two_ranks_make_the_same_files_as_one_and_resume(ranks, smoke_weights, tmp_path):
     """Hashes of every file; what is there is not made again, what was removed is, whoever's share it is."""
-    path = prompt_file(tmp_path, LINES)
+    words = ["generate", "--prompts", str(prompt_file(tmp_path, LINES)), "--weights", str(smoke_weights), "--n", "1"]
+    words += ["--seconds", "0.5", "--micro-batch", "2", "--threads", "1", "--out"]
     for world in (1, 2):
-        ranks.run(world, words(smoke_weights, path, tmp_path / f"out{world}"), tmp_path / f"log{world}")
+        ranks.run(world, [*words, str(tmp_path / f"out{world}")], tmp_path / f"log{world}")
     one, two = contents(tmp_path / "out1"), contents(tmp_path / "out2")
     assert one == two and sum(name.endswith(".wav") for name in one) == 7
     stems = ("a-sad-piano-melody-0", "a-sad-piano-melody-1", "an-organ-chorale-7", "two-steps-1")
@@ -211,37 +192,11 @@ def test_two_ranks_make_the_same_files_as_one_and_resume(ranks, smoke_weights, t
     assert soundfile.info(tmp_path / "out1" / "a-fast-fiddle-tune-0.wav").frames == 13230
     times = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out2").glob("*.wav")}
     (tmp_path / "out2" / "an-organ-chorale-7.json").unlink()
-    job = ranks.run(2, words(smoke_weights, path, tmp_path / "out2"), tmp_path / "log")
+    job = ranks.run(2, [*words, str(tmp_path / "out2")], tmp_path / "log")
     assert "6 of 7 pieces exist already" in job.text(0) and contents(tmp_path / "out2") == one
     changed = {p.name for p in (tmp_path / "out2").glob("*.wav") if p.stat().st_mtime_ns != times[p.name]}
     assert changed == {"an-organ-chorale-7.wav"}
     assert "contact sheet" not in job.text(1)
-
-
-def test_after_a_signal_it_ends_with_75_and_the_same_command_continues(ranks, smoke_weights, tmp_path):
-    path = prompt_file(tmp_path, [{"prompt": "a piano", "n": 12, "stage1_steps": 40}])
-    command = [w if w != "2" else "1" for w in words(smoke_weights, path, tmp_path / "out")]
-    job = ranks.start(1, command, tmp_path / "log")
-    while not list(tmp_path.glob("out/*.json")):
-        assert not job.ended(0.005), job.text()
-    os.kill(job.pids[0], signal.SIGUSR1)
-    assert job.wait() == [os.EX_TEMPFAIL] and "stopped on a signal" in job.text()
-    left = len(list(tmp_path.glob("out/*.json")))
-    assert 1 <= left < 12 and len(list(tmp_path.glob("out/*.wav"))) == left
-    assert f"{left} of 12 pieces exist already" in ranks.run(1, command, tmp_path / "log").text()
-    assert len(list(tmp_path.glob("out/*.wav"))) == 12
-
-
-def test_the_shares_contain_every_piece_once_in_whole_micro_batches(smoke_weights, tmp_path):
-    path = prompt_file(tmp_path, [*LINES, {"prompt": "a harp", "n": 9}])
-    given = cli.Generate(prompts=path, n=1, seconds=0.5, micro_batch=4, out=tmp_path / "out")
-    requests = module.read_requests(given, lambda text: None)
-    jobs = module.plan(Muse.from_pretrained(smoke_weights), requests, given)
-    assert len(jobs) == 16 and module.share(jobs, 0, 1) == jobs
-    for world in (2, 3, 8):
-        shares = [module.share(jobs, rank, world) for rank in range(world)]
-        assert sorted(job for some in shares for job in some) == sorted(jobs)
-    assert max(len(module.share(jobs, rank, 2)) for rank in range(2)) <= 10
 
 
 def test_plain_text_is_one_prompt_per_line(tmp_path):
@@ -259,14 +214,10 @@ def test_plain_text_is_one_prompt_per_line(tmp_path):
     [
         ({"prompt": "a piano", "promt": "x"}, "unknown field in the object 'promt'; did you mean 'prompt'"),
         ("{", "Input data was truncated"),
-        (["a piano"], "Expected `object`"),
         ({"n": 2}, "missing required field `prompt`"),
         ({"prompt": "", "n": 1}, "prompt is empty"),
         ({"prompt": "a piano", "n": "4"}, "Expected `int"),
-        ({"prompt": "a piano", "n": True}, "Expected `int"),
         ({"prompt": "a piano", "n": 0}, "must be 1 or more"),
-        ({"prompt": "a piano", "seed": -1}, "seed: Expected `int` >= 0, not -1"),
-        ({"prompt": "a piano", "seconds": 1e9}, "seconds"),
         ({"prompt": "a piano", "solver": "eular"}, "unknown solver 'eular'; did you mean 'euler'"),
         ({"prompt": "a piano", "seed": 0, "steps": 2}, 'another line makes a-piano-0.wav .* give this line a "name"'),
     ],
@@ -278,20 +229,11 @@ def test_a_wrong_line_is_named_by_number_before_any_sampling(generate, tmp_path,
     assert "\n" not in str(caught.value) and not contents(tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "says"),
-    [
-        ("a.csv", b"a piano", "line 1: .*malformed"),
-        ("a.txt", b"\xff\xfe", "cannot read .* UTF-8"),
-        ("a.txt", b" \n\n", "contains no prompt"),
-        ("gone.txt", None, "cannot read"),
-    ],
-)
-def test_a_file_without_prompts_is_one_line(generate, tmp_path, name, data, says):
-    if data is not None:
-        (tmp_path / name).write_bytes(data)
+@pytest.mark.parametrize(("data", "says"), [(b"\xff\xfe", "cannot read .* UTF-8"), (b" \n\n", "contains no prompt")])
+def test_a_file_without_prompts_is_one_line(generate, tmp_path, data, says):
+    (tmp_path / "a.txt").write_bytes(data)
     with pytest.raises(MuseError, match=says):
-        generate(None, prompts=tmp_path / name)
+        generate(None, prompts=tmp_path / "a.txt")
 
 
 def test_the_same_piece_twice_is_made_once_and_a_prompt_is_given_once(generate, tmp_path):

@@ -148,10 +148,8 @@ def test_hostile_text_is_only_text(library, text, tmp_path):
     assert [path.name for path in library.sounds.iterdir()] == [f"{kept.id}.flac"]
 
 
-def test_odd_queries_ids_and_texts_are_refused_or_find_nothing(library):
+def test_odd_ids_and_texts_are_refused(library):
     kept = library.add(piece())
-    for query in ('"', "AND", "(", "%", "_", "''", "a\0b"):
-        assert library.search(query) == [] and library.search(tags=[query]) == []
     for identity in ("../x", "", "20200101-000000-0123456789/..", None):
         for call in (library.get, library.audio, lambda i: library.delete([i])):
             with pytest.raises(MuseError, match="has no piece"):
@@ -270,49 +268,19 @@ def test_a_damaged_database_is_refused_and_built_again_once_it_is_renamed(librar
         again(library)
 
 
-def test_a_newer_library_and_a_bad_folder_are_refused(library, tmp_path):
+@pytest.mark.parametrize("version, message", [(1, "older musekit; open its library once"), (99, "newer musekit")])
+def test_other_formats_and_bad_folders_are_refused_and_stay(library, tmp_path, version, message):
+    (tmp_path / "old.flac").write_bytes(flac(quantize(piece(1).audio), 44100, Entry(name="MUSE_ID=")))
+    added, refused = library.import_folder(tmp_path)
+    assert added == [] and "'old.flac' is of an older musekit; open its library once" in refused[0]
     with sqlite3.connect(library.path) as db:
-        db.execute("PRAGMA user_version = 99")
-    with pytest.raises(MuseError, match="newer musekit"):
+        db.execute(f"PRAGMA user_version = {version}")
+    before = library.path.read_bytes()
+    with pytest.raises(MuseError, match=message):
         again(library)
-    (tmp_path / "file").write_text("")
+    assert library.path.read_bytes() == before
     with pytest.raises(MuseError, match="cannot make the library"):
-        Library(tmp_path / "file" / "library")
-
-
-def old_flac(path: Path, *comments: str) -> None:
-    """A FLAC file of musekit's first library: Vorbis comments of its own, as RFC 9639 lays them out."""
-    path.write_bytes(flac(quantize(piece(1).audio), 44100, Entry()))
-    data, at = path.read_bytes(), 4
-    while data[at] < 128:
-        at += 4 + int.from_bytes(data[at + 1 : at + 4], "big")
-    frames = data[at + 4 + int.from_bytes(data[at + 1 : at + 4], "big") :]
-    texts = [text.encode() for text in comments]
-    block = bytes(4) + len(texts).to_bytes(4, "little")
-    block += b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-    path.write_bytes(b"fLaC\0" + data[5:42] + b"\x84" + len(block).to_bytes(3, "big") + block + frames)
-
-
-def test_a_folder_of_the_first_format_is_migrated(tmp_path):
-    sounds, identity = tmp_path / "sounds", "20260101-000000-0123456789"
-    sounds.mkdir()
-    old_flac(sounds / f"{identity}.flac", "MUSE_ID=x", "TITLE=my waltz")
-    columns = ("id", "name", "prompt", "seed", "seconds", "similarity", "recipe", "origin", "embedding", "notes",
-               "star", "made", "deleted")  # fmt: skip
-    with sqlite3.connect(tmp_path / "library.sqlite") as db:
-        db.execute(f"CREATE TABLE pieces ({', '.join(columns)}, PRIMARY KEY (id))")
-        db.execute("CREATE TABLE tags (piece, tag, place)")
-        db.execute("CREATE VIRTUAL TABLE words USING fts5 (id, name)")
-        db.execute("INSERT INTO pieces (id, name, recipe, seconds, notes, star, made, embedding) VALUES "
-                   "(?, 'new name', ?, 0.5, 'n', 1, '2026', zeroblob(2048))", (identity, RECIPE.to_json()))  # fmt: skip
-        db.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(identity, "second", 1), (identity, "first", 0)])
-        db.execute("PRAGMA user_version = 1")
-    added, [refused] = Library(tmp_path / "other").import_folder(sounds)
-    assert added == [] and "open its library with this one and export it" in refused
-    [entry] = Library(tmp_path).search()
-    assert (entry.name, entry.tags, entry.star, entry.notes) == ("new name", ("first", "second"), True, "n")
-    assert entry.recipe == RECIPE and entry.content
-    assert read_entry(sounds / f"{identity}.flac") == entry  # the file carries its entry now
+        Library(tmp_path / "old.flac" / "library")
 
 
 # -- in and out
@@ -326,10 +294,10 @@ def test_export_and_import_bring_everything_back(library, tmp_path):
     [missing] = library.export(tmp_path / "out")
     assert "missing or broken" in missing and len(list((tmp_path / "out").iterdir())) == 2
     other = Library(tmp_path / "other")
-    added, refused = other.import_folder(tmp_path / "out", tags=["from afar"])
+    added, refused = other.import_folder(tmp_path / "out")
     assert {e.name for e in added} == {"<i>my</i> ../favourite", two.name} and refused == []
     added = {e.recipe.seed: e for e in added}
-    assert added[2].tags == ("later", "from afar") and added[1].embedding == one.embedding
+    assert added[2].tags == ("later",) and added[1].embedding == one.embedding
     assert other.import_folder(tmp_path / "out") == ([], [])
     with pytest.raises(MuseError, match="choose another folder"):
         library.export("/dev/null/x")
@@ -340,7 +308,7 @@ def test_a_folder_of_foreign_sounds(library, tmp_path):
     folder.mkdir(parents=True)
     tone = sinusoids([440], 1.0)
     soundfile.write(folder / "plain.wav", tone.T, 44100, subtype="PCM_16")
-    soundfile.write(folder / "fine.flac", tone.T, 96000, subtype="PCM_24")
+    soundfile.write(folder / "fine.flac", tone.T, 96000, subtype="PCM_24")  # becomes 16 bits
     soundfile.write(folder / "wide.wav", np.repeat(tone[:1], 8, axis=0).T, 48000)
     (folder / "text.mp3").write_text("not audio")
     (folder / "empty.wav").write_bytes(b"")
@@ -353,8 +321,7 @@ def test_a_folder_of_foreign_sounds(library, tmp_path):
     assert set(entries) == {"plain", "fine", "wide", "lying", RECIPE.prompt}
     assert "text.mp3" in refused[1] and "empty.wav" in refused[0] and len(refused) == 2
     assert entries[RECIPE.prompt].recipe == RECIPE and entries["lying"].recipe is None
-    back = soundfile.read(library.file(entries["fine"]), dtype="int32")[0]
-    assert (back == soundfile.read(folder / "fine.flac", dtype="int32")[0]).all()  # 24 bits, every one
+    assert np.abs(library.audio(entries["fine"].id)[0] - tone).max() < 2 / 32768
     assert library.import_folder(tmp_path / "sounds")[0] == []
     with pytest.raises(MuseError, match="is not a folder"):
         library.import_folder(tmp_path / "nowhere")

@@ -79,28 +79,3 @@ def test_tests_install_everything_once_and_a_failed_install_leaves_no_stamp(chec
     script(checkout / ".venv/bin/python", '#!/bin/sh\ncase "$*" in *version_info*) exit 1;; esac\n')
     done = make(checkout, "lint", "PYTHON=./none")
     assert done.returncode == 2 and "error: no Python 3.11 or 3.12" in done.stderr and "PYTHON=" in done.stderr
-
-
-MARKED = """
-    import pytest
-
-    @pytest.mark.system("no-such-program", "sh")
-    def test_absent(): raise AssertionError("must not run")
-
-    @pytest.mark.system("sh")
-    def test_present(musekit_home): pass
-
-    @pytest.mark.system("sh")
-    def test_skips_itself(): pytest.skip("its own reason")
-"""
-
-
-def test_system_tests_fail_where_they_are_required_and_do_not_run(tmp_path: Path):
-    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("test_*", "__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path / "pyproject.toml")
-    (tmp_path / "tests/test_marked.py").write_text(textwrap.dedent(MARKED))
-    call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    env = os.environ | {"MUSE_REQUIRE_SYSTEM": "1"}
-    done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
-    assert "1 failed, 1 passed, 1 error" in done.stdout, done.stdout
-    assert "missing: no-such-program; run `make system-packages`" in done.stdout

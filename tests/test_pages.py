@@ -82,9 +82,6 @@ def parsed(words: list[str]) -> None:
         assert not end.code and "--help" in words, words
 
 
-# -- tables and results -----------------------------------------------------------------------------------------------
-
-
 def test_tables_are_up_to_date():
     check = [sys.executable, str(ROOT / "scripts" / "tables.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True)
@@ -107,7 +104,6 @@ def test_a_result_carries_its_provenance(path):
     [
         ("regression", {"measure": "mean", "name": "regression_to_nearest"}, {"low": 0.0}, "found"),
         ("distances", {"name": "recall"}, {"value": 0.9}, "found"),
-        ("one-to-many", {"measure": "calibration"}, {"high": 1.0}, "found"),
         ("one-to-many", {"measure": "calibration"}, {"inside": 1.0}, "one_to_many"),
         ("ddp", {"case": "2 ranks"}, {"last_loss": 0.6}, "ranks"),
         ("resume", {}, {"same_bits": False}, "kills"),
@@ -127,14 +123,9 @@ def test_a_sentence_that_the_results_deny_is_refused(monkeypatch, name, where, c
         getattr(tables, write)()
 
 
-# -- samples ----------------------------------------------------------------------------------------------------------
-
-
 def test_samples_are_the_described_files_by_the_packaged_weights():
-    files, rows = (
-        {path.name: path for path in (ROOT / "samples").glob("*.mp3")},
-        tables.rows("samples", measure="sample"),
-    )
+    files = {path.name: path for path in (ROOT / "samples").glob("*.mp3")}
+    rows = tables.rows("samples", measure="sample")
     assert files.keys() == {row["file"] for row in rows}
     assert sum(path.stat().st_size for path in files.values()) < 1_200_000
     weights = pretrained.weights_hash(pretrained.find("mini"))

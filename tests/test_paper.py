@@ -3,11 +3,9 @@
 import dataclasses
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 import torch.nn.functional as F
 from fixtures import sinusoids, write_clips
@@ -68,25 +66,16 @@ def muse(home, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def t5(home):
-    return encoders.text_encoder(
-        TextConfig(kind="t5", name=str(home / "models" / "flan-t5-base"), dim=32, max_tokens=8)
-    )
-
-
-@pytest.fixture(scope="module")
 def muq(home):
     return encoders.MuQ(EmbedderConfig(kind="muq", name=str(home / "models" / "MuQ-MuLan-large"), sample_rate=24000))
 
 
-# -- text encoder
-
-
-def test_t5_gives_its_own_states_padded_and_masked(t5, home):
+def test_t5_gives_its_own_states_padded_and_masked(home):
     from transformers import AutoTokenizer, T5EncoderModel
 
-    model = T5EncoderModel.from_pretrained(home / "models" / "flan-t5-base").eval()
-    tokenizer = AutoTokenizer.from_pretrained(home / "models" / "flan-t5-base")
+    folder = str(home / "models" / "flan-t5-base")
+    t5 = encoders.text_encoder(TextConfig(kind="t5", name=folder, dim=32, max_tokens=8))
+    model, tokenizer = T5EncoderModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     tokens, mask = t5(TEXTS)
     assert tokens.shape == (3, 8, 32) and mask.tolist() == [[i < n for i in range(8)] for n in (6, 3, 1)]
     for text, states, kept in zip(TEXTS, tokens, mask, strict=True):
@@ -99,9 +88,6 @@ def test_t5_gives_its_own_states_padded_and_masked(t5, home):
     assert torch.equal(t5(TEXTS[::-1])[0].flip(0), tokens)  # bits do not depend on mates
     assert t5.is_cut("slow " * 8) and not t5.is_cut("slow " * 7)
     assert t5(["slow " * 1000])[1].all()
-
-
-# -- joint embedding
 
 
 def noise(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> torch.Tensor:
@@ -131,7 +117,7 @@ def test_muq_of_one_clip_is_the_librarys_own_and_of_several_their_normalised_mea
 
 
 def test_muq_resamples_to_24_khz_mono(muq):
-    """44.1 kHz stereo is averaged and resampled as librosa does it; channels with opposite signs cancel to silence."""
+    """44.1 kHz stereo is averaged and resampled as librosa does it."""
     import librosa
 
     from musekit.encoders.mini import mono
@@ -142,11 +128,6 @@ def test_muq_resamples_to_24_khz_mono(muq):
     assert low.shape == (1, 24000) and np.corrcoef(low[0].numpy(), theirs[:24000])[0, 1] > 0.9999
     ours = muq.embed_audio(torch.from_numpy(chord)[None], 44100)
     torch.testing.assert_close(ours, muq.embed_audio(low[:, None], 24000), atol=1e-6, rtol=0)
-    # the same samples called 24 kHz are another sound
-    assert (muq.embed_audio(torch.from_numpy(chord)[None], 24000) - ours).abs().max() > 1e-4
-    cancelling = torch.from_numpy(np.stack([chord[0], -chord[0]]))[None]
-    silence = muq.embed_audio(torch.zeros(1, 1, 24000), 24000)
-    torch.testing.assert_close(muq.embed_audio(cancelling, 44100), silence, atol=1e-4, rtol=0)
 
 
 def test_muq_encodes_texts_of_any_length_one_at_a_time(muq):
@@ -158,9 +139,6 @@ def test_muq_encodes_texts_of_any_length_one_at_a_time(muq):
         torch.testing.assert_close(muq.network(texts=TEXTS[:1]), ours[:1], atol=1e-5, rtol=0)
         padded = muq.network(texts=TEXTS[:2])[1]
     assert (padded - ours[1]).abs().max() > 1e-4  # in one batch, padding changes the shorter one
-
-
-# -- codec
 
 
 def test_oobleck_is_the_posteriors_mean_and_its_decoder(home):
@@ -180,9 +158,6 @@ def test_oobleck_is_the_posteriors_mean_and_its_decoder(home):
             torch.testing.assert_close(codec.decode(latents), vae.decode(latents).sample, atol=1e-5, rtol=0)
 
 
-# -- where models are found
-
-
 @pytest.fixture
 def empty_home(monkeypatch, tmp_path):
     """No models anywhere, and the hub's cache is empty."""
@@ -196,9 +171,7 @@ def empty_home(monkeypatch, tmp_path):
 LOADERS = {
     "google/flan-t5-base": lambda name: encoders.text_encoder(TextConfig(kind="t5", name=name, dim=32)),
     "OpenMuQ/MuQ-MuLan-large": lambda name: encoders.MuQ(EmbedderConfig(kind="muq", name=name, sample_rate=24000)),
-    "stabilityai/stable-audio-open-1.0": lambda name: oobleck.load(
-        CodecConfig(kind="oobleck", name=name, latent_dim=32)
-    ),
+    "stabilityai/stable-audio-open-1.0": lambda name: oobleck.load(CodecConfig("oobleck", name=name, latent_dim=32)),
 }
 
 
@@ -226,21 +199,16 @@ def test_a_missing_or_gated_model_is_one_line_that_says_what_to_do(name, empty_h
     assert hub.LICENCES[name] in str(caught.value) and "\n" not in str(caught.value)
 
 
-def put_in_hub_cache(cache, name, source):
-    """A snapshot as `hf download` leaves it."""
-    folder = cache / f"models--{name.replace('/', '--')}"
-    shutil.copytree(source, folder / "snapshots" / "abc123")
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text("abc123")
-
-
 def test_muq_mulan_is_read_as_it_is_published(home, empty_home, muq):
     """Only pytorch_model.bin, where its backbones have model.safetensors: in the hub's cache, and as a folder."""
     shutil.copytree(home / "models", empty_home / "home" / "models")
     folder = empty_home / "home" / "models" / "MuQ-MuLan-large"
     (folder / "model.safetensors").unlink()
     torch.save(muq.network.state_dict(), folder / "pytorch_model.bin")
-    put_in_hub_cache(empty_home / "hub", "OpenMuQ/MuQ-MuLan-large", folder)
+    downloaded = empty_home / "hub" / "models--OpenMuQ--MuQ-MuLan-large"  # as `hf download` leaves it
+    shutil.copytree(folder, downloaded / "snapshots" / "abc123")
+    (downloaded / "refs").mkdir()
+    (downloaded / "refs" / "main").write_text("abc123")
     for name in (str(folder), "OpenMuQ/MuQ-MuLan-large"):
         loaded = LOADERS["OpenMuQ/MuQ-MuLan-large"](name)
         assert hub.fingerprint(loaded.network) == hub.fingerprint(muq.network)
@@ -249,24 +217,13 @@ def test_muq_mulan_is_read_as_it_is_published(home, empty_home, muq):
 
 
 @pytest.mark.parametrize("name", LOADERS)
-@pytest.mark.parametrize("how", ["empty folder", "truncated weights", "damaged config"])
-def test_an_incomplete_folder_is_one_line(name, how, home, empty_home):
-    folder = empty_home / "copies" / name.rpartition("/")[2]
-    folder.mkdir(parents=True)
-    if how != "empty folder":
-        shutil.copytree(home / "models", folder.parent, dirs_exist_ok=True)
-    for path in folder.rglob("*.safetensors" if how == "truncated weights" else "config.json"):
-        path.write_bytes(path.read_bytes()[:-50] if how == "truncated weights" else b"{")
+def test_a_folder_with_truncated_weights_is_one_line(name, home, empty_home):
+    folder = shutil.copytree(home / "models", empty_home / "copies") / name.rpartition("/")[2]
+    for path in folder.rglob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(MuseError) as caught:
         LOADERS[name](str(folder))
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value) and len(str(caught.value)) < 600
-
-
-@pytest.mark.parametrize("name", ["", "../nothing", "/nowhere/model", "a b", "owner/..", "x" * 5000, "a\0b"])
-def test_an_impossible_name_is_one_line(name):
-    with pytest.raises(MuseError, match="neither a folder here nor a model's hub name") as caught:
-        hub.on_this_machine(name)
-    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize(
@@ -275,7 +232,6 @@ def test_an_impossible_name_is_one_line(name):
         ("config.json", {"auto_map": {"AutoModel": "elsewhere--module.Class"}}),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["module.Class", None]}}),
         ("config.json", {"text_config": [{"attn_implementation": "owner/kernel"}]}),
-        ("config.json", {"quantization_config": {"quant_method": "other"}}),
     ],
 )
 def test_a_folder_that_names_code_is_refused(tmp_path, file, entry):
@@ -290,6 +246,8 @@ def test_a_model_that_muse_does_not_know_is_not_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("MUSEKIT_HOME", str(tmp_path))
     with pytest.raises(MuseError, match="not fetched; if you trust it: hf download someone/model"):
         hub.folder("someone/model", "text.name")
+    with pytest.raises(MuseError, match="neither a folder here nor a model's hub name"):
+        hub.folder("../nothing", "text.name")
     (tmp_path / "models" / "model").mkdir(parents=True)
     (tmp_path / "models" / "model" / "config.json").write_text("{}")
     assert hub.folder("someone/model", "text.name") == tmp_path / "models" / "model"
@@ -304,16 +262,6 @@ def test_identity_depends_on_the_content_of_a_folder_not_on_its_place(home, tmp_
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     assert hub.identity(copy) != hub.identity(here)
-    found = set()
-    for start in (0, 2**23, 2**24 - 2**18):  # of a large file, 128 pieces over its length are read
-        data = bytearray(2**24)
-        data[start : start + 2**18] = b"\1" * 2**18
-        path.write_bytes(data)
-        found.add(hub.identity(copy))
-    assert len(found) == 3
-
-
-# -- the whole chain
 
 
 def test_text_becomes_audio(muse):
@@ -330,8 +278,6 @@ def test_text_becomes_audio(muse):
     single = muse.generate(TEXTS[0], n=1, seed=6, negative_prompt="fast violin")
     assert torch.equal(single.audio[0], made.audio[1])
     assert not torch.equal(made.audio[0], made.audio[1])
-    other = muse.generate(TEXTS[1], n=1, seed=5)
-    assert (other.embeddings[0] - made.embeddings[0]).abs().max() > 1e-4
 
 
 def test_public_models_are_named_not_copied(muse, home, tmp_path, monkeypatch):
@@ -350,42 +296,10 @@ def test_public_models_are_named_not_copied(muse, home, tmp_path, monkeypatch):
             pretrained.build(part, muse.config)
 
 
-def test_the_cache_is_made_by_the_public_models(muse, tmp_path):
-    from musekit.cache import Shards, caption_id
-    from musekit.cache.precompute import precompute
-
-    records = write_clips(tmp_path, "rv", lambda i: (1.2, 2.5)[i])
-    for kind in ("tokens", "latents", "embeddings"):
-        manifest = precompute(kind, tmp_path, muse.config, None, show=False)
-        assert manifest["complete"] and not manifest["set_aside"]
-    for record in records:
-        audio = torch.from_numpy(soundfile.read(tmp_path / record["path"], dtype="float32")[0].T)[None]
-        latents = Shards(tmp_path / "latents")
-        row = latents.row(record["id"], stop=latents.row_length(record["id"])).float()
-        expected = muse.codec.encode(audio)[0].T
-        assert row.shape == expected.shape
-        torch.testing.assert_close(row, expected, atol=5e-3, rtol=5e-3)
-        cached = Shards(tmp_path / "embeddings").row(record["id"])[0].float()
-        torch.testing.assert_close(cached, muse.embedder.embed_audio(audio, 44100)[0], atol=2e-3, rtol=0)
-    tokens = Shards(tmp_path / "tokens")
-    text = records[0]["captions"][0]["text"]
-    expected, mask = muse.text([text])
-    torch.testing.assert_close(tokens.row(caption_id(text)).float(), expected[0], atol=5e-3, rtol=5e-3)
-    assert torch.equal(tokens.row(caption_id(text), "mask"), mask[0])
-    with pytest.raises(MuseError):
-        precompute("views", tmp_path, muse.config, None, show=False)
-
-
-# -- the command line
-
-
 def test_info_prints_both_sizes(capsys):
     cli.main(["info", "paper"])
-    sizes = {
-        line.split()[0]: line
-        for line in capsys.readouterr().out.splitlines()
-        if " M parameters" in line or "frozen" in line
-    }
+    lines = capsys.readouterr().out.splitlines()
+    sizes = {line.split()[0]: line for line in lines if " M parameters" in line or "frozen" in line}
     stage1, stage2 = (float(sizes[part].split()[1]) for part in ("stage1", "stage2"))
     assert abs(stage1 / 238.4 - 1) < 0.001 and abs(stage2 / 1058.3 - 1) < 0.001
     assert "156.113" in sizes["codec"] and "CC-BY-NC" in sizes["embedder"] and "Apache-2.0" in sizes["text"]
@@ -425,8 +339,3 @@ def test_stage2_starts_from_stable_audio_open(home, tmp_path, monkeypatch, capsy
     with pytest.raises(SystemExit) as caught:
         cli.main(["train", "stage1", *command[2:], "--run-folder", str(tmp_path / "other"), "--init", str(theirs)])
     assert caught.value.code == 2 and "only Stage 2 starts from one" in capsys.readouterr().err
-    (tmp_path / "nothing").mkdir()
-    with pytest.raises(SystemExit):
-        cli.main([*command, "--run-folder", str(tmp_path / "third"), "--init", str(tmp_path / "nothing")])
-    assert "no weights at" in capsys.readouterr().err
-    assert "diffusers" in sys.modules

@@ -64,15 +64,10 @@ def test_the_sheet_has_every_figure_every_fact_and_no_number_of_its_own():
     assert min(float(x) for x in re.findall(r"([\d.]+)pt\b", SOURCE)) >= sheet.SMALLEST
 
 
-@pytest.fixture
-def results(tmp_path, monkeypatch):
-    """A copy of the results, to break."""
+def test_missing_results_false_sentences_and_unknown_figures_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sheet, "ROOT", tmp_path)
     (tmp_path / "musekit").symlink_to(poster.FOLDER.parent / "musekit")
-    return shutil.copytree(poster.FOLDER.parent / "results", tmp_path / "results")
-
-
-def test_missing_results_false_sentences_and_unknown_figures_are_refused(results, tmp_path, capsys):
+    results = shutil.copytree(poster.FOLDER.parent / "results", tmp_path / "results")
     path = results / "regression.json"
     content = json.loads(path.read_text())
     for row in content["rows"]:

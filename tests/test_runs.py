@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import re
 import resource
-import subprocess
 import sys
 import threading
 import time
@@ -32,9 +31,6 @@ def full_disk(leaving: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-# ---------------------------------------------------------------- atomic files
-
-
 def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "new" / "weights.bin"
     files.write_atomic(path, b"x" * 100_000)
@@ -46,9 +42,6 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path):
     assert path.read_bytes() == b"y" * 300_000
     with pytest.raises(MuseError, match="cannot write .*choose another folder"):
         files.write_atomic(path / "inside.txt", "x")
-
-
-# ---------------------------------------------------------------- checkpoints
 
 
 def state(number):
@@ -71,17 +64,6 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
         assert torch.equal(run.load()["w"], torch.ones(40_000))
 
 
-def test_the_newest_checkpoints_stay(tmp_path):
-    run = Run(tmp_path, keep=2)
-    assert run.load() is None
-    for samples in range(1, 7):
-        run.save(samples, state(samples))
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".pt", ".pt", ".sha256", ".sha256"]
-    assert [p.stem[-2:] for p in run.checkpoints()] == ["05", "06"]
-    loaded = run.load()
-    assert loaded["samples"] == 6 and torch.equal(loaded["w"], state(6)["w"])
-
-
 @pytest.mark.parametrize("keep", [1, 2])
 def test_damaged_checkpoints_are_named_and_do_not_push_out_those_that_come_after_them(tmp_path, keep):
     """The run resumes before them: what it saves next has smaller numbers, and must stay."""
@@ -94,7 +76,8 @@ def test_damaged_checkpoints_are_named_and_do_not_push_out_those_that_come_after
     cut.write_bytes(cut.read_bytes()[:1000])
     unsure.with_suffix(".sha256").unlink()
     run, warnings = Run(tmp_path, keep=keep), []
-    assert run.load(warnings.append)["samples"] == 64
+    loaded = run.load(warnings.append)
+    assert loaded["samples"] == 64 and torch.equal(loaded["w"], state(64)["w"])
     assert [line.split()[0] for line in warnings] == [unsure.name, cut.name, flipped.name]
     run.save(96, state(96))
     assert run.load(pytest.fail)["samples"] == 96 and len(run.checkpoints()) == keep
@@ -115,9 +98,6 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     assert not (tmp_path / "harmed").exists()
 
 
-# ---------------------------------------------------------------- metrics and claims
-
-
 def test_metrics_lose_only_the_line_that_a_kill_cut_and_repeated_steps(tmp_path):
     run, path = Run(tmp_path), tmp_path / "metrics.jsonl"
     assert run.metrics() == []
@@ -130,7 +110,7 @@ def test_metrics_lose_only_the_line_that_a_kill_cut_and_repeated_steps(tmp_path)
     assert [(r["samples"], r["loss"]) for r in run.metrics()] == [(8, 1.0), (16, 1.0), (24, 2.0), (32, 2.0)]
 
 
-def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
+def test_tensorboard_gets_the_same_numbers(tmp_path):
     pytest.importorskip("tensorboard", reason="pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -141,9 +121,6 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
     read.Reload()
     assert {(e.step, e.value) for e in read.Scalars("loss")} == {(8, 1.0), (16, 0.5)}
     assert [e.value for e in read.Scalars("valid/loss")] == [0.25, 0.25]
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(MuseError, match="pip install tensorboard"):
-        Run(tmp_path, tensorboard=True)
 
 
 def test_a_run_folder_belongs_to_one_configuration(tmp_path):
@@ -154,19 +131,12 @@ def test_a_run_folder_belongs_to_one_configuration(tmp_path):
     before = (run.folder / "provenance.json").read_text()
     run.claim({"config": {"sizes": [1, 2], "width": 320}, "part": "stage2", "tokens": "newer than the run"})
     assert (run.folder / "provenance.json").read_text() == before
-    for other, told in (
-        ({**config, "part": "stage1"}, "part is 'stage2' there and 'stage1' here"),
-        ({"part": "stage2", "config": {"width": 8, "sizes": (1, 2)}}, r"config\.width is 320 there and 8 here"),
-        ({"part": "stage2", "config": {**config["config"], "new": 1}}, r"config\.new is None there and 1 here"),
-    ):
-        with pytest.raises(MuseError, match=f"another configuration .{told}.; choose another --run-folder"):
-            run.claim(other)
+    told = r"another configuration .config\.width is 320 there and 8 here.; choose another --run-folder"
+    with pytest.raises(MuseError, match=told):
+        run.claim({"part": "stage2", "config": {"width": 8, "sizes": (1, 2)}})
     (run.folder / "config.json").write_text("{")
     with pytest.raises(MuseError, match="config.json cannot be read"):
         run.claim(config)
-
-
-# ---------------------------------------------------------------- the lock
 
 
 def hold_for_long(folder, ready):
@@ -175,19 +145,12 @@ def hold_for_long(folder, ready):
         time.sleep(60)
 
 
-@pytest.fixture
-def holder(tmp_path):
-    """Another process that holds the lock of `tmp_path`."""
+def test_a_locked_folder_names_its_holder_and_a_kill_frees_it(tmp_path, monkeypatch):
     context = multiprocessing.get_context("fork")
     ready = context.Event()
-    process = context.Process(target=hold_for_long, args=(tmp_path, ready), daemon=True)
-    process.start()
+    holder = context.Process(target=hold_for_long, args=(tmp_path, ready), daemon=True)
+    holder.start()
     assert ready.wait(30)
-    yield process
-    process.kill()
-
-
-def test_a_locked_folder_names_its_holder_and_a_kill_frees_it(tmp_path, holder, monkeypatch):
     with pytest.raises(MuseError, match=rf"another run .* \(process {holder.pid} on .*, since 20.*\); stop it"):
         with exclusive(tmp_path):
             pytest.fail("it is held")
@@ -199,20 +162,13 @@ def test_a_locked_folder_names_its_holder_and_a_kill_frees_it(tmp_path, holder, 
         pass  # the end of the block frees it
 
 
-def test_a_file_system_without_locks_is_no_obstacle_and_a_file_as_folder_is_one(tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(MuseError, match=r"cannot write .*file: .*--run-folder"), exclusive(tmp_path / "file"):
-        pytest.fail("there is no folder")
-
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsys):
     def flock(file, how):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with exclusive(tmp_path), exclusive(tmp_path):
         assert "has no locks (No locks available)" in capsys.readouterr().out
-
-
-# ---------------------------------------------------------------- results
 
 
 def test_a_result_carries_its_provenance(tmp_path):
@@ -232,20 +188,6 @@ def test_a_result_carries_its_provenance(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["codec.json"]
 
 
-def test_another_projects_commit_is_not_ours(tmp_path, monkeypatch):
-    """Installed into an environment inside the checkout of something else."""
-    site = tmp_path / "venv" / "musekit"
-    site.mkdir(parents=True)
-    (site / "results.py").write_text("")
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-    monkeypatch.setattr(results, "__file__", str(site / "results.py"))
-    assert results.commit() == {}
-    subprocess.run([*git, "add", "."], check=True)
-    assert results.commit()["dirty"] is True
-
-
 def test_the_command_is_as_typed_without_this_machines_paths(monkeypatch, tmp_path):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -254,7 +196,6 @@ def test_the_command_is_as_typed_without_this_machines_paths(monkeypatch, tmp_pa
     home, muse = tmp_path, "/scratch/someone/muse"
     paths = f"train {home}/here/out --cache={home}/music --run-folder {muse}/runs/a /data/b a/b 3/4"
     for words, shown in (
-        (["/opt/x/scripts/measure.py"], "python .../measure.py"),
         (["scripts/measure.py", "a sad melody"], "python scripts/measure.py 'a sad melody'"),
         (["/opt/x/site-packages/pytest/__main__.py", "-q"], "python -m pytest -q"),
         (

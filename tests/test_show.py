@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from musekit.config import MuseError
 from musekit.show import pictures, plots, style
-from musekit.show.players import Player, compressed, player, players
+from musekit.show.players import Player, player, players
 
 RATE = 44100
 RNG = np.random.default_rng(0)
@@ -69,16 +68,7 @@ def test_a_figure_draws_without_a_warning_and_carries_its_caption(name):
         assert all(text.get_fontsize() >= 10 for text in (*axes.texts, *axes.get_xticklabels(), axes.xaxis.label))
 
 
-def test_figures_leave_no_global_state():
-    import matplotlib
-
-    before = dict(matplotlib.rcParams)
-    matplotlib.rcParams["font.size"] = 3  # a caller's setting neither shows in the figure nor is lost
-    try:
-        assert FIGURES["images"](title="x").axes[0].xaxis.label.get_fontsize() == 12
-        assert matplotlib.rcParams["font.size"] == 3
-    finally:
-        matplotlib.rcParams.update(before)
+def test_figures_import_no_pyplot():
     code = "import sys; from musekit.show import plots; assert not {'matplotlib', 'torch'} & set(sys.modules); "
     code += "plots.images({'': [[0, 1], [1, 0]]}); assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(style.__file__).parents[2])
@@ -130,9 +120,6 @@ def test_a_picture_is_a_small_png_with_its_command(monkeypatch):
     assert len(picture.png) < 60_000 and figure.get_supxlabel() == "C\nmake notebooks NOTEBOOKS=x.ipynb"
 
 
-# -- players and cards ------------------------------------------------------------------------------------------------
-
-
 def sound_in(markup: str) -> list[tuple[np.ndarray, int]]:
     import soundfile
 
@@ -160,13 +147,11 @@ def test_only_the_first_seconds_are_kept_and_they_are_small():
     assert rate == 22_050 and mono.shape == (2 * 22_050, 1)
 
 
-def test_loud_broken_and_very_fast_sampled_audio_becomes_playable_sound():
+def test_loud_and_broken_audio_becomes_playable_sound():
     x = 30 * tone()
     x[:, :100] = np.nan
     [(back, _)] = sound_in(player(x, RATE, "loud").html)
     assert np.isfinite(back).all() and abs(back).max() < 1.0
-    data = compressed(np.tile(tone(seconds=0.1), 9), 384_000, seconds=None, rate=384_000)  # would crash the process
-    assert sound_in(f'src="data:audio/ogg;base64,{base64.b64encode(data).decode()}"')[0][1] == 96_000
 
 
 def test_texts_are_escaped_in_captions_and_attributes():
@@ -175,9 +160,3 @@ def test_texts_are_escaped_in_captions_and_attributes():
     assert "<script" not in shown.html and shown.html.count("&lt;script&gt;") >= 4
     assert re.findall(r'aria-label="([^"]*)"', shown.html)[0].startswith("audio: &quot;&gt;&lt;script&gt;")
     assert len(sound_in(shown.html)) == 2 and isinstance(shown, Player) and len(repr(shown)) < 80
-
-
-def test_what_cannot_be_played_is_refused():
-    for shape in ((3, 100), (2, 0)):
-        with pytest.raises(MuseError, match="shape"):
-            player(np.zeros(shape), RATE, "wrong")

@@ -31,7 +31,6 @@ def test_a_script_is_accepted_as_written(cluster, name, tmp_path):
     assert re.search(r"^#SBATCH --signal=B:USR1@\d+$", text, re.M)
     directives = [line for line in text.splitlines() if "SBATCH" in line and "sbatch" not in line]
     assert all(line.startswith("#SBATCH --") for line in directives), "a wrongly spaced one is silently a comment"
-    assert len(text.splitlines()) <= 40
     assert "to start at" in cluster.submit("--test-only", "--nodes=2", "--gpus-per-node=8", script, "--preset", "smoke")
 
 
@@ -70,14 +69,6 @@ def test_the_last_option_counts():
         assert shell('option run-folder "the default" "$@"', *words) == f"{value}\n"
 
 
-def test_ranks_that_share_the_work_know_how_many_they_are_on_a_node(tmp_path):
-    """Where a node has fewer GPUs than processes they can report it."""
-    srun = 'while [ "$1" != bash ]; do shift; done; export SLURM_PROCID=3 SLURM_LOCALID=1 SLURM_NTASKS=4\nexec "$@"'
-    programs = {"srun": srun, "python": 'echo "$RANK of $WORLD_SIZE, $LOCAL_RANK of $LOCAL_WORLD_SIZE: $*"'}
-    said = shell("run_independent cache x", programs=programs, folder=tmp_path, MUSE_PROCS="2", SLURM_JOB_NUM_NODES="2")
-    assert said == "3 of 4, 1 of 2: -m musekit cache x\n"
-
-
 def test_pieces_stay_when_the_same_job_gets_other_gpus_or_cpus(tmp_path):
     """A recipe names its CPU threads, which would follow from the allocation."""
     programs = {"activate": "PATH=$MUSE_ENV/bin:$PATH", "musekit": "", "scontrol": "", "srun": 'echo "$@"'}
@@ -112,7 +103,6 @@ LOST = "musekit: rank 1 lost another rank; its error is above or below this line
     "code, error, alive, requeued",
     [
         (2, "musekit: unknown option", 1, False),  # a mistake: whatever srun says of the nodes
-        (1, "torchrun: rank 0 ended with 1", 1, False),  # a crash
         (2, "", 1, True),
         (2, "", 0, False),
         (137, "", 1, True),
@@ -133,33 +123,22 @@ def test_only_saved_state_and_lost_nodes_are_requeued(tmp_path, code, error, ali
     assert not (tmp_path / "asked").exists() or "--cpus-per-task=1 true" in (tmp_path / "asked").read_text()
 
 
-# -- mistakes -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.long
 def test_a_mistake_ends_the_job_with_one_line(cluster, submit, tiny, tmp_path):
     """Exit 2 that Slurm sees, one line that says what to do, and no second start."""
     (tmp_path / "file").write_text("")
-    (tmp_path / "empty/bin").mkdir(parents=True)
-    (tmp_path / "empty/bin/activate").write_text(f"PATH={tmp_path}:/usr/bin:/bin")
     here = train_words(tiny, tmp_path / "run", STEP)
-    few = ("--gpus-per-node=2",)
     jobs = {
         submit("stage1", *here, MUSE_ENV=str(tmp_path / "none")): "no virtual environment",
-        submit("stage1", *here, MUSE_ENV=str(tmp_path / "empty")): "musekit is not installed",
         submit("stage1", *here, "--run-folder", str(tmp_path / "file")): "choose another folder",
         submit("stage1", *here, options=("--gpus-per-node=0",)): "MUSE_PROCS=2",
         submit("stage1", *here, cwd=tmp_path): "submit from the top of the checkout",
-        submit("stage1", *here, "--train.bathc", "8"): "did you mean --train.batch?",
-        submit("stage2", *here, "--preset", "mini", options=few): "GPUs",
+        submit("stage2", *here, "--preset", "mini", options=("--gpus-per-node=2",)): "GPUs",
     }
     for job, said in jobs.items():
         shown = cluster.wait(job, "FAILED", seconds=120)
         assert (shown["ExitCode"], shown["Restarts"]) == ("2:0", "0"), said
         assert said in (tmp_path / f"{job}.out").read_text()
-
-
-# -- jobs at work ---------------------------------------------------------------------------------------------------
 
 
 def test_stage1_continues_after_the_signal(cluster, submit, tiny, tmp_path):
@@ -211,20 +190,6 @@ def test_stage2_on_two_nodes_survives_a_lost_one_and_scancel(cluster, submit, ti
     cluster.wait(after, "COMPLETED", seconds=120)
     assert samples(run)[-1] == saved(run) == total and samples(run).count(STEP) == 1
     assert "2 x 1 processes" in log(run, after) and (run / "weights" / "stage2.safetensors").exists()
-
-
-@pytest.mark.long
-def test_the_time_limit_is_no_end(cluster, submit, tiny, tmp_path):
-    """Slurm itself sends the signal before the limit; the job saves and waits to start again. No GPUs are asked for."""
-    run = tmp_path / "run"
-    words, options = train_words(tiny, run, 10**9), ("--time=1", "--signal=B:USR1@58", "--gpus-per-node=0")
-    job = submit("stage1", *words, options=options, MUSE_PROCS="1")
-    until("the job waits to start again", lambda: cluster.job(job).get("Restarts") == "1", 100)
-    assert saved(run) > 0 and "the time limit is near" in log(run, job)
-    cluster.run("scancel", job)
-
-
-# -- what ranks share out ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.long

@@ -49,9 +49,6 @@ def naive_guided(network: Text2MuQFlow, scale: float):
     return guided
 
 
-# ---------------------------------------------------------------- the network
-
-
 def test_the_network_is_the_textbook_transformer():
     """`nn.MultiheadAttention` over a sequence of one token with random queries and keys, and over the text."""
     network, (x, t), (tokens, mask) = stage1(), state_at((STAGE1.dim,)), texts()
@@ -71,18 +68,13 @@ def test_padding_changes_nothing_and_a_dropped_text_is_the_null_token():
     assert (v - null).abs().amax(1).min() > 1e-3
 
 
-def gaussian_embeddings(n: int, config) -> torch.Tensor:
-    """Embeddings (n, D) that vary much in `gaussian_rank` directions and equally little in the others."""
-    rng = torch.Generator().manual_seed(5)
-    directions = torch.linalg.qr(torch.randn(config.dim, config.dim, generator=rng, dtype=torch.float64))[0]
-    lengths = torch.full((config.dim,), 0.1, dtype=torch.float64)
-    lengths[: config.gaussian_rank] = torch.linspace(3, 1, config.gaussian_rank, dtype=torch.float64)
-    return torch.randn(n, config.dim, generator=rng, dtype=torch.float64) * lengths @ directions + 2
-
-
 def test_a_new_network_has_the_exact_velocity_of_gaussian_data():
     network = Text2MuQFlow(dataclasses.replace(STAGE1, gaussian_rank=STAGE1.dim - 1)).double()
-    embeddings = gaussian_embeddings(4000, STAGE1)
+    rng = torch.Generator().manual_seed(5)
+    directions = torch.linalg.qr(torch.randn(STAGE1.dim, STAGE1.dim, generator=rng, dtype=torch.float64))[0]
+    lengths = torch.full((STAGE1.dim,), 0.1, dtype=torch.float64)
+    lengths[: STAGE1.gaussian_rank] = torch.linspace(3, 1, STAGE1.gaussian_rank, dtype=torch.float64)
+    embeddings = torch.randn(4000, STAGE1.dim, generator=rng, dtype=torch.float64) * lengths @ directions + 2
     network.fit_scale(embeddings)
     covariance = network.standardise(embeddings).T.cov()
     t = torch.tensor([0.0, 0.1, 0.5, 0.9, 0.99, 1.0], dtype=torch.float64)
@@ -101,20 +93,6 @@ def test_gradients_reach_every_weight(kind):
     idle = ("null_token", "proj_in.weight") if kind is TextRegression else ()  # it starts from zero, never drops a text
     for name, p in network.named_parameters():
         assert name in idle or (p.grad.isfinite().all() and p.grad.abs().max() > 0), name
-
-
-def test_weights_of_earlier_versions_load():
-    """Their attributes had other names; those of the packaged weights are of that build."""
-    network = stage1()
-    old = {"proj_in": "enter", "proj_out": "leave", "scale_shift_table": "table", "null_token": "null"}
-    state = {".".join(old.get(word, word) for word in k.split(".")): v for k, v in network.state_dict().items()}
-    assert {"enter.weight", "leave.bias", "blocks.0.table", "null"} <= set(state)
-    other = Text2MuQFlow(STAGE1).double()
-    other.load_state_dict(state)
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in network.state_dict().items())
-
-
-# ---------------------------------------------------------------- its form for sampling
 
 
 @pytest.mark.parametrize("config", [NO_GAUSSIAN, STAGE1], ids=["no gaussian", "gaussian"])

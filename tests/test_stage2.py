@@ -5,18 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import (
-    STABLE_AUDIO,
-    STAGE2,
-    STAGE2_WIDE,
-    B,
-    T,
-    conditions,
-    randomise,
-    relative_error,
-    stage2,
-    state_at,
-)  # fmt: skip
+from networks import STABLE_AUDIO, STAGE2, STAGE2_WIDE, B, T, conditions, randomise, relative_error, stage2, state_at
 
 from musekit import flow
 from musekit.flow import time_features
@@ -81,9 +70,6 @@ def slow_velocity(network, x, t, embedding, seconds, keep: bool = True):
     return torch.stack(out)
 
 
-# ---------------------------------------------------------------- the network
-
-
 @BOTH
 def test_training_and_inference_compute_the_velocity_written_out(config):
     """Times that samples share (`at`) and times of their own, with and without guidance."""
@@ -114,9 +100,6 @@ def test_rotary_positions_are_complex_rotations_of_half_a_head():
     for distance in (0, 1, 7):
         diagonal = (rotated_q @ rotated_k.T).diagonal(distance)
         assert (diagonal - diagonal[0]).abs().max() < 1e-4
-
-
-# ---------------------------------------------------------------- training
 
 
 def batch_of(config, frames):
@@ -150,22 +133,6 @@ def test_gradients_reach_every_weight_that_has_an_effect(config):
     assert {name.split(".")[2] for name in idle} == expected
     for name, p in network.named_parameters():
         assert name in idle or (p.grad.isfinite().all() and p.grad.abs().max() > 0), name
-
-
-@BOTH
-def test_weights_of_earlier_versions_load(config):
-    network = stage2(config)
-    old = {"proj_in": "enter", "proj_out": "leave", "preprocess": "before", "postprocess": "after"}
-    old |= {"scale_shift_table": "table", "null_token": "null"}
-    state = {".".join(old.get(word, word) for word in k.split(".")): v for k, v in network.state_dict().items()}
-    expected = {"before.weight", "after.weight"} if config.stable_audio else {"blocks.0.table", "enter.bias"}
-    assert expected | {"null", "leave.weight"} <= set(state)
-    other = StableAudioMuQ(config).double()
-    other.load_state_dict(state)
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in network.state_dict().items())
-
-
-# ---------------------------------------------------------------- sampling
 
 
 @BOTH

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_config import run_with_only_the_needed
 
 from musekit import distributed, pretrained
 from musekit.cache.precompute import precompute
@@ -85,48 +84,13 @@ def test_a_run_resumes_without_the_weights_that_it_began_from(tiny, tmp_path):
     assert Run(given.run_folder).load()["samples"] == 32
 
 
-@pytest.mark.long
-def test_training_needs_few_packages_and_nothing_of_unix(tiny, tmp_path):
-    """All parts, where only torch, numpy, soundfile, safetensors, msgspec, filelock and tqdm can be imported, as on
-    Windows: without fcntl, resource and SIGUSR1."""
-    code = f"""
-import os, signal
-sys.modules |= dict.fromkeys(("resource",))
-del signal.SIGUSR1, os.EX_TEMPFAIL
-from pathlib import Path
-from types import SimpleNamespace
-from musekit.train.command import DATA, train_part
-from musekit.config import TrainConfig
-import musekit.launch
-for part in DATA:
-    train_part(SimpleNamespace(
-        part=part, preset="smoke", cache=Path({str(tiny.cache)!r}), run_folder=Path({str(tmp_path)!r}) / part,
-        out=Path({str(tmp_path)!r}) / "weights", train=TrainConfig(samples=8, batch=8, micro_batch=8),
-    ))
-"""
-    out = run_with_only_the_needed(code, extra=("tqdm", "filelock", "msgspec"))
-    assert [line.split(":")[0] for line in out.splitlines()] == list(DATA)
-
-
-def test_a_thinned_curve_has_the_mean_losses_and_the_last_validation_loss():
-    records = [{"samples": 10 * k, "loss": float(k), "seconds": 1.0} for k in range(1, 7)]
-    records[3]["valid_loss"] = 0.5
-    few = [{"samples": 30, "loss": 2.0}, {"samples": 60, "valid_loss": 0.5, "loss": 5.0}]
-    assert command.thinned(records, 2) == few and len(command.thinned(records)) == 6 and command.thinned([]) == []
-
-
-# ---------------------------------------------------------------- mistakes
-
-
-OUT_OF_RANGE = [("samples", 0), ("lr", math.nan), ("ema", -0.5), ("weight_decay", -0.1), ("workers", -1), ("keep", 0)]
 REFUSED = [
     ("stage2", {"cache": "nowhere"}, "there is no cache at .*nowhere: give --cache FOLDER"),
     ("stage2", {"preset": "paper"}, "latents holds 8 values a frame and the paper preset's Stage 2 wants 64"),
-    ("stage2", {"require_gpus": 4096}, "4096 GPUs are required and torch sees"),
     ("stage2", {"batch": 7, "micro_batch": 3}, "cannot be split evenly"),
     ("embedder", {"micro_batch": 4}, "split into 2 micro-batches; train it in one process"),
+    ("stage2", {"lr": math.nan}, "--train.lr cannot be nan .expected"),
 ]
-REFUSED += [("stage2", {k: v}, f"--train.{k.replace('_', '-')} cannot be {v} .expected") for k, v in OUT_OF_RANGE]
 
 
 @pytest.mark.parametrize("part, changes, told", REFUSED)
@@ -149,16 +113,10 @@ def test_ranks_and_gpus_that_do_not_fit_are_refused(monkeypatch):
         distributed.check_gpus()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")  # Slurm gave each process its own
     distributed.check_gpus(3)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    assert distributed.device() == torch.device("cuda", 0)
-
-
-# ---------------------------------------------------------------- launch
 
 
 def test_a_mistake_in_a_launched_command_is_one_line():
-    with pytest.raises(MuseError, match="did you mean --train.samples"):
+    with pytest.raises(MuseError, match="Perhaps you meant: --train.samples"):
         launch(["train", "stage2", "--train.smaples", 3], on_line=lambda line: None)
     with pytest.raises(MuseError, match="1 or more"):
         launch(["train", "stage2"], processes=0)
@@ -171,5 +129,3 @@ def test_the_reason_of_a_failed_run_is_one_line():
     assert failure(words, 2, log) == "`musekit train stage2` failed with 2: cannot write checkpoint x: disk full"
     trace = ["[rank1]: Traceback (most recent call last):", "[rank1]:   File", "[rank1]: ValueError: odd"]
     assert failure(words, 1, trace) == "`musekit train stage2` failed with 1: ValueError: odd"
-    assert "lost another" in failure(words, 1, [lost]) and "stopped by a signal" in failure(words, 75, log)
-    assert failure(words, -11, ["a", "b"]).endswith("failed with -11: a\nb")

@@ -1,4 +1,4 @@
-"""Computes each kind of cached rows from the clips of a cache, in one process or several.
+"""`musekit cache`: the clips of a corpus, then each kind of rows; in one process, several ranks, or a Slurm array.
 
 spectra     the codec's compressed spectra     from audio (to train the mini codec)
 views       the embedder's features            from audio (to train the mini embedder)
@@ -12,18 +12,23 @@ Shards have a name (`maker`) for the weights or settings that computed them; tho
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import math
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import torch
 from torch import Tensor
 
-from musekit import encoders, gpu, pretrained
-from musekit.cache.store import Manifest, build_shards, caption_id, config_hash, read_clips, read_shards
+from musekit import distributed, encoders, gpu, pretrained
+from musekit.cache.store import Manifest, build_shards, caption_id, config_hash, read_clips
 from musekit.codec import compress
-from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, identity, suggest
+from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, identity, preset, suggest
 
 KINDS = ("tokens", "spectra", "views", "latents", "embeddings", "transposed")
 PARTS = {"latents": "codec", "embeddings": "embedder", "transposed": "embedder"}  # kinds that need a part's weights
@@ -42,13 +47,13 @@ def maker(kind: str, config: MuseConfig, weights: Path | None = None) -> str:
 
     Raises MuseError when there are no weights, or the preset has no such kind.
     """
-    part = PARTS.get(kind) or FRONTS.get(kind)
-    public = pretrained.public(part, config) if part else False
-    if public and kind in (*FRONTS, "transposed"):
-        raise MuseError(f"the preset {config.name} has no {kind}: a public model reads the audio itself; leave it out")
+    part = PARTS.get(kind) or FRONTS.get(kind) or "text"
+    if pretrained.public(part, config):
+        if kind in (*FRONTS, "transposed"):
+            raise MuseError(f"the preset {config.name} has no {kind}: a public model reads the audio; leave it out")
+        length = f" of {config.text.max_tokens}" if kind == "tokens" else ""
+        return f"{kind} {pretrained.public_hash(part, config)[:16]}{length}"
     if kind == "tokens":
-        if pretrained.public("text", config):
-            return f"tokens {pretrained.public_hash('text', config)[:16]} of {config.text.max_tokens}"
         return f"tokens {named(config.text)}"
     if kind == "spectra":
         front, plain = config.codec, CodecConfig()
@@ -60,8 +65,6 @@ def maker(kind: str, config: MuseConfig, weights: Path | None = None) -> str:
         full = config.embedder  # a view depends on these three fields only
         front = EmbedderConfig(sample_rate=full.sample_rate, bands=full.bands, onset_bands=full.onset_bands)
         return f"views {named(front)}"
-    if public:
-        return f"{kind} {pretrained.public_hash(part, config)[:16]}"
     if weights is None:
         raise MuseError(f"caching {kind} needs trained weights; give --weights FOLDER")
     return f"{kind} {pretrained.read_hashes(pretrained.find(weights)).get(part, '')[:16]}"
@@ -147,9 +150,9 @@ def compute_of(kind: str, cache: Path, config: MuseConfig, weights: Path | None,
 
 
 @functools.cache
-def _loaded(kind: str, cache: Path, config: MuseConfig, weights: Path | None) -> Callable:
+def _loaded(*what) -> Callable:
     torch.set_num_threads(1)
-    return compute_of(kind, cache, config, weights, inputs_of(kind, cache))
+    return compute_of(*what, inputs_of(*what[:2]))
 
 
 def compute_in_worker(what: tuple, ids: list[str]) -> tuple[dict, dict]:
@@ -159,41 +162,90 @@ def compute_in_worker(what: tuple, ids: list[str]) -> tuple[dict, dict]:
 
 
 def precompute(
-    kind: str,
-    cache: Path,
-    config: MuseConfig,
-    weights: Path | None = None,
-    workers: int = 1,
-    show: bool = True,
-    *,
-    share: tuple[int, int] = (0, 1),
-    remake: bool = True,
-    verify: bool = False,
-    stop: Callable[[], int] = lambda: 0,
+    kind: str, cache: Path, config: MuseConfig, weights: Path | None = None, workers: int = 1, **options
 ) -> Manifest:
-    """Compute the missing rows of one kind, in `workers` processes; returns the manifest. The same call resumes.
+    """Compute the missing rows of one kind, in `workers` processes (on a GPU: one); returns the manifest.
 
-    share: (rank, of how many) where several such calls share the work. `remake=False` raises MuseError instead of
-    replacing rows of other weights. `verify` replaces shards that differ from their hash. On a GPU there is one
-    process. Raises `Stopped` after the shards in work when `stop()` says so.
+    options: those of `build_shards`, which also says what is raised.
     """
     if kind not in KINDS:
         raise suggest(kind, KINDS, "kind of cache")
     cache, name = Path(cache), maker(kind, config, weights)
-    other = [shard for shard in read_shards(cache / kind) if shard["maker"] != name]
-    if other and not remake:
-        raise MuseError(
-            f"{cache / kind} was made by other weights or settings ({other[0]['maker']}, not {name}): give --remake to"
-            f" make its {sum(len(shard['ids']) for shard in other):,} rows again, or another --out"
-        )
     inputs = inputs_of(kind, cache)
-    workers = 1 if gpu.device().type == "cuda" else workers
-    if workers == 1:
-        compute = compute_of(kind, cache, config, weights, inputs)
+    if workers == 1 or gpu.device().type == "cuda":
+        workers, compute = 1, compute_of(kind, cache, config, weights, inputs)
     else:
         compute = functools.partial(compute_in_worker, (kind, cache, config, weights))
+    clips = None if kind == "tokens" else inputs
     with torch.inference_mode():
-        return build_shards(
-            cache / kind, inputs, name, compute, show=show, share=share, workers=workers,
-            clips=None if kind == "tokens" else inputs, verify=verify, stop=stop,
-        )  # fmt: skip
+        return build_shards(cache / kind, inputs, name, compute, clips=clips, workers=workers, **options)
+
+
+def share_of(text: str) -> tuple[int, int]:
+    """(rank, of how many) of this process: torchrun's ranks within the share "INDEX/COUNT". Raises MuseError."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or int(found[1]) >= int(found[2]):
+        raise MuseError(f"--share {text}: give INDEX/COUNT with INDEX from 0 to COUNT - 1, for example 0/4")
+    return int(found[1]) * distributed.world() + distributed.rank(), int(found[2]) * distributed.world()
+
+
+def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseConfig, stop: Callable[[], int]) -> None:
+    """The clips of the corpus, made by one rank at a time: ranks that waited while they were made do nothing."""
+    from musekit.corpus import plan, readers
+
+    out.mkdir(parents=True, exist_ok=True)
+    clips, lock = out / "clips.jsonl", filelock.FileLock(out / ".lock")
+    before = clips.stat().st_mtime_ns if clips.exists() else 0
+    while not lock.is_locked:
+        if code := stop():
+            raise distributed.Stopped(code)
+        with contextlib.suppress(filelock.Timeout):
+            lock.acquire(timeout=0.2)
+    try:
+        if clips.exists() and clips.stat().st_mtime_ns != before:
+            return
+        if name == "scores":
+            plan.build_clips(out, n=options.n, workers=options.workers, seed=options.seed, stop=stop)
+        else:
+            seconds = options.seconds or float(math.floor(config.window_seconds))
+            print(readers.read_corpus(name, folder, out, seconds, options.keep_apart, stop=stop)[1])
+    finally:
+        lock.release()
+
+
+def build_cache(options) -> None:
+    """`musekit cache`: the clips of a corpus, then each kind that is asked for."""
+    from musekit.corpus.readers import choose
+
+    config = preset(options.preset)
+    distributed.check_gpus()
+    if options.seconds is not None and not 1 <= options.seconds <= 600:
+        raise MuseError(f"--seconds {options.seconds:g}: clips last from 1 to 600 s")
+    for name, least in (("n", 1), ("workers", 1), ("seed", 0)):
+        if getattr(options, name) < least:
+            raise MuseError(f"--{name} must be {least} or more, not {getattr(options, name)}")
+    out, share = options.folder(), share_of(options.share)
+    corpus = choose(options.corpus, options.data) if "clips" in options.kinds else None
+    trained = [kind for kind in PARTS if kind in options.kinds and not pretrained.public(PARTS[kind], config)]
+    weights = pretrained.find(options.weights) if trained else None
+    with distributed.signals() as stop:
+        try:
+            if corpus:
+                make_clips(options, *corpus, out, config, stop)
+            for kind in (k for k in KINDS if k in options.kinds):
+                manifest = precompute(
+                    kind, out, config, weights if kind in trained else None, options.workers, share=share,
+                    show=share[0] == 0, remake=options.remake, verify=options.verify, stop=stop,
+                )  # fmt: skip
+                print(summary(kind, manifest, out))
+        except distributed.Stopped:
+            print(f"stopped by a signal; what is finished is in {out}: run the same command again")
+            raise
+
+
+def summary(kind: str, manifest: Manifest, out: Path) -> str:
+    """One line with the number of rows of a kind, and one for each reason why clips have none."""
+    reasons = Counter(re.sub(r"^BadAudio: | \(.*", "", reason) for reason in manifest["set_aside"].values())
+    more = "" if manifest["complete"] else "; more to come from other ranks, or from this command again"
+    line = f"{kind}: {manifest['rows']:,} rows, {len(manifest['set_aside'])} set aside -> {out / kind}{more}"
+    return "\n".join([line, *(f"  {n:,} x {reason}" for reason, n in reasons.most_common(8))])

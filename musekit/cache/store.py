@@ -4,9 +4,6 @@ A shard is a safetensors file of up to `SHARD` rows with a JSON sidecar: ids, ha
 are written aside and renamed, the sidecar last. A shard exists once its sidecar does, so the same command resumes after
 a kill. Missing rows, and rows whose audio has changed, go into new shards, and the newer of two rows of one id counts.
 So more clips cost only their own rows, and fewer clips delete nothing. `manifest.json` is the sum of the sidecars.
-
-One memory-mapped array per kind would be simpler to read, but rows differ in length, and no network file system keeps
-one file whole while several machines write to it.
 """
 
 from __future__ import annotations
@@ -17,15 +14,15 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
 import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
 from musekit.config import MuseError
 from musekit.corpus.processes import in_processes
@@ -73,7 +70,7 @@ class Manifest(TypedDict):
     shards: list[Shard]  # oldest first, without their sources
 
 
-def read_clips(cache: Path, split: str | None = None, fields: Iterable[str] | None = None) -> list[dict]:
+def read_clips(cache: Path, split: str | None = None, fields: Collection[str] | None = None) -> list[dict]:
     """The clip records of a cache (see `Clip`), sorted by id.
 
     `split` and `fields` keep only those clips and attributes in memory: a million captions take gigabytes. Raises
@@ -82,13 +79,12 @@ def read_clips(cache: Path, split: str | None = None, fields: Iterable[str] | No
     path, clips = Path(cache) / "clips.jsonl", []
     if not path.exists():
         raise MuseError(f"{path} is missing; make the cache first: musekit cache --corpus scores")
-    fields = None if fields is None else frozenset(fields)
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
             where = f"{path}, line {number}, (`musekit cache --kinds clips` makes it again)"
             if split in (None, decode(line, Clip, where).split):
                 clip = msgspec.json.decode(line)
-                clips.append(clip if fields is None else {k: v for k, v in clip.items() if k in fields})
+                clips.append(clip if fields is None else {k: clip[k] for k in fields if k in clip})
     return sorted(clips, key=lambda clip: clip["id"])
 
 
@@ -98,11 +94,10 @@ def source_of(cache: Path, clip: dict) -> list | None:
     A row is valid as long as its clip's source is the same, or its file is missing: deleted to save space.
     """
     try:
-        stat = (Path(cache) / clip["path"]).stat()
+        stat = (cache / clip["path"]).stat()
     except OSError:
         return None
-    part = [clip["start"], clip["seconds"]] if "start" in clip else [None, None]
-    return [stat.st_size, stat.st_mtime_ns, *part]
+    return [stat.st_size, stat.st_mtime_ns, *((clip["start"], clip["seconds"]) if "start" in clip else (None, None))]
 
 
 def read_shards(folder: Path) -> list[Shard]:
@@ -119,22 +114,29 @@ def newest(shards: Iterable[Shard], maker: str) -> dict[str, Shard]:
     return {key: s for s in shards if s["maker"] == maker for key in (*s["ids"], *s["set_aside"])}
 
 
+def is_whole(folder: Path, shard: Shard, verify: bool) -> bool:
+    """Whether a shard's file has its size, and with `verify` its hash."""
+    path = folder / shard["file"]
+    whole = path.exists() and path.stat().st_size == shard["bytes"]
+    return whole and (not verify or sha256(path) == shard["sha256"])
+
+
 def merge_manifest(folder: Path, wanted: Iterable[str], maker: str) -> Manifest:
     """Write manifest.json from the sidecars, and delete shards none of whose rows count any more.
 
     Two ranks that finish together both write it. Each looks again after it has written, so the last one to write has
     seen everything that was finished before.
     """
-    folder, wanted, before = Path(folder), list(wanted), None
+    wanted, before = list(wanted), None
     while (shards := read_shards(folder)) != before:
         before, rows = shards, newest(shards, maker)
         files = {shard["file"] for shard in rows.values()}
         reasons = {key: s["set_aside"][key] for key, s in rows.items() if key in s["set_aside"]}
-        complete, number = all(key in rows for key in wanted), len(rows) - len(reasons)
         live = [{k: v for k, v in s.items() if k != "sources"} for s in shards if s["file"] in files]
         manifest = Manifest(
-            kind=folder.name, maker=maker, complete=complete, rows=number, set_aside=reasons, shards=live
-        )
+            kind=folder.name, maker=maker, complete=all(key in rows for key in wanted),
+            rows=len(rows) - len(reasons), set_aside=reasons, shards=live,
+        )  # fmt: skip
         write_atomic(folder / "manifest.json", json.dumps(manifest))
         for shard in shards:
             if shard["file"] not in files:
@@ -149,44 +151,47 @@ def build_shards(
     maker: str,
     compute: Callable[[list[str]], tuple[dict[str, torch.Tensor], dict[str, str]]],
     *,
-    show: bool = False,
-    share: tuple[int, int] = (0, 1),
-    workers: int = 1,
     clips: dict[str, dict] | None = None,
+    workers: int = 1,
+    share: tuple[int, int] = (0, 1),
+    show: bool = False,
+    remake: bool = True,
     verify: bool = False,
     stop: Callable[[], int] = lambda: 0,
 ) -> Manifest:
-    """Compute this rank's missing rows into new shards, then merge the manifest.
+    """Compute this rank's missing rows into new shards, then merge the manifest. The same call resumes.
 
     compute: ids -> ({name: (n, ...) tensor}, {id: reason}); ids with a reason have no row. `workers` processes call it.
-    share: (rank, of how many). A rank owns an id by the hash of its audio file's name (without `clips`: of the id), so
-    ranks need not know what the others have finished. clips: the record of each id, where rows are made from audio.
-    verify: hash every shard, not only check its size. Raises `Stopped` after the shards in work when `stop()` says so.
+    clips: the record of each id, where rows are made from audio. share: (rank, of how many); a rank owns an id by its
+    hash, so ranks need not know what the others have finished.
+    `remake=False` raises MuseError instead of replacing rows of another maker. verify: hash every shard, not only check
+    its size. Raises `Stopped` after the shards in work when `stop()` says so.
     """
     from tqdm import tqdm
 
     folder, ids = Path(folder), sorted(ids)
     shards = read_shards(folder)
-    if any(shard["maker"] != maker for shard in shards):
+    if other := [shard for shard in shards if shard["maker"] != maker]:
+        if not remake:
+            raise MuseError(
+                f"{folder} was made by other weights or settings ({other[0]['maker']}, not {maker}): give --remake to"
+                f" make its {sum(len(shard['ids']) for shard in other):,} rows again, or another --out"
+            )
         merge_manifest(folder, ids, maker)  # rows of another maker do not count any more
     rows = newest(shards, maker)
     whole = {s["file"] for s in shards if is_whole(folder, s, verify)}
-
-    def mine(key: str) -> bool:
-        name = clips[key]["path"] if clips else key
-        return zlib.crc32(name.encode("utf-8", "replace")) % share[1] == share[0]
+    mine = [key for key in ids if zlib.crc32(key.encode("utf-8", "replace")) % share[1] == share[0]]
+    sources = {key: source_of(folder.parent, clips[key]) for key in mine} if clips else {}
 
     def current(key: str) -> bool:
         if key not in rows or rows[key]["file"] not in whole:
             return False
-        if clips is None or (source := source_of(folder.parent, clips[key])) is None:
-            return True
         then = rows[key].get("sources", {}).get(key) or []
-        return [*then[:2], *then[-2:]] == source  # earlier versions stored a hash in the middle
+        return sources.get(key) in (None, [*then[:2], *then[-2:]])  # earlier versions stored a hash in the middle
 
-    missing = [key for key in ids if mine(key) and not current(key)]
+    missing = [key for key in mine if not current(key)]
     chunks = [missing[i : i + SHARD] for i in range(0, len(missing), SHARD)]
-    work = [(chunk, {key: source_of(folder.parent, clips[key]) for key in chunk} if clips else {}) for chunk in chunks]
+    work = [(chunk, {key: sources[key] for key in chunk if clips}) for chunk in chunks]
     after = max((shard.get("made", 0.0) for shard in shards), default=0.0)
     done = in_processes(functools.partial(write_shard, folder, maker, compute, after), work, workers, stop)
     try:
@@ -212,19 +217,10 @@ def write_shard(folder: Path, maker: str, compute: Callable, after: float, work:
     write_atomic(folder / f"{name:016d}.json", json.dumps(shard))
 
 
-def is_whole(folder: Path, shard: Shard, verify: bool) -> bool:
-    """Whether a shard's file has its size, and with `verify` its hash."""
-    path = folder / shard["file"]
-    if not path.exists() or path.stat().st_size != shard["bytes"]:
-        return False
-    return not verify or sha256(path) == shard["sha256"]
-
-
 class Shards:
-    """Reads rows of one kind by id. Files are memory-mapped: only the rows that are asked for are read.
+    """Reads rows of one kind by id from memory-mapped files.
 
-    Raises MuseError without a manifest, and when a file whose size is wrong is first used; `musekit cache --verify`
-    checks hashes.
+    Raises MuseError without a manifest, and when a file whose size is wrong is first used.
     """
 
     def __init__(self, folder: Path):
@@ -232,8 +228,7 @@ class Shards:
         try:
             self.manifest = read_json(self.folder / "manifest.json", Manifest)
         except (OSError, MuseError) as error:
-            again = "run `musekit cache` with the same options again"
-            raise MuseError(f"{self.folder} has no whole manifest; {again}") from error
+            raise MuseError(f"{self.folder} has no whole manifest; run `musekit cache` again") from error
         places = {key: (n, row) for n, s in enumerate(self.manifest["shards"]) for row, key in enumerate(s["ids"])}
         self.index = {key: places[key] for key in sorted(places) if key not in self.manifest["set_aside"]}
         self._open: dict[int, dict[str, torch.Tensor]] = {}
@@ -252,8 +247,7 @@ class Shards:
             try:
                 if (size := path.stat().st_size) != shard["bytes"]:
                     raise OSError(f"it has {size:,} bytes instead of {shard['bytes']:,}")
-                file = safe_open(path, framework="pt")
-                self._open[number] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                self._open[number] = load_file(path)
             except (OSError, SafetensorError) as error:
                 raise MuseError(f"{path} is damaged ({error}); run `musekit cache` again with --verify") from error
         return self._open[number]
@@ -265,15 +259,15 @@ class Shards:
         number, row = self.index[key]
         return self._arrays(number)[name][row, start:stop].clone()
 
-    def row_length(self, key: str, name: str = "x") -> int:
+    def row_length(self, key: str) -> int:
         """Length of the first axis of that id's array, padding left out."""
         number, row = self.index[key]
         arrays = self._arrays(number)
-        return int(arrays["length"][row]) if "length" in arrays else arrays[name].shape[1]
+        return int(arrays["length"][row]) if "length" in arrays else arrays["x"].shape[1]
 
-    def all(self, keys: Iterable[str], name: str = "x") -> torch.Tensor:
+    def all(self, keys: Iterable[str]) -> torch.Tensor:
         """The arrays of these ids, stacked."""
-        return torch.stack([self.row(key, name) for key in keys])
+        return torch.stack([self.row(key) for key in keys])
 
 
 def caption_id(text: str) -> str:

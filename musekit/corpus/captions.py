@@ -108,39 +108,14 @@ def evaluation_prompts(n: int = 240, seed: int = 0) -> list[dict]:
     return list(rounds.values())
 
 
-#: Twenty pairs of prompts: the vague one, its claims, the specific one, its further claims.
-PAIRS = """
-    something sad | minor + slow | a slow sad lament for solo cello in D minor | cello + solo + key=D
-    something happy | major + fast | a happy, fast fiddle tune in G major | violin + era=folk + key=G
-    calm music | slow | calm organ music, slow, in a major key | organ + major
-    energetic music | fast | a fast virtuosic harpsichord piece in G major | harpsichord + major + loud + key=G
-    piano music | piano | a slow, quiet piano piece in a minor key | minor + slow + soft
-    organ music | organ | a solemn chorale for organ in a minor key, loud | minor + slow + chorale + loud
-    a guitar piece | guitar | a fast, cheerful guitar piece in C major | major + fast + key=C
-    harp music | harp | a slow gentle harp piece in a major key | slow + major + soft
-    something on the vibraphone | vibraphone | a fast, bright vibraphone piece in major | major + fast
-    a violin melody | violin | a slow, mournful melody for solo violin in A minor | minor + slow + solo + key=A
-    a flute tune | flute | a merry jig on the flute in D major | major + fast + form=jig + key=D
-    music for clarinet | clarinet | a slow, sad melody for solo clarinet in G minor | minor + slow + solo + key=G
-    trumpet music | trumpet | a loud, fast trumpet piece in a major key | major + fast + loud
-    a choir | choir | a slow, serene chorale sung by a choir in F major | slow + major + chorale + key=F
-    a church hymn | chorale | a slow church hymn for organ in D minor | minor + slow + organ + key=D
-    dark music | minor | a dark, agitated harpsichord piece in a minor key | fast + harpsichord
-    a slow piece | slow | a slow piece for cello in a major key | cello + major
-    fast music | fast | fast, stormy piano music in C minor | minor + piano + key=C
-    a folk tune | era=folk | a lively folk tune for solo flute in a minor key | flute + fast + minor + solo
-    baroque music | era=baroque | a slow baroque chorale for guitar in A minor | minor + slow + guitar + chorale + key=A
-"""
-
-
 def prompts(kind: str) -> list:
     """Twenty prompts {"text", "asks"} of kind "vague" or "specific", or the twenty "pairs" (vague, specific) of them.
 
     Raises ValueError for another kind.
     """
     pairs = []
-    for line in PAIRS.strip().splitlines():
-        vague, few, specific, more = (cell.strip() for cell in line.split("|"))
+    for line in lexicon.PAIRS.splitlines():
+        vague, few, specific, more = line.split(" | ")
         asks = lexicon.claims(few)
         pairs.append(({"text": vague, "asks": asks}, {"text": specific, "asks": {**asks, **lexicon.claims(more)}}))
     if kind == "pairs":

@@ -20,12 +20,22 @@ from musekit.corpus.scores import slug
 from musekit.files import decode
 
 MAX_CAPTION_CHARS = 4000
+NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 SCALE = re.compile(r"\b([A-G](?:[#b]|[ -](?:sharp|flat))?)[ -]?(major|minor)\b")
 BPM = re.compile(r"\b(\d{2,3}(?:\.\d+)?) ?(?:bpm|beats per minute)|\bbpm (?:of|is|:) ?(\d{2,3}(?:\.\d+)?)", re.I)
 AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus", ".oga", ".au", ".caf", ".w64"}
 CAPTION_TABLES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json", "metadata.csv", "metadata.jsonl")
 FILE_COLUMNS = ("file", "path", "file_name", "filename", "audio", "audio_path", "location")
 CAPTION_COLUMNS = ("caption", "text", "main_caption", "description", "prompt")
+MUSICBENCH_TABLES = {f"MusicBench_{name.replace(' ', '_')}.json": name for name in ("train", "test A", "test B")}
+CONTROLS = ("prompt_ch", "prompt_bt", "prompt_bpm", "prompt_key", "prompt_aug")
+MUSIC4ALL_TABLES = ("id_information.csv", "id_metadata.csv", "id_tags.csv", "id_genres.csv", "id_lang.csv")
+MOODS = {  # Spotify's features, which run from 0 to 1, with the words for low (< 0.33) and high (> 0.67) values
+    "energy": {"low": "calm", "high": "energetic"},
+    "valence": {"low": "melancholic", "high": "cheerful"},
+    "danceability": {"high": "danceable"},
+}
+TEMPO_WORDS = {"slow": "slow", "medium": "mid-tempo", "fast": "fast"}
 
 
 @dataclass(frozen=True)
@@ -40,9 +50,6 @@ class Item:
     known: dict = field(default_factory=dict)  # attributes, under the names that records have
 
 
-# ---------------------------------------------------------------- tables and their cells
-
-
 def csv_rows(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV or TSV by lower-case column name; the header decides the delimiter. MuseError names the line."""
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
@@ -54,10 +61,10 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
             for row in reader:
                 if None in row:
                     raise csv.Error("more cells than the header has; quote cells that contain the delimiter")
-                rows.append({str(name).strip().lower(): cell.strip() for name, cell in row.items()})
+                rows.append({name.strip().lower(): cell.strip() for name, cell in row.items()})
+            return rows
         except csv.Error as error:
             raise MuseError(f"{path}, line {reader.reader.line_num}: {error}") from error
-    return rows
 
 
 def json_rows(path: Path) -> list[dict]:
@@ -73,29 +80,25 @@ def clean(text) -> str:
     """A caption on one line without control characters, at most MAX_CAPTION_CHARS long; "" for what is no text."""
     if not isinstance(text, str):
         return ""
-    printable = "".join(c if c.isprintable() else " " for c in text[: 2 * MAX_CAPTION_CHARS])
+    printable = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(printable.split())[:MAX_CAPTION_CHARS]
 
 
 def number(value) -> float | None:
     """A finite number, or None."""
     try:
-        return float(value) if abs(float(value)) < 1e12 else None  # False for NaN and infinity
+        return float(value) if np.isfinite(float(value)) else None
     except (TypeError, ValueError):
         return None
 
 
 def tonic(value) -> str | None:
     """A tonic in the spelling of `config.TONICS`, from "A#", "B flat" or a pitch class 0 to 11; else None."""
-    step = number(value)
-    if step is not None:
+    if (step := number(value)) is not None:
         return TONICS[int(step)] if step in range(12) else None
-    text = re.sub(r"[ -]flat$", "b", re.sub(r"[ -]sharp$", "#", str(value).strip()))
-    found = re.fullmatch(r"([A-G])([#b]?)", text)
-    if not found:
-        return None
-    natural = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[found[1]]
-    return TONICS[(natural + {"#": 1, "b": -1, "": 0}[found[2]]) % 12]
+    text = str(value).replace("-", " ").replace(" flat", "b").replace(" sharp", "#")
+    found = re.fullmatch(r"([A-G])([#b]?)", text.strip())
+    return TONICS[(NATURALS[found[1]] + {"#": 1, "b": -1, "": 0}[found[2]]) % 12] if found else None
 
 
 def claimed(text: str, known: dict) -> dict:
@@ -108,9 +111,6 @@ def claimed(text: str, known: dict) -> dict:
     return asks
 
 
-# ---------------------------------------------------------------- a folder of audio with captions
-
-
 def captions_of(folder: Path) -> dict[str, list[str]]:
     """Captions by audio path relative to the folder, from a table or from text files beside the audio.
 
@@ -119,21 +119,20 @@ def captions_of(folder: Path) -> dict[str, list[str]]:
     table = next((folder / name for name in CAPTION_TABLES if (folder / name).is_file()), None)
     named: dict[str, list[str]] = {}
     if table is None:
-        for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO and not p.name.startswith(".")):
-            beside = path.with_suffix(".txt")
-            lines = beside.read_text("utf-8-sig", "replace").splitlines() if beside.is_file() else []
-            named[path.relative_to(folder).as_posix()] = [line.strip() for line in lines if line.strip()]
+        for path in folder.rglob("*"):
+            if path.suffix.lower() in AUDIO and not path.name.startswith("."):
+                beside = path.with_suffix(".txt")
+                text = beside.read_text("utf-8-sig", "replace") if beside.is_file() else ""
+                named[path.relative_to(folder).as_posix()] = text.splitlines()
         return named
-    rows = json_rows(table) if table.suffix in (".jsonl", ".json") else csv_rows(table)
+    rows = json_rows(table) if table.suffix.startswith(".json") else csv_rows(table)
     if not rows:
         raise MuseError(f"{table.name}: no rows")
     columns = [next((n for n in names if n in rows[0]), None) for names in (FILE_COLUMNS, CAPTION_COLUMNS)]
     if None in columns:
         raise MuseError(f"{table.name}: needs the columns 'file' and 'caption'; it has {', '.join(rows[0])}")
     for row in rows:
-        name, text = (str(row.get(column) or "").strip() for column in columns)
-        if name:
-            named.setdefault(name, []).extend([text] if text else [])
+        named.setdefault(str(row.get(columns[0])), []).append(row.get(columns[1]))
     return named
 
 
@@ -152,12 +151,6 @@ def read_folder(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
         yield Item(name, name, captions, family, split_of(family))
 
 
-# ---------------------------------------------------------------- MusicBench
-
-MUSICBENCH_TABLES = tuple(f"MusicBench_{subset}.json" for subset in ("train", "test_A", "test_B"))
-CONTROLS = ("prompt_ch", "prompt_bt", "prompt_bpm", "prompt_key", "prompt_aug")
-
-
 def read_musicbench(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
     """MusicBench (Melechovsky et al. 2023, arXiv 2311.08355; CC BY-SA 3.0): 10 s clips with augmented copies.
 
@@ -165,53 +158,27 @@ def read_musicbench(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
     copies are one family. Test A and test B are the same audio with different captions, of which one each includes
     control sentences about key and tempo. `keep_apart`: clips of AudioSet's evaluation set are the split "eval".
     """
-    above = "datashare/" if (folder / "datashare").is_dir() else ""
-    for table, subset in zip(MUSICBENCH_TABLES, ("train", "test A", "test B")):
+    for table, subset in MUSICBENCH_TABLES.items():
         for row in json_rows(folder / table) if (folder / table).is_file() else ():
-            location = str(row.get("location") or "").strip()
-            stem = Path(location).stem  # a video's id has 11 characters and may itself end in _<number>
-            named = re.fullmatch(r"([\w-]{11})(_\d+)?", stem, re.ASCII)
-            family = named[1] if named else re.sub(r"_\d+$", "", stem)
-            known = musicbench_attributes(row)
-            known |= {"subset": subset, "audioset_eval": row.get("is_audioset_eval_mcaps") is True}
-            main, plain = clean(row.get("main_caption")), clean(row.get("alt_caption"))
-            controls = [text for text in (clean(row.get(name)) for name in CONTROLS) if text]
+            location = str(row.get("location"))
+            family = Path(location).stem[:11]  # the video's id; an augmented copy is <ytid>_<k>
+            known = {"subset": subset, "audioset_eval": row.get("is_audioset_eval_mcaps") is True}
+            key, mode = row.get("key") or (None, None)
+            if tonic(key) and mode in ("major", "minor"):
+                known |= {"key": tonic(key), "mode": mode, "key_confidence": (row.get("keyprob") or [None])[0]}
+            if bpm := number(row.get("bpm")):
+                known["bpm"] = bpm
+            main, plain, *controls = (clean(row.get(name)) for name in ("main_caption", "alt_caption", *CONTROLS))
             texts = [main, plain]
-            if controls and (plain or main):
-                texts.append(" ".join([plain or main, *controls]))
+            if any(controls) and (plain or main):
+                texts.append(" ".join([plain or main, *filter(None, controls)]))
             captions = [{"text": text, "asks": claimed(text, known)} for text in dict.fromkeys(texts) if text]
             split = "valid" if split_of(family) == "valid" else "train"  # the test set is the published one
             if subset != "train":
                 split = "test"
             elif known["audioset_eval"] and keep_apart:
                 split = "eval"
-            yield Item(location, above + location, captions, family, split, known)
-
-
-def musicbench_attributes(row: dict) -> dict:
-    """Key, mode and tempo of a clip, as far as they are valid."""
-    known = {}
-    key, mode = row["key"] if isinstance(row.get("key"), list) and len(row["key"]) == 2 else (None, None)
-    if tonic(key) and mode in ("major", "minor"):
-        known |= {"key": tonic(key), "mode": mode}
-        confidence = row.get("keyprob")
-        if (confidence := number(confidence[0] if isinstance(confidence, list) and confidence else None)) is not None:
-            known["key_confidence"] = confidence
-    if (bpm := number(row.get("bpm"))) and bpm > 0:
-        known["bpm"] = bpm
-    return known
-
-
-# ---------------------------------------------------------------- Music4All
-
-MUSIC4ALL_TABLES = ("id_information.csv", "id_metadata.csv", "id_tags.csv", "id_genres.csv", "id_lang.csv")
-MOODS = {  # Spotify's features, with the words for low and high values
-    "energy": {"low": "calm", "high": "energetic"},
-    "valence": {"low": "melancholic", "high": "cheerful"},
-    "danceability": {"high": "danceable"},
-}
-LOW, HIGH = 0.33, 0.67  # of Spotify's features, which run from 0 to 1
-TEMPO_WORDS = {"slow": "slow", "medium": "mid-tempo", "fast": "fast"}
+            yield Item(location, f"datashare/{location}", captions, family, split, known)
 
 
 def read_music4all(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
@@ -223,9 +190,7 @@ def read_music4all(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
     tracks: dict[str, dict] = {}
     for table in MUSIC4ALL_TABLES:
         for row in csv_rows(folder / table) if (folder / table).is_file() else ():
-            if "id" not in row:
-                raise MuseError(f"{folder / table} has no column 'id'; use the table as it was published")
-            tracks.setdefault(row["id"], {}).update(row)
+            tracks.setdefault(row.get("id", ""), {}).update(row)
     for identity, row in sorted(tracks.items()):
         family, known = clean(row.get("artist")).lower() or identity, music4all_attributes(row)
         captions = music4all_captions(identity, known)
@@ -239,11 +204,11 @@ def music4all_attributes(row: dict[str, str]) -> dict:
     known |= {f"tag:{tag}": True for tag in tags} | {f"genre:{genre}": True for genre in genres}
     if tonic(row.get("key")) and number(row.get("mode")) in (0, 1):
         known |= {"key": tonic(row["key"]), "mode": "major" if number(row["mode"]) else "minor"}
-    if (bpm := number(row.get("tempo"))) and bpm > 0:
+    if bpm := number(row.get("tempo")):
         known |= {"bpm": bpm, "tempo": "slow" if bpm < 80 else "medium" if bpm < 130 else "fast"}
     for name in MOODS:
         if (x := number(row.get(name))) is not None and 0 <= x <= 1:
-            known[name] = "low" if x < LOW else "high" if x > HIGH else "medium"
+            known[name] = "low" if x < 0.33 else "high" if x > 0.67 else "medium"
     if language := clean(row.get("lang")):
         known["language"] = language
     return known
@@ -276,19 +241,16 @@ def sentence(front: list[tuple[str, dict]], behind: list[tuple[str, dict]] = ())
     return {"text": ", ".join([text, *(word for word, _ in behind)]), "asks": asks}
 
 
-# ---------------------------------------------------------------- all readers
-
-
 class Reader(NamedTuple):
     """How a dataset is recognised and read."""
 
+    read: Callable[[Path, bool], Iterator[Item]]
     tables: tuple[str, ...]  # any of them identifies the dataset
     audio: str  # where its audio is, for error messages
-    items: Callable[[Path, bool], Iterator[Item]]
 
 
 READERS = {
-    "musicbench": Reader(MUSICBENCH_TABLES, "the audio under datashare/", read_musicbench),
-    "music4all": Reader(MUSIC4ALL_TABLES, "the audio audios/<id>.mp3", read_music4all),
-    "folder": Reader(CAPTION_TABLES, "or audio files with a .txt of captions beside each", read_folder),  # any audio
+    "musicbench": Reader(read_musicbench, tuple(MUSICBENCH_TABLES), "the audio under datashare/"),
+    "music4all": Reader(read_music4all, MUSIC4ALL_TABLES, "the audio audios/<id>.mp3"),
+    "folder": Reader(read_folder, CAPTION_TABLES, "or audio files with a .txt of captions beside each"),
 }

@@ -106,7 +106,6 @@ def catalogue(
     out: Path,
     workers: int = 2,
     only: list[str] | None = None,
-    progress: bool = True,
     stop: Callable[[], int] = lambda: 0,
 ) -> list[Score]:
     """Parse missing scores into <out>/scores/*.jsonl (a kill loses one file), then group them into families.
@@ -122,7 +121,7 @@ def catalogue(
     missing.sort(key=lambda s: not s.startswith(("airds", "oneill", "misc")))  # the long files first
     if missing:
         parsed = in_processes(partial(parse_to, folder), missing, workers, stop)
-        for _ in tqdm(parsed, "scores", len(missing), disable=not progress, mininterval=2):
+        for _ in tqdm(parsed, "scores", len(missing), disable=None):
             pass
     lines = [line for s in wanted for line in (folder / f"{slug(s)}.jsonl").read_text("utf-8").splitlines()]
     return group([from_json(line) for line in lines if not line.startswith('{"aside"')])[0]  # of earlier versions

@@ -14,17 +14,6 @@ CLAIMS = {
     **{name: {"dynamic": name} for name in ("soft", "loud")},
     **{"solo": {"texture": "solo"}, "chorale": {"form": "chorale"}},
 }
-DANCES = ("jig", "reel", "hornpipe", "strathspey", "waltz", "polka", "slip jig", "quadrille", "clog")
-GROUPS = ("string quartet", "brass quartet", "woodwind quartet", "string orchestra")
-CALLED = {  # names of an instrumentation, as in "for X" and "X music"; the others have only their own
-    "organ": ("organ", "church organ", "pipe organ"),
-    "vibraphone": ("vibraphone", "vibes"),
-    "guitar": ("guitar", "acoustic guitar", "nylon-string guitar"),
-    "saxophone": ("saxophone", "sax"),
-    "string orchestra": ("string orchestra", "string ensemble"),
-    "brass quartet": ("brass quartet", "brass ensemble"),
-    "woodwind quartet": ("woodwind quartet", "wind quartet"),
-}
 NOUNS = {"solo": ("piece", "melody", "tune"), None: ("piece", "piece of music")}  # melody and tune: single lines only
 
 
@@ -46,7 +35,9 @@ def _sentences(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for line in text.splitlines() for part in line.split("|") if part.strip())
 
 
-_TEXT = tomllib.loads((Path(__file__).parent / "lexicon.toml").read_text(encoding="utf-8"))
+_TEXT = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+PAIRS, DANCES, GROUPS = _TEXT["pairs"], tuple(_TEXT["dances"]), tuple(_TEXT["groups"])
+CALLED = {name: tuple(names) for name, names in _TEXT["called"].items()}
 WORDS = {slot: _words(text) for slot, text in _TEXT["words"].items()}  # the words of each slot
 HELD_OUT_WORDS = {slot: _words(text) for slot, text in _TEXT["held_out_words"].items()}
 TEMPLATES = {detail: _sentences(text) for detail, text in _TEXT["templates"].items()}  # by how much they claim

@@ -18,7 +18,7 @@ from musekit.config import TONICS
 from musekit.corpus import arrange
 from musekit.corpus.captions import write_captions
 from musekit.corpus.families import catalogue, split_of
-from musekit.corpus.instruments import DUETS, INSTRUMENTS, MIXED, SINGLE, players_of
+from musekit.corpus.instruments import CHORDERS, DUETS, INSTRUMENTS, MIXED, SINGLE, players_of
 from musekit.corpus.processes import in_processes
 from musekit.corpus.render import SOUNDFONT
 from musekit.corpus.scores import Score, key_of, slug, third_is_clear
@@ -33,10 +33,6 @@ KINDS = {
     "minor": {"tune": 0.50, "chorale": 0.42, "classical": 0.04, "modal": 0.04},
     None: {"modal": 0.70, "tune": 0.15, "chorale": 0.05, "classical": 0.10},
 }
-CHORDERS = {
-    *("piano", "harpsichord", "organ", "guitar", "harp"),
-    *("vibraphone", "choir", "accordion", "music box", "string orchestra"),
-}  # instruments that may play chords under a melody
 
 
 def speed_of(rate: float) -> str | None:
@@ -218,7 +214,6 @@ def build_clips(
     n: int = 12_000,
     workers: int = 2,
     seed: int = 0,
-    progress: bool = True,
     only: list[str] | None = None,
     stop: Callable[[], int] = lambda: 0,
 ) -> list[dict]:
@@ -230,7 +225,7 @@ def build_clips(
     from tqdm import tqdm
 
     out, records, unusable = Path(out).expanduser(), [], set()
-    scores = catalogue(out, workers, only, progress, stop)
+    scores = catalogue(out, workers, only, stop)
 
     def planned() -> Iterator[tuple]:
         for clip in islice(clips(scores, seed), n):
@@ -238,7 +233,7 @@ def build_clips(
             yield clip
 
     rendered = in_processes(partial(render_clip, out), planned(), workers, stop)
-    for identity, problem in tqdm(rendered, "clips", n, disable=not progress, mininterval=2, smoothing=0.05):
+    for identity, problem in tqdm(rendered, "clips", n, disable=None, smoothing=0.05):
         if problem:
             print(f"{identity} is left out: {problem}")
             unusable.add(identity)

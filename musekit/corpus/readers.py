@@ -20,7 +20,7 @@ from pathlib import Path
 from musekit.config import MuseError, suggest
 from musekit.corpus.datasets import AUDIO, READERS, Item
 from musekit.corpus.scores import slug
-from musekit.corpus.sound import BadAudio, header
+from musekit.corpus.sound import header
 from musekit.distributed import Stopped
 from musekit.files import write_atomic
 
@@ -34,15 +34,9 @@ UNKNOWN = (
 
 
 def holds(folder: Path, name: str) -> bool:
-    """Whether the folder looks like this dataset."""
-    files = folder.rglob("*") if name == "folder" else ()
-    tables = (folder / table for table in READERS[name].tables)
-    return any(table.is_file() for table in tables) or any(file.suffix.lower() in AUDIO for file in files)
-
-
-def looked_for(name: str) -> str:
-    """The files by which a dataset is recognised."""
-    return f"{', '.join(READERS[name].tables)}, {READERS[name].audio}"
+    """Whether the folder looks like this dataset: it has one of its tables, or, for "folder", any audio."""
+    tables = any((folder / table).is_file() for table in READERS[name].tables)
+    return tables or name == "folder" and any(file.suffix.lower() in AUDIO for file in folder.rglob("*"))
 
 
 def choose(corpus: str | None, data: Path | None) -> tuple[str, Path | None]:
@@ -52,34 +46,26 @@ def choose(corpus: str | None, data: Path | None) -> tuple[str, Path | None]:
     """
     if data is None and corpus in (None, "scores"):
         return "scores", None
-    if data is None and corpus not in READERS:
-        if not Path(corpus).expanduser().is_dir():
-            raise suggest(corpus, ["scores", *READERS], "corpus, and no folder,")
-        corpus, data = None, Path(corpus)
     if corpus == "scores":
         raise MuseError("--corpus scores comes with music21 and takes no --data; leave one of the two out")
     if corpus not in (None, *READERS):
-        raise suggest(corpus, READERS, "corpus")
+        if data is not None or not Path(corpus).expanduser().is_dir():
+            raise suggest(corpus, ["scores", *READERS], "corpus, and no folder,")
+        corpus, data = None, Path(corpus)
+    names = [corpus] if corpus else [*READERS]
+    looked = "; ".join(f"{name}: {', '.join(READERS[name].tables)}, {READERS[name].audio}" for name in names)
     if data is None:
-        raise MuseError(f"--corpus {corpus} needs --data FOLDER, the one with {looked_for(corpus)}")
+        raise MuseError(f"--corpus {corpus} needs --data FOLDER, the unpacked dataset ({looked})")
     folder = data.expanduser()
     if not folder.is_dir():
         raise MuseError(f"no folder at {data}: --data is the folder that the dataset was unpacked to")
-    for name in READERS if corpus is None else [corpus]:
-        if holds(folder, name):
-            return name, folder
-    looked = "; ".join(f"{name}: {looked_for(name)}" for name in ([corpus] if corpus else READERS))
+    if found := [name for name in names if holds(folder, name)]:
+        return found[0], folder
     raise MuseError(f"{data} does not hold {corpus or 'a known dataset'}. Looked for {looked}")
 
 
 def read_corpus(
-    name: str,
-    folder: Path,
-    out: Path,
-    seconds: float,
-    keep_apart: bool = True,
-    progress: bool = True,
-    stop: Callable[[], int] = lambda: 0,
+    name: str, folder: Path, out: Path, seconds: float, keep_apart: bool = True, stop: Callable[[], int] = lambda: 0
 ) -> tuple[list[dict], str]:
     """Cut a dataset's files into clips and write <out>/clips.jsonl; returns the records and a summary.
 
@@ -88,13 +74,12 @@ def read_corpus(
     """
     from tqdm import tqdm
 
-    items = join(READERS[name].items(folder, keep_apart))
+    items = join(READERS[name].read(folder, keep_apart))
     link(folder, out)
     records, unusable = [], {}
     pool = ThreadPoolExecutor(8)  # reading a header is waiting for the disk, not work
     try:
-        found = zip(items, pool.map(partial(look, folder), items))
-        for item, about in tqdm(found, name, len(items), disable=not progress, mininterval=2):
+        for item, about in zip(items, tqdm(pool.map(partial(look, folder), items), name, len(items), disable=None)):
             if code := stop():
                 raise Stopped(code)
             if isinstance(about, str):
@@ -147,9 +132,9 @@ def look(folder: Path, item: Item) -> tuple[int, int] | str:
     """(frames, rate in Hz) of an item's file, or why it is not usable."""
     try:
         if not item.captions:
-            raise BadAudio("no caption")
+            return "no caption"
         if not (folder / item.path).resolve().is_relative_to(folder.resolve()):
-            raise BadAudio("outside the folder")
+            return "outside the folder"
         return header(folder / item.path)
     except (OSError, ValueError) as error:  # BadAudio, or a path that is too long or has a zero byte
         return str(error)

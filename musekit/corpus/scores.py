@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 import unicodedata
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,72 +19,18 @@ import numpy as np
 from musekit.config import TONICS
 from musekit.files import decode
 
-LICENCES = {
-    "music21": "encoding distributed with music21 by permission of its encoder; the music is in the public domain",
-    "Greentree": "encoding by Margaret Greentree, used by permission in music21; the music is in the public domain",
-    "Seely": "public domain (encoding released by Oliver Seely, 1998)",
-}
-#: By corpus folder: composer, era, form, kind (by which the plan balances), file suffixes, and what the files say of
-#: their licence.
-COLLECTIONS: dict[str, dict] = {}
-for _line in """
-    bach | J. S. Bach | baroque | chorale | chorale | .mxl .xml | Greentree
-    ryansMammoth | traditional | folk | tune | tune | .abc | music21
-    oneills1850 | traditional | folk | tune | tune | .abc | music21
-    airdsAirs | traditional | folk | tune | tune | .abc | music21
-    nottingham-dataset | traditional | folk | tune | tune | .abc | music21
-    miscFolk | traditional | folk | tune | tune | .abc | music21
-    trecento | anonymous | medieval | trecento polyphony | modal | .mxl .xml | music21
-    josquin | Josquin des Prez | renaissance | chanson | modal | .abc | GPL-2.0-or-later (encoding by Laura E. Conrad)
-    monteverdi | Claudio Monteverdi | renaissance | madrigal | modal | .mxl | music21
-    beethoven | Ludwig van Beethoven | classical | string quartet movement | classical | .mxl | music21
-    haydn | Joseph Haydn | classical | string quartet movement | classical | .mxl | music21
-    mozart | W. A. Mozart | classical | string quartet movement | classical | .mxl | music21
-    handel | G. F. Handel | baroque | oratorio movement | classical | .mxl | music21
-    corelli | Arcangelo Corelli | baroque | sonata | classical | .xml | CC BY (music21 corpus, 2014)
-    cpebach | C. P. E. Bach | classical | keyboard piece | classical | .mxl | music21
-    joplin | Scott Joplin | ragtime | rag | classical | .mxl | music21
-    schumann_clara | Clara Schumann | romantic | polonaise | classical | .mxl | CC BY-SA 4.0 (typeset by Cypressdome)
-    schumann_robert | Robert Schumann | romantic | string quartet movement | classical | .mxl .xml | music21
-    weber | Carl Maria von Weber | romantic | concertino | classical | .mxl | Seely
-    verdi | Giuseppe Verdi | romantic | song | classical | .mxl | music21
-    liliuokalani | Liliuokalani | romantic | song | classical | .mxl | music21
-    beach | Amy Beach | romantic | song | classical | .musicxml | CC BY-SA (engraving by Michael Scott Cuthbert, 2017)
-""".strip().splitlines():
-    _name, *_cells, _licence = (cell.strip() for cell in _line.split("|"))
+_TABLES = tomllib.loads(Path(__file__).with_name("collections.toml").read_text(encoding="utf-8"))
+#: By corpus folder: composer, era, form, kind, file suffixes, licence.
+COLLECTIONS: dict[str, dict[str, str]] = {}
+for _line in _TABLES["collections"].splitlines():
+    _name, *_cells, _licence = _line.split(" | ")
     _about = dict(zip(("composer", "era", "form", "kind", "suffix"), _cells))
-    COLLECTIONS[_name] = _about | {"licence": LICENCES.get(_licence, _licence)}
-#: Works whose form is not their collection's.
-OTHER_FORMS = {
-    "bach/bwv846": "prelude",
-    "mozart/k545": "piano sonata movement",
-    "schumann_robert/dichterliebe": "song",
-    "schumann_robert/opus48": "song",
-}
-# Left out: palestrina, bach/*.krn ("Rights to all derivative electronic formats reserved"); essenFolksong (legal status
-# unclear, non-commercial distribution only); beethoven/*.krn, chopin (no licence stated); leadSheet, schubert,
-# schumann_clara/opus17, 10 files of trecento, 2 of monteverdi (marked with a copyright); schoenberg, webern (atonal,
-# and not in the public domain everywhere); demos, theoryExercises (no pieces); ciconia, luca, lusitano, johnson_j_r
-# (single pieces with doubled or unusual parts).
-#: Dance forms in the order in which a title is searched for them.
-FORMS = (
-    "slip jig, slipjig, jig, reel, hornpipe, strathspey, waltz, march, polka, minuet, quadrille, schottische, clog,"
-    " air, mazurka, quick step, quickstep, gavotte, hop jig, long dance, walk around, highland fling, fling, lament"
-).split(", ")
-SAME_FORM = {
-    **{"slipjig": "slip jig", "hop jig": "slip jig", "fling": "highland fling"},
-    **{"quickstep": "march", "quick step": "march"},
-}
+    COLLECTIONS[_name] = _about | {"licence": _TABLES["licences"].get(_licence, _licence)}
+#: Forms that a title may name, other names of them, and the forms of single works.
+FORMS, SAME_FORM, OTHER_FORMS = (_TABLES[name] for name in ("forms", "same_form", "other_forms"))
 
-# fmt: off
 #: Duration-weighted pitch-class profiles of Aarden (2003), as in music21.analysis.discrete.AardenEssen.
-MAJOR = np.array([
-    17.7661, 0.145624, 14.9265, 0.160186, 19.8049, 11.3587, 0.291248, 22.062, 0.145624, 8.15494, 0.232998, 4.95122,
-])
-MINOR = np.array([
-    18.2648, 0.737619, 14.0499, 16.8599, 0.702494, 14.4362, 0.702494, 18.6161, 4.56621, 1.93186, 7.37619, 1.75623,
-])
-# fmt: on
+MAJOR, MINOR = (np.array(_TABLES["profiles"][mode]) for mode in ("major", "minor"))
 #: A piece's key is trusted above this correlation, and this far ahead of the second-best key.
 MIN_CORRELATION, MIN_GAP = 0.70, 0.04
 
@@ -105,27 +52,9 @@ def sources(only: list[str] | None = None) -> list[str]:
     """Corpus files in use, as 'collection/path' in sorted order. `only`: prefixes to keep."""
     root, found = corpus_folder(), []
     for name, about in COLLECTIONS.items():
-        for path in (root / name).rglob("*"):
-            relative = path.relative_to(root).as_posix()
-            unwanted = path.name.startswith("._") or re.search("opus17|_old|choraleAnalyses", relative)
-            if path.suffix in about["suffix"].split() and not unwanted:
-                found.append(relative)
-    return sorted(f for f in found if only is None or any(f.startswith(p) for p in only))
-
-
-def is_reserved(path: Path) -> bool:
-    """Whether a MusicXML file claims rights without a licence."""
-    import zipfile
-
-    if path.suffix == ".mxl":
-        with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.endswith(".xml") and "META-INF" not in n]
-            text = "".join(archive.read(n).decode("utf-8", "replace") for n in names)
-    else:
-        text = path.read_text("utf-8", "replace")
-    claims = " ".join(re.findall(r"<rights[^>]*>(.*?)</rights>", text, re.S)).strip()
-    granted = r"Greentree|CC.?BY|CC-SA-BY|Creative Commons|[Pp]ublic [Dd]omain"
-    return bool(claims) and not re.search(granted, claims)
+        files = (p for p in (root / name).rglob("*") if p.suffix in about["suffix"].split() and p.name[:2] != "._")
+        found += [path.relative_to(root).as_posix() for path in files]
+    return sorted(f for f in found if f not in _TABLES["excluded"] and (only is None or f.startswith(tuple(only))))
 
 
 def rhythms_of(path: Path) -> dict[str, str]:
@@ -290,8 +219,6 @@ def parse(source: str) -> list[Score]:
     from music21 import converter, stream
 
     path, stem = corpus_folder() / source, source.rsplit(".", 1)[0]
-    if path.suffix != ".abc" and is_reserved(path):
-        return []
     scores = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -13,40 +12,24 @@ MAX_FRAMES = 2**40  # for a stream of unknown length libsndfile answers with a l
 
 
 class BadAudio(ValueError):  # noqa: N818 - its name is part of the reasons in cache manifests
-    """An audio file that is not usable; `reason` says why in a few words."""
-
-    def __init__(self, reason: str):
-        super().__init__(reason)
-        self.reason = reason
-
-
-@contextlib.contextmanager
-def _opened(path: Path):
-    """The file as a `soundfile.SoundFile`, by its content and not its name; every failure becomes a BadAudio."""
-    import soundfile
-
-    if not path.is_file():
-        raise BadAudio("no such file")
-    if path.stat().st_size == 0:
-        raise BadAudio("empty file")
-    try:
-        with open(path, "rb") as handle, soundfile.SoundFile(handle) as file:
-            if file.frames > MAX_FRAMES:
-                raise BadAudio("its header does not say how long it is")
-            yield file
-    except BadAudio:
-        raise
-    except Exception as error:  # libsndfile's own errors, and its wrapper's
-        raise BadAudio(f"not readable as audio ({str(error).strip()[:80]})") from None
+    """An audio file that is not usable; the message says why in a few words."""
 
 
 def header(path: Path) -> tuple[int, int]:
     """(frames, sample rate in Hz) of an audio file by its header; nothing is decoded. Raises BadAudio."""
-    with _opened(path) as file:
-        frames, rate = file.frames, file.samplerate
-    if frames < MIN_SECONDS * rate:
+    import soundfile
+
+    if not path.is_file():
+        raise BadAudio("no such file")
+    try:
+        about = soundfile.info(path)
+    except soundfile.LibsndfileError as error:
+        raise BadAudio(f"not readable as audio ({error.error_string})") from error
+    if about.frames > MAX_FRAMES:
+        raise BadAudio("its header does not say how long it is")
+    if about.frames < MIN_SECONDS * about.samplerate:
         raise BadAudio(f"shorter than {MIN_SECONDS:g} s")
-    return frames, rate
+    return about.frames, about.samplerate
 
 
 def read_audio(
@@ -55,20 +38,19 @@ def read_audio(
     """`seconds` of an audio file from `start` on (both in seconds; None: to its end), float32 (2, N) at `sample_rate`.
 
     Mono is copied to both channels; of more than two channels the first two are taken. Raises BadAudio with the reason:
-    missing, empty, not audio, truncated, short, not finite, or silent.
+    missing, not audio, truncated, short, not finite, or silent.
     """
+    import soundfile
     import soxr
 
-    path = Path(path)
-    with _opened(path) as file:
-        rate, promised = file.samplerate, file.frames
-        first, wanted = round(start * rate), -1 if seconds is None else round(seconds * rate)
-        if first > promised:
-            raise BadAudio("ends before this clip starts")
-        file.seek(first)
-        audio = file.read(wanted, dtype="float32", always_2d=True)
-    left = promised - first
-    if len(audio) < (left if wanted < 0 else min(left, wanted)) - rate // 10:
+    frames, rate = header(Path(path))
+    first = round(start * rate)
+    wanted = frames - first if seconds is None else min(frames - first, round(seconds * rate))
+    try:
+        audio, _ = soundfile.read(path, max(0, wanted), first, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise BadAudio(f"not readable as audio ({error.error_string})") from error
+    if len(audio) < wanted - rate // 10:
         raise BadAudio("truncated: it ends before its header says it should")
     if len(audio) < MIN_SECONDS * rate:
         raise BadAudio(f"shorter than {MIN_SECONDS:g} s")

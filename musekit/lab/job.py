@@ -11,19 +11,18 @@ from musekit.generate import STAGES
 from musekit.solve import Cancelled
 
 SPANS = {"stage1": (0.0, 0.08), "stage2": (0.08, 0.88), "codec": (0.88, 1.0)}  # of the work of a micro-batch
-SMALLEST_STEP = 0.005  # a smaller change of the fraction is not reported
 
 
 class Job:
     """`on_change()` is called, from the thread, after every change.
 
-    status is "ready", "running", "done", "cancelled" or "failed"; fraction is 0 to 1; message is one plain line, notice
-    another about the request itself. `flag` is set by a cancel: pass it to what samples.
+    status is "ready", "running", "done", "cancelled" or "failed"; fraction is 0 to 1; message is one plain line. `flag`
+    is set by a cancel: pass it to what samples.
     """
 
     def __init__(self, on_change: Callable[[], None] = lambda: None):
         self.on_change = on_change
-        self.status, self.fraction, self.message, self.notice = "ready", 0.0, "", ""
+        self.status, self.fraction, self.message = "ready", 0.0, ""
         self.flag, self._thread, self._lock = threading.Event(), None, threading.Lock()
 
     @property
@@ -34,18 +33,14 @@ class Job:
     def start(self, work: Callable[[], str]) -> None:
         """Run `work()`, which returns the last message, in a thread. Raises MuseError while other work runs."""
         with self._lock:
-            self.must_be_idle()
-            self.status, self.fraction, self.message, self.notice = "running", 0.0, "starting", ""
+            if self.running:
+                raise MuseError("this is still at work; wait for it, or cancel it first")
+            self.status, self.fraction, self.message = "running", 0.0, "starting"
         self.on_change()
         # the thread shares the notebook's context: ipykernel looks there for the cell that a message belongs to
         run = contextvars.copy_context().run
         self._thread = threading.Thread(target=run, args=(self._run, work), name="musekit-job", daemon=True)
         self._thread.start()
-
-    def must_be_idle(self) -> None:
-        """Raises MuseError while work runs."""
-        if self.running:
-            raise MuseError("this is still at work; wait for it, or cancel it first")
 
     def cancel(self) -> None:
         """Stop the work at its next evaluation of the velocity."""
@@ -61,11 +56,8 @@ class Job:
 
     def report(self, message: str, fraction: float) -> None:
         """Show a message and the fraction of the work that is done, which never falls."""
-        new = message.partition(":")[0] != self.message.partition(":")[0]
-        self.message = message
-        if new or fraction - self.fraction >= SMALLEST_STEP:
-            self.fraction = min(1.0, max(self.fraction, fraction))
-            self.on_change()
+        self.message, self.fraction = message, min(1.0, max(self.fraction, fraction))
+        self.on_change()
 
     def follow(self, batches: int = 1, start: float = 0.0, end: float = 1.0) -> Callable[[str, int, int], None]:
         """An `on_step` for `batches` micro-batches: (stage, i, n) as one fraction between start and end."""

@@ -4,7 +4,7 @@
     lab.sample("a sad piano melody", n=200); lab.sample("a happy flute tune", n=200)
     land = lab.map()                                      # UMAP, density, named hills
     lab.sound(lab.points[land.peaks[0].points[0]]).audio  # the second time from the cache
-    way = lab.path([lab.points[3], "a happy flute tune"], n=7)
+    way = lab.path([lab.points[3], lab.points[250]], n=7)
     audio, rate = lab.sequence(way)                       # the path as one sound
 
 All sounds of a Lab share one noise (`noise_seed`): two sounds differ by their embedding only.
@@ -13,7 +13,6 @@ All sounds of a Lab share one noise (`noise_seed`): two sounds differ by their e
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,14 +23,12 @@ import torch
 from torch import Tensor
 
 from musekit.config import MuseError
-from musekit.entry import Origin
+from musekit.entry import Origin, read_audio
 from musekit.heldout import read_reference, spread
 from musekit.inference import micro_batches
-from musekit.lab import sphere
 from musekit.lab.job import Job
 from musekit.lab.landscape import Landscape, landscape, named, sentences
-from musekit.lab.rendering import RenderedPiece, crossfade, render
-from musekit.lab.studio import Knobs
+from musekit.lab.rendering import RenderedPiece, along, crossfade, render, unit
 from musekit.muse import Muse
 from musekit.recipe import MAX_PROMPT_CHARS, Settings, count
 
@@ -47,28 +44,27 @@ class Point:
 
     embedding: Tensor = field(repr=False)  # (512,) unit length
     label: str  # for people; untrusted text
-    group: str  # the prompt, or the name of the sound or path
-    prompt: str  # of its recipe
+    group: str  # the prompt, or what stands for it in the recipe of a sound, a path or a mix
     seed: int | None = None  # of Stage 1; None where the point is no sample of the prompt
 
 
 class Lab:
-    """`points` are on the map, in the order in which they were added; `job` runs long work."""
+    """`points` are on the map, in the order in which they were added; clear the list at will. `job` runs long work."""
 
     def __init__(
         self,
         muse: Muse | str | Path = "mini",
         seconds: float = 6.0,
-        quality: str = "draft",
+        steps: int | None = None,
         noise_seed: int = 0,
         on_change: Callable[[], None] = lambda: None,
     ):
-        """A system or its name; seconds and quality of the sounds (see `studio.QUALITIES`)."""
+        """A system or its name; seconds of the sounds, and Stage 2's steps (None: a quarter of the preset's)."""
         self.muse = muse if isinstance(muse, Muse) else Muse.from_pretrained(muse)
         self.job = Job(on_change)
-        self.seconds, self.quality, self.noise_seed = seconds, quality, noise_seed
+        self.seconds, self.noise_seed = seconds, noise_seed
+        self.steps = steps or max(1, round(self.muse.config.sample.stage2_steps / 4))
         self.points: list[Point] = []
-        self._land: Landscape | None = None
         self._cache: dict[str, RenderedPiece] = {}  # oldest first
 
     # -- points
@@ -86,46 +82,30 @@ class Lab:
             found.setdefault(point.group, []).append(i)
         return found
 
-    def sample(self, prompt: str, n: int = 200, seed: int = 0, on_step=None) -> range:
-        """Put n samples of Stage 1 for a prompt on the map; returns their indices. Seeds are seed, seed + 1, ..."""
-        self.points += self.draw(prompt, n, seed, on_step)
-        return range(len(self.points) - n, len(self.points))
-
-    def draw(self, prompt: str, n: int = 1, seed: int = 0, on_step=None) -> list[Point]:
-        """n samples of Stage 1 for a prompt, not put on the map."""
+    def sample(self, prompt: str, n: int = 200, seed: int = 0, on_step=None) -> None:
+        """Put n samples of Stage 1 for a prompt on the map. Seeds are seed, seed + 1, ..."""
         settings = Settings(micro_batch=min(STAGE1_BATCH, count(n)), seconds=self.seconds)
-        recipes = [self.muse.recipe(prompt, seed + i, settings) for i in range(n)]
+        recipes = self.muse.recipes(prompt, n, seed, settings)
         x = torch.cat([self.muse.embed_batch(batch, on_step, self.job.flag)[0] for batch in micro_batches(recipes)])
         text = recipes[0].prompt
-        return [Point(e, f"{text} (seed {seed + i})", text, text, seed + i) for i, e in enumerate(x)]
+        self.points += [Point(e, f"{text} (seed {seed + i})", text, seed + i) for i, e in enumerate(x)]
 
-    def add_sound(self, source: bytes | str | Path, name: str = "sound") -> tuple[Point, str]:
-        """Put a sound on the map: its embedding conditions Stage 2. Returns its point, and a note where it was cut.
+    def add_sound(self, source: bytes | str | Path, name: str = "sound") -> Point:
+        """Put a sound on the map: its embedding conditions Stage 2. Returns its point.
 
         Only the length that the embedder was made for is decoded. Raises MuseError for a file that cannot be read.
         """
         rate = self.muse.config.codec.sample_rate
-        audio, note = read_sound(source, name, self.muse.config.window_seconds, rate)
+        audio = read_sound(source, name, self.muse.config.window_seconds, rate)
         embedding = self.muse.embedder.embed_audio(audio[None], rate)[0].cpu()
-        self.points.append(Point(embedding, name, name, f"like the sound {name}"[:MAX_PROMPT_CHARS]))
-        return self.points[-1], note
-
-    def clear(self) -> None:
-        """Remove all points from the map."""
-        self.points, self._land = [], None
+        self.points.append(Point(embedding, name, f"like the sound {name}"))
+        return self.points[-1]
 
     # -- the map
 
-    def map(self, refit: bool = False, seed: int = 0) -> Landscape:
-        """The map of all points. New points are placed near similar ones; `refit` lays the whole map out again."""
-        x = self.embeddings.numpy()
-        land = self._land
-        if refit or land is None or len(land.xy) > len(x) or len(x) > 1.5 * len(land.xy):
-            land = named(landscape(x, seed), self.words)
-        elif len(land.xy) < len(x):
-            land = replace(land, embeddings=x, xy=np.concatenate([land.xy, land.place(x[len(land.xy) :])]))
-        self._land = land
-        return land
+    def map(self) -> Landscape:
+        """The map of all points. The same points give the same map."""
+        return named(landscape(self.embeddings.numpy()), self.words)
 
     @cached_property
     def words(self) -> dict[str, Tensor]:
@@ -150,49 +130,36 @@ class Lab:
 
     # -- paths and mixes
 
-    def path(self, stops: Sequence[Point | str | int], n: int = 7) -> list[Point]:
-        """n points at equal angles along great circles through the stops: points, indices, or prompts (a sample each).
+    def path(self, stops: Sequence[Point], n: int = 7) -> list[Point]:
+        """n points at equal angles along great circles through the stops.
 
         The ends have the very embeddings of the first and the last stop.
         """
         if len(stops) < 2 or n < 2:
             raise MuseError(f"a path needs 2 or more places and 2 or more points, not {len(stops)} and {n}")
-        points = [self._point(stop) for stop in stops]
-        x, positions = sphere.along(torch.stack([p.embedding for p in points]), n)
-        names = " to ".join(p.label[:60] for p in points)
-        labels = [f"{names}: {at / (len(points) - 1):.0%}" for at in positions.tolist()]
-        prompt = f"from {names}"[:MAX_PROMPT_CHARS]
-        way = [Point(e, label, names, prompt) for e, label in zip(x, labels)]
-        return [replace(points[0], label=labels[0]), *way[1:-1], replace(points[-1], label=labels[-1])]
+        x, positions = along(torch.stack([p.embedding for p in stops]), n)
+        names = " to ".join(p.label[:60] for p in stops)
+        labels = [f"{names}: {at / (len(stops) - 1):.0%}" for at in positions.tolist()]
+        way = [Point(e, label, f"from {names}") for e, label in zip(x, labels)]
+        return [replace(stops[0], label=labels[0]), *way[1:-1], replace(stops[-1], label=labels[-1])]
 
-    def mix(self, parts: Sequence[tuple[Point | str | int, float]]) -> Point:
-        """The mean direction of points, indices or prompts by their weights (0 or more, not all 0)."""
-        if not parts:
-            raise MuseError("a mix needs a part; add a prompt or a sound")
-        points, weights = [self._point(source) for source, _ in parts], [weight for _, weight in parts]
-        embedding, total = sphere.mean(torch.stack([p.embedding for p in points]), weights), sum(weights)
-        label = ", ".join(f"{w / total:.0%} {p.label[:50]}" for p, w in zip(points, weights) if w > 0)
-        return Point(embedding, label, "mix", f"a mix of {label}"[:MAX_PROMPT_CHARS])
-
-    def _point(self, source: Point | str | int) -> Point:
-        if isinstance(source, Point):
-            return source
-        if isinstance(source, str):
-            return self.draw(source, 1, self.noise_seed)[0]
-        if not 0 <= source < len(self.points):
-            raise MuseError(f"there is no point {source}; the map has {len(self.points)}")
-        return self.points[source]
+    def mix(self, points: Sequence[Point]) -> Point:
+        """The mean direction of points."""
+        if not points:
+            raise MuseError("a mix needs a place; add a point of the map")
+        label = "mix of " + ", ".join(p.label[:50] for p in points)
+        embedding = unit(torch.stack([p.embedding for p in points]).mean(0))
+        return Point(embedding, label, label)
 
     # -- sound
 
-    def settings(self) -> Settings:
-        """How sounds are rendered: one per micro-batch, so that a point sounds the same alone and on a path."""
-        return replace(Knobs(quality=self.quality, seconds=self.seconds).settings(self.muse.config), micro_batch=1)
+    def sound(self, point: Point, on_step=None) -> RenderedPiece:
+        """The sound of a place; the second time it comes from the cache.
 
-    def sound(self, point: Point | str | int, on_step=None) -> RenderedPiece:
-        """The sound of a place; the second time it comes from the cache."""
-        point = self._point(point)
-        recipe = self.muse.recipe(point.prompt, self.noise_seed, self.settings())
+        The micro-batch is 1, so that a place on a path sounds as it does on its own.
+        """
+        settings = Settings(seconds=self.seconds, steps=self.steps, micro_batch=1)
+        recipe = self.muse.recipe(point.group[:MAX_PROMPT_CHARS], self.noise_seed, settings)
         key = hashlib.sha256(recipe.to_json().encode() + point.embedding.numpy().tobytes()).hexdigest()
         if key not in self._cache:
             origin = Origin(point.label[:500], point.seed is not None)
@@ -202,29 +169,21 @@ class Lab:
                 self._cache.pop(next(iter(self._cache)))
         return self._cache[key]
 
-    def sequence(self, places: Iterable[Point | str | int], fade: float = 1.0) -> tuple[Tensor, int]:
+    def sequence(self, points: Iterable[Point]) -> tuple[Tensor, int]:
         """Places one after another, each fading into the next: audio (2, N) and its rate in Hz."""
         rate = self.muse.config.codec.sample_rate
-        return crossfade([self.sound(place).audio for place in places], rate, fade), rate
+        return crossfade([self.sound(point).audio for point in points], rate), rate
 
 
-def read_sound(source: bytes | str | Path, name: str, seconds: float, rate: int) -> tuple[Tensor, str]:
-    """The first `seconds` of a file or of its bytes, float32 (1 or 2, N) at `rate` Hz, and a note where it was cut.
+def read_sound(source: bytes | str | Path, name: str, seconds: float, rate: int) -> Tensor:
+    """The first `seconds` of a file or of its bytes, float32 (1 or 2, N) at `rate` Hz.
 
-    More than two channels are averaged. Raises MuseError for a file that is not sound, too short or silent.
+    Raises MuseError for a file that is not sound, too short or silent.
     """
-    import soundfile
     import soxr
 
     name = Path(name).name[:200]
-    try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
-            own_rate, total = file.samplerate, file.frames / file.samplerate
-            x = np.nan_to_num(file.read(round(seconds * own_rate), dtype="float32", always_2d=True), posinf=0, neginf=0)
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise MuseError(f"{name!r} cannot be read as sound; save it as WAV, FLAC, OGG or MP3") from error
-    if len(x) < MIN_SECONDS * own_rate or float(np.abs(x).max()) < SILENCE:
+    x, own_rate = read_audio(source, name, seconds)
+    if x.shape[1] < MIN_SECONDS * own_rate or float(np.abs(x).max()) < SILENCE:
         raise MuseError(f"the first {seconds:.1f} s of {name!r} are silent or shorter than {MIN_SECONDS} s")
-    note = f" (only the first {seconds:.1f} s of {total:,.0f} s are used)" if total > seconds + 0.05 else ""
-    x = x if x.shape[1] <= 2 else x.mean(1, keepdims=True)
-    return torch.from_numpy(soxr.resample(x, own_rate, rate).T), note
+    return torch.from_numpy(soxr.resample(x.T, own_rate, rate).T)

@@ -19,7 +19,6 @@ MIN_POINTS = 4
 MIN_UMAP_POINTS = 12  # fewer points are laid out by their two principal components
 NEIGHBOURS = 15
 BANDWIDTH = 0.6  # of the density's kernel, times Scott's: a narrower kernel shows more hills
-TEMPERATURE = 0.03  # of the cosine, where a new point is placed
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,6 @@ class Landscape:
     y: np.ndarray  # (GRID,)
     density: np.ndarray  # (GRID, GRID), rows are y; its highest value is 1
     peaks: tuple[Peak, ...]
-
-    def place(self, rows: np.ndarray) -> np.ndarray:
-        """Places (..., 2) of other embeddings (..., 512): the mean of all points, weighted by a softmax of cosines."""
-        cosine = np.asarray(rows, dtype=np.float64) @ self.embeddings.T.astype(np.float64)  # (..., n)
-        weight = np.exp((cosine - cosine.max(-1, keepdims=True)) / TEMPERATURE)
-        return weight @ self.xy / weight.sum(-1, keepdims=True)
 
 
 def landscape(embeddings: np.ndarray, seed: int = 0) -> Landscape:
@@ -120,17 +113,15 @@ WORDS = (
     "loud", "baroque", "renaissance", "medieval", "folk", "romantic", "ragtime", "solo", "chordal", "polyphonic",
 )  # fmt: skip
 FORMS = ("chorale", "jig", "reel", "hornpipe", "waltz", "march", "polka", "minuet", "madrigal", "lament")
-MODES = ("in a minor key", "in a major key")
 
 
 def sentences() -> dict[str, str]:
     """{word that can name a place: the sentence that is embedded for it}."""
     from musekit.corpus.instruments import INSTRUMENTATIONS
 
-    found = {word: f"{word} music" for word in WORDS}
-    found |= {name: f"{name} music" for name in INSTRUMENTATIONS}
+    found = {word: f"{word} music" for word in (*WORDS, *INSTRUMENTATIONS)}
     found |= {form: f"a {form}" for form in FORMS}
-    return found | {mode.removeprefix("in a "): f"music {mode}" for mode in MODES}
+    return found | {f"{mode} key": f"music in a {mode} key" for mode in ("minor", "major")}
 
 
 def named(land: Landscape, words: dict[str, Tensor]) -> Landscape:

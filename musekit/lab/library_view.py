@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import ipywidgets as w
 
 from musekit.config import MuseError
 from musekit.entry import Entry
 from musekit.lab.job import Job
 from musekit.lab.rendering import render_again
-from musekit.lab.view import WIDE, View, classed, row, tags_of
+from musekit.lab.view import WIDE, View, classed, row
 from musekit.library import SORTS, Library
 from musekit.muse import Muse
 
@@ -30,11 +28,11 @@ def described(entry: Entry) -> str:
 class LibraryView(View):
     """`state` is the `library.Library` behind it. A system is needed for "Make this again" only."""
 
-    def __init__(self, folder: str | Path | Library | None = None, weights: str | Path | Muse | None = None):
-        """A library or its folder (default: MUSEKIT_HOME/library); a system or its name."""
+    def __init__(self, library: Library | None = None, muse: Muse | None = None):
+        """A library (default: MUSEKIT_HOME/library) and a system."""
         super().__init__("muse-library")
-        self.state = folder if isinstance(folder, Library) else Library(folder)
-        self.weights, self.job = weights, Job(self._show)
+        self.state = Library() if library is None else library
+        self.muse, self.job = muse, Job(self._show)
         self._make()
         self.refresh()
         self.shelves.add(self)
@@ -117,7 +115,7 @@ class LibraryView(View):
 
     def _tag(self, how: str) -> None:
         ids = self._some()
-        self.state.tag(ids, **{how: tags_of(self.text.value)})
+        self.state.tag(ids, **{how: self.text.value.split(",")})
         self._changed(f"changed the tags of {len(ids)}")
 
     def _write(self, call) -> None:
@@ -157,13 +155,11 @@ class LibraryView(View):
 
     def _again(self) -> None:
         entry = self.state.get(self._one())
-        if self.weights is None:
-            raise MuseError('this view has no system; make it with LibraryView(..., weights="mini")')
+        if self.muse is None:
+            raise MuseError("this view has no system; make it with LibraryView(library, muse)")
 
         def work() -> str:
-            if not isinstance(self.weights, Muse):
-                self.weights = Muse.from_pretrained(self.weights)
-            piece = render_again(self.weights, entry, self.job.follow(1), self.job.flag)
+            piece = render_again(self.muse, entry, self.job.follow(1), self.job.flag)
             self.player.play(piece.audio, piece.sample_rate, f"again: {entry.name}")
             same = self.state.same_sound(entry.id, piece)
             return "made again: the same bits" if same else "made again; bits differ on this machine"

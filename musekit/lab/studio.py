@@ -1,7 +1,7 @@
-"""Studio: type a sentence, hear several answers, keep some, ask for variations. State only; `studio_view` shows it.
+"""Studio: type a sentence, hear several answers, keep some, ask for variations. `StudioView` shows it as a panel.
 
 studio = Studio("mini", library=Library())
-studio.generate("a sad piano melody", n=4, quality="draft")    # returns at once
+studio.generate("a sad piano melody", n=4, steps=20)  # returns at once
 studio.job.wait()
 studio.more_like(studio.results[2], degrees=20)
 studio.keep(studio.results[0], tags=["for the film"])
@@ -15,54 +15,25 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import ipywidgets as w
 import torch
 
 from musekit import fewstep
-from musekit.config import MuseConfig, MuseError, suggest
+from musekit.config import MuseError
 from musekit.entry import Entry, Origin, entry_of, flac, quantize
-from musekit.lab import sphere
 from musekit.lab.job import Job
-from musekit.lab.rendering import render
+from musekit.lab.rendering import angle, render, slerp
+from musekit.lab.view import WIDE, View, classed, row
 from musekit.library import Library
 from musekit.muse import Muse, Piece
-from musekit.recipe import Recipe, Settings, clean_prompt, count, file_stem
+from musekit.recipe import Settings, count, file_stem
+from musekit.show.players import card
 from musekit.solve import SOLVERS
-from musekit.solve.bespoke import evaluations
 
-QUALITIES = {"draft": (0.5, 0.25), "good": (1.0, 1.0), "best": (2.0, 2.0)}  # factors of the preset's steps per stage
 MAX_SEED = 2**31  # of a seed that is drawn here
-
-
-@dataclass(frozen=True)
-class Knobs:
-    """What a person sets; None means the value of the quality, or of the preset."""
-
-    prompt: str = "a sad piano melody"
-    negative_prompt: str | None = None
-    n: int = 4  # pieces
-    seed: int | None = 0  # None: a new seed each time
-    quality: str = "good"
-    seconds: float | None = None
-    guidance_scale: float | None = None
-    steps: int | None = None  # of Stage 2
-    solver: str | None = None  # of Stage 2; a bespoke solver has its own number of steps
-
-    def settings(self, config: MuseConfig) -> Settings:
-        """The sampler's settings. Raises MuseError for an unknown quality."""
-        if self.quality not in QUALITIES:
-            raise suggest(self.quality, QUALITIES, "quality")
-        first, second = QUALITIES[self.quality]
-        default, steps = config.sample, self.steps
-        if steps is None and evaluations(self.solver) is None:
-            steps = max(1, round(second * default.stage2_steps))
-        return Settings(
-            seconds=self.seconds,
-            steps=steps,
-            stage1_steps=max(1, round(first * default.stage1_steps)),
-            solver=self.solver,
-            guidance_scale=self.guidance_scale,
-            micro_batch=min(default.micro_batch, count(self.n)),  # no padding beyond n
-        )
+MAX_CARDS = 32  # older ones leave the page; their results stay in `state.results`
+EXAMPLE = "a sad piano melody"
+COMPARED = {"prompt": str, "negative_prompt": str, "guidance_scale": float, "steps": int, "solver": str}
 
 
 @dataclass(eq=False)
@@ -80,25 +51,19 @@ class Studio:
     def __init__(
         self, muse: Muse | str | Path = "mini", library: Library | None = None, on_change: Callable = lambda: None
     ):
-        """A system or its name. The library is opened when something is first kept (default: MUSEKIT_HOME/library)."""
+        """A system or its name. The library is by default MUSEKIT_HOME/library."""
         self.muse = muse if isinstance(muse, Muse) else Muse.from_pretrained(muse)
-        self.library, self.job = library, Job(on_change)
-        self.knobs, self.results = Knobs(), []
-        self.few_step = fewstep.offered(self.muse.folder)  # {name: its steps and error}
-        self.solvers = (*SOLVERS, *self.few_step)
+        self.library = Library() if library is None else library
+        self.job, self.results = Job(on_change), []
 
-    def generate(self, prompt: str | None = None, **knobs) -> None:
-        """Start n pieces; piece i has the seed `seed + i`. Given knobs stay set; an unknown one raises MuseError."""
-        self.set(**({} if prompt is None else {"prompt": prompt}), **knobs)
-        knobs = replace(self.knobs, seed=self._seed())
-        self.job.start(lambda: self._answer([(knobs, "")]))
+    def generate(self, prompt: str, **options) -> None:
+        """Start pieces. Options: n, seed, negative_prompt and the fields of `recipe.Settings`, as `Muse.generate`."""
+        self.job.start(lambda: self._answer({"": {"prompt": prompt} | options}))
 
-    def versus(self, n: int | None = None, **changes) -> None:
-        """A and B at the same seeds: A as the knobs are, B with these changes (prompt=..., guidance_scale=..., ...)."""
-        a = replace(self.knobs, seed=self._seed(), n=self.knobs.n if n is None else n)
-        b = self._changed(a, changes)
+    def versus(self, a: dict, **changes) -> None:
+        """A and B at the same seeds: A with the options of `generate`, B with these changes of them."""
         changed = ", ".join(f"{name} = {value}" for name, value in changes.items())
-        self.job.start(lambda: self._answer([(a, "A"), (b, f"B: {changed}"[:120])]))
+        self.job.start(lambda: self._answer({"A": a, f"B: {changed}"[:120]: a | changes}))
 
     def more_like(self, result: Result, n: int = 4, degrees: float = 20.0, noise: float = 0.0) -> None:
         """n variations of one result at an exact distance.
@@ -107,24 +72,13 @@ class Studio:
         prompt. noise: 0 keeps Stage 2's noise, 1 draws another, a value between interpolates. Raises MuseError where
         nothing would vary.
         """
-        count(n)
         if not (0 <= degrees <= 180 and 0 <= noise <= 1) or (degrees == 0 and noise == 0):
             raise MuseError("degrees go from 0 to 180 and noise from 0 to 1, and one of them must be above 0")
         self.job.start(lambda: self._vary(result, n, degrees, noise))
 
-    def set(self, **knobs) -> None:
-        """Set knobs for the next pieces. Raises MuseError for an unknown one."""
-        self.knobs = self._changed(self.knobs, knobs)
-
-    def keep(self, result: Result, tags: Sequence[str] = (), star: bool = False) -> Entry:
-        """Keep a result in the library, once; tags and star are added to those it has."""
-        if self.library is None:
-            self.library = Library()
-        entry = self.library.add(result.piece)
-        self.library.tag([entry.id], add=tags)
-        if star:
-            self.library.star([entry.id])
-        return self.library.get(entry.id)
+    def keep(self, result: Result, tags: Sequence[str] = ()) -> Entry:
+        """Keep a result in the library, once; tags are added to those it has."""
+        return self.library.add(result.piece, tags=tags)
 
     def download(self, result: Result) -> tuple[str, bytes]:
         """A FLAC file of a result with its recipe inside: a plain name, and its bytes."""
@@ -134,24 +88,21 @@ class Studio:
 
     # -- inside the job's thread
 
-    def _answer(self, requests: list[tuple[Knobs, str]]) -> str:
-        """Pieces for knobs, with a note for each; all recipes are checked before the first is sampled."""
-        notices: list[str] = []
-        lots: list[tuple[list[Recipe], str]] = []
-        for knobs, note in requests:
-            clean_prompt(knobs.prompt, notice=notices.append)
-            settings, seeds = knobs.settings(self.muse.config), range(knobs.seed, knobs.seed + count(knobs.n))
-            negative = knobs.negative_prompt or None
-            recipes = [self.muse.recipe(knobs.prompt, seed, settings, negative) for seed in seeds]
-            if self.muse.text.is_cut(recipes[0].prompt):
-                notices.append(f"only the first {recipes[0].max_tokens} tokens of the prompt are read")
-            lots.append((recipes, note))
-        self.job.notice = "; ".join(dict.fromkeys(notices))
-        for i, (recipes, note) in enumerate(lots):
+    def _answer(self, requests: dict[str, dict]) -> str:
+        """Pieces for the options of each note; all recipes are checked before the first piece is sampled."""
+        lots = {note: self._recipes(**options) for note, options in requests.items()}
+        for i, (note, recipes) in enumerate(lots.items()):
             batches = -(-len(recipes) // recipes[0].micro_batch)
             follow = self.job.follow(batches, i / len(lots), (i + 1) / len(lots))
             self._collect(self.muse.stream(recipes, follow, self.job.flag), note)
-        return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+        message = f"seeds {recipes[0].seed} to {recipes[-1].seed}" if len(recipes) > 1 else f"seed {recipes[0].seed}"
+        if any(self.muse.text.is_cut(recipes[0].prompt) for recipes in lots.values()):
+            message += f"; only the first {recipes[0].max_tokens} tokens of the prompt are read"
+        return message
+
+    def _recipes(self, prompt: str, n: int = 4, seed: int = 0, negative_prompt: str | None = None, **settings):
+        batch = min(self.muse.config.sample.micro_batch, count(n))  # no padding beyond n
+        return self.muse.recipes(prompt, n, seed, Settings(micro_batch=batch, **settings), negative_prompt)
 
     def _vary(self, result: Result, n: int, degrees: float, noise: float) -> str:
         source, origin = result.piece, getattr(result.piece, "origin", None)
@@ -164,7 +115,8 @@ class Studio:
             as_before = {"stage1_steps": recipe.stage1_steps, "stage1_solver": recipe.stage1_solver}
             negative, seconds = recipe.negative_prompt, recipe.seconds
             goals = self.muse.embed(recipe.prompt, n, first, negative, seconds=seconds, **as_before)
-            embeddings = torch.stack([sphere.towards(source.embedding, goal, math.radians(degrees)) for goal in goals])
+            positions = (math.radians(degrees) / angle(source.embedding, goals)).tolist()
+            embeddings = torch.stack([slerp(source.embedding, *to) for to in zip(goals, positions)])
         seeds, prompted = range(first, first + n), origin.prompted if origin else True
         noises = [(*steps, (seed, noise)) if noise else steps for seed in seeds]
         origins = [Origin(f"{note}, seed {seed}", prompted, x) for seed, x in zip(seeds, noises)]
@@ -178,11 +130,122 @@ class Studio:
             self.results.append(Result(len(self.results) + 1, piece, note))
             self.job.on_change()
 
-    def _seed(self) -> int:
-        return secrets.randbelow(MAX_SEED) if self.knobs.seed is None else self.knobs.seed
 
-    def _changed(self, knobs: Knobs, changes: dict) -> Knobs:
-        for name in changes:
-            if name not in Knobs.__dataclass_fields__:
-                raise suggest(name, Knobs.__dataclass_fields__, "knob")
-        return replace(knobs, **changes)
+class StudioView(View):
+    """Widgets, a bar that moves through both stages, and a card for each piece. `state` is the `Studio` behind it."""
+
+    def __init__(
+        self,
+        weights: str | Path | Muse = "mini",
+        prompt: str = EXAMPLE,
+        n: int = 2,
+        library: Library | None = None,
+        seconds: float | None = None,
+        steps: int | None = None,
+    ):
+        """A system, its folder or its name, and first values of the widgets (None: the preset's)."""
+        super().__init__("muse")
+        self.state, self._shown = Studio(weights, library, self._show), 0
+        self.job, sample = self.state.job, self.state.muse.config.sample
+        self.few_step = fewstep.offered(self.state.muse.folder)  # {name: its steps and guidance}
+        self._make(prompt, n, seconds or sample.seconds, steps or sample.stage2_steps)
+
+    def _make(self, prompt: str, n: int, seconds: float, steps: int) -> None:
+        config = self.state.muse.config
+        longest = math.floor(config.window_seconds * 10) / 10
+        self.name(
+            prompt=classed(w.Text(prompt, placeholder=f"what it should be: {EXAMPLE}", tooltip="the prompt",
+                                  continuous_update=False), "muse-big"),
+            negative=w.Text("", placeholder="what it should not be", description="not", tooltip="negative prompt",
+                            continuous_update=False, **WIDE),
+            n=w.IntSlider(n, 1, 16, description="pieces", **WIDE),
+            seconds=w.FloatSlider(seconds, min=0.5, max=longest, step=0.5, description="seconds", **WIDE),
+            steps=w.IntSlider(steps, 1, max(200, steps), description="steps", **WIDE),
+            guidance=w.FloatSlider(config.sample.guidance_scale, min=0.0, max=10.0, step=0.5, description="guidance",
+                                   **WIDE),
+            solver=w.Dropdown(options=[*SOLVERS, *self.few_step], value=config.sample.stage2_solver,
+                              description="solver", tooltip="a bespoke one is quick and less exact", **WIDE),
+            seed=w.BoundedIntText(0, 0, 2**53 - 1024, description="seed", **WIDE),
+            fresh=w.Checkbox(False, description="a new seed each time", indent=False),
+            what=w.Dropdown(options=list(COMPARED), value="guidance_scale", description="B differs in", **WIDE),
+            value=w.Text("1.0", description="which is", tooltip="B's value", **WIDE),
+            piece=w.Dropdown(options=[], description="piece", tooltip="for the buttons beside it", **WIDE),
+            tags=w.Text("", placeholder="separated by commas", description="tags", **WIDE),
+            degrees=w.FloatSlider(20.0, min=0.0, max=90.0, step=1.0, description="distance \N{DEGREE SIGN}", **WIDE),
+            noise=w.FloatSlider(0.0, min=0.0, max=1.0, step=0.05, description="other noise", **WIDE),
+            cards=w.Box([]),  # one widget per card, so that a new card stops no player
+        )  # fmt: skip
+        self.solver.observe(lambda change: self._set_solver(change.new), "value")
+        generate = self.button("generate", "Generate", "make pieces for the prompt",
+                               lambda: self.state.generate(**self._options()), "play", "primary")  # fmt: skip
+        cancel = self.button("cancel", "Cancel", "stop at the next step; finished pieces stay", self.job.cancel, "stop")
+        cancel.disabled = True
+        compare = self.button("compare", "A/B", "A with these values, B with that change, at the same seeds",
+                              self._compare, "adjust")  # fmt: skip
+        keep = self.button("keep", "Keep", "put it into the library, with these tags", self._keep, "bookmark")
+        save = self.button("save", "Save", "download it as FLAC, recipe inside",
+                           lambda: self.player.download(*self.state.download(self._chosen())), "download")  # fmt: skip
+        more = self.button("more", "More like this", "variations at this distance", self._more, "random")
+        grid = (self.negative, self.n, self.seconds, self.steps, self.guidance, self.solver, self.seed, self.fresh)
+        self.panel(
+            "Studio",
+            classed(w.HBox([self.prompt, generate, cancel]), "muse-ask"),
+            classed(w.Box(grid), "muse-grid"), row(self.what, self.value, compare),
+            row(self.piece, self.tags, keep, save), row(self.degrees, self.noise, more),
+            self.player, self.cards,
+        )  # fmt: skip
+
+    def _set_solver(self, name: str) -> None:
+        """Disable the widgets whose values a learned solver decides."""
+        self.steps.disabled = self.guidance.disabled = name in self.few_step
+
+    def _options(self) -> dict:
+        """The options of `Studio.generate` in the widgets."""
+        few = self.few_step.get(self.solver.value)
+        return {
+            "prompt": self.prompt.value,
+            "negative_prompt": self.negative.value.strip() or None,
+            "n": self.n.value,
+            "seed": secrets.randbelow(MAX_SEED) if self.fresh.value else self.seed.value,
+            "seconds": self.seconds.value,
+            "steps": None if few else self.steps.value,
+            "solver": self.solver.value,
+            "guidance_scale": few.guidance_scale if few else self.guidance.value,
+        }
+
+    def _compare(self) -> None:
+        what, text = self.what.value, self.value.value.strip()
+        try:
+            value = COMPARED[what](text)
+        except ValueError as error:
+            raise MuseError(f"B's {what} must be a number, not {text[:40]!r}") from error
+        changes = {what: value} | ({"steps": None} if value in self.few_step else {})
+        self.state.versus(self._options(), **changes)
+
+    def _chosen(self) -> Result:
+        if self.piece.value is None:
+            raise MuseError("generate a piece first")
+        return self.state.results[self.piece.value - 1]
+
+    def _more(self) -> None:
+        self.state.more_like(self._chosen(), self.n.value, self.degrees.value, self.noise.value)
+
+    def _keep(self) -> None:
+        entry = self.state.keep(self._chosen(), self.tags.value.split(","))
+        self.say(f"kept no. {self.piece.value}" + (f" with {', '.join(entry.tags)}" if entry.tags else ""))
+        self.library_changed()
+
+    def _show(self) -> None:
+        """Update the widgets from the state; the newest piece is the chosen one."""
+        self.show_job(self.job, self.generate, self.compare, self.more, cancel=self.cancel)
+        new = self.state.results[self._shown :]
+        if new:
+            self._shown += len(new)
+            notes = [f"no. {r.number}" + (f" \N{MIDDLE DOT} {r.note}" if r.note else "") for r in reversed(new)]
+            cards = [w.HTML(card(r.piece, note)) for r, note in zip(reversed(new), notes)]
+            cards = [*cards, *self.cards.children]
+            self.cards.children = cards[:MAX_CARDS]
+            for old in cards[MAX_CARDS:]:
+                old.close()
+            self.piece.options = [*((note, r.number) for r, note in zip(reversed(new), notes)), *self.piece.options]
+            self.piece.value = new[-1].number

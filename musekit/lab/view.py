@@ -1,15 +1,18 @@
-"""View: the common part of the three panels. A line of text, a progress bar, and controls with tooltips and classes."""
+"""View: the common part of the three panels. A line of text, a progress bar, a player, controls with tooltips."""
 
 from __future__ import annotations
 
 import html
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
+import anywidget
 import ipywidgets as w
+import traitlets
 
 from musekit.config import MuseError
-from musekit.lab.player import Player
+from musekit.show.players import compressed
 
 WIDE = {"style": {"description_width": "84px"}}  # the style sheet sets the widths
 BAR_STYLES = {"done": "success", "failed": "danger", "cancelled": "warning"}
@@ -17,8 +20,7 @@ BAR_STYLES = {"done": "success", "failed": "danger", "cancelled": "warning"}
 
 def escaped(text: str, most: int = 400) -> str:
     """Text from a user for HTML, cut to `most` characters."""
-    text = str(text)
-    return html.escape(text if len(text) <= most else text[: most - 3] + "...", quote=True)
+    return html.escape(text[:most])
 
 
 def classed(widget: w.Widget, *names: str) -> w.Widget:
@@ -33,9 +35,28 @@ def row(*widgets) -> w.HBox:
     return classed(w.HBox(list(widgets)), "muse-row")
 
 
-def tags_of(text: str) -> list[str]:
-    """Tags that a user typed, separated by commas."""
-    return [tag for tag in (part.strip() for part in text.split(",")) if tag]
+class Player(anywidget.AnyWidget):
+    """The browser's own `<audio controls>` with a check box for looping. It also hands files to the browser."""
+
+    _esm = Path(__file__).with_name("player.js")
+    _css = Path(__file__).with_name("muse.css")
+    label = traitlets.Unicode("").tag(sync=True)
+    sound = traitlets.Bytes(b"").tag(sync=True)
+    turn = traitlets.Int(0).tag(sync=True)  # counts the sounds; its change starts the player
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.add_class("muse-player")
+
+    def play(self, audio, sample_rate: int, label: str) -> None:
+        """Play audio (channels, N); `label` is shown and read aloud."""
+        data = compressed(audio, sample_rate, seconds=None, rate=sample_rate)
+        with self.hold_sync():  # one message, so that the page never has half of it
+            self.sound, self.label, self.turn = data, label[:400], self.turn + 1
+
+    def download(self, name: str, data: bytes) -> None:
+        """Save a FLAC file in the browser's downloads."""
+        self.send({"kind": "download", "name": name, "mime": "audio/flac"}, [data])
 
 
 class View:
@@ -95,7 +116,7 @@ class View:
         (self.view.add_class if job.running else self.view.remove_class)("muse-busy")
         self.bar.value, self.bar.bar_style = job.fraction, BAR_STYLES.get(job.status, "info")
         if job.message:
-            self.say(f"{job.message} ({job.notice})" if job.notice else job.message, bad=job.status == "failed")
+            self.say(job.message, bad=job.status == "failed")
 
     def library_changed(self) -> None:
         """Refresh all views of this kernel that show a library."""
