@@ -84,8 +84,8 @@ results: $(DEV) ## measure again all that a CPU can: hours; the same command res
 	$(BIN)/musekit eval all
 	$(BIN)/musekit eval gallery
 	$(BIN)/python scripts/samples.py
-	$(BIN)/python -m pytest -q -m long -k curves
-	$(BIN)/python -m pytest -q -m long -k twenty_kills
+	MUSE_RESULTS=results $(BIN)/python -m pytest -q -m long -k curves
+	MUSE_RESULTS=results $(BIN)/python -m pytest -q -m long -k twenty_kills
 	set -e; for what in end-to-end stage1 stage2 batch sizes ddp; do $(BIN)/musekit bench $$what; done
 	$(BIN)/python scripts/tables.py
 

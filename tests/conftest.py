@@ -37,6 +37,12 @@ def musekit_home(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
+def results_folder(tmp_path: Path) -> Path:
+    """Where tests that measure write: a folder that is thrown away, or $MUSE_RESULTS (`make results`)."""
+    return Path(os.environ.get("MUSE_RESULTS") or tmp_path)
+
+
+@pytest.fixture
 def one_thread():
     """One CPU thread: with more, some CPUs round a piece by its position in the batch (`musekit.inference`)."""
     import torch

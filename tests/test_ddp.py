@@ -58,8 +58,8 @@ def train_words(tiny, folder: Path, samples: int, batch: int, *more: str) -> lis
 
 
 @pytest.mark.long
-def test_curves_in_bf16_with_adamw_are_reported(ranks, tiny, tmp_path):
-    """What users train with is not exact: how far the curves part is measured, and written to results/ddp.json."""
+def test_curves_in_bf16_with_adamw_are_reported(results_folder, ranks, tiny, tmp_path):
+    """What users train with is not exact: how far the curves part is measured, and written to ddp.json."""
     rows, curves = [], {}
     for number, (name, (world, micro_batch)) in enumerate(CASES.items()):
         folder = tmp_path / f"{number}"
@@ -74,4 +74,4 @@ def test_curves_in_bf16_with_adamw_are_reported(ranks, tiny, tmp_path):
         rows.append(row | {"mean_difference": float(apart.mean()), "last_loss": smooth[-1]})
         assert len(curve) == 400 and smooth[-1] == pytest.approx(sum(curves["1 rank"][-20:]) / 20, rel=0.02)
     what = "stage2, bf16 autocast where the CPU has units for it, AdamW, batch 8, loss as means of 20 steps"
-    results.write_result("ddp", rows, preset="smoke", what=what)
+    results.write_result("ddp", rows, results_folder, preset="smoke", what=what)

@@ -183,8 +183,8 @@ def test_an_interrupt_of_launch_lets_the_processes_save(tiny, tmp_path, monkeypa
 
 
 @pytest.mark.long
-def test_twenty_kills(ranks, tiny, whole, tmp_path):
-    """At random moments, several per run, of steps, of checkpoint writes and of the start; see results/resume.json."""
+def test_twenty_kills(results_folder, ranks, tiny, whole, tmp_path):
+    """At random moments, several per run, of steps, of checkpoint writes and of the start; see resume.json."""
     rows, seed = [], random.SystemRandom().randrange(2**32)
     rng, kinds = random.Random(seed), ["step", "write", "step", "start", "step"] * 4
     for number in range(7):
@@ -194,4 +194,4 @@ def test_twenty_kills(ranks, tiny, whole, tmp_path):
         assert same(Run(folder), whole(world))
         rows += [{"run": number, **kill, "same_bits": True, "same_curve": True} for kill in kills]
     assert len(rows) == 20
-    results.write_result("resume", rows, seed=seed, preset="smoke", what="stage2, 20 steps, SIGKILL, run again")
+    results.write_result("resume", rows, results_folder, seed=seed, preset="smoke", what="stage2, 20 steps, SIGKILL, run again")
