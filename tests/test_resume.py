@@ -194,4 +194,5 @@ def test_twenty_kills(results_folder, ranks, tiny, whole, tmp_path):
         assert same(Run(folder), whole(world))
         rows += [{"run": number, **kill, "same_bits": True, "same_curve": True} for kill in kills]
     assert len(rows) == 20
-    results.write_result("resume", rows, results_folder, seed=seed, preset="smoke", what="stage2, 20 steps, SIGKILL, run again")
+    what = "stage2, 20 steps, SIGKILL, run again"
+    results.write_result("resume", rows, results_folder, seed=seed, preset="smoke", what=what)
