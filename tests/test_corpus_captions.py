@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from musekit.claims import matches
-from musekit.corpus import lexicon
-from musekit.corpus.captions import evaluation_prompts, prompts, write_captions
+from musekit.corpus.captions import HELD_OUT, HELD_OUT_WORDS, TEMPLATES, evaluation_prompts, prompts, write_captions
 from musekit.corpus.instruments import INSTRUMENTATIONS, SINGLE
 
 FIELDS = ("instrument", "mode", "key", "speed", "metre", "form", "era", "dynamic", "composer", "texture")
@@ -70,9 +69,9 @@ def test_held_out_wordings_never_reach_training():
     for i, r in enumerate(every):
         texts[r["split"]] |= {c["text"] for c in write_captions(r, np.random.default_rng(i))}
     assert not texts["train"] & (texts["valid"] | texts["test"])
-    held = {w for table in lexicon.HELD_OUT_WORDS.values() for w, _ in table}
+    held = {w for table in HELD_OUT_WORDS.values() for w, _ in table}
     assert not [t for t in texts["train"] if any(re.search(rf"\b{re.escape(w)}\b", t) for w in held)]
-    common = set().union(*lexicon.TEMPLATES.values()) & set().union(*lexicon.HELD_OUT.values())
+    common = set().union(*TEMPLATES.values()) & set().union(*HELD_OUT.values())
     assert not common
 
 

@@ -13,8 +13,7 @@ from musekit import evaluate as evaluation
 from musekit import pretrained
 from musekit.claims import matches
 from musekit.config import MuseError, smoke
-from musekit.corpus import lexicon
-from musekit.corpus.captions import evaluation_prompts, fill
+from musekit.corpus.captions import TEMPLATES, evaluation_prompts, fill
 from musekit.evaluate import judge, one_to_many, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.distances import Nearest, normal
@@ -62,7 +61,7 @@ def test_wordings_assert_one_thing_in_words_held_out_of_training():
             assert texts and len(set(texts)) == len(texts)
             assert texts == wordings(attribute, value)
             rng = np.random.default_rng(0)
-            trained = [t for level in lexicon.TEMPLATES.values() for t in level]
+            trained = [t for level in TEMPLATES.values() for t in level]
             said = [fill(t, {field: value}, rng) for t in trained for _ in range(5)]
             assert not set(texts) & {c["text"] for c in said if c}
 

@@ -6,19 +6,16 @@ shorter than its window is repeated from its first bar, as dances and hymns are.
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import numpy as np
 
 from musekit.config import TONICS
 from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.scores import Score
 
-#: Triads by mode, as semitones of root and third quality above the tonic, commonest first.
-TRIADS = {
-    "major": ((0, 4), (7, 4), (5, 4), (9, 3), (2, 3)),
-    "minor": ((0, 3), (7, 4), (5, 3), (8, 4), (3, 4), (10, 4)),
-}
-ACCOMPANIMENTS = ("chords", "oom-pah", "arpeggio", "drone")
-BASE_VELOCITY = {"soft": 44, "medium": 70, "loud": 102}
+TABLES = tomllib.loads(Path(__file__).with_name("plan.toml").read_text(encoding="utf-8"))
 
 
 def window(part: list[list[float]], start: float, quarters: float, length: float) -> np.ndarray:
@@ -67,7 +64,7 @@ def accompany(melody: np.ndarray, bars: np.ndarray, key: str, mode: str | None, 
             continue
         sounding = melody[(melody[:, 0] < right) & (melody[:, 0] + melody[:, 1] > left)]
         best, most = (0, 4 if mode != "minor" else 3), -1.0
-        for rank, (root, third) in enumerate(TRIADS[mode] if mode else ()):
+        for rank, (root, third) in enumerate(TABLES["triads"].get(mode, ())):
             members = {(tonic + root + step) % 12 for step in (0, third, 7)}
             share = sum(r[1] for r in sounding if int(r[2]) % 12 in members) - 0.05 * rank
             if share > most:
@@ -76,16 +73,15 @@ def accompany(melody: np.ndarray, bars: np.ndarray, key: str, mode: str | None, 
         chord = [root, root + best[1], root + 7]
         span = right - left
         if style == "drone" or mode is None:
-            rows += [[left, span, floor - 12], [left, span, floor - 5]]
+            rows += [[left, span, p] for p in (floor - 12, floor - 5)]
         elif style == "chords":
             rows += [[left, span, p] for p in [root - 12, *chord]]
         elif style == "oom-pah":
             rows.append([left, span / 2, root - 12])
             rows += [[left + span / 2, span / 2, p] for p in chord]
         else:
-            steps = [root - 12, *chord]
             step = span / 4
-            rows += [[left + i * step, span - i * step, p] for i, p in enumerate(steps)]
+            rows += [[left + i * step, span - i * step, p] for i, p in enumerate([root - 12, *chord])]
     return np.array(sorted(rows)) if rows else np.zeros((0, 3))
 
 
@@ -128,7 +124,7 @@ def perform(
         for onset, duration, pitch in part:
             accent = 5 if np.min(np.abs(bars - onset)) < 1e-3 else 0
             swell = depth * np.sin(2 * np.pi * onset / (4 * bar) + phase)
-            velocity = BASE_VELOCITY[dynamic] + lead + accent + swell + rng.normal(0, 2.5)
+            velocity = TABLES["velocity"][dynamic] + lead + accent + swell + rng.normal(0, 2.5)
             late = float(np.clip(rng.normal(0, 0.006), -0.015, 0.015))
             t = max(0.0, onset * seconds_per_quarter + late)
             length = max(0.05, duration * seconds_per_quarter * legato)

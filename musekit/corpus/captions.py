@@ -1,27 +1,50 @@
 """Captions: sentences about a clip, each with exactly what it claims, and the prompts of the evaluation.
 
-A template's slots are filled with words of the lexicon that are true of the clip (`fits`), and what these words
-claim is added up.
+A template's slots are filled with words of `lexicon.toml` that are true of the clip; their claims are added up.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 
 from musekit.claims import matches
-from musekit.corpus import lexicon
 from musekit.corpus.instruments import SINGLE
 
 LEVELS = ("vague", "plain", "specific")
 SLOT = re.compile(r"\{(\w+)\}")
 
 
-def _played(name: str, called: tuple[str, ...]) -> list[str]:
+def claims(text: str) -> dict:
+    """The claims of "minor + slow + era=folk", as {"mode": "minor", "speed": "slow", "era": "folk"}."""
+    return dict(CLAIMS.get(claim, claim).split("=") for claim in text.split(" + "))
+
+
+def _words(text: str) -> list[tuple[str, dict]]:
+    """[(word, claims)] of lines "claims: word, word, ..."."""
+    lines = (line.split(": ") for line in text.splitlines())
+    return [(word, claims(asks)) for asks, words in lines for word in words.split(", ")]
+
+
+def _sentences(text: str) -> list[str]:
+    return [part.strip() for part in text.replace("\n", "|").split("|") if part.strip()]
+
+
+_LEXICON = tomllib.loads(Path(__file__).with_name("lexicon.toml").read_text(encoding="utf-8"))
+CLAIMS = {**{name: f"instrument={name}" for name in SINGLE}, **_LEXICON["claims"]}
+WORDS = {slot: _words(text) for slot, text in _LEXICON["words"].items()}  # the words of each slot
+HELD_OUT_WORDS = {slot: _words(text) for slot, text in _LEXICON["held_out_words"].items()}
+TEMPLATES = {level: _sentences(text) for level, text in _LEXICON["templates"].items()}  # by how much they claim
+HELD_OUT = {level: _sentences(text) for level, text in _LEXICON["held_out_templates"].items()}
+
+
+def _played(name: str, called: list[str]) -> list[str]:
     if name == "choir":
         return ["sung by a choir", "for choir", "sung by voices"]
-    if name in lexicon.GROUPS:
+    if name in _LEXICON["groups"]:
         return [f"played by a {c}" for c in called]
     if " and " in name:
         return [f"played by {name}", f"by a duo of {name}"]
@@ -33,27 +56,27 @@ def words(slot: str, record: dict, held_out: bool = False) -> list[tuple[str, di
     """All (text, claims) for a slot that are true of the record. Raises KeyError for an unknown slot."""
     name, texture, mode = (record.get(field) for field in ("instrumentation", "texture", "mode"))
     asks = {"instrument": name}
-    called = lexicon.CALLED.get(name, (name,)) if name else ()
+    called = _LEXICON["called"].get(name, [name]) if name else []
     if slot == "noun":
-        found = [(n, {}) for n in lexicon.NOUNS.get(texture, lexicon.NOUNS[None])]
+        found = [(n, {}) for n in _LEXICON["nouns"].get(texture, _LEXICON["nouns"]["other"])]
     elif slot == "instrument":
         found = [(c, asks) for c in called]
     elif slot == "played":
         found = [(said, asks) for said in _played(name, called)] if name else []
     elif slot == "solo":  # one line on one instrument
-        alone = texture == "solo" and name and name not in (*lexicon.GROUPS, "choir") and " and " not in name
+        alone = texture == "solo" and name and name not in (*_LEXICON["groups"], "choir") and " and " not in name
         sounding = [f"{how} {c}" for how in ("solo", "unaccompanied") for c in called if alone]
         found = [(said, {**asks, "texture": "solo"}) for said in sounding]
     elif slot == "fiddle":
         found = [("fiddle tune", {**asks, "era": "folk", "texture": "solo"})] if name == "violin" else []
     elif slot == "dance":
-        found = [(text, a) for text, a in lexicon.WORDS["form"] if a["form"] in lexicon.DANCES]
+        found = [(text, a) for text, a in WORDS["form"] if a["form"] in _LEXICON["dances"]]
     elif slot == "key":
         key = record.get("key") if mode else None
         spelled = [key, key.replace("b", " flat").replace("#", " sharp")] if key else []  # "Bb", "B flat"
         found = [(f"in {k} {mode}", {"key": key, "mode": mode}) for k in dict.fromkeys(spelled)]
     else:
-        found = [*lexicon.WORDS[slot], *(lexicon.HELD_OUT_WORDS.get(slot, ()) if held_out else ())]
+        found = [*WORDS[slot], *(HELD_OUT_WORDS.get(slot, ()) if held_out else ())]
     return [(text, a) for text, a in found if matches(a, record)]
 
 
@@ -75,7 +98,7 @@ def fill(template: str, record: dict, rng: np.random.Generator, held_out: bool =
 def write_captions(record: dict, rng: np.random.Generator, n: int = 6) -> list[dict]:
     """n distinct captions of a clip, from vague to specific; clips of valid and test have held-out wordings."""
     held_out = record.get("split") in ("valid", "test")
-    templates = lexicon.HELD_OUT if held_out else lexicon.TEMPLATES
+    templates = HELD_OUT if held_out else TEMPLATES
     captions: dict[str, dict] = {}
     for i in range(n):
         level = LEVELS[i * len(LEVELS) // n]
@@ -96,7 +119,7 @@ def evaluation_prompts(n: int = 240, seed: int = 0) -> list[dict]:
     rng = np.random.default_rng([seed, 4])
     cells = [(i, m, s) for i in SINGLE for m in ("major", "minor") for s in ("slow", "fast")]
     rounds: dict[str, dict] = {}
-    templates = [*lexicon.HELD_OUT["plain"], *lexicon.HELD_OUT["specific"]]
+    templates = [*HELD_OUT["plain"], *HELD_OUT["specific"]]
     for k in range(n):
         instrument, mode, speed = cells[k % len(cells)]
         about = {"instrumentation": instrument, "mode": mode, "speed": speed}
@@ -114,10 +137,10 @@ def prompts(kind: str) -> list:
     Raises ValueError for another kind.
     """
     pairs = []
-    for line in lexicon.PAIRS.splitlines():
+    for line in _LEXICON["pairs"].splitlines():
         vague, few, specific, more = line.split(" | ")
-        asks = lexicon.claims(few)
-        pairs.append(({"text": vague, "asks": asks}, {"text": specific, "asks": {**asks, **lexicon.claims(more)}}))
+        asks = claims(few)
+        pairs.append(({"text": vague, "asks": asks}, {"text": specific, "asks": {**asks, **claims(more)}}))
     if kind == "pairs":
         return pairs
     if kind not in ("vague", "specific"):

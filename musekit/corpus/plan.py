@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from musekit.claims import matches
 from musekit.config import TONICS
 from musekit.corpus import arrange
 from musekit.corpus.captions import write_captions
@@ -25,14 +26,7 @@ from musekit.corpus.scores import Score, key_of, slug, third_is_clear
 from musekit.files import write_atomic
 
 SECONDS = 12.0
-#: Range from which the onset rate (distinct onsets per second) is drawn, by speed.
-TARGETS = {"slow": (0.85, 1.6), "medium": (2.3, 3.3), "fast": (4.7, 7.5)}
-#: Shares of the kinds of score, by mode.
-KINDS = {
-    "major": {"tune": 0.50, "chorale": 0.32, "classical": 0.13, "modal": 0.05},
-    "minor": {"tune": 0.50, "chorale": 0.42, "classical": 0.04, "modal": 0.04},
-    None: {"modal": 0.70, "tune": 0.15, "chorale": 0.05, "classical": 0.10},
-}
+KINDS = arrange.TABLES["kinds"]  # shares of the kinds of score, by mode
 
 
 def speed_of(rate: float) -> str | None:
@@ -45,7 +39,7 @@ def cells(seed: int) -> Iterator[tuple[str, str | None, str]]:
     block = [(i, m, s) for i in SINGLE for m in ("major", "minor") for s in ("slow", "fast")] * 3
     block += [(i, m, "medium") for i in SINGLE for m in ("major", "minor")] * 2
     block += [(i, None, s) for i in SINGLE for s in ("slow", "fast")]
-    block += [(i, m, s) for i in MIXED for m in ("major", "minor") for s in TARGETS]
+    block += [(i, m, s) for i in MIXED for m in ("major", "minor") for s in arrange.TABLES["onset_rates"]]
     number = 0
     while True:
         for k in np.random.default_rng([seed, 1, number]).permutation(len(block)):
@@ -66,12 +60,12 @@ def felt_bpm(seconds_per_quarter: float) -> float:
 def attempt(score: Score, instrumentation: str, mode: str | None, speed: str, rng: np.random.Generator) -> dict | None:
     """One clip of this score in this cell, or None when no window of it fits."""
     parts = arrange.ordered(score)
-    low, high = TARGETS[speed]
+    low, high = arrange.TABLES["onset_rates"][speed]
     rate = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     marks = [b for b in score.bars if b < score.length - 1] or [0.0]
     melody = score.kind == "tune" and len(parts) == 1
     accompanied = melody and (instrumentation in DUETS or instrumentation in CHORDERS and rng.random() < 0.5)
-    style = str(rng.choice(arrange.ACCOMPANIMENTS))
+    style = str(rng.choice(arrange.TABLES["accompaniments"]))
     density = len(arrange.onset_times([np.asarray(p, float) for p in parts])) / score.length
     for _ in range(6):
         start = float(rng.choice(marks))
@@ -125,9 +119,8 @@ def clips(scores: list[Score], seed: int = 0) -> Iterator[tuple[dict, list[list[
             pools.setdefault((s.kind, None), []).append(s)
     for index, (instrumentation, mode, speed) in enumerate(cells(seed)):
         rng = np.random.default_rng([seed, 2, index])
-        found = None
         for _ in range(12):
-            shares = {k: w for k, w in KINDS[mode].items() if pools.get((k, mode))}
+            shares = {k: w for k, w in KINDS[mode or "none"].items() if pools.get((k, mode))}
             if not shares:
                 break
             weights = np.array(list(shares.values()))
@@ -136,14 +129,10 @@ def clips(scores: list[Score], seed: int = 0) -> Iterator[tuple[dict, list[list[
             score = pool[min(order, key=lambda k: used[pool[k].work])]
             if instrumentation in DUETS and score.kind != "tune" and len(score.parts) < 2:
                 continue
-            found = attempt(score, instrumentation, mode, speed, rng)
-            if found:
+            if found := attempt(score, instrumentation, mode, speed, rng):
+                used[score.work] += 1
+                yield draw_clip(score, instrumentation, found, used[score.work] - 1, rng)
                 break
-        if not found:
-            continue
-        number = used[score.work]
-        used[score.work] += 1
-        yield draw_clip(score, instrumentation, found, number, rng)
 
 
 def draw_clip(
@@ -167,27 +156,14 @@ def draw_clip(
         "texture": arrange.texture_of(found["parts"]), "composer": score.composer, "era": score.era,
         "form": score.form, "title": score.title, "key": sounding if found["mode"] else None, "mode": found["mode"],
         "key_confidence": found["key_confidence"], "bpm": felt_bpm(found["spq"]), "onset_rate": found["rate"],
-        "speed": speed, "metre": score.metre, "dynamic": dynamic, "mood": moods(found["mode"], speed, dynamic),
+        "speed": speed, "metre": score.metre, "dynamic": dynamic, "mood": [],
         "licence": f"{score.licence}; SoundFont: {SOUNDFONT}", "source": score.source, "start_quarter": found["start"],
         "transpose": transpose, "accompaniment": found["accompaniment"],
     }  # fmt: skip
+    record["mood"] = [w for w, cases in arrange.TABLES["moods"].items() if any(matches(case, record) for case in cases)]
     programs = [INSTRUMENTS[p].program for p in players]
     how = dict(programs=programs, pans=pans, dynamic=dynamic, reverb=int(rng.integers(30, 100)), seconds=SECONDS)
     return record, notes, how
-
-
-def moods(mode: str | None, speed: str | None, dynamic: str) -> list[str]:
-    """Mood words that follow from mode, speed and dynamic."""
-    found = []
-    if mode == "minor":
-        found += ["dark"] + (["sad"] if speed == "slow" else ["agitated"] if speed == "fast" else [])
-    if mode == "major":
-        found += ["bright"] + (["cheerful"] if speed == "fast" else ["serene"] if speed == "slow" else [])
-    if speed == "slow":
-        found += ["calm"] if dynamic != "loud" else ["solemn"]
-    if speed == "fast":
-        found += ["lively"]
-    return found
 
 
 def render_clip(out: Path, clip: tuple[dict, list[list[float]], dict]) -> tuple[str, str]:

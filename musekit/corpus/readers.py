@@ -20,7 +20,7 @@ from pathlib import Path
 from musekit.config import MuseError, suggest
 from musekit.corpus.datasets import AUDIO, READERS, Item
 from musekit.corpus.scores import slug
-from musekit.corpus.sound import header
+from musekit.corpus.sound import open_audio
 from musekit.distributed import Stopped
 from musekit.files import write_atomic
 
@@ -135,7 +135,8 @@ def look(folder: Path, item: Item) -> tuple[int, int] | str:
             return "no caption"
         if not (folder / item.path).resolve().is_relative_to(folder.resolve()):
             return "outside the folder"
-        return header(folder / item.path)
+        with open_audio(folder / item.path) as file:
+            return file.frames, file.samplerate
     except (OSError, ValueError) as error:  # BadAudio, or a path that is too long or has a zero byte
         return str(error)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from musekit.corpus.arrange import TABLES
 from musekit.files import write_atomic
 
 SAMPLE_RATE = 44100
 SOUNDFONT = "TimGM6mb.sf2 by Tim Brechbill (GPL-2.0), shipped in pretty_midi"
-#: Level of a clip in dBFS RMS, by dynamic.
-LEVELS = {"soft": -25.0, "medium": -21.0, "loud": -18.0}
+LEVELS = TABLES["level"]  # of a clip in dBFS RMS, by dynamic
 PEAK = 0.95
 TICKS = 960  # per second: the tempo is fixed at 60 quarter notes per minute
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +17,22 @@ class BadAudio(ValueError):  # noqa: N818 - its name is part of the reasons in c
     """An audio file that is not usable; the message says why in a few words."""
 
 
-def header(path: Path) -> tuple[int, int]:
-    """(frames, sample rate in Hz) of an audio file by its header; nothing is decoded. Raises BadAudio."""
+@contextlib.contextmanager
+def open_audio(path: Path | str) -> Iterator:
+    """An audio file as a `soundfile.SoundFile`; nothing is decoded. Raises BadAudio, also for errors in the block."""
     import soundfile
 
-    if not path.is_file():
+    if not Path(path).is_file():
         raise BadAudio("no such file")
     try:
-        about = soundfile.info(path)
+        with soundfile.SoundFile(path) as file:
+            if file.frames > MAX_FRAMES:
+                raise BadAudio("its header does not say how long it is")
+            if file.frames < MIN_SECONDS * file.samplerate:
+                raise BadAudio(f"shorter than {MIN_SECONDS:g} s")
+            yield file
     except soundfile.LibsndfileError as error:
         raise BadAudio(f"not readable as audio ({error.error_string})") from error
-    if about.frames > MAX_FRAMES:
-        raise BadAudio("its header does not say how long it is")
-    if about.frames < MIN_SECONDS * about.samplerate:
-        raise BadAudio(f"shorter than {MIN_SECONDS:g} s")
-    return about.frames, about.samplerate
 
 
 def read_audio(
@@ -40,16 +43,14 @@ def read_audio(
     Mono is copied to both channels; of more than two channels the first two are taken. Raises BadAudio with the reason:
     missing, not audio, truncated, short, not finite, or silent.
     """
-    import soundfile
     import soxr
 
-    frames, rate = header(Path(path))
-    first = round(start * rate)
-    wanted = frames - first if seconds is None else min(frames - first, round(seconds * rate))
-    try:
-        audio, _ = soundfile.read(path, max(0, wanted), first, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise BadAudio(f"not readable as audio ({error.error_string})") from error
+    with open_audio(path) as file:
+        rate, first = file.samplerate, round(start * file.samplerate)
+        wanted = file.frames - first if seconds is None else min(file.frames - first, round(seconds * rate))
+        if wanted > 0:
+            file.seek(first)
+        audio = file.read(max(0, wanted), dtype="float32", always_2d=True)
     if len(audio) < wanted - rate // 10:
         raise BadAudio("truncated: it ends before its header says it should")
     if len(audio) < MIN_SECONDS * rate:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musekit.corpus import lexicon
-from musekit.corpus.captions import evaluation_prompts, fill
+from musekit.corpus.captions import HELD_OUT, evaluation_prompts, fill
 from musekit.evaluate.judge import ATTRIBUTES, accuracy_rows, as_record, ceiling_rows, ratio
 from musekit.evaluate.study import CLASSES, Study, target, value_of
 from musekit.muse import Settings
@@ -50,7 +49,7 @@ def wordings(attribute: str, value: str, n: int = WORDINGS, seed: int = 0) -> li
     """Up to n held-out sentences that assert only {attribute: value}."""
     about = {"instrumentation" if attribute == "instrument" else attribute: value}
     rng, found = np.random.default_rng(seed), {}
-    templates = [t for level in lexicon.HELD_OUT.values() for t in level]
+    templates = [t for level in HELD_OUT.values() for t in level]
     for _ in range(40):
         for template in templates:
             caption = fill(template, about, rng, held_out=True)
