@@ -112,18 +112,23 @@ def inputs_of(kind: str, cache: Path) -> dict[str, dict | str]:
     return {c["id"]: c for c in read_clips(cache, fields=["id", "path", "start", "seconds", "sample_rate"])}
 
 
-def each_clip(clips: dict[str, dict], read: Callable[[dict], Tensor], function: Callable[[Tensor], Tensor]) -> Callable:
-    """`compute` for `build_shards`: `function` of each clip's audio. A clip that cannot be read is set aside."""
+def compute_of(kind: str, cache: Path, config: MuseConfig, weights: Path | None, inputs: dict) -> Callable:
+    """`compute` for `build_shards`, with its network loaded. A clip that cannot be read is set aside."""
+    network = encoders.text_encoder(config.text) if kind == "tokens" else from_audio(kind, config, weights)
 
-    def compute(ids: list[str]) -> tuple[dict, dict]:
+    def encode_texts(ids: list[str]) -> tuple[dict, dict]:
+        tokens, mask = network.encode_batch([inputs[i] for i in ids])
+        return {"x": tokens.half().cpu(), "mask": mask.cpu()}, {}
+
+    def encode_clips(ids: list[str]) -> tuple[dict, dict]:
         rows, set_aside = [], {}
         for key in ids:
             try:
-                audio = read(clips[key])[None]
+                audio = read_clip(cache, inputs[key])[None]
             except Exception as error:  # noqa: BLE001 - one bad file never ends the run; the manifest says why
                 set_aside[key] = f"{type(error).__name__}: {error}"
                 continue
-            row = function(audio)[0].half().cpu()
+            row = network(audio)[0].half().cpu()
             if row.isfinite().all():
                 rows.append(row)
             else:
@@ -133,20 +138,7 @@ def each_clip(clips: dict[str, dict], read: Callable[[dict], Tensor], function: 
         lengths = torch.tensor([len(row) for row in rows])
         return {"x": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), "length": lengths}, set_aside
 
-    return compute
-
-
-def compute_of(kind: str, cache: Path, config: MuseConfig, weights: Path | None, inputs: dict) -> Callable:
-    """`compute` for `build_shards`, with its network loaded."""
-    if kind != "tokens":
-        return each_clip(inputs, functools.partial(read_clip, cache), from_audio(kind, config, weights))
-    encode = encoders.text_encoder(config.text)
-
-    def encode_texts(ids: list[str]) -> tuple[dict, dict]:
-        tokens, mask = encode.encode_batch([inputs[i] for i in ids])
-        return {"x": tokens.half().cpu(), "mask": mask.cpu()}, {}
-
-    return encode_texts
+    return encode_texts if kind == "tokens" else encode_clips
 
 
 @functools.cache

@@ -89,15 +89,10 @@ def read_clips(cache: Path, split: str | None = None, fields: Collection[str] | 
 
 
 def source_of(cache: Path, clip: dict) -> list | None:
-    """[size in bytes and modification time in ns of a clip's file, the clip's start and length in s] or None: no file.
-
-    A row is valid as long as its clip's source is the same, or its file is missing: deleted to save space.
-    """
-    try:
-        stat = (cache / clip["path"]).stat()
-    except OSError:
-        return None
-    return [stat.st_size, stat.st_mtime_ns, *((clip["start"], clip["seconds"]) if "start" in clip else (None, None))]
+    """[bytes and modification time in ns of a clip's file, start and length in s], or None for a file that is gone."""
+    path, cut = cache / clip["path"], ("start", "seconds") if "start" in clip else ()
+    stat = path.stat() if path.exists() else None
+    return stat and [stat.st_size, stat.st_mtime_ns, *([clip[name] for name in cut] or [None, None])]
 
 
 def read_shards(folder: Path) -> list[Shard]:
@@ -138,10 +133,9 @@ def merge_manifest(folder: Path, wanted: Iterable[str], maker: str) -> Manifest:
             rows=len(rows) - len(reasons), set_aside=reasons, shards=live,
         )  # fmt: skip
         write_atomic(folder / "manifest.json", json.dumps(manifest))
-        for shard in shards:
-            if shard["file"] not in files:
-                (folder / shard["file"]).with_suffix(".json").unlink(missing_ok=True)
-                (folder / shard["file"]).unlink(missing_ok=True)
+        for path in (folder / shard["file"] for shard in shards if shard["file"] not in files):
+            path.with_suffix(".json").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     return manifest
 
 
@@ -184,6 +178,7 @@ def build_shards(
     sources = {key: source_of(folder.parent, clips[key]) for key in mine} if clips else {}
 
     def current(key: str) -> bool:
+        """A row stays valid when its clip's file is deleted to save space."""
         if key not in rows or rows[key]["file"] not in whole:
             return False
         then = rows[key].get("sources", {}).get(key) or []
@@ -192,26 +187,24 @@ def build_shards(
     missing = [key for key in mine if not current(key)]
     chunks = [missing[i : i + SHARD] for i in range(0, len(missing), SHARD)]
     work = [(chunk, {key: sources[key] for key in chunk if clips}) for chunk in chunks]
-    after = max((shard.get("made", 0.0) for shard in shards), default=0.0)
-    done = in_processes(functools.partial(write_shard, folder, maker, compute, after), work, workers, stop)
+    done = in_processes(functools.partial(write_shard, folder, maker, compute), work, workers, stop)
     try:
-        for _ in tqdm(done, folder.name, len(chunks), unit="shard", disable=not show):
-            pass
+        list(tqdm(done, folder.name, len(chunks), unit="shard", disable=not show))
     finally:
         manifest = merge_manifest(folder, ids, maker)
     return manifest
 
 
-def write_shard(folder: Path, maker: str, compute: Callable, after: float, work: tuple[list[str], dict]) -> None:
+def write_shard(folder: Path, maker: str, compute: Callable, work: tuple[list[str], dict]) -> None:
     """Compute and write a file and its sidecar, named by a hash of maker and ids: after a kill it is written again."""
     ids, sources = work
     tensors, set_aside = compute(ids)
     name = int(hashlib.sha256("\n".join([maker, *ids]).encode()).hexdigest(), 16) % 10**16
     data = save({k: v.contiguous() for k, v in tensors.items()})
-    made = max(time.time(), after + 1)  # newer than the rows that it replaces, also where clocks differ
     shard = Shard(
         file=f"{name:016d}.safetensors", maker=maker, ids=[key for key in ids if key not in set_aside],
-        set_aside=set_aside, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), made=made, sources=sources,
+        set_aside=set_aside, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), made=time.time(),
+        sources=sources,
     )  # fmt: skip
     write_atomic(folder / shard["file"], data)
     write_atomic(folder / f"{name:016d}.json", json.dumps(shard))

@@ -121,7 +121,6 @@ def catalogue(
     missing.sort(key=lambda s: not s.startswith(("airds", "oneill", "misc")))  # the long files first
     if missing:
         parsed = in_processes(partial(parse_to, folder), missing, workers, stop)
-        for _ in tqdm(parsed, "scores", len(missing), disable=None):
-            pass
+        list(tqdm(parsed, "scores", len(missing), disable=None))
     lines = [line for s in wanted for line in (folder / f"{slug(s)}.jsonl").read_text("utf-8").splitlines()]
     return group([from_json(line) for line in lines if not line.startswith('{"aside"')])[0]  # of earlier versions

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -40,21 +40,8 @@ def cells(seed: int) -> Iterator[tuple[str, str | None, str]]:
     block += [(i, m, "medium") for i in SINGLE for m in ("major", "minor")] * 2
     block += [(i, None, s) for i in SINGLE for s in ("slow", "fast")]
     block += [(i, m, s) for i in MIXED for m in ("major", "minor") for s in arrange.TABLES["onset_rates"]]
-    number = 0
-    while True:
-        for k in np.random.default_rng([seed, 1, number]).permutation(len(block)):
-            yield block[k]
-        number += 1
-
-
-def felt_bpm(seconds_per_quarter: float) -> float:
-    """Beats per minute; the beat is the quarter, half or eighth note that gives 40 to 200."""
-    bpm = 60 / seconds_per_quarter
-    while bpm > 200:
-        bpm /= 2
-    while bpm < 40:
-        bpm *= 2
-    return round(bpm, 1)
+    for number in count():
+        yield from (block[k] for k in np.random.default_rng([seed, 1, number]).permutation(len(block)))
 
 
 def attempt(score: Score, instrumentation: str, mode: str | None, speed: str, rng: np.random.Generator) -> dict | None:
@@ -91,8 +78,7 @@ def attempt(score: Score, instrumentation: str, mode: str | None, speed: str, rn
         # no long silence: what sounds must cover the clip but for 1.2 s at a time
         rows = np.concatenate(played)
         ends = np.maximum.accumulate((rows[np.argsort(rows[:, 0])][:, :2].sum(1)) * spq)
-        gaps = np.r_[np.sort(rows[:, 0])[1:] * spq, SECONDS] - ends
-        if gaps.max() > 1.2:
+        if (np.r_[np.sort(rows[:, 0])[1:] * spq, SECONDS] - ends).max() > 1.2:
             continue
         durations = np.minimum(rows[:, 1], quarters - rows[:, 0])
         key, own, r, gap = key_of(rows[:, 2], durations)
@@ -148,6 +134,9 @@ def draw_clip(
     pans = [int(np.clip(64 + 34 * x * rng.choice([0.7, 1.0]) + rng.normal(0, 3), 8, 120)) for x in spread]
     identity = f"{slug(score.work)}-{number:02d}"
     speed = speed_of(found["rate"])
+    bpm = 60 / found["spq"]  # the beat is the quarter, half or eighth note that gives 40 to 200 beats per minute
+    while not 40 <= bpm <= 200:
+        bpm = bpm / 2 if bpm > 200 else bpm * 2
     sounding = TONICS[(TONICS.index(score.key) + transpose) % 12]
     record = {
         "id": identity, "work": score.work, "family": score.family, "split": split_of(score.family),
@@ -155,7 +144,7 @@ def draw_clip(
         "instrumentation": instrumentation, "instruments": list(dict.fromkeys(players)),
         "texture": arrange.texture_of(found["parts"]), "composer": score.composer, "era": score.era,
         "form": score.form, "title": score.title, "key": sounding if found["mode"] else None, "mode": found["mode"],
-        "key_confidence": found["key_confidence"], "bpm": felt_bpm(found["spq"]), "onset_rate": found["rate"],
+        "key_confidence": found["key_confidence"], "bpm": round(bpm, 1), "onset_rate": found["rate"],
         "speed": speed, "metre": score.metre, "dynamic": dynamic, "mood": [],
         "licence": f"{score.licence}; SoundFont: {SOUNDFONT}", "source": score.source, "start_quarter": found["start"],
         "transpose": transpose, "accompaniment": found["accompaniment"],
