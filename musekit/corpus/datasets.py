@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,22 +21,14 @@ from musekit.corpus.scores import slug
 from musekit.files import decode
 
 MAX_CAPTION_CHARS = 4000
-NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 SCALE = re.compile(r"\b([A-G](?:[#b]|[ -](?:sharp|flat))?)[ -]?(major|minor)\b")
 BPM = re.compile(r"\b(\d{2,3}(?:\.\d+)?) ?(?:bpm|beats per minute)|\bbpm (?:of|is|:) ?(\d{2,3}(?:\.\d+)?)", re.I)
 AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus", ".oga", ".au", ".caf", ".w64"}
 CAPTION_TABLES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json", "metadata.csv", "metadata.jsonl")
-FILE_COLUMNS = ("file", "path", "file_name", "filename", "audio", "audio_path", "location")
-CAPTION_COLUMNS = ("caption", "text", "main_caption", "description", "prompt")
 MUSICBENCH_TABLES = {f"MusicBench_{name.replace(' ', '_')}.json": name for name in ("train", "test A", "test B")}
-CONTROLS = ("prompt_ch", "prompt_bt", "prompt_bpm", "prompt_key", "prompt_aug")
 MUSIC4ALL_TABLES = ("id_information.csv", "id_metadata.csv", "id_tags.csv", "id_genres.csv", "id_lang.csv")
-MOODS = {  # Spotify's features, which run from 0 to 1, with the words for low (< 0.33) and high (> 0.67) values
-    "energy": {"low": "calm", "high": "energetic"},
-    "valence": {"low": "melancholic", "high": "cheerful"},
-    "danceability": {"high": "danceable"},
-}
-TEMPO_WORDS = {"slow": "slow", "medium": "mid-tempo", "fast": "fast"}
+MOODS = TABLES["moods"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,7 @@ def tonic(value) -> str | None:
         return TONICS[int(step)] if step in range(12) else None
     text = str(value).replace("-", " ").replace(" flat", "b").replace(" sharp", "#")
     found = re.fullmatch(r"([A-G])([#b]?)", text.strip())
-    return TONICS[(NATURALS[found[1]] + {"#": 1, "b": -1, "": 0}[found[2]]) % 12] if found else None
+    return TONICS[(TABLES["naturals"][found[1]] + {"#": 1, "b": -1, "": 0}[found[2]]) % 12] if found else None
 
 
 def claimed(text: str, known: dict) -> dict:
@@ -128,7 +121,7 @@ def captions_of(folder: Path) -> dict[str, list[str]]:
     rows = json_rows(table) if table.suffix.startswith(".json") else csv_rows(table)
     if not rows:
         raise MuseError(f"{table.name}: no rows")
-    columns = [next((n for n in names if n in rows[0]), None) for names in (FILE_COLUMNS, CAPTION_COLUMNS)]
+    columns = [next((n for n in names if n in rows[0]), None) for names in TABLES["columns"].values()]
     if None in columns:
         raise MuseError(f"{table.name}: needs the columns 'file' and 'caption'; it has {', '.join(rows[0])}")
     for row in rows:
@@ -168,7 +161,8 @@ def read_musicbench(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
                 known |= {"key": tonic(key), "mode": mode, "key_confidence": (row.get("keyprob") or [None])[0]}
             if bpm := number(row.get("bpm")):
                 known["bpm"] = bpm
-            main, plain, *controls = (clean(row.get(name)) for name in ("main_caption", "alt_caption", *CONTROLS))
+            main, plain = (clean(row.get(name)) for name in TABLES["musicbench"]["captions"])
+            controls = [clean(row.get(name)) for name in TABLES["musicbench"]["controls"]]
             texts = [main, plain]
             if any(controls) and (plain or main):
                 texts.append(" ".join([plain or main, *filter(None, controls)]))
@@ -221,7 +215,7 @@ def music4all_captions(identity: str, known: dict) -> list[dict]:
     tags = [(tag, {f"tag:{tag}": True}) for tag in rng.permutation(known["tags"]).tolist()]
     tags = [tag for tag in tags if tag[0] not in known["genres"]]
     moods = [(word, {m: known[m]}) for m, words in MOODS.items() if (word := words.get(known.get(m)))]
-    tempo = [(TEMPO_WORDS[known["tempo"]], {"tempo": known["tempo"]})] if "tempo" in known else []
+    tempo = [(TABLES["tempo"][known["tempo"]], {"tempo": known["tempo"]})] if "tempo" in known else []
     exact = [(f"{known['bpm']:.0f} bpm", {"bpm": known["bpm"]})] if "bpm" in known else []
     if "key" in known:
         exact.append((f"in {known['key']} {known['mode']}", {"key": known["key"], "mode": known["mode"]}))

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from musekit.config import MuseError, suggest
-from musekit.corpus.datasets import AUDIO, READERS, Item
+from musekit.corpus.datasets import AUDIO, READERS, TABLES, Item
 from musekit.corpus.scores import slug
 from musekit.corpus.sound import open_audio
 from musekit.distributed import Stopped
@@ -27,10 +27,6 @@ from musekit.files import write_atomic
 SAMPLE_RATE = 44100  # Hz, at which clips are read
 LINK = "data"  # in the cache's folder
 SPLITS = ("train", "valid", "eval", "test")  # a family is in the last of these that any of its clips names
-UNKNOWN = (
-    *("instrumentation", "texture", "composer", "era", "form", "key", "mode", "key_confidence"),
-    *("bpm", "onset_rate", "speed", "metre", "dynamic"),
-)  # attributes that a record has as None unless the dataset has them
 
 
 def holds(folder: Path, name: str) -> bool:
@@ -157,7 +153,7 @@ def records_of(item: Item, frames: int, rate: int, seconds: float, source: str) 
             "path": f"{LINK}/{item.path}", "start": round(k * seconds, 6),
             "seconds": round(min(seconds, length - k * seconds), 6), "sample_rate": SAMPLE_RATE,
             "instruments": [], "mood": [], "title": Path(item.path).stem, "licence": None, "source": source,
-            **dict.fromkeys(UNKNOWN), **item.known, "captions": captions,
+            **dict.fromkeys(TABLES["unknown"]), **item.known, "captions": captions,
         }
         for k in range(max(1, int(length / seconds + 0.5)))
     ]  # fmt: skip
