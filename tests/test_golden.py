@@ -1,8 +1,9 @@
 """Twelve recipes whose music must not change: golden.json has the hashes of their audio and embeddings.
 
 Last bits depend on the machine, so hashes are compared on machines that golden.json knows. Everywhere the number of
-evaluations must agree exactly, and the level of each piece (RMS) within 2 %. If the arithmetic changes on
-purpose, raise `SAMPLER` in recipe.py and write the new values of `sample` into golden.json.
+evaluations must agree, within 15 % for an adaptive solver, which last bits can turn to other steps, and the level of
+each piece (RMS) within 2 %. If the arithmetic changes on purpose, raise `SAMPLER` in recipe.py and write the new values
+of `sample` into golden.json.
 """
 
 import dataclasses
@@ -92,7 +93,7 @@ def test_the_music_is_unchanged(name):
     finally:
         torch.set_num_threads(before)
     expected = golden["recipes"][name]
-    assert got["nfe"] == expected["nfe"]
+    assert torch.tensor(got["nfe"]) == pytest.approx(torch.tensor(expected["nfe"]), rel=0.15 if "dopri5" in name else 0)
     assert got["rms"] == pytest.approx(expected["rms"], rel=0.02)
     if known := golden["hashes"].get(machine()):
         assert {kind: got[kind] for kind in ("audio", "embedding")} == known[name]
