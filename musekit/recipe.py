@@ -24,7 +24,7 @@ from msgspec import Meta
 from musekit.config import Fraction, MuseConfig, MuseError, Positive, Scale, suggest
 from musekit.files import decode
 
-SAMPLER = 2  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
+SAMPLER = 3  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
 MAX_PROMPT_CHARS = 2000  # the text encoder reads far fewer tokens than that
 Number = Annotated[int, Meta(ge=1, le=10_000)]  # of steps, or of pieces in a micro-batch
 EXAMPLE = 'describe the music, for example "a sad piano melody"'

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -45,10 +46,11 @@ MIXED = [(PIANO, 1, None), (PIANO, 2, "piano"), ("a reel", 3, "slow organ")]  # 
 
 
 def machine() -> str:
-    """What last bits depend on: sampler, torch, instruction set, the CPU's maker and the number of threads."""
-    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    maker = next((line.split()[-1] for line in cpu.splitlines() if line.startswith("vendor_id")), "unknown")
-    return f"{software().partition(' ')[2]} {maker} {torch.get_num_threads()} threads"
+    """What last bits depend on: sampler, torch, instruction set, the CPU's maker and model, the number of threads."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
+    model = " ".join(cpu.get(key, "unknown") for key in ("vendor_id", "cpu family", "model"))
+    return f"{software().partition(' ')[2]} {model} {torch.get_num_threads()} threads"
 
 
 def config(weights: str) -> MuseConfig:
