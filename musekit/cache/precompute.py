@@ -5,7 +5,6 @@ views       the embedder's features            from audio (to train the mini emb
 tokens      text token states and masks        from captions, by the frozen text encoder
 latents     codec latents                      from audio, by the trained codec
 embeddings  joint embeddings of the audio      from audio, by the trained embedder
-transposed  the same in ten other keys         from audio, by the trained mini embedder: more pieces for Stage 1
 
 Shards have a name (`maker`) for the weights or settings that computed them; those of another name are never mixed in.
 """
@@ -26,12 +25,12 @@ import torch
 from torch import Tensor
 
 from musekit import distributed, encoders, gpu, pretrained
-from musekit.cache.store import Manifest, build_shards, caption_id, config_hash, read_clips
+from musekit.cache import Manifest, build_shards, caption_id, config_hash, read_clips
 from musekit.codec import compress
 from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, identity, preset, suggest
 
-KINDS = ("tokens", "spectra", "views", "latents", "embeddings", "transposed")
-PARTS = {"latents": "codec", "embeddings": "embedder", "transposed": "embedder"}  # kinds that need a part's weights
+KINDS = ("tokens", "spectra", "views", "latents", "embeddings")
+PARTS = {"latents": "codec", "embeddings": "embedder"}  # kinds that need a part's weights
 FRONTS = {"spectra": "codec", "views": "embedder"}  # the input features of the parts that are trained here
 
 
@@ -49,7 +48,7 @@ def maker(kind: str, config: MuseConfig, weights: Path | None = None) -> str:
     """
     part = PARTS.get(kind) or FRONTS.get(kind) or "text"
     if pretrained.public(part, config):
-        if kind in (*FRONTS, "transposed"):
+        if kind in FRONTS:
             raise MuseError(f"the preset {config.name} has no {kind}: a public model reads the audio; leave it out")
         length = f" of {config.text.max_tokens}" if kind == "tokens" else ""
         return f"{kind} {pretrained.public_hash(part, config)[:16]}{length}"
@@ -83,17 +82,8 @@ def from_audio(kind: str, config: MuseConfig, weights: Path | None) -> Callable[
         network = pretrained.load_part(weights, PARTS[kind])[0].to(device)
     if kind == "latents":
         return lambda audio: network.encode(audio.to(device)).transpose(1, 2)
-    if kind == "embeddings":
-        embedder = network if isinstance(network, encoders.MuQ) else encoders.JointEmbedder(network, None)
-        return lambda audio: embedder.embed_audio(audio.to(device), rate)[:, None]
-
-    def in_other_keys(audio: Tensor) -> Tensor:
-        """(1, 2, N) -> (1, 10, 512): the embeddings of one clip transposed by each of `encoders.SHIFTS`."""
-        view = encoders.features(network.config, audio.to(device), rate)[0]
-        moved = [encoders.transpose(view, network.config.bands, shift) for shift in encoders.SHIFTS]
-        return network.audio_tower(torch.stack(moved))[None]
-
-    return in_other_keys
+    embedder = network if isinstance(network, encoders.MuQ) else encoders.JointEmbedder(network, None)
+    return lambda audio: embedder.embed_audio(audio.to(device), rate)[:, None]
 
 
 def read_clip(cache: Path, clip: dict) -> Tensor:
@@ -200,7 +190,7 @@ def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseC
             plan.build_clips(out, n=options.n, workers=options.workers, seed=options.seed, stop=stop)
         else:
             seconds = options.seconds or float(math.floor(config.window_seconds))
-            print(readers.read_corpus(name, folder, out, seconds, options.keep_apart, stop=stop)[1])
+            print(readers.read_corpus(name, folder, out, seconds, stop)[1])
     finally:
         lock.release()
 

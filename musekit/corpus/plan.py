@@ -23,6 +23,7 @@ from musekit.corpus.instruments import CHORDERS, DUETS, INSTRUMENTS, MIXED, SING
 from musekit.corpus.processes import in_processes
 from musekit.corpus.render import SOUNDFONT
 from musekit.corpus.scores import Score, key_of, slug, third_is_clear
+from musekit.corpus.sound import BadAudio
 from musekit.files import write_atomic
 
 SECONDS = 12.0
@@ -160,7 +161,7 @@ def render_clip(out: Path, clip: tuple[dict, list[list[float]], dict]) -> tuple[
 
     A clip exists once its record file does. Audio and record are each written aside and renamed, the record last.
     """
-    from musekit.corpus.render import SilentRender, render, write_flac
+    from musekit.corpus.render import render, write_flac
 
     record, notes, how = clip
     audio, target = out / record["path"], out / "records" / record["id"][:2] / f"{record['id']}.json"
@@ -168,7 +169,7 @@ def render_clip(out: Path, clip: tuple[dict, list[list[float]], dict]) -> tuple[
     if not (target.exists() and audio.exists() and target.read_text("utf-8") == text):
         try:
             write_flac(audio, render(notes, **how))
-        except SilentRender as error:
+        except BadAudio as error:
             return record["id"], str(error)
         write_atomic(target, text)
     return record["id"], ""

@@ -14,8 +14,8 @@ from multiprocessing import get_context
 from musekit.config import MuseError
 
 
-def ignore_signals() -> None:
-    """Ignore the signals that the parent process answers."""
+def ignore_signals(*_) -> None:
+    """Ignore the signals that Slurm, torchrun and Ctrl-C send to all processes of a job: the parent answers them."""
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 

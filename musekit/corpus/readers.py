@@ -20,11 +20,10 @@ from pathlib import Path
 from musekit.config import MuseError, suggest
 from musekit.corpus.datasets import AUDIO, READERS, TABLES, Item
 from musekit.corpus.scores import slug
-from musekit.corpus.sound import open_audio
+from musekit.corpus.sound import SAMPLE_RATE, open_audio
 from musekit.distributed import Stopped
 from musekit.files import write_atomic
 
-SAMPLE_RATE = 44100  # Hz, at which clips are read
 LINK = "data"  # in the cache's folder
 SPLITS = ("train", "valid", "eval", "test")  # a family is in the last of these that any of its clips names
 
@@ -61,7 +60,7 @@ def choose(corpus: str | None, data: Path | None) -> tuple[str, Path | None]:
 
 
 def read_corpus(
-    name: str, folder: Path, out: Path, seconds: float, keep_apart: bool = True, stop: Callable[[], int] = lambda: 0
+    name: str, folder: Path, out: Path, seconds: float, stop: Callable[[], int] = lambda: 0
 ) -> tuple[list[dict], str]:
     """Cut a dataset's files into clips and write <out>/clips.jsonl; returns the records and a summary.
 
@@ -70,7 +69,7 @@ def read_corpus(
     """
     from tqdm import tqdm
 
-    items = join(READERS[name].read(folder, keep_apart))
+    items = join(READERS[name].read(folder))
     link(folder, out)
     records, unusable = [], {}
     pool = ThreadPoolExecutor(8)  # reading a header is waiting for the disk, not work

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+SAMPLE_RATE = 44100  # Hz, at which clips are read
 SILENCE = 1e-4  # RMS, -80 dBFS
 MIN_SECONDS = 1.0
 MAX_FRAMES = 2**40  # for a stream of unknown length libsndfile answers with a larger number
@@ -36,7 +37,7 @@ def open_audio(path: Path | str) -> Iterator:
 
 
 def read_audio(
-    path: Path | str, sample_rate: int = 44100, start: float = 0.0, seconds: float | None = None
+    path: Path | str, sample_rate: int = SAMPLE_RATE, start: float = 0.0, seconds: float | None = None
 ) -> np.ndarray:
     """`seconds` of an audio file from `start` on (both in seconds; None: to its end), float32 (2, N) at `sample_rate`.
 
