@@ -23,6 +23,7 @@ import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from tqdm import tqdm
 
 from musekit.config import MuseError
 from musekit.corpus.processes import in_processes
@@ -109,13 +110,6 @@ def newest(shards: Iterable[Shard], maker: str) -> dict[str, Shard]:
     return {key: s for s in shards if s["maker"] == maker for key in (*s["ids"], *s["set_aside"])}
 
 
-def is_whole(folder: Path, shard: Shard, verify: bool) -> bool:
-    """Whether a shard's file has its size, and with `verify` its hash."""
-    path = folder / shard["file"]
-    whole = path.exists() and path.stat().st_size == shard["bytes"]
-    return whole and (not verify or sha256(path) == shard["sha256"])
-
-
 def merge_manifest(folder: Path, wanted: Iterable[str], maker: str) -> Manifest:
     """Write manifest.json from the sidecars, and delete shards none of whose rows count any more.
 
@@ -161,8 +155,6 @@ def build_shards(
     `remake=False` raises MuseError instead of replacing rows of another maker. verify: hash every shard, not only check
     its size. Raises `Stopped` after the shards in work when `stop()` says so.
     """
-    from tqdm import tqdm
-
     folder, ids = Path(folder), sorted(ids)
     shards = read_shards(folder)
     if other := [shard for shard in shards if shard["maker"] != maker]:
@@ -173,7 +165,8 @@ def build_shards(
             )
         merge_manifest(folder, ids, maker)  # rows of another maker do not count any more
     rows = newest(shards, maker)
-    whole = {s["file"] for s in shards if is_whole(folder, s, verify)}
+    there = [s for s in shards if (p := folder / s["file"]).exists() and p.stat().st_size == s["bytes"]]
+    whole = {s["file"] for s in there if not verify or sha256(folder / s["file"]) == s["sha256"]}
     mine = [key for key in ids if zlib.crc32(key.encode("utf-8", "replace")) % share[1] == share[0]]
     sources = {key: source_of(folder.parent, clips[key]) for key in mine} if clips else {}
 

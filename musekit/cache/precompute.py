@@ -28,6 +28,8 @@ from musekit import distributed, encoders, gpu, pretrained
 from musekit.cache import Manifest, build_shards, caption_id, config_hash, read_clips
 from musekit.codec import compress
 from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, identity, preset, suggest
+from musekit.corpus import plan, readers
+from musekit.corpus.sound import read_audio
 
 KINDS = ("tokens", "spectra", "views", "latents", "embeddings")
 PARTS = {"latents": "codec", "embeddings": "embedder"}  # kinds that need a part's weights
@@ -88,8 +90,6 @@ def from_audio(kind: str, config: MuseConfig, weights: Path | None) -> Callable[
 
 def read_clip(cache: Path, clip: dict) -> Tensor:
     """A clip's audio, (2, N) at its record's rate. Raises `corpus.sound.BadAudio` when it is not usable."""
-    from musekit.corpus.sound import read_audio
-
     part = (clip["start"], clip["seconds"]) if "start" in clip else ()  # else the whole file
     return torch.from_numpy(read_audio(Path(cache) / clip["path"], clip["sample_rate"], *part))
 
@@ -134,13 +134,12 @@ def compute_of(kind: str, cache: Path, config: MuseConfig, weights: Path | None,
 @functools.cache
 def _loaded(*what) -> Callable:
     torch.set_num_threads(1)
-    return compute_of(*what, inputs_of(*what[:2]))
+    return torch.inference_mode()(compute_of(*what, inputs_of(*what[:2])))
 
 
 def compute_in_worker(what: tuple, ids: list[str]) -> tuple[dict, dict]:
     """`compute_of(*what)` in a worker process, which loads its network at the first call."""
-    with torch.inference_mode():
-        return _loaded(*what)(ids)
+    return _loaded(*what)(ids)
 
 
 def precompute(
@@ -173,8 +172,6 @@ def share_of(text: str) -> tuple[int, int]:
 
 def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseConfig, stop: Callable[[], int]) -> None:
     """The clips of the corpus, made by one rank at a time: ranks that waited while they were made do nothing."""
-    from musekit.corpus import plan, readers
-
     out.mkdir(parents=True, exist_ok=True)
     clips, lock = out / "clips.jsonl", filelock.FileLock(out / ".lock")
     before = clips.stat().st_mtime_ns if clips.exists() else 0
@@ -197,8 +194,6 @@ def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseC
 
 def build_cache(options) -> None:
     """`musekit cache`: the clips of a corpus, then each kind that is asked for."""
-    from musekit.corpus.readers import choose
-
     config = preset(options.preset)
     distributed.check_gpus()
     if options.seconds is not None and not 1 <= options.seconds <= 600:
@@ -207,7 +202,7 @@ def build_cache(options) -> None:
         if getattr(options, name) < least:
             raise MuseError(f"--{name} must be {least} or more, not {getattr(options, name)}")
     out, share = options.folder(), share_of(options.share)
-    corpus = choose(options.corpus, options.data) if "clips" in options.kinds else None
+    corpus = readers.choose(options.corpus, options.data) if "clips" in options.kinds else None
     trained = [kind for kind in PARTS if kind in options.kinds and not pretrained.public(PARTS[kind], config)]
     weights = pretrained.find(options.weights) if trained else None
     with distributed.signals() as stop:

@@ -128,10 +128,10 @@ def prompts(kind: str) -> list:
 
     Raises ValueError for another kind.
     """
-    pairs = []
-    for vague, few, specific, more in _LEXICON["pairs"]:
-        asks = claims(few)
-        pairs.append(({"text": vague, "asks": asks}, {"text": specific, "asks": {**asks, **claims(more)}}))
+    pairs = [
+        ({"text": vague, "asks": claims(few)}, {"text": specific, "asks": claims(few) | claims(more)})
+        for vague, few, specific, more in _LEXICON["pairs"]
+    ]
     if kind == "pairs":
         return pairs
     if kind not in ("vague", "specific"):

@@ -15,6 +15,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from musekit.config import MuseError
 from musekit.corpus.processes import in_processes
 from musekit.corpus.scores import Score, parse, slug, sources
@@ -114,8 +116,6 @@ def catalogue(
 
     Returns the scores sorted by name. `only`: prefixes of corpus files. Raises MuseError when there is no such score.
     """
-    from tqdm import tqdm
-
     folder, wanted = out / "scores", sources(only)
     if not wanted:
         raise MuseError(f"music21's corpus holds no score {f'that begins with {only}' if only else 'of those in use'}")

@@ -13,6 +13,7 @@ from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from musekit.claims import matches
 from musekit.config import TONICS
@@ -21,7 +22,7 @@ from musekit.corpus.captions import write_captions
 from musekit.corpus.families import catalogue, split_of
 from musekit.corpus.instruments import CHORDERS, DUETS, INSTRUMENTS, MIXED, SINGLE, players_of
 from musekit.corpus.processes import in_processes
-from musekit.corpus.render import SOUNDFONT
+from musekit.corpus.render import SOUNDFONT, render, write_flac
 from musekit.corpus.scores import Score, key_of, slug, third_is_clear
 from musekit.corpus.sound import BadAudio
 from musekit.files import write_atomic
@@ -161,8 +162,6 @@ def render_clip(out: Path, clip: tuple[dict, list[list[float]], dict]) -> tuple[
 
     A clip exists once its record file does. Audio and record are each written aside and renamed, the record last.
     """
-    from musekit.corpus.render import render, write_flac
-
     record, notes, how = clip
     audio, target = out / record["path"], out / "records" / record["id"][:2] / f"{record['id']}.json"
     text = json.dumps(record)  # a clip of another seed may have the same id
@@ -188,8 +187,6 @@ def build_clips(
     The same call again renders only what is missing. `only`: prefixes of corpus files, for a small repertoire. When
     `stop()` says so, clips in work are finished and `distributed.Stopped` is raised.
     """
-    from tqdm import tqdm
-
     out, records, unusable = Path(out).expanduser(), [], set()
     scores = catalogue(out, workers, only, stop)
 

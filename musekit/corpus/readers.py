@@ -17,6 +17,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from musekit.config import MuseError, suggest
 from musekit.corpus.datasets import AUDIO, READERS, TABLES, Item
 from musekit.corpus.scores import slug
@@ -67,8 +69,6 @@ def read_corpus(
     seconds: length of the longest clip. Unusable files go to <out>/set_aside.jsonl with their reasons. Raises MuseError
     when nothing is usable, and `Stopped` between files when `stop()` says so.
     """
-    from tqdm import tqdm
-
     items = join(READERS[name].read(folder))
     link(folder, out)
     records, unusable = [], {}

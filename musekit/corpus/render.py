@@ -11,6 +11,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from musekit.corpus.arrange import TABLES
 from musekit.corpus.sound import SAMPLE_RATE, BadAudio
@@ -30,14 +31,23 @@ def soundfont() -> bytes:
     return Path(pretty_midi.__file__).with_name("TimGM6mb.sf2").read_bytes()
 
 
-def midi_bytes(notes: list[list[float]], programs: list[int], pans: list[int], reverb: int, end: float) -> bytes:
-    """A MIDI file of rows [onset s, duration s, pitch, velocity, part], `end` seconds long; pan, reverb: 0 to 127."""
+def render(
+    notes: list[list[float]], programs: list[int], pans: list[int], seconds: float, dynamic: str, reverb: int = 60
+) -> np.ndarray:
+    """Audio (2, seconds * 44100) float32 at the dynamic's level, the last 30 ms faded out.
+
+    notes: rows [onset s, duration s, pitch, velocity, part]; pans, reverb: 0 to 127. Raises BadAudio when nothing
+    sounds, or the first 0.15 s are silent.
+    """
+    import midirenderer
     import pretty_midi
+    import soxr
 
     midi = pretty_midi.PrettyMIDI(resolution=TICKS, initial_tempo=60)
     for part, program in enumerate(programs):
         player = pretty_midi.Instrument(program)
-        controls = ((7, 127, 0), (10, pans[part], 0), (91, reverb, 0), (7, 127, end))  # the last one makes the end
+        # the last one makes the end
+        controls = ((7, 127, 0), (10, pans[part], 0), (91, reverb, 0), (7, 127, seconds + 0.5))
         player.control_changes = [pretty_midi.ControlChange(*control) for control in controls]
         for onset, duration, pitch, velocity, owner in notes:
             if owner == part:
@@ -47,21 +57,7 @@ def midi_bytes(notes: list[list[float]], programs: list[int], pans: list[int], r
         midi.instruments.append(player)
     buffer = io.BytesIO()
     midi.write(buffer)
-    return buffer.getvalue()
-
-
-def render(
-    notes: list[list[float]], programs: list[int], pans: list[int], seconds: float, dynamic: str, reverb: int = 60
-) -> np.ndarray:
-    """Audio (2, seconds * 44100) float32 at the dynamic's level, the last 30 ms faded out.
-
-    Raises BadAudio when nothing sounds, or the first 0.15 s are silent.
-    """
-    import midirenderer
-    import soundfile
-    import soxr
-
-    wav = midirenderer.render_wave_from(soundfont(), midi_bytes(notes, programs, pans, reverb, seconds + 0.5))
+    wav = midirenderer.render_wave_from(soundfont(), buffer.getvalue())
     audio, rate = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
     audio = soxr.resample(audio, rate, SAMPLE_RATE, quality="HQ").T  # (2, N)
     samples = round(seconds * SAMPLE_RATE)
@@ -80,8 +76,6 @@ def render(
 
 def write_flac(path: Path, audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
     """16-bit FLAC of audio (2, N) in [-1, 1], clipped and written atomically."""
-    import soundfile
-
     buffer = io.BytesIO()
     soundfile.write(buffer, np.asarray(audio).T, sample_rate, format="FLAC", subtype="PCM_16")
     write_atomic(path, buffer.getvalue())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 SAMPLE_RATE = 44100  # Hz, at which clips are read
 SILENCE = 1e-4  # RMS, -80 dBFS
@@ -21,8 +22,6 @@ class BadAudio(ValueError):  # noqa: N818 - its name is part of the reasons in c
 @contextlib.contextmanager
 def open_audio(path: Path | str) -> Iterator:
     """An audio file as a `soundfile.SoundFile`; nothing is decoded. Raises BadAudio, also for errors in the block."""
-    import soundfile
-
     if not Path(path).is_file():
         raise BadAudio("no such file")
     try:
