@@ -90,13 +90,11 @@ class Cache:
     n: int = 12_000  # Clips of 12 s to render from the scores
     seconds: Annotated[float | None, optional("FLOAT", "the preset's window")] = None
     """Longest clip; longer recordings are cut into several clips."""
-    keep_apart: bool = True
-    """Exclude clips of AudioSet's evaluation set, which is MusicCaps' test set, from MusicBench's training split."""
-    kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings", "transposed"], ...] = (
+    kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings"], ...] = (
         "clips",
         "tokens",
     )
-    """What to compute. Latents and embeddings (transposed: in ten other keys) need trained weights."""
+    """What to compute. Latents and embeddings need trained weights."""
     preset: str = "mini"  # The preset whose inputs and encoders are used
     weights: str = "mini"  # Folder of trained weights, for latents and embeddings
     workers: int = 2  # Processes; with a GPU there is one

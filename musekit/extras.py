@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 EXTRAS = {
-    "corpus": ("music21", "mido", "pretty_midi", "midirenderer", "soxr"),
+    "corpus": ("music21", "scipy", "pretty_midi", "midirenderer", "soxr"),
     "lab": (
         "jupyterlab", "ipywidgets", "anywidget", "traitlets", "ipykernel", "IPython", "nbformat", "nbclient", "voila",
         "plotly", "umap", "sklearn", "scipy", "pandas", "librosa",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,7 @@ def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
             )
         )  # fmt: skip
     (tmp_path / "scores").mkdir()
-    (tmp_path / "scores" / "hand.jsonl").write_text("".join(scores.to_json(s) + "\n" for s in written))
+    (tmp_path / "scores" / "hand.jsonl").write_text("".join(json.dumps(asdict(s)) + "\n" for s in written))
     assert {split_of(s.family) for s in right_answers.held_out_scores(tmp_path)} == {"valid", "test"}
     asks = {"instrument": "flute", "mode": "major", "speed": "fast", "form": "jig", "key": "G", "dynamic": "soft"}
     made = list(right_answers.renderings(tmp_path, asks, 4))

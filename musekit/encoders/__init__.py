@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from musekit.encoders.mini import (
     LONG_WINDOW,
-    SHIFTS,
     JointEmbedder,
     MiniEmbedder,
     TonalPool,
@@ -21,5 +20,5 @@ from musekit.encoders.mini import (
 from musekit.encoders.muq import MuQ
 from musekit.encoders.text import TextEncoder, text_encoder
 
-__all__ = ["LONG_WINDOW", "SHIFTS", "JointEmbedder", "MiniEmbedder", "MuQ", "TextEncoder", "TonalPool", "features"]
+__all__ = ["LONG_WINDOW", "JointEmbedder", "MiniEmbedder", "MuQ", "TextEncoder", "TonalPool", "features"]
 __all__ += ["features_size", "log_frequency_filters", "mel_filters", "text_encoder", "transpose"]

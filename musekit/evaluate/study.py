@@ -20,6 +20,7 @@ from musekit.cache import Shards, read_clips
 from musekit.cache.precompute import read_clip
 from musekit.config import home
 from musekit.corpus.instruments import SINGLE
+from musekit.corpus.render import write_flac
 from musekit.evaluate import features
 from musekit.files import sha256, write_atomic
 from musekit.muse import Muse, Settings, micro_batches
@@ -235,15 +236,6 @@ def cached(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, n
         write_atomic(path, data.getvalue())
     with np.load(path) as arrays:
         return dict(arrays)
-
-
-def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
-    """audio (2, N) as a 16-bit FLAC file, written atomically."""
-    import soundfile
-
-    data = io.BytesIO()
-    soundfile.write(data, np.clip(np.asarray(audio).T, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
-    write_atomic(path, data.getvalue())
 
 
 def target(name: str, value: float | None, at_least: float | None = None, at_most: float | None = None, **more) -> dict:

@@ -6,13 +6,13 @@ Only a rank's share of a batch depends on the rank: a run continues at any sampl
 from __future__ import annotations
 
 import collections
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from musekit import distributed, flow
+from musekit.corpus.processes import ignore_signals
 
 EPOCH_KEY, BATCH_KEY = 1 << 62, 1 << 61  # counters of permutations and of batches; far from those of samples
 AHEAD = 3  # batches that the thread builds before they are needed
@@ -86,9 +86,3 @@ def batches(
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def ignore_signals(worker: int) -> None:
-    """Slurm, torchrun and Ctrl-C signal all processes of a job; the training process decides when its workers end."""
-    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
