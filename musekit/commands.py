@@ -205,9 +205,9 @@ class Bench:
     """
 
     what: Annotated[str, Positional, arg(metavar="[WHAT]")] = "end-to-end"
-    """end-to-end, stage1, stage2, full, train, batch, sizes or ddp."""
+    """end-to-end, stage1, stage2, full, train, sizes or ddp."""
     weights: Annotated[str | None, optional("FOLDER", "mini")] = None
-    """Folder of weights, or a packaged preset, for end-to-end and batch; none: batch without trained weights."""
+    """Folder of weights, or a packaged preset, for end-to-end."""
     results: Path = Path("results")  # Folder of the result file
     quick: bool = False  # Tiny networks and single runs, to test that everything runs
 
@@ -217,7 +217,7 @@ class Bench:
 
         if self.weights is not None and self.what in BENCHES and self.what not in READ:
             raise MuseError(
-                f"`bench {self.what}` reads no weights: leave --weights out, or choose one of {', '.join(READ)}"
+                f"`bench {self.what}` reads no weights: leave --weights out, or take `bench {READ[0]}`"
             )
         bench(self.what, "mini" if self.weights is None else self.weights, self.results, self.quick)
 

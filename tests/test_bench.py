@@ -1,4 +1,4 @@
-"""The bench: peers compute the same velocity, hand counts are torch's own, result files say what was measured."""
+"""The bench: peers compute the same velocity, counts are torch's own, result files say what was measured."""
 
 import dataclasses
 import json
@@ -11,8 +11,8 @@ from musekit import bench
 from musekit.bench import end_to_end, measure, networks, roofline
 from musekit.bench.measure import Recorded, Work, frame
 from musekit.bench.naive import Naive1
-from musekit.bench.roofline import stage1_work, stage2_flops, stage2_work
-from musekit.config import MuseError, mini, paper, smoke
+from musekit.bench.roofline import stage1_work, stage2_work
+from musekit.config import MuseError, paper
 from musekit.results import write_result
 from musekit.stage1 import GuidedStage1, Stage1Inference
 from musekit.stage2 import StableAudioMuQ
@@ -25,16 +25,6 @@ def counted(call) -> int:
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
-
-
-@pytest.mark.parametrize("config", [mini().stage2, smoke().stage2, STABLE], ids=["mini", "smoke", "stable audio"])
-@pytest.mark.parametrize("rows, frames", [(2, 43), (1, 258)])
-def test_stage_2s_work_counted_by_hand_is_what_torch_counts(config, rows, frames):
-    with torch.device("meta"):
-        network = StableAudioMuQ(config)
-        held = network.condition(torch.zeros(rows, config.embedding_dim), torch.zeros(rows, 2))
-        x, t = torch.zeros(rows, config.latent_dim, frames), torch.zeros(rows)
-    assert stage2_flops(config, rows, frames) == counted(lambda: network(x, t, held))
 
 
 @pytest.mark.parametrize("merge", [False, True])
@@ -99,13 +89,6 @@ def test_a_row_is_a_median_with_its_range_and_its_bar():
     assert (row["value"], row["least"], row["most"], row["runs"]) == (2.0, 1.0, 3.0, 3)
     assert (row["bar"], row["met"]) == ("> 1.5", True)
     assert measure.row("time", [31.0], "s", "so", ("<", 30))["met"] is False
-
-
-def test_peak_memory_is_what_was_taken_in_between():
-    found = measure.peak_bytes(lambda: torch.ones(2**26))  # 256 MiB, freed at once
-    if found["peak_bytes"] is None:
-        pytest.skip("this system does not report a process's peak memory: needs Linux's /proc/self/clear_refs")
-    assert 0.9 * 2**28 < found["peak_bytes"] - found["before_bytes"] < 1.5 * 2**28
 
 
 def test_the_floor_is_the_higher_of_both_roofs():

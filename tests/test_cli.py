@@ -61,7 +61,7 @@ def test_a_job_on_a_node_whose_gpus_torch_does_not_see_ends_at_once(musekit, tin
         (["train"], "PART"),
         (["train", "codec", "--lr", "1"], "Perhaps you meant: --train.lr"),
         (["cache", "--n", "-5"], "--n must be 1 or more, not -5"),
-        (["bench", "stage1", "--weights", "mini"], "choose one of end-to-end, batch"),
+        (["bench", "stage1", "--weights", "mini"], "leave --weights out"),
         (["eval", "prompts", "--n", "0"], "must be 2 or more"),
         (["info", "mimi"], "did you mean 'mini'?"),
     ],

@@ -244,21 +244,6 @@ def test_zero_shot_names_the_class_whose_sentences_are_nearest(small):
     assert judge.ratio(rows, "speed", "words", of="words") is None
 
 
-def test_embeddings_of_the_cache_are_used_when_this_embedder_made_them(small, tmp_path):
-    from musekit.cache.precompute import precompute
-
-    cache, weights = small
-    mine = tmp_path / "cache"
-    shutil.copytree(cache, mine)
-    clips = Study(weights, mine, tmp_path, 1).split("train")[:3]
-    computed = Study(weights, mine, tmp_path, 1).embed(clips)
-    precompute("embeddings", mine, smoke(), weights, show=False)
-    study = Study(weights, mine, tmp_path, 1)
-    assert study.shards is not None
-    np.testing.assert_allclose(study.embed(clips), computed, atol=2e-3)  # kept in half precision
-    np.testing.assert_allclose(np.linalg.norm(computed, axis=1), 1)
-
-
 def test_mistakes_are_one_line(small, tmp_path):
     cache, weights = small
     for arguments, said in (

@@ -23,11 +23,10 @@ BENCHES = {  # name: (module.function, whether it needs the measured ceilings, w
     "stage2": ("stages.stage2", True, "full size, a step beside diffusers' own transformer"),
     "full": ("end_to_end.full", False, "full size, 1 and 16 pieces from token ids to sound"),
     "train": ("train.train", True, "full size, an optimizer step of both stages"),
-    "batch": ("stages.batch", True, "the original's batch tables; 16 pieces one by one and batched"),
     "sizes": ("stages.sizes", True, "50M to 1.05B: what decides how much a batch gains"),
-    "ddp": ("ddp.ddp", False, "data-parallel training on the ranks of this machine"),
+    "ddp": ("train.ddp", False, "data-parallel training on the ranks of this machine"),
 }
-READ = ("end-to-end", "batch")  # benches that read weights; the others time random weights
+READ = ("end-to-end",)  # benches that read weights; the others time random weights
 
 
 def bench(what: str, weights: str, results: Path, quick: bool = False) -> list[Row]:
@@ -36,9 +35,9 @@ def bench(what: str, weights: str, results: Path, quick: bool = False) -> list[R
     quick: tiny networks and single runs, to see that everything runs; its numbers mean nothing, and the file says so.
     """
     if what == "ddp-rank":  # started by `ddp` in other processes
-        from musekit.bench import ddp
+        from musekit.bench import train
 
-        ddp.rank(results, quick)
+        train.rank(results, quick)
         return []
     if what not in BENCHES:
         raise suggest(what, BENCHES, "bench")
@@ -47,7 +46,7 @@ def bench(what: str, weights: str, results: Path, quick: bool = False) -> list[R
     on_gpu = setup.device.type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else "cpu"
     about = {"load": os.getloadavg()[0], "device": name, "threads": torch.get_num_threads()}
-    if what in READ and (weights != "none" or what == "end-to-end"):
+    if what in READ:
         from musekit.muse import Muse
 
         setup.muse = muse = Muse.from_pretrained(weights)
