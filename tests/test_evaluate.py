@@ -1,7 +1,6 @@
 """Measurements against slow reference code, and each of them end to end on a tiny cache and random weights."""
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
