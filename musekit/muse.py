@@ -25,7 +25,9 @@ from torch import Tensor
 
 from musekit import fewstep, gpu, pretrained
 from musekit.config import MuseConfig, MuseError
-from musekit.encoders import JointEmbedder, MuQ, text_encoder
+from musekit.encoders.mini import JointEmbedder
+from musekit.encoders.muq import MuQ
+from musekit.encoders.text import text_encoder
 from musekit.inference import OnStep, finish, micro_batches, padded, sample_stage1, sample_stage2
 from musekit.pretrained import load_part
 from musekit.recipe import Recipe, Settings, check, clean_prompt, count, software

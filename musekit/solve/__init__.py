@@ -35,7 +35,7 @@ from musekit.config import MuseError, suggest
 
 from . import batch_dopri5, bespoke, dopri5
 from .bespoke import Bespoke
-from .types import CancelFlag, Cancelled, Solution, Velocity, time_dtype
+from .types import CancelFlag, Cancelled, Solution, Velocity, equal_steps, shared_times
 
 __all__ = ["ADAPTIVE", "NFE_PER_STEP", "SOLVERS", "Bespoke", "Cancelled", "Solution", "solve"]
 
@@ -191,33 +191,20 @@ def _fixed_grid(
     at: turns times (m,) float64 into the m items that the velocity gets instead; None: (B,) tensors.
     """
     step, nfe_per_step = STEPS[solver]
-    batch, n = x_0.shape[0], len(times) - 1
-    if at is None:
-
-        def at(moments: Tensor) -> Tensor:  # (m, B): all samples share their times
-            return moments.to(x_0.device, time_dtype(x_0))[:, None].expand(-1, batch).contiguous()
-
+    n, x = len(times) - 1, x_0
     # Middles and lengths come from float64 and are rounded once: lengths of float32 times would jitter.
     grid = torch.tensor(times, dtype=torch.float64)
-    t = at(grid if solver in USES_END else grid[:-1])
-    t_mid = at((grid[1:] + grid[:-1]) / 2) if solver in USES_MIDDLE else [None] * n
+    t = shared_times(at, grid if solver in USES_END else grid[:-1], x_0)
+    t_mid = shared_times(at, (grid[1:] + grid[:-1]) / 2, x_0) if solver in USES_MIDDLE else [None] * n
     t_end = t[1:] if solver in USES_END else [None] * n
     h = grid.diff().to(device=x_0.device, dtype=x_0.dtype)  # (n,)
 
-    x = x_0
-    path = [x_0]
+    path = [x_0] * trajectory
     for i in range(n):
         x = step(velocity, x, Step(t[i], t_mid[i], t_end[i], h[i]))
-        if trajectory:
-            path.append(x)
+        path += [x] * trajectory
         on_time(times[i + 1])
-    return Solution(
-        x=x,
-        nfe=torch.full((batch,), nfe_per_step * n),
-        accepted=torch.full((batch,), n),
-        rejected=torch.zeros(batch, dtype=torch.int64),
-        trajectory=torch.stack(path) if trajectory else None,
-    )
+    return equal_steps(x, n, nfe_per_step * n, path)
 
 
 def _progress(on_step: Callable[[int, int], None] | None, times: list[float]) -> Callable[[float], None]:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from musekit.config import MuseError
 
-from .types import Solution, Velocity, time_dtype
+from .types import Solution, Velocity, equal_steps, shared_times
 
 PREFIX = "bespoke-"
 NAME = re.compile(r"bespoke-([1-9][0-9]?)(?:@([0-9a-f]{8}))?")  # bespoke-8, optionally with the hash of its numbers
@@ -75,24 +75,13 @@ def integrate(
     Memory: all n velocities. Sums are taken one product and one sum at a time, which IEEE 754 rounds equally at every
     position of the batch.
     """
-    batch, n, grid = x_0.shape[0], table.nfe, torch.tensor(table.times, dtype=torch.float64)
-    if at is None:
-        moments = grid[:-1].to(x_0.device, time_dtype(x_0))[:, None].expand(-1, batch).contiguous()  # (n, B)
-    else:
-        moments = at(grid[:-1])
-    x, velocities, path = x_0, [], [x_0]
+    moments = shared_times(at, torch.tensor(table.times[:-1], dtype=torch.float64), x_0)
+    x, velocities, path = x_0, [], [x_0] * trajectory
     for i, (a, *b) in enumerate(table.weights):
         velocities.append(velocity(moments[i], x))
         x = x_0 if a == 1.0 else a * x_0
         for weight, u in zip(b, velocities, strict=True):
             x = x + weight * u
-        if trajectory:
-            path.append(x)
+        path += [x] * trajectory
         on_time(table.times[i + 1])
-    return Solution(
-        x=x,
-        nfe=torch.full((batch,), n),
-        accepted=torch.full((batch,), n),
-        rejected=torch.zeros(batch, dtype=torch.int64),
-        trajectory=torch.stack(path) if trajectory else None,
-    )
+    return equal_steps(x, table.nfe, table.nfe, path)

@@ -19,7 +19,7 @@ from musekit import flow
 from musekit.cache import Shards, caption_id, read_clips
 from musekit.codec import bands
 from musekit.config import TONICS, MuseConfig, MuseError
-from musekit.encoders import transpose
+from musekit.encoders.mini import transpose
 
 # Mean of the logit-normal noise level of Stage 2. It leans towards noise: a piece's key and form are decided before
 # t = 0.3 (after it, a wrong embedding hardly changes the loss), and the similarity of neighbouring frames hides noise
