@@ -6,8 +6,6 @@ rank (weak scaling), and the time of one all-reduce of its gradients.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import tempfile
 from collections.abc import Iterator
@@ -36,10 +34,10 @@ def launched(ranks: int, quick: bool) -> Row:
     """One measurement in new processes, through the launcher that training uses."""
     from musekit.launch import launch
 
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "row.json"
         words = ["bench", "ddp-rank", "--results", str(out)] + (["--quick"] if quick else [])
-        launch(words, ranks, on_line=lambda line: None, progress=False)
+        launch(words, ranks, on_line=lambda line: None)
         return json.loads(out.read_text())
 
 

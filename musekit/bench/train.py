@@ -11,11 +11,14 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from musekit.bench import networks
 from musekit.bench.measure import Row, Setup, median, peak_bytes, timed
-from musekit.train.flops import TrainingFlops
-from musekit.train.loop import compile_blocks, parameter_groups, recompute
+from musekit.config import TrainConfig
+from musekit.train.loop import change_blocks, parameter_groups
 
 FRAMES = 256
 BAR = 0.45  # MFU that the best of Stage 2's rows is to reach
@@ -49,11 +52,8 @@ def step(stage: int, batch: int, options: tuple[str, ...], setup) -> Row:
         network = networks.stage2(networks.stage2_config("1.05B", setup.quick), device)
         inputs = networks.training_batch(network.config, batch, device, 16 if setup.quick else FRAMES)
     network.train().requires_grad_(True)
-    work = TrainingFlops(network)(inputs)
-    if "compile" in options:
-        compile_blocks(network)
-    if "recompute" in options:
-        recompute(network)
+    work = training_flops(network, inputs)
+    change_blocks(network, TrainConfig(**dict.fromkeys(options, True)))
     optimizer = torch.optim.AdamW(parameter_groups(network, 0.01), lr=1e-5, fused=True)
 
     def call() -> None:
@@ -71,3 +71,15 @@ def step(stage: int, batch: int, options: tuple[str, ...], setup) -> Row:
     row |= {"least": min(times), "most": max(times), "throughput": batch / seconds, "flops": work}
     row |= {"mfu": work / seconds / setup.ceilings["bfloat16"], "parameters": networks.parameters(network)}
     return row | peak_bytes(call, device)
+
+
+def training_flops(network: nn.Module, batch: dict) -> int:
+    """FLOPs of a forward and a backward pass: three times the matrix products of the forward pass on fake tensors."""
+    with (
+        torch.no_grad(),
+        FakeTensorMode(allow_non_fake_inputs=True) as fake,
+        sdpa_kernel(SDPBackend.MATH),  # the counter does not know the CPU's flash attention
+        FlopCounterMode(display=False) as counter,
+    ):
+        network.training_loss({k: fake.from_tensor(v) for k, v in batch.items()})
+    return 3 * counter.get_total_flops()
