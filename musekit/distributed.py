@@ -127,10 +127,6 @@ class TrainingLoss(nn.Module):
     def forward(self, batch: dict):
         return self.model.training_loss(batch)
 
-    def no_sync(self):
-        """As in DDP: a block in which gradients are not summed over ranks."""
-        return contextlib.nullcontext()
-
 
 def wrap(model: nn.Module) -> nn.Module:
     """A module whose forward is the model's training loss, under DDP when there are several ranks.

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from musekit import flow
 from musekit.config import Stage1Config
+from musekit.files import accept_old_names
 from musekit.gpu import CudaGraph, compiled
 
 Context = list[tuple[Tensor, Tensor, Tensor]]
@@ -35,17 +36,6 @@ Context = list[tuple[Tensor, Tensor, Tensor]]
 MAX_TIME_TURNS = 16.0  # of the fastest time feature: the velocity stays smooth in time, which higher-order solvers need
 MIN_WRITTEN_ATTENTION = 64  # samples from which elementwise kernels are faster on a GPU than its fused attention
 OLD_NAMES = {"enter": "proj_in", "leave": "proj_out", "table": "scale_shift_table", "null": "null_token"}
-
-
-def accept_old_names(module: nn.Module, renamed: dict[str, str]) -> None:
-    """Load state dicts of earlier versions too: their attribute names, e.g. {"enter": "proj_in"}, become today's."""
-
-    def rename(module, state: dict, prefix: str, *_) -> None:
-        for key in [key for key in state if key.startswith(prefix)]:
-            words = [renamed.get(word, word) for word in key.removeprefix(prefix).split(".")]
-            state[prefix + ".".join(words)] = state.pop(key)
-
-    module.register_load_state_dict_pre_hook(rename)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

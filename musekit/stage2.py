@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from musekit import convert, flow
 from musekit.config import Stage2Config
+from musekit.files import accept_old_names
 from musekit.gpu import CudaGraph, compiled
-from musekit.stage1 import accept_old_names
 
 OLD_NAMES = {
     "enter": "proj_in",

@@ -161,7 +161,7 @@ PIANO = ("a sad piano melody",)
         (["\ud800\udfff"], "no English words"),  # bytes that are not text
         (["悲しいピアノ 12 \U0001f3b9"], "no English words"),
         ([*PIANO, "--negative-prompt", " "], "negative prompt is empty"),
-        ([*PIANO, "--seconds", "0"], "seconds: Expected `float` > 0.0, not 0"),
+        ([*PIANO, "--seconds", "0"], "seconds cannot be 0.0 (expected `float` > 0.0)"),
         ([*PIANO, "--seconds", "nan"], "seconds"),
         ([*PIANO, "--seconds", "0.001"], "too short"),
         ([*PIANO, "--seconds", "13"], "window of 12.02 s"),

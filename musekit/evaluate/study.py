@@ -26,7 +26,8 @@ from musekit.files import sha256, write_atomic
 from musekit.muse import Muse, Settings, micro_batches
 from musekit.pretrained import read_hashes
 from musekit.recipe import Recipe
-from musekit.results import now, write_result
+from musekit.results import write_result
+from musekit.runs import now
 
 HELD_OUT = ("valid", "test")  # splits whose works nothing was trained on
 PROMPT_LIKE = 240  # held-out clips that are compared with generated ones, as many as are generated

@@ -2,7 +2,7 @@
 
 A dataset has `__len__` and `sample(index, draws, batch_draws) -> dict`. `draws` belongs to the sample, `batch_draws` to
 its global batch (which shares, for example, the length of its crops). Noise, noise level, crop, condition dropout and
-the choice of caption are all drawn here, so that a batch (`loader`) is a pure function of (seed, counter).
+the choice of caption are all drawn here, so that a batch (`loop.batches`) is a pure function of (seed, counter).
 
 Shapes: C channels and T frames of a latent, D = 512 of an embedding, L tokens of a caption.
 """
