@@ -35,7 +35,7 @@ from musekit.config import MuseError, suggest
 
 from . import batch_dopri5, bespoke, dopri5
 from .bespoke import Bespoke
-from .types import CancelFlag, Cancelled, Solution, Velocity, equal_steps, shared_times
+from .types import CancelFlag, Cancelled, Solution, Velocity, time_dtype
 
 __all__ = ["ADAPTIVE", "NFE_PER_STEP", "SOLVERS", "Bespoke", "Cancelled", "Solution", "solve"]
 
@@ -160,11 +160,10 @@ def solve(
 
     on_time = _progress(on_step, times)
     x_0 = x_0.contiguous()
-    fixed_options = {"trajectory": trajectory, "on_time": on_time, "at": getattr(velocity, "at", None)}
-    if table is not None:
-        return bespoke.integrate(evaluate, x_0, table, **fixed_options)
-    if solver in STEPS:
-        return _fixed_grid(evaluate, x_0, times, solver=solver, **fixed_options)
+    if solver in STEPS or table is not None:
+        at = getattr(velocity, "at", None)
+        options = {"trajectory": trajectory, "on_time": on_time, "at": at}
+        return _fixed_grid(evaluate, x_0, times, solver=solver, table=table, **options)
 
     if not (rtol >= 0 and 0 < atol < math.inf and rtol < math.inf) or max_attempts < 1 or trajectory:
         raise MuseError(
@@ -182,6 +181,7 @@ def _fixed_grid(
     times: list[float],
     *,
     solver: str,
+    table: Bespoke | None,
     trajectory: bool,
     on_time: Callable[[float], None],
     at: Callable[[Tensor], Sequence] | None = None,
@@ -190,12 +190,17 @@ def _fixed_grid(
 
     at: turns times (m,) float64 into the m items that the velocity gets instead; None: (B,) tensors.
     """
-    step, nfe_per_step = STEPS[solver]
-    n, x = len(times) - 1, x_0
+    step, nfe_per_step = STEPS[solver] if table is None else (bespoke.stepper(table, x_0), 1)
+    batch, n, x = len(x_0), len(times) - 1, x_0
+    if at is None:
+
+        def at(moments: Tensor) -> Tensor:  # (m, B): all samples share their times
+            return moments.to(x_0.device, time_dtype(x_0))[:, None].expand(-1, batch).contiguous()
+
     # Middles and lengths come from float64 and are rounded once: lengths of float32 times would jitter.
     grid = torch.tensor(times, dtype=torch.float64)
-    t = shared_times(at, grid if solver in USES_END else grid[:-1], x_0)
-    t_mid = shared_times(at, (grid[1:] + grid[:-1]) / 2, x_0) if solver in USES_MIDDLE else [None] * n
+    t = at(grid if solver in USES_END else grid[:-1])
+    t_mid = at((grid[1:] + grid[:-1]) / 2) if solver in USES_MIDDLE else [None] * n
     t_end = t[1:] if solver in USES_END else [None] * n
     h = grid.diff().to(device=x_0.device, dtype=x_0.dtype)  # (n,)
 
@@ -204,7 +209,8 @@ def _fixed_grid(
         x = step(velocity, x, Step(t[i], t_mid[i], t_end[i], h[i]))
         path += [x] * trajectory
         on_time(times[i + 1])
-    return equal_steps(x, n, nfe_per_step * n, path)
+    counts = (torch.full((batch,), count) for count in (nfe_per_step * n, n, 0))
+    return Solution(x, *counts, torch.stack(path) if trajectory else None)
 
 
 def _progress(on_step: Callable[[int, int], None] | None, times: list[float]) -> Callable[[float], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,17 +35,6 @@ class Solution:
     accepted: Tensor  # (B,) int64, steps taken
     rejected: Tensor  # (B,) int64, steps tried and discarded; 0 on a fixed grid
     trajectory: Tensor | None = None  # (n + 1, B, ...) x at `times`, if requested
-
-
-def shared_times(at: Callable | None, times: Tensor, x: Tensor) -> Sequence:
-    """at(times), or where `at` is None the times (n,) of all samples of x (B, ...) as n tensors (B,)."""
-    return at(times) if at else times.to(x.device, time_dtype(x))[:, None].expand(-1, len(x)).contiguous()
-
-
-def equal_steps(x: Tensor, steps: int, nfe: int, path: list[Tensor]) -> Solution:
-    """The solution x (B, ...) where every sample took the same steps; path: the states that it passed, or empty."""
-    counts = (torch.full((len(x),), n) for n in (nfe, steps, 0))
-    return Solution(x, *counts, torch.stack(path) if path else None)
 
 
 def time_dtype(x: Tensor) -> torch.dtype:
