@@ -13,10 +13,10 @@ from typing import NoReturn, Union
 import tyro
 
 from musekit import __version__
-from musekit.commands import COMMANDS, SUBCOMMANDS, Bench, Cache, Evaluate, Generate, Info, Lab, Train
+from musekit.commands import COMMANDS, SUBCOMMANDS, Bench, Cache, Evaluate, Generate, Info, Train
 from musekit.config import MuseError, suggest
 
-__all__ = ["COMMANDS", "Bench", "Cache", "Evaluate", "Generate", "Info", "Lab", "Train", "main", "parse"]
+__all__ = ["COMMANDS", "Bench", "Cache", "Evaluate", "Generate", "Info", "Train", "main", "parse"]
 
 ABOUT = """Text to many different pieces of music. For example:
 

@@ -18,6 +18,8 @@ from musekit.config import REMOVED, MuseError, suggest
 
 T = TypeVar("T")
 type_hints = functools.cache(get_type_hints)  # evaluating annotations takes longer than decoding a line
+OLD_NAMES = {"enter": "proj_in", "leave": "proj_out", "before": "preprocess", "after": "postprocess"}
+OLD_NAMES |= {"table": "scale_shift_table", "null": "null_token"}
 
 
 def sha256(path: Path) -> str:
@@ -88,12 +90,12 @@ def read_json(path: Path, kind: type[T], known_only: bool = False) -> T:
     return decode(Path(path).read_bytes(), kind, str(path), known_only)
 
 
-def accept_old_names(network, renamed: dict[str, str]) -> None:
-    """Let a network load earlier files: their attribute names, as in {"enter": "proj_in"}, become today's."""
+def accept_old_names(network) -> None:
+    """Let a network load earlier files of weights, in which some attributes have other names."""
 
     def rename(_, state: dict, prefix: str, *__) -> None:
         for key in [key for key in state if key.startswith(prefix)]:
-            words = [renamed.get(word, word) for word in key.removeprefix(prefix).split(".")]
+            words = [OLD_NAMES.get(word, word) for word in key.removeprefix(prefix).split(".")]
             state[prefix + ".".join(words)] = state.pop(key)
 
     network.register_load_state_dict_pre_hook(rename)

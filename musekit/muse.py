@@ -262,7 +262,7 @@ class Muse:
     def stream(self, recipes: Iterable[Recipe], on_step: OnStep | None = None, cancel=None) -> Iterator[Piece]:
         """Yields the pieces of each micro-batch when it is finished, so that memory does not grow with their number.
 
-        on_step(stage, i, n) is called before step i of n; cancel: a `solve.CancelFlag`.
+        on_step(stage, i, n) is called before step i of n; cancel: a `threading.Event`.
         """
         sample_rate = self.config.codec.sample_rate
         for batch in micro_batches(recipes):

@@ -35,7 +35,6 @@ Context = list[tuple[Tensor, Tensor, Tensor]]
 
 MAX_TIME_TURNS = 16.0  # of the fastest time feature: the velocity stays smooth in time, which higher-order solvers need
 MIN_WRITTEN_ATTENTION = 64  # samples from which elementwise kernels are faster on a GPU than its fused attention
-OLD_NAMES = {"enter": "proj_in", "leave": "proj_out", "table": "scale_shift_table", "null": "null_token"}
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -96,7 +95,7 @@ class Text2MuQFlow(nn.Module):
         for zero in (self.proj_out, self.time[-1]):
             nn.init.zeros_(zero.weight)
             nn.init.zeros_(zero.bias)
-        accept_old_names(self, OLD_NAMES)
+        accept_old_names(self)
 
     def standardise(self, embedding: Tensor) -> Tensor:
         """Embedding -> x_1 with about unit variance per coordinate."""
@@ -153,9 +152,8 @@ class Text2MuQFlow(nn.Module):
         2406.02507). The worse version is the exact Gaussian, which is computed anyway, so w > 1 costs nothing. It
         sharpens what is not Gaussian, such as the key, at the price of some variety. w = 1 is the learned velocity.
         """
-        modulation = self.time(flow.time_features(t, self.config.width, MAX_TIME_TURNS).to(x.dtype)).unflatten(
-            -1, (9, -1)
-        )
+        features = flow.time_features(t, self.config.width, MAX_TIME_TURNS)
+        modulation = self.time(features.to(x.dtype)).unflatten(-1, (9, -1))
         h = self.proj_in(x)
         for block, layer in zip(self.blocks, context, strict=True):
             h = block(h, modulation, layer)

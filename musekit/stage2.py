@@ -26,15 +26,6 @@ from musekit.config import Stage2Config
 from musekit.files import accept_old_names
 from musekit.gpu import CudaGraph, compiled
 
-OLD_NAMES = {
-    "enter": "proj_in",
-    "leave": "proj_out",
-    "before": "preprocess",
-    "after": "postprocess",
-    "table": "scale_shift_table",
-    "null": "null_token",
-}
-
 
 class Condition(NamedTuple):
     """What the network needs of B prompts; it does not change along the ODE."""
@@ -216,11 +207,7 @@ class StableAudioMuQ(nn.Module):
         width, channels = config.width, config.latent_dim * config.patch
         self.register_buffer("mean", torch.zeros(config.latent_dim, 1))  # of the training latents, per channel
         self.register_buffer("std", torch.ones(config.latent_dim, 1))
-        self.embedding_projection = nn.Sequential(
-            nn.Linear(config.embedding_dim, config.condition_dim),
-            nn.SiLU(),
-            nn.Linear(config.condition_dim, config.condition_dim),
-        )
+        self.embedding_projection = two_layers(config.embedding_dim, config.condition_dim, bias=True)
         self.null_token = nn.Parameter(torch.randn(config.condition_dim) * 0.02)  # token without prompt
         if config.stable_audio:
             self.token = two_layers(config.condition_dim, config.condition_dim, bias=False)
@@ -246,7 +233,7 @@ class StableAudioMuQ(nn.Module):
             zeros += [self.proj_out.bias]
         for zero in zeros:
             nn.init.zeros_(zero)
-        accept_old_names(self, OLD_NAMES)
+        accept_old_names(self)
 
     def standardise(self, latents: Tensor) -> Tensor:
         """Codec latents -> x_1 with about unit variance per channel."""

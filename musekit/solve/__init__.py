@@ -25,6 +25,7 @@ every position of the batch.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ from musekit.config import MuseError, suggest
 
 from . import batch_dopri5, bespoke, dopri5
 from .bespoke import Bespoke
-from .types import CancelFlag, Cancelled, Solution, Velocity, time_dtype
+from .types import Cancelled, Solution, Velocity, time_dtype
 
 __all__ = ["ADAPTIVE", "NFE_PER_STEP", "SOLVERS", "Bespoke", "Cancelled", "Solution", "solve"]
 
@@ -100,7 +101,7 @@ def solve(
     rtol: float = 1e-4,
     atol: float = 1e-5,
     on_step: Callable[[int, int], None] | None = None,
-    cancel: CancelFlag | None = None,
+    cancel: threading.Event | None = None,
     trajectory: bool = False,
     overshoot: bool = True,
     max_attempts: int = 10_000,
