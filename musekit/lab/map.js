@@ -50,14 +50,16 @@ async function render({ model, el }) {
     const land = state.get("land");
     const library = land.groups && await plotly(state.get("plotly"));
     if (land !== state.get("land")) return;  // another map came meanwhile
-    if (chart) window.musePlotly.then((loaded) => loaded.purge(chart));
+    const old = chart;
     chart = null;
+    if (old) window.musePlotly.then((loaded) => loaded.purge(old));
     el.textContent = land.groups ? "" : EMPTY;
     if (!land.groups) return;
     chart = document.createElement("div");
     chart.className = "muse-lab-chart";
     el.append(chart);
-    await library.newPlot(chart, traces(land), LAYOUT, { responsive: true, displaylogo: false });
+    const layout = structuredClone(LAYOUT);  // plotly writes into it
+    await library.newPlot(chart, traces(land), layout, { responsive: true, displaylogo: false });
     chart.on("plotly_click", ({ points: [{ curveNumber, pointIndex }] }) => {
       state.send({ point: land.groups[curveNumber - 1].index[pointIndex] });
     });
