@@ -114,3 +114,14 @@ def test_the_path_between_clicked_points_is_one_sound(page):
     ui.until(lambda: page.locator(".muse-lab-places-list").inner_text().count("seed") == 2, "two places")
     whole = ui.new_sound(page, ui.LAB, lambda: page.locator("button.muse-lab-walk").click())
     assert whole["duration"] > 6
+
+
+@pytest.mark.long
+def test_map_and_players_live_after_a_reload(page):
+    ui.mapped(page)
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    page.reload()
+    page.wait_for_function(ui.IDLE)
+    page.locator(f".{ui.LAB}").scroll_into_view_if_needed()
+    page.locator(".muse-lab-map .scatterlayer .point").first.wait_for(state="attached")
+    ui.new_sound(page, ui.LAB, lambda: ui.click_point(page, 3))
