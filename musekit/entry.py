@@ -19,6 +19,9 @@ from musekit.files import decode
 from musekit.recipe import Recipe
 
 MAX_SECONDS = 20 * 60.0  # of a file that is added to the library
+MAX_FRAMES = 2**26  # decoded from one file: 25 minutes at 44.1 kHz
+RATES = (2_000, 768_000)  # Hz
+BLOCK = 2**18  # samples that are decoded at a time
 MAX_CHARS = 20_000  # of a name, a tag or a note
 EMBEDDING_BYTES = 512 * 4
 OLD_FORMAT = "open its library once with commit a887462 of musekit, which converts it and its files"
@@ -31,7 +34,10 @@ class Origin:
     how: str = ""  # for people: "half way from ... to ..."
     prompted: bool = True  # whether the recipe's prompt is what the user asked for, or only a label
     # from noise(recipe.seed), x = slerp(x, noise(seed), position) for each pair (seed, position)
-    noise: tuple[tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[float, msgspec.Meta(ge=0, le=1)]], ...] = ()
+    noise: Annotated[
+        tuple[tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[float, msgspec.Meta(ge=0, le=1)]], ...],
+        msgspec.Meta(max_length=1000),
+    ] = ()
 
 
 @dataclass(frozen=True)
@@ -117,30 +123,38 @@ def flac(audio: np.ndarray, sample_rate: int, entry: Entry) -> bytes:
     return data.getvalue()
 
 
-def read_audio(source: Path | bytes, name: str, seconds: float | None = None) -> tuple[np.ndarray, int]:
+def read_audio(
+    source: Path | bytes, name: str, seconds: float | None = None, form=np.asarray
+) -> tuple[np.ndarray, int]:
     """The first `seconds` (None: all) of a file or its bytes: float32 (1 or 2, N), and its rate in Hz.
 
-    More than two channels are averaged. Raises MuseError for what is not sound, or is to be read whole and is empty or
-    longer than MAX_SECONDS.
+    More than two channels are averaged. Decodes in blocks, each as `form` makes it, since a small file can hold hours.
+    Raises MuseError for what is not sound, or is to be read whole and is empty or longer than the bounds.
     """
     import soundfile
 
+    blocks, n = [], 0
     try:
+        if not isinstance(source, bytes) and not Path(source).is_file():
+            raise OSError("no regular file")
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
             rate = file.samplerate
-            if seconds is None and not 0 < file.frames <= MAX_SECONDS * rate:
-                raise MuseError(f"{name!r} is empty or longer than {MAX_SECONDS / 60:.0f} minutes")
-            x = file.read(-1 if seconds is None else round(seconds * rate), dtype="float32", always_2d=True).T
+            if not RATES[0] <= rate <= RATES[1]:
+                raise ValueError("no rate of sound")
+            most = min(MAX_FRAMES, round((seconds or MAX_SECONDS) * rate))
+            while n <= most and len(x := file.read(BLOCK // file.channels, dtype="float32", always_2d=True)):
+                x, n = np.nan_to_num(x.T, posinf=0, neginf=0), n + len(x)
+                blocks.append(form(x.mean(0, keepdims=True) if len(x) > 2 else x))
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise MuseError(f"{name!r} cannot be read as sound; save it as WAV, FLAC, OGG or MP3") from error
-    x = np.nan_to_num(x, posinf=0, neginf=0)
-    return x.mean(0, keepdims=True) if len(x) > 2 else x, rate
+    if seconds is None and not 0 < n <= most:
+        raise MuseError(f"{name!r} is empty or longer than {most / rate / 60:.0f} minutes")
+    return np.concatenate(blocks or [form(np.zeros((1, 0), np.float32))], axis=1)[:, :most], rate
 
 
 def read_samples(path: Path) -> tuple[np.ndarray, int]:
     """The int16 samples (1 or 2, N) of a file and its rate in Hz. Raises what `read_audio` raises."""
-    x, rate = read_audio(path, path.name)
-    return quantize(x), rate
+    return read_audio(path, path.name, form=quantize)
 
 
 def read_entry(path: Path) -> Entry:
@@ -152,6 +166,8 @@ def read_entry(path: Path) -> Entry:
     import soundfile
 
     try:
+        if not path.is_file():  # a pipe would wait for ever
+            raise OSError("no regular file")
         with soundfile.SoundFile(path) as file:
             comment = file.comment
         with open(path, "rb") as file:
