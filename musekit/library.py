@@ -37,9 +37,10 @@ from musekit.recipe import file_stem
 
 VERSION = 3  # of the database; version 2 had no checksums
 LOCK_SECONDS = 30.0  # to wait for another process's write
-# What is wrong with the disk or with another process, and not with the database: sqlite3's PERM, BUSY, LOCKED, NOMEM,
-# READONLY, IOERR, FULL, CANTOPEN and PROTOCOL
-OUTSIDE = (3, 5, 6, 7, 8, 10, 13, 14, 15)
+OUTSIDE = (  # errors of the disk or of another process, and not of the database
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL,
+)  # fmt: skip
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")  # of sounds in an imported folder
 SORTS: dict[str, Callable[[Entry], object]] = {  # the smallest first; equal ones newest first
     "newest": lambda e: 0,
@@ -84,27 +85,38 @@ class Library:
         """Check the database, and build it where that is needed."""
         if not self.path.exists():
             return self._build({}, False)
-        whole, version, damaged = {}, 0, False
+        whole, version, checks = {}, 0, []
         with contextlib.closing(self._connect()) as db:
-            try:
+
+            def structure() -> bool:
+                nonlocal version
                 version = db.execute("PRAGMA user_version").fetchone()[0]
+                return db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+
+            def content() -> bool:
                 for identity, entry in rows(db):
-                    if entry is None:
-                        damaged = True
-                    else:
-                        whole[identity] = entry
-                damaged = damaged or db.execute("PRAGMA quick_check(1)").fetchone()[0] != b"ok"
-                db.execute("BEGIN IMMEDIATE")  # a flipped bit can make it read-only
-            except sqlite3.DatabaseError as error:
-                if is_outside(error) and not (is_outside(error) == 8 and os.access(self.path, os.W_OK)):
-                    raise
-                damaged = True
-        if not whole and version == 1:
+                    whole[identity] = entry
+                return None not in whole.values()
+
+            def header() -> bool:  # a flipped bit makes it read-only, which only a write shows
+                for line in ("BEGIN IMMEDIATE", f"PRAGMA user_version = {version}", "ROLLBACK"):
+                    db.execute(line)
+                return True
+
+            for check in (structure, content, header):
+                try:
+                    checks.append(check())
+                except sqlite3.DatabaseError as error:
+                    if self._is_outside(error):
+                        raise
+                    checks.append(False)
+        whole = {identity: entry for identity, entry in whole.items() if entry is not None}
+        if checks[0] and not whole and version == 1:
             raise MuseError(f"{self.path} is of an older musekit; {OLD_FORMAT}")
-        if not whole and version > VERSION:
+        if checks[0] and not whole and version > VERSION:
             raise MuseError(f"{self.path} was written by a newer musekit (version {version}); update musekit")
-        if damaged or version != VERSION:
-            self._build(whole, damaged)
+        if not all(checks) or version != VERSION:
+            self._build(whole, not all(checks))
 
     def _build(self, whole: dict[str, Entry], damaged: bool) -> None:
         """Write a database of these entries and of those in the sound files that have none; a damaged one stays."""
@@ -148,13 +160,18 @@ class Library:
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)
 
+    def _is_outside(self, error: sqlite3.Error) -> bool:
+        """Whether the disk or another process is the reason, and not the database."""
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        return code in OUTSIDE and not (code == sqlite3.SQLITE_READONLY and os.access(self.path, os.W_OK))
+
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """SQLite's errors as MuseError."""
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if is_outside(error):
+            if self._is_outside(error):
                 raise MuseError(
                     f"the library at {self.folder} cannot be used: {error}. Pieces kept before are safe. Free some"
                     " space, or open the library again"
@@ -356,12 +373,6 @@ def rows(db: sqlite3.Connection) -> Iterator[tuple[str, Entry | None]]:
             yield str(identity, "utf-8", "replace"), decode(entry, Entry, "the entry") if whole else None
         except MuseError:
             yield str(identity), None
-
-
-def is_outside(error: sqlite3.Error) -> int:
-    """SQLite's code of what is wrong outside of the database; 0 where the database itself is wrong."""
-    code = getattr(error, "sqlite_errorcode", 1) & 0xFF
-    return code if code in OUTSIDE else 0
 
 
 def put(db: sqlite3.Connection, entry: Entry) -> None:
