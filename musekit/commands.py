@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -205,21 +202,17 @@ class Bench:
     """
 
     what: Annotated[str, Positional, arg(metavar="[WHAT]")] = "end-to-end"
-    """end-to-end, stage1, stage2, full, train, batch, sizes or ddp."""
+    """end-to-end, stage1, stage2, full, train, sizes or ddp."""
     weights: Annotated[str | None, optional("FOLDER", "mini")] = None
-    """Folder of weights, or a packaged preset, for end-to-end and batch; none: batch without trained weights."""
+    """Folder of weights, or a packaged preset, for end-to-end."""
     results: Path = Path("results")  # Folder of the result file
     quick: bool = False  # Tiny networks and single runs, to test that everything runs
 
     def run(self) -> None:
         """Run the benchmark."""
-        from musekit.bench import BENCHES, READ, bench
+        from musekit.bench import bench
 
-        if self.weights is not None and self.what in BENCHES and self.what not in READ:
-            raise MuseError(
-                f"`bench {self.what}` reads no weights: leave --weights out, or choose one of {', '.join(READ)}"
-            )
-        bench(self.what, "mini" if self.weights is None else self.weights, self.results, self.quick)
+        bench(self.what, self.weights, self.results, self.quick)
 
 
 @dataclass
@@ -244,32 +237,7 @@ class Info:
             print(f"{part:10s} {size}")
 
 
-@dataclass
-class Lab:
-    """Open the latent lab, notebook 05, in JupyterLab.
-
-    For example, on a machine without a screen (JupyterLab then prints the address to open):
-
-        musekit lab --no-browser
-    """
-
-    browser: bool = True  # Open a browser window
-
-    def run(self) -> None:
-        """Start JupyterLab and wait for its end."""
-        import jupyterlab  # noqa: F401 (a missing package is one line on standard error)
-
-        from musekit.lab import TORNADO_SETTINGS
-
-        notebook = Path(__file__).resolve().parents[1] / "notebooks" / "05_latent_lab.ipynb"
-        if not notebook.exists():
-            raise MuseError("the notebooks are part of the source, not of the package: run `musekit lab` in a checkout")
-        settings = f"--ServerApp.tornado_settings={json.dumps(TORNADO_SETTINGS)}"
-        options = [settings, *([] if self.browser else ["--no-browser"])]
-        sys.exit(subprocess.run([sys.executable, "-m", "jupyterlab", *options, str(notebook)]).returncode)
-
-
-COMMANDS = dict(generate=Generate, cache=Cache, train=Train, eval=Evaluate, bench=Bench, info=Info, lab=Lab)
+COMMANDS = dict(generate=Generate, cache=Cache, train=Train, eval=Evaluate, bench=Bench, info=Info)
 SUBCOMMANDS = tuple(
     Annotated[command, tyro.conf.subcommand(name, description=command.__doc__.split("\n\n")[0])]
     for name, command in COMMANDS.items()

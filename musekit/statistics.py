@@ -68,21 +68,16 @@ def percentile_difference(x: np.ndarray, y: np.ndarray, percent: float, seed: in
     return {"difference": float(difference(x, y)), "low": float(found.low), "high": float(found.high)}
 
 
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Wilson's interval of a proportion, (0, 1) for n = 0."""
+def accuracy(right: np.ndarray) -> dict:
+    """{"n", "correct", "accuracy", "low", "high"} of an array of booleans, with Wilson's interval; accuracy is None
+    for an empty array."""
     from scipy.stats import binomtest
 
-    if n == 0:
-        return 0.0, 1.0
-    interval = binomtest(int(correct), int(n)).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def accuracy(right: np.ndarray) -> dict:
-    """{"n", "correct", "accuracy", "low", "high"} of an array of booleans; accuracy is None for an empty array."""
     n, correct = len(right), int(np.sum(right))
-    low, high = wilson(correct, n)
-    return {"n": n, "correct": correct, "accuracy": correct / n if n else None, "low": low, "high": high}
+    if not n:
+        return {"n": 0, "correct": 0, "accuracy": None, "low": 0.0, "high": 1.0}
+    found = binomtest(correct, n).proportion_ci(CONFIDENCE, method="wilson")
+    return {"n": n, "correct": correct, "accuracy": correct / n, "low": float(found.low), "high": float(found.high)}
 
 
 # -- spread: the average distance between two different rows
@@ -186,12 +181,6 @@ def radii(x: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
     if len(x) <= k:
         raise ValueError(f"balls of {k} neighbours need more than {k} rows, not {len(x)}")
     return np.partition(unit_distances(x), k, axis=1)[:, k]  # the row itself is at 0
-
-
-def nearest(x: np.ndarray, library: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each row of x (n, D): the distance to its nearest row of the library (m, D), and its index."""
-    d = unit_distances(np.atleast_2d(x), library)
-    return d.min(1), d.argmin(1)
 
 
 def precision_and_recall(generated: np.ndarray, real: np.ndarray) -> dict[str, dict]:

@@ -1,7 +1,6 @@
 """Measurements against slow reference code, and each of them end to end on a tiny cache and random weights."""
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -242,21 +241,6 @@ def test_zero_shot_names_the_class_whose_sentences_are_nearest(small):
     rows = zero_shot(study, records, study.embed_text(wordings("instrument", "flute")).mean(0)[None], "words")
     assert rows[0]["correct"] == 1 and rows[2]["n"] == 0 and rows[2]["accuracy"] is None
     assert judge.ratio(rows, "speed", "words", of="words") is None
-
-
-def test_embeddings_of_the_cache_are_used_when_this_embedder_made_them(small, tmp_path):
-    from musekit.cache.precompute import precompute
-
-    cache, weights = small
-    mine = tmp_path / "cache"
-    shutil.copytree(cache, mine)
-    clips = Study(weights, mine, tmp_path, 1).split("train")[:3]
-    computed = Study(weights, mine, tmp_path, 1).embed(clips)
-    precompute("embeddings", mine, smoke(), weights, show=False)
-    study = Study(weights, mine, tmp_path, 1)
-    assert study.shards is not None
-    np.testing.assert_allclose(study.embed(clips), computed, atol=2e-3)  # kept in half precision
-    np.testing.assert_allclose(np.linalg.norm(computed, axis=1), 1)
 
 
 def test_mistakes_are_one_line(small, tmp_path):

@@ -1,6 +1,6 @@
 """`musekit bench end-to-end` and `full`: from text to sound, by the trained preset and at full size.
 
-end-to-end: a loaded system, and Stage 1 at growing micro-batches.
+end-to-end: a loaded system, 16 pieces one by one and batched, and Stage 1 at growing micro-batches.
 
 full: flan-t5-base's encoder, Stage 1, Stage 2 and Oobleck in the published shapes with random weights, from token ids
 to sound in the host's memory. The original reports 185 s for 16 samples one by one and 108 s batched on an A800, but
@@ -35,6 +35,8 @@ def end_to_end(setup: Setup) -> Iterator[Row]:
     seconds = 0.5 if setup.quick else muse.config.sample.seconds
     yield from warm(muse, 4, seconds, None, runs)
     yield from warm(muse, 1, seconds, 1, runs)
+    for size in () if setup.quick else (1, 4, 16):  # one by one, by default, and batched
+        yield from warm(muse, 16, seconds, size, 1)[:2]
     yield from stage1_rates(muse, BATCHES[:2] if setup.quick else BATCHES)
 
 
@@ -58,7 +60,8 @@ def warm(muse: Muse, n: int, seconds: float, micro_batch: int | None, runs: int)
         if i:  # the first run loads and warms up
             walls.append(wall)
             stages.append((muse.timings["stage1"], latents, sound, muse.timings["similarity"]))
-    name, at = f"{n} x {seconds:g} s, warm", recipes[0]
+    at = recipes[0]
+    name = f"{n} x {seconds:g} s, {'warm' if n < 16 else f'micro-batch {micro_batch}'}"
     how = f"{at.stage1_solver} {at.stage1_steps} + {at.stage2_solver} {at.stage2_steps} steps, guidance "
     how += f"{at.guidance_scale:g}, micro-batch {at.micro_batch}"
     bar = (">", 1) if n > 1 else None

@@ -23,12 +23,15 @@ import filelock
 import torch
 from torch import Tensor
 
-from musekit import distributed, encoders, gpu, pretrained
+from musekit import distributed, gpu, pretrained
 from musekit.cache import Manifest, build_shards, caption_id, config_hash, read_clips
 from musekit.codec import compress
 from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, identity, preset, suggest
 from musekit.corpus import plan, readers
 from musekit.corpus.sound import Sound, read_audio
+from musekit.encoders.mini import JointEmbedder, features
+from musekit.encoders.muq import MuQ
+from musekit.encoders.text import text_encoder
 
 KINDS = ("tokens", "spectra", "views", "latents", "embeddings")
 PARTS = {"latents": "codec", "embeddings": "embedder"}  # kinds that need a part's weights
@@ -76,14 +79,14 @@ def from_audio(kind: str, config: MuseConfig, weights: Path | None) -> Callable[
     if kind == "spectra":
         return lambda audio: compress(config.codec, audio.to(device))
     if kind == "views":
-        return lambda audio: encoders.features(config.embedder, audio.to(device), rate)
+        return lambda audio: features(config.embedder, audio.to(device), rate)
     if pretrained.public(PARTS[kind], config):
         network, _ = pretrained.load_public(PARTS[kind], config)
     else:
         network = pretrained.load_part(weights, PARTS[kind])[0].to(device)
     if kind == "latents":
         return lambda audio: network.encode(audio.to(device)).transpose(1, 2)
-    embedder = network if isinstance(network, encoders.MuQ) else encoders.JointEmbedder(network, None)
+    embedder = network if isinstance(network, MuQ) else JointEmbedder(network, None)
     return lambda audio: embedder.embed_audio(audio.to(device), rate)[:, None]
 
 
@@ -104,7 +107,7 @@ def inputs_of(kind: str, cache: Path) -> dict[str, dict | str]:
 
 def compute_of(kind: str, cache: Path, config: MuseConfig, weights: Path | None, inputs: dict) -> Callable:
     """`compute` for `build_shards`, with its network loaded. A clip that cannot be read is set aside."""
-    network = encoders.text_encoder(config.text) if kind == "tokens" else from_audio(kind, config, weights)
+    network = text_encoder(config.text) if kind == "tokens" else from_audio(kind, config, weights)
     opened = functools.lru_cache(1)(Sound)  # the clips of a long file come one after another
 
     def encode_texts(ids: list[str]) -> tuple[dict, dict]:

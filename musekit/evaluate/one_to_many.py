@@ -16,14 +16,7 @@ from musekit.claims import matches
 from musekit.corpus.captions import prompts
 from musekit.evaluate.right_answers import right_answers
 from musekit.evaluate.study import HELD_OUT, Study, progress, target
-from musekit.statistics import (
-    accuracy,
-    interval,
-    mean_interval,
-    nearest,
-    spread_draws,
-    spread_with_interval,
-)
+from musekit.statistics import accuracy, interval, mean_interval, spread_draws, spread_with_interval, unit_distances
 
 SAMPLES = 64  # of Stage 1 per prompt
 SEED = 60_000  # the samples of prompt k have the seeds SEED + 1000 k ...
@@ -83,7 +76,7 @@ def measure_regression(study: Study) -> None:
 
     def to_nearest(x: np.ndarray) -> float | None:
         """Mean distance to the nearest training embedding."""
-        return float(nearest(x, library)[0].mean()) if len(x) else None
+        return float(unit_distances(x, library).min(1).mean()) if len(x) else None
 
     rows = []
     for level in LEVELS:

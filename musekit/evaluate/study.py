@@ -26,7 +26,8 @@ from musekit.files import sha256, write_atomic
 from musekit.muse import Muse, Settings, micro_batches
 from musekit.pretrained import read_hashes
 from musekit.recipe import Recipe
-from musekit.results import now, write_result
+from musekit.results import write_result
+from musekit.runs import now
 
 HELD_OUT = ("valid", "test")  # splits whose works nothing was trained on
 PROMPT_LIKE = 240  # held-out clips that are compared with generated ones, as many as are generated
@@ -135,22 +136,10 @@ class Study:
 
     # -- embeddings
 
-    @cached_property
-    def shards(self) -> Shards | None:
-        """The cache's embeddings, if this embedder made them."""
-        if not (self.cache / "embeddings" / "manifest.json").exists():
-            return None
-        shards = Shards(self.cache / "embeddings")
-        return shards if shards.manifest["maker"] == f"embeddings {self.hashes['embedder']}" else None
-
     def embed(self, sounds: Sequence[Sound], seconds: float | None = None) -> np.ndarray:
         """The audio tower's embeddings (n, 512) of the first `seconds` of sounds, unit length."""
         rows = []
         for sound in progress(sounds, "embedding sounds"):
-            whole_clip = isinstance(sound, dict) and seconds is None
-            if whole_clip and self.shards is not None and sound["id"] in self.shards:
-                rows.append(self.shards.row(sound["id"]).float().numpy().ravel())
-                continue
             place = home() / "eval" / f"embedded-{self.hashes['embedder']}" / f"{self.key(sound, seconds)}.npz"
             rows.append(cached(place, lambda s=sound: {"x": self.embed_audio(*self.read(s, seconds))})["x"])
         return self.unit(rows)

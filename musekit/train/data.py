@@ -2,7 +2,7 @@
 
 A dataset has `__len__` and `sample(index, draws, batch_draws) -> dict`. `draws` belongs to the sample, `batch_draws` to
 its global batch (which shares, for example, the length of its crops). Noise, noise level, crop, condition dropout and
-the choice of caption are all drawn here, so that a batch (`loader`) is a pure function of (seed, counter).
+the choice of caption are all drawn here, so that a batch (`loop.batches`) is a pure function of (seed, counter).
 
 Shapes: C channels and T frames of a latent, D = 512 of an embedding, L tokens of a caption.
 """
@@ -19,7 +19,7 @@ from musekit import flow
 from musekit.cache import Shards, caption_id, read_clips
 from musekit.codec import bands
 from musekit.config import TONICS, MuseConfig, MuseError
-from musekit.encoders import transpose
+from musekit.encoders.mini import transpose
 
 # Mean of the logit-normal noise level of Stage 2. It leans towards noise: a piece's key and form are decided before
 # t = 0.3 (after it, a wrong embedding hardly changes the loss), and the similarity of neighbouring frames hides noise
