@@ -15,13 +15,12 @@ import msgspec
 import numpy as np
 
 from musekit.config import MuseError
+from musekit.corpus.sound import BLOCK, Sound
 from musekit.files import decode
 from musekit.recipe import Recipe
 
 MAX_SECONDS = 20 * 60.0  # of a file that is added to the library
-MAX_FRAMES = 2**26  # decoded from one file: 25 minutes at 44.1 kHz
-RATES = (2_000, 768_000)  # Hz
-BLOCK = 2**18  # samples that are decoded at a time
+MAX_RATE = 96_000  # Hz, at which MAX_SECONDS are taken
 MAX_CHARS = 20_000  # of a name, a tag or a note
 EMBEDDING_BYTES = 512 * 4
 OLD_FORMAT = "open its library once with commit a887462 of musekit, which converts it and its files"
@@ -134,25 +133,16 @@ def read_audio(
     More than two channels are averaged. Decodes in blocks, each as `form` makes it, since a small file can hold hours.
     Raises MuseError for what is not sound, or is to be read whole and is empty or longer than the bounds.
     """
-    import soundfile
-
-    blocks, n = [], 0
     try:
-        if not isinstance(source, bytes) and not Path(source).is_file():
-            raise OSError("no regular file")
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
-            rate = file.samplerate
-            if not RATES[0] <= rate <= RATES[1]:
-                raise ValueError("no rate of sound")
-            most = min(MAX_FRAMES, round((seconds or MAX_SECONDS) * rate))
-            while n <= most and len(x := file.read(BLOCK // file.channels, dtype="float32", always_2d=True)):
-                x, n = np.nan_to_num(x.T, posinf=0, neginf=0), n + len(x)
-                blocks.append(form(x.mean(0, keepdims=True) if len(x) > 2 else x))
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise MuseError(f"{name!r} cannot be read as sound; save it as WAV, FLAC, OGG or MP3") from error
-    if seconds is None and not 0 < n <= most:
-        raise MuseError(f"{name!r} is empty or longer than {most / rate / 60:.0f} minutes")
-    return np.concatenate(blocks or [form(np.zeros((1, 0), np.float32))], axis=1)[:, :most], rate
+        sound = Sound(source, least=0)
+        rate, most = sound.samplerate, MAX_SECONDS if seconds is None else seconds
+        if seconds is None and not 0 < sound.frames <= most * min(rate, MAX_RATE):
+            raise MuseError(f"{name!r} is empty or longer than {MAX_SECONDS / 60:.0f} minutes")
+        blocks = (np.nan_to_num(x.T, posinf=0, neginf=0) for x in sound.blocks(0, round(most * rate)))
+        folded = [form(x.mean(0, keepdims=True) if len(x) > 2 else x) for x in blocks]
+    except (ValueError, TypeError) as error:  # BadAudio, a name that can be none, or samples without a header
+        raise MuseError(f"{name!r} cannot be read as sound ({error}); save it as WAV, FLAC, OGG or MP3") from error
+    return np.concatenate(folded or [form(np.zeros((1, 0), np.float32))], axis=1), rate
 
 
 def read_samples(path: Path) -> tuple[np.ndarray, int]:

@@ -73,11 +73,13 @@ class Library:
         self.sounds, self.path, self.trouble = self.folder / "sounds", self.folder / "library.sqlite", ""
         try:
             self.sounds.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.folder / ".lock"), self.errors():  # one process builds
+            with filelock.FileLock(self.folder / ".lock"), self._errors():  # one process builds
                 self._open()
         except (OSError, NotImplementedError) as error:  # no locks on this file system
             why = getattr(error, "strerror", None) or error
-            raise MuseError(f"cannot make the library {self.folder}: {why}; choose another folder") from error
+            raise MuseError(
+                f"cannot make the library {self.folder}: {why}; choose another folder (MUSEKIT_HOME)"
+            ) from error
         if self.trouble:
             notice(self.trouble)
 
@@ -166,7 +168,7 @@ class Library:
         return code in OUTSIDE and not (code == sqlite3.SQLITE_READONLY and os.access(self.path, os.W_OK))
 
     @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         """SQLite's errors as MuseError."""
         try:
             yield
@@ -183,7 +185,7 @@ class Library:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """A connection for one transaction, committed at the end or rolled back."""
-        with self.errors(), contextlib.closing(self._connect()) as db:
+        with self._errors(), contextlib.closing(self._connect()) as db:
             db.execute("PRAGMA synchronous = FULL")  # a committed change survives a power cut
             db.execute("BEGIN IMMEDIATE")
             yield db
