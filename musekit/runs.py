@@ -91,9 +91,9 @@ class Run:
         aside = path.with_suffix(".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for cut in self.folder.glob("*.part"):  # left behind by a kill
+            for cut in self.folder.glob("checkpoint-*.part"):  # left behind by a kill
                 cut.unlink(missing_ok=True)
-            with open(aside, "wb") as file:
+            with open(aside, "xb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
