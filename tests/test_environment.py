@@ -113,18 +113,17 @@ def test_a_command_that_needs_an_extra_names_it_in_one_line(tmp_path):
     assert done.stderr.endswith("pip install 'musekit[corpus]'\n")
 
 
+@pytest.mark.system("setpriv")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a name")
 def test_a_containers_user_needs_no_name_and_no_home():
-    """What `docker run --user` gives: `info` imports torch's compiler, the map numba's; both want a cache."""
+    """What `docker run --user` gives. `info` imports torch's compiler, which wants a folder for its cache."""
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    layout = "import numpy as np; from musekit.lab.landscape import umap_layout; print(umap_layout(np.eye(40)).shape)"
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         os.chmod(folder, 0o777)
         for words, given, code, said in (
-            (["-m", "musekit", "info", "smoke"], {"MUSEKIT_HOME": folder}, 0, "M parameters"),
-            (["-c", layout], {"MUSEKIT_HOME": folder}, 0, "(40, 2)"),
-            (["-m", "musekit", "train", "stage1"], {}, 2, "set MUSEKIT_HOME"),
+            (["info", "smoke"], {"MUSEKIT_HOME": folder}, 0, "M parameters"),
+            (["train", "stage1"], {}, 2, "set MUSEKIT_HOME"),
         ):
-            as_nobody = {"user": 54321, "group": 54321, "extra_groups": [], "cwd": folder, "env": env | given}
-            done = subprocess.run([sys.executable, *words], capture_output=True, text=True, **as_nobody)
+            command = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", sys.executable, "-m", "musekit"]
+            done = subprocess.run(command + words, cwd=folder, env=env | given, capture_output=True, text=True)
             assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
