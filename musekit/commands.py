@@ -218,9 +218,7 @@ class Bench:
         from musekit.bench import BENCHES, READ, bench
 
         if self.weights is not None and self.what in BENCHES and self.what not in READ:
-            raise MuseError(
-                f"`bench {self.what}` reads no weights: leave --weights out, or take `bench {READ[0]}`"
-            )
+            raise MuseError(f"`bench {self.what}` reads no weights: leave --weights out, or take `bench {READ[0]}`")
         bench(self.what, "mini" if self.weights is None else self.weights, self.results, self.quick)
 
 

@@ -13,7 +13,7 @@ from musekit import pretrained
 from musekit.claims import matches
 from musekit.config import MuseError, smoke
 from musekit.corpus.captions import TEMPLATES, evaluation_prompts, fill
-from musekit.evaluate import judge, one_to_many, right_answers
+from musekit.evaluate import conditional, judge, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.distances import Nearest, normal
 from musekit.evaluate.features import standardised
@@ -21,6 +21,7 @@ from musekit.evaluate.prompts import wordings, zero_shot
 from musekit.evaluate.study import CLASSES, Study, target
 from musekit.muse import Muse, Settings
 from musekit.results import read_result
+from musekit.statistics import coverage
 
 RATE = 44100
 
@@ -117,8 +118,8 @@ def curve(scale: float, shift: float = 0.0) -> dict[float, float]:
     rng, u = np.random.default_rng(0), []
     for _ in range(60):
         x, right = rng.normal(size=(32, 10)), rng.normal(shift, scale, size=(20, 10))
-        u.append(one_to_many.ranks(x, right))
-    return {r["nominal"]: r["inside"] for r in one_to_many.calibration(np.concatenate(u), 32)}
+        u.append(conditional.ranks(x, right))
+    return {r["nominal"]: r["inside"] for r in conditional.calibration(u, 32)}
 
 
 def test_samples_of_the_right_distribution_are_calibrated():
@@ -130,6 +131,58 @@ def test_too_narrow_too_wide_and_misplaced_samples_are_seen():
     for scale, shift in ((1.5, 0.0), (1.0, 1.0)):  # right answers outside the samples' radii
         assert all(inside < nominal - 0.05 for nominal, inside in curve(scale, shift).items())
     assert all(inside > nominal + 0.03 for nominal, inside in curve(0.6).items() if nominal < 0.9)
+
+
+# -- prompts against their right answers
+
+
+def world(seed: int = 0, prompts: int = 12, m: int = 32, n: int = 64):
+    """Right answers (m, 24) of each prompt around a centre of its own, and a sampler of the same distribution."""
+    rng = np.random.default_rng(seed)
+    centres, widths = 1.2 * rng.normal(size=(prompts, 24)), rng.uniform(0.6, 1.2, size=prompts)
+
+    def draw(count):
+        return [c + w * rng.normal(size=(count, 24)) for c, w in zip(centres, widths)]
+
+    return draw(m), draw(n)
+
+
+FAULTS = {
+    "one answer for all seeds": lambda x: [some[:1] + 1e-3 * some for some in x],
+    "half the variety": lambda x: [some.mean(0) + 0.5 * (some - some.mean(0)) for some in x],
+    "the prompt ignored": lambda x: [np.concatenate(x)[i :: len(x)] for i in range(len(x))],
+    "prompts swapped": lambda x: [*x[1:], x[0]],
+}
+
+
+def test_samples_like_right_answers_meet_every_bar_and_planted_faults_do_not():
+    right, samples = world()
+    met = {bar["name"]: bar["met"] for bar in conditional.bars(conditional.compare(samples, right), "vague")}
+    assert all(met.values()), met
+    for name, fault in FAULTS.items():
+        found = conditional.compare(fault(samples), right)
+        assert not all(bar["met"] for bar in conditional.bars(found, "vague")), name
+        assert found["distance"]["p"] < 0.01
+    assert conditional.compare(samples, right)["distance"]["p"] > 0.01
+    cut = [some[some[:, 0] < np.quantile(some[:, 0], 0.67)] for some in samples]  # different, but within the margin
+    found = conditional.compare(cut, right)["distance"]
+    assert found["p"] < 0.05 and found["high"] < conditional.MARGIN
+
+
+def test_too_few_prompts_prove_nothing():
+    right, samples = world(prompts=3, m=12, n=12)
+    bars = conditional.bars(conditional.compare(samples, right), "vague")
+    assert not all(bar["met"] for bar in bars)
+    assert not target("x", 0.9, at_least=0.8, low=0.7, high=1.1)["met"] and target("x", 0.9, 0.8, low=0.8)["met"]
+
+
+def test_coverage_of_the_same_distribution_is_its_closed_form():
+    rng, n, m = np.random.default_rng(4), 12, 15
+    found = [coverage(rng.normal(size=(n, 3)), rng.normal(size=(m, 3))) for _ in range(400)]
+    expected = 1 - np.prod([(m - i) / (n + m - i) for i in (1, 2, 3)])
+    assert np.mean(found, axis=0)[0] == pytest.approx(expected, abs=0.02)
+    x = rng.normal(size=(9, 3))
+    assert coverage(x, x) == (1, 1) and coverage(x + 100, x) == (0, 0)
 
 
 # -- bars, tables, records
@@ -163,13 +216,16 @@ def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
         )  # fmt: skip
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "hand.jsonl").write_text("".join(scores.to_json(s) + "\n" for s in written))
-    assert {split_of(s.family) for s in right_answers.held_out_scores(tmp_path)} == {"valid", "test"}
+    assert {split_of(s.family) for s in right_answers.held_out_scores(tmp_path, "valid")} == {"valid"}
     asks = {"instrument": "flute", "mode": "major", "speed": "fast", "form": "jig", "key": "G", "dynamic": "soft"}
-    made = list(right_answers.renderings(tmp_path, asks, 4))
-    assert made == list(right_answers.renderings(tmp_path, asks, 4)) and len(made) == 4
+    made = list(right_answers.renderings(tmp_path, "valid", asks, 2))
+    assert made == list(right_answers.renderings(tmp_path, "valid", asks, 2)) and len(made) == 2
     for record, notes, how in made:
-        assert matches(asks, record) and record["split"] != "train" and notes and how["dynamic"] == "soft"
-    assert list(right_answers.renderings(tmp_path, {**asks, "form": "waltz"}, 1)) == []
+        assert matches(asks, record) and record["split"] == "valid" and notes and how["dynamic"] == "soft"
+    one, two = (record["family"] for record, _, _ in made)  # two renderings of one work would be one answer
+    (other,) = right_answers.renderings(tmp_path, "valid", asks, 1, {one})
+    assert one != two and other[0]["family"] != one
+    assert list(right_answers.renderings(tmp_path, "valid", {**asks, "form": "waltz"}, 1)) == []
 
 
 # -- end to end
@@ -179,7 +235,7 @@ def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
 def small(tmp_path_factory, musekit_home) -> tuple[Path, Path]:
     """A cache of 16 two-second clips with two speeds, and random smoke weights: (cache, weights)."""
     folder = tmp_path_factory.mktemp("evaluate")
-    records = write_clips(folder / "cache", "rrrrrrrrrrevvere")
+    records = write_clips(folder / "cache", "rrrrrrrrrrvvvvvvvvvvee")
     for i, record in enumerate(records):
         speed = ("slow", "fast")[i % 4 // 2]
         record |= {"speed": speed, "onset_rate": {"slow": 1.0, "fast": 6.0}[speed], "texture": "chordal"}
@@ -201,7 +257,7 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monke
         run(what, small, tmp_path)
     rows = {what: read_result(what, tmp_path)["rows"] for what in evaluation.MEASUREMENTS}
     bars = {what: [r["met"] for r in some if r["measure"] == "bar"] for what, some in rows.items()}
-    assert {what for what in bars if bars[what]} == {"codec", "embedder", "prompts", "diversity", "memorisation"}
+    assert {what for what in bars if bars[what]} == {"codec", "embedder", "prompts", "one-to-many", "memorisation"}
     assert all(isinstance(met, bool) for some in bars.values() for met in some)
     for what in evaluation.MEASUREMENTS:
         about = read_result(what, tmp_path)["provenance"]

@@ -16,11 +16,9 @@ MEASUREMENTS = {  # name: (module.function, the parts of the system that it need
     "codec": ("codec.measure_codec", "codec", "how much of a clip survives the codec?"),
     "embedder": ("prompts.measure_embedder", "codec embedder", "zero-shot attributes"),
     "prompts": ("prompts.measure_prompts", SYSTEM, "do generated clips sound as their prompts ask?"),
-    "diversity": ("one_to_many.measure_diversity", "embedder stage1", "do samples differ as right answers do?"),
-    "regression": ("one_to_many.measure_regression", "embedder stage1 regression", "the mean of many right answers"),
     "memorisation": ("distances.measure_memorisation", SYSTEM, "distance to the nearest training clip"),
     "distances": ("distances.measure_distances", SYSTEM, "kernel distance, precision and recall"),
-    "one-to-many": ("one_to_many.measure_one_to_many", "embedder stage1", "samples among right answers"),
+    "one-to-many": ("conditional.measure_one_to_many", "embedder stage1 regression", "samples among right answers"),
     "guidance": ("guidance.measure_guidance", SYSTEM, "guidance and steps against quality and diversity"),
 }
 QUICK = 4  # generated clips with quick=True

@@ -75,8 +75,8 @@ def zero_shot(study: Study, records: Sequence[dict], x: np.ndarray, source: str)
 
 
 def measure_embedder(study: Study) -> None:
-    """Writes results/embedder.json: zero-shot attributes of test clips, in held-out wordings."""
-    clips, source = study.split("test"), "embedder, of test clips"
+    """Writes results/embedder.json: zero-shot attributes of held-out clips, in held-out wordings."""
+    clips, source = study.split(study.on), "embedder, of held-out clips"
     rows = zero_shot(study, clips, study.embed(clips), source) + ceiling_rows(study)
     instrument, _, speed = (row["accuracy"] for row in rows[: len(ATTRIBUTES)])
     mode = ratio(rows, "mode", source, of="held-out originals")

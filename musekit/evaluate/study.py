@@ -27,7 +27,7 @@ from musekit.pretrained import read_hashes
 from musekit.recipe import Recipe
 from musekit.results import now, write_result
 
-HELD_OUT = ("valid", "test")  # splits whose works nothing was trained on
+HELD_OUT = ("valid", "test")  # splits whose works nothing was trained on; on valid choices are made, test only reports
 PROMPT_LIKE = 240  # held-out clips that are compared with generated ones, as many as are generated
 CLASSES = {"instrument": SINGLE, "mode": ("major", "minor"), "speed": ("slow", "fast")}  # that a judge tells apart
 PRINTED_ROWS = 30  # of a long table
@@ -51,6 +51,8 @@ def value_of(record: dict, attribute: str) -> str | None:
 class Study:
     """The system, the clips, and where results go; quick: tiny sizes, whose numbers mean nothing."""
 
+    on = "valid"  # the held-out split that is measured on; `evaluate` sets it
+
     def __init__(self, weights: str | Path, cache: Path, results: Path, n: int, quick: bool = False):
         """n: pieces of the measurements that generate. Raises MuseError for missing weights or a missing cache."""
         self.results, self.cache, self.n, self.quick = Path(results), Path(cache), n, quick
@@ -71,7 +73,7 @@ class Study:
 
     def prompt_like(self) -> list[dict]:
         """Held-out clips of the kind that the evaluation prompts describe: one instrument, a mode, slow or fast."""
-        clips = self.singles(*HELD_OUT)
+        clips = self.singles(self.on)
         return [c for c in clips if value_of(c, "mode") and value_of(c, "speed")][:PROMPT_LIKE]
 
     @cached_property
@@ -235,9 +237,11 @@ def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
 
 
 def target(name: str, value: float | None, at_least: float | None = None, at_most: float | None = None, **more) -> dict:
-    """A row that states a bar: its value, its bounds, and whether it is met."""
+    """A row that states a bar: its value, its bounds, and whether it is met: by the whole interval where `more` has one
+    ("low", "high")."""
     bounds = [f"{sign} {bound:g}" for sign, bound in ((">=", at_least), ("<=", at_most)) if bound is not None]
-    met = value is not None and (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+    low, high = more.get("low", value), more.get("high", value)
+    met = value is not None and (at_least is None or low >= at_least) and (at_most is None or high <= at_most)
     return {"measure": "bar", "name": name, "value": value, "bar": " and ".join(bounds), "met": bool(met), **more}
 
 
