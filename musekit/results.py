@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import datetime
+import functools
+import hashlib
 import json
 import os
 import platform
@@ -55,6 +58,71 @@ def commit() -> dict:
         return {}
 
 
+@functools.cache
+def parsed(path: Path, package: str) -> tuple[str, list[str]]:
+    """Source without its docstrings, comments and blank lines, and the dotted names that it may import."""
+    text, names = path.read_text(encoding="utf-8"), [package]
+    tree, lines = ast.parse(text), text.splitlines()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            base = ".".join(filter(None, [*start, node.module]))
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#")), names
+
+
+@functools.cache
+def code_hash(module: str, root: Path | None = None) -> str:
+    """A hash of the source of a module of this package, or of one in `root`, and of all of the package that it imports.
+
+    Imports in functions count, and .toml files beside the sources; docstrings, comments and blank lines do not. Empty
+    for an unknown module.
+    """
+    root, texts = root or Path(__file__).resolve().parent, {}
+
+    def add(name: str) -> None:
+        base = root.parent.joinpath(*name.split("."))
+        path = next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.exists()), None)
+        if path is None or name in texts or not name.startswith(f"{root.name}."):
+            return
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        texts[name], names = parsed(path, package)
+        texts.update({p.name: p.read_text(encoding="utf-8") for p in path.parent.glob("*.toml")})
+        for one in names:
+            add(one)
+
+    add(module)
+    return hashlib.sha256(json.dumps(sorted(texts.items())).encode()).hexdigest()[:16] if texts else ""
+
+
+def faults(about: dict, weights: dict[str, str]) -> list[str]:
+    """Why a result is not that of today's code and weights, by its provenance; weights: {part: sha256}."""
+    found = ["made on a dirty tree"] if about.get("dirty", True) else []
+    if not about.get("code"):
+        found.append("names no code")
+    elif about["code"] != code_hash(about["module"]):
+        found.append("the code has changed")
+    used = about.get("weights")
+    if isinstance(used, dict) and any(weights.get(part, "")[:16] != digest[:16] for part, digest in used.items()):
+        found.append("made with other weights")
+    return found
+
+
+def summary(folder: Path, weights: dict[str, str]) -> list[dict]:
+    """A row per result file: when it was made, from which commit, on which split, and what is wrong with it."""
+    rows = []
+    for path in sorted(Path(folder).glob("*.json")):
+        about = json.loads(path.read_text())["provenance"]
+        row = {"result": path.stem, "made": about["time"][:10], "commit": about.get("commit", "")[:7]}
+        row |= {"split": about.get("split", ""), "test opened": about.get("test_opened", "")}
+        rows.append(row | {"state": "; ".join(faults(about, weights)) or "fresh"})
+    return rows
+
+
 def now() -> str:
     """UTC, to the second: 2026-11-27T12:00:00Z."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -84,9 +152,13 @@ def provenance(**more) -> dict:
     return {**about, "time": now(), **more}
 
 
-def write_result(name: str, rows, folder: Path = Path("results"), **more) -> Path:
-    """Write `<folder>/<name>.json`: {"name", "provenance" with `more`, "rows"}; returns its path."""
+def write_result(name: str, rows, folder: Path = Path("results"), module: str = "", **more) -> Path:
+    """Write `<folder>/<name>.json`: {"name", "provenance" with `more`, "rows"}; returns its path.
+
+    module: that made the rows; its `code_hash` is part of the provenance.
+    """
     path = Path(folder) / f"{name}.json"
+    more |= {"module": module, "code": code_hash(module)} if module else {}
     content = {"name": name, "provenance": provenance(**more), "rows": rows}
     write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return path

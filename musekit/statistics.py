@@ -18,6 +18,8 @@ real manifold, recall the share of real rows inside the generated one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 CONFIDENCE = 0.95
@@ -52,18 +54,15 @@ def mean_interval(x: np.ndarray, seed: int = 0) -> dict:
     return {"mean": float(x.mean()), "low": low, "high": high}
 
 
-def percentile_difference(x: np.ndarray, y: np.ndarray, percent: float, seed: int) -> dict:
-    """percentile(x) - percentile(y) with its interval; x and y are redrawn independently."""
+def two_sample(x: np.ndarray, y: np.ndarray, statistic: Callable, seed: int = 0) -> dict:
+    """{"value", "low", "high"} of statistic(x, y), which reduces the last axes; x and y are redrawn independently."""
     from scipy.stats import bootstrap
 
-    def difference(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.percentile(a, percent, axis=axis) - np.percentile(b, percent, axis=axis)
-
     found = bootstrap(
-        (np.asarray(x), np.asarray(y)), difference, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
-        method="percentile", vectorized=True, rng=np.random.default_rng(seed),
+        (np.asarray(x), np.asarray(y)), lambda a, b, axis: statistic(a, b), n_resamples=RESAMPLES, batch=100,
+        confidence_level=CONFIDENCE, method="percentile", vectorized=True, rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
-    return {"difference": float(difference(x, y)), "low": float(found.low), "high": float(found.high)}
+    return {"value": float(statistic(x, y)), "low": float(found.low), "high": float(found.high)}
 
 
 def accuracy(right: np.ndarray) -> dict:

@@ -43,12 +43,15 @@ def test_spread_draws_are_seeded_and_as_wide_as_fresh_samples():
     assert statistics.spread_draws(x[:6], seed=5, resamples=1) == pytest.approx(np.mean(slow))
 
 
-def test_percentile_difference_of_shifted_copies_is_the_shift():
+def test_a_difference_of_shifted_copies_is_the_shift():
     x = np.random.default_rng(5).normal(size=200)
-    found = statistics.percentile_difference(x + 3, x, 5, seed=0)
-    assert found["difference"] == pytest.approx(3)
-    assert found["low"] < 3 < found["high"] and found["low"] > 2
-    assert found == statistics.percentile_difference(x + 3, x, 5, seed=0)
+
+    def gap(a, b):
+        return np.percentile(a, 5, axis=-1) - np.percentile(b, 5, axis=-1)
+
+    found = statistics.two_sample(x + 3, x, gap)
+    assert found["value"] == pytest.approx(3)
+    assert 2 < found["low"] < 3 < found["high"] and found == statistics.two_sample(x + 3, x, gap)
 
 
 # -- bootstrap

@@ -67,5 +67,5 @@ def bench(what: str, weights: str, results: Path, quick: bool = False) -> list[R
     for row in getattr(importlib.import_module(f"musekit.bench.{module}"), function)(setup):
         rows.append(row | {"bar": None, "met": None} if quick else row)
         print(line(rows[-1]), flush=True)
-    print(f"written: {write_result(file_name(what, on_gpu), rows, results, **about)}")
+    print(f"written: {write_result(file_name(what, on_gpu), rows, results, f'musekit.bench.{module}', **about)}")
     return rows

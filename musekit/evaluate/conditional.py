@@ -150,7 +150,8 @@ def to_nearest(x: np.ndarray, library: np.ndarray) -> float | None:
     if not len(x) or not len(library):
         return None
     d = unit_distances(x, library)
-    return float(np.where(d < 1e-9, np.inf, d).min(1).mean())
+    mean = float(np.where(d < 1e-9, np.inf, d).min(1).mean())
+    return mean if np.isfinite(mean) else None
 
 
 def measure_one_to_many(study: Study) -> None:

@@ -94,4 +94,4 @@ def stage2_rows(study: Study) -> list[dict]:
 
 def measure_guidance(study: Study) -> None:
     """Writes results/guidance.json."""
-    study.write("guidance", stage1_rows(study) + stage2_rows(study), seed=STAGE2_SEED)
+    study.write("guidance", stage1_rows(study) + stage2_rows(study), held_out=False, seed=STAGE2_SEED)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -51,7 +52,11 @@ def value_of(record: dict, attribute: str) -> str | None:
 class Study:
     """The system, the clips, and where results go; quick: tiny sizes, whose numbers mean nothing."""
 
-    on = "valid"  # the held-out split that is measured on; `evaluate` sets it
+    on, module, parts = (
+        "valid",
+        "",
+        (),
+    )  # the held-out split, what measures on it, and which networks; `evaluate` sets them
 
     def __init__(self, weights: str | Path, cache: Path, results: Path, n: int, quick: bool = False):
         """n: pieces of the measurements that generate. Raises MuseError for missing weights or a missing cache."""
@@ -197,17 +202,32 @@ class Study:
 
     # -- results
 
-    def write(self, name: str, rows: list[dict], **more) -> Path:
-        """Print the rows and write results/<name>.json with what was measured on what."""
-        about = {"weights": self.hashes, "preset": self.muse.config.name, "clips": len(self.clips), "data": self.data}
+    def write(self, name: str, rows: list[dict], held_out: bool = True, **more) -> Path:
+        """Print the rows and write results/<name>.json, for the valid split <name>-valid.json; returns the path.
+
+        held_out: whether the rows are of a held-out split. The file counts how often the test split was opened for it.
+        """
+        used = {part: self.hashes[part] for part in self.parts}
+        about = {"weights": used, "preset": self.muse.config.name, "clips": len(self.clips), "data": self.data}
+        if held_out and self.on == "valid":
+            name += "-valid"
+        if held_out:
+            about["split"] = self.on
+            about["test_opened"] = opened(self.results / f"{name.removesuffix('-valid')}.json") + (self.on == "test")
+            print(f"measured on the {self.on} split; the test split was opened {about['test_opened']} times for this")
         if self.quick:
             about["note"] = "made with --quick: too small to mean anything, these numbers test the machinery only"
         if self.muse.config.name == "smoke":
             about["note"] = "the smoke preset makes noise: these numbers test the machinery only"
         show(rows)
-        path = write_result(name, rows, self.results, started=self.started, **about, **more)
+        path = write_result(name, rows, self.results, self.module, started=self.started, **about, **more)
         print(f"-> {path}")
         return path
+
+
+def opened(path: Path) -> int:
+    """How often the test split was opened for a result, by its file."""
+    return json.loads(path.read_text())["provenance"].get("test_opened", 0) if path.exists() else 0
 
 
 def progress(items: Iterable, text: str):
@@ -271,4 +291,4 @@ def measure_corpus(study: Study) -> None:
         found = {split: {v for c in study.split(split) for v in values(c)} for split in ("train", *HELD_OUT)}
         counts = {split: len(some) for split, some in found.items()} | {"all": len(set().union(*found.values()))}
         rows.append({"measure": "size", "what": what, **counts})
-    study.write("corpus", rows)
+    study.write("corpus", rows, held_out=False)
