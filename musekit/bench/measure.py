@@ -77,6 +77,13 @@ def peak_bytes(call: Callable[[], object], device: torch.device | str = "cpu") -
     return {"before_bytes": before, "peak_bytes": torch.cuda.max_memory_allocated()}
 
 
+def instructions(device: torch.device) -> str:
+    """The widest vector instructions of this CPU, with AMX where it has bfloat16 matrix units; a GPU's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    return torch.backends.cpu.get_cpu_capability() + " + AMX" * torch.cpu._is_amx_tile_supported()
+
+
 # -- rows
 
 
