@@ -13,12 +13,15 @@ import re
 import shlex
 import subprocess
 import sys
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 import torch
 
 from musekit.config import MuseError
 from musekit.files import write_atomic
+
+TOP = Path(__file__).resolve().parent.parent  # the folder that holds this package
 
 
 def hardware() -> dict:
@@ -58,45 +61,30 @@ def commit() -> dict:
         return {}
 
 
-@functools.cache
-def parsed(path: Path, package: str) -> tuple[str, list[str]]:
-    """Source without its docstrings, comments and blank lines, and the dotted names that it may import."""
-    text, names = path.read_text(encoding="utf-8"), [package]
-    tree, lines = ast.parse(text), text.splitlines()
-    for node in ast.walk(tree):
+def plain(path: Path) -> str:
+    """A source file without its docstrings, comments and blank lines."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for node in ast.walk(ast.parse("\n".join(lines))) if path.suffix == ".py" else ():
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
-        elif isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            start = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            base = ".".join(filter(None, [*start, node.module]))
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#")), names
+    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
 @functools.cache
-def code_hash(module: str, root: Path | None = None) -> str:
-    """A hash of the source of a module of this package, or of one in `root`, and of all of the package that it imports.
+def code_hash(module: str, top: Path = TOP) -> str:
+    """A hash of a module in the folder `top` and of all in that folder that it imports, in functions too.
 
-    Imports in functions count, and .toml files beside the sources; docstrings, comments and blank lines do not. Empty
-    for an unknown module.
+    The .toml files beside the sources count; docstrings, comments and blank lines do not. Empty for an unknown module.
     """
-    root, texts = root or Path(__file__).resolve().parent, {}
-
-    def add(name: str) -> None:
-        base = root.parent.joinpath(*name.split("."))
-        path = next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.exists()), None)
-        if path is None or name in texts or not name.startswith(f"{root.name}."):
-            return
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        texts[name], names = parsed(path, package)
-        texts.update({p.name: p.read_text(encoding="utf-8") for p in path.parent.glob("*.toml")})
-        for one in names:
-            add(one)
-
-    add(module)
-    return hashlib.sha256(json.dumps(sorted(texts.items())).encode()).hexdigest()[:16] if texts else ""
+    finder = ModuleFinder([str(top)])
+    try:
+        finder.import_hook(module)
+    except ImportError:
+        return ""
+    files = [Path(found.__file__) for found in finder.modules.values() if found.__file__]
+    files += [table for path in files for table in path.parent.glob("*.toml")]
+    texts = sorted({str(path.relative_to(top)): plain(path) for path in files if path.is_relative_to(top)}.items())
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
 def faults(about: dict, weights: dict[str, str]) -> list[str]:

@@ -116,19 +116,14 @@ def obeyed(study: Study) -> list[dict]:
 
 
 def bits(study: Study) -> list[dict]:
-    """Control of the bars on reproducibility."""
-    prompts, threads = ["a sad piano melody", "a fast fiddle tune"], torch.get_num_threads()
-    torch.set_num_threads(1)
-    found = {
-        kind: reproducibility.compared(kind.from_pretrained(study.muse.folder), prompts, process=False)
-        for kind in (Muse, Irreproducible)
-    }
-    torch.set_num_threads(threads)
-    honest, noisy = ([r for r in found[kind] if r["measure"] == "bar"] for kind in (Muse, Irreproducible))
-    return [
-        row("the renderer", "reproducibility", honest, passes=True),
-        row("a renderer that adds noise", "reproducibility", noisy),
-    ]
+    """Controls of the bars on reproducibility."""
+
+    def bars(kind: type[Muse]) -> list[dict]:
+        rows = reproducibility.compared(kind.from_pretrained(study.muse.folder), ["a sad piano melody"], process=False)
+        return [r for r in rows if r["measure"] == "bar"]
+
+    rows = [row("the renderer", "reproducibility", bars(Muse), passes=True)]
+    return [*rows, row("a renderer that adds noise", "reproducibility", bars(Irreproducible))]
 
 
 def measure_controls(study: Study) -> None:

@@ -54,7 +54,8 @@ def compared(muse: Muse, prompts: Sequence[str], process: bool = True) -> list[d
 
     process: also generate in another process.
     """
-    rows = []
+    rows, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)
     for i in progress(range(len(prompts)), "recipes"):
         cases = requests(muse, prompts, i)
         found = {case: digests(muse, recipes)[place] for case, (recipes, place) in cases.items()}
@@ -64,6 +65,7 @@ def compared(muse: Muse, prompts: Sequence[str], process: bool = True) -> list[d
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             for row, digest in zip(rows, pool.submit(alone, muse.folder, prompts).result(), strict=True):
                 row[PROCESS] = digest == row["sha256"]
+    torch.set_num_threads(threads)
     cases = [name for name in rows[0] if name not in ("measure", "prompt", "seed", "sha256")]
     same = {case: sum(row[case] for row in rows) for case in cases}
     return rows + [target(f"the same bits {case}", n, at_least=len(rows), n=len(rows)) for case, n in same.items()]
@@ -72,10 +74,5 @@ def compared(muse: Muse, prompts: Sequence[str], process: bool = True) -> list[d
 def measure_reproducibility(study: Study) -> None:
     """Writes results/reproducibility.json."""
     prompts = [p["text"] for p in evaluation_prompts(2 if study.quick else RECIPES)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        rows = compared(Muse.from_pretrained(study.muse.folder), prompts)
-    finally:
-        torch.set_num_threads(threads)
+    rows = compared(Muse.from_pretrained(study.muse.folder), prompts)
     study.write("reproducibility", rows, held_out=False, seed=SEED, generated_with_threads=1)
