@@ -7,6 +7,7 @@ results no longer support raises ValueError: rewrite the sentence, not the numbe
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -35,6 +36,15 @@ def rows(name: str, /, **where) -> list[dict]:
 def one(name: str, /, **where) -> dict:
     """The first of them."""
     return rows(name, **where)[0]
+
+
+@functools.cache
+def states() -> list[dict]:
+    """A row per result: is it of today's code and weights?"""
+    from musekit.pretrained import read_hashes
+    from musekit.results import summary
+
+    return summary(ROOT / "results", read_hashes(WEIGHTS))
 
 
 def claim(holds: bool, sentence: str) -> None:
@@ -175,7 +185,11 @@ def results() -> str:
         row = coverage()[level]
         what = f"right answers to {level} prompts within the radius of {100 * row['nominal']:.0f} % of the samples"
         table.append({"what": what, "value": row["inside"], "bar": f"{row['nominal']:.2f} would be ideal"})
-    return grid(table)
+    fresh = sum(row["state"] == "fresh" for row in states())
+    return grid(table) + prose(f"""
+{fresh} of {len(states())} recorded results are of today's code and weights and were made on a clean tree; `musekit eval
+summary` lists the others, whose numbers are those of an earlier version.
+""")
 
 
 # -- docs/results.md --------------------------------------------------------------------------------------------------
@@ -205,16 +219,8 @@ def summary() -> str:
 
 
 def state() -> str:
-    """Which results are of today's code and weights, and how often the test split was opened for them."""
-    from musekit.pretrained import read_hashes
-    from musekit.results import summary as states
-
-    found = states(ROOT / "results", read_hashes(WEIGHTS))
-    stale = [r for r in found if r["state"] != "fresh"]
-    return prose(f"""
-{len(found) - len(stale)} of {len(found)} results are of today's code and weights, made on a clean tree. The others are
-listed with what is wrong with them; their numbers are those of an earlier version.
-""") + (grid([{k: r[k] for k in ("result", "made", "commit", "test opened", "state")} for r in stale]) if stale else "")
+    """The results that are not of today's code and weights, and what is wrong with them."""
+    return grid([row for row in states() if row["state"] != "fresh"] or [{"result": "none", "state": "all are fresh"}])
 
 
 def distances() -> str:
