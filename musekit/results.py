@@ -11,7 +11,6 @@ from pathlib import Path
 
 from musekit.config import MuseError
 from musekit.files import write_atomic
-from musekit.runs import provenance
 
 TOP = Path(__file__).resolve().parent.parent  # the folder that holds this package
 
@@ -72,6 +71,8 @@ def write_result(name: str, rows, folder: Path = Path("results"), module: str = 
 
     module: that made the rows; its `code_hash` is part of the provenance.
     """
+    from musekit.runs import provenance  # it imports torch, which lists of results do not need
+
     path = Path(folder) / f"{name}.json"
     more |= {"module": module, "code": code_hash(module)} if module else {}
     content = {"name": name, "provenance": provenance(**more), "rows": rows}
