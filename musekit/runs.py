@@ -208,7 +208,8 @@ def command_line() -> str:
     else:
         name = program.name if program.name in ("musekit", "pytest") else f"python {program}"
     line = f"{name} {shlex.join(sys.argv[1:])}".strip()
-    for place, short in (os.environ.get("MUSEKIT_HOME"), "$MUSEKIT_HOME/"), (Path.cwd(), ""), (Path.home(), "~/"):
+    user = os.path.expanduser("~")
+    for place, short in (os.environ.get("MUSEKIT_HOME"), "$MUSEKIT_HOME/"), (Path.cwd(), ""), (user, "~/"):
         if place and str(place) != "/":
             line = line.replace(f"{place}/", short)
     return re.sub(r"(?<![^\s='])/\S*/", ".../", line)
