@@ -15,12 +15,10 @@ import msgspec
 import numpy as np
 
 from musekit.config import MuseError
-from musekit.corpus.sound import Sound
 from musekit.files import decode
 from musekit.recipe import Recipe
 
 MAX_SECONDS = 20 * 60.0  # of a file that is added to the library
-MAX_RATE = 96_000  # Hz, at which MAX_SECONDS are taken
 MAX_CHARS = 20_000  # of a name, a tag or a note
 EMBEDDING_BYTES = 512 * 4
 OLD_FORMAT = "open its library once with commit a887462 of musekit, which converts it and its files"
@@ -125,16 +123,18 @@ def read_audio(source: Path | bytes, name: str, seconds: float | None = None) ->
     More than two channels are averaged. Raises MuseError for what is not sound, or is to be read whole and is empty or
     longer than MAX_SECONDS.
     """
+    import soundfile
+
     try:
-        sound = Sound(source, least=0)
-        rate, most = sound.samplerate, MAX_SECONDS if seconds is None else seconds
-        if seconds is None and not 0 < sound.frames <= most * min(rate, MAX_RATE):
-            raise MuseError(f"{name!r} is empty or longer than {MAX_SECONDS / 60:.0f} minutes")
-        blocks = (np.nan_to_num(x.T, posinf=0, neginf=0) for x in sound.blocks(0, round(most * rate)))
-        folded = [x.mean(0, keepdims=True) if len(x) > 2 else x for x in blocks] or [np.zeros((1, 0), np.float32)]
-    except ValueError as error:  # BadAudio, or a name that can be none
-        raise MuseError(f"{name!r} cannot be read as sound ({error}); save it as WAV, FLAC, OGG or MP3") from error
-    return np.concatenate(folded, axis=1), rate
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
+            rate = file.samplerate
+            if seconds is None and not 0 < file.frames <= MAX_SECONDS * rate:
+                raise MuseError(f"{name!r} is empty or longer than {MAX_SECONDS / 60:.0f} minutes")
+            x = file.read(-1 if seconds is None else round(seconds * rate), dtype="float32", always_2d=True).T
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise MuseError(f"{name!r} cannot be read as sound; save it as WAV, FLAC, OGG or MP3") from error
+    x = np.nan_to_num(x, posinf=0, neginf=0)
+    return x.mean(0, keepdims=True) if len(x) > 2 else x, rate
 
 
 def read_samples(path: Path) -> tuple[np.ndarray, int]:

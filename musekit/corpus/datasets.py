@@ -12,10 +12,9 @@ import posixpath
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -290,16 +289,9 @@ def sentence(front: list[tuple[str, dict]], behind: list[tuple[str, dict]] = ())
     return {"text": ", ".join([text, *(word for word, _ in behind)]), "asks": asks}
 
 
-class Reader(NamedTuple):
-    """How a dataset is recognised and read."""
-
-    read: Callable[[Listing], Iterator[Item]]
-    tables: tuple[str, ...]  # any of them identifies the dataset
-    audio: str  # where its audio is, for error messages
-
-
-READERS = {
-    "musicbench": Reader(read_musicbench, tuple(MUSICBENCH_TABLES), "the audio under datashare/"),
-    "music4all": Reader(read_music4all, MUSIC4ALL_TABLES, "the audio audios/<id>.mp3"),
-    "folder": Reader(read_folder, CAPTION_TABLES, "or audio files with a .txt of captions beside each"),
+#: By dataset: its reader, tables of which any identifies it, and where its audio is, for error messages.
+READERS: dict[str, tuple[Callable[[Listing], Iterator[Item]], Collection[str], str]] = {
+    "musicbench": (read_musicbench, MUSICBENCH_TABLES, "the audio under datashare/"),
+    "music4all": (read_music4all, MUSIC4ALL_TABLES, "the audio audios/<id>.mp3"),
+    "folder": (read_folder, CAPTION_TABLES, "or audio files with a .txt of captions beside each"),
 }
