@@ -208,5 +208,5 @@ def read_audio(
     if rate != sample_rate:
         audio = soxr.resample(audio.T, rate, sample_rate, quality="HQ").T
     peak = max(1.0, float(audio.max()), -float(audio.min()))
-    audio = np.broadcast_to(audio if peak == 1 else audio / np.float32(peak), (2, audio.shape[1]))
-    return np.ascontiguousarray(audio)
+    audio = np.ascontiguousarray(audio if peak == 1 else audio / np.float32(peak))
+    return audio if len(audio) == 2 else np.repeat(audio, 2, axis=0)
