@@ -81,7 +81,7 @@ tables: $(DEV) ## write the tables of README, docs/results.md and the model card
 # The benchmarks come last and need an idle machine. GPU measurements: slurm/bench.sh.
 results: $(DEV) ## measure again all that a CPU can: hours; the same command resumes
 	$(BIN)/musekit cache --corpus scores --kinds clips
-	$(BIN)/musekit eval all
+	$(BIN)/musekit eval all --split test
 	$(BIN)/musekit eval gallery
 	$(BIN)/python scripts/samples.py
 	MUSE_RESULTS=results $(BIN)/python -m pytest -q -m long -k curves

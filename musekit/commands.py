@@ -159,17 +159,19 @@ class Train:
         train_part(self)
 
 
-MEASUREMENTS = f"{', '.join(EVALUATIONS)}; all: these. gallery: the poster's pictures."
+MEASUREMENTS = f"{', '.join(EVALUATIONS)}; all: these. gallery: the poster's pictures. summary: stale results."
 
 
 @dataclass
 class Evaluate:
-    """Measure the system on held-out works and wordings; writes results/<what>.json with provenance.
+    """Measure the system on held-out works and wordings; writes results/<what>-valid.json with provenance.
+
+    With --split test it writes results/<what>.json, which the pages show.
 
     The same command resumes. For example:
 
         musekit eval codec
-        musekit eval one-to-many
+        musekit eval one-to-many --split test
         musekit eval prompts --n 24 --results quick
     """
 
@@ -178,6 +180,8 @@ class Evaluate:
     cache: Annotated[Path | None, CACHES] = None  # The cache with the held-out clips
     results: Path = Path("results")  # Folder of the result files
     n: int = 240  # Number of generated clips, in measurements that generate
+    split: Literal["valid", "test"] = "valid"
+    """The held-out clips to measure on. Choices are made on valid; the result file counts the openings of test."""
     quick: bool = False  # Tiny sizes, to test that everything runs
 
     def run(self) -> None:
@@ -188,7 +192,7 @@ class Evaluate:
         from musekit.evaluate import evaluate
 
         cache = self.cache or home() / "caches" / "scores"
-        evaluate(self.what, self.weights, cache, self.results, self.n, self.quick)
+        evaluate(self.what, self.weights, cache, self.results, self.n, self.quick, self.split)
 
 
 @dataclass

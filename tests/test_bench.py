@@ -134,7 +134,8 @@ def test_every_bench_runs_quickly_and_marks_its_numbers(what, smoke_weights, tmp
     rows = bench.bench(what, str(smoke_weights) if what == "end-to-end" else None, tmp_path, quick=True)
     content = json.loads((tmp_path / f"{measure.file_name(what, gpu=False)}.json").read_text())
     assert content["rows"] == rows and "no speeds" in content["provenance"]["note"]
-    assert {"hardware", "versions", "command", "load", "device", "threads"} <= content["provenance"].keys()
+    assert {"hardware", "versions", "command", "load", "device", "threads", "code"} <= content["provenance"].keys()
+    assert all({"steps", "nfe", "dtype", "instructions", "load"} <= row.keys() for row in rows)
     assert len(capsys.readouterr().out.splitlines()) >= len(rows) + 1
     if "peer" in rows[0]:
         assert set(content["provenance"]["ceilings"]) == {"bandwidth", "read", "triad", "float32", "bfloat16"}

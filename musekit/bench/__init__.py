@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from musekit import distributed
-from musekit.bench.measure import Row, Setup, file_name, line
+from musekit.bench.measure import Row, Setup, file_name, instructions, line
 from musekit.config import MuseError, suggest
 from musekit.results import write_result
 
@@ -64,9 +64,10 @@ def bench(what: str, weights: str | None, results: Path, quick: bool = False) ->
     if quick:
         about["note"] = "quick: tiny networks and single runs, to see that everything runs; these are no speeds"
     module, function = place.split(".")
-    rows = []
+    rows, ran = [], {"dtype": about.get("dtype", "float32"), "instructions": instructions(setup.device)}
     for row in getattr(importlib.import_module(f"musekit.bench.{module}"), function)(setup):
+        row = {"steps": None, "nfe": None, **ran, **row, "load": os.getloadavg()[0]}
         rows.append(row | {"bar": None, "met": None} if quick else row)
         print(line(rows[-1]), flush=True)
-    print(f"written: {write_result(file_name(what, on_gpu), rows, results, **about)}")
+    print(f"written: {write_result(file_name(what, on_gpu), rows, results, f'musekit.bench.{module}', **about)}")
     return rows

@@ -67,7 +67,10 @@ def warm(muse: Muse, n: int, seconds: float, micro_batch: int | None, runs: int)
     bar = (">", 1) if n > 1 else None
     rows = [row(f"{name}: sound a second of work", [n * seconds / w for w in walls], "x real time", how, bar)]
     rows += [row(f"{name}: wall time", walls, "s", how)]
-    return rows + [row(f"{name}: {stage}", times, "s", how) for stage, times in zip(STAGES, zip(*stages), strict=True)]
+    rows += [row(f"{name}: {stage}", times, "s", how) for stage, times in zip(STAGES, zip(*stages), strict=True)]
+    steps = f"{at.stage1_steps} + {at.stage2_steps}"  # and so many evaluations, where the solver is Euler
+    ran = {"steps": steps, "nfe": steps if at.stage1_solver == at.stage2_solver == "euler" else None}
+    return [one | ran | {"dtype": at.dtype} for one in rows]
 
 
 def stage1_rates(muse: Muse, batches: tuple[int, ...]) -> Iterator[Row]:
@@ -75,8 +78,12 @@ def stage1_rates(muse: Muse, batches: tuple[int, ...]) -> Iterator[Row]:
     for size in batches:
         recipes = [muse.recipe(PROMPT, seed, Settings(micro_batch=size)) for seed in range(size)]
         times = timed(lambda recipes=recipes: muse.embed_batch(recipes), muse.device)
-        how = f"{recipes[0].stage1_solver}, {recipes[0].stage1_steps} steps"
-        yield row(f"Stage 1, micro-batch {size}", [1000 * t / size for t in times], "ms a sample", how)
+        how, nfe = (
+            f"{recipes[0].stage1_solver}, {recipes[0].stage1_steps} steps",
+            int(muse.embed_batch(recipes)[1].max()),
+        )
+        ran = {"steps": recipes[0].stage1_steps, "nfe": nfe, "dtype": recipes[0].stage1_dtype}
+        yield row(f"Stage 1, micro-batch {size}", [1000 * t / size for t in times], "ms a sample", how) | ran
 
 
 @torch.inference_mode()
@@ -92,7 +99,7 @@ def full(setup: Setup) -> Iterator[Row]:
         middle = parts[walls.index(result["value"])]
         result |= {f"{part}_seconds": middle[part] for part in PARTS}
         result |= {"batch": n, "seconds_each": seconds, "real_time": n * seconds / result["value"]}
-        result |= {"steps": steps, "dtype": "bfloat16"}
+        result |= {"steps": f"{stages.STEPS} + {steps}", "nfe": f"{stages.STEPS} + {steps}", "dtype": "bfloat16"}
         if (bar := BARS.get((n, seconds))) and setup.device.type == "cuda":
             result |= {"bar": f"<= {bar:g} s", "met": result["value"] <= bar}
         yield result | peak_bytes(lambda n=n, seconds=seconds: system.make(n, seconds, 2), setup.device)

@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from musekit.results import faults
+
 RUNS = 3
 Row = dict[str, object]
 ORIGINAL = {
@@ -75,6 +77,13 @@ def peak_bytes(call: Callable[[], object], device: torch.device | str = "cpu") -
     call()
     torch.cuda.synchronize()
     return {"before_bytes": before, "peak_bytes": torch.cuda.max_memory_allocated()}
+
+
+def instructions(device: torch.device) -> str:
+    """The widest vector instructions of this CPU, with AMX where it has bfloat16 matrix units; a GPU's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    return torch.backends.cpu.get_cpu_capability() + " + AMX" * torch.cpu._is_amx_tile_supported()
 
 
 # -- rows
@@ -184,6 +193,8 @@ class Recorded:
         machine = on["gpus"][0] if gpu else f"{on['cpu']}, {on['threads']} threads"
         self.stamp = f"recorded {day} on {machine}, commit {about.get('commit', 'unknown')[:7]}: {name}.json"
         self.notice = f"RECORDED by {command} ({day}, {machine}, load {about['load']:.1f} at the start)."
+        if wrong := faults(about, {}):
+            self.notice += f" STALE: {'; '.join(wrong)}."
         if note := about.get("note"):
             self.stamp, self.notice = f"{self.stamp} ({note})", f"{self.notice} NOTE: {note}."
 

@@ -112,6 +112,9 @@ def stage2(setup: Setup) -> Iterator[Row]:
             peers = [diffusers_peer(theirs, network, x, dtype)]
             if dtype == torch.float32:  # the pipeline's own precision
                 peers.append(diffusers_peer(theirs, network, x, dtype, PIPELINE_TOKENS, "diffusers, as called"))
+            if device.type == "cuda":  # the fair peer of our compiled blocks and recorded graphs
+                fair = torch.compile(theirs, mode="reduce-overhead")
+                peers.append(diffusers_peer(fair, network, x, dtype, name="diffusers, compiled"))
             for row in compare([*peers, prepared2(network, fast, x)], 2, batch, setup):
                 yield barred(row | {"frames": frames})
         del fast

@@ -44,9 +44,9 @@ def phase_alone(audio: np.ndarray, n_fft: int, hop: int, iterations: int) -> np.
 
 
 def measure_codec(study: Study) -> None:
-    """Writes results/codec.json: fidelity of 64 test clips, and the judge's accuracy on round trips."""
+    """Writes results/codec.json: fidelity of 64 held-out clips, and the judge's accuracy on round trips."""
     clips = []
-    for clip in progress(study.split("test")[:CLIPS], "codec"):
+    for clip in progress(study.split(study.on)[:CLIPS], "codec"):
         original, rate = study.read(clip)
         sound = study.round_trip(clip)
         clips.append({"chroma_correlation": chroma_correlation(sound, original, rate)})

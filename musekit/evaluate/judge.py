@@ -17,7 +17,7 @@ import numpy as np
 
 from musekit.config import TONICS, MuseError
 from musekit.evaluate.features import onsets_and_timbre
-from musekit.evaluate.study import CLASSES, HELD_OUT, Study, value_of
+from musekit.evaluate.study import CLASSES, Study, value_of
 from musekit.statistics import accuracy
 
 ATTRIBUTES = tuple(CLASSES)
@@ -126,7 +126,7 @@ def accuracy_rows(study: Study, records: Sequence[dict], found: Sequence[dict], 
 
 def ceiling_rows(study: Study) -> list[dict]:
     """The judge's accuracy on held-out originals and on their codec round trips: what generated clips can reach."""
-    originals, clips = study.singles(*HELD_OUT), study.prompt_like()
+    originals, clips = study.singles(study.on), study.prompt_like()
     rows = accuracy_rows(study, originals, study.features(originals), "held-out originals")
     return rows + accuracy_rows(study, clips, study.features(study.round_trips(clips)), "held-out round trips")
 
