@@ -39,6 +39,10 @@ class Listing:
         self.passed_over |= dict.fromkeys(other, "a format that is not read: convert it to FLAC, OGG or MP3")
         self.audio = sorted(path for path in self.files if path.lower().endswith(AUDIO))
 
+    def is_file(self, path: str) -> bool:
+        """Whether it is one of these, and no pipe or device."""
+        return path in self.files and os.path.isfile(self.folder / path)
+
     @functools.cached_property
     def plain(self) -> dict[str, list[str]]:
         """Audio files by "/" and their plain path, and by its last part; with and without suffix."""
@@ -69,7 +73,7 @@ class Listing:
         if path.startswith("../") or not found and re.match(r"/|[a-zA-Z]:/", path):
             raise BadAudio("outside the folder")
         if not found:
-            raise BadAudio("in a hidden or linked folder" if (self.folder / path).exists() else "no such file")
+            raise BadAudio("in a hidden or linked folder" if os.path.exists(self.folder / path) else "no such file")
         if len(found) > 1:
             raise BadAudio(f"several files have this name ({', '.join(found[:3])})")
         return found[0]
