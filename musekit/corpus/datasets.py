@@ -169,9 +169,7 @@ def captions_of(listing: Listing) -> dict[tuple, list[str]]:
             times = [row.get(columns[what]) for what in ("start", "end")]
             start, end = map(number, times)
             if any(given not in (None, "") and number(given) is None for given in times):
-                raise MuseError(
-                    f"{table}, row {n}: a stretch has a start and an end in seconds, not {times!s:.60}"
-                )
+                raise MuseError(f"{table}, row {n}: a stretch has a start and an end in seconds, not {times!s:.60}")
             named.setdefault((path, start, end), []).extend(texts_of(row.get(columns["caption"])))
             if (start, end) != (None, None) and not named.get((path, None, None), True):
                 del named[path, None, None]
