@@ -215,8 +215,10 @@ class Bench:
 
     def run(self) -> None:
         """Run the benchmark."""
-        from musekit.bench import bench
+        from musekit.bench import BENCHES, READ, bench
 
+        if self.weights is not None and self.what in BENCHES and self.what not in READ:
+            raise MuseError(f"`bench {self.what}` reads no weights: leave --weights out; {', '.join(READ)} read them")
         bench(self.what, "mini" if self.weights is None else self.weights, self.results, self.quick)
 
 
