@@ -218,7 +218,7 @@ class Bench:
         from musekit.bench import BENCHES, READ, bench
 
         if self.weights is not None and self.what in BENCHES and self.what not in READ:
-            raise MuseError(f"`bench {self.what}` reads no weights: leave --weights out; {', '.join(READ)} read them")
+            raise MuseError(f"`bench {self.what}` has no weights: choose one of {', '.join(READ)}")
         bench(self.what, "mini" if self.weights is None else self.weights, self.results, self.quick)
 
 
