@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from musekit.config import MuseError
-from musekit.files import write_atomic
+from musekit.files import read_json, write_atomic
 from musekit.runs import provenance
 
 
@@ -22,6 +22,6 @@ def read_result(name: str, folder: Path = Path("results")) -> dict:
     """Inverse of `write_result`. Raises MuseError that names the missing file."""
     path = Path(folder) / f"{name}.json"
     try:
-        return json.loads(path.read_text())
+        return read_json(path, dict)
     except FileNotFoundError as error:
         raise MuseError(f"the result {path} is missing; make it with `musekit eval` or `musekit bench`") from error

@@ -53,7 +53,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     run.save(64, {"w": torch.ones(40_000)})
     run.log({"samples": 64})
     with full_disk(leaving=200_000):
-        with pytest.raises(MuseError, match="cannot write checkpoint .*the previous one is intact"):
+        with pytest.raises(MuseError, match="cannot write checkpoint .*GiB free; the previous checkpoint is intact"):
             run.save(128, {"w": torch.zeros(100_000)})
         with pytest.raises(MuseError, match=r"cannot write .*metrics\.jsonl"):
             for _ in range(100):
