@@ -81,12 +81,12 @@ tables: $(DEV) ## write the tables of README, docs/results.md and the model card
 # The benchmarks come last and need an idle machine. GPU measurements: slurm/bench.sh.
 results: $(DEV) ## measure again all that a CPU can: hours; the same command resumes
 	$(BIN)/musekit cache --corpus scores --kinds clips
-	$(BIN)/musekit eval all
+	$(BIN)/musekit eval all --split test
 	$(BIN)/musekit eval gallery
 	$(BIN)/python scripts/samples.py
 	MUSE_RESULTS=results $(BIN)/python -m pytest -q -m long -k curves
 	MUSE_RESULTS=results $(BIN)/python -m pytest -q -m long -k twenty_kills
-	set -e; for what in end-to-end stage1 stage2 batch sizes ddp; do $(BIN)/musekit bench $$what; done
+	set -e; for what in end-to-end stage1 stage2 sizes ddp; do $(BIN)/musekit bench $$what; done
 	$(BIN)/python scripts/tables.py
 
 poster: $(DEV) ## draw the figures and the A0 poster (poster/poster.pdf, .png) from results/

@@ -13,10 +13,10 @@ from typing import NoReturn, Union
 import tyro
 
 from musekit import __version__
-from musekit.commands import COMMANDS, SUBCOMMANDS, Bench, Cache, Evaluate, Generate, Info, Lab, Train
+from musekit.commands import COMMANDS, SUBCOMMANDS, Bench, Cache, Evaluate, Generate, Info, Train
 from musekit.config import MuseError, place_caches, suggest
 
-__all__ = ["COMMANDS", "Bench", "Cache", "Evaluate", "Generate", "Info", "Lab", "Train", "main", "parse"]
+__all__ = ["COMMANDS", "Bench", "Cache", "Evaluate", "Generate", "Info", "Train", "main", "parse"]
 
 ABOUT = """Text to many different pieces of music. For example:
 
@@ -26,7 +26,7 @@ ABOUT = """Text to many different pieces of music. For example:
 MAX_ERROR_CHARS = 300
 # Optional modules, by the extra that brings them: pip install 'musekit[EXTRA]' (see pyproject.toml)
 EXTRAS = {
-    "corpus": ("music21", "mido", "pretty_midi", "midirenderer", "soxr"),
+    "corpus": ("music21", "scipy", "pretty_midi", "midirenderer", "soxr"),
     "lab": (
         "jupyterlab", "ipywidgets", "anywidget", "traitlets", "ipykernel", "IPython", "nbformat", "nbclient", "voila",
         "plotly", "umap", "sklearn", "scipy", "pandas", "librosa",

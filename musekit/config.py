@@ -107,6 +107,7 @@ class EmbedderConfig:
     text_width: Width = 128
     head_width: Width = 256
     name: str = later("")  # "muq": hub name or folder
+    windows: Literal["spliced", "even"] = later("spliced")  # "muq", above 10 s: the last one wraps around, or overlaps
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ import msgspec
 from musekit.config import REMOVED, MuseError, suggest
 
 T = TypeVar("T")
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part")
+TEMPORARY = re.compile(r"\..+\.(?:[0-9a-f]{8}){1,2}\.part")
 type_hints = functools.cache(get_type_hints)  # evaluating annotations takes longer than decoding a line
+OLD_NAMES = {"enter": "proj_in", "leave": "proj_out", "before": "preprocess", "after": "postprocess"}
+OLD_NAMES |= {"table": "scale_shift_table", "null": "null_token"}
 
 
 def regular(path: Path) -> Path:
@@ -42,7 +44,7 @@ def sha256(path: Path) -> str:
 def temporary(path: Path) -> Path:
     """A name beside `path` for a file that is being written; nobody can guess it, and `sweep` knows it."""
     # not the process id: a process on another machine or in a container may have the same one
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 
 def sweep(folder: Path, older: float = 86_400.0) -> None:
@@ -56,17 +58,19 @@ def sweep(folder: Path, older: float = 86_400.0) -> None:
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a temporary file, fsync, rename. Raises MuseError when the folder is not writable or the disk is full."""
     path = Path(path)
-    aside = temporary(path)
+    aside, ours = temporary(path), False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "xb") as file:
+            ours = True
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
         with contextlib.suppress(OSError):  # the folder itself may be the problem
-            aside.unlink()
+            if ours:
+                aside.unlink()
         raise MuseError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
         ) from error
@@ -111,12 +115,12 @@ def read_json(path: Path, kind: type[T], known_only: bool = False) -> T:
     return decode(regular(Path(path)).read_bytes(), kind, str(path), known_only)
 
 
-def accept_old_names(network, renamed: dict[str, str]) -> None:
-    """Let a network load earlier files: their attribute names, as in {"enter": "proj_in"}, become today's."""
+def accept_old_names(network) -> None:
+    """Let a network load earlier files of weights, in which some attributes have other names."""
 
     def rename(_, state: dict, prefix: str, *__) -> None:
         for key in [key for key in state if key.startswith(prefix)]:
-            words = [renamed.get(word, word) for word in key.removeprefix(prefix).split(".")]
+            words = [OLD_NAMES.get(word, word) for word in key.removeprefix(prefix).split(".")]
             state[prefix + ".".join(words)] = state.pop(key)
 
     network.register_load_state_dict_pre_hook(rename)

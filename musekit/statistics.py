@@ -18,7 +18,7 @@ real manifold, recall the share of real rows inside the generated one.
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
 
 import numpy as np
 
@@ -54,35 +54,27 @@ def mean_interval(x: np.ndarray, seed: int = 0) -> dict:
     return {"mean": float(x.mean()), "low": low, "high": high}
 
 
-def percentile_difference(x: np.ndarray, y: np.ndarray, percent: float, seed: int) -> dict:
-    """percentile(x) - percentile(y) with its interval; x and y are redrawn independently."""
+def two_sample(x: np.ndarray, y: np.ndarray, statistic: Callable, seed: int = 0) -> dict:
+    """{"value", "low", "high"} of statistic(x, y), which reduces the last axes; x and y are redrawn independently."""
     from scipy.stats import bootstrap
 
-    def difference(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.percentile(a, percent, axis=axis) - np.percentile(b, percent, axis=axis)
-
     found = bootstrap(
-        (np.asarray(x), np.asarray(y)), difference, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
-        method="percentile", vectorized=True, rng=np.random.default_rng(seed),
+        (np.asarray(x), np.asarray(y)), lambda a, b, axis: statistic(a, b), n_resamples=RESAMPLES, batch=100,
+        confidence_level=CONFIDENCE, method="percentile", vectorized=True, rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
-    return {"difference": float(difference(x, y)), "low": float(found.low), "high": float(found.high)}
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Wilson's interval of a proportion, (0, 1) for n = 0."""
-    from scipy.stats import binomtest
-
-    if n == 0:
-        return 0.0, 1.0
-    interval = binomtest(int(correct), int(n)).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+    return {"value": float(statistic(x, y)), "low": float(found.low), "high": float(found.high)}
 
 
 def accuracy(right: np.ndarray) -> dict:
-    """{"n", "correct", "accuracy", "low", "high"} of an array of booleans; accuracy is None for an empty array."""
+    """{"n", "correct", "accuracy", "low", "high"} of an array of booleans, with Wilson's interval; accuracy is None
+    for an empty array."""
+    from scipy.stats import binomtest
+
     n, correct = len(right), int(np.sum(right))
-    low, high = wilson(correct, n)
-    return {"n": n, "correct": correct, "accuracy": correct / n if n else None, "low": low, "high": high}
+    if not n:
+        return {"n": 0, "correct": 0, "accuracy": None, "low": 0.0, "high": 1.0}
+    found = binomtest(correct, n).proportion_ci(CONFIDENCE, method="wilson")
+    return {"n": n, "correct": correct, "accuracy": correct / n, "low": float(found.low), "high": float(found.high)}
 
 
 # -- spread: the average distance between two different rows
@@ -110,12 +102,45 @@ def spread_draws(x: np.ndarray, seed: int, resamples: int = RESAMPLES) -> np.nda
     return ((w @ unit_distances(x)) * w).sum(1)[pairs > 0] / pairs[pairs > 0]
 
 
-def spread_with_interval(x: np.ndarray, seed: int = 0) -> tuple[float | None, float | None, float | None]:
-    """The spread of x (n, D) and its interval; None for fewer than two rows."""
-    return (spread(x), *interval(spread_draws(x, seed))) if len(x) > 1 else (None, None, None)
+def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, seed: int = 0) -> dict:
+    """{"value", "low", "high"} of sum(numerators) / sum(denominators); their items, such as prompts, are redrawn."""
+    a, b, w = np.asarray(numerators, float), np.asarray(denominators, float), counts(len(numerators), seed)
+    low, high = interval((w @ a) / (w @ b))
+    return {"value": float(a.sum() / b.sum()), "low": low, "high": high}
 
 
 # -- kernel distance
+
+
+def kernel(x: np.ndarray, bandwidth: float) -> np.ndarray:
+    """k of every pair of rows of x (n, D): (n, n)."""
+    return np.exp(-(unit_distances(x) ** 2) / (2 * bandwidth**2))
+
+
+def distance_draws(k: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Kernel distances (R,) of two sets in a kernel matrix k (n, n), in which row i is a[r, i] and b[r, i] times.
+
+    A row drawn twice is no pair with itself, so draws are unbiased too; NaN where a set consists of one row only.
+    """
+
+    def pairs(w: np.ndarray) -> np.ndarray:
+        squares = w**2
+        count = w.sum(1) ** 2 - squares.sum(1)
+        return (((w @ k) * w).sum(1) - squares @ np.diag(k)) / np.where(count > 0, count, np.nan)
+
+    return SCALE * (pairs(a) + pairs(b) - 2 * ((a @ k) * b).sum(1) / (a.sum(1) * b.sum(1)))
+
+
+def permuted(n: int, m: int, seed: int, times: int = RESAMPLES) -> tuple[np.ndarray, np.ndarray]:
+    """Memberships (times + 1, n + m) of two sets of n and m rows: the true ones, then random permutations of them."""
+    first = np.tile(np.arange(n + m) < n, (times + 1, 1)).astype(float)
+    np.random.default_rng(seed).permuted(first[1:], axis=1, out=first[1:])
+    return first, 1 - first
+
+
+def share_as_large(draws: np.ndarray) -> float:
+    """The permutation test's p: how often permuted statistics, draws[1:], reach the true one, draws[0]."""
+    return float((draws >= draws[0]).mean())
 
 
 class KernelDistance:
@@ -131,51 +156,36 @@ class KernelDistance:
         if not self.bandwidth > 0:
             raise ValueError("the reference's rows are all alike, so a kernel has no bandwidth")
 
-    def kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """k of every row of a (n, D) and b (m, D): (n, m)."""
-        return np.exp(-(unit_distances(a, b) ** 2) / (2 * self.bandwidth**2))
-
-    @cached_property
-    def _among_reference(self) -> np.ndarray:
-        return self.kernel(self.reference, self.reference)
+    def matrix(self, x: np.ndarray) -> np.ndarray:
+        """The kernel matrix of x (n, D) and the reference together."""
+        return kernel(np.concatenate([x, self.reference]), self.bandwidth)
 
     def draws(self, x: np.ndarray, drawn_x: np.ndarray, drawn_y: np.ndarray) -> np.ndarray:
-        """Bootstrap draws (R,) of the distance of x (n, D); `drawn_*` (R, n) and (R, m) are from `bootstrap.counts`.
+        """Bootstrap draws (R,) of the distance of x (n, D); `drawn_*` (R, n) and (R, m) are from `counts`.
 
-        Paired sets share `drawn_x`. A row drawn twice is no pair with itself, so draws are unbiased too. A draw that
-        consists of one row only has no pair and is NaN.
+        Paired sets share `drawn_x`.
         """
-        cross = ((drawn_x @ self.kernel(x, self.reference)) * drawn_y).sum(1) / (drawn_x.sum(1) * drawn_y.sum(1))
-        return SCALE * (_pairs(self.kernel(x, x), drawn_x) + _pairs(self._among_reference, drawn_y) - 2 * cross)
+        a, b = np.pad(drawn_x, ((0, 0), (0, len(self.reference)))), np.pad(drawn_y, ((0, 0), (len(x), 0)))
+        return distance_draws(self.matrix(x), a, b)
+
+    def permutations(self, x: np.ndarray, seed: int = 0) -> np.ndarray:
+        """The distance of x (n, D), then its values where rows of x and of the reference change places at random."""
+        return distance_draws(self.matrix(x), *permuted(len(x), len(self.reference), seed))
 
     def of(self, x: np.ndarray) -> float:
         """The distance of x (n, D), n >= 2."""
         return float(self.draws(x, np.ones((1, len(x))), np.ones((1, len(self.reference))))[0])
 
     def measured(self, x: np.ndarray, seed: int = 0) -> dict:
-        """{"value", "low", "high"}: the distance of x (n, D), n >= 2, and its interval, both sets redrawn.
+        """{"value", "low", "high", "p"}: the distance of x (n, D), n >= 2, its interval, and the permutation test's p.
 
-        The interval is valid where the distance is clearly above 0; near 0 it is too wide (the statistic degenerates).
+        The interval is valid where the distance is clearly above 0; near 0 it is too wide (the statistic degenerates),
+        so that it contains 0 proves nothing. p says whether the sets differ.
         """
-        low, high = _interval(self.draws(x, counts(len(x), seed), counts(len(self.reference), seed + 1)))
-        return {"value": self.of(x), "low": low, "high": high}
-
-    def paired_difference(self, x: np.ndarray, other: np.ndarray, seed: int = 0) -> dict:
-        """{"difference", "low", "high"} of the distances of x and `other` (n, D); x_i and other_i are a pair."""
-        drawn_x, drawn_y = counts(len(x), seed), counts(len(self.reference), seed + 1)
-        low, high = _interval(self.draws(x, drawn_x, drawn_y) - self.draws(other, drawn_x, drawn_y))
-        return {"difference": self.of(x) - self.of(other), "low": low, "high": high}
-
-
-def _interval(draws: np.ndarray) -> tuple[float, float]:
-    return interval(draws[np.isfinite(draws)])
-
-
-def _pairs(k: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Mean of k (n, n) over pairs of different rows, weighted by w (R, n): (R,); NaN where a draw has no pair."""
-    squares = w**2
-    pairs = w.sum(1) ** 2 - squares.sum(1)
-    return (((w @ k) * w).sum(1) - squares @ np.diag(k)) / np.where(pairs > 0, pairs, np.nan)
+        draws = self.draws(x, counts(len(x), seed), counts(len(self.reference), seed + 1))
+        low, high = interval(draws[np.isfinite(draws)])
+        permutations = self.permutations(x, seed)
+        return {"value": float(permutations[0]), "low": low, "high": high, "p": share_as_large(permutations)}
 
 
 # -- nearest neighbours
@@ -188,10 +198,14 @@ def radii(x: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
     return np.partition(unit_distances(x), k, axis=1)[:, k]  # the row itself is at 0
 
 
-def nearest(x: np.ndarray, library: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each row of x (n, D): the distance to its nearest row of the library (m, D), and its index."""
-    d = unit_distances(np.atleast_2d(x), library)
-    return d.min(1), d.argmin(1)
+def coverage(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Shares of the rows of y (m, D), m > 3, that have a row of x (n, D), n > 3, in their ball; that lie in x's balls.
+
+    The first is coverage (Naeem et al. 2020, arXiv 2002.09797), which is 1 - prod_i (m - i) / (n + m - i), i = 1 to 3,
+    on average where both sets have one distribution; the second is recall.
+    """
+    d = unit_distances(x, y)
+    return float((d <= radii(y)[None]).any(0).mean()), float((d <= radii(x)[:, None]).any(0).mean())
 
 
 def precision_and_recall(generated: np.ndarray, real: np.ndarray) -> dict[str, dict]:

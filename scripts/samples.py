@@ -58,7 +58,7 @@ def main() -> None:
         print(f"{name}  {len(content) / 1000:.0f} kB  similarity {piece.similarity:+.2f}")
     for old in {p.name for p in args.out.glob("*.mp3")} - {row["file"] for row in rows}:
         (args.out / old).unlink()
-    write_result("samples", rows, args.results)
+    write_result("samples", rows, args.results, "musekit.muse")
 
 
 if __name__ == "__main__":

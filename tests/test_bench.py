@@ -1,4 +1,4 @@
-"""The bench: peers compute the same velocity, hand counts are torch's own, result files say what was measured."""
+"""The bench: peers compute the same velocity, counts are torch's own, result files say what was measured."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from musekit.bench.measure import Recorded, Work, frame
 from musekit.bench.naive import Naive1
 from musekit.bench.roofline import stage1_work, stage2_flops, stage2_work
 from musekit.bench.train import training_flops
-from musekit.config import MuseError, mini, paper, smoke
+from musekit.config import MuseError, paper
 from musekit.results import write_result
 from musekit.stage1 import GuidedStage1, Stage1Inference
 from musekit.stage2 import StableAudioMuQ
@@ -26,16 +26,6 @@ def counted(call) -> int:
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
-
-
-@pytest.mark.parametrize("config", [mini().stage2, smoke().stage2, STABLE], ids=["mini", "smoke", "stable audio"])
-@pytest.mark.parametrize("rows, frames", [(2, 43), (1, 258)])
-def test_stage_2s_work_counted_by_hand_is_what_torch_counts(config, rows, frames):
-    with torch.device("meta"):
-        network = StableAudioMuQ(config)
-        held = network.condition(torch.zeros(rows, config.embedding_dim), torch.zeros(rows, 2))
-        x, t = torch.zeros(rows, config.latent_dim, frames), torch.zeros(rows)
-    assert stage2_flops(config, rows, frames) == counted(lambda: network(x, t, held))
 
 
 @pytest.mark.parametrize("merge", [False, True])
@@ -110,13 +100,6 @@ def test_a_row_is_a_median_with_its_range_and_its_bar():
     assert measure.row("time", [31.0], "s", "so", ("<", 30))["met"] is False
 
 
-def test_peak_memory_is_what_was_taken_in_between():
-    found = measure.peak_bytes(lambda: torch.ones(2**26))  # 256 MiB, freed at once
-    if found["peak_bytes"] is None:
-        pytest.skip("this system does not report a process's peak memory: needs Linux's /proc/self/clear_refs")
-    assert 0.9 * 2**28 < found["peak_bytes"] - found["before_bytes"] < 1.5 * 2**28
-
-
 def test_the_floor_is_the_higher_of_both_roofs():
     ceilings = {"bandwidth": 10.0, "float32": 100.0}
     assert Work(flops=1000, bytes=1).floor(ceilings, torch.float32) == 10
@@ -140,7 +123,7 @@ def test_recorded_rows_name_their_machine_and_missing_ones_their_command(tmp_pat
 
 def test_an_unknown_bench_is_told_with_the_nearest_one(tmp_path):
     with pytest.raises(MuseError, match="did you mean 'stage1'"):
-        bench.bench("stage-1", "mini", tmp_path)
+        bench.bench("stage-1", None, tmp_path)
 
 
 SLOW = ("end-to-end", "ddp", "sizes")  # processes of their own, many networks
@@ -148,10 +131,11 @@ SLOW = ("end-to-end", "ddp", "sizes")  # processes of their own, many networks
 
 @pytest.mark.parametrize("what", [pytest.param(n, marks=[pytest.mark.long] * (n in SLOW)) for n in bench.BENCHES])
 def test_every_bench_runs_quickly_and_marks_its_numbers(what, smoke_weights, tmp_path, capsys):
-    rows = bench.bench(what, str(smoke_weights), tmp_path, quick=True)
+    rows = bench.bench(what, str(smoke_weights) if what == "end-to-end" else None, tmp_path, quick=True)
     content = json.loads((tmp_path / f"{measure.file_name(what, gpu=False)}.json").read_text())
     assert content["rows"] == rows and "no speeds" in content["provenance"]["note"]
-    assert {"hardware", "versions", "command", "load", "device", "threads"} <= content["provenance"].keys()
+    assert {"hardware", "versions", "command", "load", "device", "threads", "code"} <= content["provenance"].keys()
+    assert all({"steps", "nfe", "dtype", "instructions", "load"} <= row.keys() for row in rows)
     assert len(capsys.readouterr().out.splitlines()) >= len(rows) + 1
     if "peer" in rows[0]:
         assert set(content["provenance"]["ceilings"]) == {"bandwidth", "read", "triad", "float32", "bfloat16"}

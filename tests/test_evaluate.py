@@ -1,7 +1,7 @@
 """Measurements against slow reference code, and each of them end to end on a tiny cache and random weights."""
 
 import json
-import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,15 @@ from musekit import pretrained
 from musekit.claims import matches
 from musekit.config import MuseError, smoke
 from musekit.corpus.captions import TEMPLATES, evaluation_prompts, fill
-from musekit.evaluate import judge, one_to_many, right_answers
+from musekit.evaluate import conditional, controls, judge, memorisation, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
-from musekit.evaluate.distances import Nearest, normal
 from musekit.evaluate.features import standardised
+from musekit.evaluate.memorisation import Nearest, normal
 from musekit.evaluate.prompts import wordings, zero_shot
 from musekit.evaluate.study import CLASSES, Study, target
 from musekit.muse import Muse, Settings
 from musekit.results import read_result
+from musekit.statistics import coverage
 
 RATE = 44100
 
@@ -100,6 +101,27 @@ def test_a_transposed_and_shifted_copy_is_found():
     assert np.delete(found, 3).min() > 0.3
 
 
+def test_honest_distances_meet_the_bars_and_planted_copies_and_nearness_do_not():
+    rng = np.random.default_rng(0)
+    real, honest = (np.clip(rng.normal(0.37, 0.09, size=240), 0.1, 1) for _ in range(2))
+
+    def missed(x):
+        return [bar["name"] for bar in memorisation.bars(x, real, "here") if not bar["met"]]
+
+    assert missed(honest) == []
+    copies = rng.uniform(0.005, 0.04, size=24)
+    for share in (0.01, 0.02, 0.05):
+        n = round(share * 240)
+        assert missed(np.concatenate([honest[n:], copies[:n]])) == [
+            "memorisation, here: pieces within 0.05 of a training clip"
+        ]
+    assert len(missed(honest - 0.08)) >= 2  # every piece is nearer, and none is a copy
+    share = memorisation.smallest_share(copies, 240)
+    seen = np.mean([(rng.random(240) < share).any() for _ in range(4000)])
+    assert share < 0.01 and seen == pytest.approx(0.9, abs=0.02)
+    assert memorisation.smallest_share(np.array([0.2]), 240) is None  # such copies are not seen at all
+
+
 # -- distances
 
 
@@ -118,8 +140,8 @@ def curve(scale: float, shift: float = 0.0) -> dict[float, float]:
     rng, u = np.random.default_rng(0), []
     for _ in range(60):
         x, right = rng.normal(size=(32, 10)), rng.normal(shift, scale, size=(20, 10))
-        u.append(one_to_many.ranks(x, right))
-    return {r["nominal"]: r["inside"] for r in one_to_many.calibration(np.concatenate(u), 32)}
+        u.append(conditional.ranks(x, right))
+    return {r["nominal"]: r["inside"] for r in conditional.calibration(u, 32)}
 
 
 def test_samples_of_the_right_distribution_are_calibrated():
@@ -131,6 +153,51 @@ def test_too_narrow_too_wide_and_misplaced_samples_are_seen():
     for scale, shift in ((1.5, 0.0), (1.0, 1.0)):  # right answers outside the samples' radii
         assert all(inside < nominal - 0.05 for nominal, inside in curve(scale, shift).items())
     assert all(inside > nominal + 0.03 for nominal, inside in curve(0.6).items() if nominal < 0.9)
+
+
+# -- prompts against their right answers
+
+
+def world(seed: int = 0, prompts: int = 12, m: int = 32, n: int = 64):
+    """Right answers (m, 24) of each prompt around a centre of its own, and a sampler of the same distribution."""
+    rng = np.random.default_rng(seed)
+    centres, widths = 1.2 * rng.normal(size=(prompts, 24)), rng.uniform(0.6, 1.2, size=prompts)
+
+    def draw(count):
+        x = [c + w * rng.normal(size=(count, 24)) for c, w in zip(centres, widths)]
+        return [some / np.linalg.norm(some, axis=1, keepdims=True) for some in x]
+
+    return draw(m), draw(n)
+
+
+def test_samples_like_right_answers_meet_every_bar_and_planted_faults_do_not():
+    right, samples = world()
+    met = {bar["name"]: bar["met"] for bar in conditional.bars(conditional.compare(samples, right), "vague")}
+    assert all(met.values()), met
+    for name, fault in controls.FAULTS.items():
+        found = conditional.compare(fault(samples), right)
+        assert not all(bar["met"] for bar in conditional.bars(found, "vague")), name
+        assert found["distance"]["p"] < 0.01
+    assert conditional.compare(samples, right)["distance"]["p"] > 0.01
+    cut = [some[some[:, 0] < np.quantile(some[:, 0], 0.67)] for some in samples]  # different, but within the margin
+    found = conditional.compare(cut, right)["distance"]
+    assert found["p"] < 0.05 and found["high"] < conditional.MARGIN
+
+
+def test_too_few_prompts_prove_nothing():
+    right, samples = world(prompts=3, m=12, n=12)
+    bars = conditional.bars(conditional.compare(samples, right), "vague")
+    assert not all(bar["met"] for bar in bars)
+    assert not target("x", 0.9, at_least=0.8, low=0.7, high=1.1)["met"] and target("x", 0.9, 0.8, low=0.8)["met"]
+
+
+def test_coverage_of_the_same_distribution_is_its_closed_form():
+    rng, n, m = np.random.default_rng(4), 12, 15
+    found = [coverage(rng.normal(size=(n, 3)), rng.normal(size=(m, 3))) for _ in range(400)]
+    expected = 1 - np.prod([(m - i) / (n + m - i) for i in (1, 2, 3)])
+    assert np.mean(found, axis=0)[0] == pytest.approx(expected, abs=0.02)
+    x = rng.normal(size=(9, 3))
+    assert coverage(x, x) == (1, 1) and coverage(x + 100, x) == (0, 0)
 
 
 # -- bars, tables, records
@@ -163,14 +230,17 @@ def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
             )
         )  # fmt: skip
     (tmp_path / "scores").mkdir()
-    (tmp_path / "scores" / "hand.jsonl").write_text("".join(scores.to_json(s) + "\n" for s in written))
-    assert {split_of(s.family) for s in right_answers.held_out_scores(tmp_path)} == {"valid", "test"}
+    (tmp_path / "scores" / "hand.jsonl").write_text("".join(json.dumps(asdict(s)) + "\n" for s in written))
+    assert {split_of(s.family) for s in right_answers.held_out_scores(tmp_path, "valid")} == {"valid"}
     asks = {"instrument": "flute", "mode": "major", "speed": "fast", "form": "jig", "key": "G", "dynamic": "soft"}
-    made = list(right_answers.renderings(tmp_path, asks, 4))
-    assert made == list(right_answers.renderings(tmp_path, asks, 4)) and len(made) == 4
+    made = list(right_answers.renderings(tmp_path, "valid", asks, 2))
+    assert made == list(right_answers.renderings(tmp_path, "valid", asks, 2)) and len(made) == 2
     for record, notes, how in made:
-        assert matches(asks, record) and record["split"] != "train" and notes and how["dynamic"] == "soft"
-    assert list(right_answers.renderings(tmp_path, {**asks, "form": "waltz"}, 1)) == []
+        assert matches(asks, record) and record["split"] == "valid" and notes and how["dynamic"] == "soft"
+    one, two = (record["family"] for record, _, _ in made)  # two renderings of one work would be one answer
+    (other,) = right_answers.renderings(tmp_path, "valid", asks, 1, {one})
+    assert one != two and other[0]["family"] != one
+    assert list(right_answers.renderings(tmp_path, "valid", {**asks, "form": "waltz"}, 1)) == []
 
 
 # -- end to end
@@ -180,7 +250,7 @@ def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
 def small(tmp_path_factory, musekit_home) -> tuple[Path, Path]:
     """A cache of 16 two-second clips with two speeds, and random smoke weights: (cache, weights)."""
     folder = tmp_path_factory.mktemp("evaluate")
-    records = write_clips(folder / "cache", "rrrrrrrrrrevvere")
+    records = write_clips(folder / "cache", "rrrrrrrrrrvvvvvvvvvveeeeeeeeee")
     for i, record in enumerate(records):
         speed = ("slow", "fast")[i % 4 // 2]
         record |= {"speed": speed, "onset_rate": {"slow": 1.0, "fast": 6.0}[speed], "texture": "chordal"}
@@ -193,7 +263,8 @@ def small(tmp_path_factory, musekit_home) -> tuple[Path, Path]:
 
 def run(what, small, results):
     cache, weights = small
-    evaluation.evaluate(what, weights, cache, results, quick=True)
+    split = "valid" if what in evaluation.ON_VALID else "test"
+    evaluation.evaluate(what, weights, cache, results, quick=True, split=split)
     return read_result(what, results)
 
 
@@ -202,12 +273,17 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monke
         run(what, small, tmp_path)
     rows = {what: read_result(what, tmp_path)["rows"] for what in evaluation.MEASUREMENTS}
     bars = {what: [r["met"] for r in some if r["measure"] == "bar"] for what, some in rows.items()}
-    assert {what for what in bars if bars[what]} == {"codec", "embedder", "prompts", "diversity", "memorisation"}
+    barred = {"codec", "embedder", "prompts", "one-to-many", "memorisation", "reproducibility"}
+    assert {what for what in bars if bars[what]} == barred and all(bars["reproducibility"])
     assert all(isinstance(met, bool) for some in bars.values() for met in some)
-    for what in evaluation.MEASUREMENTS:
+    for what, (place, needs, *_) in evaluation.MEASUREMENTS.items():
         about = read_result(what, tmp_path)["provenance"]
         assert about["preset"] == "smoke" and "noise" in about["note"]
-        assert set(about["weights"]) == {*pretrained.PARTS, pretrained.BASELINE}
+        assert list(about["weights"]) == needs.split() and place.startswith(about["module"].rpartition(".")[2])
+    told = {(r["group"], r["control"]): r["as_expected"] for r in rows["controls"] if r["measure"] == "control"}
+    for group in ("reproducibility", "memorisation"):
+        assert len([control for of, control in told if of == group]) > 1
+    assert told["reproducibility", "a renderer that adds noise"] and told["reproducibility", "the renderer"]
     steps = [r for r in rows["guidance"] if r["measure"] == "stage1 steps"]
     assert steps and all(r["nfe"] == r["value"] for r in steps)
     judged = [r for r in rows["prompts"] if r["measure"] == "accuracy" and r["source"] == "generated"]
@@ -215,6 +291,20 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monke
     monkeypatch.setattr(Muse, "render_batch", lambda *a, **b: pytest.fail("it was rendered before"))
     for what in ("prompts", "distances"):
         assert run(what, small, tmp_path)["rows"] == rows[what]
+
+
+def test_results_of_valid_leave_those_of_test_alone_and_openings_are_counted(small, tmp_path):
+    cache, weights = small
+    study = Study(weights, cache, tmp_path, 2)
+    for split in ("test", "test", "valid"):
+        study.on = split
+        study.write("codec", [{"measure": "clip", "split": c["split"]} for c in study.prompt_like()])
+    assert {r["split"] for r in read_result("codec", tmp_path)["rows"]} == {"test"}
+    assert {r["split"] for r in read_result("codec-valid", tmp_path)["rows"]} == {"valid"}
+    valid, test = (read_result(name, tmp_path)["provenance"] for name in ("codec-valid", "codec"))
+    assert (valid["split"], valid["test_opened"], test["split"], test["test_opened"]) == ("valid", 2, "test", 2)
+    with pytest.raises(MuseError, match="valid split only"):
+        evaluation.evaluate("guidance", weights, cache, tmp_path, quick=True, split="test")
 
 
 def test_generation_goes_on_where_it_stopped_and_other_settings_are_other_pieces(small):
@@ -241,21 +331,6 @@ def test_zero_shot_names_the_class_whose_sentences_are_nearest(small):
     rows = zero_shot(study, records, study.embed_text(wordings("instrument", "flute")).mean(0)[None], "words")
     assert rows[0]["correct"] == 1 and rows[2]["n"] == 0 and rows[2]["accuracy"] is None
     assert judge.ratio(rows, "speed", "words", of="words") is None
-
-
-def test_embeddings_of_the_cache_are_used_when_this_embedder_made_them(small, tmp_path):
-    from musekit.cache.precompute import precompute
-
-    cache, weights = small
-    mine = tmp_path / "cache"
-    shutil.copytree(cache, mine)
-    clips = Study(weights, mine, tmp_path, 1).split("train")[:3]
-    computed = Study(weights, mine, tmp_path, 1).embed(clips)
-    precompute("embeddings", mine, smoke(), weights, show=False)
-    study = Study(weights, mine, tmp_path, 1)
-    assert study.shards is not None
-    np.testing.assert_allclose(study.embed(clips), computed, atol=2e-3)  # kept in half precision
-    np.testing.assert_allclose(np.linalg.norm(computed, axis=1), 1)
 
 
 def test_mistakes_are_one_line(small, tmp_path):

@@ -12,9 +12,11 @@ from fixtures import sinusoids, write_clips
 from public_models import SECONDS, save_muq, save_oobleck, save_t5
 from safetensors.torch import load_file
 
-from musekit import cli, config, encoders, oobleck, pretrained
+from musekit import cli, config, oobleck, pretrained
 from musekit.config import CodecConfig, EmbedderConfig, MuseError, TextConfig, paper
 from musekit.encoders import hub
+from musekit.encoders.muq import MuQ
+from musekit.encoders.text import text_encoder
 from musekit.muse import Muse
 
 TEXTS = ["a sad slow piano melody", "happy flute", ""]
@@ -67,14 +69,14 @@ def muse(home, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def muq(home):
-    return encoders.MuQ(EmbedderConfig(kind="muq", name=str(home / "models" / "MuQ-MuLan-large"), sample_rate=24000))
+    return MuQ(EmbedderConfig(kind="muq", name=str(home / "models" / "MuQ-MuLan-large"), sample_rate=24000))
 
 
 def test_t5_gives_its_own_states_padded_and_masked(home):
     from transformers import AutoTokenizer, T5EncoderModel
 
     folder = str(home / "models" / "flan-t5-base")
-    t5 = encoders.text_encoder(TextConfig(kind="t5", name=folder, dim=32, max_tokens=8))
+    t5 = text_encoder(TextConfig(kind="t5", name=folder, dim=32, max_tokens=8))
     model, tokenizer = T5EncoderModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     tokens, mask = t5(TEXTS)
     assert tokens.shape == (3, 8, 32) and mask.tolist() == [[i < n for i in range(8)] for n in (6, 3, 1)]
@@ -114,6 +116,19 @@ def test_muq_of_one_clip_is_the_librarys_own_and_of_several_their_normalised_mea
     ours = muq.embed_audio(audio, 24000)
     torch.testing.assert_close(ours[0], F.normalize(parts.mean(0), dim=0), atol=1e-5, rtol=0)
     torch.testing.assert_close(ours.norm(dim=-1), torch.ones(1))
+
+
+def test_muq_reads_a_beginning_twice_as_published_or_even_windows(home, muq):
+    """Of 1.2 windows: the published way splices the end to the start, the even way overlaps."""
+    length = 24000 * SECONDS
+    audio = noise(2 * SECONDS, 24000)[..., : length * 6 // 5]
+    even = MuQ(EmbedderConfig("muq", sample_rate=24000, name=str(home / "models" / "MuQ-MuLan-large"), windows="even"))
+    spliced = torch.cat([audio[0, 0, length:], audio[0, 0, : 2 * length - audio.shape[-1]]])
+    for reader, second in ((muq, spliced), (even, audio[0, 0, -length:])):
+        with torch.no_grad():
+            both = [muq.network.mulan_module.get_audio_latents(w[None]) for w in (audio[0, 0, :length], second)]
+        expected = F.normalize(torch.cat(both).mean(0, keepdim=True), dim=-1)
+        torch.testing.assert_close(reader.embed_audio(audio, 24000), expected, atol=1e-5, rtol=0)
 
 
 def test_muq_resamples_to_24_khz_mono(muq):
@@ -169,8 +184,8 @@ def empty_home(monkeypatch, tmp_path):
 
 
 LOADERS = {
-    "google/flan-t5-base": lambda name: encoders.text_encoder(TextConfig(kind="t5", name=name, dim=32)),
-    "OpenMuQ/MuQ-MuLan-large": lambda name: encoders.MuQ(EmbedderConfig(kind="muq", name=name, sample_rate=24000)),
+    "google/flan-t5-base": lambda name: text_encoder(TextConfig(kind="t5", name=name, dim=32)),
+    "OpenMuQ/MuQ-MuLan-large": lambda name: MuQ(EmbedderConfig(kind="muq", name=name, sample_rate=24000)),
     "stabilityai/stable-audio-open-1.0": lambda name: oobleck.load(CodecConfig("oobleck", name=name, latent_dim=32)),
 }
 
@@ -274,7 +289,7 @@ def test_text_becomes_audio(muse):
     audio = muse.embedder.embed_audio(made.audio, 44100)
     text = muse.embedder.embed_text([TEXTS[0]])
     np.testing.assert_allclose(made.similarity, (audio @ text.T)[:, 0].numpy(), atol=1e-5)
-    assert isinstance(muse.codec, oobleck.Oobleck) and isinstance(muse.embedder, encoders.MuQ)
+    assert isinstance(muse.codec, oobleck.Oobleck) and isinstance(muse.embedder, MuQ)
     single = muse.generate(TEXTS[0], n=1, seed=6, negative_prompt="fast violin")
     assert torch.equal(single.audio[0], made.audio[1])
     assert not torch.equal(made.audio[0], made.audio[1])

@@ -79,6 +79,6 @@ def test_missing_results_false_sentences_and_unknown_figures_are_refused(tmp_pat
     assert poster.main(["--check"]) == 1 and "results/regression.json" in capsys.readouterr().out
     (results / "diversity.json").unlink()
     assert poster.main(["diversity", "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == "poster: results/diversity.json is missing; make it: musekit eval diversity\n"
+    assert capsys.readouterr().err == "poster: results/diversity.json is missing; make it: musekit eval one-to-many\n"
     assert not list(tmp_path.glob("out/**/*.*")) and poster.main(["diversty"]) == 2
     assert "diversity" in capsys.readouterr().err

@@ -15,13 +15,9 @@ def test_wilson_is_the_root_of_its_equation():
         p = correct / n
         middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
         expected = ((middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n))
-        assert statistics.wilson(correct, n) == pytest.approx(expected, abs=1e-9)
-
-
-def test_accuracy_counts():
-    row = statistics.accuracy(np.array([True, False, True, True]))
-    assert (row["n"], row["correct"], row["accuracy"]) == (4, 3, 0.75)
-    assert row["low"] < 0.75 < row["high"]
+        row = statistics.accuracy(np.arange(n) < correct)
+        assert (row["low"], row["high"]) == pytest.approx(expected, abs=1e-9)
+        assert (row["n"], row["correct"], row["accuracy"]) == (n, correct, p)
     nothing = {"n": 0, "correct": 0, "accuracy": None, "low": 0.0, "high": 1.0}
     assert statistics.accuracy(np.array([], bool)) == nothing
 
@@ -40,19 +36,22 @@ def test_spread_draws_are_seeded_and_as_wide_as_fresh_samples():
     assert np.array_equal(draws, statistics.spread_draws(x, seed=4))
     true = np.std([statistics.spread(rng.normal(size=(64, 8))) for _ in range(300)])
     assert 0.6 * true < draws.std() < 1.6 * true
-    value, low, high = statistics.spread_with_interval(x)
-    assert low < value < high and statistics.spread_with_interval(x[:1]) == (None, None, None)
+    low, high = statistics.interval(draws)
+    assert low < statistics.spread(x) < high
     drawn = np.repeat(np.arange(6), counts(6, seed=5, resamples=1)[0].astype(int))
     slow = [np.linalg.norm(x[i] - x[j]) for i in drawn for j in drawn if i != j]
     assert statistics.spread_draws(x[:6], seed=5, resamples=1) == pytest.approx(np.mean(slow))
 
 
-def test_percentile_difference_of_shifted_copies_is_the_shift():
+def test_a_difference_of_shifted_copies_is_the_shift():
     x = np.random.default_rng(5).normal(size=200)
-    found = statistics.percentile_difference(x + 3, x, 5, seed=0)
-    assert found["difference"] == pytest.approx(3)
-    assert found["low"] < 3 < found["high"] and found["low"] > 2
-    assert found == statistics.percentile_difference(x + 3, x, 5, seed=0)
+
+    def gap(a, b):
+        return np.percentile(a, 5, axis=-1) - np.percentile(b, 5, axis=-1)
+
+    found = statistics.two_sample(x + 3, x, gap)
+    assert found["value"] == pytest.approx(3)
+    assert 2 < found["low"] < 3 < found["high"] and found == statistics.two_sample(x + 3, x, gap)
 
 
 # -- bootstrap
@@ -118,23 +117,25 @@ def test_kernel_draws_leave_pairs_of_a_row_with_itself_out():
     def mean(a, b, same):
         (i, m), (j, n) = a, b
         pairs = [(p, q) for p in np.repeat(np.arange(len(m)), i) for q in np.repeat(np.arange(len(n)), j)]
-        return np.mean([kernel.kernel(m[[p]], n[[q]])[0, 0] for p, q in pairs if not (same and p == q)])
+        near = [
+            np.exp(-np.sum((m[p] - n[q]) ** 2) / (2 * kernel.bandwidth**2)) for p, q in pairs if not (same and p == q)
+        ]
+        return np.mean(near)
 
     a, b = (drawn_x[0].astype(int), x), (drawn_y[0].astype(int), y)
     slow = 100 * (mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False))
     assert kernel.draws(x, drawn_x, drawn_y)[0] == pytest.approx(slow)
 
 
-def test_kernel_intervals_hold_the_distance_and_pairs_narrow_them():
+def test_kernel_intervals_hold_the_distance_and_permutations_find_it():
     rng = np.random.default_rng(10)
     reference, x = rng.normal(size=(150, 6)), rng.normal(0.6, 1, size=(80, 6))
     kernel = KernelDistance(reference)
     found = kernel.measured(x)
-    assert 0 < found["low"] < found["value"] < found["high"]
-    better = x - 0.1  # each row a little nearer
-    gap = kernel.paired_difference(better, x)
-    assert gap["difference"] == pytest.approx(kernel.of(better) - kernel.of(x)) and gap["high"] < 0
-    assert gap["high"] - gap["low"] < found["high"] - found["low"]
+    assert 0 < found["low"] < found["value"] < found["high"] and found["p"] < 0.01
+    assert found["value"] == pytest.approx(kernel.of(x))
+    same = [KernelDistance(rng.normal(size=(20, 3))).measured(rng.normal(size=(15, 3)))["p"] for _ in range(60)]
+    assert 0.35 < np.mean(same) < 0.65 and np.mean(np.array(same) <= 0.2) < 0.4  # uniform where the sets do not differ
     for few in (reference[:1], np.ones((4, 3))):
         with pytest.raises(ValueError, match="two rows|all alike"):
             KernelDistance(few)
@@ -151,9 +152,6 @@ def test_neighbours_are_sklearns_and_the_slow_definition():
     for k in (1, 3, 5):
         far = NearestNeighbors(n_neighbors=k + 1).fit(real).kneighbors(real)[0][:, k]
         assert statistics.radii(real, k) == pytest.approx(far)
-    distance, which = NearestNeighbors(n_neighbors=1).fit(real).kneighbors(fake)
-    found = statistics.nearest(fake, real)
-    assert found[0] == pytest.approx(distance[:, 0]) and np.array_equal(found[1], which[:, 0])
 
     def ball(points, i, k):
         return sorted(np.linalg.norm(points[i] - p) for p in points)[k]

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from musekit import distributed
-from musekit.bench.measure import Row, Setup, file_name, line
-from musekit.config import suggest
+from musekit.bench.measure import Row, Setup, file_name, instructions, line
+from musekit.config import MuseError, suggest
 from musekit.results import write_result
 
 BENCHES = {  # name: (module.function, whether it needs the measured ceilings, what it times)
@@ -23,34 +23,34 @@ BENCHES = {  # name: (module.function, whether it needs the measured ceilings, w
     "stage2": ("stages.stage2", True, "full size, a step beside diffusers' own transformer"),
     "full": ("end_to_end.full", False, "full size, 1 and 16 pieces from token ids to sound"),
     "train": ("train.train", True, "full size, an optimizer step of both stages"),
-    "batch": ("stages.batch", True, "the original's batch tables; 16 pieces one by one and batched"),
     "sizes": ("stages.sizes", True, "50M to 1.05B: what decides how much a batch gains"),
-    "ddp": ("ddp.ddp", False, "data-parallel training on the ranks of this machine"),
+    "ddp": ("train.ddp", False, "data-parallel training on the ranks of this machine"),
 }
-READ = ("end-to-end", "batch")  # benches that read weights; the others time random weights
 
 
-def bench(what: str, weights: str, results: Path, quick: bool = False) -> list[Row]:
+def bench(what: str, weights: str | None, results: Path, quick: bool = False) -> list[Row]:
     """Measure, print and write one result file; returns its rows. Raises MuseError on a bad name, weights or folder.
 
     quick: tiny networks and single runs, to see that everything runs; its numbers mean nothing, and the file says so.
     """
     if what == "ddp-rank":  # started by `ddp` in other processes
-        from musekit.bench import ddp
+        from musekit.bench import train
 
-        ddp.rank(results, quick)
+        train.rank(results, quick)
         return []
     if what not in BENCHES:
         raise suggest(what, BENCHES, "bench")
+    if weights is not None and what != "end-to-end":
+        raise MuseError(f"`bench {what}` reads no weights: leave --weights out, or take `bench end-to-end`")
     place, needs_ceilings, _ = BENCHES[what]
     setup = Setup(distributed.device(), quick)
     on_gpu = setup.device.type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else "cpu"
     about = {"load": os.getloadavg()[0], "device": name, "threads": torch.get_num_threads()}
-    if what in READ and (weights != "none" or what == "end-to-end"):
+    if what == "end-to-end":
         from musekit.muse import Muse
 
-        setup.muse = muse = Muse.from_pretrained(weights)
+        setup.muse = muse = Muse.from_pretrained("mini" if weights is None else weights)
         about |= {"preset": muse.config.name, "weights": muse.weights, "dtype": str(muse.autocast_dtype)[6:]}
         if muse.config.name == "smoke":
             about["note"] = "smoke preset: random weights of a tiny network; these are not MUSE's speeds"
@@ -64,9 +64,10 @@ def bench(what: str, weights: str, results: Path, quick: bool = False) -> list[R
     if quick:
         about["note"] = "quick: tiny networks and single runs, to see that everything runs; these are no speeds"
     module, function = place.split(".")
-    rows = []
+    rows, ran = [], {"dtype": about.get("dtype", "float32"), "instructions": instructions(setup.device)}
     for row in getattr(importlib.import_module(f"musekit.bench.{module}"), function)(setup):
+        row = {"steps": None, "nfe": None, **ran, **row, "load": os.getloadavg()[0]}
         rows.append(row | {"bar": None, "met": None} if quick else row)
         print(line(rows[-1]), flush=True)
-    print(f"written: {write_result(file_name(what, on_gpu), rows, results, **about)}")
+    print(f"written: {write_result(file_name(what, on_gpu), rows, results, f'musekit.bench.{module}', **about)}")
     return rows

@@ -1,6 +1,6 @@
 """`musekit bench end-to-end` and `full`: from text to sound, by the trained preset and at full size.
 
-end-to-end: a loaded system, and Stage 1 at growing micro-batches.
+end-to-end: a loaded system, 16 pieces one by one and batched, and Stage 1 at growing micro-batches.
 
 full: flan-t5-base's encoder, Stage 1, Stage 2 and Oobleck in the published shapes with random weights, from token ids
 to sound in the host's memory. The original reports 185 s for 16 samples one by one and 108 s batched on an A800, but
@@ -35,6 +35,8 @@ def end_to_end(setup: Setup) -> Iterator[Row]:
     seconds = 0.5 if setup.quick else muse.config.sample.seconds
     yield from warm(muse, 4, seconds, None, runs)
     yield from warm(muse, 1, seconds, 1, runs)
+    for size in () if setup.quick else (1, 4, 16):  # one by one, by default, and batched
+        yield from warm(muse, 16, seconds, size, 1)[:2]
     yield from stage1_rates(muse, BATCHES[:2] if setup.quick else BATCHES)
 
 
@@ -58,13 +60,17 @@ def warm(muse: Muse, n: int, seconds: float, micro_batch: int | None, runs: int)
         if i:  # the first run loads and warms up
             walls.append(wall)
             stages.append((muse.timings["stage1"], latents, sound, muse.timings["similarity"]))
-    name, at = f"{n} x {seconds:g} s, warm", recipes[0]
+    at = recipes[0]
+    name = f"{n} x {seconds:g} s, {'warm' if n < 16 else f'micro-batch {micro_batch}'}"
     how = f"{at.stage1_solver} {at.stage1_steps} + {at.stage2_solver} {at.stage2_steps} steps, guidance "
     how += f"{at.guidance_scale:g}, micro-batch {at.micro_batch}"
     bar = (">", 1) if n > 1 else None
     rows = [row(f"{name}: sound a second of work", [n * seconds / w for w in walls], "x real time", how, bar)]
     rows += [row(f"{name}: wall time", walls, "s", how)]
-    return rows + [row(f"{name}: {stage}", times, "s", how) for stage, times in zip(STAGES, zip(*stages), strict=True)]
+    rows += [row(f"{name}: {stage}", times, "s", how) for stage, times in zip(STAGES, zip(*stages), strict=True)]
+    steps = f"{at.stage1_steps} + {at.stage2_steps}"  # and so many evaluations, where the solver is Euler
+    ran = {"steps": steps, "nfe": steps if at.stage1_solver == at.stage2_solver == "euler" else None}
+    return [one | ran | {"dtype": at.dtype} for one in rows]
 
 
 def stage1_rates(muse: Muse, batches: tuple[int, ...]) -> Iterator[Row]:
@@ -72,8 +78,12 @@ def stage1_rates(muse: Muse, batches: tuple[int, ...]) -> Iterator[Row]:
     for size in batches:
         recipes = [muse.recipe(PROMPT, seed, Settings(micro_batch=size)) for seed in range(size)]
         times = timed(lambda recipes=recipes: muse.embed_batch(recipes), muse.device)
-        how = f"{recipes[0].stage1_solver}, {recipes[0].stage1_steps} steps"
-        yield row(f"Stage 1, micro-batch {size}", [1000 * t / size for t in times], "ms a sample", how)
+        how, nfe = (
+            f"{recipes[0].stage1_solver}, {recipes[0].stage1_steps} steps",
+            int(muse.embed_batch(recipes)[1].max()),
+        )
+        ran = {"steps": recipes[0].stage1_steps, "nfe": nfe, "dtype": recipes[0].stage1_dtype}
+        yield row(f"Stage 1, micro-batch {size}", [1000 * t / size for t in times], "ms a sample", how) | ran
 
 
 @torch.inference_mode()
@@ -89,7 +99,7 @@ def full(setup: Setup) -> Iterator[Row]:
         middle = parts[walls.index(result["value"])]
         result |= {f"{part}_seconds": middle[part] for part in PARTS}
         result |= {"batch": n, "seconds_each": seconds, "real_time": n * seconds / result["value"]}
-        result |= {"steps": steps, "dtype": "bfloat16"}
+        result |= {"steps": f"{stages.STEPS} + {steps}", "nfe": f"{stages.STEPS} + {steps}", "dtype": "bfloat16"}
         if (bar := BARS.get((n, seconds))) and setup.device.type == "cuda":
             result |= {"bar": f"<= {bar:g} s", "met": result["value"] <= bar}
         yield result | peak_bytes(lambda n=n, seconds=seconds: system.make(n, seconds, 2), setup.device)

@@ -6,8 +6,6 @@ its range. Peers that are compared run in turn (A B C A B C ...), so that a mach
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
 import gc
 import json
@@ -18,6 +16,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
+
+from musekit.results import faults
 
 RUNS = 3
 Row = dict[str, object]
@@ -68,29 +68,22 @@ def median(values: Sequence[float]) -> float:
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device | str = "cpu") -> Row:
-    """{"before_bytes", "peak_bytes"} of a call: allocated tensors on a GPU, this process's RAM on Linux, else None."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # glibc: return freed blocks, so that their reuse counts again
-        ctypes.CDLL(None).malloc_trim(0)
-    if torch.device(device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        return {"before_bytes": before, "peak_bytes": torch.cuda.max_memory_allocated()}
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    except OSError:
+    """{"before_bytes", "peak_bytes"} of a call: a GPU's allocated tensors; None on a CPU."""
+    if torch.device(device).type != "cuda":
         return {"before_bytes": None, "peak_bytes": None}
-    before = _process_memory("VmRSS")
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
     call()
-    return {"before_bytes": before, "peak_bytes": _process_memory("VmHWM")}
+    torch.cuda.synchronize()
+    return {"before_bytes": before, "peak_bytes": torch.cuda.max_memory_allocated()}
 
 
-def _process_memory(name: str) -> int:
-    """Bytes of one line of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+def instructions(device: torch.device) -> str:
+    """The widest vector instructions of this CPU, with AMX where it has bfloat16 matrix units; a GPU's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    return torch.backends.cpu.get_cpu_capability() + " + AMX" * torch.cpu._is_amx_tile_supported()
 
 
 # -- rows
@@ -139,42 +132,26 @@ class Peer:
 
 @torch.inference_mode()
 def compare(peers: Sequence[Peer], stage: int, batch: int, setup: Setup, steps: int = 1) -> list[Row]:
-    """Time peers in turn; a row each with its speedup over the first, and shares of the measured ceilings."""
+    """Time peers in turn; a row each: ms_a_sample, throughput (samples per second), speedup over the first peer,
+    shares of the measured ceilings, and memory."""
     for peer in peers:
         peer.call(1)
     calls = {i: functools.partial(peer.call, steps) for i, peer in enumerate(peers)}
     times, rows = interleaved(calls, setup.device, setup.runs, warm=False), []
     for i, peer in enumerate(peers):
-        row = compared(peer.name, stage, peer.network, batch, peer.dtype, times[i], median(times[0]))
+        seconds, size = median(times[i]), sum(p.numel() for p in peer.network.parameters())
+        row = {"peer": peer.name, "stage": stage, "parameters": size, "batch": batch, "dtype": str(peer.dtype)[6:]}
+        row |= {"backend": setup.device.type, "seconds": seconds, "least": min(times[i]), "most": max(times[i])}
+        row |= {"runs": len(times[i]), "ms_a_sample": 1000 * seconds / batch, "throughput": batch / seconds}
+        row |= {"speedup": median(times[0]) / seconds, "floor_share": None, "bar": None, "met": None}
         row |= {"solver": "euler", "steps": steps, "nfe": steps}
         if peer.work is not None:
-            work, seconds, rate = peer.work * steps, row["seconds"], setup.ceilings[row["dtype"]]
+            work, rate = peer.work * steps, setup.ceilings[row["dtype"]]
             row |= {"flops": work.flops, "bytes": work.bytes, "matrix_share": work.flops / seconds / rate}
             row["bandwidth_share"] = work.bytes / seconds / setup.ceilings["bandwidth"]
             row["floor_share"] = work.floor(setup.ceilings, peer.dtype) / seconds
         rows.append(row | peak_bytes(functools.partial(peer.call, 1), setup.device))
     return rows
-
-
-def compared(peer: str, stage: int, network: nn.Module, batch: int, dtype, times, baseline: float | None) -> Row:
-    """The row of one implementation's times (s) at one batch size; baseline: seconds of what it is compared with.
-
-    throughput: samples per second. speedup: over the baseline.
-    """
-    seconds = median(times)
-    row = {"peer": peer, "stage": stage, "parameters": sum(p.numel() for p in network.parameters()), "batch": batch}
-    row |= {"dtype": str(dtype)[6:], "backend": next(network.parameters()).device.type, "seconds": seconds}
-    row |= {"least": min(times), "most": max(times), "runs": len(times), "ms_a_sample": 1000 * seconds / batch}
-    row |= {"throughput": batch / seconds, "speedup": baseline and baseline / seconds, "floor_share": None}
-    return row | {"bar": None, "met": None}
-
-
-def over_one(row: Row, rows: Sequence[Row]) -> Row:
-    """Speedup and parallel efficiency against the first of `rows` with the same peer and precision, usually batch 1."""
-    key = row["peer"], row["dtype"]
-    alone = next((r for r in rows if (r["peer"], r["dtype"]) == key), row)
-    speedup = alone["ms_a_sample"] / row["ms_a_sample"]
-    return row | {"speedup": speedup, "efficiency": speedup / (row["batch"] / alone["batch"])}
 
 
 def row(what: str, values: Sequence[float], unit: str, how: str, bar: tuple[str, float] | None = None) -> Row:
@@ -216,6 +193,8 @@ class Recorded:
         machine = on["gpus"][0] if gpu else f"{on['cpu']}, {on['threads']} threads"
         self.stamp = f"recorded {day} on {machine}, commit {about.get('commit', 'unknown')[:7]}: {name}.json"
         self.notice = f"RECORDED by {command} ({day}, {machine}, load {about['load']:.1f} at the start)."
+        if wrong := faults(about, {}):
+            self.notice += f" STALE: {'; '.join(wrong)}."
         if note := about.get("note"):
             self.stamp, self.notice = f"{self.stamp} ({note})", f"{self.notice} NOTE: {note}."
 

@@ -2,8 +2,8 @@
 
     floor = max(bytes / bandwidth, FLOPs / rate)        (Williams, Waterman & Patterson 2009)
 
-Both ceilings are measured on the machine. Operations and bytes are counted by hand from the networks' shapes: two
-operations per multiply-add of every matrix; the bytes of the weights and of the prompt's keys and values. Norms, gates,
+Both ceilings are measured on the machine. Operations and bytes are counted from the networks' shapes: two operations
+per multiply-add of every matrix; the bytes of the weights and of the prompt's keys and values. Norms, gates,
 activations and rotations are not counted, so a share of 100 % cannot quite be reached.
 """
 
@@ -12,9 +12,11 @@ from __future__ import annotations
 import itertools
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from musekit.bench.measure import Work, timed
 from musekit.config import Stage1Config, Stage2Config
+from musekit.stage2 import StableAudioMuQ
 
 
 def ceilings(device: torch.device | str = "cpu", quick: bool = False) -> dict[str, float]:
@@ -80,21 +82,14 @@ def stage1_work(config: Stage1Config, batch: int, tokens: int, dtype: torch.dtyp
 
 
 def stage2_flops(config: Stage2Config, rows: int, frames: int) -> int:
-    """Operations of one evaluation of the velocity by the trained network.
-
-    With T = frames / patch + 1 tokens of width D and inner width I, a row costs 2 T (4 D^2 + 3 D I) + 4 T^2 D a
-    layer; 2 (T - 1) 2 D C to enter and leave; 2 (2 + 6) D^2 for the time and its modulation. Stable Audio Open's
-    has 2 (F D + D^2) for the time and 2 (T - 1) 2 C^2 for the convolutions of width 1 at both ends.
-    """
-    D, inner = config.width, int(config.ff_mult * config.width)
-    T, C = -(-frames // config.patch) + 1, config.latent_dim * config.patch
-    layer = 2 * T * (4 * D * D + 3 * D * inner) + 4 * T * T * D
-    ends = 2 * (T - 1) * 2 * D * C
-    if config.stable_audio:
-        ends += 2 * (T - 1) * 2 * C * C + 2 * (config.time_dim * D + D * D)
-    else:
-        ends += 2 * D * D * (2 + (6 if config.modulation else 0))
-    return rows * (config.depth * layer + ends)
+    """Operations of one evaluation of the velocity by the trained network, counted by torch from shapes alone."""
+    with torch.device("meta"):
+        network = StableAudioMuQ(config)
+        condition = network.condition(torch.zeros(rows, config.embedding_dim), torch.zeros(rows, 2))
+        x, t = torch.zeros(rows, config.latent_dim, frames), torch.zeros(rows)
+    with FlopCounterMode(display=False) as counter:
+        network(x, t, condition)
+    return counter.get_total_flops()
 
 
 def stage2_work(config: Stage2Config, batch: int, frames: int, dtype: torch.dtype) -> Work:

@@ -1,27 +1,24 @@
-"""`musekit bench stage1`, `stage2`, `batch` and `sizes`: networks with random weights, beside what they replace.
+"""`musekit bench stage1`, `stage2` and `sizes`: networks with random weights, beside what they replace.
 
-stage1   a whole sample beside the naive design, same weights, same grid
+stage1   a whole sample beside the naive design, same weights, same grid, at the original's batches
 stage2   a guided step (all steps take the same time) beside diffusers' own transformer with the same weights, the same
          single conditioning token and both rows of guidance in one batch
-batch    the original's tables on this machine: full-size Stage 1, a whole sample of 50 guided Euler steps; full-size
-         Stage 2, one guided step of 256 frames (a sample takes 100); the preset, 16 pieces one by one and batched
 sizes    does a model's size decide what a batch gains? One guided evaluation of Stage 1's design (one token per sample)
          and of Stage 2's (129 tokens per sample), at four sizes each
 """
 
 from __future__ import annotations
 
-import functools
 import gc
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from musekit import convert, flow, solve
 from musekit.bench import networks
-from musekit.bench.measure import Peer, Row, Setup, compare, compared, now, over_one, peak_bytes
+from musekit.bench.measure import Peer, Row, Setup, compare
 from musekit.bench.naive import Naive1
 from musekit.bench.roofline import stage1_work, stage2_work
 from musekit.gpu import fast_precision
@@ -42,8 +39,6 @@ BARS = {  # (stage, precision, device, batch): what our inference code is to rea
         lambda r: r["matrix_share"] >= 0.6 and r["speedup"] >= 1.5 and r["ms_a_sample"] <= 2.5,
     ),
 }
-BATCHES = {1: (1, 4, 8, 16, 32), 2: (1, 4, 16)}
-PIECES, MICRO_BATCHES = 16, (1, 4, 16)
 SIZES_FRAMES = 128
 SIZES_BATCHES = {
     "cpu": {1: (1, 2, 4, 8, 16, 32), 2: (1, 2, 4)},
@@ -68,7 +63,7 @@ def stage1(setup: Setup) -> Iterator[Row]:
     device, steps = setup.device, 2 if setup.quick else STEPS
     network = networks.stage1(networks.stage1_config("271M", setup.quick), device)
     naive, fast = Naive1(network), [Stage1Inference(network, dtype) for dtype in DTYPES]
-    sizes = (1, 2) if setup.quick else (1, 2, 4, 8, 16, 32, 64, 256) if device.type == "cuda" else (1, 4, 16)
+    sizes = (1, 2) if setup.quick else (1, 2, 4, 8, 16, 32, 64, 256) if device.type == "cuda" else (1, 4, 8, 16, 32)
     alone = {}
     for batch in sizes:
         peers = [naive_peer(naive, batch, device), *(prepared1(network, f, batch, device) for f in fast)]
@@ -106,7 +101,7 @@ def prepared1(network, fast: Stage1Inference, batch: int, device, whole: bool = 
 def stage2(setup: Setup) -> Iterator[Row]:
     """Rows of both precisions, one after the other: both at once would not fit into 24 GB."""
     device, frames = setup.device, 16 if setup.quick else FRAMES
-    sizes = (1, 2) if setup.quick else (1, 4, 16) if device.type == "cuda" else (1, 4)
+    sizes = (1, 2) if setup.quick else (1, 4, 16)
     network = networks.stage2(networks.stage2_config("1.05B", setup.quick), device)
     theirs = transformer(network, frames)
     for dtype in DTYPES:
@@ -117,6 +112,9 @@ def stage2(setup: Setup) -> Iterator[Row]:
             peers = [diffusers_peer(theirs, network, x, dtype)]
             if dtype == torch.float32:  # the pipeline's own precision
                 peers.append(diffusers_peer(theirs, network, x, dtype, PIPELINE_TOKENS, "diffusers, as called"))
+            if device.type == "cuda":  # the fair peer of our compiled blocks and recorded graphs
+                fair = torch.compile(theirs, mode="reduce-overhead")
+                peers.append(diffusers_peer(fair, network, x, dtype, name="diffusers, compiled"))
             for row in compare([*peers, prepared2(network, fast, x)], 2, batch, setup):
                 yield barred(row | {"frames": frames})
         del fast
@@ -173,73 +171,31 @@ def transformer(network: StableAudioMuQ, frames: int):
     return theirs.eval().requires_grad_(False)
 
 
-# -- growing batches
-
-
-def batch(setup: Setup) -> Iterator[Row]:
-    """Rows of Stage 1 in both precisions, of Stage 2 in bfloat16, and of the loaded preset."""
-    yield from growing(setup, 1, "271M", DTYPES, BATCHES[1], steps=2 if setup.quick else STEPS)
-    yield from growing(setup, 2, "1.05B", DTYPES[1:], BATCHES[2], 16 if setup.quick else FRAMES)
-    if setup.muse is not None:
-        yield from pieces(setup)
+# -- sizes
 
 
 def sizes(setup: Setup) -> Iterator[Row]:
-    """A row per design, size and batch, in the precision that the device is fast in."""
-    dtypes, batches = (fast_precision(setup.device),), SIZES_BATCHES[setup.device.type]
+    """A row per design, size and batch, in the precision that the device is fast in, with the gain over batch 1."""
+    device, dtype, quick = setup.device, fast_precision(setup.device), setup.quick
     for stage, size in ((stage, size) for stage in (1, 2) for size in networks.SIZES):
-        frames = None if stage == 1 else 8 if setup.quick else SIZES_FRAMES
-        for row in growing(setup, stage, size, dtypes, batches[stage], frames, whole=False):
-            yield row | {"peer": f"stage {stage}'s design, {size}"}
-
-
-def growing(
-    setup: Setup, stage: int, size: str, dtypes: Sequence[torch.dtype], batches: Sequence[int],
-    frames: int | None = None, steps: int = 1, whole: bool = True,
-) -> Iterator[Row]:  # fmt: skip
-    """Rows of a stage's prepared design, each with its gain over the first batch; whole: Stage 1's whole samples."""
-    if stage == 1:
-        network = networks.stage1(networks.stage1_config(size, setup.quick), setup.device)
-        fast = [Stage1Inference(network, dtype) for dtype in dtypes]
-    else:
-        network = networks.stage2(networks.stage2_config(size, setup.quick), setup.device)
-        fast = [Stage2Inference(network, dtype) for dtype in dtypes]
-    rows = []
-    for n in batches[:2] if setup.quick else batches:
+        rows, frames = [], None if stage == 1 else 8 if quick else SIZES_FRAMES
         if stage == 1:
-            peers = [prepared1(network, f, n, setup.device, whole) for f in fast]
+            network = networks.stage1(networks.stage1_config(size, quick), device)
+            fast = Stage1Inference(network, dtype)
         else:
-            x = torch.randn(n, network.config.latent_dim, frames, device=setup.device)
-            peers = [prepared2(network, f, x) for f in fast]
-        for row in compare(peers, stage, n, setup, steps):
-            rows.append(over_one(row | {"frames": frames}, rows))
+            network = networks.stage2(networks.stage2_config(size, quick), device)
+            fast = Stage2Inference(network, dtype)
+        for batch in SIZES_BATCHES[device.type][stage][: 2 if quick else None]:
+            if stage == 1:
+                peer = prepared1(network, fast, batch, device, whole=False)
+            else:
+                x = torch.randn(batch, network.config.latent_dim, frames, device=device)
+                peer = prepared2(network, fast, x)
+            (row,) = compare([peer], stage, batch, setup)
+            row |= {"frames": frames, "peer": f"stage {stage}'s design, {size}"}
+            alone = rows[0] if rows else row
+            row["speedup"] = alone["ms_a_sample"] / row["ms_a_sample"]
+            rows.append(row | {"efficiency": row["speedup"] / (batch / alone["batch"])})
             yield rows[-1]
-    del network, fast, peers
-    gc.collect()
-
-
-def make_pieces(muse, n: int, micro_batch: int, seconds: float) -> None:
-    """n pieces of one prompt from text to sound."""
-    from musekit.muse import Settings
-
-    options = Settings(seconds=seconds, micro_batch=micro_batch)
-    for _ in muse.stream(muse.recipe("a sad piano melody", seed, options) for seed in range(n)):
-        pass
-
-
-def pieces(setup: Setup) -> Iterator[Row]:
-    """Pieces from text to sound by the preset's own defaults, in growing micro-batches."""
-    muse, defaults = setup.muse, setup.muse.config.sample
-    seconds, count, rows = (0.5, 2, []) if setup.quick else (defaults.seconds, PIECES, [])
-    for size in MICRO_BATCHES[:1] if setup.quick else MICRO_BATCHES:
-        peak = peak_bytes(functools.partial(make_pieces, muse, size, size, seconds), muse.device)
-        began = now(muse)
-        make_pieces(muse, count, size, seconds)
-        took = now(muse) - began
-        row = compared(f"{muse.config.name}, text to sound", 0, muse.stage2, size, muse.autocast_dtype, [took], None)
-        row |= {"ms_a_sample": 1000 * took / count, "throughput": count / took, "pieces": count}
-        row |= {"solver": defaults.stage2_solver, "steps": defaults.stage2_steps, "real_time": count * seconds / took}
-        if muse.device.type == "cpu":
-            row |= {"bar": ">= 3 x real time", "met": row["real_time"] >= 3}
-        rows.append(over_one(row | peak, rows))
-        yield rows[-1]
+        del network, fast, peer
+        gc.collect()

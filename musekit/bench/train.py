@@ -1,13 +1,19 @@
-"""`musekit bench train`: an optimizer step of both stages at full size, and how much of the GPU it uses.
+"""`musekit bench train` and `ddp`: optimizer steps on random batches.
 
-bfloat16 autocast, fused AdamW and gradient clipping as in `musekit train`, on random batches, without data loading and
-moving average. MFU = the model's operations per second / the measured dense rate; recomputation does not count.
+train   bfloat16 autocast, fused AdamW and gradient clipping as in `musekit train`, both stages at full size, without
+        data loading and moving average. MFU = the model's operations per second / the measured dense rate;
+        recomputation does not count.
+ddp     a network of Stage 1's design on the ranks of this machine, one thread each, with a fixed batch per rank (weak
+        scaling), and the time of one all-reduce of its gradients.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,9 +21,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from musekit import distributed
 from musekit.bench import networks
 from musekit.bench.measure import Row, Setup, median, peak_bytes, timed
 from musekit.config import TrainConfig
+from musekit.files import write_atomic
 from musekit.train.loop import change_blocks, parameter_groups
 
 FRAMES = 256
@@ -27,6 +35,7 @@ CASES = {  # {stage: (samples per step, options of `TrainConfig`)}
     2: ((8, ()), (32, ("recompute",)), (32, ()), (64, ("compile",))),
 }
 SUFFIX = {"recompute": ", recomputed", "compile": ", compiled"}
+RANK_BATCH, RANK_STEPS = 64, 12  # of `ddp`: samples per rank and step; timed steps
 
 
 def train(setup: Setup) -> Iterator[Row]:
@@ -42,8 +51,21 @@ def train(setup: Setup) -> Iterator[Row]:
                 torch.cuda.empty_cache()
 
 
+def optimizer_step(network: nn.Module, loss: Callable[[], torch.Tensor], lr: float) -> Callable[[], None]:
+    """A call that makes one step of AdamW, gradients clipped."""
+    optimizer = torch.optim.AdamW(parameter_groups(network, 0.01), lr=lr, fused=True)
+
+    def call() -> None:
+        loss().backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return call
+
+
 def step(stage: int, batch: int, options: tuple[str, ...], setup) -> Row:
-    """One row."""
+    """One row of `train`."""
     device = setup.device
     if stage == 1:
         network = networks.stage1(networks.stage1_config("271M", setup.quick), device)
@@ -54,16 +76,12 @@ def step(stage: int, batch: int, options: tuple[str, ...], setup) -> Row:
     network.train().requires_grad_(True)
     work = training_flops(network, inputs)
     change_blocks(network, TrainConfig(**dict.fromkeys(options, True)))
-    optimizer = torch.optim.AdamW(parameter_groups(network, 0.01), lr=1e-5, fused=True)
 
-    def call() -> None:
+    def loss() -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            value, _ = network.training_loss(inputs)
-        value.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            return network.training_loss(inputs)[0]
 
+    call = optimizer_step(network, loss, 1e-5)
     times = timed(call, device, 2 if setup.quick else 8)
     seconds, what = median(times), f"Stage {stage}, a training step of {batch}{''.join(SUFFIX[o] for o in options)}"
     row = {"what": what, "value": seconds, "unit": "s", "stage": stage, "batch": batch, "dtype": "bfloat16"}
@@ -71,6 +89,41 @@ def step(stage: int, batch: int, options: tuple[str, ...], setup) -> Row:
     row |= {"least": min(times), "most": max(times), "throughput": batch / seconds, "flops": work}
     row |= {"mfu": work / seconds / setup.ceilings["bfloat16"], "parameters": networks.parameters(network)}
     return row | peak_bytes(call, device)
+
+
+def ddp(setup: Setup) -> Iterator[Row]:
+    """A row per number of ranks: seconds per step and per all-reduce, samples per second, efficiency."""
+    from musekit.launch import launch
+
+    devices, alone = torch.cuda.device_count(), None
+    for n in [n for n in (1, 2, 4, 8) if n <= devices] if devices else (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "row.json"
+            words = ["bench", "ddp-rank", "--results", str(out)] + (["--quick"] if setup.quick else [])
+            launch(words, n, on_line=lambda line: None)  # the launcher that training uses
+            row = json.loads(out.read_text())
+        alone = alone or row["throughput"]
+        yield row | {"efficiency": row["throughput"] / (n * alone)}
+
+
+def rank(out: Path, quick: bool) -> None:
+    """The work of one rank of `ddp`; rank 0 writes the row to `out`."""
+    torch.set_num_threads(1)  # one core per rank: a single rank must not use both
+    config, steps, device = networks.stage1_config("50M", quick), 2 if quick else RANK_STEPS, distributed.device()
+    with distributed.process_group():
+        network = networks.stage1(config, device).train().requires_grad_(True)
+        wrapped = distributed.wrap(network)
+        batch = networks.training_batch(config, 4 if quick else RANK_BATCH, device)
+        times, summed = timed(optimizer_step(network, lambda: wrapped(batch)[0], 1e-4), device, steps), [0.0]
+        if distributed.world() > 1:  # one all-reduce of all gradients, with nothing else running
+            flat = torch.zeros(networks.parameters(network), device=device)
+            summed = timed(lambda: torch.distributed.all_reduce(flat), device)
+    if distributed.rank() == 0:
+        seconds, size = median(times), len(batch["t"]) * distributed.world()
+        row = {"ranks": distributed.world(), "backend": device.type, "batch": size, "seconds": seconds, "runs": steps}
+        row |= {"least": min(times), "most": max(times), "throughput": size / seconds}
+        row |= {"sum_seconds": median(summed), "parameters": networks.parameters(network), "dtype": "float32"}
+        write_atomic(out, json.dumps(row))
 
 
 def training_flops(network: nn.Module, batch: dict) -> int:

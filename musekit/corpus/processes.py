@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import takewhile
 from multiprocessing import get_context, parent_process
 
 from musekit.config import MuseError
@@ -29,17 +30,14 @@ def in_processes(function: Callable, items: Iterable, workers: int, stop: Callab
     Items are taken from the iterable as workers become free. When `stop()` says so, items in work are finished, and
     `distributed.Stopped` is raised. Raises MuseError when a worker dies, and what `function` raises.
     """
+    items, pending = takewhile(lambda _: not stop(), items), set()
     if workers == 1:
-        for item in items:
-            if stop():
-                break
-            yield function(item)
+        yield from map(function, items)
     else:
-        items, pending = iter(items), set()
         try:
             with ProcessPoolExecutor(workers, get_context("spawn"), initializer=follow_parent) as pool:
                 while True:
-                    while len(pending) <= workers and not stop() and (item := next(items, None)) is not None:
+                    while len(pending) <= workers and (item := next(items, None)) is not None:
                         pending.add(pool.submit(function, item))
                     if not pending:
                         break

@@ -7,25 +7,22 @@ The key comes from the Krumhansl-Schmuckler key finder (Krumhansl 1990) with the
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 import unicodedata
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from musekit.config import TONICS
-from musekit.files import decode
 
 _TABLES = tomllib.loads(Path(__file__).with_name("collections.toml").read_text(encoding="utf-8"))
 #: By corpus folder: composer, era, form, kind, file suffixes, licence.
-COLLECTIONS: dict[str, dict[str, str]] = {}
-for _line in _TABLES["collections"].splitlines():
-    _name, *_cells, _licence = _line.split(" | ")
-    _about = dict(zip(("composer", "era", "form", "kind", "suffix"), _cells))
-    COLLECTIONS[_name] = _about | {"licence": _TABLES["licences"].get(_licence, _licence)}
+COLLECTIONS: dict[str, dict] = {
+    name: about | {"licence": _TABLES["licences"].get(about["licence"], about["licence"])}
+    for name, about in _TABLES["collections"].items()
+}
 #: Forms that a title may name, other names of them, and the forms of single works.
 FORMS, SAME_FORM, OTHER_FORMS = (_TABLES[name] for name in ("forms", "same_form", "other_forms"))
 
@@ -52,7 +49,7 @@ def sources(only: list[str] | None = None) -> list[str]:
     """Corpus files in use, as 'collection/path' in sorted order. `only`: prefixes to keep."""
     root, found = corpus_folder(), []
     for name, about in COLLECTIONS.items():
-        files = (p for p in (root / name).rglob("*") if p.suffix in about["suffix"].split() and p.name[:2] != "._")
+        files = (p for p in (root / name).rglob("*") if p.suffix in about["suffix"] and p.name[:2] != "._")
         found += [path.relative_to(root).as_posix() for path in files]
     return sorted(f for f in found if f not in _TABLES["excluded"] and (only is None or f.startswith(tuple(only))))
 
@@ -116,14 +113,9 @@ class Score:
     parts: list[list[list[float]]] = field(repr=False, default_factory=list)
 
 
-def histogram_of(pitches: np.ndarray, durations: np.ndarray) -> np.ndarray:
-    """Sounding time of the 12 pitch classes, in the unit of `durations`."""
-    return np.bincount(np.asarray(pitches, int) % 12, weights=durations, minlength=12)
-
-
 def key_of(pitches: np.ndarray, durations: np.ndarray) -> tuple[str, str, float, float]:
     """Tonic, mode, correlation of that key with the pitch-class durations, and its lead over the second best."""
-    histogram = histogram_of(pitches, durations)
+    histogram = np.bincount(np.asarray(pitches, int) % 12, weights=durations, minlength=12)
     if histogram.std() == 0:
         return "C", "major", 0.0, 0.0
     keys = np.stack([np.roll(profile, k) for profile in (MAJOR, MINOR) for k in range(12)])  # (24, 12)
@@ -135,7 +127,8 @@ def key_of(pitches: np.ndarray, durations: np.ndarray) -> tuple[str, str, float,
 
 def third_is_clear(pitches: np.ndarray, durations: np.ndarray, key: str, mode: str, ratio: float = 3) -> bool:
     """Whether the mode's own third above the tonic sounds, and at least `ratio` times as long as the other third."""
-    histogram, tonic = histogram_of(pitches, durations), TONICS.index(key)
+    histogram = np.bincount(np.asarray(pitches, int) % 12, weights=durations, minlength=12)
+    tonic = TONICS.index(key)
     minor, major = histogram[(tonic + 3) % 12], histogram[(tonic + 4) % 12]
     own, other = (minor, major) if mode == "minor" else (major, minor)
     return bool(own > 0 and own >= ratio * other)
@@ -238,13 +231,3 @@ def parse(source: str) -> list[Score]:
             except Exception:  # noqa: S112 - not usable, or broken in a way of its own
                 continue
     return scores
-
-
-def to_json(score: Score) -> str:
-    """A score as one line of JSON."""
-    return json.dumps(asdict(score), separators=(",", ":"))
-
-
-def from_json(text: str) -> Score:
-    """The score of one line of JSON."""
-    return decode(text, Score, "a parsed score")

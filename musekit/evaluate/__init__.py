@@ -1,6 +1,7 @@
 """`musekit eval`: each measurement is a function that writes results/<name>.json with provenance and prints its rows.
 
-The measurements are in the table `MEASUREMENTS`; `gallery` measures nothing, it makes pictures for the poster.
+The measurements are in the table `MEASUREMENTS`. `gallery` makes pictures for the poster; `summary` lists all result
+files, and which of them are stale.
 """
 
 from __future__ import annotations
@@ -9,36 +10,49 @@ import importlib
 from pathlib import Path
 
 from musekit.config import MuseError, suggest
+from musekit.results import summary
 
 SYSTEM = "codec embedder stage1 stage2"
-MEASUREMENTS = {  # name: (module.function, the parts of the system that it needs, what it answers)
-    "corpus": ("study.measure_corpus", "", "the clips and their splits"),
-    "codec": ("codec.measure_codec", "codec", "how much of a clip survives the codec?"),
-    "embedder": ("prompts.measure_embedder", "codec embedder", "zero-shot attributes"),
-    "prompts": ("prompts.measure_prompts", SYSTEM, "do generated clips sound as their prompts ask?"),
-    "diversity": ("one_to_many.measure_diversity", "embedder stage1", "do samples differ as right answers do?"),
-    "regression": ("one_to_many.measure_regression", "embedder stage1 regression", "the mean of many right answers"),
-    "memorisation": ("distances.measure_memorisation", SYSTEM, "distance to the nearest training clip"),
-    "distances": ("distances.measure_distances", SYSTEM, "kernel distance, precision and recall"),
-    "one-to-many": ("one_to_many.measure_one_to_many", "embedder stage1", "samples among right answers"),
-    "guidance": ("guidance.measure_guidance", SYSTEM, "guidance and steps against quality and diversity"),
+MEASUREMENTS = {  # name: (module.function, the parts of the system that it needs, minutes on two cores, its question)
+    "corpus": ("study.measure_corpus", "", 1, "the clips and their splits"),
+    "codec": ("codec.measure_codec", "codec", 10, "how much of a clip survives the codec?"),
+    "embedder": ("prompts.measure_embedder", "codec embedder", 15, "zero-shot attributes"),
+    "prompts": ("prompts.measure_prompts", SYSTEM, 25, "do generated clips sound as their prompts ask?"),
+    "one-to-many": ("conditional.measure_one_to_many", "embedder stage1 regression", 35, "samples among right answers"),
+    "memorisation": ("memorisation.measure_memorisation", SYSTEM, 30, "distance to the nearest training clip"),
+    "distances": ("distances.measure_distances", SYSTEM, 15, "kernel distance, precision and recall"),
+    "controls": ("controls.measure_controls", SYSTEM + " regression", 20, "does each planted fault fail its bar?"),
+    "reproducibility": ("reproducibility.measure_reproducibility", SYSTEM, 15, "is a recipe's sound always the same?"),
+    "guidance": ("guidance.measure_guidance", SYSTEM, 60, "obedience against coverage; on the valid split"),
 }
+ON_VALID = ("controls", "guidance")  # measurements by which choices are made: never on the test split
 QUICK = 4  # generated clips with quick=True
 
 
 def evaluate(
-    what: str, weights: str | Path, cache: Path, results: Path = Path("results"), n: int = 240, quick: bool = False
-) -> None:
+    what: str, weights: str | Path, cache: Path, results: Path = Path("results"), n: int = 240, quick: bool = False,
+    split: str = "valid",
+) -> None:  # fmt: skip
     """Make one measurement, or `all` of them. The same command goes on where it was stopped.
 
-    n: clips of the measurements that generate. quick: tiny sizes, for tests. Raises MuseError for an unknown
-    measurement, a missing cache or missing weights.
+    n: clips of the measurements that generate. quick: tiny sizes, for tests. split: the held-out clips to measure on;
+    every opening of "test" is counted in the result file. Raises MuseError for an unknown measurement, a missing cache
+    or missing weights, and for a choice that would be made on the test split.
     """
-    known = (*MEASUREMENTS, "all", "gallery")
+    known = (*MEASUREMENTS, "all", "gallery", "summary")
     if what not in known:
         raise suggest(what, known, "measurement")
     if n < 2:
         raise MuseError(f"n, the number of generated clips, must be 2 or more, not {n!r}")
+    if split == "test" and what in ON_VALID:
+        raise MuseError(f"`musekit eval {what}` serves choices, so it runs on the valid split only: leave --split out")
+    if what == "summary":
+        import pandas as pd
+
+        from musekit.pretrained import find, read_hashes
+
+        print(pd.DataFrame(summary(results, read_hashes(find(weights)))).to_string(index=False))
+        return
     if what == "gallery":
         from musekit.evaluate.gallery import gallery
 
@@ -48,13 +62,15 @@ def evaluate(
 
     study = Study(weights, cache, results, min(n, QUICK) if quick else n, quick)
     for name in MEASUREMENTS if what == "all" else (what,):
-        place, needs, question = MEASUREMENTS[name]
+        place, needs, minutes, question = MEASUREMENTS[name]
         missing = [part for part in needs.split() if part not in study.hashes]
         if missing:
             raise MuseError(
                 f"{study.muse.folder} has no {missing[0]}, which `musekit eval {name}` measures; "
                 f"train it: musekit train {missing[0]}"
             )
-        print(f"== {name}: {question}")
+        study.on = "valid" if name in ON_VALID else split
+        print(f"== {name}: {question} (about {minutes} minutes on two cores; a stopped command goes on)", flush=True)
         module, function = place.split(".")
-        getattr(importlib.import_module(f"musekit.evaluate.{module}"), function)(study)
+        study.module, study.parts = f"musekit.evaluate.{module}", needs.split()
+        getattr(importlib.import_module(study.module), function)(study)

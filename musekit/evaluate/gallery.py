@@ -46,7 +46,7 @@ def gallery(weights: str | Path = "mini", results: Path = Path("results"), seed:
     rows = [map_row(muse, reference, prompt, x), *chain_rows(reference, prompt["asks"])]
     rows += [*piece_rows(muse, reference, prompt["text"], x, seed), *moment_rows(muse, x[:1], seed)]
     rows += size_rows(muse.config.name, "paper")
-    return write_result("gallery", rows, results, weights=hashes, preset=muse.config.name, seed=seed)
+    return write_result("gallery", rows, results, __name__, weights=hashes, preset=muse.config.name, seed=seed)
 
 
 @torch.inference_mode()

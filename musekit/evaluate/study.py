@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from musekit.cache import Shards, read_clips
 from musekit.cache.precompute import read_clip
 from musekit.config import home
 from musekit.corpus.instruments import SINGLE
+from musekit.corpus.render import write_flac
 from musekit.evaluate import features
 from musekit.files import sha256, write_atomic
 from musekit.muse import Muse, Settings, micro_batches
@@ -28,7 +30,7 @@ from musekit.recipe import Recipe
 from musekit.results import write_result
 from musekit.runs import now
 
-HELD_OUT = ("valid", "test")  # splits whose works nothing was trained on
+HELD_OUT = ("valid", "test")  # splits whose works nothing was trained on; on valid choices are made, test only reports
 PROMPT_LIKE = 240  # held-out clips that are compared with generated ones, as many as are generated
 CLASSES = {"instrument": SINGLE, "mode": ("major", "minor"), "speed": ("slow", "fast")}  # that a judge tells apart
 PRINTED_ROWS = 30  # of a long table
@@ -52,6 +54,12 @@ def value_of(record: dict, attribute: str) -> str | None:
 class Study:
     """The system, the clips, and where results go; quick: tiny sizes, whose numbers mean nothing."""
 
+    on, module, parts = (
+        "valid",
+        "",
+        (),
+    )  # the held-out split, what measures on it, and which networks; `evaluate` sets them
+
     def __init__(self, weights: str | Path, cache: Path, results: Path, n: int, quick: bool = False):
         """n: pieces of the measurements that generate. Raises MuseError for missing weights or a missing cache."""
         self.results, self.cache, self.n, self.quick = Path(results), Path(cache), n, quick
@@ -72,7 +80,7 @@ class Study:
 
     def prompt_like(self) -> list[dict]:
         """Held-out clips of the kind that the evaluation prompts describe: one instrument, a mode, slow or fast."""
-        clips = self.singles(*HELD_OUT)
+        clips = self.singles(self.on)
         return [c for c in clips if value_of(c, "mode") and value_of(c, "speed")][:PROMPT_LIKE]
 
     @cached_property
@@ -135,22 +143,10 @@ class Study:
 
     # -- embeddings
 
-    @cached_property
-    def shards(self) -> Shards | None:
-        """The cache's embeddings, if this embedder made them."""
-        if not (self.cache / "embeddings" / "manifest.json").exists():
-            return None
-        shards = Shards(self.cache / "embeddings")
-        return shards if shards.manifest["maker"] == f"embeddings {self.hashes['embedder']}" else None
-
     def embed(self, sounds: Sequence[Sound], seconds: float | None = None) -> np.ndarray:
         """The audio tower's embeddings (n, 512) of the first `seconds` of sounds, unit length."""
         rows = []
         for sound in progress(sounds, "embedding sounds"):
-            whole_clip = isinstance(sound, dict) and seconds is None
-            if whole_clip and self.shards is not None and sound["id"] in self.shards:
-                rows.append(self.shards.row(sound["id"]).float().numpy().ravel())
-                continue
             place = home() / "eval" / f"embedded-{self.hashes['embedder']}" / f"{self.key(sound, seconds)}.npz"
             rows.append(cached(place, lambda s=sound: {"x": self.embed_audio(*self.read(s, seconds))})["x"])
         return self.unit(rows)
@@ -208,17 +204,32 @@ class Study:
 
     # -- results
 
-    def write(self, name: str, rows: list[dict], **more) -> Path:
-        """Print the rows and write results/<name>.json with what was measured on what."""
-        about = {"weights": self.hashes, "preset": self.muse.config.name, "clips": len(self.clips), "data": self.data}
+    def write(self, name: str, rows: list[dict], held_out: bool = True, **more) -> Path:
+        """Print the rows and write results/<name>.json, for the valid split <name>-valid.json; returns the path.
+
+        held_out: whether the rows are of a held-out split. The file counts how often the test split was opened for it.
+        """
+        used = {part: self.hashes[part] for part in self.parts}
+        about = {"weights": used, "preset": self.muse.config.name, "clips": len(self.clips), "data": self.data}
+        if held_out and self.on == "valid":
+            name += "-valid"
+        if held_out:
+            about["split"] = self.on
+            about["test_opened"] = opened(self.results / f"{name.removesuffix('-valid')}.json") + (self.on == "test")
+            print(f"measured on the {self.on} split; the test split was opened {about['test_opened']} times for this")
         if self.quick:
             about["note"] = "made with --quick: too small to mean anything, these numbers test the machinery only"
         if self.muse.config.name == "smoke":
             about["note"] = "the smoke preset makes noise: these numbers test the machinery only"
         show(rows)
-        path = write_result(name, rows, self.results, started=self.started, **about, **more)
+        path = write_result(name, rows, self.results, self.module, started=self.started, **about, **more)
         print(f"-> {path}")
         return path
+
+
+def opened(path: Path) -> int:
+    """How often the test split was opened for a result, by its file."""
+    return json.loads(path.read_text())["provenance"].get("test_opened", 0) if path.exists() else 0
 
 
 def progress(items: Iterable, text: str):
@@ -238,19 +249,12 @@ def cached(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, n
         return dict(arrays)
 
 
-def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
-    """audio (2, N) as a 16-bit FLAC file, written atomically."""
-    import soundfile
-
-    data = io.BytesIO()
-    soundfile.write(data, np.clip(np.asarray(audio).T, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
-    write_atomic(path, data.getvalue())
-
-
 def target(name: str, value: float | None, at_least: float | None = None, at_most: float | None = None, **more) -> dict:
-    """A row that states a bar: its value, its bounds, and whether it is met."""
+    """A row that states a bar: its value, its bounds, and whether it is met: by the whole interval where `more` has one
+    ("low", "high")."""
     bounds = [f"{sign} {bound:g}" for sign, bound in ((">=", at_least), ("<=", at_most)) if bound is not None]
-    met = value is not None and (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+    low, high = more.get("low", value), more.get("high", value)
+    met = value is not None and (at_least is None or low >= at_least) and (at_most is None or high <= at_most)
     return {"measure": "bar", "name": name, "value": value, "bar": " and ".join(bounds), "met": bool(met), **more}
 
 
@@ -280,4 +284,4 @@ def measure_corpus(study: Study) -> None:
         found = {split: {v for c in study.split(split) for v in values(c)} for split in ("train", *HELD_OUT)}
         counts = {split: len(some) for split, some in found.items()} | {"all": len(set().union(*found.values()))}
         rows.append({"measure": "size", "what": what, **counts})
-    study.write("corpus", rows)
+    study.write("corpus", rows, held_out=False)

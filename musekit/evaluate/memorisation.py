@@ -1,0 +1,148 @@
+"""memorisation: how near do pieces come to training clips, beside held-out clips of the same kinds?
+
+A clip is a sequence of STFT chroma vectors, 10.8 per second. Two clips are compared over every transposition and every
+time shift that overlaps by half:
+
+    distance = 1 - max over (shift, transposition) of mean over the overlap of corr(chroma_a, chroma_b)
+
+0 for a transposed or shifted copy at the same tempo, about 1 for unrelated sounds. A copy played at another tempo
+is not found. A piece's distance is that to its nearest training clip. Pieces may not lie nearer than held-out clips do,
+up to margins that were fixed beforehand, and none may lie within COPY, where round trips of training clips lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from musekit.cache import config_hash
+from musekit.config import home
+from musekit.evaluate.prompts import PROMPT_SEED, evaluation_pieces
+from musekit.evaluate.study import Sound, Study, cached, progress, target
+from musekit.statistics import two_sample
+
+WINDOW, HOP = 8192, 4096  # samples at 44.1 kHz: 10.8 chroma steps per second
+PERCENT = (1, 5, 25, 50, 75, 95)
+COPY = 0.05  # round trips of training clips lie within 0.02, with a little noise within this
+NEARER = 0.6  # at most, the probability that a piece lies nearer than a held-out clip: 0.5 if neither does
+TAIL = 0.15  # at most, the share of pieces nearer than 95 % of held-out clips: 0.05 if they lie alike
+CLOSEST, CHUNK = 10, 500  # listed pairs; training clips whose chroma is one file
+
+
+def normal(chroma: np.ndarray) -> np.ndarray:
+    """Chroma (12, S) >= 0 -> each step of mean 0 and length 1, or 0 where all pitch classes are equal; same shape."""
+    x = np.sqrt(chroma)  # the root lets quiet notes count
+    x = x - x.mean(0)
+    return (x / np.maximum(np.linalg.norm(x, axis=0), 1e-6)).astype(np.float32)
+
+
+def sequence(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """audio (2, N) -> normal chroma steps (12, S)."""
+    import librosa
+
+    options = {"n_fft": WINDOW, "hop_length": HOP, "tuning": 0.0, "norm": None}
+    return normal(librosa.feature.chroma_stft(y=audio.mean(0), sr=sample_rate, **options))
+
+
+class Nearest:
+    """Shift-aligned chroma distances to a library of sequences, by one two-dimensional FFT per query.
+
+    The correlation over transpositions (circular in pitch class) and shifts (in time) is a product of transforms.
+    """
+
+    def __init__(self, library: list[np.ndarray], least: float = 0.5):
+        self.least, self.steps = least, max(x.shape[1] for x in library)
+        self.size = 2 * self.steps  # no shift wraps around onto another
+        self.lengths = np.array([x.shape[1] for x in library])
+        padded = np.stack([np.pad(x, ((0, 0), (0, self.size - x.shape[1]))) for x in library])
+        self.spectra = torch.fft.rfft2(torch.from_numpy(padded))
+
+    def distances(self, query: np.ndarray) -> np.ndarray:
+        """query (12, S), S no longer than the library's longest -> its distance to each sequence (n,)."""
+        query = query[:, : self.steps]
+        x = torch.fft.rfft2(torch.from_numpy(np.pad(query, ((0, 0), (0, self.size - query.shape[1])))))
+        similarity = torch.fft.irfft2(self.spectra * x.conj(), s=(12, self.size)).amax(1).numpy()  # (n, shifts)
+        shifts = np.arange(self.size)
+        shifts = np.where(shifts < self.steps, shifts, shifts - self.size)  # of the query against the library
+        length, n = query.shape[1], self.lengths[:, None]
+        overlap = np.minimum(shifts + length, n) - np.maximum(shifts, 0)  # (n, shifts)
+        allowed = overlap >= self.least * np.minimum(length, n)
+        return 1 - np.where(allowed, similarity / np.maximum(overlap, 1), -np.inf).max(1)
+
+
+def training_library(study: Study) -> Nearest:
+    """The chroma of all training clips, kept under MUSEKIT_HOME in files of CHUNK clips."""
+    clips, found = study.split("train"), []
+    for i in progress(range(0, len(clips), CHUNK), "chroma of the training clips"):
+        some = clips[i : i + CHUNK]
+        place = home() / "eval" / "chroma" / f"{config_hash([c['id'] for c in some], study.data, WINDOW, HOP)}.npz"
+        made = cached(place, lambda some=some: {c["id"]: sequence(*study.read(c)) for c in some})
+        found += [made[c["id"]] for c in some]
+    return Nearest(found)
+
+
+def nearest(study: Study, library: Nearest, sounds: Sequence[Sound], text: str) -> tuple[np.ndarray, np.ndarray]:
+    """The distance (n,) of each sound to its nearest training clip, and that clip's number."""
+    found = [library.distances(sequence(*study.read(sound))) for sound in progress(sounds, f"nearest clip of {text}")]
+    return np.array([d.min() for d in found]), np.array([d.argmin() for d in found])
+
+
+def nearer(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The probability that an item of x (..., n) is smaller than one of y (..., m): (...,)."""
+    return (x[..., :, None] < y[..., None, :]).mean((-1, -2))
+
+
+def tail(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The share of x (..., n) below the 5th percentile of y (..., m): (...,)."""
+    return (x < np.percentile(y, 5, axis=-1, keepdims=True)).mean(-1)
+
+
+def bars(x: np.ndarray, y: np.ndarray, of: str) -> list[dict]:
+    """The bars of pieces' distances x (n,) beside held-out clips' distances y (m,)."""
+    name, copies = f"memorisation, {of}", int((x < COPY).sum())
+    return [
+        target(f"{name}: pieces within {COPY:g} of a training clip", copies, at_most=0, n=len(x)),
+        target(f"{name}: probability to lie nearer than a held-out clip", at_most=NEARER, **two_sample(x, y, nearer)),
+        target(f"{name}: share nearer than 95 % of held-out clips", at_most=TAIL, **two_sample(x, y, tail)),
+    ]
+
+
+def smallest_share(copies: np.ndarray, n: int, probability: float = 0.9) -> float | None:
+    """The smallest share of copies, at these distances, that n pieces show with this probability; None: never."""
+    seen = float((copies < COPY).mean())
+    return min(1.0, (1 - (1 - probability) ** (1 / n)) / seen) if seen else None
+
+
+def measure_memorisation(study: Study) -> None:
+    """Writes results/memorisation.json. Held-out clips are of the kinds that the prompts ask for."""
+    train, held_out = study.split("train"), study.prompt_like()
+    prompts, pieces, _ = evaluation_pieces(study)
+    sources = {
+        "generated": (pieces, [p["text"] for p in prompts]),
+        "held-out originals": (held_out, [c["id"] for c in held_out]),
+        "held-out round trips": (study.round_trips(held_out), [c["id"] for c in held_out]),
+        "round trips of training clips": (study.round_trips(train[:24]), [c["id"] for c in train[:24]]),  # copies
+    }
+    library, found, rows = training_library(study), {}, []
+    for source, (sounds, names) in sources.items():
+        found[source], which = nearest(study, library, sounds, source)
+        percentiles = {f"p{p}": float(np.percentile(found[source], p)) for p in PERCENT}
+        rows.append({"measure": "nearest training clip", "source": source, "n": len(sounds), **percentiles})
+        for i in found[source].argsort()[:CLOSEST]:
+            row = {"measure": "closest", "source": source, "distance": float(found[source][i]), "piece": names[i]}
+            rows.append(row | {"train": train[which[i]]["id"]})
+    for of in ("held-out originals", "held-out round trips"):
+        for percent in PERCENT[1:]:
+            gap = two_sample(
+                found["generated"], found[of],
+                lambda a, b, p=percent: np.percentile(a, p, axis=-1) - np.percentile(b, p, axis=-1),
+            )  # fmt: skip
+            rows.append(
+                {"measure": "difference of percentiles", "source": f"generated - {of}", "percent": percent, **gap}
+            )
+        rows += bars(found["generated"], found[of], f"beside {of}")
+    caught = smallest_share(found["round trips of training clips"], len(pieces))
+    rows.append({"measure": "power", "name": "smallest share of copies seen with probability 0.9", "value": caught})
+    study.write("memorisation", rows, seed=PROMPT_SEED)

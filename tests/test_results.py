@@ -1,0 +1,123 @@
+"""Results name the code and weights that made them; pages say so, and no two pages give two numbers for one thing."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import tables
+from musekit.results import code_hash, faults, read_result, summary, write_result
+from musekit.runs import provenance
+from poster.facts import facts
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def package(folder: Path, **files: str) -> Path:
+    """A folder with a package `house` of these modules."""
+    for name, text in {"__init__": "", "noise": "", **files}.items():
+        path = folder / "house" / f"{name.replace('.', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+BASE = {"a": "from house.b import f\nx = f()", "b": "def f():\n    from house import c\n    return c.y", "c": "y = 1"}
+
+
+@pytest.mark.parametrize(
+    "change, same",
+    [
+        ({"c": "y = 2"}, False),  # imported in a function of an imported module
+        ({"noise": "z = 1"}, True),  # never imported
+        ({"c": '"""A note."""\n\n# why\ny = 1'}, True),
+        ({"b": BASE["b"].replace("    return", '    """Doc."""\n    return')}, True),
+        ({"c": "from . import d\ny = 1", "d": "w = 1"}, False),
+    ],
+)
+def test_the_hash_of_code_is_that_of_what_is_imported(tmp_path, change, same):
+    before = code_hash("house.a", package(tmp_path / "before", **BASE))
+    after = code_hash("house.a", package(tmp_path / "after", **{**BASE, **change}))
+    assert (before == after) is same and before and code_hash("house.none", tmp_path / "before") == ""
+
+
+def test_stale_results_are_listed(tmp_path):
+    weights, module = {"stage1": "a" * 64, "stage2": "b" * 64}, "musekit.evaluate.codec"
+    good = {"time": "2026-01-02T00:00:00Z", "commit": "c" * 40, "dirty": False, "module": module}
+    good |= {"code": code_hash(module), "weights": {"stage1": "a" * 16}}
+    assert faults(good, weights) == []
+    planted = {
+        "made on a dirty tree": {"dirty": True},
+        "the code has changed": {"code": "0" * 16},
+        "made with other weights": {"weights": {"stage2": "0" * 16}},
+        "names no code": {"code": ""},
+    }
+    for i, (said, fault) in enumerate(planted.items()):
+        assert faults(good | fault, weights) == [said]
+        (tmp_path / f"{i}.json").write_text(json.dumps({"name": str(i), "provenance": good | fault, "rows": []}))
+    assert [row["state"] for row in summary(tmp_path, weights)] == list(planted)
+    write_result("codec", [{"x": 1}], tmp_path, module)
+    about = read_result("codec", tmp_path)["provenance"]
+    assert about["code"] == code_hash(module) and "the code has changed" not in faults(about, weights)
+    assert provenance().keys() >= {"command", "versions", "hardware", "time"}
+
+
+# Of what pages may state one number only: {quantity: (patterns with the number as their group, the poster's name)}.
+QUANTITIES = {
+    "right answers to vague prompts inside the radius, %": (
+        [r"(\d+) % of the right answers to a vague"],
+        "inside_vague",
+    ),
+    "right answers to specific prompts inside the radius, %": ([r"(\d+) % of those to a specific"], "inside_specific"),
+    "held-out clips that the music covers, %": ([r"music covers (\d+) % of held-out"], "recall"),
+    "regression's samples": (
+        [r"([\d,]+) samples against [\d,]+ for Stage 1", r"\| regression \| \d+ \| ([\d,]+) \|"],
+        None,
+    ),
+    "Stage 1's samples": ([r"samples against ([\d,]+) for Stage 1", r"\| stage1 \| \d+ \| ([\d,]+) \|"], None),
+    "speed with AMX": ([r"(\d+) times faster than it plays on two server cores"], "real_time"),
+    "speed without AMX": ([r"([\d.]+) times on two cores without", r"([\d.]+) times real time"], "real_time_plain"),
+    "Stage 1's gain of a batch of four": ([r"A batch of four makes Stage 1 ([\d.]+) times"], None),
+    "clips of the training split": (
+        [r"\| clips \| ([\d,]+) \|", r"\| stage\d \| \d+ \| [\d,]+ \| \d+ \| ([\d,]+) \|"],
+        None,
+    ),
+}
+
+
+def said(text: str) -> dict[str, set[str]]:
+    """{quantity: the numbers that a text states for it}."""
+    text = re.sub(r"\s+", " ", re.sub(r"[*_]", "", text))
+    return {name: {n for p in patterns for n in re.findall(p, text)} for name, (patterns, _) in QUANTITIES.items()}
+
+
+def notebook(path: Path) -> str:
+    """The prose and the printed outputs of a notebook."""
+    text = []
+    for cell in json.loads(path.read_text())["cells"]:
+        text += cell["source"] if cell["cell_type"] == "markdown" else []
+        for output in cell.get("outputs", []):
+            text += output.get("text", []) + output.get("data", {}).get("text/plain", [])
+    return " ".join(text)
+
+
+def test_no_two_pages_state_two_numbers_for_one_quantity():
+    texts = {path: path.read_text() for path in tables.PAGES}
+    texts |= {path: notebook(path) for path in (ROOT / "notebooks").glob("*.ipynb")}
+    pages = {str(path.relative_to(ROOT)): said(text) for path, text in texts.items()}
+    pages["poster"] = {name: {facts()[fact]} if fact else set() for name, (_, fact) in QUANTITIES.items()}
+    found = {name: {page: numbers[name] for page, numbers in pages.items() if numbers[name]} for name in QUANTITIES}
+    assert all(found.values()), "a pattern finds nothing: did its sentence change?"
+    assert not {name: by for name, by in found.items() if len(set().union(*by.values())) > 1}
+    name = "speed without AMX"
+    assert said("4.1 times real time")[name] | said("and 5.0 times on two\ncores without it")[name] == {"4.1", "5.0"}
+
+
+def test_every_timed_row_says_what_ran():
+    """Of results that name their code; older files are listed as stale."""
+    for path in (ROOT / "results").glob("bench*.json"):
+        content = json.loads(path.read_text())
+        if content["provenance"].get("code"):
+            for row in content["rows"]:
+                assert {"steps", "nfe", "dtype", "instructions", "load"} <= row.keys(), (path.name, row)
