@@ -52,7 +52,7 @@ class Run:
             if different := [name for name in {**there, **here} if there.get(name) != here.get(name)]:
                 name = different[0]
                 raise MuseError(
-                    f"{self.folder} holds a run with another configuration ({name} is {there.get(name)!r:.60} there"
+                    f"{self.folder} holds a run with another configuration ({name:.60} is {there.get(name)!r:.60} there"
                     f" and {here.get(name)!r:.60} here); choose another --run-folder or remove it"
                 )
             if write and began != machine:
@@ -80,7 +80,8 @@ class Run:
         path, records = self.folder / "metrics.jsonl", []
         for line in regular(path).read_bytes().splitlines() if path.exists() else []:
             with contextlib.suppress(MuseError, KeyError):
-                record = decode(line, dict[str, int | float], str(path))
+                record = decode(line, dict[str, float], str(path))
+                record["samples"] = int(record["samples"])
                 while records and records[-1]["samples"] >= record["samples"]:
                     records.pop()
                 records.append(record)
