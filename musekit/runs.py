@@ -156,6 +156,11 @@ def exclusive(folder: Path, patience: float | None = None) -> Iterator[None]:
         raise MuseError(f"cannot write {folder}: {error.strerror or error}; choose another --run-folder") from error
     with contextlib.ExitStack() as stack:
         try:
+            with contextlib.suppress(ImportError, BlockingIOError):  # Windows; another run
+                import fcntl
+
+                with open(folder / ".lock") as file:  # without flock filelock would take the file itself for a lock
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             stack.enter_context(lock.acquire(timeout=patience, poll_interval=0.2))
         except filelock.Timeout:
             who = holder.read_text() if holder.exists() else "which has just begun"

@@ -185,9 +185,10 @@ def test_a_locked_folder_names_its_holder_and_a_kill_frees_it(tmp_path, monkeypa
         pass  # the end of the block frees it
 
 
-def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsys, code):
     def flock(file, how):
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(code, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with exclusive(tmp_path), exclusive(tmp_path):
