@@ -124,7 +124,8 @@ class Train:
         musekit train stage2 --out my-weights --train.samples 200000 --train.batch 32
         torchrun --nproc-per-node 4 -m musekit train stage2 --require-gpus 4
 
-    After SIGUSR1, SIGTERM or Ctrl-C the current step is finished and saved; the exit code is 75 (Ctrl-C: 130).
+    After SIGUSR1, SIGTERM, a hang-up or Ctrl-C the current step is finished and saved; the exit code is 75, or after
+    Ctrl-C 130.
     """
 
     part: Annotated[str | None, Positional, arg(metavar="PART", help_behavior_hint="(required)")] = None

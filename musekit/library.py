@@ -176,7 +176,7 @@ class Library:
             if self._is_outside(error):
                 raise MuseError(
                     f"the library at {self.folder} cannot be used: {error}. Pieces kept before are safe. Free some"
-                    " space, or open the library again"
+                    " space, set MUSEKIT_HOME to a local disk, or open the library again"
                 ) from error
             raise MuseError(
                 f"{self.path} is damaged ({error}); open the library again, which builds it anew"

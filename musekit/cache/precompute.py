@@ -11,7 +11,6 @@ Shards have a name (`maker`) for the weights or settings that computed them; tho
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
@@ -182,8 +181,13 @@ def make_clips(
     while not lock.is_locked:
         if code := stop():
             raise distributed.Stopped(code)
-        with contextlib.suppress(filelock.Timeout):
+        try:
             lock.acquire(timeout=0.2)
+        except filelock.Timeout:
+            continue
+        except OSError as error:
+            print(f"musekit: note: {out} has no locks ({error.strerror}): let no other command make its clips")
+            break
     try:
         if clips.exists() and clips.stat().st_mtime_ns != before:
             return []
