@@ -13,11 +13,10 @@ from typing import NoReturn, Union
 import tyro
 
 from musekit import __version__
-from musekit.commands import COMMANDS, SUBCOMMANDS, Bench, Cache, Evaluate, Generate, Info, Lab, Train
+from musekit.commands import COMMANDS, SUBCOMMANDS, Bench, Cache, Evaluate, Generate, Info, Train
 from musekit.config import MuseError, suggest
-from musekit.extras import advice
 
-__all__ = ["COMMANDS", "Bench", "Cache", "Evaluate", "Generate", "Info", "Lab", "Train", "main", "parse"]
+__all__ = ["COMMANDS", "Bench", "Cache", "Evaluate", "Generate", "Info", "Train", "main", "parse"]
 
 ABOUT = """Text to many different pieces of music. For example:
 
@@ -25,6 +24,15 @@ ABOUT = """Text to many different pieces of music. For example:
     musekit generate --help
 """
 MAX_ERROR_CHARS = 300
+# Optional modules, by the extra that brings them: pip install 'musekit[EXTRA]' (see pyproject.toml)
+EXTRAS = {
+    "corpus": ("music21", "scipy", "pretty_midi", "midirenderer", "soxr"),
+    "lab": (
+        "jupyterlab", "ipywidgets", "anywidget", "traitlets", "ipykernel", "IPython", "nbformat", "nbclient", "voila",
+        "plotly", "umap", "sklearn", "scipy", "pandas", "librosa",
+    ),
+    "paper": ("transformers", "diffusers", "muq", "torchvision", "huggingface_hub"),
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,6 +59,13 @@ def fail(text: str, code: int = 2) -> NoReturn:
     """Print one line on standard error and exit."""
     print(f"musekit: {' '.join(text.split())}", file=sys.stderr)
     sys.exit(code)
+
+
+def advice(error: ModuleNotFoundError) -> str | None:
+    """One line for an optional module that is not installed; None for any other module."""
+    name = (error.name or "").partition(".")[0]
+    extra = next((extra for extra, modules in EXTRAS.items() if name in modules), None)
+    return f"this needs the package {name}: pip install 'musekit[{extra}]'" if extra else None
 
 
 def parse(words: Sequence[str]):

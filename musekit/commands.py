@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -90,13 +87,11 @@ class Cache:
     n: int = 12_000  # Clips of 12 s to render from the scores
     seconds: Annotated[float | None, optional("FLOAT", "the preset's window")] = None
     """Longest clip; longer recordings are cut into several clips."""
-    keep_apart: bool = True
-    """Exclude clips of AudioSet's evaluation set, which is MusicCaps' test set, from MusicBench's training split."""
-    kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings", "transposed"], ...] = (
+    kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings"], ...] = (
         "clips",
         "tokens",
     )
-    """What to compute. Latents and embeddings (transposed: in ten other keys) need trained weights."""
+    """What to compute. Latents and embeddings need trained weights."""
     preset: str = "mini"  # The preset whose inputs and encoders are used
     weights: str = "mini"  # Folder of trained weights, for latents and embeddings
     workers: int = 2  # Processes; with a GPU there is one
@@ -219,11 +214,9 @@ class Bench:
 
     def run(self) -> None:
         """Run the benchmark."""
-        from musekit.bench import BENCHES, READ, bench
+        from musekit.bench import bench
 
-        if self.weights is not None and self.what in BENCHES and self.what not in READ:
-            raise MuseError(f"`bench {self.what}` reads no weights: leave --weights out, or take `bench {READ[0]}`")
-        bench(self.what, "mini" if self.weights is None else self.weights, self.results, self.quick)
+        bench(self.what, self.weights, self.results, self.quick)
 
 
 @dataclass
@@ -248,32 +241,7 @@ class Info:
             print(f"{part:10s} {size}")
 
 
-@dataclass
-class Lab:
-    """Open the latent lab, notebook 05, in JupyterLab.
-
-    For example, on a machine without a screen (JupyterLab then prints the address to open):
-
-        musekit lab --no-browser
-    """
-
-    browser: bool = True  # Open a browser window
-
-    def run(self) -> None:
-        """Start JupyterLab and wait for its end."""
-        import jupyterlab  # noqa: F401 (a missing package is one line on standard error)
-
-        from musekit.lab import TORNADO_SETTINGS
-
-        notebook = Path(__file__).resolve().parents[1] / "notebooks" / "05_latent_lab.ipynb"
-        if not notebook.exists():
-            raise MuseError("the notebooks are part of the source, not of the package: run `musekit lab` in a checkout")
-        settings = f"--ServerApp.tornado_settings={json.dumps(TORNADO_SETTINGS)}"
-        options = [settings, *([] if self.browser else ["--no-browser"])]
-        sys.exit(subprocess.run([sys.executable, "-m", "jupyterlab", *options, str(notebook)]).returncode)
-
-
-COMMANDS = dict(generate=Generate, cache=Cache, train=Train, eval=Evaluate, bench=Bench, info=Info, lab=Lab)
+COMMANDS = dict(generate=Generate, cache=Cache, train=Train, eval=Evaluate, bench=Bench, info=Info)
 SUBCOMMANDS = tuple(
     Annotated[command, tyro.conf.subcommand(name, description=command.__doc__.split("\n\n")[0])]
     for name, command in COMMANDS.items()

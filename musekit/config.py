@@ -173,16 +173,13 @@ class TrainConfig:
     ema: Fraction = 0.999  # decay per step of the weights' exponential moving average
     seed: int = 0
     bf16: bool = True  # bfloat16 autocast, where the device has units for it
-    fused: bool = True  # one kernel for all AdamW updates
     recompute: bool = False  # recompute each block's activations in the backward pass: less memory, a third more work
     compile: bool = False  # torch.compile each block; needs a C++ compiler
     log_every: Samples = 6_400  # samples
     validate_every: Samples = 64_000  # samples
     checkpoint_minutes: Nonnegative = 3.0
     keep: Count = 2  # newest checkpoints that are retained
-    tensorboard: bool = False  # also write metrics as TensorBoard event files
     workers: CountOrNone = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
-    peak_teraflops: Nonnegative = 0.0  # peak of one GPU's matrix units, for MFU; 0: measured at the start
 
 
 @dataclass(frozen=True)
@@ -279,10 +276,8 @@ def train_config(preset: str, component: str, init: bool = False) -> TrainConfig
     """The default training settings of a preset's component.
 
     preset: "mini", "smoke" (mini's settings) or "paper". component: "codec", "embedder", "stage1", "regression" or
-    "stage2". init: whether training starts from trained weights. Raises MuseError for an unknown component.
+    "stage2". init: whether training starts from trained weights.
     """
-    if component not in MINI_TRAINING:
-        raise suggest(component, MINI_TRAINING, "component")
     settings = (MINI_TRAINING | PAPER_TRAINING if preset == "paper" else MINI_TRAINING)[component]
     return replace(settings, lr=FINE_TUNING_LR) if init and (preset, component) == ("paper", "stage2") else settings
 

@@ -161,8 +161,8 @@ def initialise(network, folder: Path) -> list[str]:
     if has_timing:
         projection, more = read_model(inside.parent / PROJECTION)
         arrays |= more
-        numbers |= {"min_value": (projection.get("min_value"), 0)}
-        numbers |= {"max_value": (projection.get("max_value"), ours.max_seconds)}
+        expected = {"min_value": 0, "max_value": ours.max_seconds}
+        numbers |= {name: (projection.get(name), value) for name, value in expected.items()}
     wrong = [f"{name} {theirs} (ours {expected})" for name, (theirs, expected) in numbers.items() if theirs != expected]
     state = network.state_dict()
     wanted = {k: v for k, v in state.items() if has_timing or not k.startswith(tuple(TIMING))}

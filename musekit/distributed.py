@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import os
 import signal
 import threading
@@ -63,6 +64,9 @@ def process_group(timeout: datetime.timedelta = datetime.timedelta(hours=1)):
     if world() == 1:
         yield
         return
+    # DDP imports this module. Its default arguments are the process group of the moment of import: after the group has
+    # begun they would keep it and gloo's threads for ever, and such a thread can abort the process while Python ends
+    importlib.import_module("torch.distributed.nn")
     gpu = device().type == "cuda"
     if gpu:
         torch.cuda.set_device(device())
@@ -77,7 +81,10 @@ def process_group(timeout: datetime.timedelta = datetime.timedelta(hours=1)):
         if isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower():
             raise MuseError(f"rank {rank()} {LOST}; its error is above or below this line") from error
         raise
-    torch.distributed.destroy_process_group()  # not after an error: it might wait for a lost rank
+    except (MuseError, SystemExit):  # raised between collectives
+        torch.distributed.destroy_process_group()
+        raise
+    torch.distributed.destroy_process_group()  # not after other errors: it might wait for a lost rank
 
 
 def barrier() -> None:
@@ -119,10 +126,6 @@ class TrainingLoss(nn.Module):
 
     def forward(self, batch: dict):
         return self.model.training_loss(batch)
-
-    def no_sync(self):
-        """As in DDP: a block in which gradients are not summed over ranks."""
-        return contextlib.nullcontext()
 
 
 def wrap(model: nn.Module) -> nn.Module:

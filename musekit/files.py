@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, get_type_hints
 
@@ -17,6 +18,8 @@ from musekit.config import REMOVED, MuseError, suggest
 
 T = TypeVar("T")
 type_hints = functools.cache(get_type_hints)  # evaluating annotations takes longer than decoding a line
+OLD_NAMES = {"enter": "proj_in", "leave": "proj_out", "before": "preprocess", "after": "postprocess"}
+OLD_NAMES |= {"table": "scale_shift_table", "null": "null_token"}
 
 
 def sha256(path: Path) -> str:
@@ -48,6 +51,15 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         ) from error
 
 
+def checked(values: dict, kind: type[T], named: Callable[[str], str] = str) -> T:
+    """Values from Python as a dataclass. Raises MuseError for a wrong type or range; `named`: a field's name in it."""
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        why, _, name = str(error).rstrip("`").partition(" - at `$.")
+        raise MuseError(f"{named(name)} cannot be {values.get(name)!r:.80} ({why[0].lower()}{why[1:]})") from error
+
+
 def decode(data: bytes | str, kind: type[T], where: str, known_only: bool = False) -> T:
     """JSON text as a value of `kind` (a dataclass, or any type that msgspec supports), with types and ranges checked.
 
@@ -76,3 +88,14 @@ def refuse_unknown_fields(value, kind: type, where: str) -> None:
 def read_json(path: Path, kind: type[T], known_only: bool = False) -> T:
     """The JSON of a file as a value of `kind` (see `decode`). Raises MuseError, and FileNotFoundError as it is."""
     return decode(Path(path).read_bytes(), kind, str(path), known_only)
+
+
+def accept_old_names(network) -> None:
+    """Let a network load earlier files of weights, in which some attributes have other names."""
+
+    def rename(_, state: dict, prefix: str, *__) -> None:
+        for key in [key for key in state if key.startswith(prefix)]:
+            words = [OLD_NAMES.get(word, word) for word in key.removeprefix(prefix).split(".")]
+            state[prefix + ".".join(words)] = state.pop(key)
+
+    network.register_load_state_dict_pre_hook(rename)

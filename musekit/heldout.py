@@ -18,9 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from musekit.cache import Shards, read_clips
+from musekit.claims import matches
 from musekit.config import MuseError
+from musekit.files import write_atomic
+from musekit.pretrained import find, read_hashes
 
 FILE = "reference.safetensors"
 MAX_CLIPS = 600  # 600 x 512 half-precision numbers are 614 kB
@@ -41,8 +47,6 @@ class Reference:
 
     def matching(self, asks: dict) -> list[int]:
         """Indices of the clips with these attributes, such as {"mode": "minor"}; all clips for an empty dict."""
-        from musekit.claims import matches
-
         return [i for i, clip in enumerate(self.clips) if matches(asks, clip)]
 
 
@@ -57,12 +61,6 @@ def build_reference(cache: str | Path, weights: str | Path) -> Path:
     Of more than `MAX_CLIPS` clips, the first in the order of their ids' hashes: the same ones on every machine.
     Raises MuseError when the cache has no held-out clip, or lacks embeddings by these weights.
     """
-    from safetensors.torch import save
-
-    from musekit.cache import Shards, read_clips
-    from musekit.files import write_atomic
-    from musekit.pretrained import find, read_hashes
-
     folder, shards = find(weights), Shards(Path(cache) / "embeddings")
     digest, held_out = read_hashes(folder)["embedder"], [c for c in read_clips(Path(cache)) if c["split"] in SPLITS]
     clips = sorted(held_out, key=lambda clip: hashlib.sha256(clip["id"].encode()).hexdigest())[:MAX_CLIPS]
@@ -85,10 +83,6 @@ def read_reference(weights: str | Path = "mini") -> Reference:
 
     Raises MuseError when the file is missing, damaged, or was made by another embedder.
     """
-    from safetensors import SafetensorError, safe_open
-
-    from musekit.pretrained import find, read_hashes
-
     folder = find(weights)
     path = folder / FILE
     if not path.exists():

@@ -4,10 +4,9 @@ Pieces of several prompts share a micro-batch if their recipes agree in everythi
 is always padded to its full size, since the batch size changes the last bits of matrix products. Conditional and
 unconditional samples run as one batch; a negative prompt replaces the unconditional one.
 
-With one CPU thread a piece's bits depend on its recipe only, not on its position in the micro-batch or the other
-pieces (an exception: Stage 2 of Stable Audio's shape at a micro-batch of 2). With more threads some CPUs break this.
-On an AMD server with two threads it held for Stage 2 at micro-batches of 1, 2, 3, 4, 8 and 16, not at 5 and 6, and for
-Stage 1 at 1 and 3: the bits of PyTorch's fused attention over one query depended on the thread that computed them.
+So a piece's bits depend on its recipe only, not on its position in the micro-batch or the other pieces. Measured with 1
+to 4 CPU threads on an Intel server with AMX: at every micro-batch from 1 to 16 (Stage 1) and to 8 (Stage 2). Exceptions
+by an AMD server: with two threads Stage 2 at micro-batches of 5 and 6; with any, Stage 2 of Stable Audio's shape at 2.
 """
 
 from __future__ import annotations

@@ -18,20 +18,14 @@ from musekit.config import MuseError
 from musekit.distributed import LOST, RESUMABLE
 
 SHOWN_LINES = 20  # of the log in an error where no line explains the failure
-PROGRESS = re.compile(r"(\w+) ([\d,]+)/([\d,]+): (.*)")  # `musekit train` writes such a line for each record
 
 
-def launch(
-    arguments: Sequence, processes: int = 1, on_line: Callable[[str], None] = print, progress: bool = True
-) -> None:
+def launch(arguments: Sequence, processes: int = 1, on_line: Callable[[str], None] = print) -> None:
     """Run `musekit <arguments>` in `processes` processes until it ends.
 
-    Each line of the log goes to `on_line`; `progress` draws a bar of training samples. Raises MuseError with what the
-    failing rank wrote. An interrupt, or an error of `on_line`, lets the processes save their state first; torchrun
-    gives its ranks 30 s for that.
+    Each line of the log goes to `on_line`. Raises MuseError with what the failing rank wrote. An interrupt, or an error
+    of `on_line`, lets the processes save their state first; torchrun gives its ranks 30 s for that.
     """
-    from tqdm.auto import tqdm
-
     words = ["-m", "musekit", *map(str, arguments)]
     if processes < 1:
         raise MuseError(f"processes must be 1 or more, not {processes}")
@@ -44,16 +38,11 @@ def launch(
         start_new_session=True,  # a notebook's interrupt reaches the kernel only, which forwards it once
     )  # fmt: skip
     log = []
-    # delay: no empty bar for a command that trains nothing
-    with process, tqdm(unit="sample", unit_scale=True, disable=not progress, delay=0.1) as bar:
+    with process:
         try:
             for line in map(str.rstrip, process.stdout):
                 log.append(line)
                 on_line(line)
-                if found := PROGRESS.fullmatch(line):
-                    bar.desc, bar.total = f"train {found[1]}: ", int(found[3].replace(",", ""))
-                    bar.update(int(found[2].replace(",", "")) - bar.n)
-                    bar.set_postfix_str(found[4])
         except BaseException as error:
             process.terminate()
             for line in map(str.rstrip, process.stdout):

@@ -25,7 +25,9 @@ from torch import Tensor
 
 from musekit import fewstep, gpu, pretrained
 from musekit.config import MuseConfig, MuseError
-from musekit.encoders import JointEmbedder, MuQ, text_encoder
+from musekit.encoders.mini import JointEmbedder
+from musekit.encoders.muq import MuQ
+from musekit.encoders.text import text_encoder
 from musekit.inference import OnStep, finish, micro_batches, padded, sample_stage1, sample_stage2
 from musekit.pretrained import load_part
 from musekit.recipe import Recipe, Settings, check, clean_prompt, count, software
@@ -260,7 +262,7 @@ class Muse:
     def stream(self, recipes: Iterable[Recipe], on_step: OnStep | None = None, cancel=None) -> Iterator[Piece]:
         """Yields the pieces of each micro-batch when it is finished, so that memory does not grow with their number.
 
-        on_step(stage, i, n) is called before step i of n; cancel: a `solve.CancelFlag`.
+        on_step(stage, i, n) is called before step i of n; cancel: a `threading.Event`.
         """
         sample_rate = self.config.codec.sample_rate
         for batch in micro_batches(recipes):

@@ -90,13 +90,8 @@ class Oobleck(nn.Module):
             raise MuseError(f"the codec decodes latents (B, {self.config.latent_dim}, T), not {tuple(latents.shape)}")
         latents = latents.float().to(next(self.parameters()).device)
         return decode_overlapping(
-            lambda z: self.vae.decode(z).sample, latents, self.hop, self.reach, frames_at_once(latents.device)
+            lambda z: self.vae.decode(z).sample, latents, self.hop, self.reach, PIECE_FRAMES[latents.device.type]
         )
-
-
-def frames_at_once(device: torch.device) -> int:
-    """Latent frames decoded at a time."""
-    return PIECE_FRAMES.get(device.type, PIECE_FRAMES["cpu"])
 
 
 def load(config: CodecConfig) -> Oobleck:

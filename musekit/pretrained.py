@@ -21,7 +21,9 @@ from torch import nn
 from musekit import convert, oobleck
 from musekit.codec import SpectralVAE
 from musekit.config import MuseConfig, MuseError, SampleConfig, identity, to_json
-from musekit.encoders import MiniEmbedder, MuQ, hub
+from musekit.encoders import hub
+from musekit.encoders.mini import MiniEmbedder
+from musekit.encoders.muq import MuQ
 from musekit.files import read_json, sha256, write_atomic
 from musekit.stage1 import Text2MuQFlow, TextRegression
 from musekit.stage2 import StableAudioMuQ

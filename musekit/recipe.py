@@ -18,13 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
 from musekit.config import Fraction, MuseConfig, MuseError, Positive, Scale, suggest
-from musekit.files import decode
+from musekit.files import checked, decode
 
-SAMPLER = 2  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
+SAMPLER = 3  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
 MAX_PROMPT_CHARS = 2000  # the text encoder reads far fewer tokens than that
 Number = Annotated[int, Meta(ge=1, le=10_000)]  # of steps, or of pieces in a micro-batch
 EXAMPLE = 'describe the music, for example "a sad piano melody"'
@@ -60,11 +59,7 @@ class Recipe:
     @classmethod
     def checked(cls, **values) -> Recipe:
         """A recipe of these values. Raises MuseError for a wrong type, or a value out of range."""
-        try:
-            return msgspec.convert(values, cls)
-        except msgspec.ValidationError as error:
-            why, _, name = str(error).rstrip("`").partition(" - at `$.")
-            raise MuseError(f"{name}: {why}, not {values.get(name)!r}") from error
+        return checked(values, cls)
 
     def to_json(self) -> str:
         """One line of JSON."""

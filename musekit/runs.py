@@ -1,9 +1,8 @@
-"""A training run's folder: its configuration, metrics, checkpoints and lock.
+"""A training run's folder: its configuration, provenance, metrics, checkpoints and lock.
 
     config.json        what was trained on what (`Run.claim`)          provenance.json   command, commit, hardware
-    metrics.jsonl      one record per line                             tensorboard/      the same records, on request
+    metrics.jsonl      one record per line                             .lock, .holder    the process that trains here
     checkpoint-*.pt    the newest ones, each with the SHA-256 of its bytes
-    .lock, .holder     held while a process trains here, and which process that is
 
 Files are written under another name, flushed to disk and renamed: a kill or a full disk leaves the previous one intact.
 """
@@ -11,10 +10,14 @@ Files are written under another name, flushed to disk and renamed: a kill or a f
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import datetime
 import json
 import os
 import platform
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +25,6 @@ import torch
 
 from musekit.config import MuseError
 from musekit.files import read_json, sha256, write_atomic
-from musekit.results import now, provenance
 
 # Seconds that a job which Slurm has restarted waits for its own earlier lock: a file server releases the lock of a lost
 # machine late (NFS: after 90 s)
@@ -30,12 +32,10 @@ RESTART_PATIENCE_S = 150.0
 
 
 class Run:
-    """A run folder. keep: how many checkpoints stay. Raises MuseError where `tensorboard` is not installed."""
+    """A run folder. keep: how many checkpoints stay."""
 
-    def __init__(self, folder: Path, keep: int = 2, tensorboard: bool = False):
-        self.folder, self.keep, self.tensorboard, self.writer = Path(folder), keep, tensorboard, None
-        if tensorboard and importlib.util.find_spec("tensorboard") is None:
-            raise MuseError("TensorBoard is not installed: pip install tensorboard, or leave out --train.tensorboard")
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder, self.keep = Path(folder), keep
 
     def claim(self, config: dict, write: bool = True) -> None:
         """Write the run's configuration, or raise MuseError where the folder belongs to another one.
@@ -57,7 +57,7 @@ class Run:
             write_atomic(path, json.dumps(config, indent=1))  # last: where it exists, the other one does too
 
     def log(self, record: dict) -> None:
-        """Append one line to metrics.jsonl, and the same numbers to TensorBoard. Raises MuseError on a full disk."""
+        """Append one line to metrics.jsonl. Raises MuseError on a full disk."""
         path = self.folder / "metrics.jsonl"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -67,15 +67,6 @@ class Run:
                 file.write(json.dumps(record).encode() + b"\n")
         except OSError as error:
             raise MuseError(f"cannot write {path}: {error.strerror or error}; free some space and run again") from error
-        if self.tensorboard:
-            if self.writer is None:
-                from torch.utils.tensorboard import SummaryWriter
-
-                # hides what a killed run wrote after the checkpoint from which this one continues
-                self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=record["samples"])
-            for name, value in record.items():
-                self.writer.add_scalar(name.replace("valid_", "valid/"), value, record["samples"])
-            self.writer.flush()
 
     def metrics(self) -> list[dict]:
         """The records of metrics.jsonl, without a line that a kill cut, or steps that were repeated after it."""
@@ -164,3 +155,69 @@ def exclusive(folder: Path, patience: float | None = None) -> Iterator[None]:
         write_atomic(holder, f"process {os.getpid()} on {platform.node() or 'this machine'}, since {now()}")
         stack.callback(holder.unlink, missing_ok=True)
         yield
+
+
+def hardware() -> dict:
+    """CPU, cores, threads and GPUs of this machine."""
+    cpus = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)", cpus.read_text(), re.M) if cpus.exists() else []
+    model = names[0] if names else platform.processor() or platform.machine()
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus}
+
+
+def versions() -> dict:
+    """Versions of Python and of the packages that decide the numbers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("musekit", "torch", "numpy", "transformers", "librosa", "scikit-learn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> dict:
+    """The commit of this source and whether its files differ from it; empty where git does not track this file."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # an environment inside another project's checkout
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+
+
+def now() -> str:
+    """UTC, to the second: 2026-11-27T12:00:00Z."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def command_line() -> str:
+    """The command as a person would type it. Absolute paths become relative to the working folder, ~ or $MUSEKIT_HOME,
+    or are cut to their name."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        name = program.parent.name if program.parent.name == "musekit" else f"python -m {program.parent.name}"
+    else:
+        name = program.name if program.name in ("musekit", "pytest") else f"python {program}"
+    line = f"{name} {shlex.join(sys.argv[1:])}".strip()
+    for place, short in (os.environ.get("MUSEKIT_HOME"), "$MUSEKIT_HOME/"), (Path.cwd(), ""), (Path.home(), "~/"):
+        if place and str(place) != "/":
+            line = line.replace(f"{place}/", short)
+    return re.sub(r"(?<![^\s='])/\S*/", ".../", line)
+
+
+def provenance(**more) -> dict:
+    """Everything that is needed to make a result again."""
+    about = {"command": command_line(), **commit(), "versions": versions(), "hardware": hardware()}
+    job = {"job": "SLURM_JOB_ID", "task": "SLURM_ARRAY_TASK_ID", "nodes": "SLURM_JOB_NUM_NODES"}
+    if "SLURM_JOB_ID" in os.environ:
+        about["slurm"] = {name: os.environ[variable] for name, variable in job.items() if variable in os.environ}
+    return {**about, "time": now(), **more}

@@ -18,7 +18,6 @@ that token changes along the ODE. The text's cross-attention keys and values do 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,25 +27,14 @@ from torch import Tensor, nn
 
 from musekit import flow
 from musekit.config import Stage1Config
+from musekit.files import accept_old_names
 from musekit.gpu import CudaGraph, compiled
 
 Context = list[tuple[Tensor, Tensor, Tensor]]
 """Per layer: the text's keys and values (B, heads, L, head_dim), and the scores' bias (B, 1, 1, L), -inf at padding."""
 
 MAX_TIME_TURNS = 16.0  # of the fastest time feature: the velocity stays smooth in time, which higher-order solvers need
-MIN_WRITTEN_ATTENTION = 64  # samples from which a GPU computes attention over one query by elementwise kernels
-OLD_NAMES = {"enter": "proj_in", "leave": "proj_out", "table": "scale_shift_table", "null": "null_token"}
-
-
-def accept_old_names(module: nn.Module, renamed: dict[str, str]) -> None:
-    """Load state dicts of earlier versions too: their attribute names, e.g. {"enter": "proj_in"}, become today's."""
-
-    def rename(module, state: dict, prefix: str, *_) -> None:
-        for key in [key for key in state if key.startswith(prefix)]:
-            words = [renamed.get(word, word) for word in key.removeprefix(prefix).split(".")]
-            state[prefix + ".".join(words)] = state.pop(key)
-
-    module.register_load_state_dict_pre_hook(rename)
+MIN_WRITTEN_ATTENTION = 64  # samples from which elementwise kernels are faster on a GPU than its fused attention
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -107,7 +95,7 @@ class Text2MuQFlow(nn.Module):
         for zero in (self.proj_out, self.time[-1]):
             nn.init.zeros_(zero.weight)
             nn.init.zeros_(zero.bias)
-        accept_old_names(self, OLD_NAMES)
+        accept_old_names(self)
 
     def standardise(self, embedding: Tensor) -> Tensor:
         """Embedding -> x_1 with about unit variance per coordinate."""
@@ -164,9 +152,8 @@ class Text2MuQFlow(nn.Module):
         2406.02507). The worse version is the exact Gaussian, which is computed anyway, so w > 1 costs nothing. It
         sharpens what is not Gaussian, such as the key, at the price of some variety. w = 1 is the learned velocity.
         """
-        modulation = self.time(flow.time_features(t, self.config.width, MAX_TIME_TURNS).to(x.dtype)).unflatten(
-            -1, (9, -1)
-        )
+        features = flow.time_features(t, self.config.width, MAX_TIME_TURNS)
+        modulation = self.time(features.to(x.dtype)).unflatten(-1, (9, -1))
         h = self.proj_in(x)
         for block, layer in zip(self.blocks, context, strict=True):
             h = block(h, modulation, layer)
@@ -257,7 +244,7 @@ class Stage1Inference:
             self.table = torch.stack([b.scale_shift_table for b in network.blocks]) + one[:, None]  # scales around 1
             self.proj_in, self.proj_out = self._cast(network.proj_in), self._cast(network.proj_out)
         self.graphs: dict[tuple, CudaGraph] = {}
-        self.min_written = MIN_WRITTEN_ATTENTION if self.mean.is_cuda else sys.maxsize
+        self.min_written = MIN_WRITTEN_ATTENTION if self.mean.is_cuda else 1
         self.block = compiled(self._block, network) if compile else self._block
 
     def _cast(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -349,13 +336,17 @@ class Stage1Inference:
         return torch.cat([attended, layer.null.to(attended.dtype).expand(len(y) - prompts, -1)])
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """query (R, D), keys and values (R, H, L, d), bias (R, 1, 1, L) -> (R, D)."""
+        """query (R, D), keys and values (R, H, L, d), bias (R, 1, 1, L) -> (R, D).
+
+        Written out on CPUs, where the bits of PyTorch's fused attention over one query can depend on the thread.
+        """
         query = query.unflatten(-1, (self.heads, 1, -1))
         if len(query) < self.min_written:
             return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias).flatten(1)
-        query = query.float() * keys.shape[-1] ** -0.5
-        weight = ((query * keys.float()).sum(-1) + bias[:, 0]).softmax(-1)  # (R, H, L)
-        return (weight[..., None] * values.float()).sum(-2).flatten(1).to(values.dtype)
+        exact = torch.promote_types(values.dtype, torch.float32)
+        query, keys = query.to(exact) * keys.shape[-1] ** -0.5, keys.to(exact)
+        weight = ((query * keys).sum(-1) + bias[:, 0]).softmax(-1)  # (R, H, L)
+        return (weight[..., None] * values.to(exact)).sum(-2).flatten(1).to(values.dtype)
 
 
 class GuidedStage1:

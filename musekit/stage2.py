@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -24,42 +23,25 @@ from torch import Tensor, nn
 
 from musekit import convert, flow
 from musekit.config import Stage2Config
+from musekit.files import accept_old_names
 from musekit.gpu import CudaGraph, compiled
-from musekit.stage1 import accept_old_names
-
-OLD_NAMES = {
-    "enter": "proj_in",
-    "leave": "proj_out",
-    "before": "preprocess",
-    "after": "postprocess",
-    "table": "scale_shift_table",
-    "null": "null_token",
-}
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(NamedTuple):
     """What the network needs of B prompts; it does not change along the ODE."""
 
     timing: Tensor  # (B, D): the global token without its time
     modulation: Tensor  # (B, D)
-    cross: list[Tensor]  # each layer's cross-attention output, (B, D)
+    cross: Tensor  # (B, layers, D): each layer's cross-attention output
 
     @staticmethod
     def stack(*conditions: Condition) -> Condition:
         """The prompts of several conditions as one batch."""
-        timing, modulation, *cross = (torch.cat(same) for same in zip(*[c.tensors() for c in conditions], strict=True))
-        return Condition(timing, modulation, cross)
+        return Condition(*map(torch.cat, zip(*conditions, strict=True)))
 
     def first(self, n: int) -> Condition:
         """The condition of the first n prompts."""
-        if n == len(self.timing):
-            return self
-        return Condition(self.timing[:n], self.modulation[:n], [layer[:n] for layer in self.cross])
-
-    def tensors(self) -> list[Tensor]:
-        """All of it as a flat list, for a CUDA graph."""
-        return [self.timing, self.modulation, *self.cross]
+        return Condition(*(part[:n] for part in self))
 
 
 class Stage2Time(NamedTuple):
@@ -225,11 +207,7 @@ class StableAudioMuQ(nn.Module):
         width, channels = config.width, config.latent_dim * config.patch
         self.register_buffer("mean", torch.zeros(config.latent_dim, 1))  # of the training latents, per channel
         self.register_buffer("std", torch.ones(config.latent_dim, 1))
-        self.embedding_projection = nn.Sequential(
-            nn.Linear(config.embedding_dim, config.condition_dim),
-            nn.SiLU(),
-            nn.Linear(config.condition_dim, config.condition_dim),
-        )
+        self.embedding_projection = two_layers(config.embedding_dim, config.condition_dim, bias=True)
         self.null_token = nn.Parameter(torch.randn(config.condition_dim) * 0.02)  # token without prompt
         if config.stable_audio:
             self.token = two_layers(config.condition_dim, config.condition_dim, bias=False)
@@ -255,7 +233,7 @@ class StableAudioMuQ(nn.Module):
             zeros += [self.proj_out.bias]
         for zero in zeros:
             nn.init.zeros_(zero)
-        accept_old_names(self, OLD_NAMES)
+        accept_old_names(self)
 
     def standardise(self, latents: Tensor) -> Tensor:
         """Codec latents -> x_1 with about unit variance per channel."""
@@ -286,7 +264,7 @@ class StableAudioMuQ(nn.Module):
             features = [flow.time_features(s / 60.0, config.width) for s in seconds.unbind(1)]
             timing = self.timing(torch.cat(features, dim=-1).to(embedding.dtype))
         modulation = self.modulation_condition(token) if config.modulation else torch.zeros_like(timing)
-        return Condition(timing, modulation, [block.cross_vector(token) for block in self.blocks])
+        return Condition(timing, modulation, torch.stack([b.cross_vector(token) for b in self.blocks], 1))
 
     def condition_pair(
         self, embedding: Tensor, seconds: Tensor, negative: Tensor | None = None, has_negative: Tensor | None = None
@@ -345,13 +323,12 @@ class StableAudioMuQ(nn.Module):
         h = self.proj_in(self.preprocess(h))  # (B, T / patch, D)
         h = torch.cat([(condition.timing + now.token)[:, None], h], dim=1)
         h, cross, modulations = h.to(dtype or h.dtype), condition.cross, [None] * len(blocks)
+        cross = cross.to(dtype or cross.dtype)
         if now.modulation is not None:
             modulations = now.modulation + tables[:, None]  # (layers, B, 6, D)
-        if dtype is not None:
-            cross = [vector.to(dtype) for vector in cross]
-            modulations = modulations.to(dtype) if torch.is_tensor(modulations) else modulations
+            modulations = modulations.to(dtype or modulations.dtype)
         positions = rotary(h.shape[1], self.config.head_dim, h)
-        for block, modulation, vector in zip(blocks, modulations, cross, strict=True):
+        for block, modulation, vector in zip(blocks, modulations, cross.unbind(1), strict=True):
             h = block(h, vector, positions, modulation)
         v = self.postprocess(self.proj_out(self.norm(h[:, 1:].to(x.dtype))))
         v = v.unflatten(-1, (-1, patch)).permute(0, 2, 1, 3).flatten(2)[..., :frames]
@@ -415,15 +392,14 @@ class GuidedStage2:
         guided = self.scale != 1.0 and self.interval[0] <= t.t <= self.interval[1]
         if not x.is_cuda:
             return self._velocity(x, t, self.condition, guided)
-        layers, has_modulation, has_affine = len(self.condition.cross), t.modulation is not None, t.affine is not None
+        has_modulation, has_affine = t.modulation is not None, t.affine is not None
 
-        def velocity(timing, modulation, *rest):
-            cross, (x, token, *of_time) = list(rest[:layers]), rest[layers:]
+        def velocity(timing, modulation, cross, x, token, *of_time):
             now = Stage2Time(token, of_time[0] if has_modulation else None, of_time[-1] if has_affine else None)
             return self._velocity(x, now, Condition(timing, modulation, cross), guided)
 
         key = (guided, self.scale, x.shape, len(self.condition.timing))
-        graph = CudaGraph.cached(self.inference.graphs, key, velocity, self.condition.tensors())
+        graph = CudaGraph.cached(self.inference.graphs, key, velocity, self.condition)
         return graph(x, t.token, *(part for part in (t.modulation, t.affine) if part is not None))
 
     def _velocity(self, x: Tensor, now: Stage2Time, condition: Condition, guided: bool) -> Tensor:

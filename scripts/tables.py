@@ -158,8 +158,9 @@ def found() -> str:
 - **On one CPU thread a recipe gives the same bits in any batch, and music comes faster than it plays.** Notebook 4
   checks the bits of sixteen recipes in requests of 1 to 16. Music comes {fast:.0f} times faster than it plays on two
   server cores *with AMX*, Intel's bfloat16 matrix instructions, and {pace[1]} times on two cores without it ([notebook
-  3](notebooks/03_stage2.ipynb)). *But* with several threads some CPUs (AMD's, for one) round Stage 1's attention by
-  its position in the batch, and bits are equal on one machine with one version of the software only.
+  3](notebooks/03_stage2.ipynb)). *But* with several threads an AMD server rounded Stage 2 by the position in the batch
+  at micro-batches of 5 and 6 (the default is 4), and bits are equal on one machine with one version of the software
+  only.
 """)
 
 

@@ -71,7 +71,7 @@ def write_clips(cache: Path, splits: str, seconds=lambda i: 2.0) -> list[dict]:
 def minilm():
     """The mini preset's real text encoder."""
     from musekit.config import mini
-    from musekit.encoders import text_encoder
+    from musekit.encoders.text import text_encoder
 
     return text_encoder(mini().text)
 

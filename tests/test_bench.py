@@ -11,7 +11,8 @@ from musekit import bench
 from musekit.bench import end_to_end, measure, networks, roofline
 from musekit.bench.measure import Recorded, Work, frame
 from musekit.bench.naive import Naive1
-from musekit.bench.roofline import stage1_work, stage2_work
+from musekit.bench.roofline import stage1_work, stage2_flops, stage2_work
+from musekit.bench.train import training_flops
 from musekit.config import MuseError, paper
 from musekit.results import write_result
 from musekit.stage1 import GuidedStage1, Stage1Inference
@@ -39,6 +40,14 @@ def test_stage_1s_work_counted_by_hand_is_what_torch_counts(merge):
     work = stage1_work(config, batch, tokens, torch.float32, merge)
     attention = 0 if merge else config.depth * batch * 4 * tokens * config.width  # a fused kernel is not counted
     assert work.flops == counted(lambda: velocity(moment, x)) + attention
+
+
+def test_training_flops_are_three_times_those_of_the_forward_pass():
+    network = networks.stage2(STABLE)
+    batch = networks.training_batch(STABLE, 2, torch.device("cpu"), 16)
+    forward = stage2_flops(STABLE, 2, batch["x_1"].shape[-1])
+    condition = counted(lambda: network.condition(batch["embedding"], batch["seconds"]))
+    assert training_flops(network, batch) == 3 * (forward + condition)
 
 
 def test_bytes_are_those_of_the_weights_and_the_prompt():
@@ -114,7 +123,7 @@ def test_recorded_rows_name_their_machine_and_missing_ones_their_command(tmp_pat
 
 def test_an_unknown_bench_is_told_with_the_nearest_one(tmp_path):
     with pytest.raises(MuseError, match="did you mean 'stage1'"):
-        bench.bench("stage-1", "mini", tmp_path)
+        bench.bench("stage-1", None, tmp_path)
 
 
 SLOW = ("end-to-end", "ddp", "sizes")  # processes of their own, many networks
@@ -122,7 +131,7 @@ SLOW = ("end-to-end", "ddp", "sizes")  # processes of their own, many networks
 
 @pytest.mark.parametrize("what", [pytest.param(n, marks=[pytest.mark.long] * (n in SLOW)) for n in bench.BENCHES])
 def test_every_bench_runs_quickly_and_marks_its_numbers(what, smoke_weights, tmp_path, capsys):
-    rows = bench.bench(what, str(smoke_weights), tmp_path, quick=True)
+    rows = bench.bench(what, str(smoke_weights) if what == "end-to-end" else None, tmp_path, quick=True)
     content = json.loads((tmp_path / f"{measure.file_name(what, gpu=False)}.json").read_text())
     assert content["rows"] == rows and "no speeds" in content["provenance"]["note"]
     assert {"hardware", "versions", "command", "load", "device", "threads", "code"} <= content["provenance"].keys()

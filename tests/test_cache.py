@@ -14,7 +14,7 @@ from musekit.cache import SHARD, Shards, build_shards, caption_id, read_clips
 from musekit.cache.precompute import maker, named, precompute, read_clip
 from musekit.codec import compress
 from musekit.config import CodecConfig, MuseConfig, MuseError, TextConfig, mini, paper, smoke
-from musekit.encoders import features
+from musekit.encoders.mini import features
 
 IDS = [f"clip-{i:03d}" for i in range(2 * SHARD + 10)]
 KEPT = [i for i in IDS if not i.endswith("7")]

@@ -187,7 +187,6 @@ def test_training_refuses_a_damaged_shard_before_the_first_step(tiny, tmp_path, 
         (["--data", "empty", "--seconds", "0.1"], "clips last from 1 to 600 s"),
         (["--n", "0"], "--n must be 1 or more, not 0"),
         (["--corpus", "nothing-here", "--kinds", "tokens"], "clips.jsonl is missing"),
-        (["--preset", "paper", "--kinds", "transposed", "--out", "x"], "the preset paper has no transposed"),
     ],
 )
 def test_what_cannot_be_cached_is_one_line(tmp_path, monkeypatch, capsys, words, said):

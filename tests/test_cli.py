@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from musekit import __version__, cli, commands
+from musekit import __version__, cli
 
 
 @pytest.fixture
@@ -135,21 +135,6 @@ def test_an_interrupt_says_how_to_go_on(musekit, monkeypatch):
     assert code == 130 and "same command" in err and err.count("\n") == 1
 
 
-def test_lab_opens_notebook_05(musekit, tmp_path, monkeypatch):
-    notebook = tmp_path / "notebooks" / "05_latent_lab.ipynb"
-    seen = []
-    monkeypatch.setattr(commands, "__file__", str(tmp_path / "musekit" / "commands.py"))
-    monkeypatch.setattr(
-        commands.subprocess, "run", lambda words: seen.append(words) or subprocess.CompletedProcess(words, 3)
-    )
-    refused(musekit("lab"), "checkout")
-    notebook.parent.mkdir()
-    notebook.write_text("{}")
-    assert musekit("lab", "--no-browser")[0] == 3
-    large = '--ServerApp.tornado_settings={"websocket_max_message_size": 537919488}'  # or no upload above 10 MiB comes
-    assert seen == [[sys.executable, "-m", "jupyterlab", large, "--no-browser", str(notebook)]]
-
-
 PIANO = ("a sad piano melody",)
 
 
@@ -161,7 +146,7 @@ PIANO = ("a sad piano melody",)
         (["\ud800\udfff"], "no English words"),  # bytes that are not text
         (["悲しいピアノ 12 \U0001f3b9"], "no English words"),
         ([*PIANO, "--negative-prompt", " "], "negative prompt is empty"),
-        ([*PIANO, "--seconds", "0"], "seconds: Expected `float` > 0.0, not 0"),
+        ([*PIANO, "--seconds", "0"], "seconds cannot be 0.0 (expected `float` > 0.0)"),
         ([*PIANO, "--seconds", "nan"], "seconds"),
         ([*PIANO, "--seconds", "0.001"], "too short"),
         ([*PIANO, "--seconds", "13"], "window of 12.02 s"),

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from musekit.corpus import families, plan, render, scores
+from musekit.corpus.sound import BadAudio
 
 ONLY = ["bach/bwv25", "bach/bwv26", "ryansMammoth/Al", "trecento/Fava"]
 SCALE = [[0.4 * i, 0.38, 60 + i, 80, 0] for i in range(10)]
@@ -47,7 +48,7 @@ def test_render_is_stereo_at_its_level_and_in_tune():
 
 @pytest.mark.parametrize("notes, reason", [([], "silent"), ([[2.0, 1.0, 60, 90, 0]], "starts with silence")])
 def test_silence_is_refused_with_its_reason(notes, reason):
-    with pytest.raises(render.SilentRender, match=reason):
+    with pytest.raises(BadAudio, match=reason):
         render.render(notes, [0], [64], 4.0, "medium")
 
 

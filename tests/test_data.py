@@ -15,7 +15,7 @@ import torch
 from musekit import flow
 from musekit.cache import Shards, caption_id, merge_manifest, read_clips
 from musekit.config import TONICS, MuseError
-from musekit.train import data, loader
+from musekit.train import data, loop
 from musekit.train.data import CodecData, EmbedderData, Stage1Data, Stage2Data
 
 
@@ -26,7 +26,7 @@ def dataset(request, tiny):
 
 def take(dataset, n, **options):
     """The first n batches."""
-    with contextlib.closing(loader.batches(dataset, **options)) as batches:
+    with contextlib.closing(loop.batches(dataset, **options)) as batches:
         return [*itertools.islice(batches, n)]
 
 
@@ -47,7 +47,7 @@ def joined(parts: list[dict]) -> dict:
 @pytest.mark.parametrize(("length", "batch"), [(13, 4), (5, 8), (1, 3), (12, 12)])
 def test_every_epoch_is_every_clip_exactly_once(length, batch, seed):
     rows = []
-    for number, some in itertools.islice(loader.counters(length, batch, 0, seed), -(-6 * length // batch)):
+    for number, some in itertools.islice(loop.counters(length, batch, 0, seed), -(-6 * length // batch)):
         assert number == len(rows) // batch and len(some) == batch
         rows += some
     assert [counter for counter, _ in rows] == list(range(len(rows)))
@@ -127,7 +127,7 @@ def test_processes_build_what_the_thread_builds(tiny):
     dataset = Stage2Data(tiny.cache, "train", tiny.config)
     for options in ({"start": 0}, {"start": 18, "rank": 1, "world": 2}):
         thread = take(dataset, 7, batch=6, seed=3, **options)
-        batches = loader.batches(dataset, batch=6, seed=3, workers=2, **options)
+        batches = loop.batches(dataset, batch=6, seed=3, workers=2, **options)
         found = [next(batches)]
         for child, number in itertools.product(multiprocessing.active_children(), ("SIGUSR1", "SIGTERM", "SIGINT")):
             os.kill(child.pid, getattr(signal, number))
@@ -138,7 +138,7 @@ def test_processes_build_what_the_thread_builds(tiny):
 
 
 def sample(dataset, index, counter=0, number=0):
-    return dataset.sample(index, flow.Draws(0, counter), flow.Draws(0, loader.BATCH_KEY + number))
+    return dataset.sample(index, flow.Draws(0, counter), flow.Draws(0, loop.BATCH_KEY + number))
 
 
 def index_of(dataset, seconds):
@@ -163,7 +163,7 @@ def test_codec_crops_are_frames_of_the_clip(tiny):
 def test_stage1_samples(tiny):
     dataset = Stage1Data(tiny.cache, "train", tiny.config)
     embeddings, tokens = Shards(tiny.cache / "embeddings"), Shards(tiny.cache / "tokens")
-    drawn, clip = loader.collate([sample(dataset, 2, counter) for counter in range(2000)]), dataset.clips[2]
+    drawn, clip = loop.collate([sample(dataset, 2, counter) for counter in range(2000)]), dataset.clips[2]
     assert drawn["x_0"].shape == (2000, 512) and torch.equal(drawn["x_1"][0], embeddings.row(clip["id"])[0].float())
     for key in (caption_id(c["text"]) for c in clip["captions"]):
         same = (drawn["tokens"] == tokens.row(key)).flatten(1).all(1)
@@ -194,7 +194,7 @@ def test_stage2_samples(tiny):
     short = sample(dataset, index_of(dataset, 1.2), number=number)
     assert int(short["mask"].sum()) == 26 and not short["x_1"][:, 26:].any()  # the rest is masked
     assert short["seconds"].tolist() == pytest.approx([0.0, 26 * second])  # the music's own length
-    drawn = loader.collate([sample(dataset, 0, counter) for counter in range(600)])
+    drawn = loop.collate([sample(dataset, 0, counter) for counter in range(600)])
     assert drawn["keep"].float().mean().item() == pytest.approx(0.7, abs=0.06)
     z = torch.logit(drawn["t"])
     assert z.mean().item() == pytest.approx(data.STAGE2_LOGIT_MEAN, abs=0.15)

@@ -1,10 +1,14 @@
 """Several ranks are one process: gradients, weights, draws and validation, over real processes and gloo."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ranks import free_ports
 from safetensors.torch import load_file
 
 from musekit import results
@@ -46,6 +50,39 @@ def test_several_ranks_are_one(ranks, tiny, single, tmp_path, case):
     moved = one["weights.proj_out.weight"] - one["ema.proj_out.weight"]
     assert moved.abs().max() > 1e-4 and one["gradients.0"].abs().max() > 1e-6  # there is something to compare
     assert len(metrics["losses"]) == 20 and metrics["validation"].keys() == DATA.keys()
+
+
+ENDING = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from musekit import distributed
+
+def work(how):
+    with distributed.process_group():
+        nn.parallel.DistributedDataParallel(nn.Linear(2, 2))(torch.ones(1, 2)).sum().backward()
+        if how == "stopped":
+            raise distributed.Stopped(75)
+
+code = 0
+try:
+    work(sys.argv[1])
+except SystemExit as end:
+    code = end.code
+threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+sys.exit(code if "pt_gloo_runloop\\n" not in threads else 99)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+@pytest.mark.parametrize("how, code", [("done", 0), ("stopped", 75)])
+def test_gloos_threads_end_with_the_process_group(how, code):
+    """In new interpreters: one that lives on while Python ends can abort a rank whose work is done."""
+    place = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
+    words = [sys.executable, "-c", ENDING, how]
+    both = [subprocess.Popen(words, env=place | {"RANK": str(rank)}, stderr=subprocess.DEVNULL) for rank in (0, 1)]
+    assert [process.wait(120) for process in both] == [code, code]
 
 
 def train_words(tiny, folder: Path, samples: int, batch: int, *more: str) -> list[str]:

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from fixtures import sinusoids
 from torch import nn
 
-from musekit import encoders
 from musekit.codec import TemporalBlock
-from musekit.config import TONICS, MuseError, mini, smoke
+from musekit.config import TONICS, MuseError, smoke
+from musekit.config import mini as preset
+from musekit.encoders import mini
 from musekit.encoders.mini import AttentionPool
 
-EMBEDDER, SMOKE = mini().embedder, smoke()
+EMBEDDER, SMOKE = preset().embedder, smoke()
 LONG = "slow " * 20_000
 TEXTS = [
     "a sad piano melody",
@@ -59,16 +60,16 @@ def test_a_texts_bits_do_not_depend_on_the_other_texts(minilm):
 @pytest.mark.parametrize("bands", [20, 40])
 def test_mel_filters_are_librosas(bands):
     theirs = librosa.filters.mel(sr=44100, n_fft=1024, n_mels=bands, fmin=0, fmax=16000, htk=True, norm=None)
-    np.testing.assert_allclose(encoders.mel_filters(bands, 1024, 44100).numpy(), theirs, atol=1e-4)
+    np.testing.assert_allclose(mini.mel_filters(bands, 1024, 44100).numpy(), theirs, atol=1e-4)
 
 
 def test_log_frequency_filters_are_triangles_on_the_quarter_tones():
-    ours = encoders.log_frequency_filters(EMBEDDER, encoders.LONG_WINDOW).numpy()
-    hz = librosa.fft_frequencies(sr=44100, n_fft=encoders.LONG_WINDOW)
+    ours = mini.log_frequency_filters(EMBEDDER, mini.LONG_WINDOW).numpy()
+    hz = librosa.fft_frequencies(sr=44100, n_fft=mini.LONG_WINDOW)
     centres = librosa.cqt_frequencies(n_bins=EMBEDDER.bands + 1, fmin=55, bins_per_octave=24)
     assert ours.shape == (EMBEDDER.bands, len(hz)) and (ours.sum(1) > 0).all()
     for k in range(1, EMBEDDER.bands):
-        half = max((centres[k + 1] - centres[k - 1]) / 2, 44100 / encoders.LONG_WINDOW)
+        half = max((centres[k + 1] - centres[k - 1]) / 2, 44100 / mini.LONG_WINDOW)
         np.testing.assert_allclose(ours[k], np.clip(1 - np.abs(hz - centres[k]) / half, 0, None), atol=2e-3)
 
 
@@ -78,24 +79,24 @@ def test_features_are_librosas_spectra_in_those_bands():
     x = np.pad(x / np.sqrt(np.mean(x**2)), (0, 10 * 2048 - 20_000))
     sizes = ((8192, 2048), (1024, 512))
     pitch, onset = (np.abs(librosa.stft(x, n_fft=n, hop_length=hop, pad_mode="constant")) for n, hop in sizes)
-    pitch = np.log1p(encoders.log_frequency_filters(EMBEDDER, 8192).double().numpy() @ pitch / 30)
+    pitch = np.log1p(mini.log_frequency_filters(EMBEDDER, 8192).double().numpy() @ pitch / 30)
     mel = librosa.filters.mel(sr=44100, n_fft=1024, n_mels=40, fmax=16000, htk=True, norm=None)
     onset = np.log1p(mel @ onset / 10)
     expected = np.array([[*pitch[:, t], *onset[:, 4 * t : 4 * t + 4].T.ravel()] for t in range(10)])
-    ours = encoders.features(EMBEDDER, torch.from_numpy(audio)[None], 44100)[0].numpy()
-    assert ours.shape == (10, encoders.features_size(EMBEDDER))
+    ours = mini.features(EMBEDDER, torch.from_numpy(audio)[None], 44100)[0].numpy()
+    assert ours.shape == (10, mini.features_size(EMBEDDER))
     np.testing.assert_allclose(ours, expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_features_of_silence_and_of_very_short_audio_are_finite(channels):
     for samples in (1, 2, 1000, 2048, 5000, 44_100):
-        silence = encoders.features(EMBEDDER, torch.zeros(2, channels, samples), 44100)
-        assert silence.shape == (2, max(1, math.ceil(samples / 2048)), encoders.features_size(EMBEDDER))
+        silence = mini.features(EMBEDDER, torch.zeros(2, channels, samples), 44100)
+        assert silence.shape == (2, max(1, math.ceil(samples / 2048)), mini.features_size(EMBEDDER))
         assert not silence.any()
-        assert encoders.features(EMBEDDER, torch.randn(1, channels, samples), 48_000).isfinite().all()
+        assert mini.features(EMBEDDER, torch.randn(1, channels, samples), 48_000).isfinite().all()
     with pytest.raises(MuseError, match="embed_audio wants audio of shape"):
-        encoders.features(EMBEDDER, torch.zeros(channels, 100), 44100)
+        mini.features(EMBEDDER, torch.zeros(channels, 100), 44100)
 
 
 def test_a_temporal_block_is_a_convolution_of_width_three():
@@ -118,7 +119,7 @@ def test_attention_pooling_is_a_weighted_mean_over_the_frames_in_the_mask():
 
 def test_the_tonal_pool_depends_on_the_mode_and_not_on_the_key():
     torch.manual_seed(0)
-    pool = encoders.TonalPool(16)
+    pool = mini.TonalPool(16)
 
     def triad(third, key):
         octave = torch.zeros(24)
@@ -138,11 +139,11 @@ def test_the_tonal_pool_depends_on_the_mode_and_not_on_the_key():
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return encoders.MiniEmbedder(SMOKE.embedder, SMOKE.text).eval()
+    return mini.MiniEmbedder(SMOKE.embedder, SMOKE.text).eval()
 
 
 def test_embeddings_are_unit_length_and_independent_of_the_batch(network, minilm):
-    joint = encoders.JointEmbedder(network, minilm)
+    joint = mini.JointEmbedder(network, minilm)
     audio = torch.from_numpy(np.stack([sinusoids([f], 1.0) for f in (220, 330, 440)]))
     text, music = joint.embed_text(TEXTS), joint.embed_audio(audio, 44100)
     for z in (text, music):
@@ -158,7 +159,7 @@ def test_embeddings_are_unit_length_and_independent_of_the_batch(network, minilm
 def test_the_loss_weighs_matches_and_the_others_as_written_out(network):
     facts = (("minor", "flute", "A"), ("major", "flute", None), (None, "organ", None))
     batch = {
-        "view": torch.randn(3, 6, encoders.features_size(SMOKE.embedder)).half(),
+        "view": torch.randn(3, 6, mini.features_size(SMOKE.embedder)).half(),
         "tokens": torch.randn(3, 32, 384).half(),
         "mask": torch.arange(32)[None].expand(3, 32) < 5,
         "asks": [{"mode": "minor"}, {"instrument": "flute"}, {"instrument": "violin"}],

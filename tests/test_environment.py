@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from freeze_constraints import LEFT_OUT, closure, direct_requirements
-from musekit.extras import EXTRAS, advice
+from musekit.cli import EXTRAS, advice
 
 ROOT = Path(__file__).resolve().parent.parent
 CONDA_NAMES = {"pysoundfile": "soundfile", "soxr-python": "soxr"}

@@ -1,6 +1,7 @@
 """Measurements against slow reference code, and each of them end to end on a tiny cache and random weights."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +230,7 @@ def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
             )
         )  # fmt: skip
     (tmp_path / "scores").mkdir()
-    (tmp_path / "scores" / "hand.jsonl").write_text("".join(scores.to_json(s) + "\n" for s in written))
+    (tmp_path / "scores" / "hand.jsonl").write_text("".join(json.dumps(asdict(s)) + "\n" for s in written))
     assert {split_of(s.family) for s in right_answers.held_out_scores(tmp_path, "valid")} == {"valid"}
     asks = {"instrument": "flute", "mode": "major", "speed": "fast", "form": "jig", "key": "G", "dynamic": "soft"}
     made = list(right_answers.renderings(tmp_path, "valid", asks, 2))

@@ -1,14 +1,16 @@
 """Twelve recipes whose music must not change: golden.json has the hashes of their audio and embeddings.
 
 Last bits depend on the machine, so hashes are compared on machines that golden.json knows. Everywhere the number of
-evaluations must agree exactly, and the level of each piece (RMS) within 2 %. If the arithmetic changes on
-purpose, raise `SAMPLER` in recipe.py and write the new values of `sample` into golden.json.
+evaluations must agree, within 15 % for an adaptive solver, which last bits can turn to other steps, and the level of
+each piece (RMS) within 2 %. If the arithmetic changes on purpose, raise `SAMPLER` in recipe.py and write the new values
+of `sample` into golden.json.
 """
 
 import dataclasses
 import functools
 import hashlib
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -44,10 +46,11 @@ MIXED = [(PIANO, 1, None), (PIANO, 2, "piano"), ("a reel", 3, "slow organ")]  # 
 
 
 def machine() -> str:
-    """What last bits depend on: sampler, torch, instruction set, the CPU's maker and the number of threads."""
-    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    maker = next((line.split()[-1] for line in cpu.splitlines() if line.startswith("vendor_id")), "unknown")
-    return f"{software().partition(' ')[2]} {maker} {torch.get_num_threads()} threads"
+    """What last bits depend on: sampler, torch, instruction set, the CPU's maker and model, the number of threads."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
+    model = " ".join(cpu.get(key, "unknown") for key in ("vendor_id", "cpu family", "model"))
+    return f"{software().partition(' ')[2]} {model} {torch.get_num_threads()} threads"
 
 
 def config(weights: str) -> MuseConfig:
@@ -92,7 +95,7 @@ def test_the_music_is_unchanged(name):
     finally:
         torch.set_num_threads(before)
     expected = golden["recipes"][name]
-    assert got["nfe"] == expected["nfe"]
+    assert torch.tensor(got["nfe"]) == pytest.approx(torch.tensor(expected["nfe"]), rel=0.15 if "dopri5" in name else 0)
     assert got["rms"] == pytest.approx(expected["rms"], rel=0.02)
     if known := golden["hashes"].get(machine()):
         assert {kind: got[kind] for kind in ("audio", "embedding")} == known[name]

@@ -12,9 +12,11 @@ from fixtures import sinusoids, write_clips
 from public_models import SECONDS, save_muq, save_oobleck, save_t5
 from safetensors.torch import load_file
 
-from musekit import cli, config, encoders, oobleck, pretrained
+from musekit import cli, config, oobleck, pretrained
 from musekit.config import CodecConfig, EmbedderConfig, MuseError, TextConfig, paper
 from musekit.encoders import hub
+from musekit.encoders.muq import MuQ
+from musekit.encoders.text import text_encoder
 from musekit.muse import Muse
 
 TEXTS = ["a sad slow piano melody", "happy flute", ""]
@@ -67,14 +69,14 @@ def muse(home, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def muq(home):
-    return encoders.MuQ(EmbedderConfig(kind="muq", name=str(home / "models" / "MuQ-MuLan-large"), sample_rate=24000))
+    return MuQ(EmbedderConfig(kind="muq", name=str(home / "models" / "MuQ-MuLan-large"), sample_rate=24000))
 
 
 def test_t5_gives_its_own_states_padded_and_masked(home):
     from transformers import AutoTokenizer, T5EncoderModel
 
     folder = str(home / "models" / "flan-t5-base")
-    t5 = encoders.text_encoder(TextConfig(kind="t5", name=folder, dim=32, max_tokens=8))
+    t5 = text_encoder(TextConfig(kind="t5", name=folder, dim=32, max_tokens=8))
     model, tokenizer = T5EncoderModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     tokens, mask = t5(TEXTS)
     assert tokens.shape == (3, 8, 32) and mask.tolist() == [[i < n for i in range(8)] for n in (6, 3, 1)]
@@ -169,8 +171,8 @@ def empty_home(monkeypatch, tmp_path):
 
 
 LOADERS = {
-    "google/flan-t5-base": lambda name: encoders.text_encoder(TextConfig(kind="t5", name=name, dim=32)),
-    "OpenMuQ/MuQ-MuLan-large": lambda name: encoders.MuQ(EmbedderConfig(kind="muq", name=name, sample_rate=24000)),
+    "google/flan-t5-base": lambda name: text_encoder(TextConfig(kind="t5", name=name, dim=32)),
+    "OpenMuQ/MuQ-MuLan-large": lambda name: MuQ(EmbedderConfig(kind="muq", name=name, sample_rate=24000)),
     "stabilityai/stable-audio-open-1.0": lambda name: oobleck.load(CodecConfig("oobleck", name=name, latent_dim=32)),
 }
 
@@ -274,7 +276,7 @@ def test_text_becomes_audio(muse):
     audio = muse.embedder.embed_audio(made.audio, 44100)
     text = muse.embedder.embed_text([TEXTS[0]])
     np.testing.assert_allclose(made.similarity, (audio @ text.T)[:, 0].numpy(), atol=1e-5)
-    assert isinstance(muse.codec, oobleck.Oobleck) and isinstance(muse.embedder, encoders.MuQ)
+    assert isinstance(muse.codec, oobleck.Oobleck) and isinstance(muse.embedder, MuQ)
     single = muse.generate(TEXTS[0], n=1, seed=6, negative_prompt="fast violin")
     assert torch.equal(single.audio[0], made.audio[1])
     assert not torch.equal(made.audio[0], made.audio[1])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import tables
-from musekit.results import code_hash, faults, provenance, read_result, summary, write_result
+from musekit.results import code_hash, faults, read_result, summary, write_result
+from musekit.runs import provenance
 from poster.facts import facts
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -158,7 +158,7 @@ def test_under_torchrun_a_failing_rank_is_one_error(tiny, whole, tmp_path, monke
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # inherited by the processes that are started
     try:
         with pytest.raises(MuseError, match="failed with 2: cannot write checkpoint .*"):
-            launch(words(tiny, folder), processes=2, on_line=lines.append, progress=False)
+            launch(words(tiny, folder), processes=2, on_line=lines.append)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert any("lost another rank" in line for line in lines) and not Run(folder).checkpoints()
@@ -178,7 +178,7 @@ def test_an_interrupt_of_launch_lets_the_processes_save(tiny, tmp_path, monkeypa
             raise KeyboardInterrupt  # as a notebook's stop button does
 
     with pytest.raises(KeyboardInterrupt):
-        launch([*words(tiny, folder, 80_000), "--train.workers", "1"], processes, on_line=interrupt, progress=False)
+        launch([*words(tiny, folder, 80_000), "--train.workers", "1"], processes, on_line=interrupt)
     assert Run(folder).load()["samples"] == Run(folder).metrics()[-1]["samples"] >= 3 * BATCH
 
 

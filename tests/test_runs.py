@@ -15,7 +15,7 @@ import time
 import pytest
 import torch
 
-from musekit import files, results
+from musekit import files, results, runs
 from musekit.config import MuseError
 from musekit.runs import Run, exclusive
 
@@ -110,19 +110,6 @@ def test_metrics_lose_only_the_line_that_a_kill_cut_and_repeated_steps(tmp_path)
     assert [(r["samples"], r["loss"]) for r in run.metrics()] == [(8, 1.0), (16, 1.0), (24, 2.0), (32, 2.0)]
 
 
-def test_tensorboard_gets_the_same_numbers(tmp_path):
-    pytest.importorskip("tensorboard", reason="pip install tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = Run(tmp_path, tensorboard=True)
-    for samples in (8, 16):
-        run.log({"samples": samples, "loss": 8 / samples, "valid_loss": 0.25})
-    read = EventAccumulator(str(tmp_path / "tensorboard"))
-    read.Reload()
-    assert {(e.step, e.value) for e in read.Scalars("loss")} == {(8, 1.0), (16, 0.5)}
-    assert [e.value for e in read.Scalars("valid/loss")] == [0.25, 0.25]
-
-
 def test_a_run_folder_belongs_to_one_configuration(tmp_path):
     run, config = Run(tmp_path / "run"), {"part": "stage2", "config": {"width": 320, "sizes": (1, 2)}}
     run.claim(config, write=False)
@@ -204,4 +191,4 @@ def test_the_command_is_as_typed_without_this_machines_paths(monkeypatch, tmp_pa
         ),
     ):
         monkeypatch.setattr(sys, "argv", words)
-        assert results.command_line() == shown
+        assert runs.command_line() == shown

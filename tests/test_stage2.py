@@ -141,10 +141,10 @@ def test_negative_prompts_replace_the_null_token_where_there_is_one(config):
     negative, has_negative = embedding.flip(0), torch.tensor([True, False, True])
     pair = network.condition_pair(embedding, seconds, negative, has_negative)
     null = network.condition(embedding, seconds, torch.zeros(B, dtype=torch.bool))
-    for got, yes, negated, dropped in zip(
-        *(c.tensors() for c in (pair, *(network.condition(e, seconds) for e in (embedding, negative)), null))
-    ):
-        expected = torch.cat([yes, torch.where(has_negative[:, None], negated, dropped)])
+    conditional, negated = (network.condition(e, seconds) for e in (embedding, negative))
+    for got, *expected in zip(pair, conditional, negated, null, strict=True):
+        yes, no, dropped = expected
+        expected = torch.cat([yes, torch.stack([(no if has else dropped)[i] for i, has in enumerate(has_negative)])])
         torch.testing.assert_close(got, expected, **CLOSE)
 
 

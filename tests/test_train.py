@@ -8,14 +8,12 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from musekit import pretrained
-from musekit.bench.roofline import stage2_flops
 from musekit.config import MuseError, Stage1Config, TrainConfig, smoke
 from musekit.runs import Run
 from musekit.stage1 import Text2MuQFlow
-from musekit.train import flops, loader, loop
+from musekit.train import loop
 from musekit.train.data import CodecData, Stage1Data, Stage2Data, fit_scale
 from musekit.train.loop import learning_rate, update_ema
 
@@ -99,7 +97,7 @@ def test_the_steps_are_those_of_a_loop_written_out(tmp_path, monkeypatch, clip, 
     records = train(new_network().double(), Pairs(), settings, tmp_path)
     reference = new_network().double()
     ema = copy.deepcopy(reference)
-    with contextlib.closing(loader.batches(Pairs(), 12, 0, settings.seed)) as batches:
+    with contextlib.closing(loop.batches(Pairs(), 12, 0, settings.seed)) as batches:
         some = [next(batches) for _ in range(4)]
     for step, batch in enumerate(some):
         reference.zero_grad()
@@ -122,7 +120,7 @@ def test_the_steps_are_those_of_a_loop_written_out(tmp_path, monkeypatch, clip, 
 
 def first_batch(config, cache):
     """8 samples of Stage 2."""
-    with contextlib.closing(loader.batches(Stage2Data(cache, "train", config), 8, 0, 0)) as batches:
+    with contextlib.closing(loop.batches(Stage2Data(cache, "train", config), 8, 0, 0)) as batches:
         return next(batches)
 
 
@@ -136,9 +134,9 @@ def stage2(config):
 def test_recomputed_activations_change_no_bit_and_take_less_memory(tiny):
     """Bytes that autograd keeps for the backward pass."""
     found = []
-    for change in (lambda network: None, loop.recompute):
+    for changes in ({}, {"recompute": True}):
         network, kept = stage2(tiny.config), []
-        change(network)
+        loop.change_blocks(network, TrainConfig(**changes))
         count = lambda x, kept=kept: kept.append(x.nbytes) or x  # noqa: E731
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
             value = network.training_loss(first_batch(tiny.config, tiny.cache))[0]
@@ -156,8 +154,8 @@ def test_compiled_blocks_have_the_same_gradients(tiny):
     network, batch = stage2(tiny.config).double(), first_batch(tiny.config, tiny.cache)
     batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
     found, names = [], list(network.state_dict())
-    for change in (lambda model: None, loop.compile_blocks, loop.recompute):  # each after the one before
-        change(network)
+    for change in ({}, {"compile": True}, {"recompute": True}):  # each after the one before
+        loop.change_blocks(network, TrainConfig(**change))
         network.zero_grad()
         network.training_loss(batch)[0].backward()
         found.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
@@ -165,17 +163,6 @@ def test_compiled_blocks_have_the_same_gradients(tiny):
     for other in found[1:]:
         assert (other - found[0]).abs().max() <= 1e-10 * found[0].abs().max()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0  # it did not fall back
-
-
-def test_training_flops_are_three_times_those_of_the_forward_pass(tiny):
-    """Also where attention runs in a kernel that torch's counter does not know, as on CPUs."""
-    network, batch = stage2(tiny.config), first_batch(tiny.config, tiny.cache)
-    with FlopCounterMode(display=False) as counter:
-        network.condition(batch["embedding"], batch["seconds"])
-    forward = stage2_flops(network.config, *batch["x_1"].shape[::2]) + counter.get_total_flops()
-    assert flops.TrainingFlops(network)(batch) == 3 * forward
-    assert flops.TrainingFlops(Endless())(batch) == 0  # no matrix products
-    assert 1e8 < flops.matrix_rate(torch.device("cpu"), torch.float32, size=128, seconds=0.05) < 1e13
 
 
 TOY = Stage1Config(dim=6, text_dim=4, width=48, depth=2, heads=2, ff_mult=2, gaussian_rank=0, condition_dropout=0.1)
@@ -216,15 +203,12 @@ def test_on_independent_gaussian_data_the_loss_reaches_the_floor_and_the_velocit
 
 def test_records_come_when_they_are_due(tmp_path):
     settings = TrainConfig(samples=500, batch=48, micro_batch=48, log_every=100, validate_every=200, bf16=False)
-    settings = dataclasses.replace(settings, peak_teraflops=0.5)
     records = train(new_network(config=TOY), Gaussian(), settings, tmp_path, validation=Gaussian())
     assert [r["samples"] for r in records] == [144, 240, 336, 432, 528]
     assert ["valid_loss" in r for r in records] == [False, True, False, True, True]
     assert records == Run(tmp_path).metrics()
     assert records[-1]["epoch"] == pytest.approx(528 / 4096) and records[-1]["lr"] == 0
     assert records[-1]["samples_per_second"] == pytest.approx(96 / records[-1]["seconds"])
-    assert records[-1]["teraflops"] > 0 and records[-1]["mfu"] == pytest.approx(records[-1]["teraflops"] / 0.5)
-    assert 0.05 < records[-1]["memory_gib"] < 50
 
 
 @pytest.mark.parametrize("part", DATASETS)
@@ -290,18 +274,18 @@ def test_a_stopped_run_resumes_with_the_same_bits(tiny, tmp_path, part):
     moments, reference = state["optimizer"]["state"], expected["optimizer"]["state"]
     assert all(torch.equal(moments[i][k], reference[i][k]) for i in reference for k in reference[i])
     assert (state["step"], state["samples"]) == (STEPS, STEPS * BATCH)
-    timed = ("seconds", "samples_per_second", "memory_gib", "teraflops", "mfu")
+    timed = ("seconds", "samples_per_second")
     timeless = [{k: v for k, v in r.items() if k not in timed} for r in whole[10:]]
     assert timeless == [{k: r[k] for k in t} for t, r in zip(timeless, resumed)] and len(resumed) == 10
 
 
 def test_a_resumed_run_is_not_initialised_and_has_the_settings_that_it_is_given(tmp_path):
     train(new_network().double(), Pairs(), PLAIN, tmp_path)
-    more = dataclasses.replace(PLAIN, samples=60, weight_decay=0.5, fused=False)
+    more = dataclasses.replace(PLAIN, samples=60, weight_decay=0.5)
     run = Run(tmp_path)
     list(loop.train(new_network().double(), Pairs(), None, more, run, initialise=lambda: pytest.fail("initialised")))
     groups = run.load()["optimizer"]["param_groups"]
-    assert [(g["weight_decay"], g["fused"]) for g in groups] == [(0.5, False), (0.0, False)]
+    assert [g["weight_decay"] for g in groups] == [0.5, 0.0]
 
 
 class Endless(nn.Module):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 from fixtures import sinusoids
-from plotly.callbacks import Points
 from test_library import piece
 
 from musekit.config import MuseError
@@ -105,7 +104,7 @@ def test_a_waveform_is_the_outline_of_the_sound():
     assert len(points) == 520 and heights == sorted(heights, reverse=True) and min(heights) > 0
 
 
-def test_keep_variations_comparison_and_download(studio, monkeypatch):
+def test_keep_variations_and_download(studio, monkeypatch):
     made(studio)
     studio.tags.value = " slow , <i>odd</i>,, "
     studio.keep.click()
@@ -117,16 +116,9 @@ def test_keep_variations_comparison_and_download(studio, monkeypatch):
     studio.degrees.value = studio.noise.value = 0.0
     studio.more.click()
     assert "one of them must be above 0" in studio.label.value
-    studio.what.value, studio.value.value = "guidance_scale", "1.5"
-    press(studio, studio.compare)
-    b, a = shown(studio)[:2]
-    assert "no. 3 \N{MIDDLE DOT} A" in a and "B: guidance_scale = 1.5" in b and "guidance 1.5" in b
-    studio.value.value = "<b>much</b>"
-    studio.compare.click()
-    assert "must be a number" in studio.label.value and "<b>" not in studio.label.value
     sent = []
     monkeypatch.setattr(studio.player, "send", lambda content, buffers: sent.append((content, buffers[0][:4])))
-    assert studio.piece.value == 4  # the newest
+    assert studio.piece.value == 2  # the newest
     studio.piece.value = 1
     studio.save.click()
     assert sent[0][0]["name"].endswith("-0.flac") and sent[0][1] == b"fLaC"
@@ -252,9 +244,9 @@ def lab(muse, tmp_path):
     lab.job.wait(PATIENCE)
 
 
-def click(lab, *points: int) -> None:
-    """Click points of the map's first group."""
-    lab.chart.data[1]._dispatch_on_click(Points(point_inds=list(points)), None)
+def click(lab, point: int) -> None:
+    """Click a point of the map."""
+    lab.map._handle_custom_msg({"point": point}, [])
     assert lab.job.wait(PATIENCE) == "done", lab.job.message
 
 
@@ -265,18 +257,18 @@ def test_sample_lays_out_a_map_and_a_click_is_played_and_kept(lab):
     for _ in range(2):
         press(lab, lab.sample)
     assert [p.seed for p in lab.state.points] == list(range(20))  # sampled again: other seeds
-    trace = lab.chart.data[1]
-    assert len(trace.x) == 20 and "(seed 3)" in trace.text[3] and "20 points" in lab.label.value
-    assert lab.chart.data[2].text and "<b" not in trace.name + "".join(trace.text)
+    [group], peaks = lab.map.land["groups"], lab.map.land["peaks"]
+    assert group["index"] == list(range(20)) and len(group["x"]) == len(group["y"]) == 20
+    assert "(seed 3)" in group["text"][3] and "20 points" in lab.label.value and len(peaks["x"]) == len(peaks["text"])
+    assert peaks["text"] and "<b" not in group["name"] + "".join(group["text"]) and lab.map.plotly
     click(lab, 4)
     assert lab.player.turn == 1 and lab.player.label.endswith("(seed 4)") and "similarity" in lab.label.value
-    click(lab)  # another trace was clicked
     lab.tags.value = "nice"
     lab.keep.click()
     [entry] = lab.library.search("seed")
     assert entry.name.endswith("(seed 4)") and entry.tags == ("nice",) and "<b" not in lab.label.value
     lab.clear.click()
-    assert lab.chart is None and lab.state.points == []
+    assert lab.map.land == {} and lab.state.points == []
     lab.prompts.value = " ; "
     press(lab, lab.sample, "failed")
     assert "write a prompt" in lab.label.value
@@ -302,7 +294,7 @@ def test_uploads_become_points_or_are_refused(lab):
     lab.state.sample("a waltz", 3)
     lab.upload.set_trait("value", (file,))
     assert lab.job.wait(PATIENCE) == "done" and "added" in lab.label.value
-    assert len(lab.chart.data[1].x) == 2  # the group of the sound
+    assert len(lab.map.land["groups"][0]["x"]) == 2  # the group of the sound
 
 
 def test_a_path_and_a_mix_are_played(lab):

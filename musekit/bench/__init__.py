@@ -14,7 +14,7 @@ import torch
 
 from musekit import distributed
 from musekit.bench.measure import Row, Setup, file_name, instructions, line
-from musekit.config import suggest
+from musekit.config import MuseError, suggest
 from musekit.results import write_result
 
 BENCHES = {  # name: (module.function, whether it needs the measured ceilings, what it times)
@@ -26,10 +26,9 @@ BENCHES = {  # name: (module.function, whether it needs the measured ceilings, w
     "sizes": ("stages.sizes", True, "50M to 1.05B: what decides how much a batch gains"),
     "ddp": ("train.ddp", False, "data-parallel training on the ranks of this machine"),
 }
-READ = ("end-to-end",)  # benches that read weights; the others time random weights
 
 
-def bench(what: str, weights: str, results: Path, quick: bool = False) -> list[Row]:
+def bench(what: str, weights: str | None, results: Path, quick: bool = False) -> list[Row]:
     """Measure, print and write one result file; returns its rows. Raises MuseError on a bad name, weights or folder.
 
     quick: tiny networks and single runs, to see that everything runs; its numbers mean nothing, and the file says so.
@@ -41,15 +40,17 @@ def bench(what: str, weights: str, results: Path, quick: bool = False) -> list[R
         return []
     if what not in BENCHES:
         raise suggest(what, BENCHES, "bench")
+    if weights is not None and what != "end-to-end":
+        raise MuseError(f"`bench {what}` reads no weights: leave --weights out, or take `bench end-to-end`")
     place, needs_ceilings, _ = BENCHES[what]
     setup = Setup(distributed.device(), quick)
     on_gpu = setup.device.type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else "cpu"
     about = {"load": os.getloadavg()[0], "device": name, "threads": torch.get_num_threads()}
-    if what in READ:
+    if what == "end-to-end":
         from musekit.muse import Muse
 
-        setup.muse = muse = Muse.from_pretrained(weights)
+        setup.muse = muse = Muse.from_pretrained("mini" if weights is None else weights)
         about |= {"preset": muse.config.name, "weights": muse.weights, "dtype": str(muse.autocast_dtype)[6:]}
         if muse.config.name == "smoke":
             about["note"] = "smoke preset: random weights of a tiny network; these are not MUSE's speeds"

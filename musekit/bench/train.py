@@ -9,9 +9,7 @@ ddp     a network of Stage 1's design on the ranks of this machine, one thread e
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import io
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,13 +17,16 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from musekit import distributed
 from musekit.bench import networks
 from musekit.bench.measure import Row, Setup, median, peak_bytes, timed
+from musekit.config import TrainConfig
 from musekit.files import write_atomic
-from musekit.train.flops import TrainingFlops
-from musekit.train.loop import compile_blocks, parameter_groups, recompute
+from musekit.train.loop import change_blocks, parameter_groups
 
 FRAMES = 256
 BAR = 0.45  # MFU that the best of Stage 2's rows is to reach
@@ -73,11 +74,8 @@ def step(stage: int, batch: int, options: tuple[str, ...], setup) -> Row:
         network = networks.stage2(networks.stage2_config("1.05B", setup.quick), device)
         inputs = networks.training_batch(network.config, batch, device, 16 if setup.quick else FRAMES)
     network.train().requires_grad_(True)
-    work = TrainingFlops(network)(inputs)
-    if "compile" in options:
-        compile_blocks(network)
-    if "recompute" in options:
-        recompute(network)
+    work = training_flops(network, inputs)
+    change_blocks(network, TrainConfig(**dict.fromkeys(options, True)))
 
     def loss() -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16):
@@ -99,10 +97,10 @@ def ddp(setup: Setup) -> Iterator[Row]:
 
     devices, alone = torch.cuda.device_count(), None
     for n in [n for n in (1, 2, 4, 8) if n <= devices] if devices else (1, 2):
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "row.json"
             words = ["bench", "ddp-rank", "--results", str(out)] + (["--quick"] if setup.quick else [])
-            launch(words, n, on_line=lambda line: None, progress=False)  # the launcher that training uses
+            launch(words, n, on_line=lambda line: None)  # the launcher that training uses
             row = json.loads(out.read_text())
         alone = alone or row["throughput"]
         yield row | {"efficiency": row["throughput"] / (n * alone)}
@@ -126,3 +124,15 @@ def rank(out: Path, quick: bool) -> None:
         row |= {"least": min(times), "most": max(times), "throughput": size / seconds}
         row |= {"sum_seconds": median(summed), "parameters": networks.parameters(network), "dtype": "float32"}
         write_atomic(out, json.dumps(row))
+
+
+def training_flops(network: nn.Module, batch: dict) -> int:
+    """FLOPs of a forward and a backward pass: three times the matrix products of the forward pass on fake tensors."""
+    with (
+        torch.no_grad(),
+        FakeTensorMode(allow_non_fake_inputs=True) as fake,
+        sdpa_kernel(SDPBackend.MATH),  # the counter does not know the CPU's flash attention
+        FlopCounterMode(display=False) as counter,
+    ):
+        network.training_loss({k: fake.from_tensor(v) for k, v in batch.items()})
+    return 3 * counter.get_total_flops()

@@ -5,7 +5,6 @@ views       the embedder's features            from audio (to train the mini emb
 tokens      text token states and masks        from captions, by the frozen text encoder
 latents     codec latents                      from audio, by the trained codec
 embeddings  joint embeddings of the audio      from audio, by the trained embedder
-transposed  the same in ten other keys         from audio, by the trained mini embedder: more pieces for Stage 1
 
 Shards have a name (`maker`) for the weights or settings that computed them; those of another name are never mixed in.
 """
@@ -25,13 +24,18 @@ import filelock
 import torch
 from torch import Tensor
 
-from musekit import distributed, encoders, gpu, pretrained
-from musekit.cache.store import Manifest, build_shards, caption_id, config_hash, read_clips
+from musekit import distributed, gpu, pretrained
+from musekit.cache import Manifest, build_shards, caption_id, config_hash, read_clips
 from musekit.codec import compress
 from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, identity, preset, suggest
+from musekit.corpus import plan, readers
+from musekit.corpus.sound import read_audio
+from musekit.encoders.mini import JointEmbedder, features
+from musekit.encoders.muq import MuQ
+from musekit.encoders.text import text_encoder
 
-KINDS = ("tokens", "spectra", "views", "latents", "embeddings", "transposed")
-PARTS = {"latents": "codec", "embeddings": "embedder", "transposed": "embedder"}  # kinds that need a part's weights
+KINDS = ("tokens", "spectra", "views", "latents", "embeddings")
+PARTS = {"latents": "codec", "embeddings": "embedder"}  # kinds that need a part's weights
 FRONTS = {"spectra": "codec", "views": "embedder"}  # the input features of the parts that are trained here
 
 
@@ -49,7 +53,7 @@ def maker(kind: str, config: MuseConfig, weights: Path | None = None) -> str:
     """
     part = PARTS.get(kind) or FRONTS.get(kind) or "text"
     if pretrained.public(part, config):
-        if kind in (*FRONTS, "transposed"):
+        if kind in FRONTS:
             raise MuseError(f"the preset {config.name} has no {kind}: a public model reads the audio; leave it out")
         length = f" of {config.text.max_tokens}" if kind == "tokens" else ""
         return f"{kind} {pretrained.public_hash(part, config)[:16]}{length}"
@@ -76,30 +80,19 @@ def from_audio(kind: str, config: MuseConfig, weights: Path | None) -> Callable[
     if kind == "spectra":
         return lambda audio: compress(config.codec, audio.to(device))
     if kind == "views":
-        return lambda audio: encoders.features(config.embedder, audio.to(device), rate)
+        return lambda audio: features(config.embedder, audio.to(device), rate)
     if pretrained.public(PARTS[kind], config):
         network, _ = pretrained.load_public(PARTS[kind], config)
     else:
         network = pretrained.load_part(weights, PARTS[kind])[0].to(device)
     if kind == "latents":
         return lambda audio: network.encode(audio.to(device)).transpose(1, 2)
-    if kind == "embeddings":
-        embedder = network if isinstance(network, encoders.MuQ) else encoders.JointEmbedder(network, None)
-        return lambda audio: embedder.embed_audio(audio.to(device), rate)[:, None]
-
-    def in_other_keys(audio: Tensor) -> Tensor:
-        """(1, 2, N) -> (1, 10, 512): the embeddings of one clip transposed by each of `encoders.SHIFTS`."""
-        view = encoders.features(network.config, audio.to(device), rate)[0]
-        moved = [encoders.transpose(view, network.config.bands, shift) for shift in encoders.SHIFTS]
-        return network.audio_tower(torch.stack(moved))[None]
-
-    return in_other_keys
+    embedder = network if isinstance(network, MuQ) else JointEmbedder(network, None)
+    return lambda audio: embedder.embed_audio(audio.to(device), rate)[:, None]
 
 
 def read_clip(cache: Path, clip: dict) -> Tensor:
     """A clip's audio, (2, N) at its record's rate. Raises `corpus.sound.BadAudio` when it is not usable."""
-    from musekit.corpus.sound import read_audio
-
     part = (clip["start"], clip["seconds"]) if "start" in clip else ()  # else the whole file
     return torch.from_numpy(read_audio(Path(cache) / clip["path"], clip["sample_rate"], *part))
 
@@ -114,7 +107,7 @@ def inputs_of(kind: str, cache: Path) -> dict[str, dict | str]:
 
 def compute_of(kind: str, cache: Path, config: MuseConfig, weights: Path | None, inputs: dict) -> Callable:
     """`compute` for `build_shards`, with its network loaded. A clip that cannot be read is set aside."""
-    network = encoders.text_encoder(config.text) if kind == "tokens" else from_audio(kind, config, weights)
+    network = text_encoder(config.text) if kind == "tokens" else from_audio(kind, config, weights)
 
     def encode_texts(ids: list[str]) -> tuple[dict, dict]:
         tokens, mask = network.encode_batch([inputs[i] for i in ids])
@@ -144,13 +137,12 @@ def compute_of(kind: str, cache: Path, config: MuseConfig, weights: Path | None,
 @functools.cache
 def _loaded(*what) -> Callable:
     torch.set_num_threads(1)
-    return compute_of(*what, inputs_of(*what[:2]))
+    return torch.inference_mode()(compute_of(*what, inputs_of(*what[:2])))
 
 
 def compute_in_worker(what: tuple, ids: list[str]) -> tuple[dict, dict]:
     """`compute_of(*what)` in a worker process, which loads its network at the first call."""
-    with torch.inference_mode():
-        return _loaded(*what)(ids)
+    return _loaded(*what)(ids)
 
 
 def precompute(
@@ -183,8 +175,6 @@ def share_of(text: str) -> tuple[int, int]:
 
 def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseConfig, stop: Callable[[], int]) -> None:
     """The clips of the corpus, made by one rank at a time: ranks that waited while they were made do nothing."""
-    from musekit.corpus import plan, readers
-
     out.mkdir(parents=True, exist_ok=True)
     clips, lock = out / "clips.jsonl", filelock.FileLock(out / ".lock")
     before = clips.stat().st_mtime_ns if clips.exists() else 0
@@ -200,15 +190,13 @@ def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseC
             plan.build_clips(out, n=options.n, workers=options.workers, seed=options.seed, stop=stop)
         else:
             seconds = options.seconds or float(math.floor(config.window_seconds))
-            print(readers.read_corpus(name, folder, out, seconds, options.keep_apart, stop=stop)[1])
+            print(readers.read_corpus(name, folder, out, seconds, stop)[1])
     finally:
         lock.release()
 
 
 def build_cache(options) -> None:
     """`musekit cache`: the clips of a corpus, then each kind that is asked for."""
-    from musekit.corpus.readers import choose
-
     config = preset(options.preset)
     distributed.check_gpus()
     if options.seconds is not None and not 1 <= options.seconds <= 600:
@@ -217,7 +205,7 @@ def build_cache(options) -> None:
         if getattr(options, name) < least:
             raise MuseError(f"--{name} must be {least} or more, not {getattr(options, name)}")
     out, share = options.folder(), share_of(options.share)
-    corpus = choose(options.corpus, options.data) if "clips" in options.kinds else None
+    corpus = readers.choose(options.corpus, options.data) if "clips" in options.kinds else None
     trained = [kind for kind in PARTS if kind in options.kinds and not pretrained.public(PARTS[kind], config)]
     weights = pretrained.find(options.weights) if trained else None
     with distributed.signals() as stop:

@@ -23,18 +23,13 @@ def window(part: list[list[float]], start: float, quarters: float, length: float
 
     A note that begins before `start` and still sounds for a quarter or more begins at onset 0.
     """
-    rows = np.asarray(part, float)
-    taken = []
-    for turn in range(int(np.ceil((start + quarters) / length)) + 1):
-        moved = rows.copy()
-        moved[:, 0] += turn * length - start
-        taken.append(moved[(moved[:, 0] >= -1e-6) & (moved[:, 0] < quarters - 1e-6)])
-        if turn == 0:
-            held = moved[(moved[:, 0] < -1e-6) & (moved[:, 0] + moved[:, 1] >= 1)]
-            held[:, 1] += held[:, 0]
-            held[:, 0] = 0
-            taken.append(held)
-    out = np.concatenate(taken)
+    turns = range(int(np.ceil((start + quarters) / length)) + 1)
+    moved = np.concatenate([np.asarray(part, float) + [turn * length - start, 0, 0] for turn in turns])
+    first = moved[: len(part)]
+    held = first[(first[:, 0] < -1e-6) & (first[:, 0] + first[:, 1] >= 1)]
+    held[:, 1] += held[:, 0]
+    held[:, 0] = 0
+    out = np.concatenate([moved[(moved[:, 0] >= -1e-6) & (moved[:, 0] < quarters - 1e-6)], held])
     return out[np.lexsort((out[:, 2], out[:, 0]))]
 
 

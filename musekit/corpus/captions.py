@@ -23,22 +23,16 @@ def claims(text: str) -> dict:
     return dict(CLAIMS.get(claim, claim).split("=") for claim in text.split(" + "))
 
 
-def _words(text: str) -> list[tuple[str, dict]]:
-    """[(word, claims)] of lines "claims: word, word, ..."."""
-    lines = (line.split(": ") for line in text.splitlines())
-    return [(word, claims(asks)) for asks, words in lines for word in words.split(", ")]
-
-
-def _sentences(text: str) -> list[str]:
-    return [part.strip() for part in text.replace("\n", "|").split("|") if part.strip()]
+def _words(table: dict[str, list[str]]) -> list[tuple[str, dict]]:
+    """[(word, its claims)] of a table of the lexicon."""
+    return [(word, claims(asks)) for asks, words in table.items() for word in words]
 
 
 _LEXICON = tomllib.loads(Path(__file__).with_name("lexicon.toml").read_text(encoding="utf-8"))
 CLAIMS = {**{name: f"instrument={name}" for name in SINGLE}, **_LEXICON["claims"]}
-WORDS = {slot: _words(text) for slot, text in _LEXICON["words"].items()}  # the words of each slot
-HELD_OUT_WORDS = {slot: _words(text) for slot, text in _LEXICON["held_out_words"].items()}
-TEMPLATES = {level: _sentences(text) for level, text in _LEXICON["templates"].items()}  # by how much they claim
-HELD_OUT = {level: _sentences(text) for level, text in _LEXICON["held_out_templates"].items()}
+WORDS = {slot: _words(table) for slot, table in _LEXICON["words"].items()}  # the words of each slot
+HELD_OUT_WORDS = {slot: _words(table) for slot, table in _LEXICON["held_out_words"].items()}
+TEMPLATES, HELD_OUT = _LEXICON["templates"], _LEXICON["held_out_templates"]  # by level: how much they claim
 
 
 def _played(name: str, called: list[str]) -> list[str]:
@@ -69,8 +63,6 @@ def words(slot: str, record: dict, held_out: bool = False) -> list[tuple[str, di
         found = [(said, {**asks, "texture": "solo"}) for said in sounding]
     elif slot == "fiddle":
         found = [("fiddle tune", {**asks, "era": "folk", "texture": "solo"})] if name == "violin" else []
-    elif slot == "dance":
-        found = [(text, a) for text, a in WORDS["form"] if a["form"] in _LEXICON["dances"]]
     elif slot == "key":
         key = record.get("key") if mode else None
         spelled = [key, key.replace("b", " flat").replace("#", " sharp")] if key else []  # "Bb", "B flat"
@@ -136,11 +128,10 @@ def prompts(kind: str) -> list:
 
     Raises ValueError for another kind.
     """
-    pairs = []
-    for line in _LEXICON["pairs"].splitlines():
-        vague, few, specific, more = line.split(" | ")
-        asks = claims(few)
-        pairs.append(({"text": vague, "asks": asks}, {"text": specific, "asks": {**asks, **claims(more)}}))
+    pairs = [
+        ({"text": vague, "asks": claims(few)}, {"text": specific, "asks": claims(few) | claims(more)})
+        for vague, few, specific, more in _LEXICON["pairs"]
+    ]
     if kind == "pairs":
         return pairs
     if kind not in ("vague", "specific"):

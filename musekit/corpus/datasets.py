@@ -129,7 +129,7 @@ def captions_of(folder: Path) -> dict[str, list[str]]:
     return named
 
 
-def read_folder(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
+def read_folder(folder: Path) -> Iterator[Item]:
     """The files that captions name. A file and its copies <name>_<number> are one family.
 
     In a series without such an original (take_001, take_002, ...) every file is a family of its own.
@@ -144,12 +144,12 @@ def read_folder(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
         yield Item(name, name, captions, family, split_of(family))
 
 
-def read_musicbench(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
+def read_musicbench(folder: Path) -> Iterator[Item]:
     """MusicBench (Melechovsky et al. 2023, arXiv 2311.08355; CC BY-SA 3.0): 10 s clips with augmented copies.
 
     Tables are JSON Lines; audio is datashare/data/<ytid>.wav and datashare/data_aug2/<ytid>_<k>.wav. A clip and its
     copies are one family. Test A and test B are the same audio with different captions, of which one each includes
-    control sentences about key and tempo. `keep_apart`: clips of AudioSet's evaluation set are the split "eval".
+    control sentences about key and tempo. Clips of AudioSet's evaluation set (that of MusicCaps) are the split "eval".
     """
     for table, subset in MUSICBENCH_TABLES.items():
         for row in json_rows(folder / table) if (folder / table).is_file() else ():
@@ -170,12 +170,12 @@ def read_musicbench(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
             split = "valid" if split_of(family) == "valid" else "train"  # the test set is the published one
             if subset != "train":
                 split = "test"
-            elif known["audioset_eval"] and keep_apart:
+            elif known["audioset_eval"]:
                 split = "eval"
             yield Item(location, f"datashare/{location}", captions, family, split, known)
 
 
-def read_music4all(folder: Path, keep_apart: bool = True) -> Iterator[Item]:
+def read_music4all(folder: Path) -> Iterator[Item]:
     """Music4All (Santana et al. 2020): 109,269 clips of 30 s with tags, genres and Spotify's features.
 
     Captions are written from these, without titles and names. Tables are tab-separated under .csv names; audio is
@@ -238,7 +238,7 @@ def sentence(front: list[tuple[str, dict]], behind: list[tuple[str, dict]] = ())
 class Reader(NamedTuple):
     """How a dataset is recognised and read."""
 
-    read: Callable[[Path, bool], Iterator[Item]]
+    read: Callable[[Path], Iterator[Item]]
     tables: tuple[str, ...]  # any of them identifies the dataset
     audio: str  # where its audio is, for error messages
 

@@ -7,17 +7,20 @@ in all its harmonisations, a tune and its variants). Of near-identical works all
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from musekit.config import MuseError
 from musekit.corpus.processes import in_processes
-from musekit.corpus.scores import Score, from_json, parse, slug, sources, to_json
-from musekit.files import write_atomic
+from musekit.corpus.scores import Score, parse, slug, sources
+from musekit.files import decode, write_atomic
 
 N = 6  # intervals in one n-gram
 SAME_MELODY, SAME_PIECE = 0.30, 0.90
@@ -62,27 +65,20 @@ def title_key(score: Score) -> str:
 
 def group(scores: list[Score]) -> tuple[list[Score], list[dict]]:
     """Set each score's family and drop near-identical pieces: (scores, [{"work", "reason"}] of the dropped ones)."""
+    from scipy.cluster.hierarchy import DisjointSet
+
     scores = sorted(scores, key=lambda s: s.work)
-    parent = list(range(len(scores)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    grams = [melody_ngrams(s) for s in scores]
+    related, grams = DisjointSet(range(len(scores))), [melody_ngrams(s) for s in scores]
     holders, dropped, titles = defaultdict(list), {}, {}
     for i, score in enumerate(scores):
-        name = title_key(score)
-        if name:
-            parent[root(i)] = root(titles.setdefault(name, i))
+        if name := title_key(score):
+            related.merge(i, titles.setdefault(name, i))
         shared = Counter(j for g in grams[i] for j in holders[g])
         for j, count in shared.items():
             union = len(grams[i]) + len(grams[j]) - count
             contained = count >= max(6, 0.6 * min(len(grams[i]), len(grams[j])))
             if count / union >= SAME_MELODY or contained:
-                parent[root(i)] = root(j)
+                related.merge(i, j)
                 if j not in dropped and count / union >= 0.7:
                     a, b = piece_fingerprint(score), piece_fingerprint(scores[j])
                     if len(a & b) / len(a | b) >= SAME_PIECE:
@@ -92,14 +88,22 @@ def group(scores: list[Score]) -> tuple[list[Score], list[dict]]:
                 holders[g].append(i)
     first: dict[int, str] = {}
     for i, score in enumerate(scores):
-        first.setdefault(root(i), slug(score.work))
-    kept = [replace(s, family=first[root(i)]) for i, s in enumerate(scores) if i not in dropped]
+        first.setdefault(related[i], slug(score.work))
+    kept = [replace(s, family=first[related[i]]) for i, s in enumerate(scores) if i not in dropped]
     return kept, [{"work": scores[i].work, "reason": f"near-duplicate of {scores[j].work}"} for i, j in dropped.items()]
 
 
 def parse_to(folder: Path, source: str) -> None:
     """Write the usable works of one corpus file to <folder>/<source>.jsonl."""
-    write_atomic(folder / f"{slug(source)}.jsonl", "".join(to_json(score) + "\n" for score in parse(source)))
+    lines = (json.dumps(asdict(score), separators=(",", ":")) + "\n" for score in parse(source))
+    write_atomic(folder / f"{slug(source)}.jsonl", "".join(lines))
+
+
+def read_scores(files: Iterable[Path]) -> list[Score]:
+    """The works that `parse_to` has written to these files, in families, sorted by name."""
+    lines = (line for path in files for line in path.read_text("utf-8").splitlines())
+    old = '{"aside"'  # a line of earlier versions
+    return group([decode(line, Score, "a parsed score") for line in lines if not line.startswith(old)])[0]
 
 
 def catalogue(
@@ -112,8 +116,6 @@ def catalogue(
 
     Returns the scores sorted by name. `only`: prefixes of corpus files. Raises MuseError when there is no such score.
     """
-    from tqdm import tqdm
-
     folder, wanted = out / "scores", sources(only)
     if not wanted:
         raise MuseError(f"music21's corpus holds no score {f'that begins with {only}' if only else 'of those in use'}")
@@ -122,5 +124,4 @@ def catalogue(
     if missing:
         parsed = in_processes(partial(parse_to, folder), missing, workers, stop)
         list(tqdm(parsed, "scores", len(missing), disable=None))
-    lines = [line for s in wanted for line in (folder / f"{slug(s)}.jsonl").read_text("utf-8").splitlines()]
-    return group([from_json(line) for line in lines if not line.startswith('{"aside"')])[0]  # of earlier versions
+    return read_scores(folder / f"{slug(s)}.jsonl" for s in wanted)

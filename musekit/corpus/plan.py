@@ -13,6 +13,7 @@ from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from musekit.claims import matches
 from musekit.config import TONICS
@@ -21,8 +22,9 @@ from musekit.corpus.captions import write_captions
 from musekit.corpus.families import catalogue, split_of
 from musekit.corpus.instruments import CHORDERS, DUETS, INSTRUMENTS, MIXED, SINGLE, players_of
 from musekit.corpus.processes import in_processes
-from musekit.corpus.render import SOUNDFONT
+from musekit.corpus.render import SOUNDFONT, render, write_flac
 from musekit.corpus.scores import Score, key_of, slug, third_is_clear
+from musekit.corpus.sound import BadAudio
 from musekit.files import write_atomic
 
 SECONDS = 12.0
@@ -160,15 +162,13 @@ def render_clip(out: Path, clip: tuple[dict, list[list[float]], dict]) -> tuple[
 
     A clip exists once its record file does. Audio and record are each written aside and renamed, the record last.
     """
-    from musekit.corpus.render import SilentRender, render, write_flac
-
     record, notes, how = clip
     audio, target = out / record["path"], out / "records" / record["id"][:2] / f"{record['id']}.json"
     text = json.dumps(record)  # a clip of another seed may have the same id
     if not (target.exists() and audio.exists() and target.read_text("utf-8") == text):
         try:
             write_flac(audio, render(notes, **how))
-        except SilentRender as error:
+        except BadAudio as error:
             return record["id"], str(error)
         write_atomic(target, text)
     return record["id"], ""
@@ -187,8 +187,6 @@ def build_clips(
     The same call again renders only what is missing. `only`: prefixes of corpus files, for a small repertoire. When
     `stop()` says so, clips in work are finished and `distributed.Stopped` is raised.
     """
-    from tqdm import tqdm
-
     out, records, unusable = Path(out).expanduser(), [], set()
     scores = catalogue(out, workers, only, stop)
 

@@ -9,13 +9,14 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import takewhile
 from multiprocessing import get_context
 
 from musekit.config import MuseError
 
 
-def ignore_signals() -> None:
-    """Ignore the signals that the parent process answers."""
+def ignore_signals(*_) -> None:
+    """Ignore the signals that Slurm, torchrun and Ctrl-C send to all processes of a job: the parent answers them."""
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
@@ -26,17 +27,14 @@ def in_processes(function: Callable, items: Iterable, workers: int, stop: Callab
     Items are taken from the iterable as workers become free. When `stop()` says so, items in work are finished, and
     `distributed.Stopped` is raised. Raises MuseError when a worker dies, and what `function` raises.
     """
+    items, pending = takewhile(lambda _: not stop(), items), set()
     if workers == 1:
-        for item in items:
-            if stop():
-                break
-            yield function(item)
+        yield from map(function, items)
     else:
-        items, pending = iter(items), set()
         try:
             with ProcessPoolExecutor(workers, get_context("spawn"), initializer=ignore_signals) as pool:
                 while True:
-                    while len(pending) <= workers and not stop() and (item := next(items, None)) is not None:
+                    while len(pending) <= workers and (item := next(items, None)) is not None:
                         pending.add(pool.submit(function, item))
                     if not pending:
                         break

@@ -17,14 +17,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from musekit.config import MuseError, suggest
 from musekit.corpus.datasets import AUDIO, READERS, TABLES, Item
 from musekit.corpus.scores import slug
-from musekit.corpus.sound import open_audio
+from musekit.corpus.sound import SAMPLE_RATE, open_audio
 from musekit.distributed import Stopped
 from musekit.files import write_atomic
 
-SAMPLE_RATE = 44100  # Hz, at which clips are read
 LINK = "data"  # in the cache's folder
 SPLITS = ("train", "valid", "eval", "test")  # a family is in the last of these that any of its clips names
 
@@ -61,16 +62,14 @@ def choose(corpus: str | None, data: Path | None) -> tuple[str, Path | None]:
 
 
 def read_corpus(
-    name: str, folder: Path, out: Path, seconds: float, keep_apart: bool = True, stop: Callable[[], int] = lambda: 0
+    name: str, folder: Path, out: Path, seconds: float, stop: Callable[[], int] = lambda: 0
 ) -> tuple[list[dict], str]:
     """Cut a dataset's files into clips and write <out>/clips.jsonl; returns the records and a summary.
 
     seconds: length of the longest clip. Unusable files go to <out>/set_aside.jsonl with their reasons. Raises MuseError
     when nothing is usable, and `Stopped` between files when `stop()` says so.
     """
-    from tqdm import tqdm
-
-    items = join(READERS[name].read(folder, keep_apart))
+    items = join(READERS[name].read(folder))
     link(folder, out)
     records, unusable = [], {}
     pool = ThreadPoolExecutor(8)  # reading a header is waiting for the disk, not work

@@ -11,57 +11,24 @@ import io
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from musekit.corpus.arrange import TABLES
+from musekit.corpus.sound import SAMPLE_RATE, BadAudio
 from musekit.files import write_atomic
 
-SAMPLE_RATE = 44100
 SOUNDFONT = "TimGM6mb.sf2 by Tim Brechbill (GPL-2.0), shipped in pretty_midi"
 LEVELS = TABLES["level"]  # of a clip in dBFS RMS, by dynamic
 PEAK = 0.95
 TICKS = 960  # per second: the tempo is fixed at 60 quarter notes per minute
 
 
-class SilentRender(ValueError):  # noqa: N818 - its name is part of the reasons in set_aside.jsonl
-    """A rendering without usable sound; the message says why."""
-
-
 @functools.cache
 def soundfont() -> bytes:
     """The SoundFont's bytes."""
-    import importlib.util
+    import pretty_midi
 
-    return (Path(importlib.util.find_spec("pretty_midi").origin).parent / "TimGM6mb.sf2").read_bytes()
-
-
-def midi_bytes(notes: list[list[float]], programs: list[int], pans: list[int], reverb: int, end: float) -> bytes:
-    """A MIDI file of rows [onset s, duration s, pitch, velocity, part], `end` seconds long; pan, reverb: 0 to 127."""
-    import mido
-
-    file = mido.MidiFile(ticks_per_beat=TICKS)
-    conductor = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=1_000_000)])
-    file.tracks.append(conductor)
-    for part, program in enumerate(programs):
-        channel = part + (part >= 9)  # channel 10 is percussion
-        track = mido.MidiTrack([mido.Message("program_change", program=program, channel=channel)])
-        for control, value in ((7, 127), (10, pans[part]), (91, reverb)):
-            track.append(mido.Message("control_change", control=control, value=value, channel=channel))
-        events = []
-        for onset, duration, pitch, velocity, owner in notes:
-            if owner == part:
-                on = max(0, round(onset * TICKS))
-                off = max(on + 1, round((onset + duration) * TICKS) - 1)
-                events += [(on, 1, int(pitch), int(velocity)), (off, 0, int(pitch), 0)]
-        now = 0
-        for tick, is_on, pitch, velocity in sorted(events):
-            kind = "note_on" if is_on else "note_off"
-            track.append(mido.Message(kind, note=pitch, velocity=velocity, time=tick - now, channel=channel))
-            now = tick
-        track.append(mido.MetaMessage("end_of_track", time=max(0, round(end * TICKS) - now)))
-        file.tracks.append(track)
-    buffer = io.BytesIO()
-    file.save(file=buffer)
-    return buffer.getvalue()
+    return Path(pretty_midi.__file__).with_name("TimGM6mb.sf2").read_bytes()
 
 
 def render(
@@ -69,22 +36,37 @@ def render(
 ) -> np.ndarray:
     """Audio (2, seconds * 44100) float32 at the dynamic's level, the last 30 ms faded out.
 
-    Raises SilentRender when nothing sounds, or the first 0.15 s are silent.
+    notes: rows [onset s, duration s, pitch, velocity, part]; pans, reverb: 0 to 127. Raises BadAudio when nothing
+    sounds, or the first 0.15 s are silent.
     """
     import midirenderer
-    import soundfile
+    import pretty_midi
     import soxr
 
-    wav = midirenderer.render_wave_from(soundfont(), midi_bytes(notes, programs, pans, reverb, seconds + 0.5))
+    midi = pretty_midi.PrettyMIDI(resolution=TICKS, initial_tempo=60)
+    for part, program in enumerate(programs):
+        player = pretty_midi.Instrument(program)
+        # the last one makes the end
+        controls = ((7, 127, 0), (10, pans[part], 0), (91, reverb, 0), (7, 127, seconds + 0.5))
+        player.control_changes = [pretty_midi.ControlChange(*control) for control in controls]
+        for onset, duration, pitch, velocity, owner in notes:
+            if owner == part:
+                on = max(0, round(onset * TICKS))
+                off = max(on + 1, round((onset + duration) * TICKS) - 1)
+                player.notes.append(pretty_midi.Note(int(velocity), int(pitch), on / TICKS, off / TICKS))
+        midi.instruments.append(player)
+    buffer = io.BytesIO()
+    midi.write(buffer)
+    wav = midirenderer.render_wave_from(soundfont(), buffer.getvalue())
     audio, rate = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
     audio = soxr.resample(audio, rate, SAMPLE_RATE, quality="HQ").T  # (2, N)
     samples = round(seconds * SAMPLE_RATE)
     audio = np.pad(audio, ((0, 0), (0, max(0, samples - audio.shape[1]))))[:, :samples]
     level = float(np.sqrt(np.mean(audio**2)))
     if level < 1e-4:
-        raise SilentRender(f"silent: RMS {level:.1e}")
+        raise BadAudio(f"silent: RMS {level:.1e}")
     if np.sqrt(np.mean(audio[:, : round(0.15 * SAMPLE_RATE)] ** 2)) < 0.02 * level:
-        raise SilentRender("starts with silence")
+        raise BadAudio("starts with silence")
     gain = min(10 ** (LEVELS[dynamic] / 20) / level, PEAK / float(np.abs(audio).max()))
     audio = audio * gain
     fade = round(0.03 * SAMPLE_RATE)
@@ -93,9 +75,7 @@ def render(
 
 
 def write_flac(path: Path, audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
-    """16-bit FLAC of audio (2, N), written atomically."""
-    import soundfile
-
+    """16-bit FLAC of audio (2, N) in [-1, 1], clipped and written atomically."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, audio.T, sample_rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, np.asarray(audio).T, sample_rate, format="FLAC", subtype="PCM_16")
     write_atomic(path, buffer.getvalue())

@@ -7,25 +7,22 @@ The key comes from the Krumhansl-Schmuckler key finder (Krumhansl 1990) with the
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 import unicodedata
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from musekit.config import TONICS
-from musekit.files import decode
 
 _TABLES = tomllib.loads(Path(__file__).with_name("collections.toml").read_text(encoding="utf-8"))
 #: By corpus folder: composer, era, form, kind, file suffixes, licence.
-COLLECTIONS: dict[str, dict[str, str]] = {}
-for _line in _TABLES["collections"].splitlines():
-    _name, *_cells, _licence = _line.split(" | ")
-    _about = dict(zip(("composer", "era", "form", "kind", "suffix"), _cells))
-    COLLECTIONS[_name] = _about | {"licence": _TABLES["licences"].get(_licence, _licence)}
+COLLECTIONS: dict[str, dict] = {
+    name: about | {"licence": _TABLES["licences"].get(about["licence"], about["licence"])}
+    for name, about in _TABLES["collections"].items()
+}
 #: Forms that a title may name, other names of them, and the forms of single works.
 FORMS, SAME_FORM, OTHER_FORMS = (_TABLES[name] for name in ("forms", "same_form", "other_forms"))
 
@@ -52,7 +49,7 @@ def sources(only: list[str] | None = None) -> list[str]:
     """Corpus files in use, as 'collection/path' in sorted order. `only`: prefixes to keep."""
     root, found = corpus_folder(), []
     for name, about in COLLECTIONS.items():
-        files = (p for p in (root / name).rglob("*") if p.suffix in about["suffix"].split() and p.name[:2] != "._")
+        files = (p for p in (root / name).rglob("*") if p.suffix in about["suffix"] and p.name[:2] != "._")
         found += [path.relative_to(root).as_posix() for path in files]
     return sorted(f for f in found if f not in _TABLES["excluded"] and (only is None or f.startswith(tuple(only))))
 
@@ -238,13 +235,3 @@ def parse(source: str) -> list[Score]:
             except Exception:  # noqa: S112 - not usable, or broken in a way of its own
                 continue
     return scores
-
-
-def to_json(score: Score) -> str:
-    """A score as one line of JSON."""
-    return json.dumps(asdict(score), separators=(",", ":"))
-
-
-def from_json(text: str) -> Score:
-    """The score of one line of JSON."""
-    return decode(text, Score, "a parsed score")

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
+SAMPLE_RATE = 44100  # Hz, at which clips are read
 SILENCE = 1e-4  # RMS, -80 dBFS
 MIN_SECONDS = 1.0
 MAX_FRAMES = 2**40  # for a stream of unknown length libsndfile answers with a larger number
@@ -20,8 +22,6 @@ class BadAudio(ValueError):  # noqa: N818 - its name is part of the reasons in c
 @contextlib.contextmanager
 def open_audio(path: Path | str) -> Iterator:
     """An audio file as a `soundfile.SoundFile`; nothing is decoded. Raises BadAudio, also for errors in the block."""
-    import soundfile
-
     if not Path(path).is_file():
         raise BadAudio("no such file")
     try:
@@ -36,7 +36,7 @@ def open_audio(path: Path | str) -> Iterator:
 
 
 def read_audio(
-    path: Path | str, sample_rate: int = 44100, start: float = 0.0, seconds: float | None = None
+    path: Path | str, sample_rate: int = SAMPLE_RATE, start: float = 0.0, seconds: float | None = None
 ) -> np.ndarray:
     """`seconds` of an audio file from `start` on (both in seconds; None: to its end), float32 (2, N) at `sample_rate`.
 

@@ -74,9 +74,6 @@ def features(config: EmbedderConfig, audio: Tensor, sample_rate: int) -> Tensor:
     return torch.cat([torch.log1p(pitch / 30), torch.log1p(onset / 10)], dim=-1)
 
 
-SHIFTS = (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5)  # semitones: transpositions in which training clips are embedded too
-
-
 def transpose(frames: Tensor, bands: int, semitones: int) -> Tensor:
     """Shift the log-frequency part of `features` (T, D) by semitones; silence enters at the edge."""
     if not semitones:

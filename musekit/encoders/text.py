@@ -122,9 +122,8 @@ class Bert(nn.Module):
 
         bert = cls(json.loads((folder / "config.json").read_text()))
         theirs = {name.removeprefix("bert."): value for name, value in load_file(folder / "model.safetensors").items()}
-        ours = {"norm": "embeddings.LayerNorm"}
-        ours |= {n: f"embeddings.{t}_embeddings" for n, t in (("words", "word"), ("positions", "position"))}
-        ours |= {"types": "embeddings.token_type_embeddings"}
+        tables = {"words": "word", "positions": "position", "types": "token_type"}
+        ours = {"norm": "embeddings.LayerNorm"} | {n: f"embeddings.{t}_embeddings" for n, t in tables.items()}
         for i in range(len(bert.layers)):
             ours |= {f"layers.{i}.{name}": f"encoder.layer.{i}.{their_name}" for name, their_name in cls.NAMES.items()}
         state = {key: theirs[f"{ours[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}"] for key in bert.state_dict()}

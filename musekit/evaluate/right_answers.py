@@ -39,12 +39,13 @@ def right_answers(study: Study, asks: dict) -> tuple[np.ndarray, int]:
 
 def rendered_embeddings(study: Study, asks: dict, n: int, used: Collection[str], seed: int = 0) -> np.ndarray:
     """Audio embeddings (m, 512), m <= n, of new renderings that match; cached by what they are made from."""
-    from musekit.corpus.render import SAMPLE_RATE, SilentRender, render
+    from musekit.corpus.render import SAMPLE_RATE, render
+    from musekit.corpus.sound import BadAudio
 
     def make() -> dict[str, np.ndarray]:
         rows = []
         for _, notes, how in renderings(study.cache, study.on, asks, n, used, seed):
-            with contextlib.suppress(SilentRender):
+            with contextlib.suppress(BadAudio):
                 rows.append(study.embed_audio(render(notes, **how), SAMPLE_RATE))
         return {"x": study.unit(rows)}
 
@@ -94,10 +95,7 @@ def renderings(
 @functools.cache
 def held_out_scores(cache: Path, split: str) -> list:
     """The parsed scores of the cache whose families are in the split; empty for a cache without scores."""
-    from musekit.corpus.families import group, split_of
-    from musekit.corpus.scores import from_json
+    from musekit.corpus.families import read_scores, split_of
 
-    files = sorted((cache / "scores").glob("*.jsonl"))
-    lines = [line for path in files for line in path.read_text("utf-8").splitlines()]
-    scores, _ = group([from_json(line) for line in lines if not line.startswith('{"aside"')])
+    scores = read_scores(sorted((cache / "scores").glob("*.jsonl")))
     return [s for s in scores if split_of(s.family) == split]

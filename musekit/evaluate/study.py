@@ -21,12 +21,14 @@ from musekit.cache import Shards, read_clips
 from musekit.cache.precompute import read_clip
 from musekit.config import home
 from musekit.corpus.instruments import SINGLE
+from musekit.corpus.render import write_flac
 from musekit.evaluate import features
 from musekit.files import sha256, write_atomic
 from musekit.muse import Muse, Settings, micro_batches
 from musekit.pretrained import read_hashes
 from musekit.recipe import Recipe
-from musekit.results import now, write_result
+from musekit.results import write_result
+from musekit.runs import now
 
 HELD_OUT = ("valid", "test")  # splits whose works nothing was trained on; on valid choices are made, test only reports
 PROMPT_LIKE = 240  # held-out clips that are compared with generated ones, as many as are generated
@@ -245,15 +247,6 @@ def cached(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, n
         write_atomic(path, data.getvalue())
     with np.load(path) as arrays:
         return dict(arrays)
-
-
-def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
-    """audio (2, N) as a 16-bit FLAC file, written atomically."""
-    import soundfile
-
-    data = io.BytesIO()
-    soundfile.write(data, np.clip(np.asarray(audio).T, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
-    write_atomic(path, data.getvalue())
 
 
 def target(name: str, value: float | None, at_least: float | None = None, at_most: float | None = None, **more) -> dict:

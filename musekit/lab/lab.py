@@ -12,7 +12,6 @@ All sounds of a Lab share one noise (`noise_seed`): two sounds differ by their e
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,13 +23,13 @@ from torch import Tensor
 
 from musekit.config import MuseError
 from musekit.entry import Origin, read_audio
-from musekit.heldout import read_reference, spread
+from musekit.heldout import read_reference
 from musekit.inference import micro_batches
 from musekit.lab.job import Job
 from musekit.lab.landscape import Landscape, landscape, named, sentences
 from musekit.lab.rendering import RenderedPiece, along, crossfade, render, unit
 from musekit.muse import Muse
-from musekit.recipe import MAX_PROMPT_CHARS, Settings, count
+from musekit.recipe import MAX_PROMPT_CHARS, Recipe, Settings, count
 
 STAGE1_BATCH = 64  # embeddings
 CACHED_SOUNDS = 120  # 250 MB of 6 s
@@ -65,15 +64,14 @@ class Lab:
         self.seconds, self.noise_seed = seconds, noise_seed
         self.steps = steps or max(1, round(self.muse.config.sample.stage2_steps / 4))
         self.points: list[Point] = []
-        self._cache: dict[str, RenderedPiece] = {}  # oldest first
+        self._cache: dict[tuple[Recipe, bytes], RenderedPiece] = {}  # oldest first
 
     # -- points
 
     @property
     def embeddings(self) -> Tensor:
         """Of all points, (n, 512)."""
-        dim = self.muse.config.stage2.embedding_dim
-        return torch.stack([p.embedding for p in self.points]) if self.points else torch.zeros(0, dim)
+        return torch.stack([p.embedding for p in self.points]) if self.points else torch.zeros(0, 512)
 
     def groups(self) -> dict[str, list[int]]:
         """{group: indices of its points}."""
@@ -114,7 +112,7 @@ class Lab:
         return dict(zip(tags, self.muse.embedder.embed_text(list(tags.values()))))
 
     def diversity(self) -> list[dict]:
-        """For each group, and for held-out music: points, mean distance of pairs (`spread`), mean angle in degrees."""
+        """For each group, and for held-out music: points, mean distance of pairs, mean angle in degrees."""
         x = self.embeddings
         sets = {name: x[index] for name, index in self.groups().items()}
         try:
@@ -123,9 +121,9 @@ class Lab:
             pass  # these weights come without a reference
         rows = []
         for name, e in ((name, e) for name, e in sets.items() if len(e) > 1):
-            pairs = torch.ones(len(e), len(e), dtype=torch.bool).triu(1)
-            angles = torch.rad2deg(torch.arccos((e.double() @ e.double().T).clamp(-1, 1)[pairs]))
-            rows.append({"group": name, "n": len(e), "spread": spread(e), "angle": float(angles.mean())})
+            chords = torch.pdist(e.double())
+            angle = torch.rad2deg(2 * torch.arcsin(chords / 2)).mean()  # of unit vectors
+            rows.append({"group": name, "n": len(e), "spread": float(chords.mean()), "angle": float(angle)})
         return rows
 
     # -- paths and mixes
@@ -137,10 +135,10 @@ class Lab:
         """
         if len(stops) < 2 or n < 2:
             raise MuseError(f"a path needs 2 or more places and 2 or more points, not {len(stops)} and {n}")
-        x, positions = along(torch.stack([p.embedding for p in stops]), n)
         names = " to ".join(p.label[:60] for p in stops)
-        labels = [f"{names}: {at / (len(stops) - 1):.0%}" for at in positions.tolist()]
-        way = [Point(e, label, f"from {names}") for e, label in zip(x, labels)]
+        labels = [f"{names}: {i / (n - 1):.0%}" for i in range(n)]
+        rows = along(torch.stack([p.embedding for p in stops]), n)
+        way = [Point(e, label, f"from {names}") for e, label in zip(rows, labels)]
         return [replace(stops[0], label=labels[0]), *way[1:-1], replace(stops[-1], label=labels[-1])]
 
     def mix(self, points: Sequence[Point]) -> Point:
@@ -160,7 +158,7 @@ class Lab:
         """
         settings = Settings(seconds=self.seconds, steps=self.steps, micro_batch=1)
         recipe = self.muse.recipe(point.group[:MAX_PROMPT_CHARS], self.noise_seed, settings)
-        key = hashlib.sha256(recipe.to_json().encode() + point.embedding.numpy().tobytes()).hexdigest()
+        key = recipe, point.embedding.numpy().tobytes()
         if key not in self._cache:
             origin = Origin(point.label[:500], point.seed is not None)
             [piece] = render(self.muse, point.embedding[None], [recipe], [origin], on_step, self.job.flag)

@@ -6,60 +6,48 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets as w
-import plotly.graph_objects as go
+import traitlets
 
 from musekit.config import MuseError
 from musekit.lab.lab import Lab, Point
 from musekit.lab.landscape import MIN_POINTS, Landscape
 from musekit.lab.rendering import RenderedPiece
-from musekit.lab.view import WIDE, View, classed, escaped, row
+from musekit.lab.view import Face, View, escaped
 from musekit.library import Library
 from musekit.muse import Muse
 from musekit.recipe import clean_prompt
 from musekit.show.style import PALETTE
 
-NO_MAP = "Press Sample: the map of answers appears here"
 NO_PLACES = "<i>no places yet: add two or more, then play the path between them, or their mix</i>"
 
-GREY = "rgb(128,128,128)"  # legible on white and on black
-HILLS = [[0, "rgba(110,130,160,0)"], [0.1, "rgba(110,130,160,0)"], [1, "rgba(110,130,160,0.5)"]]
-EDGE = {"width": 1, "color": "rgba(255,255,255,0.75)"}  # of a point, against a dark ground
 
+class Map(w.Widget):
+    """The map as `map.js` draws it: hills with their names, and points in one colour per group."""
 
-def chart_of(land: Landscape, labels: list[str], groups: dict[str, list[int]], on_point: Callable) -> go.FigureWidget:
-    """The map: hills with their names, and points in one colour per group of indices.
+    land = traitlets.Dict().tag(sync=True)  # empty: no map
+    plotly = traitlets.Unicode("").tag(sync=True)  # its script
 
-    `on_point(i)` is called when point i is clicked. The clicked point is drawn larger by the page itself.
-    """
-    peaks = [(peak.x, peak.y, escaped(peak.label, 60)) for peak in land.peaks]
-    x, y, names = zip(*peaks) if peaks else ((), (), ())
-    unnamed = {"showlegend": False, "hoverinfo": "skip"}
-    chart = go.FigureWidget(
-        [
-            go.Contour(x=land.x, y=land.y, z=land.density, zmin=0, zmax=1, colorscale=HILLS, showscale=False,
-                       contours={"start": 0.06, "end": 0.96, "size": 0.09}, line={"width": 0.6, "color": GREY},
-                       **unnamed),
-            *(go.Scatter(
-                x=land.xy[index, 0], y=land.xy[index, 1], text=[escaped(labels[i], 90) for i in index],
-                name=escaped(group, 60), mode="markers", hoverinfo="text",
-                marker={"size": 10, "opacity": 0.9, "line": EDGE, "color": PALETTE[k % len(PALETTE)]},
-                selected={"marker": {"size": 20}}, unselected={"marker": {"opacity": 0.9}},
-            ) for k, (group, index) in enumerate(groups.items())),
-            go.Scatter(x=x, y=y, text=names, mode="text", textfont={"size": 12, "color": GREY}, **unnamed),
-        ],
-        layout={
-            "autosize": True, "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "dragmode": "pan",
-            "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": GREY},
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY}, "clickmode": "event+select",
-            "xaxis": {"visible": False}, "yaxis": {"visible": False, "scaleanchor": "x"}, "hovermode": "closest",
-            "showlegend": True, "legend": {"orientation": "h"}, "uirevision": "map",
-        },
-    )  # fmt: skip
-    chart._config = {"responsive": True, "displaylogo": False}
-    chart.add_class("muse-lab-chart")
-    for trace, index in zip(chart.data[1:], groups.values()):
-        trace.on_click(lambda _, points, __, index=index: [on_point(index[i]) for i in points.point_inds[:1]])
-    return chart
+    def __init__(self, on_point: Callable[[int], None]):
+        """`on_point(i)` is called when point i is clicked."""
+        super().__init__()
+        self.on_msg(lambda _, message, __: on_point(message["point"]))
+
+    def draw(self, land: Landscape, labels: list[str], groups: dict[str, list[int]]) -> None:
+        """Show a map of points with these labels; a group is its name and the indices of its points."""
+        from plotly.offline import get_plotlyjs
+
+        shown = {
+            "hills": {"x": land.x.tolist(), "y": land.y.tolist(), "z": land.density.tolist()},
+            "groups": [
+                {"name": escaped(name, 60), "index": index, "text": [escaped(labels[i], 90) for i in index],
+                 "x": land.xy[index, 0].tolist(), "y": land.xy[index, 1].tolist(), "color": PALETTE[k % len(PALETTE)]}
+                for k, (name, index) in enumerate(groups.items())
+            ],
+            "peaks": {"x": [p.x for p in land.peaks], "y": [p.y for p in land.peaks],
+                      "text": [escaped(p.label, 60) for p in land.peaks]},
+        }  # fmt: skip
+        with self.hold_sync():  # the map never comes without plotly
+            self.plotly, self.land = self.plotly or get_plotlyjs(), shown
 
 
 class LabView(View):
@@ -74,45 +62,22 @@ class LabView(View):
         **options,
     ):
         """A system or its name. Options: those of `lab.Lab`. Sampling begins with the button."""
-        super().__init__("muse-lab")
+        super().__init__("Lab")
         self.state = Lab(weights, on_change=self._show, **options)
         self.job, self.library = self.state.job, Library() if library is None else library
-        self.chart: go.FigureWidget | None = None
+        self.map = Map(lambda i: self.safely(lambda: self.play(self.state.points[i]))())
         self.played: tuple[Point, RenderedPiece] | None = None  # the place that was played last, and its sound
-        self._make("; ".join(prompts), n)
+        self.make(
+            {"prompts": {"value": "; ".join(prompts)}, "n": {"value": n}},
+            {
+                "sample": lambda: self.job.start(self._sample), "cancel": self.job.cancel, "keep": self._keep,
+                "upload": self._upload, "clear": self._clear, "walk": self._walk,
+                "add": lambda: self._list([*self.places, self._last()[0]]), "forget": lambda: self._list([]),
+                "mix": lambda: self.play(self.state.mix(self.places)),
+            },
+            map=Face(self.map, "map.js", "muse-lab-map"),
+        )  # fmt: skip
         self._list([])
-
-    def _make(self, prompts: str, n: int) -> None:
-        self.name(
-            prompts=classed(w.Text(prompts, placeholder="prompts, separated by semicolons",
-                                   tooltip="several, separated by semicolons"), "muse-big"),
-            n=w.IntSlider(n, 10, 500, step=10, description="of each", style={"description_width": "52px"}),
-            map=w.Box([w.HTML(NO_MAP)]),
-            upload=w.FileUpload(accept="audio/*", multiple=True, description="Add sounds",
-                                tooltip="their first seconds, as a prompt"),
-            tags=w.Text("", description="tags", placeholder="separated by commas", **WIDE),
-            places_list=w.HTML(),
-            steps=w.IntSlider(5, 2, 15, description="sounds", tooltip="on the path, ends included", **WIDE),
-        )  # fmt: skip
-        self.upload.observe(self.safely(self._upload), "value")
-        sample = self.button("sample", "Sample", "draw embeddings for these prompts and lay out the map",
-                             lambda: self.job.start(self._sample), "map", "primary")  # fmt: skip
-        cancel = self.button("cancel", "Cancel", "stop at the next step", self.job.cancel, "stop")
-        cancel.disabled = True
-        keep = self.button("keep", "Keep this sound", "put the last sound into the library", self._keep, "bookmark")
-        clear = self.button("clear", "Clear the map", "remove all points", self._clear, "trash")
-        add = self.button("add", "Add", "the last sound to the places below",
-                          lambda: self._list([*self.places, self._last()[0]]), "plus")  # fmt: skip
-        forget = self.button("forget", "Forget", "remove all places", lambda: self._list([]), "trash")
-        walk = self.button("walk", "Play the path", "from place to place, as one sound", self._walk, "road")
-        mix = self.button("mix", "Play the mix", "the mean of the places",
-                          lambda: self.play(self.state.mix(self.places)), "play")  # fmt: skip
-        self.panel(
-            "Lab",
-            classed(w.HBox([self.prompts, self.n, sample, cancel]), "muse-ask"),
-            self.map, self.player, row(self.tags, keep), row(self.upload, clear),
-            row(add, forget), self.places_list, row(self.steps, walk, mix),
-        )  # fmt: skip
 
     def _show(self) -> None:
         self.show_job(self.job, self.sample, self.clear, self.walk, self.mix, cancel=self.cancel)
@@ -132,15 +97,8 @@ class LabView(View):
     def _map(self) -> str:
         self.job.report("laying out the map", max(0.5, self.job.fraction))
         land, points = self.state.map(), self.state.points
-        self.chart = chart_of(land, [p.label for p in points], self.state.groups(),
-                              lambda i: self.safely(lambda: self.play(points[i]))())  # fmt: skip
-        self._place_map(self.chart)
+        self.map.draw(land, [p.label for p in points], self.state.groups())
         return f"{len(points)} points, {len(land.peaks)} hills; click a point to hear it"
-
-    def _place_map(self, widget: w.Widget) -> None:
-        old, self.map.children = self.map.children, (widget,)
-        for one in old:
-            one.close()
 
     def _upload(self) -> None:
         files, self.upload.value = self.upload.value, ()
@@ -153,8 +111,7 @@ class LabView(View):
         return f"{text}; {self._map()}" if len(self.state.points) >= MIN_POINTS else text
 
     def _clear(self) -> None:
-        self.state.points, self.chart = [], None
-        self._place_map(w.HTML(NO_MAP))
+        self.state.points, self.map.land = [], {}
 
     # -- sounds
 

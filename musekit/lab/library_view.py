@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ipywidgets as w
-
 from musekit.config import MuseError
 from musekit.entry import Entry
 from musekit.lab.job import Job
 from musekit.lab.rendering import render_again
-from musekit.lab.view import WIDE, View, classed, row
+from musekit.lab.view import PANELS, View
 from musekit.library import SORTS, Library
 from musekit.muse import Muse
 
 MAX_SHOWN = 500  # pieces in the list
-EMPTY_BIN = "Empty the bin"
+EMPTY_BIN = PANELS["Library"]["controls"]["purge"]["description"]
 
 
 def described(entry: Entry) -> str:
@@ -30,49 +28,19 @@ class LibraryView(View):
 
     def __init__(self, library: Library | None = None, muse: Muse | None = None):
         """A library (default: MUSEKIT_HOME/library) and a system."""
-        super().__init__("muse-library")
+        super().__init__("Library")
         self.state = Library() if library is None else library
         self.muse, self.job = muse, Job(self._show)
-        self._make()
+        shown = {name: self.refresh for name in ("query", "sort", "starred", "look")}
+        self.make({"sort": {"options": list(SORTS)}}, shown | {
+            "list": self._show_text, "play": self._play, "star": self._star, "delete": self._delete,
+            "undo": lambda: self._changed(f"{len(self.state.undo())} came back"), "purge": self._purge,
+            "again": self._again, "export": self._export, "bring": self._import,
+            "rename": lambda: self._write(self.state.rename), "note": lambda: self._write(self.state.note),
+            "tag": lambda: self._tag("add"), "untag": lambda: self._tag("remove"),
+        })  # fmt: skip
         self.refresh()
         self.shelves.add(self)
-
-    def _make(self) -> None:
-        self.name(
-            query=classed(w.Text("", placeholder="words in name, prompt, tags, notes", description="search", **WIDE),
-                          "muse-wide"),
-            sort=w.Dropdown(options=list(SORTS), description="sort", **WIDE),
-            starred=w.Checkbox(False, description="starred only", indent=False),
-            list=w.SelectMultiple(options=[], rows=12, layout=w.Layout(width="100%")),
-            text=w.Text("", description="text", placeholder="a name, a note, or tags separated by commas", **WIDE),
-            path=w.Text("", description="folder", placeholder="to write to or to read from", **WIDE),
-        )  # fmt: skip
-        for one in (self.query, self.sort, self.starred):
-            one.observe(self.safely(self.refresh), "value")
-        self.list.observe(self.safely(self._show_text), "value")
-        actions = row(
-            self.button("play", "Play", "play the chosen piece", self._play, "play", "primary"),
-            self.button("star", "Star", "star the chosen pieces, or remove their stars", self._star, "star"),
-            self.button("delete", "Delete", "put the chosen pieces into the bin", self._delete, "trash"),
-            self.button("undo", "Undo", "bring back what was deleted last; again: before that", self._undo, "undo"),
-            self.button("purge", EMPTY_BIN, "remove deleted pieces for ever; press twice", self._purge, "", "danger"),
-            self.button("again", "Make this again", "render the chosen piece from its recipe", self._again, "refresh"),
-        )
-        changes = row(
-            self.text,
-            self.button("rename", "Rename", "the chosen piece", lambda: self._write(self.state.rename), "pencil"),
-            self.button("note", "Note", "write this note to the chosen piece", lambda: self._write(self.state.note)),
-            self.button("tag", "Tag", "add these tags to the chosen pieces", lambda: self._tag("add"), "tag"),
-            self.button("untag", "Untag", "remove these tags from them", lambda: self._tag("remove"), "minus"),
-        )
-        files = row(
-            self.path,
-            self.button("export", "Export", "write the chosen pieces (or all) as FLAC files", self._export, "upload"),
-            self.button("bring", "Import", "add the sounds of a folder", self._import, "download"),
-        )
-        look = self.button("look", "Refresh", "another notebook may have kept something", self.refresh, "refresh")
-        self.panel("Library", row(self.query, self.sort, self.starred, look), self.list, actions, self.player, changes,
-                   files)  # fmt: skip
 
     def refresh(self) -> None:
         """Read the library again; another notebook may have changed it. Chosen pieces stay chosen."""
@@ -109,9 +77,6 @@ class LibraryView(View):
         on = not all(self.state.get(identity).star for identity in ids)
         self.state.star(ids, on)
         self._changed("starred" if on else "no longer starred")
-
-    def _undo(self) -> None:
-        self._changed(f"{len(self.state.undo())} came back")
 
     def _tag(self, how: str) -> None:
         ids = self._some()

@@ -1,4 +1,5 @@
 // The player of a view. Sounds and files come as bytes through the kernel's connection: nothing is fetched.
+// They are state and messages of a plain model: see `view.Face`.
 
 function oneAtATime() {
   if (window.museOneAtATime) return;
@@ -23,7 +24,8 @@ function tellWidth(el) {
   return () => { watch.disconnect(); clearTimeout(timer); };
 }
 
-function render({ model, el }) {
+async function render({ model, el }) {
+  const state = await model.widget_manager.get_model(model.get("state"));
   oneAtATime();
   const figure = document.createElement("figure");
   const caption = document.createElement("figcaption");
@@ -45,10 +47,10 @@ function render({ model, el }) {
   const unwatch = tellWidth(el);
   let url = null;
   const load = () => {
-    const label = model.get("label");
+    const label = state.get("label");
     caption.textContent = label;  // text, never markup
     audio.setAttribute("aria-label", label || "player");
-    const sound = model.get("sound");
+    const sound = state.get("sound");
     if (url) URL.revokeObjectURL(url);
     url = sound && sound.byteLength ? URL.createObjectURL(new Blob([sound], { type: "audio/ogg" })) : null;
     figure.hidden = !url;  // no empty player on the page
@@ -67,12 +69,12 @@ function render({ model, el }) {
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   };
   box.addEventListener("change", () => { audio.loop = box.checked; });
-  model.on("change:turn", turn);
-  model.on("msg:custom", save);
+  state.on("change:turn", turn);
+  state.on("msg:custom", save);
   load();
   return () => {
-    model.off("change:turn", turn);
-    model.off("msg:custom", save);
+    state.off("change:turn", turn);
+    state.off("msg:custom", save);
     unwatch();
     audio.pause();
     if (url) URL.revokeObjectURL(url);

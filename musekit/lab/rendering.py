@@ -10,10 +10,9 @@ apart.
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -62,21 +61,20 @@ def slerp(a: Tensor, b: Tensor, position: float) -> Tensor:
     return mixed.to(a.dtype)
 
 
-def along(stops: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """n points (n, D) at equal angles on the path through `stops` (k, D), k >= 2; positions (n,) in [0, k - 1].
+def along(stops: Tensor, n: int) -> Tensor:
+    """n points (n, D) at equal angles on the path through `stops` (k, D), k >= 2.
 
     The first and the last are the first and last stop, bit for bit.
     """
     legs = angle(stops[:-1], stops[1:])
     ends = torch.cat([torch.zeros(1, dtype=torch.float64), legs.cumsum(0)])
-    rows, positions = [], []
+    rows = []
     for s in torch.linspace(0, float(ends[-1]), n, dtype=torch.float64).tolist():
         k = min(int((ends[1:] < s).sum()), len(legs) - 1)
         p = min(1.0, (s - float(ends[k])) / max(float(legs[k]), TINY))
         rows.append(slerp(stops[k], stops[k + 1], p))
-        positions.append(k + p)
-    rows[0], rows[-1], positions[-1] = stops[0], stops[-1], len(legs) * 1.0
-    return torch.stack(rows), torch.tensor(positions, dtype=torch.float64)
+    rows[0], rows[-1] = stops[0], stops[-1]
+    return torch.stack(rows)
 
 
 # -- rendering
@@ -127,7 +125,7 @@ def render(
 def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel=None) -> Piece:
     """The piece of a library's entry once more: the same bits on the same kind of machine, whatever its batch was.
 
-    Runs with the recipe's dtype and threads, whatever this session's are. Raises MuseError for an imported sound, for
+    Runs with the recipe's dtypes and threads, whatever this session's are. Raises MuseError for an imported sound, for
     other weights, or for an origin without its embedding.
     """
     recipe, origin = entry.recipe, entry.origin
@@ -141,11 +139,9 @@ def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel
     if origin is not None and entry.embedding is None:
         raise MuseError("this piece was rendered from an embedding that is not in its file; it cannot be made again")
     check(recipe, muse.config)  # the recipe may come from a stranger's file
-    if recipe.dtype != str(muse.autocast_dtype).removeprefix("torch."):
-        muse = copy.copy(muse)  # shares the loaded networks, except for what depends on the dtype
-        muse.dtype = recipe.dtype
-        for name in ("autocast_dtype", "inference2"):
-            muse.__dict__.pop(name, None)
+    dtypes = {"dtype": recipe.dtype, "stage1_dtype": recipe.stage1_dtype}
+    if dtypes != {"dtype": str(muse.autocast_dtype).removeprefix("torch."), "stage1_dtype": muse.stage1_dtype}:
+        muse = replace(muse, **dtypes)  # with networks of its own
     with threads(recipe.threads):
         if origin is None:
             return next(iter(muse.stream([recipe], on_step, cancel)))

@@ -4,14 +4,14 @@ studio = Studio("mini", library=Library())
 studio.generate("a sad piano melody", n=4, steps=20)  # returns at once
 studio.job.wait()
 studio.more_like(studio.results[2], degrees=20)
-studio.keep(studio.results[0], tags=["for the film"])
+studio.library.add(studio.results[0].piece, tags=["for the film"])
 """
 
 from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +20,10 @@ import torch
 
 from musekit import fewstep
 from musekit.config import MuseError
-from musekit.entry import Entry, Origin, entry_of, flac, quantize
+from musekit.entry import Origin, entry_of, flac, quantize
 from musekit.lab.job import Job
 from musekit.lab.rendering import angle, render, slerp
-from musekit.lab.view import WIDE, View, classed, row
+from musekit.lab.view import View
 from musekit.library import Library
 from musekit.muse import Muse, Piece
 from musekit.recipe import Settings, count, file_stem
@@ -32,8 +32,6 @@ from musekit.solve import SOLVERS
 
 MAX_SEED = 2**31  # of a seed that is drawn here
 MAX_CARDS = 32  # older ones leave the page; their results stay in `state.results`
-EXAMPLE = "a sad piano melody"
-COMPARED = {"prompt": str, "negative_prompt": str, "guidance_scale": float, "steps": int, "solver": str}
 
 
 @dataclass(eq=False)
@@ -42,7 +40,7 @@ class Result:
 
     number: int  # from 1
     piece: Piece
-    note: str = ""  # "A", "B", or the result that it varies
+    note: str = ""  # the result that it varies
 
 
 class Studio:
@@ -58,12 +56,7 @@ class Studio:
 
     def generate(self, prompt: str, **options) -> None:
         """Start pieces. Options: n, seed, negative_prompt and the fields of `recipe.Settings`, as `Muse.generate`."""
-        self.job.start(lambda: self._answer({"": {"prompt": prompt} | options}))
-
-    def versus(self, a: dict, **changes) -> None:
-        """A and B at the same seeds: A with the options of `generate`, B with these changes of them."""
-        changed = ", ".join(f"{name} = {value}" for name, value in changes.items())
-        self.job.start(lambda: self._answer({"A": a, f"B: {changed}"[:120]: a | changes}))
+        self.job.start(lambda: self._answer(prompt, **options))
 
     def more_like(self, result: Result, n: int = 4, degrees: float = 20.0, noise: float = 0.0) -> None:
         """n variations of one result at an exact distance.
@@ -76,10 +69,6 @@ class Studio:
             raise MuseError("degrees go from 0 to 180 and noise from 0 to 1, and one of them must be above 0")
         self.job.start(lambda: self._vary(result, n, degrees, noise))
 
-    def keep(self, result: Result, tags: Sequence[str] = ()) -> Entry:
-        """Keep a result in the library, once; tags are added to those it has."""
-        return self.library.add(result.piece, tags=tags)
-
     def download(self, result: Result) -> tuple[str, bytes]:
         """A FLAC file of a result with its recipe inside: a plain name, and its bytes."""
         entry = entry_of(result.piece)
@@ -88,21 +77,14 @@ class Studio:
 
     # -- inside the job's thread
 
-    def _answer(self, requests: dict[str, dict]) -> str:
-        """Pieces for the options of each note; all recipes are checked before the first piece is sampled."""
-        lots = {note: self._recipes(**options) for note, options in requests.items()}
-        for i, (note, recipes) in enumerate(lots.items()):
-            batches = -(-len(recipes) // recipes[0].micro_batch)
-            follow = self.job.follow(batches, i / len(lots), (i + 1) / len(lots))
-            self._collect(self.muse.stream(recipes, follow, self.job.flag), note)
-        message = f"seeds {recipes[0].seed} to {recipes[-1].seed}" if len(recipes) > 1 else f"seed {recipes[0].seed}"
-        if any(self.muse.text.is_cut(recipes[0].prompt) for recipes in lots.values()):
+    def _answer(self, prompt: str, n: int = 4, seed: int = 0, negative_prompt: str | None = None, **settings) -> str:
+        batch = min(self.muse.config.sample.micro_batch, count(n))  # no padding beyond n
+        recipes = self.muse.recipes(prompt, n, seed, Settings(micro_batch=batch, **settings), negative_prompt)
+        self._collect(self.muse.stream(recipes, self.job.follow(-(-n // batch)), self.job.flag))
+        message = f"seeds {recipes[0].seed} to {recipes[-1].seed}" if n > 1 else f"seed {seed}"
+        if self.muse.text.is_cut(recipes[0].prompt):
             message += f"; only the first {recipes[0].max_tokens} tokens of the prompt are read"
         return message
-
-    def _recipes(self, prompt: str, n: int = 4, seed: int = 0, negative_prompt: str | None = None, **settings):
-        batch = min(self.muse.config.sample.micro_batch, count(n))  # no padding beyond n
-        return self.muse.recipes(prompt, n, seed, Settings(micro_batch=batch, **settings), negative_prompt)
 
     def _vary(self, result: Result, n: int, degrees: float, noise: float) -> str:
         source, origin = result.piece, getattr(result.piece, "origin", None)
@@ -124,7 +106,7 @@ class Studio:
         self._collect(render(self.muse, embeddings, [recipe] * n, origins, follow, self.job.flag), note)
         return f"{n} variations: {note}"
 
-    def _collect(self, pieces: Iterable[Piece], note: str) -> None:
+    def _collect(self, pieces: Iterable[Piece], note: str = "") -> None:
         """Collect pieces as they are ready; those that were finished before a cancel stay."""
         for piece in pieces:
             self.results.append(Result(len(self.results) + 1, piece, note))
@@ -137,67 +119,35 @@ class StudioView(View):
     def __init__(
         self,
         weights: str | Path | Muse = "mini",
-        prompt: str = EXAMPLE,
+        prompt: str = "a sad piano melody",
         n: int = 2,
         library: Library | None = None,
         seconds: float | None = None,
         steps: int | None = None,
     ):
         """A system, its folder or its name, and first values of the widgets (None: the preset's)."""
-        super().__init__("muse")
+        super().__init__("Studio")
         self.state, self._shown = Studio(weights, library, self._show), 0
         self.job, sample = self.state.job, self.state.muse.config.sample
         self.few_step = fewstep.offered(self.state.muse.folder)  # {name: its steps and guidance}
-        self._make(prompt, n, seconds or sample.seconds, steps or sample.stage2_steps)
-
-    def _make(self, prompt: str, n: int, seconds: float, steps: int) -> None:
-        config = self.state.muse.config
-        longest = math.floor(config.window_seconds * 10) / 10
-        self.name(
-            prompt=classed(w.Text(prompt, placeholder=f"what it should be: {EXAMPLE}", tooltip="the prompt",
-                                  continuous_update=False), "muse-big"),
-            negative=w.Text("", placeholder="what it should not be", description="not", tooltip="negative prompt",
-                            continuous_update=False, **WIDE),
-            n=w.IntSlider(n, 1, 16, description="pieces", **WIDE),
-            seconds=w.FloatSlider(seconds, min=0.5, max=longest, step=0.5, description="seconds", **WIDE),
-            steps=w.IntSlider(steps, 1, max(200, steps), description="steps", **WIDE),
-            guidance=w.FloatSlider(config.sample.guidance_scale, min=0.0, max=10.0, step=0.5, description="guidance",
-                                   **WIDE),
-            solver=w.Dropdown(options=[*SOLVERS, *self.few_step], value=config.sample.stage2_solver,
-                              description="solver", tooltip="a bespoke one is quick and less exact", **WIDE),
-            seed=w.BoundedIntText(0, 0, 2**53 - 1024, description="seed", **WIDE),
-            fresh=w.Checkbox(False, description="a new seed each time", indent=False),
-            what=w.Dropdown(options=list(COMPARED), value="guidance_scale", description="B differs in", **WIDE),
-            value=w.Text("1.0", description="which is", tooltip="B's value", **WIDE),
-            piece=w.Dropdown(options=[], description="piece", tooltip="for the buttons beside it", **WIDE),
-            tags=w.Text("", placeholder="separated by commas", description="tags", **WIDE),
-            degrees=w.FloatSlider(20.0, min=0.0, max=90.0, step=1.0, description="distance \N{DEGREE SIGN}", **WIDE),
-            noise=w.FloatSlider(0.0, min=0.0, max=1.0, step=0.05, description="other noise", **WIDE),
-            cards=w.Box([]),  # one widget per card, so that a new card stops no player
-        )  # fmt: skip
-        self.solver.observe(lambda change: self._set_solver(change.new), "value")
-        generate = self.button("generate", "Generate", "make pieces for the prompt",
-                               lambda: self.state.generate(**self._options()), "play", "primary")  # fmt: skip
-        cancel = self.button("cancel", "Cancel", "stop at the next step; finished pieces stay", self.job.cancel, "stop")
-        cancel.disabled = True
-        compare = self.button("compare", "A/B", "A with these values, B with that change, at the same seeds",
-                              self._compare, "adjust")  # fmt: skip
-        keep = self.button("keep", "Keep", "put it into the library, with these tags", self._keep, "bookmark")
-        save = self.button("save", "Save", "download it as FLAC, recipe inside",
-                           lambda: self.player.download(*self.state.download(self._chosen())), "download")  # fmt: skip
-        more = self.button("more", "More like this", "variations at this distance", self._more, "random")
-        grid = (self.negative, self.n, self.seconds, self.steps, self.guidance, self.solver, self.seed, self.fresh)
-        self.panel(
-            "Studio",
-            classed(w.HBox([self.prompt, generate, cancel]), "muse-ask"),
-            classed(w.Box(grid), "muse-grid"), row(self.what, self.value, compare),
-            row(self.piece, self.tags, keep, save), row(self.degrees, self.noise, more),
-            self.player, self.cards,
+        steps, longest = steps or sample.stage2_steps, math.floor(self.state.muse.config.window_seconds * 10) / 10
+        self.make(
+            {
+                "prompt": {"value": prompt}, "n": {"value": n}, "guidance": {"value": sample.guidance_scale},
+                "seconds": {"value": seconds or sample.seconds, "max": longest},
+                "steps": {"value": steps, "max": max(200, steps)},
+                "solver": {"value": sample.stage2_solver, "options": [*SOLVERS, *self.few_step]},
+            },
+            {
+                "generate": lambda: self.state.generate(**self._options()), "cancel": self.job.cancel,
+                "keep": self._keep, "save": lambda: self.player.download(*self.state.download(self._chosen())),
+                "more": self._more, "solver": self._set_solver,
+            },
         )  # fmt: skip
 
-    def _set_solver(self, name: str) -> None:
+    def _set_solver(self) -> None:
         """Disable the widgets whose values a learned solver decides."""
-        self.steps.disabled = self.guidance.disabled = name in self.few_step
+        self.steps.disabled = self.guidance.disabled = self.solver.value in self.few_step
 
     def _options(self) -> dict:
         """The options of `Studio.generate` in the widgets."""
@@ -213,15 +163,6 @@ class StudioView(View):
             "guidance_scale": few.guidance_scale if few else self.guidance.value,
         }
 
-    def _compare(self) -> None:
-        what, text = self.what.value, self.value.value.strip()
-        try:
-            value = COMPARED[what](text)
-        except ValueError as error:
-            raise MuseError(f"B's {what} must be a number, not {text[:40]!r}") from error
-        changes = {what: value} | ({"steps": None} if value in self.few_step else {})
-        self.state.versus(self._options(), **changes)
-
     def _chosen(self) -> Result:
         if self.piece.value is None:
             raise MuseError("generate a piece first")
@@ -231,13 +172,13 @@ class StudioView(View):
         self.state.more_like(self._chosen(), self.n.value, self.degrees.value, self.noise.value)
 
     def _keep(self) -> None:
-        entry = self.state.keep(self._chosen(), self.tags.value.split(","))
+        entry = self.state.library.add(self._chosen().piece, tags=self.tags.value.split(","))
         self.say(f"kept no. {self.piece.value}" + (f" with {', '.join(entry.tags)}" if entry.tags else ""))
         self.library_changed()
 
     def _show(self) -> None:
         """Update the widgets from the state; the newest piece is the chosen one."""
-        self.show_job(self.job, self.generate, self.compare, self.more, cancel=self.cancel)
+        self.show_job(self.job, self.generate, self.more, cancel=self.cancel)
         new = self.state.results[self._shown :]
         if new:
             self._shown += len(new)

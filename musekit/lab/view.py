@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import tomllib
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ import traitlets
 from musekit.config import MuseError
 from musekit.show.players import compressed
 
-WIDE = {"style": {"description_width": "84px"}}  # the style sheet sets the widths
+HERE = Path(__file__).parent
+PANELS = tomllib.loads((HERE / "panels.toml").read_text(encoding="utf-8"))
 BAR_STYLES = {"done": "success", "failed": "danger", "cancelled": "warning"}
 
 
@@ -30,23 +32,26 @@ def classed(widget: w.Widget, *names: str) -> w.Widget:
     return widget
 
 
-def row(*widgets) -> w.HBox:
-    """Side by side, and below each other where the panel is narrow."""
-    return classed(w.HBox(list(widgets)), "muse-row")
+class Face(anywidget.AnyWidget):
+    """A script of the page that shows a plain model.
+
+    anywidget drops all messages to a widget whose script took more than 2 s to load, as on a busy machine. So nothing
+    is sent to the face: the script reads `state`, the id of a model of ipywidgets itself, which loses nothing.
+    """
+
+    _css = HERE / "muse.css"
+    state = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self, state: w.Widget, script: str, *names: str):
+        super().__init__(state=state.model_id, _esm=(HERE / script).read_text(encoding="utf-8"), _dom_classes=names)
 
 
-class Player(anywidget.AnyWidget):
+class Player(w.Widget):
     """The browser's own `<audio controls>` with a check box for looping. It also hands files to the browser."""
 
-    _esm = Path(__file__).with_name("player.js")
-    _css = Path(__file__).with_name("muse.css")
     label = traitlets.Unicode("").tag(sync=True)
     sound = traitlets.Bytes(b"").tag(sync=True)
     turn = traitlets.Int(0).tag(sync=True)  # counts the sounds; its change starts the player
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.add_class("muse-player")
 
     def play(self, audio, sample_rate: int, label: str) -> None:
         """Play audio (channels, N); `label` is shown and read aloud."""
@@ -64,23 +69,33 @@ class View:
 
     shelves: weakref.WeakSet = weakref.WeakSet()  # views of this kernel that show a library
 
-    def __init__(self, prefix: str):
-        self.prefix, self.player = prefix, Player()
-        self.label = classed(w.HTML(""), "muse-say", f"{prefix}-label")
-        self.bar = classed(w.FloatProgress(0.0, min=0.0, max=1.0, tooltip="progress"), "muse-bar", f"{prefix}-bar")
-        self.view = w.VBox([])
+    def __init__(self, title: str):
+        self.title, self.prefix, self.player, self.view = title, PANELS[title]["prefix"], Player(), w.VBox([])
+        self.label = classed(w.HTML(""), "muse-say", f"{self.prefix}-label")
+        self.bar = classed(w.FloatProgress(0.0, min=0.0, max=1.0, tooltip="progress"), "muse-bar", f"{self.prefix}-bar")
 
-    def panel(self, title: str, *parts: w.Widget) -> None:
-        """Lay out the panel: its head with name and line, the bar, and the parts."""
-        name = w.HTML(f'<span class="muse-name">{escaped(title)}</span>')
-        self.view.children = (classed(w.HBox([name, self.label]), "muse-head"), self.bar, *parts)
-        classed(self.view, "muse-view", f"muse-{title.lower()}-view")
+    def make(self, values: dict[str, dict], calls: dict[str, Callable[[], object]], **faces: w.Widget) -> None:
+        """Make the panel that `panels.toml` describes. Its controls are attributes of the view.
 
-    def name(self, **widgets) -> None:
-        """Make widgets attributes of the view, with classes for the style sheet and the tests."""
-        for name, widget in widgets.items():
-            setattr(self, name, widget)
-            widget.add_class(f"{self.prefix}-{name.replace('_', '-')}")
+        values: {control: options that only the program knows}. calls: {control: what runs when it is pressed, or its
+        value changes}. faces: widgets that stand in the rows beside the controls.
+        """
+        faces["player"] = Face(self.player, "player.js", "muse-player")
+        for name, options in PANELS[self.title]["controls"].items():
+            options = options | values.get(name, {})
+            control = getattr(w, options.pop("kind", "Button"))(**options)
+            setattr(self, name, classed(control, f"{self.prefix}-{name.replace('_', '-')}"))
+            if name in calls:
+                run = self.safely(calls[name])
+                control.on_click(run) if isinstance(control, w.Button) else control.observe(run, "value")
+        rows = []
+        for line in PANELS[self.title]["rows"]:
+            style, _, names = line.rpartition(": ")
+            row = [faces.get(name) or getattr(self, name) for name in names.split()]
+            rows.append(classed(w.HBox(row), f"muse-{style}") if style else row[0])
+        name = w.HTML(f'<span class="muse-name">{self.title}</span>')
+        self.view.children = (classed(w.HBox([name, self.label]), "muse-head"), self.bar, *rows)
+        classed(self.view, "muse-view", f"muse-{self.title.lower()}-view")
 
     def say(self, text: str, bad: bool = False) -> None:
         """Show one line of text; it is escaped, since it may hold what a user typed."""
@@ -99,13 +114,6 @@ class View:
                 self.say(f"{type(error).__name__}: {error}", bad=True)
 
         return run
-
-    def button(self, name: str, text: str, tip: str, call: Callable[[], object], icon="", style="") -> w.Button:
-        """A button that runs `call`, as an attribute of the view."""
-        layout = w.Layout(width="auto")
-        self.name(**{name: w.Button(description=text, tooltip=tip, icon=icon, button_style=style, layout=layout)})
-        getattr(self, name).on_click(self.safely(call))
-        return getattr(self, name)
 
     def show_job(self, job, *busy: w.Button, cancel: w.Button | None = None) -> None:
         """Update bar and line from a job, and disable the buttons that start another one."""

@@ -12,8 +12,8 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+from IPython.display import HTML
 
-from musekit.config import MuseError
 from musekit.show.pictures import outline
 from musekit.show.style import PALETTE
 
@@ -31,26 +31,10 @@ CARD_STYLE = (
 PROMPT_STYLE = "font-weight:600;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
 
 
-class Player:
-    """Captions and players as HTML; the last value of a cell shows it."""
-
-    def __init__(self, markup: str, caption: str):
-        self.html, self.caption = markup, caption
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def __repr__(self) -> str:
-        return f"Player({self.caption!r}, {len(self.html) / 1000:.0f} kB)"
-
-
 def as_array(audio) -> np.ndarray:
-    """audio (N,), (1, N) or (2, N), numpy or torch -> float32 (channels, N). Raises MuseError for anything else."""
+    """audio (N,), (1, N) or (2, N), numpy or torch, as finite float32 (channels, N)."""
     x = np.asarray(audio.detach().cpu() if hasattr(audio, "detach") else audio, dtype=np.float32)
-    x = x[None] if x.ndim == 1 else x
-    if x.ndim != 2 or x.shape[0] not in (1, 2) or x.shape[1] < 1:
-        raise MuseError(f"a player needs audio of shape (N,), (1, N) or (2, N), not {np.shape(audio)}")
-    return np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.nan_to_num(np.atleast_2d(x), posinf=0.0, neginf=0.0)
 
 
 def compressed(
@@ -93,7 +77,7 @@ def audio_tag(audio, sample_rate: int, label: str, **options) -> str:
     )
 
 
-def player(audio, sample_rate: int, caption: str, note: str = "", **options) -> Player:
+def player(audio, sample_rate: int, caption: str, note: str = "", **options) -> HTML:
     """One clip (2, N), (1, N) or (N,): caption above, note below, both escaped. Options: those of `compressed`."""
     below = f'<div style="font-size:85%;opacity:.75">{html.escape(note)}</div>' if note else ""
     label = f"audio: {caption}" + (f", {note}" if note else "")
@@ -101,17 +85,17 @@ def player(audio, sample_rate: int, caption: str, note: str = "", **options) -> 
         f'<figure style="{PLAYER_STYLE}"><figcaption style="font-weight:600">{html.escape(caption)}</figcaption>'
         f"{audio_tag(audio, sample_rate, label, **options)}{below}</figure>"
     )
-    return Player(markup, caption)
+    return HTML(markup)
 
 
 def players(
     clips: Sequence, sample_rate: int, captions: Sequence[str], notes: Sequence[str] = (), title: str = "", **options
-) -> Player:
+) -> HTML:
     """Several clips side by side, each with its caption and, if given, its note, below a common title."""
     each = zip(clips, captions, notes or [""] * len(clips), strict=True)
-    markup = "".join(player(clip, sample_rate, *texts, **options).html for clip, *texts in each)
+    markup = "".join(player(clip, sample_rate, *texts, **options).data for clip, *texts in each)
     head = f'<div style="font-weight:600">{html.escape(title)}</div>' if title else ""
-    return Player(f"<div>{head}{markup}</div>", title or ", ".join(captions))
+    return HTML(f"<div>{head}{markup}</div>")
 
 
 def waveform(audio, columns: int = 260, height: int = 56) -> str:

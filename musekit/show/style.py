@@ -25,12 +25,9 @@ def styled(call: Callable, *more: Path | dict) -> Callable:
 
     @functools.wraps(call)
     def wrapper(*args, **kwargs):
-        from matplotlib import rc_context, rc_params_from_file, rcParamsDefault
+        from matplotlib import style
 
-        fresh = {key: rcParamsDefault[key] for key in rcParamsDefault if not key.startswith(("backend", "webagg"))}
-        for style in (HOUSE, *more):
-            fresh |= style if isinstance(style, dict) else rc_params_from_file(style, use_default_template=False)
-        with rc_context(fresh):
+        with style.context([HOUSE, *more], after_reset=True):
             return call(*args, **kwargs)
 
     return wrapper

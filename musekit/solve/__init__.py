@@ -25,6 +25,7 @@ every position of the batch.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ from musekit.config import MuseError, suggest
 
 from . import batch_dopri5, bespoke, dopri5
 from .bespoke import Bespoke
-from .types import CancelFlag, Cancelled, Solution, Velocity, time_dtype
+from .types import Cancelled, Solution, Velocity, time_dtype
 
 __all__ = ["ADAPTIVE", "NFE_PER_STEP", "SOLVERS", "Bespoke", "Cancelled", "Solution", "solve"]
 
@@ -100,7 +101,7 @@ def solve(
     rtol: float = 1e-4,
     atol: float = 1e-5,
     on_step: Callable[[int, int], None] | None = None,
-    cancel: CancelFlag | None = None,
+    cancel: threading.Event | None = None,
     trajectory: bool = False,
     overshoot: bool = True,
     max_attempts: int = 10_000,
@@ -160,11 +161,10 @@ def solve(
 
     on_time = _progress(on_step, times)
     x_0 = x_0.contiguous()
-    fixed_options = {"trajectory": trajectory, "on_time": on_time, "at": getattr(velocity, "at", None)}
-    if table is not None:
-        return bespoke.integrate(evaluate, x_0, table, **fixed_options)
-    if solver in STEPS:
-        return _fixed_grid(evaluate, x_0, times, solver=solver, **fixed_options)
+    if solver in STEPS or table is not None:
+        at = getattr(velocity, "at", None)
+        options = {"trajectory": trajectory, "on_time": on_time, "at": at}
+        return _fixed_grid(evaluate, x_0, times, solver=solver, table=table, **options)
 
     if not (rtol >= 0 and 0 < atol < math.inf and rtol < math.inf) or max_attempts < 1 or trajectory:
         raise MuseError(
@@ -182,6 +182,7 @@ def _fixed_grid(
     times: list[float],
     *,
     solver: str,
+    table: Bespoke | None,
     trajectory: bool,
     on_time: Callable[[float], None],
     at: Callable[[Tensor], Sequence] | None = None,
@@ -190,8 +191,8 @@ def _fixed_grid(
 
     at: turns times (m,) float64 into the m items that the velocity gets instead; None: (B,) tensors.
     """
-    step, nfe_per_step = STEPS[solver]
-    batch, n = x_0.shape[0], len(times) - 1
+    step, nfe_per_step = STEPS[solver] if table is None else (bespoke.stepper(table, x_0), 1)
+    batch, n, x = len(x_0), len(times) - 1, x_0
     if at is None:
 
         def at(moments: Tensor) -> Tensor:  # (m, B): all samples share their times
@@ -204,20 +205,13 @@ def _fixed_grid(
     t_end = t[1:] if solver in USES_END else [None] * n
     h = grid.diff().to(device=x_0.device, dtype=x_0.dtype)  # (n,)
 
-    x = x_0
-    path = [x_0]
+    path = [x_0] * trajectory
     for i in range(n):
         x = step(velocity, x, Step(t[i], t_mid[i], t_end[i], h[i]))
-        if trajectory:
-            path.append(x)
+        path += [x] * trajectory
         on_time(times[i + 1])
-    return Solution(
-        x=x,
-        nfe=torch.full((batch,), nfe_per_step * n),
-        accepted=torch.full((batch,), n),
-        rejected=torch.zeros(batch, dtype=torch.int64),
-        trajectory=torch.stack(path) if trajectory else None,
-    )
+    counts = (torch.full((batch,), count) for count in (nfe_per_step * n, n, 0))
+    return Solution(x, *counts, torch.stack(path) if trajectory else None)
 
 
 def _progress(on_step: Callable[[int, int], None] | None, times: list[float]) -> Callable[[float], None]:

@@ -14,15 +14,14 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from musekit.config import MuseError
 
-from .types import Solution, Velocity, time_dtype
+from .types import Velocity
 
 PREFIX = "bespoke-"
 NAME = re.compile(r"bespoke-([1-9][0-9]?)(?:@([0-9a-f]{8}))?")  # bespoke-8, optionally with the hash of its numbers
@@ -61,38 +60,20 @@ class Bespoke:
         return f"bespoke-{self.nfe}@{digest[:8]}"
 
 
-def integrate(
-    velocity: Velocity,
-    x_0: Tensor,
-    table: Bespoke,
-    *,
-    trajectory: bool = False,
-    on_time: Callable[[float], None] = lambda t: None,
-    at: Callable[[Tensor], Sequence] | None = None,
-) -> Solution:
-    """Step through the table's times from x_0 (B, ...); the arguments are those of `_fixed_grid`.
+def stepper(table: Bespoke, x_0: Tensor) -> Callable[[Velocity, Tensor, object], Tensor]:
+    """The table's steps from x_0 (B, ...), for a fixed grid of its times: each call makes the next one.
 
     Memory: all n velocities. Sums are taken one product and one sum at a time, which IEEE 754 rounds equally at every
     position of the batch.
     """
-    batch, n, grid = x_0.shape[0], table.nfe, torch.tensor(table.times, dtype=torch.float64)
-    if at is None:
-        moments = grid[:-1].to(x_0.device, time_dtype(x_0))[:, None].expand(-1, batch).contiguous()  # (n, B)
-    else:
-        moments = at(grid[:-1])
-    x, velocities, path = x_0, [], [x_0]
-    for i, (a, *b) in enumerate(table.weights):
-        velocities.append(velocity(moments[i], x))
+    velocities, rows = [], iter(table.weights)
+
+    def step(velocity: Velocity, x: Tensor, s) -> Tensor:
+        a, *b = next(rows)
+        velocities.append(velocity(s.t, x))
         x = x_0 if a == 1.0 else a * x_0
         for weight, u in zip(b, velocities, strict=True):
             x = x + weight * u
-        if trajectory:
-            path.append(x)
-        on_time(table.times[i + 1])
-    return Solution(
-        x=x,
-        nfe=torch.full((batch,), n),
-        accepted=torch.full((batch,), n),
-        rejected=torch.zeros(batch, dtype=torch.int64),
-        trajectory=torch.stack(path) if trajectory else None,
-    )
+        return x
+
+    return step

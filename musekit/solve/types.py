@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """`velocity(t, x) -> dx/dt`: t is (B,), one time per sample; x and dx/dt are (B, ...)."""
-
-
-class CancelFlag(Protocol):
-    """Anything with `is_set()`, such as a `threading.Event`."""
-
-    def is_set(self) -> bool: ...
 
 
 class Cancelled(Exception):  # noqa: N818 - the user's wish, not an error

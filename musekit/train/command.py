@@ -8,12 +8,11 @@ import json
 import sys
 from pathlib import Path
 
-import msgspec
 import torch
 
 from musekit import distributed, pretrained
 from musekit.config import MuseError, TrainConfig, home, identity, preset
-from musekit.files import write_atomic
+from musekit.files import checked, write_atomic
 from musekit.runs import Run, exclusive
 from musekit.train.data import DATA, fit_scale
 from musekit.train.loop import accumulation, train
@@ -39,7 +38,7 @@ def train_part(options) -> Path:
 
     with distributed.signals() as stop, distributed.process_group(), locked(folder):
         dataset, validation = DATA[part](cache, "train", config), DATA[part](cache, "valid", config)
-        run = Run(folder, settings.keep, settings.tensorboard and first)
+        run = Run(folder, settings.keep)
         network = config.stage1 if part == "regression" else getattr(config, part)
         claim = {"part": part, "config": identity(network)}  # sampling settings may change during a run
         claim |= {"data": f"{dataset.shards.manifest['maker']}, {len(dataset)} clips", "made_by": dataset.made_by}
@@ -76,12 +75,7 @@ def train_part(options) -> Path:
 
 def check(part: str, settings: TrainConfig) -> None:
     """Raise MuseError for settings that train nothing, or not what they say."""
-    try:
-        msgspec.convert(dataclasses.asdict(settings), TrainConfig)
-    except msgspec.ValidationError as error:
-        why, _, name = str(error).rstrip("`").partition(" - at `$.")
-        option, given = name.replace("_", "-"), getattr(settings, name)
-        raise MuseError(f"--train.{option} cannot be {given} ({why[0].lower()}{why[1:]})") from error
+    checked(dataclasses.asdict(settings), TrainConfig, lambda name: f"--train.{name.replace('_', '-')}")
     passes = accumulation(settings, distributed.world()) * distributed.world()
     if part == "embedder" and passes > 1:
         raise MuseError(
@@ -106,28 +100,20 @@ def locked(folder: Path):
 
 
 def summarise(run: Run, part: str, settings: TrainConfig, clips: int, init: str | Path | None) -> dict:
-    """What <part>.train.json and the model card say of a run: length, last losses, settings, provenance and curve.
-
-    Where the weights that it began from (init) have such a summary, samples and minutes are the sum of all runs, the
-    curves follow one another, and `before` lists the earlier runs, the oldest first.
-    """
+    """What <part>.train.json and the model card say of a run: length, last losses, settings, provenance and curve."""
     records = run.metrics()
-    samples, minutes = records[-1]["samples"], round(sum(r["seconds"] for r in records) / 60, 1)
     last = {k: v for r in records for k, v in r.items() if k in ("loss", "floor") or k.startswith("valid_")}
-    provenance = json.loads((run.folder / "provenance.json").read_text())
-    about = {"clips": clips, "last": last, "settings": dataclasses.asdict(settings), "provenance": provenance}
-    try:
-        earlier = json.loads((pretrained.find(init) / f"{part}.train.json").read_text()) if init else None
-    except (MuseError, OSError):
-        earlier = None  # weights from elsewhere
-    if earlier is None:
-        return {"part": part, "samples": samples, "minutes": minutes, **about, "metrics": thinned(records)}
-    before = earlier.get("before") or []
-    own = {k: round(earlier[k] - sum(some[k] for some in before), 1) for k in ("samples", "minutes")}
-    own |= {k: earlier[k] for k in ("clips", "settings", "provenance", "note") if k in earlier}
-    curve = [{**record, "samples": record["samples"] + earlier["samples"]} for record in thinned(records)]
-    total = {"samples": earlier["samples"] + samples, "minutes": round(earlier["minutes"] + minutes, 1)}
-    return {"part": part, **total, **about, "metrics": earlier["metrics"] + curve, "before": [*before, own]}
+    return {
+        "part": part,
+        "samples": records[-1]["samples"],
+        "minutes": round(sum(r["seconds"] for r in records) / 60, 1),
+        "clips": clips,
+        "last": last,
+        "init": init and Path(init).name,
+        "settings": dataclasses.asdict(settings),
+        "provenance": json.loads((run.folder / "provenance.json").read_text()),
+        "metrics": thinned(records),
+    }
 
 
 def thinned(records: list[dict], most: int = CURVE_POINTS) -> list[dict]:

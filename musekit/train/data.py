@@ -2,7 +2,7 @@
 
 A dataset has `__len__` and `sample(index, draws, batch_draws) -> dict`. `draws` belongs to the sample, `batch_draws` to
 its global batch (which shares, for example, the length of its crops). Noise, noise level, crop, condition dropout and
-the choice of caption are all drawn here, so that a batch (`loader`) is a pure function of (seed, counter).
+the choice of caption are all drawn here, so that a batch (`loop.batches`) is a pure function of (seed, counter).
 
 Shapes: C channels and T frames of a latent, D = 512 of an embedding, L tokens of a caption.
 """
@@ -19,7 +19,7 @@ from musekit import flow
 from musekit.cache import Shards, caption_id, read_clips
 from musekit.codec import bands
 from musekit.config import TONICS, MuseConfig, MuseError
-from musekit.encoders import transpose
+from musekit.encoders.mini import transpose
 
 # Mean of the logit-normal noise level of Stage 2. It leans towards noise: a piece's key and form are decided before
 # t = 0.3 (after it, a wrong embedding hardly changes the loss), and the similarity of neighbouring frames hides noise
@@ -133,11 +133,7 @@ def fill(x: Tensor, frames: int) -> Tensor:
 
 
 class Stage1Data(_Clips):
-    """A clip's embedding and one of its captions, with noise, noise level and condition dropout.
-
-    Where the cache also holds the embeddings of transposed clips, training draws one of all keys, unless the caption
-    names its key: any other caption is as true of the piece in another key.
-    """
+    """A clip's embedding and one of its captions, with noise, noise level and condition dropout."""
 
     def __init__(self, cache: Path, split: str, config: MuseConfig):
         super().__init__(cache, split, "embeddings", config)
@@ -146,31 +142,15 @@ class Stage1Data(_Clips):
         text = caption_id(self.clips[0]["captions"][0]["text"])
         self.check_width(self.tokens, text, config.stage1.text_dim, "Stage 1")
         self.embeddings = self.shards.all(c["id"] for c in self.clips)[:, 0].float()  # (n, D)
-        self.transposed = None
-        if split == "train" and (self.cache / "transposed" / "manifest.json").exists():
-            self.transposed = self.open("transposed")
-            if len({self.made_by[kind].split()[-1] for kind in ("embeddings", "transposed")}) > 1:
-                raise MuseError(
-                    f"{self.transposed.folder} and {self.shards.folder} are of different embedders; make both with the"
-                    " same weights: `musekit cache --kinds embeddings transposed --remake`"
-                )
-
-    def x_1(self, index: int, caption: dict, draws: flow.Draws) -> Tensor:
-        """(D,): the clip's embedding, or that of a transposition."""
-        key = self.clips[index]["id"]
-        if self.transposed is None or "key" in caption.get("asks", ()) or key not in self.transposed:
-            return self.embeddings[index]
-        k = draws.integer(self.transposed.row_length(key) + 1)
-        return self.transposed.row(key)[k - 1].float() if k else self.embeddings[index]
 
     def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
         """{"x_1": (D,) embedding, "x_0": (D,) noise, "t": () in [0, 1), "tokens", "mask", "keep": () bool, False where
         the condition is dropped}.
         """
-        caption, text = self.caption(self.clips[index], draws)
+        _, text = self.caption(self.clips[index], draws)
         return {
             **text,
-            "x_1": self.x_1(index, caption, draws),
+            "x_1": self.embeddings[index],
             "x_0": draws.normal(self.config.stage1.dim),
             "t": torch.tensor(draws.uniform() ** 2),  # leans towards noise, where key and instrument are decided
             "keep": torch.tensor(draws.uniform() >= self.config.stage1.condition_dropout),

@@ -2,18 +2,21 @@
 
     for record in train(model, data, validation, settings, run): ...
 
-`Training` is one optimizer step and what a checkpoint holds; `train` is the loop: it resumes, logs and saves.
-Progress is counted in samples, so that runs compare over batch sizes and numbers of ranks.
+`Training` is one optimizer step and what a checkpoint holds; `train` is the loop: it resumes, logs and saves; `batches`
+are built ahead, in the order of a keyed permutation. Progress is counted in samples, so that runs compare over batch
+sizes and numbers of ranks. Only a rank's share of a batch depends on the rank: a run continues on any number of them.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import copy
 import functools
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import nn
@@ -21,11 +24,12 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from musekit import distributed, flow, gpu
 from musekit.config import MuseError, TrainConfig
-from musekit.gpu import compile_block
+from musekit.corpus.processes import ignore_signals
 from musekit.runs import Run
-from musekit.train import flops, loader
 
 VALIDATION_CLIPS = 512
+EPOCH_KEY, BATCH_KEY = 1 << 62, 1 << 61  # counters of permutations and of batches; far from those of samples
+AHEAD = 3  # batches that the thread builds before they are needed
 
 
 class Training:
@@ -39,7 +43,7 @@ class Training:
         self.model, self.settings, self.device = model.to(distributed.device()).train(), settings, distributed.device()
         self.ema = copy.deepcopy(model).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.98), fused=settings.fused
+            parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.98), fused=True
         )
         self.samples = self.steps = 0
         if state is not None:
@@ -49,19 +53,13 @@ class Training:
                 saved |= {k: v for k, v in new.items() if k != "params"}
             self.optimizer.load_state_dict(state["optimizer"])
             self.samples, self.steps = state["samples"], state["step"]
-        self.count_flops, self.peak = flops.TrainingFlops(self.ema), settings.peak_teraflops * 1e12
-        if not self.peak and self.device.type == "cuda":
-            self.peak = flops.matrix_rate(self.device, torch.bfloat16 if settings.bf16 else torch.float32)
-        if settings.compile:
-            compile_blocks(model)
-        if settings.recompute:
-            recompute(model)
+        change_blocks(model, settings)
         self.loss, self.accumulate = distributed.wrap(model), accumulation(settings, distributed.world())
         self.start_record()
 
     def start_record(self) -> None:
         """Forget the metrics of the steps so far."""
-        self.began, self.counted, self.flops, self.sums = time.monotonic(), self.samples, 0, {}
+        self.began, self.counted, self.sums = time.monotonic(), self.samples, {}
 
     def state_dict(self) -> dict:
         """A checkpoint. Raises MuseError where the weights are not finite: such a run could not continue."""
@@ -76,14 +74,12 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(settings, self.samples)
         for i, part in enumerate(split(distributed.to_device(batch), self.accumulate)):
-            last = i == self.accumulate - 1
-            with contextlib.nullcontext() if last else self.loss.no_sync(), autocast(settings):
+            summed = distributed.world() == 1 or i == self.accumulate - 1  # the last backward pass sums over ranks
+            with contextlib.nullcontext() if summed else self.loss.no_sync(), autocast(settings):
                 value, metrics = self.loss(part)
             (value / self.accumulate).backward()
             for name, number in {"loss": value, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + number.detach() / self.accumulate
-            if distributed.rank() == 0:  # only its records are written
-                self.flops += self.count_flops(part) * distributed.world()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf)
         sums["gradient_norm"] = sums.get("gradient_norm", 0.0) + norm
         self.optimizer.step()
@@ -103,9 +99,8 @@ class Training:
         if not math.isfinite(record["loss"]):
             raise MuseError(f"the loss is {record['loss']} at {self.samples:,}; try a smaller --train.lr")
         record |= {"samples_per_second": seen / seconds, "seconds": seconds}
-        record |= {"memory_gib": flops.peak_memory(self.device)}
-        record |= {"teraflops": self.flops / seconds / 1e12} if self.flops else {}
-        record |= {"mfu": self.flops / seconds / (self.peak * world)} if self.flops and self.peak else {}
+        if self.device.type == "cuda":
+            record["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self.start_record()
         return record
 
@@ -138,11 +133,11 @@ def train(
     del state
     if distributed.all_reduce_max(training.samples) != -distributed.all_reduce_max(-training.samples):
         raise MuseError(f"the ranks see different checkpoints in {run.folder}; put it where all machines see it")
-    batches = loader.batches(dataset, settings.batch, training.samples, settings.seed, rank, world, settings.workers)
+    ahead = batches(dataset, settings.batch, training.samples, settings.seed, rank, world, settings.workers)
     saved = time.monotonic()
-    with contextlib.closing(batches):
+    with contextlib.closing(ahead):
         while training.samples < settings.samples:
-            training.step(next(batches))
+            training.step(next(ahead))
             paused, done = time.monotonic(), training.samples >= settings.samples
             if training.passed(settings.log_every) or done:
                 seen = training.samples - training.counted
@@ -180,7 +175,7 @@ def validate(model: nn.Module, dataset, settings: TrainConfig, limit: int = VALI
     found = {}
     for group, start in list(enumerate(range(0, n, size)))[distributed.rank() :: distributed.world()]:
         indices = list(range(start, min(n, start + size)))
-        batch = loader.collate([dataset.sample(i, flow.Draws(1, i), flow.Draws(2, start)) for i in indices])
+        batch = collate([dataset.sample(i, flow.Draws(1, i), flow.Draws(2, start)) for i in indices])
         if "t" in batch:
             batch["t"] = flow.stratified_time(n)[order[indices]]
             batch["keep"] = torch.ones_like(batch["keep"])
@@ -233,16 +228,14 @@ def split(batch: dict, n: int) -> list[dict]:
     return [{k: v[i * size : (i + 1) * size] for k, v in batch.items()} for i in range(n)]
 
 
-def recompute(model: nn.Module) -> None:
-    """Let each block compute its activations again in the backward pass (Chen et al. 2016, arXiv 1604.06174)."""
+def change_blocks(model: nn.Module, settings: TrainConfig) -> None:
+    """Compile each block, and let it compute its activations again in the backward pass (Chen et al. 2016, arXiv
+    1604.06174), where `settings` ask for it. A compiled block is computed again as a whole."""
     for block in getattr(model, "blocks", ()):
-        block.forward = functools.partial(recomputed, block.forward, use_reentrant=False)
-
-
-def compile_blocks(model: nn.Module) -> None:
-    """Compile each block's forward and backward pass. Comes before `recompute`, which then repeats a compiled block."""
-    for block in getattr(model, "blocks", ()):
-        block.forward = compile_block(block.forward)
+        if settings.compile:
+            block.forward = gpu.compile_block(block.forward)
+        if settings.recompute:
+            block.forward = functools.partial(recomputed, block.forward, use_reentrant=False)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -250,3 +243,73 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     trained = [p for p in model.parameters() if p.requires_grad]
     matrices, rest = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() < 2]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def collate(samples: list[dict]) -> dict:
+    """Stack tensors, list everything else."""
+    first = samples[0]
+    return {
+        k: torch.stack([s[k] for s in samples]) if torch.is_tensor(first[k]) else [s[k] for s in samples] for k in first
+    }
+
+
+def counters(length: int, batch: int, start: int, seed: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """(batch number, [(draw counter, dataset index), ...]) of global batches from sample number `start` on.
+
+    counter = epoch * length + position; each epoch is a permutation keyed by (seed, epoch). A batch may straddle two
+    epochs, so that no sample is left out.
+    """
+    epoch, order = -1, None
+    while True:
+        pairs = []
+        for counter in range(start, start + batch):
+            if counter // length != epoch:
+                epoch = counter // length
+                order = flow.generator(seed, EPOCH_KEY + epoch).permutation(length)
+            pairs.append((counter, int(order[counter % length])))
+        yield start // batch, pairs
+        start += batch
+
+
+class RankBatches:
+    """What `counters` yields -> this rank's share of that batch: the same bits in any process."""
+
+    def __init__(self, dataset, seed: int, share: slice):
+        self.dataset, self.seed, self.share = dataset, seed, share
+
+    def __getitem__(self, numbered: tuple[int, list[tuple[int, int]]]) -> dict:
+        number, pairs = numbered
+        samples = []
+        for counter, index in pairs[self.share]:
+            shared = flow.Draws(self.seed, BATCH_KEY + number)  # the same stream for each sample of the batch
+            samples.append(self.dataset.sample(index, flow.Draws(self.seed, counter), shared))
+        return collate(samples)
+
+
+def batches(
+    dataset, batch: int, start: int, seed: int, rank: int = 0, world: int = 1, workers: int = 0
+) -> Iterator[dict]:
+    """Endless batches of this rank's share from sample number `start` on, built ahead; errors are raised here.
+
+    workers: processes that build batches, in pinned memory where there is a GPU; 0: a thread. Both give the same bits
+    in the same order. The batch is a multiple of `world`.
+    """
+    shares = RankBatches(dataset, seed, slice(rank * batch // world, (rank + 1) * batch // world))
+    order = counters(len(dataset), batch, start, seed)
+    if workers:
+        pin = distributed.device().type == "cuda"
+        # forked: they share what the dataset has read, and never touch a GPU
+        how = {"num_workers": workers, "multiprocessing_context": "fork", "worker_init_fn": ignore_signals}
+        loader = iter(torch.utils.data.DataLoader(shares, batch_size=None, sampler=order, pin_memory=pin, **how))
+        try:
+            yield from loader  # endless
+        finally:
+            loader._shutdown_workers()  # at once, not when the garbage is collected
+    pool, pending = ThreadPoolExecutor(1), collections.deque()
+    try:
+        while True:
+            while len(pending) <= AHEAD:
+                pending.append(pool.submit(shares.__getitem__, next(order)))
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

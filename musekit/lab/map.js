@@ -1,0 +1,69 @@
+// The map of the Lab: hills with their names, and points to click. plotly draws it; its script comes through the
+// kernel's connection with the first map. All that is shown is state of a plain model, so nothing is lost while a
+// busy machine loads 5 MB.
+
+const EMPTY = "Press Sample: the map of answers appears here";
+const GREY = "rgb(128,128,128)";  // legible on white and on black
+const CLEAR = "rgba(0,0,0,0)";
+const HILLS = [[0, "rgba(110,130,160,0)"], [0.1, "rgba(110,130,160,0)"], [1, "rgba(110,130,160,0.5)"]];
+const EDGE = { width: 1, color: "rgba(255,255,255,0.75)" };  // of a point, against a dark ground
+const UNNAMED = { showlegend: false, hoverinfo: "skip" };
+const LAYOUT = {
+  autosize: true, margin: { l: 8, r: 8, t: 8, b: 8 }, dragmode: "pan", paper_bgcolor: CLEAR, plot_bgcolor: CLEAR,
+  font: { color: GREY }, modebar: { bgcolor: CLEAR, color: GREY }, clickmode: "event+select", hovermode: "closest",
+  xaxis: { visible: false }, yaxis: { visible: false, scaleanchor: "x" }, showlegend: true,
+  legend: { orientation: "h" },
+};
+
+// plotly's script as a module, once per page
+function plotly(source) {
+  window.musePlotly ??= (async () => {
+    const text = `const module = { exports: {} };\n${source}\nexport default module.exports;`;
+    const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+    try {
+      return (await import(url)).default;
+    } finally {
+      URL.revokeObjectURL(url);
+    }
+  })();
+  return window.musePlotly;
+}
+
+function traces({ hills, groups, peaks }) {
+  return [
+    { type: "contour", ...hills, zmin: 0, zmax: 1, colorscale: HILLS, showscale: false, ...UNNAMED,
+      contours: { start: 0.06, end: 0.96, size: 0.09 }, line: { width: 0.6, color: GREY } },
+    ...groups.map(({ x, y, text, name, color }) => ({
+      type: "scatter", mode: "markers", x, y, text, name, hoverinfo: "text",
+      marker: { size: 10, opacity: 0.9, line: EDGE, color },
+      selected: { marker: { size: 20 } }, unselected: { marker: { opacity: 0.9 } },  // the clicked point is larger
+    })),
+    { type: "scatter", mode: "text", ...peaks, textfont: { size: 12, color: GREY }, ...UNNAMED,
+      unselected: { textfont: { color: GREY } } },  // a name does not fade where a point was clicked
+  ];
+}
+
+async function render({ model, el }) {
+  const state = await model.widget_manager.get_model(model.get("state"));
+  let chart = null;
+  const draw = async () => {
+    const land = state.get("land");
+    const library = land.groups && await plotly(state.get("plotly"));
+    if (land !== state.get("land")) return;  // another map came meanwhile
+    if (chart) window.musePlotly.then((loaded) => loaded.purge(chart));
+    chart = null;
+    el.textContent = land.groups ? "" : EMPTY;
+    if (!land.groups) return;
+    chart = document.createElement("div");
+    chart.className = "muse-lab-chart";
+    el.append(chart);
+    await library.newPlot(chart, traces(land), LAYOUT, { responsive: true, displaylogo: false });
+    chart.on("plotly_click", ({ points: [{ curveNumber, pointIndex }] }) => {
+      state.send({ point: land.groups[curveNumber - 1].index[pointIndex] });
+    });
+  };
+  state.on("change:land", draw);
+  draw();
+  return () => state.off("change:land", draw);
+}
+export default { render };
