@@ -15,10 +15,12 @@ import msgspec
 import numpy as np
 
 from musekit.config import MuseError
+from musekit.corpus.sound import BLOCK, Sound
 from musekit.files import decode
 from musekit.recipe import Recipe
 
 MAX_SECONDS = 20 * 60.0  # of a file that is added to the library
+MAX_RATE = 96_000  # Hz, at which MAX_SECONDS are taken
 MAX_CHARS = 20_000  # of a name, a tag or a note
 EMBEDDING_BYTES = 512 * 4
 OLD_FORMAT = "open its library once with commit a887462 of musekit, which converts it and its files"
@@ -31,7 +33,10 @@ class Origin:
     how: str = ""  # for people: "half way from ... to ..."
     prompted: bool = True  # whether the recipe's prompt is what the user asked for, or only a label
     # from noise(recipe.seed), x = slerp(x, noise(seed), position) for each pair (seed, position)
-    noise: tuple[tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[float, msgspec.Meta(ge=0, le=1)]], ...] = ()
+    noise: Annotated[
+        tuple[tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[float, msgspec.Meta(ge=0, le=1)]], ...],
+        msgspec.Meta(max_length=1000),
+    ] = ()
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,11 @@ def quantize(audio) -> np.ndarray:
 
 def fingerprint(audio: np.ndarray, sample_rate: int) -> str:
     """SHA-256 of int16 samples (channels, N), at the top of 32 bits: the identity of a sound."""
-    x = audio.astype(np.int32) << 16
-    return hashlib.sha256(f"{sample_rate} {len(x)} ".encode() + x.tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{sample_rate} {len(audio)} ".encode())
+    for channel in audio:
+        for start in range(0, len(channel), BLOCK):
+            digest.update(channel[start : start + BLOCK].astype(np.int32) << 16)
+    return digest.hexdigest()
 
 
 def measured(entry: Entry, audio: np.ndarray, sample_rate: int) -> Entry:
@@ -117,30 +125,29 @@ def flac(audio: np.ndarray, sample_rate: int, entry: Entry) -> bytes:
     return data.getvalue()
 
 
-def read_audio(source: Path | bytes, name: str, seconds: float | None = None) -> tuple[np.ndarray, int]:
+def read_audio(
+    source: Path | bytes, name: str, seconds: float | None = None, form=np.asarray
+) -> tuple[np.ndarray, int]:
     """The first `seconds` (None: all) of a file or its bytes: float32 (1 or 2, N), and its rate in Hz.
 
-    More than two channels are averaged. Raises MuseError for what is not sound, or is to be read whole and is empty or
-    longer than MAX_SECONDS.
+    More than two channels are averaged. Decodes in blocks, each as `form` makes it, since a small file can hold hours.
+    Raises MuseError for what is not sound, or is to be read whole and is empty or longer than the bounds.
     """
-    import soundfile
-
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
-            rate = file.samplerate
-            if seconds is None and not 0 < file.frames <= MAX_SECONDS * rate:
-                raise MuseError(f"{name!r} is empty or longer than {MAX_SECONDS / 60:.0f} minutes")
-            x = file.read(-1 if seconds is None else round(seconds * rate), dtype="float32", always_2d=True).T
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise MuseError(f"{name!r} cannot be read as sound; save it as WAV, FLAC, OGG or MP3") from error
-    x = np.nan_to_num(x, posinf=0, neginf=0)
-    return x.mean(0, keepdims=True) if len(x) > 2 else x, rate
+        sound = Sound(source, least=0)
+        rate, most = sound.samplerate, MAX_SECONDS if seconds is None else seconds
+        if seconds is None and not 0 < sound.frames <= most * min(rate, MAX_RATE):
+            raise MuseError(f"{name!r} is empty or longer than {MAX_SECONDS / 60:.0f} minutes")
+        blocks = (np.nan_to_num(x.T, posinf=0, neginf=0) for x in sound.blocks(0, round(most * rate)))
+        folded = [form(x.mean(0, keepdims=True) if len(x) > 2 else x) for x in blocks]
+    except (ValueError, TypeError) as error:  # BadAudio, a name that can be none, or samples without a header
+        raise MuseError(f"{name!r} cannot be read as sound ({error}); save it as WAV, FLAC, OGG or MP3") from error
+    return np.concatenate(folded or [form(np.zeros((1, 0), np.float32))], axis=1), rate
 
 
 def read_samples(path: Path) -> tuple[np.ndarray, int]:
     """The int16 samples (1 or 2, N) of a file and its rate in Hz. Raises what `read_audio` raises."""
-    x, rate = read_audio(path, path.name)
-    return quantize(x), rate
+    return read_audio(path, path.name, form=quantize)
 
 
 def read_entry(path: Path) -> Entry:
@@ -152,6 +159,8 @@ def read_entry(path: Path) -> Entry:
     import soundfile
 
     try:
+        if not path.is_file():  # a pipe would wait for ever
+            raise OSError("no regular file")
         with soundfile.SoundFile(path) as file:
             comment = file.comment
         with open(path, "rb") as file:

@@ -35,17 +35,19 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a temporary file, fsync, rename. Raises MuseError when the folder is not writable or the disk is full."""
     path = Path(path)
     # not the process id: a process on another machine or in a container may have the same one
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    aside, ours = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part"), False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
+        with open(aside, "xb") as file:
+            ours = True
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
         with contextlib.suppress(OSError):  # the folder itself may be the problem
-            aside.unlink()
+            if ours:
+                aside.unlink()
         raise MuseError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
         ) from error

@@ -69,14 +69,22 @@ def failure(arguments: Sequence, code: int, log: Sequence[str]) -> str:
 def torchrun(arguments: list[str] | None = None) -> int:
     """Run torchrun with these arguments; returns 0, or the exit code of the rank that failed first (128 + signal).
 
-    torchrun itself exits with 1 whatever the reason. 75 on any rank wins: the state of all ranks is saved, and a rank
-    that ends a moment later may be killed.
+    torchrun itself exits with 1 whatever the reason. 75 on any rank wins, also after a signal to torchrun: the state of
+    all ranks is saved, and a rank that ends a moment later may be killed.
     """
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import subprocess_handler
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
+    ranks = []
+
+    def popen(*words, **options) -> subprocess.Popen:
+        ranks.append(subprocess.Popen(*words, **options))
+        return ranks[-1]
+
+    subprocess_handler.subprocess_handler.Popen = popen  # a SignalException does not tell how the ranks ended
     try:
         run.main(arguments)
         return 0
@@ -89,6 +97,8 @@ def torchrun(arguments: list[str] | None = None) -> int:
         code, why = 1, f"this machine cannot meet the others, or has lost them ({error})"
     except SignalException as error:
         code, why = -error.sigval, str(error)
+        if RESUMABLE in [rank.poll() for rank in ranks]:
+            code, why = RESUMABLE, ""
     if why:
         print(f"torchrun: {why}", file=sys.stderr)
     return code if code >= 0 else 128 - code

@@ -1,4 +1,4 @@
-"""Result files of `musekit eval` and `musekit bench`, with their provenance, and which of them are stale."""
+"""Result files of `musekit eval` and `musekit bench`, with their provenance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from musekit.config import MuseError
 from musekit.files import write_atomic
-from musekit.runs import provenance
 
 TOP = Path(__file__).resolve().parent.parent  # the folder that holds this package
 
@@ -66,11 +65,14 @@ def summary(folder: Path, weights: dict[str, str]) -> list[dict]:
     return rows
 
 
+
 def write_result(name: str, rows, folder: Path = Path("results"), module: str = "", **more) -> Path:
     """Write `<folder>/<name>.json`: {"name", "provenance" with `more`, "rows"}; returns its path.
 
     module: that made the rows; its `code_hash` is part of the provenance.
     """
+    from musekit.runs import provenance  # it imports torch, which lists of results do not need
+
     path = Path(folder) / f"{name}.json"
     more |= {"module": module, "code": code_hash(module)} if module else {}
     content = {"name": name, "provenance": provenance(**more), "rows": rows}

@@ -91,9 +91,9 @@ class Run:
         aside = path.with_suffix(".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for cut in self.folder.glob("*.part"):  # left behind by a kill
+            for cut in self.folder.glob("checkpoint-*.part"):  # left behind by a kill
                 cut.unlink(missing_ok=True)
-            with open(aside, "wb") as file:
+            with open(aside, "xb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -208,7 +208,8 @@ def command_line() -> str:
     else:
         name = program.name if program.name in ("musekit", "pytest") else f"python {program}"
     line = f"{name} {shlex.join(sys.argv[1:])}".strip()
-    for place, short in (os.environ.get("MUSEKIT_HOME"), "$MUSEKIT_HOME/"), (Path.cwd(), ""), (Path.home(), "~/"):
+    user = os.path.expanduser("~")
+    for place, short in (os.environ.get("MUSEKIT_HOME"), "$MUSEKIT_HOME/"), (Path.cwd(), ""), (user, "~/"):
         if place and str(place) != "/":
             line = line.replace(f"{place}/", short)
     return re.sub(r"(?<![^\s='])/\S*/", ".../", line)

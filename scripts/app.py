@@ -3,8 +3,9 @@
     python scripts/app.py                       http://127.0.0.1:8866 (Voila's options may follow)
     python scripts/app.py --weights FOLDER --port 9000 --theme=dark
 
-Cells tagged `notebook` (the evidence, which takes minutes) are skipped. Each visitor has a kernel of their own, which
-ends a while after the page was closed; all visitors share one library.
+Cells tagged `notebook` (the evidence, which takes minutes) are skipped. The address that is printed and opened holds a
+token; without it nothing is answered. Each visitor has a kernel of their own, which ends a while after the page was
+closed, four at most (--Kernels.limit=N); all visitors share one library.
 """
 
 import argparse
@@ -47,6 +48,9 @@ def main() -> None:
         nbformat.write(page({k: v for k, v in vars(asked).items() if v is not None}), place)
         ours = {
             "VoilaConfiguration.template": "muse",
+            "VoilaConfiguration.allow_template_override": "NO",  # by the address
+            "VoilaConfiguration.allow_theme_override": "NO",
+            "VoilaConfiguration.multi_kernel_manager_class": "voila_server.Kernels",
             "MappingKernelManager.cull_interval": 60,
             "MappingKernelManager.cull_idle_timeout": IDLE_SECONDS,
             "MappingKernelManager.cull_connected": False,
@@ -54,11 +58,11 @@ def main() -> None:
         # read when Voila is imported, and by nothing before
         paths = [str(ROOT / "scripts"), *filter(None, [os.environ.get("JUPYTER_PATH")])]
         os.environ["JUPYTER_PATH"] = os.pathsep.join(paths)
-        from voila.app import Voila
+        from voila_server import App
 
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: its kernels end with it
         options = [str(place), *(f"--{name}={value}" for name, value in ours.items()), *options]
-        Voila.launch_instance(options, tornado_settings=TORNADO_SETTINGS)
+        App.launch_instance(options, tornado_settings=TORNADO_SETTINGS)
 
 
 if __name__ == "__main__":

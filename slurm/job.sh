@@ -24,6 +24,9 @@ fail() {
     exit "$1"
 }
 
+# After `sbatch --export=NONE` srun would start its programs without this script's environment, even without a PATH.
+unset SLURM_EXPORT_ENV
+
 . slurm/env.sh || fail 2 "slurm/env.sh failed, see above"
 if [ -n "$MUSE_ENV" ]; then
     [ -e "$MUSE_ENV/bin/activate" ] || fail 2 "no virtual environment in $MUSE_ENV: set MUSE_ENV, or edit slurm/env.sh"
@@ -80,8 +83,10 @@ signal_steps() { # repeatedly: a process that is just starting does not handle s
     while scancel --quiet --signal=USR1 "$job"; sleep 15; do :; done
 }
 
-nodes_alive() { # every node of the job still starts a program
-    timeout 60 srun --overlap --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 true >/dev/null
+nodes_alive() { # every node of the job still starts a program; one that says why it cannot is not lost
+    local said
+    said=$(timeout 60 srun --overlap --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 true 2>&1) ||
+        [[ $said = *'execve()'* ]]
 }
 
 cause() { # the first error since this start; ranks that lost the one that failed report it later

@@ -59,7 +59,10 @@ SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=127.0.0.2 NodeHostName=localhost Port={node0} CPUs=64 RealMemory=512000 Gres=gpu:8 State=UNKNOWN
 NodeName=127.0.0.3 NodeHostName=localhost Port={node1} CPUs=64 RealMemory=512000 Gres=gpu:8 State=UNKNOWN
-PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=10
+PartitionName=low Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
 """
 
 

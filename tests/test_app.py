@@ -1,14 +1,21 @@
 """`make app`: notebook 05 as a web page of a real Voila, in a real browser that reaches this machine only."""
 
+import asyncio
+import re
 import shutil
 import socket
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import browser as ui
 import pytest
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import websocket_connect
 
 from app import page as page_of
+from voila_server import PROTOCOL
 
 MAKE = shutil.which("make")
 
@@ -23,32 +30,79 @@ def test_the_page_leaves_out_what_takes_minutes():
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory, smoke_weights):
-    """`make app` as it stands, on a port of its own."""
+def server(tmp_path_factory, smoke_weights):
+    """`make app` as it stands, on a port of its own, for one visitor: the address that it prints, and its log."""
     folder = tmp_path_factory.mktemp("app")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    asked = f"--weights={smoke_weights} --seconds=1.0 --steps=3 --n=1 --no-browser --port={port}"
+    asked = f"--weights={smoke_weights} --seconds=1.0 --steps=3 --n=1 --port={port}"
+    asked += " --Kernels.limit=1"
     # the folder of the Python that runs the tests, and nothing to install
     made = ["-o", ".venv/.musekit-installed", f"BIN={Path(sys.executable).parent}", f"ARGS={asked}"]
 
-    def ready() -> str:
+    def ready() -> str | None:
         socket.create_connection(("127.0.0.1", port), 5).close()
-        return f"http://127.0.0.1:{port}/"
+        found = re.search(r"http://localhost:\d+/(\?token=\w{32,})", (folder / "server.log").read_text())
+        return found and f"http://127.0.0.1:{port}/{found[1]}"
 
-    environment = ui.surroundings(folder) | {"MUSEKIT_HOME": str(folder / "home")}
+    environment = ui.surroundings(folder) | {"MUSEKIT_HOME": str(folder / "home"), "BROWSER": "echo opened %s"}
     with ui.serving([MAKE, *made, "app"], environment, folder / "server.log", ready, cwd=ui.ROOT) as url:
-        yield url
+        yield url, folder / "server.log"
+
+
+def answer(url: str, method: str = "GET", **headers) -> tuple[int, str]:
+    """Status and text of a page."""
+    try:
+        request = urllib.request.Request(url, headers=headers, method=method)
+        with urllib.request.urlopen(request, timeout=ui.PATIENCE) as page:
+            return page.status, page.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+needs_make = pytest.mark.skipif(MAKE is None, reason="GNU make is missing: install the package `make`")
+
+
+@needs_make
+def test_strangers_more_visitors_and_odd_sockets_are_refused(server):
+    (bare, token), log = server[0].split("?token="), server[1]
+    key = {"Authorization": f"token {token}"}
+    for url in (bare, f"{bare}?token=0123"):
+        status, text = answer(url)
+        assert "Token" in text and "muse" not in text  # the form that asks for one
+    assert answer(bare, Host="music.example", **key)[0] == 403
+    opened = Path(re.search(r"opened file://(\S+)", log.read_text())[1])
+    assert f"/?token={token}" in opened.read_text() and opened.parent.stat().st_mode & 0o077 == 0
+    status, text = answer(f"{bare}?theme=<b>odd&template=<b>odd", **key)
+    kernel = re.search(r'"kernelId": ?"([\w-]+)"', text)[1]
+    assert status == 200 and "The latent lab" in text and "<b>odd" not in text
+    status, text = answer(bare, **key)
+    assert status == 503 and "1 visitors are here, the limit" in text
+
+    async def sockets() -> None:
+        url = f"{bare.replace('http', 'ws', 1)}api/kernels/{kernel}/channels"
+        for headers, protocols, code in (({}, [PROTOCOL], 403), (key, ["odd"], 400), (key, None, 400)):
+            with pytest.raises(HTTPClientError) as refused:
+                await websocket_connect(HTTPRequest(url, headers=headers), subprotocols=protocols)
+            assert refused.value.code == code
+        socket = await websocket_connect(HTTPRequest(url, headers=key), subprotocols=[PROTOCOL])
+        await socket.write_message((1).to_bytes(8, "little"), binary=True)  # no header follows
+        while await asyncio.wait_for(socket.read_message(), ui.PATIENCE) is not None:
+            pass
+        assert socket.close_code == 1003
+
+    asyncio.run(sockets())
+    assert answer(f"{bare}api/kernels/{kernel}", "DELETE", **key)[0] == 204  # room for the next visitor
 
 
 @pytest.mark.system("chromium")
-@pytest.mark.skipif(MAKE is None, reason="GNU make is missing: install the package `make`")
-def test_a_visitor_hears_an_answer_and_finds_it_again(address, tmp_path):
+@needs_make
+def test_a_visitor_hears_an_answer_and_finds_it_again(server, tmp_path):
     with ui.chromium() as browser:
         page = ui.new_page(browser)
         try:
-            page.goto(address)
+            page.goto(server[0])
             page.locator("button.muse-generate").click()
             assert 0.9 < ui.heard(page, ".muse-card audio")["duration"] < 1.1
             page.locator("button.muse-keep").click()

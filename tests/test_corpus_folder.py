@@ -1,13 +1,16 @@
 """Folders of audio: every way a file can be bad, every layout of captions, and what comes out."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import soundfile
 
+from musekit import cli
 from musekit.config import MuseError
 from musekit.corpus.datasets import captions_of, read_folder
+from musekit.corpus.listing import Listing
 from musekit.corpus.readers import read_corpus
 from musekit.corpus.sound import BadAudio, read_audio
 
@@ -76,9 +79,8 @@ def test_a_folder_with_bad_files_gives_the_good_ones(tmp_path):
         assert reason in str(caught.value), name
     save(folder / "sub" / "good.wav", tone(30))
     save(tmp_path / "secret.wav", tone())
-    (folder / "link.wav").symlink_to(tmp_path / "secret.wav")
     save(folder / "wordless.wav", tone())
-    rows = [*wanted, "../secret.wav", "link.wav", "sub/good.wav"]
+    rows = [*wanted, "../secret.wav", "sub/good.wav"]
     table = "file,caption\n" + "".join(f'{name},"a tone, plain"\n' for name in rows) + "wordless.wav,\n"
     (folder / "captions.csv").write_text("\ufeff" + table)
     everything = clips_of(folder, out)
@@ -94,9 +96,9 @@ def test_a_folder_with_bad_files_gives_the_good_ones(tmp_path):
         assert audio.shape == (2, round(r["seconds"] * 44100)) and pitch(audio[0]) == pytest.approx(330, abs=2)
     assert (out / "data").resolve() == folder.resolve()  # nothing is copied
     aside = {a["file"]: a["reason"] for a in map(json.loads, (out / "set_aside.jsonl").read_text().splitlines())}
-    assert aside.keys() == {*wanted, "../secret.wav", "link.wav", "wordless.wav"} - hidden
-    assert aside["../secret.wav"] == aside["link.wav"] == "outside the folder"
-    assert aside["wordless.wav"] == "no caption"
+    assert aside.keys() == {*wanted, "../secret.wav", "wordless.wav"} - hidden
+    assert aside["../secret.wav"] == "outside the folder"
+    assert aside["wordless.wav"].startswith("no caption: looked for captions.csv, ")
 
 
 def test_text_files_beside_the_audio_are_its_captions_and_the_same_command_reads_changes(tmp_path):
@@ -117,7 +119,7 @@ def test_a_numbered_series_is_many_sounds(tmp_path):
     """take_001.wav, take_002.wav ... are no copies of one another."""
     rows = "".join(f"take_{k:03d}.wav,take {k}\n" for k in range(60))
     (tmp_path / "captions.csv").write_text("file,caption\n" + rows + "take_007_1.wav,a copy\n")
-    found = {item.name: item for item in read_folder(tmp_path)}
+    found = {item.name: item for item in read_folder(Listing(tmp_path))}
     assert len({item.family for item in found.values()}) == 60 and len({item.split for item in found.values()}) == 3
     assert found["take_007_1.wav"].split == found["take_007.wav"].split
 
@@ -132,11 +134,155 @@ def test_a_numbered_series_is_many_sounds(tmp_path):
 )
 def test_tables_of_many_layouts(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    assert captions_of(tmp_path) == {"a.wav": ["one"]}
+    assert captions_of(Listing(tmp_path)) == {("a.wav", None, None): ["one"]}
 
 
 @pytest.mark.parametrize("text, said", [("a,b\n1,2\n", "needs the columns"), ("", "no rows")])
 def test_a_table_that_cannot_be_used_says_why(tmp_path, text, said):
     (tmp_path / "captions.csv").write_text(text)
     with pytest.raises(MuseError, match=said):
-        captions_of(tmp_path)
+        captions_of(Listing(tmp_path))
+
+
+def write(folder, table: str = "", **texts: str):
+    """A second of sound for each file that the rows of a table "file,caption,..." name, and the text files."""
+    for row in table.splitlines()[1:]:
+        save(folder / row.split(",")[0], tone(1.5))
+    for name, text in ({"captions.csv": table} if table else {} | texts).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def texts(folder, tmp_path) -> dict[str, list[str]]:
+    """{work: captions} of what is taken."""
+    return {r["work"]: [c["text"] for c in r["captions"]] for r in clips_of(folder, tmp_path / "out")}
+
+
+ROWS = [f"{k:02d}.wav,tone {k}" for k in range(12)]
+
+
+@pytest.mark.parametrize(
+    "line, row",
+    [
+        (6, '04.wav,"a tone'),  # to the end of the file
+        (4, '02.wav,"a tone of 12" vinyl'),
+        (5, '03.wav,"a tone\n"04b.wav","plain"'),
+        (7, '05.wav,"a tone\n05b.wav,tone\n05c.wav,tone "'),
+    ],
+)
+def test_an_open_quotation_mark_is_refused_with_its_line(tmp_path, line, row):
+    rows = [*ROWS[: line - 2], row, *ROWS[line - 1 :]]
+    (tmp_path / "captions.csv").write_text("\n".join(["file,caption", *rows]))
+    with pytest.raises(MuseError, match=rf"captions.csv, line {line}: .*quotation"):
+        captions_of(Listing(tmp_path))
+
+
+def test_lists_nulls_and_columns_of_later_rows(tmp_path):
+    rows = [
+        '{"file": "a.wav"}', '{"file": "b.wav", "caption": ["slow piano", "calm", null]}',
+        '{"file": "c.wav", "caption": NaN}', '{"file": "d.wav", "caption": "N/A"}', '{"file": "e", "caption": null}',
+        """{"file": "f.wav", "caption": "['a fiddle', 'a reel']"}""", '{"file": "g.wav", "caption": "[bright] bells"}',
+    ]  # fmt: skip
+    (tmp_path / "captions.jsonl").write_text("\n".join(rows))
+    found = {path: said for (path, *_), said in captions_of(Listing(tmp_path)).items() if said}
+    assert found == {"b.wav": ["slow piano", "calm"], "f.wav": ["a fiddle", "a reel"], "g.wav": ["[bright] bells"]}
+
+
+def test_a_caption_of_a_stretch_belongs_to_its_clips_only(tmp_path):
+    folder = tmp_path / "in"
+    save(folder / "a.wav", tone(40))
+    save(folder / "ten.wav", tone(10))  # cut from a longer one, whose times its row has
+    rows = ["a.wav,0,12,first", "a.wav,12,36,then", "a.wav,39.5,60,late", "ten.wav,30,40,cut"]
+    (folder / "captions.csv").write_text("\n".join(["file,start_time,end_time,caption", *rows]))
+    records = clips_of(folder, tmp_path / "out")
+    found = [(r["path"], r["start"], r["seconds"], r["captions"][0]["text"]) for r in records]
+    assert sorted(found) == [
+        ("data/a.wav", 0, 12, "first"), ("data/a.wav", 12, 12, "then"), ("data/a.wav", 24, 12, "then"),
+        ("data/ten.wav", 0, 10, "cut"),
+    ]  # fmt: skip
+    assert "a.wav 39.5-60 s" in (tmp_path / "out" / "set_aside.jsonl").read_text()
+    assert len({r["family"] for r in records if "a.wav" in r["path"]}) == 1
+
+
+def test_a_hubs_snapshot_and_absolute_paths(tmp_path):
+    blobs, folder = tmp_path / "blobs", tmp_path / "snapshot"
+    save(blobs / "aaa.wav", tone()).rename(blobs / "aaa")
+    save(folder / "b.wav", tone())
+    (folder / "data").mkdir()
+    (folder / "data" / "a.wav").symlink_to("../../blobs/aaa")
+    (folder / "gone.wav").symlink_to("nowhere")
+    rows = [f"{folder}/b.wav,b", "data/a.wav,a", "gone.wav,c", f"{tmp_path}/other.wav,d"]
+    (folder / "captions.csv").write_text("\n".join(["file,caption", *rows]))
+    assert texts(folder, tmp_path) == {"data/a.wav": ["a"], "b.wav": ["b"]}
+    aside = (tmp_path / "out" / "set_aside.jsonl").read_text()
+    assert aside.count("outside the folder") == 1 == aside.count("no such file")
+
+
+def test_names_of_other_systems_are_found_where_only_one_file_can_be_meant(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("Rock/One.WAV", "rock2/two.wav", "cd1/intro.wav", "cd2/intro.wav", "Cafe\u0301.wav"):
+        save(folder / name, tone())
+    rows = [r"C:\music\Rock\one.wav,a", "TWO,b", "intro.wav,c", "cd2\\intro.wav,d", "jazz/two.wav,e", "caf\u00e9.wav,f"]
+    (folder / "captions.csv").write_text("\n".join(["file,caption", *rows]), encoding="utf-8")
+    found = {"Rock/One.WAV": ["a"], "rock2/two.wav": ["b"], "cd2/intro.wav": ["d"], "Cafe\u0301.wav": ["f"]}
+    assert texts(folder, tmp_path) == found
+    aside = {a["file"]: a["reason"] for a in map(json.loads, (tmp_path / "out" / "set_aside.jsonl").open())}
+    assert aside["intro.wav"] == "several files have this name (cd1/intro.wav, cd2/intro.wav)"
+    assert aside["jazz/two.wav"] == "no such file" and aside["cd1/intro.wav"].startswith("no caption")
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 12])
+def test_a_few_songs_or_a_folder_for_each_have_families_in_train_and_valid(tmp_path, n):
+    for name in ("song {}.wav", "{}/mixture.wav"):
+        folder = tmp_path / str(len(name))
+        write(folder, "\n".join(["file,caption", *(f"{name.format(k)},a song" for k in range(n))]))
+        records = clips_of(folder, tmp_path / f"out{len(name)}")
+        assert len({r["family"] for r in records}) == n and {"train", "valid"} <= {r["split"] for r in records}
+
+
+def test_folders_made_for_other_trainers(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("v1", "v15", "craft", "old", "sung"):
+        save(folder / f"{name}.wav", tone())
+    write(folder, **{
+        "v1_prompt.txt": "funk, bass", "v1_lyrics.txt": "[verse]\nno caption", "v15.caption.txt": "a pop song",
+        "v15.txt": "la la la", "craft.json": '{\n "description": "a string quartet",\n "bpm": NaN\n}',
+        "old.txt": "[Verse 1]\nla la la", "sung.json": '["other"]', "sung.txt": "a choir\nsinging",
+    })  # fmt: skip
+    wanted = {"v1.wav": ["funk, bass"], "v15.wav": ["a pop song"], "craft.wav": ["a string quartet"]}
+    assert texts(folder, tmp_path) == wanted | {"sung.wav": ["a choir", "singing"]}
+
+
+def test_tables_of_sub_folders_and_what_is_passed_over(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("train/1.wav", "test/1.wav", ".Trashes/2.wav", "train/spare.wav"):
+        save(folder / name, tone())
+    write(folder, **{
+        "train/metadata.csv": "file_name,text\n1.wav,one\n", "test/metadata.csv": "file_name,text\n1.wav,two\n",
+        "song.m4a": "", "b.webm": "",
+    })  # fmt: skip
+    save(tmp_path / "elsewhere" / "x.wav", tone())
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    assert texts(folder, tmp_path) == {"train/1.wav": ["one"], "test/1.wav": ["two"]}
+    aside = {a["file"]: a["reason"] for a in map(json.loads, (tmp_path / "out" / "set_aside.jsonl").open())}
+    assert aside.keys() == {"song.m4a", "b.webm", "linked", "train/spare.wav"}
+    assert "convert" in aside["b.webm"] and aside["linked"] == "a linked folder, which is not followed"
+
+
+def test_the_command_ends_with_a_table_and_fails_where_nothing_is_taken(tmp_path, capsys):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write(folder, "\n".join(["file,caption", *(f"{k}.wav,tone" for k in range(5))]) + "\n")
+    for k in range(5):
+        (folder / f"{k}.wav").write_bytes(b"no sound") if k else None
+    (folder / "a.m4a").touch()
+    words = ["cache", "--data", str(folder), "--out", str(out), "--kinds", "clips"]
+    cli.main(words)
+    said = capsys.readouterr().out
+    assert re.search(r"^clips +1  taken of 1 files of folder", said, re.M)
+    assert re.search(r"^clips +4  not taken, not readable as audio: 1.wav \(For.*\), 2.wav .*, \.\.\.$", said, re.M)
+    assert re.search(r"^clips +1  not taken, a format that is not read: .*: a.m4a$", said, re.M)
+    (folder / "0.wav").write_bytes(b"")
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    done = capsys.readouterr()
+    assert end.value.code == 2 and "5  not taken" in done.out and "nothing was taken (clips)" in done.err

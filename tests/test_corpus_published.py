@@ -31,10 +31,10 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def read(data, tmp_path):
-    """(records by work, summary) of a dataset."""
+    """(records by work, what was taken) of a dataset."""
 
     def run(name):
-        records, summary = read_corpus(name, data(name), tmp_path / "out", 12.0)
+        records, taken = read_corpus(name, data(name), tmp_path / "out", 12.0)
         written = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
         assert written == records and len({r["id"] for r in records}) == len(records)
         by_work = {}
@@ -46,13 +46,13 @@ def read(data, tmp_path):
         families = {}
         for r in records:
             assert families.setdefault(r["family"], r["split"]) == r["split"]
-        return by_work, summary
+        return by_work, taken
 
     return run
 
 
 def test_musicbench(read, tmp_path):
-    clips, summary = read("musicbench")
+    clips, taken = read("musicbench")
     assert set(clips) == {
         f"data/{A}.wav", f"data_aug2/{A}_1.wav", f"data_aug2/{A}_2.wav",
         f"data/{B}.wav", f"data/{C}.wav", f"data_aug2/{C}_3.wav",
@@ -82,15 +82,15 @@ def test_musicbench(read, tmp_path):
     assert test["subset"] == "test A"
     assert [c["text"] for c in test["captions"]][:2] == ["plain words", "plain words and controls"]
 
-    assert summary.startswith("musicbench: 6 clips of 6 files")
-    lines = [line.strip() for line in summary.splitlines()[2:]]
-    assert sorted(lines) == ["1 x no caption", "1 x no such file", "1 x outside the folder"]
+    assert "clips 6 taken of 6 files of musicbench" in " ".join(taken[0].split())
+    whys = [line.split(", ")[1].split(":")[0] for line in taken[1:]]
+    assert sorted(whys) == ["no caption", "no such file", "outside the folder"]
 
 
 def test_music4all(read):
-    clips, summary = read("music4all")
+    clips, taken = read("music4all")
     one, two, three, _ = (row[0] for row in MUSIC4ALL["id_information"][1:5])
-    assert set(clips) == {one, two, three} and "1 x no such file" in summary and "1 x no caption" in summary
+    assert set(clips) == {one, two, three} and len(taken) == 3 and "no caption: " in taken[1] + taken[2]
     (first,), (second,), (third,) = (clips[i] for i in (one, two, three))
     assert first["family"] == second["family"] == "somebody"  # however it is spelt
     assert (first["key"], first["mode"], first["bpm"], first["tempo"]) == ("Bb", "minor", 150.02, "fast")

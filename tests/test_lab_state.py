@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from fixtures import sinusoids
 
 from musekit.config import MuseError
+from musekit.entry import Entry
 from musekit.lab import landscape
 from musekit.lab.lab import Lab, Point, read_sound
 from musekit.lab.landscape import Landscape, Peak
@@ -155,6 +157,13 @@ def test_a_piece_of_other_precision_is_rendered_again_bit_for_bit(smoke_weights,
     [piece] = other.stream([other.recipe("a waltz", 0, Settings(seconds=0.5, steps=2, micro_batch=1))])
     assert torch.equal(render_again(muse, Library(tmp_path).add(piece)).audio, piece.audio)
     assert muse.stage1_dtype == "float32"
+
+
+@pytest.mark.parametrize("name", ["threads", "micro_batch"])
+def test_a_recipe_from_a_file_that_asks_for_too_much_is_refused(muse, name):
+    recipe = muse.recipe("a waltz", 0, Settings(seconds=0.5, steps=2, micro_batch=1))
+    with pytest.raises(MuseError, match=f"{name} = 9999; at most 256"):
+        render_again(muse, Entry(recipe=replace(recipe, **{name: 9999})))
 
 
 def test_a_sequence_fades_from_one_to_the_next(lab):

@@ -1,10 +1,12 @@
 """The library: what is kept stays, whatever happens to process, disk or file; foreign text is only text."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import random
 import resource
+import secrets
 import shutil
 import signal
 import sqlite3
@@ -12,6 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import soundfile
@@ -19,10 +22,12 @@ import torch
 from fixtures import sinusoids
 
 from musekit.config import MuseError
-from musekit.entry import Entry, flac, quantize, read_entry
+from musekit.entry import Entry, flac, quantize, read_audio, read_entry
+from musekit.files import write_atomic
 from musekit.library import Library
 from musekit.muse import Piece
 from musekit.recipe import Recipe
+from musekit.runs import Run
 
 RECIPE = Recipe(
     prompt="a sad piano melody", negative_prompt=None, seed=7, seconds=0.5, preset="smoke", weights="w" * 16,
@@ -82,8 +87,9 @@ def test_the_same_piece_is_kept_once_comes_out_of_the_bin_and_its_file_is_restor
     library.delete([first.id])
     assert library.search() == [] and library.add(piece()).id == first.id and ids(library.search()) == {first.id}
     assert library.add(piece(8)).id != first.id and len(library) == 2
-    library.file(first).write_bytes(b"no music")
-    assert library.add(piece()).id == first.id and library.file(first).read_bytes() == data
+    for damage in (b"no music", b""):
+        library.file(first).write_bytes(damage)
+        assert library.add(piece()).id == first.id and library.file(first).read_bytes() == data
 
 
 def test_search_finds_words_everywhere(library):
@@ -252,20 +258,76 @@ def test_several_processes_make_and_fill_one_library(tmp_path):
 # -- damage
 
 
-@pytest.mark.parametrize("damage", [b"this is no database " * 500, None], ids=["text", "cut"])
-def test_a_damaged_database_is_refused_and_built_again_once_it_is_renamed(library, damage):
+@pytest.fixture
+def filled(library) -> list[Entry]:
+    """Three pieces, the first one renamed after it was kept: the entries as they were kept."""
     kept = [library.add(piece(i), tags=["kept"], star=i == 1, notes="n") for i in range(3)]
     library.rename(kept[0].id, "changed later")
-    library.path.write_bytes(damage or library.path.read_bytes()[:5000])
-    for call in (library.search, lambda: again(library)):
-        with pytest.raises(MuseError, match="is damaged .* Rename it"):
-            call()
-    library.path.rename(library.folder / "damaged")
-    assert sorted(again(library).search(), key=lambda e: e.made) == kept
-    library.path.unlink()
+    return kept
+
+
+@pytest.mark.parametrize("damage", [b"this is no database " * 500, b"", None], ids=["text", "empty", "cut"])
+def test_a_damaged_database_is_built_again_and_stays(library, filled, damage, capsys):
+    damage = library.path.read_bytes()[:5000] if damage is None else damage
+    library.path.write_bytes(damage)
+    with pytest.raises(MuseError, match="is damaged .* open the library again"):
+        library.search()
     (library.sounds / "odd.flac").write_bytes(b"no music")
-    with pytest.raises(MuseError, match="'odd.flac' cannot be read as sound; move it out of"):
+    now = again(library)
+    assert sorted(now.search(), key=lambda e: e.made) == filled
+    assert "was damaged" in now.trouble and "1 cannot be read: odd.flac" in now.trouble
+    assert now.trouble in capsys.readouterr().err
+    assert [path.read_bytes() for path in library.folder.glob("damaged-*.sqlite")] == [damage]
+    (library.sounds / "odd.flac").unlink()
+    assert again(library).trouble == ""
+
+
+@pytest.mark.parametrize("bits", [1, 20])
+def test_flipped_bits_are_found_and_lose_no_piece(library, filled, bits):
+    rng, data = random.Random(bits), library.path.read_bytes()
+    now, found = {entry.id: entry for entry in library.search()}, 0
+    for _ in range(40):
+        flipped = bytearray(data)
+        for _ in range(bits):
+            flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        library.path.write_bytes(flipped)
+        opened = again(library)
+        found += bool(opened.trouble)
+        assert ids(opened.search()) == ids(filled)
+        for kept in filled:
+            assert opened.get(kept.id) in (now[kept.id], kept)
+    assert found >= 20  # the other bits hold nothing
+
+
+def test_one_damaged_entry_comes_from_its_file_and_the_others_stay(library, filled):
+    data = library.path.read_bytes()
+    library.path.write_bytes(data.replace(b'"notes":"n","star":true', b'"notes":"N","star":true'))
+    now = again(library)
+    assert now.get(filled[1].id) == filled[1] and now.get(filled[0].id).name == "changed later"
+    assert "2 pieces from itself, 1 from" in now.trouble
+
+
+def test_a_kill_while_a_database_is_built_again_loses_nothing(library, filled):
+    data = library.path.read_bytes()
+    library.path.write_bytes(data.replace(b'"notes":"n","star":true', b'"notes":"N","star":true'))
+
+    def build() -> None:
+        os.replace = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
         again(library)
+
+    assert forked(build) == -signal.SIGKILL
+    assert again(library).get(filled[0].id).name == "changed later"
+
+
+def test_a_library_without_checksums_gets_them(library, filled):
+    entries = [(e.id, msgspec.json.encode(e).decode()) for e in library.search()]
+    library.path.unlink()
+    with contextlib.closing(sqlite3.connect(library.path)) as db, db:
+        db.execute("CREATE TABLE pieces (id TEXT PRIMARY KEY, entry TEXT NOT NULL)")
+        db.executemany("INSERT INTO pieces VALUES (?, ?)", entries)
+        db.execute("PRAGMA user_version = 2")
+    now = again(library)
+    assert now.get(filled[0].id).name == "changed later" and now.trouble == "" and len(now) == 3
 
 
 @pytest.mark.parametrize("version, message", [(1, "older musekit; open its library once"), (99, "newer musekit")])
@@ -329,10 +391,38 @@ def test_a_folder_of_foreign_sounds(library, tmp_path):
 
 def test_a_file_that_claims_the_recipe_of_another_sound_replaces_nothing(library, tmp_path):
     true, liar = piece(1), quantize(piece(2).audio)
-    (tmp_path / "a.flac").write_bytes(flac(liar, 44100, Entry(name="odd", recipe=true.recipe, id="../../x")))
-    library.import_folder(tmp_path)
-    kept = library.add(true)
-    assert len(library) == 2 and library.same_sound(kept.id, true)
+    first = library.add(true)
+    for identity in ("../../x", first.id):
+        claim = Entry(name="odd", recipe=true.recipe, id=identity, content=first.content)
+        (tmp_path / "a.flac").write_bytes(flac(liar, 44100, claim))
+        library.import_folder(tmp_path)
+    assert len(library) == 2 and library.add(true).id == first.id and library.same_sound(first.id, true)
+    assert np.abs(library.audio(first.id)[0] - true.audio.numpy()).max() < 2 / 32768
+
+
+def test_files_that_hold_too_much_or_never_end_are_refused(library, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    soundfile.write(folder / "long.flac", np.zeros(21 * 60 * 8000, np.int16), 8000)  # 21 minutes in 60 kB
+    soundfile.write(folder / "slow.wav", np.zeros(100, np.int16), 1)  # 1 Hz
+    os.mkfifo(folder / "pipe.wav")
+    added, refused = library.import_folder(folder)
+    assert added == [] and len(refused) == 2 and "longer than 20 minutes" in refused[0] and "as sound" in refused[1]
+    with pytest.raises(MuseError, match="cannot be read as sound"):
+        read_audio(folder / "pipe.wav", "pipe.wav", 1.0)
+
+
+def test_only_files_of_our_own_are_written_and_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(secrets, "token_hex", lambda n: "0")
+    (tmp_path / "theirs").write_text("kept")
+    (tmp_path / ".a.0.part").symlink_to(tmp_path / "theirs")
+    with pytest.raises(MuseError, match="cannot write"):
+        write_atomic(tmp_path / "a", "ours")
+    assert (tmp_path / "theirs").read_text() == "kept" and (tmp_path / ".a.0.part").is_symlink()
+    (tmp_path / "their.part").write_text("kept")
+    (tmp_path / "checkpoint-000000000001.part").write_text("cut by a kill")
+    Run(tmp_path).save(2, {})
+    assert (tmp_path / "their.part").exists() and not (tmp_path / "checkpoint-000000000001.part").exists()
 
 
 @pytest.mark.parametrize("comment", [

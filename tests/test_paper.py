@@ -118,6 +118,19 @@ def test_muq_of_one_clip_is_the_librarys_own_and_of_several_their_normalised_mea
     torch.testing.assert_close(ours.norm(dim=-1), torch.ones(1))
 
 
+def test_muq_reads_a_beginning_twice_as_published_or_even_windows(home, muq):
+    """Of 1.2 windows: the published way splices the end to the start, the even way overlaps."""
+    length = 24000 * SECONDS
+    audio = noise(2 * SECONDS, 24000)[..., : length * 6 // 5]
+    even = MuQ(EmbedderConfig("muq", sample_rate=24000, name=str(home / "models" / "MuQ-MuLan-large"), windows="even"))
+    spliced = torch.cat([audio[0, 0, length:], audio[0, 0, : 2 * length - audio.shape[-1]]])
+    for reader, second in ((muq, spliced), (even, audio[0, 0, -length:])):
+        with torch.no_grad():
+            both = [muq.network.mulan_module.get_audio_latents(w[None]) for w in (audio[0, 0, :length], second)]
+        expected = F.normalize(torch.cat(both).mean(0, keepdim=True), dim=-1)
+        torch.testing.assert_close(reader.embed_audio(audio, 24000), expected, atol=1e-5, rtol=0)
+
+
 def test_muq_resamples_to_24_khz_mono(muq):
     """44.1 kHz stereo is averaged and resampled as librosa does it."""
     import librosa

@@ -159,6 +159,21 @@ def test_stage1_continues_after_the_signal(cluster, submit, tiny, tmp_path):
 
 
 @pytest.mark.long
+def test_a_preempted_job_saves_in_its_grace_time_and_starts_again(cluster, submit, tiny, tmp_path):
+    """And it needs nothing of the environment in which sbatch was called."""
+    run, total = tmp_path / "run", 20 * STEP
+    options = ("--partition=low", f"--export=NONE,MUSE_ENV={VENV},OMP_NUM_THREADS=1")
+    job = submit("stage1", *train_words(tiny, run, total), options=options)
+    until("training has begun", lambda: samples(run), 120)
+    other = cluster.submit("--exclusive", "--nodes=2", f"--output={tmp_path}/%j", "--wrap", "sleep 1")
+    cluster.restart_now(job)
+    assert 0 < saved(run) < total and "to be started again" in log(run, job)
+    assert cluster.job(other)["JobState"] == "COMPLETED"
+    cluster.wait(job, "COMPLETED", seconds=120)
+    assert samples(run) == list(range(STEP, total + 1, STEP)) and "saved at sample" in log(run, job)
+
+
+@pytest.mark.long
 def test_stage2_on_two_nodes_survives_a_lost_one_and_scancel(cluster, submit, tiny, tmp_path):
     """A node's daemon is killed, then a node with all its processes, so that the job fails before Slurm knows why: the
     job starts again and resumes both times. scancel saves; the next sbatch resumes.

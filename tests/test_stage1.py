@@ -68,6 +68,20 @@ def test_padding_changes_nothing_and_a_dropped_text_is_the_null_token():
     assert (v - null).abs().amax(1).min() > 1e-3
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+def test_no_text_never_rests_on_a_masked_row_of_keys(training, grad):
+    """Attention over masked keys only is 0, NaN or something else by mode: "no text" is one visible null token."""
+    network, (x, t), (tokens, mask) = stage1().train(training).requires_grad_(grad), state_at((STAGE1.dim,)), texts()
+    empty, keep = torch.zeros_like(mask), torch.zeros(B, dtype=torch.bool)
+    with torch.set_grad_enabled(grad):
+        v = network(x, t, network.context(tokens, empty, keep))
+    assert torch.equal(v, network(x, t, network.context(tokens, mask, keep))) and v.isfinite().all()
+    if grad:
+        v.sum().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
 def test_a_new_network_has_the_exact_velocity_of_gaussian_data():
     network = Text2MuQFlow(dataclasses.replace(STAGE1, gaussian_rank=STAGE1.dim - 1)).double()
     rng = torch.Generator().manual_seed(5)

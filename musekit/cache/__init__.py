@@ -101,7 +101,8 @@ def read_shards(folder: Path) -> list[Shard]:
     shards = []
     for path in folder.glob("[0-9]*.json"):
         with contextlib.suppress(MuseError, FileNotFoundError):  # damaged: these rows are computed again
-            shards.append(read_json(path, Shard))
+            shard = read_json(path, Shard)
+            shards += [shard] if shard["file"] == f"{path.stem}.safetensors" else []  # else it is not ours
     return sorted(shards, key=lambda shard: (shard.get("made", 0.0), shard["file"]))
 
 
@@ -127,9 +128,11 @@ def merge_manifest(folder: Path, wanted: Iterable[str], maker: str) -> Manifest:
             rows=len(rows) - len(reasons), set_aside=reasons, shards=live,
         )  # fmt: skip
         write_atomic(folder / "manifest.json", json.dumps(manifest))
-        for path in (folder / shard["file"] for shard in shards if shard["file"] not in files):
+        for shard in (s for s in shards if s["file"] not in files):
+            path = folder / shard["file"]
             path.with_suffix(".json").unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            if path.is_file() and sha256(path) == shard["sha256"]:  # else somebody's own file
+                path.unlink(missing_ok=True)
     return manifest
 
 
@@ -178,6 +181,8 @@ def build_shards(
         return sources.get(key) in (None, [*then[:2], *then[-2:]])  # earlier versions stored a hash in the middle
 
     missing = [key for key in mine if not current(key)]
+    if clips:  # a file's clips in their order, so that it is read once
+        missing.sort(key=lambda key: (clips[key]["path"], clips[key].get("start") or 0.0, key))
     chunks = [missing[i : i + SHARD] for i in range(0, len(missing), SHARD)]
     work = [(chunk, {key: sources[key] for key in chunk if clips}) for chunk in chunks]
     done = in_processes(functools.partial(write_shard, folder, maker, compute), work, workers, stop)

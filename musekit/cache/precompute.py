@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import math
 import re
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from musekit.cache import Manifest, build_shards, caption_id, config_hash, read_
 from musekit.codec import compress
 from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, identity, preset, suggest
 from musekit.corpus import plan, readers
-from musekit.corpus.sound import read_audio
+from musekit.corpus.sound import Sound, read_audio
 from musekit.encoders.mini import JointEmbedder, features
 from musekit.encoders.muq import MuQ
 from musekit.encoders.text import text_encoder
@@ -91,10 +90,11 @@ def from_audio(kind: str, config: MuseConfig, weights: Path | None) -> Callable[
     return lambda audio: embedder.embed_audio(audio.to(device), rate)[:, None]
 
 
-def read_clip(cache: Path, clip: dict) -> Tensor:
+def read_clip(cache: Path, clip: dict, opened: Callable[[Path], Sound] = Sound) -> Tensor:
     """A clip's audio, (2, N) at its record's rate. Raises `corpus.sound.BadAudio` when it is not usable."""
-    part = (clip["start"], clip["seconds"]) if "start" in clip else ()  # else the whole file
-    return torch.from_numpy(read_audio(Path(cache) / clip["path"], clip["sample_rate"], *part))
+    start, seconds = (clip["start"], clip["seconds"]) if "start" in clip else (0.0, None)  # the whole file
+    sound = opened(Path(cache) / clip["path"])
+    return torch.from_numpy(read_audio(sound, clip["sample_rate"], start, seconds))
 
 
 def inputs_of(kind: str, cache: Path) -> dict[str, dict | str]:
@@ -108,6 +108,7 @@ def inputs_of(kind: str, cache: Path) -> dict[str, dict | str]:
 def compute_of(kind: str, cache: Path, config: MuseConfig, weights: Path | None, inputs: dict) -> Callable:
     """`compute` for `build_shards`, with its network loaded. A clip that cannot be read is set aside."""
     network = text_encoder(config.text) if kind == "tokens" else from_audio(kind, config, weights)
+    opened = functools.lru_cache(1)(Sound)  # the clips of a long file come one after another
 
     def encode_texts(ids: list[str]) -> tuple[dict, dict]:
         tokens, mask = network.encode_batch([inputs[i] for i in ids])
@@ -117,7 +118,7 @@ def compute_of(kind: str, cache: Path, config: MuseConfig, weights: Path | None,
         rows, set_aside = [], {}
         for key in ids:
             try:
-                audio = read_clip(cache, inputs[key])[None]
+                audio = read_clip(cache, inputs[key], opened)[None]
             except Exception as error:  # noqa: BLE001 - one bad file never ends the run; the manifest says why
                 set_aside[key] = f"{type(error).__name__}: {error}"
                 continue
@@ -173,8 +174,13 @@ def share_of(text: str) -> tuple[int, int]:
     return int(found[1]) * distributed.world() + distributed.rank(), int(found[2]) * distributed.world()
 
 
-def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseConfig, stop: Callable[[], int]) -> None:
-    """The clips of the corpus, made by one rank at a time: ranks that waited while they were made do nothing."""
+def make_clips(
+    options, name: str, folder: Path | None, out: Path, config: MuseConfig, stop: Callable[[], int]
+) -> tuple[bool, list[str]]:
+    """Make the clips of the corpus, one rank at a time: ranks that waited while they were made do nothing.
+
+    Returns whether there are any, and a table of them.
+    """
     out.mkdir(parents=True, exist_ok=True)
     clips, lock = out / "clips.jsonl", filelock.FileLock(out / ".lock")
     before = clips.stat().st_mtime_ns if clips.exists() else 0
@@ -185,12 +191,13 @@ def make_clips(options, name: str, folder: Path | None, out: Path, config: MuseC
             lock.acquire(timeout=0.2)
     try:
         if clips.exists() and clips.stat().st_mtime_ns != before:
-            return
+            return True, []
         if name == "scores":
-            plan.build_clips(out, n=options.n, workers=options.workers, seed=options.seed, stop=stop)
-        else:
-            seconds = options.seconds or float(math.floor(config.window_seconds))
-            print(readers.read_corpus(name, folder, out, seconds, stop)[1])
+            made = plan.build_clips(out, n=options.n, workers=options.workers, seed=options.seed, stop=stop)
+            return True, readers.table("clips", len(made), "of scores", {})
+        seconds = options.seconds or float(math.floor(config.window_seconds))
+        records, lines = readers.read_corpus(name, folder, out, seconds, stop)
+        return bool(records), lines
     finally:
         lock.release()
 
@@ -210,22 +217,20 @@ def build_cache(options) -> None:
     weights = pretrained.find(options.weights) if trained else None
     with distributed.signals() as stop:
         try:
-            if corpus:
-                make_clips(options, *corpus, out, config, stop)
-            for kind in (k for k in KINDS if k in options.kinds):
+            found, lines = make_clips(options, *corpus, out, config, stop) if corpus else (True, [])
+            empty = [] if found else ["clips"]
+            for kind in (k for k in KINDS if k in options.kinds and found):
                 manifest = precompute(
                     kind, out, config, weights if kind in trained else None, options.workers, share=share,
                     show=share[0] == 0, remake=options.remake, verify=options.verify, stop=stop,
                 )  # fmt: skip
-                print(summary(kind, manifest, out))
+                more = "" if manifest["complete"] else "; more to come from other ranks, or from this command again"
+                reasons = {key: why.removeprefix("BadAudio: ") for key, why in manifest["set_aside"].items()}
+                lines += readers.table(kind, manifest["rows"], f"-> {out / kind}{more}", reasons)
+                empty += [kind] if manifest["complete"] and not manifest["rows"] else []
         except distributed.Stopped:
             print(f"stopped by a signal; what is finished is in {out}: run the same command again")
             raise
-
-
-def summary(kind: str, manifest: Manifest, out: Path) -> str:
-    """One line with the number of rows of a kind, and one for each reason why clips have none."""
-    reasons = Counter(re.sub(r"^BadAudio: | \(.*", "", reason) for reason in manifest["set_aside"].values())
-    more = "" if manifest["complete"] else "; more to come from other ranks, or from this command again"
-    line = f"{kind}: {manifest['rows']:,} rows, {len(manifest['set_aside'])} set aside -> {out / kind}{more}"
-    return "\n".join([line, *(f"  {n:,} x {reason}" for reason, n in reasons.most_common(8))])
+    print("\n".join(lines))
+    if empty:
+        raise MuseError(f"nothing was taken ({', '.join(empty)}); the table above says why")

@@ -5,9 +5,13 @@ To add a dataset, write such a function and add it to `READERS`. Tables are untr
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
+import posixpath
 import re
 import tomllib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +21,23 @@ import numpy as np
 
 from musekit.config import TONICS, MuseError
 from musekit.corpus.families import split_of
+from musekit.corpus.listing import Listing
 from musekit.corpus.scores import slug
+from musekit.corpus.sound import BadAudio
 from musekit.files import decode
 
 MAX_CAPTION_CHARS = 4000
 TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 SCALE = re.compile(r"\b([A-G](?:[#b]|[ -](?:sharp|flat))?)[ -]?(major|minor)\b")
 BPM = re.compile(r"\b(\d{2,3}(?:\.\d+)?) ?(?:bpm|beats per minute)|\bbpm (?:of|is|:) ?(\d{2,3}(?:\.\d+)?)", re.I)
-AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus", ".oga", ".au", ".caf", ".w64"}
 CAPTION_TABLES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json", "metadata.csv", "metadata.jsonl")
 MUSICBENCH_TABLES = {f"MusicBench_{name.replace(' ', '_')}.json": name for name in ("train", "test A", "test B")}
 MUSIC4ALL_TABLES = ("id_information.csv", "id_metadata.csv", "id_tags.csv", "id_genres.csv", "id_lang.csv")
+BESIDE = ("_prompt.txt", ".caption.txt", ".json", ".txt")  # after an audio file's name; the first two are ACE-Step's
+SWALLOWED = re.compile(r"[\r\n][^,;\t\r\n]*\.(?:wav|flac|mp3|ogg|opus|aiff?)\"?[,;\t]", re.I)  # a row in a cell
+LYRICS = re.compile(r"^\s*\[(?:verse|chorus|bridge|intro|outro|hook|pre-chorus|inst|instrumental)\b", re.I | re.M)
+NAN = re.compile(r":\s*NaN(?=\s*[,}])")  # as Python and pandas write it
+NO_TEXT = ("", "nan", "none", "null", "n/a", "na")
 MOODS = TABLES["moods"]
 
 
@@ -41,6 +51,8 @@ class Item:
     family: str  # items that must not be in two splits: a clip and its augmented copies, an artist
     split: str
     known: dict = field(default_factory=dict)  # attributes, under the names that records have
+    start: float | None = None  # s, of the stretch that the captions describe; None: the whole file
+    end: float | None = None
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:
@@ -48,21 +60,24 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         header = file.readline()
         file.seek(0)
-        reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count), restval="")
+        reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count), restval="", strict=True)
+        rows, line = [], 2  # where the next row begins
         try:
-            rows = []
             for row in reader:
                 if None in row:
                     raise csv.Error("more cells than the header has; quote cells that contain the delimiter")
+                if any(SWALLOWED.search(cell) for cell in row.values()):
+                    raise csv.Error("a quotation mark is opened and not closed")
                 rows.append({name.strip().lower(): cell.strip() for name, cell in row.items()})
-            return rows
+                line = reader.reader.line_num + 1
         except csv.Error as error:
-            raise MuseError(f"{path}, line {reader.reader.line_num}: {error}") from error
+            raise MuseError(f"{path}, line {line}: {error}; check its quotation marks") from error
+        return rows
 
 
 def json_rows(path: Path) -> list[dict]:
     """The objects of JSON Lines (whatever the file's suffix) or of one JSON list. MuseError names the line."""
-    text = path.read_text("utf-8-sig", "replace")
+    text = NAN.sub(": null", path.read_text("utf-8-sig", "replace"))
     if text.lstrip().startswith("["):
         return decode(text, list[dict], str(path))
     lines = enumerate(text.split("\n"), 1)  # not splitlines: captions may hold other separators
@@ -73,7 +88,7 @@ def clean(text) -> str:
     """A caption on one line without control characters, at most MAX_CAPTION_CHARS long; "" for what is no text."""
     if not isinstance(text, str):
         return ""
-    printable = "".join(c if c.isprintable() else " " for c in text)
+    printable = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
     return " ".join(printable.split())[:MAX_CAPTION_CHARS]
 
 
@@ -104,47 +119,87 @@ def claimed(text: str, known: dict) -> dict:
     return asks
 
 
-def captions_of(folder: Path) -> dict[str, list[str]]:
-    """Captions by audio path relative to the folder, from a table or from text files beside the audio.
+def texts_of(value) -> list[str]:
+    """The captions of a cell: a text, or a list of texts, also a written one. Null, NaN and "N/A" are none."""
+    if isinstance(value, str) and value.startswith("["):
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            value = ast.literal_eval(value)
+    texts = map(clean, value if isinstance(value, list) else [value])
+    return [text for text in texts if text.lower() not in NO_TEXT]
+
+
+def beside(listing: Listing, path: str) -> list[str]:
+    """The captions in the first of the files `BESIDE` an audio file that has any. Lyrics are none."""
+    for ending in BESIDE:
+        name, values = posixpath.splitext(path)[0] + ending, []
+        text = (listing.folder / name).read_text("utf-8-sig", "replace") if name in listing.files else ""
+        if ending != ".json":
+            values = text.splitlines() if not LYRICS.search(text) else []
+        elif text:
+            with contextlib.suppress(MuseError):  # it says other things
+                about = decode(NAN.sub(": null", text), dict, name)
+                values = [about.get(column) for column in TABLES["columns"]["caption"]]
+        if found := [text for value in values for text in texts_of(value)]:
+            return found
+    return []
+
+
+def captions_of(listing: Listing) -> dict[tuple, list[str]]:
+    """Captions by (audio path, start, end): from the folder's table, else from those of its sub-folders, else from the
+    files beside the audio. start, end: of the stretch in s that they describe; None, None: the whole file.
 
     Raises MuseError for a table without rows or without columns for file and caption.
     """
-    table = next((folder / name for name in CAPTION_TABLES if (folder / name).is_file()), None)
-    named: dict[str, list[str]] = {}
-    if table is None:
-        for path in folder.rglob("*"):
-            if path.suffix.lower() in AUDIO and not path.name.startswith("."):
-                beside = path.with_suffix(".txt")
-                text = beside.read_text("utf-8-sig", "replace") if beside.is_file() else ""
-                named[path.relative_to(folder).as_posix()] = text.splitlines()
-        return named
-    rows = json_rows(table) if table.suffix.startswith(".json") else csv_rows(table)
-    if not rows:
-        raise MuseError(f"{table.name}: no rows")
-    columns = [next((n for n in names if n in rows[0]), None) for names in TABLES["columns"].values()]
-    if None in columns:
-        raise MuseError(f"{table.name}: needs the columns 'file' and 'caption'; it has {', '.join(rows[0])}")
-    for row in rows:
-        named.setdefault(str(row.get(columns[0])), []).append(row.get(columns[1]))
+    tables = [path for path in listing.files if posixpath.basename(path) in CAPTION_TABLES]
+    tables.sort(key=lambda path: -CAPTION_TABLES.index(posixpath.basename(path)))
+    first = {posixpath.dirname(path): path for path in tables}
+    tables = [first[""]] if "" in first else sorted(first.values())
+    named = {(path, None, None): [] if tables else beside(listing, path) for path in listing.audio}
+    for table in tables:
+        rows = (json_rows if ".json" in table else csv_rows)(listing.folder / table)
+        if not rows:
+            raise MuseError(f"{table}: no rows")
+        known = dict.fromkeys(name for row in rows for name in row)
+        columns = {what: next((n for n in names if n in known), None) for what, names in TABLES["columns"].items()}
+        if not columns["file"] or not columns["caption"]:
+            raise MuseError(f"{table}: needs the columns 'file' and 'caption'; it has {', '.join(known):.150}")
+        for n, row in enumerate(rows, 1):
+            path = posixpath.join(posixpath.dirname(table), str(row.get(columns["file"]) or f"row {n} of {table}"))
+            with contextlib.suppress(BadAudio):
+                path = listing.find(path)
+            times = [row.get(columns[what]) for what in ("start", "end")]
+            start, end = map(number, times)
+            if any(given not in (None, "") and number(given) is None for given in times):
+                raise MuseError(f"{table}, row {n}: a stretch starts and ends at a number of seconds, not at {times}")
+            named.setdefault((path, start, end), []).extend(texts_of(row.get(columns["caption"])))
+            if (start, end) != (None, None) and not named.get((path, None, None), True):
+                del named[path, None, None]
     return named
 
 
-def read_folder(folder: Path) -> Iterator[Item]:
-    """The files that captions name. A file and its copies <name>_<number> are one family.
+def read_folder(listing: Listing) -> Iterator[Item]:
+    """The folder's audio, and what its tables name. A file and its copies <name>_<number> are one family.
 
-    In a series without such an original (take_001, take_002, ...) every file is a family of its own.
+    In a series without such an original (take_001, take_002, ...) every file is a family of its own. Where most names
+    come again in other folders (mixture.wav in a folder for each song), a folder is a family.
     """
-    named = captions_of(folder)
-    stems = {Path(name).stem for name in named}
-    for name, texts in named.items():
-        stem = Path(name).stem
+    named = captions_of(listing)
+    places = {path: (posixpath.dirname(path), posixpath.splitext(posixpath.basename(path))[0]) for path, *_ in named}
+    folders = defaultdict(set)
+    for place, stem in places.values():
+        folders[stem].add(place)
+    again = [(place, stem) for place, stem in places.values() if len(folders[stem]) > 1]
+    by_folder = 2 * len(again) >= len(places) and len({p for p, _ in again}) > len({stem for _, stem in again})
+    for (path, start, end), texts in named.items():
+        place, stem = places[path]
         original = re.sub(r"_\d+$", "", stem)
-        family = slug(original if original in stems else stem) or name
-        captions = [{"text": text, "asks": {}} for text in dict.fromkeys(map(clean, texts)) if text]
-        yield Item(name, name, captions, family, split_of(family))
+        family = slug(place if by_folder else original if original in folders else stem) or path
+        captions = [{"text": text, "asks": {}} for text in dict.fromkeys(texts)]
+        name = path if start is end is None else f"{path} {start or 0:g}-{'end' if end is None else f'{end:g}'} s"
+        yield Item(name, path, captions, family, split_of(family), start=start, end=end)
 
 
-def read_musicbench(folder: Path) -> Iterator[Item]:
+def read_musicbench(listing: Listing) -> Iterator[Item]:
     """MusicBench (Melechovsky et al. 2023, arXiv 2311.08355; CC BY-SA 3.0): 10 s clips with augmented copies.
 
     Tables are JSON Lines; audio is datashare/data/<ytid>.wav and datashare/data_aug2/<ytid>_<k>.wav. A clip and its
@@ -152,7 +207,7 @@ def read_musicbench(folder: Path) -> Iterator[Item]:
     control sentences about key and tempo. Clips of AudioSet's evaluation set (that of MusicCaps) are the split "eval".
     """
     for table, subset in MUSICBENCH_TABLES.items():
-        for row in json_rows(folder / table) if (folder / table).is_file() else ():
+        for row in json_rows(listing.folder / table) if table in listing.files else ():
             location = str(row.get("location"))
             family = Path(location).stem[:11]  # the video's id; an augmented copy is <ytid>_<k>
             known = {"subset": subset, "audioset_eval": row.get("is_audioset_eval_mcaps") is True}
@@ -175,7 +230,7 @@ def read_musicbench(folder: Path) -> Iterator[Item]:
             yield Item(location, f"datashare/{location}", captions, family, split, known)
 
 
-def read_music4all(folder: Path) -> Iterator[Item]:
+def read_music4all(listing: Listing) -> Iterator[Item]:
     """Music4All (Santana et al. 2020): 109,269 clips of 30 s with tags, genres and Spotify's features.
 
     Captions are written from these, without titles and names. Tables are tab-separated under .csv names; audio is
@@ -183,7 +238,7 @@ def read_music4all(folder: Path) -> Iterator[Item]:
     """
     tracks: dict[str, dict] = {}
     for table in MUSIC4ALL_TABLES:
-        for row in csv_rows(folder / table) if (folder / table).is_file() else ():
+        for row in csv_rows(listing.folder / table) if table in listing.files else ():
             tracks.setdefault(row.get("id", ""), {}).update(row)
     for identity, row in sorted(tracks.items()):
         family, known = clean(row.get("artist")).lower() or identity, music4all_attributes(row)
@@ -238,7 +293,7 @@ def sentence(front: list[tuple[str, dict]], behind: list[tuple[str, dict]] = ())
 class Reader(NamedTuple):
     """How a dataset is recognised and read."""
 
-    read: Callable[[Path], Iterator[Item]]
+    read: Callable[[Listing], Iterator[Item]]
     tables: tuple[str, ...]  # any of them identifies the dataset
     audio: str  # where its audio is, for error messages
 

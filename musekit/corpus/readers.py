@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,20 +19,20 @@ from pathlib import Path
 from tqdm import tqdm
 
 from musekit.config import MuseError, suggest
-from musekit.corpus.datasets import AUDIO, READERS, TABLES, Item
+from musekit.corpus.datasets import BESIDE, CAPTION_TABLES, READERS, TABLES, Item, clean
+from musekit.corpus.listing import AUDIO, OTHER, Listing
 from musekit.corpus.scores import slug
-from musekit.corpus.sound import SAMPLE_RATE, open_audio
-from musekit.distributed import Stopped
+from musekit.corpus.sound import MIN_SECONDS, SAMPLE_RATE, BadAudio, Sound
 from musekit.files import write_atomic
 
 LINK = "data"  # in the cache's folder
+CHUNK = 64  # files that a thread opens at a time
+NAMES = 3  # that are printed for a reason
+NO_CAPTION = (
+    f"no caption: looked for {', '.join(CAPTION_TABLES)} in the folder or its sub-folders, and for"
+    f" {', '.join(f'<name>{ending}' for ending in BESIDE)} beside the file"
+)
 SPLITS = ("train", "valid", "eval", "test")  # a family is in the last of these that any of its clips names
-
-
-def holds(folder: Path, name: str) -> bool:
-    """Whether the folder looks like this dataset: it has one of its tables, or, for "folder", any audio."""
-    tables = any((folder / table).is_file() for table in READERS[name].tables)
-    return tables or name == "folder" and any(file.suffix.lower() in AUDIO for file in folder.rglob("*"))
 
 
 def choose(corpus: str | None, data: Path | None) -> tuple[str, Path | None]:
@@ -56,47 +55,84 @@ def choose(corpus: str | None, data: Path | None) -> tuple[str, Path | None]:
     folder = data.expanduser()
     if not folder.is_dir():
         raise MuseError(f"no folder at {data}: --data is the folder that the dataset was unpacked to")
-    if found := [name for name in names if holds(folder, name)]:
-        return found[0], folder
+    for name in names:
+        if any((folder / table).is_file() for table in READERS[name].tables):
+            return name, folder
+    if "folder" in names and any(file.suffix.lower() in AUDIO + OTHER for file in folder.rglob("*")):
+        return "folder", folder
     raise MuseError(f"{data} does not hold {corpus or 'a known dataset'}. Looked for {looked}")
+
+
+def table(what: str, number: int, details: str, reasons: dict[str, str]) -> list[str]:
+    """Lines about one step of a cache: what it took, and for each reason the first names of what it did not take.
+
+    reasons: by the name of a file or clip; what follows " (" in a reason is about this one only.
+    """
+    lines, names = [f"{what:10s} {number:9,}  taken {details}"], {}
+    for name, reason in reasons.items():
+        why, _, detail = reason.partition(" (")
+        names.setdefault(why, []).append(clean(f"{name} ({detail}" if detail else name))
+    for why, those in sorted(names.items(), key=lambda item: -len(item[1])):
+        more = ", ..." if len(those) > NAMES else ""
+        lines.append(f"{what:10s} {len(those):9,}  not taken, {why}: {', '.join(those[:NAMES])}{more}")
+    return lines
 
 
 def read_corpus(
     name: str, folder: Path, out: Path, seconds: float, stop: Callable[[], int] = lambda: 0
-) -> tuple[list[dict], str]:
-    """Cut a dataset's files into clips and write <out>/clips.jsonl; returns the records and a summary.
+) -> tuple[list[dict], list[str]]:
+    """Cut a dataset's files into clips and write <out>/clips.jsonl; returns the records and a `table` of them.
 
-    seconds: length of the longest clip. Unusable files go to <out>/set_aside.jsonl with their reasons. Raises MuseError
-    when nothing is usable, and `Stopped` between files when `stop()` says so.
+    seconds: length of the longest clip. Unusable files go to <out>/set_aside.jsonl with their reasons. Where nothing is
+    usable, no clips are written. Raises `Stopped` between files when `stop()` says so.
     """
-    items = join(READERS[name].read(folder))
+    listing = Listing(folder)
+    items = join(READERS[name].read(listing))
     link(folder, out)
-    records, unusable = [], {}
+    records, reasons = [], dict(listing.passed_over)
+    chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
     pool = ThreadPoolExecutor(8)  # reading a header is waiting for the disk, not work
     try:
-        for item, about in zip(items, tqdm(pool.map(partial(look, folder), items), name, len(items), disable=None)):
+        looked = pool.map(partial(look, listing, NO_CAPTION if name == "folder" else "no caption"), chunks)
+        for chunk, found in zip(chunks, tqdm(looked, name, len(chunks), disable=None), strict=True):
             if code := stop():
+                from musekit.distributed import Stopped  # here, since it brings torch
+
                 raise Stopped(code)
-            if isinstance(about, str):
-                unusable[item.name] = about
-            else:
-                records += records_of(item, *about, seconds, name)
+            for item, about in zip(chunk, found, strict=True):
+                if isinstance(about, str):
+                    reasons.setdefault(item.name, about)
+                else:
+                    records += records_of(item, *about, seconds, name)
     finally:
         pool.shutdown(cancel_futures=True)
-    aside = [json.dumps({"file": file, "reason": reason}) + "\n" for file, reason in unusable.items()]
+    aside = [json.dumps({"file": file, "reason": reason}) + "\n" for file, reason in reasons.items()]
     write_atomic(out / "set_aside.jsonl", "".join(aside))
-    reasons = Counter(re.sub(r" \(.*", "", reason) for reason in unusable.values()).most_common()
-    if not records:
-        why = "; ".join(f"{n} x {reason}" for reason, n in reasons[:3]) or "no audio files found"
-        raise MuseError(f"nothing usable in {folder}: {why}")
-    write_atomic(out / "clips.jsonl", "".join(json.dumps(r) + "\n" for r in records))
+    if name == "folder":
+        hold_out(records)
+    if records:
+        write_atomic(out / "clips.jsonl", "".join(json.dumps(r) + "\n" for r in records))
     splits = Counter(r["split"] for r in records)
     counts = ", ".join(f"{s} {splits[s]:,}" for s in SPLITS if splits[s])
     works, hours = len({r["work"] for r in records}), sum(r["seconds"] for r in records) / 3600
     captions = len({c["text"] for r in records for c in r["captions"]})
-    lines = [f"{name}: {len(records):,} clips of {works:,} files, {hours:,.1f} h, {captions:,} captions ({counts})"]
-    lines += ["left out (files are named in set_aside.jsonl):"] if reasons else []
-    return records, "\n".join([*lines, *(f"  {n:,} x {reason}" for reason, n in reasons)])
+    details = f"of {works:,} files of {name}, {hours:,.1f} h, {captions:,} captions ({counts})"
+    return records, table("clips", len(records), details, reasons)
+
+
+def hold_out(records: list[dict]) -> None:
+    """Move a family into the split "train" or "valid" where it has none: training needs both.
+
+    It comes from the test split, or from a split of several families; the largest to train, the smallest to valid.
+    """
+    size, split = Counter(r["family"] for r in records), {r["family"]: r["split"] for r in records}
+    for wanted, choose_one in (("train", max), ("valid", min)):
+        splits = Counter(split.values())
+        free = [family for family, own in split.items() if own == "test" or splits[own] > 1]
+        if not splits[wanted] and free:
+            split[choose_one(free, key=lambda family: (size[family], family))] = wanted
+    for record in records:
+        record["split"] = split[record["family"]]
 
 
 def join(items: Iterable[Item]) -> list[Item]:
@@ -109,13 +145,17 @@ def join(items: Iterable[Item]) -> list[Item]:
             item = replace(item, captions=list(captions.values()), known={**item.known, **first.known})
         joined[item.name] = item
         of_family[item.family] = max(of_family.get(item.family, "train"), item.split, key=SPLITS.index)
-    return [replace(joined[name], split=of_family[joined[name].family]) for name in sorted(joined)]
+    for item in joined.values():
+        if item.split != of_family[item.family]:
+            joined[item.name] = replace(item, split=of_family[item.family])
+    return [joined[name] for name in sorted(joined)]
 
 
 def link(folder: Path, out: Path) -> None:
     """Make <out>/data a link to the folder. Raises MuseError when something else is there."""
     place = out / LINK
-    if place.exists() and not place.is_symlink():
+    theirs = place.is_symlink() and not (out / "set_aside.jsonl").exists() and place.resolve() != folder.resolve()
+    if theirs or place.exists() and not place.is_symlink():
         raise MuseError(f"{place} is in the way: a cache keeps a link to its data there; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     if not place.exists() or place.resolve() != folder.resolve():
@@ -123,25 +163,33 @@ def link(folder: Path, out: Path) -> None:
         place.symlink_to(folder.resolve(), target_is_directory=True)
 
 
-def look(folder: Path, item: Item) -> tuple[int, int] | str:
-    """(frames, rate in Hz) of an item's file, or why it is not usable."""
-    try:
-        if not item.captions:
-            return "no caption"
-        if not (folder / item.path).resolve().is_relative_to(folder.resolve()):
-            return "outside the folder"
-        with open_audio(folder / item.path) as file:
-            return file.frames, file.samplerate
-    except (OSError, ValueError) as error:  # BadAudio, or a path that is too long or has a zero byte
-        return str(error)
+def look(listing: Listing, no_caption: str, items: list[Item]) -> list[tuple | str]:
+    """(path, first second, last second) of each item's file or stretch, or why it is not usable."""
+    found = []
+    for item in items:
+        try:
+            if not item.captions:
+                raise BadAudio(no_caption)
+            path = listing.find(item.path)
+            sound = Sound(f"{listing.folder}/{path}")
+            start, length = item.start or 0.0, sound.frames / sound.samplerate
+            end = length if item.end is None else min(item.end, length)
+            if item.end is not None and length <= item.end - start + 0.5:
+                start, end = 0.0, length  # the file is the stretch, cut from another one
+            if start < 0 or end - start < MIN_SECONDS:
+                raise BadAudio("its stretch is shorter than 1 s, or beyond the file's end")
+            found.append((path, start, end))
+        except (OSError, ValueError) as error:  # BadAudio, or a path that is too long or has a zero byte
+            found.append(str(error))
+    return found
 
 
-def records_of(item: Item, frames: int, rate: int, seconds: float, source: str) -> list[dict]:
-    """The clip records of one file, cut every `seconds`; a rest shorter than half a clip is left off.
+def records_of(item: Item, path: str, start: float, end: float, seconds: float, source: str) -> list[dict]:
+    """The clip records of one file or stretch, cut every `seconds`; a rest shorter than half a clip is left off.
 
     A caption that claims nothing names the work: it counts as correct for this work only.
     """
-    length = frames / rate
+    length = end - start
     short = slug(os.path.splitext(item.name)[0])[-60:].strip("-") or "clip"
     # the name's hash keeps a/x.wav and a-x.mp3 apart
     stem = f"{short}-{hashlib.sha256(item.name.encode('utf-8', 'replace')).hexdigest()[:12]}"
@@ -149,10 +197,10 @@ def records_of(item: Item, frames: int, rate: int, seconds: float, source: str) 
     return [
         {
             "id": f"{stem}-{k:02d}", "work": item.name, "family": item.family, "split": item.split,
-            "path": f"{LINK}/{item.path}", "start": round(k * seconds, 6),
+            "path": f"{LINK}/{path}", "start": round(start + k * seconds, 6),
             "seconds": round(min(seconds, length - k * seconds), 6), "sample_rate": SAMPLE_RATE,
-            "instruments": [], "mood": [], "title": Path(item.path).stem, "licence": None, "source": source,
-            **dict.fromkeys(TABLES["unknown"]), **item.known, "captions": captions,
+            "instruments": [], "mood": [], "title": os.path.splitext(os.path.basename(path))[0],
+            "licence": None, "source": source, **dict.fromkeys(TABLES["unknown"]), **item.known, "captions": captions,
         }
         for k in range(max(1, int(length / seconds + 0.5)))
     ]  # fmt: skip

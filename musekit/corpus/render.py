@@ -6,7 +6,6 @@ midirenderer (rustysynth, 48 kHz stereo), with General MIDI reverb (CC 91) and p
 
 from __future__ import annotations
 
-import functools
 import io
 from pathlib import Path
 
@@ -21,14 +20,6 @@ SOUNDFONT = "TimGM6mb.sf2 by Tim Brechbill (GPL-2.0), shipped in pretty_midi"
 LEVELS = TABLES["level"]  # of a clip in dBFS RMS, by dynamic
 PEAK = 0.95
 TICKS = 960  # per second: the tempo is fixed at 60 quarter notes per minute
-
-
-@functools.cache
-def soundfont() -> bytes:
-    """The SoundFont's bytes."""
-    import pretty_midi
-
-    return Path(pretty_midi.__file__).with_name("TimGM6mb.sf2").read_bytes()
 
 
 def render(
@@ -57,7 +48,8 @@ def render(
         midi.instruments.append(player)
     buffer = io.BytesIO()
     midi.write(buffer)
-    wav = midirenderer.render_wave_from(soundfont(), buffer.getvalue())
+    soundfont = Path(pretty_midi.__file__).with_name("TimGM6mb.sf2").read_bytes()
+    wav = midirenderer.render_wave_from(soundfont, buffer.getvalue())
     audio, rate = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
     audio = soxr.resample(audio, rate, SAMPLE_RATE, quality="HQ").T  # (2, N)
     samples = round(seconds * SAMPLE_RATE)

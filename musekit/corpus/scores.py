@@ -113,14 +113,9 @@ class Score:
     parts: list[list[list[float]]] = field(repr=False, default_factory=list)
 
 
-def histogram_of(pitches: np.ndarray, durations: np.ndarray) -> np.ndarray:
-    """Sounding time of the 12 pitch classes, in the unit of `durations`."""
-    return np.bincount(np.asarray(pitches, int) % 12, weights=durations, minlength=12)
-
-
 def key_of(pitches: np.ndarray, durations: np.ndarray) -> tuple[str, str, float, float]:
     """Tonic, mode, correlation of that key with the pitch-class durations, and its lead over the second best."""
-    histogram = histogram_of(pitches, durations)
+    histogram = np.bincount(np.asarray(pitches, int) % 12, weights=durations, minlength=12)
     if histogram.std() == 0:
         return "C", "major", 0.0, 0.0
     keys = np.stack([np.roll(profile, k) for profile in (MAJOR, MINOR) for k in range(12)])  # (24, 12)
@@ -132,7 +127,8 @@ def key_of(pitches: np.ndarray, durations: np.ndarray) -> tuple[str, str, float,
 
 def third_is_clear(pitches: np.ndarray, durations: np.ndarray, key: str, mode: str, ratio: float = 3) -> bool:
     """Whether the mode's own third above the tonic sounds, and at least `ratio` times as long as the other third."""
-    histogram, tonic = histogram_of(pitches, durations), TONICS.index(key)
+    histogram = np.bincount(np.asarray(pitches, int) % 12, weights=durations, minlength=12)
+    tonic = TONICS.index(key)
     minor, major = histogram[(tonic + 3) % 12], histogram[(tonic + 4) % 12]
     own, other = (minor, major) if mode == "minor" else (major, minor)
     return bool(own > 0 and own >= ratio * other)

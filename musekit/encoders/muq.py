@@ -28,7 +28,7 @@ class MuQ:
     """
 
     def __init__(self, config: EmbedderConfig):
-        where = hub.folder(config.name, "embedder.name")
+        self.config, where = config, hub.folder(config.name, "embedder.name")
         with hub.loading(config.name, "embedder.name"):
             about = read_json(where / "config.json", dict)
             for tower, kind in BACKBONES.items():
@@ -67,14 +67,21 @@ class MuQ:
     def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
         """(B, 512), unit length, of audio (B, 1 or 2, N) at `sample_rate` Hz.
 
-        The network takes 24 kHz mono in clips of 10 s; shorter audio is repeated. Longer audio is cut into clips, the
-        last of which wraps around to the start. The mean of several clips is normalised to unit length again.
+        The network takes 24 kHz mono in windows of 10 s; shorter audio is repeated. As published, longer audio is cut
+        into windows, the last of which wraps around to the start: of 12 s it reads 0 to 10 s, then 10 to 12 s spliced
+        to 0 to 8 s, which count twice. With the config's windows = "even" they overlap instead: 0 to 10 s, 2 to 12 s.
+        The mean over several windows is normalised to unit length again.
         """
         x = mono(audio, sample_rate, self.sample_rate)
         length = int(self.network.clip_secs * self.sample_rate)
         if x.shape[1] < length:
             x = x.repeat(1, -(-length // x.shape[1]))[:, :length]
-        embeddings = [self.network(wavs=clip[None].to(self.network.device)) for clip in x]
+        if self.config.windows == "even":
+            starts = torch.linspace(0, x.shape[1] - length, -(-x.shape[1] // length)).round().long().tolist()
+            windows = [torch.stack([clip[start : start + length] for start in starts]) for clip in x]
+        else:
+            windows = x[:, None]  # the library cuts each into its own
+        embeddings = [self.network(wavs=w.to(self.network.device)).mean(0, keepdim=True) for w in windows]
         return F.normalize(torch.cat(embeddings).float(), dim=-1).cpu()
 
     def _shortened(self, text: str) -> str:

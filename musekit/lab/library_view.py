@@ -40,6 +40,8 @@ class LibraryView(View):
             "tag": lambda: self._tag("add"), "untag": lambda: self._tag("remove"),
         })  # fmt: skip
         self.refresh()
+        if self.state.trouble:
+            self.say(self.state.trouble, bad=True)
         self.shelves.add(self)
 
     def refresh(self) -> None:

@@ -46,24 +46,32 @@ function traces({ hills, groups, peaks }) {
 async function render({ model, el }) {
   const state = await model.widget_manager.get_model(model.get("state"));
   let chart = null;
+  const remove = () => {
+    const old = chart;
+    chart = null;
+    el.textContent = EMPTY;
+    if (old) window.musePlotly.then((library) => library.purge(old));
+  };
   const draw = async () => {
     const land = state.get("land");
     const library = land.groups && await plotly(state.get("plotly"));
     if (land !== state.get("land")) return;  // another map came meanwhile
-    if (chart) window.musePlotly.then((loaded) => loaded.purge(chart));
-    chart = null;
-    el.textContent = land.groups ? "" : EMPTY;
+    remove();
     if (!land.groups) return;
-    chart = document.createElement("div");
-    chart.className = "muse-lab-chart";
-    el.append(chart);
-    await library.newPlot(chart, traces(land), LAYOUT, { responsive: true, displaylogo: false });
-    chart.on("plotly_click", ({ points: [{ curveNumber, pointIndex }] }) => {
+    const now = chart = document.createElement("div");
+    now.className = "muse-lab-chart";
+    el.replaceChildren(now);
+    const layout = structuredClone(LAYOUT);  // plotly writes into it
+    await library.newPlot(now, traces(land), layout, { responsive: true, displaylogo: false });
+    now.on("plotly_click", ({ points: [{ curveNumber, pointIndex }] }) => {
       state.send({ point: land.groups[curveNumber - 1].index[pointIndex] });
     });
   };
   state.on("change:land", draw);
   draw();
-  return () => state.off("change:land", draw);
+  return () => {
+    state.off("change:land", draw);
+    remove();
+  };
 }
 export default { render };

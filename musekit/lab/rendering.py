@@ -25,6 +25,7 @@ from musekit.inference import OnStep, micro_batches
 from musekit.muse import Muse, Piece
 from musekit.recipe import Recipe, check
 
+MOST = 256  # CPU threads, or pieces in a micro-batch, of a recipe from a file
 TINY = 1e-6  # radians: two points this close, or this close to opposite, have no unique great circle
 
 
@@ -139,6 +140,9 @@ def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel
     if origin is not None and entry.embedding is None:
         raise MuseError("this piece was rendered from an embedding that is not in its file; it cannot be made again")
     check(recipe, muse.config)  # the recipe may come from a stranger's file
+    for name in ("threads", "micro_batch"):
+        if not 1 <= getattr(recipe, name) <= MOST:
+            raise MuseError(f"this piece's recipe has {name} = {getattr(recipe, name)}; at most {MOST} are run here")
     dtypes = {"dtype": recipe.dtype, "stage1_dtype": recipe.stage1_dtype}
     if dtypes != {"dtype": str(muse.autocast_dtype).removeprefix("torch."), "stage1_dtype": muse.stage1_dtype}:
         muse = replace(muse, **dtypes)  # with networks of its own
@@ -153,7 +157,7 @@ def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel
 def threads(n: int):
     """torch with n threads inside the block: their number decides the order of sums, and so the last bits."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, n))
+    torch.set_num_threads(n)
     try:
         yield
     finally:
