@@ -65,7 +65,6 @@ def summary(folder: Path, weights: dict[str, str]) -> list[dict]:
     return rows
 
 
-
 def write_result(name: str, rows, folder: Path = Path("results"), module: str = "", **more) -> Path:
     """Write `<folder>/<name>.json`: {"name", "provenance" with `more`, "rows"}; returns its path.
 
