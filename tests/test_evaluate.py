@@ -14,7 +14,7 @@ from musekit import pretrained
 from musekit.claims import matches
 from musekit.config import MuseError, smoke
 from musekit.corpus.captions import TEMPLATES, evaluation_prompts, fill
-from musekit.evaluate import conditional, controls, judge, memorisation, right_answers
+from musekit.evaluate import conditional, controls, judge, memorisation, reproducibility, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.features import standardised
 from musekit.evaluate.memorisation import Nearest, normal
@@ -288,6 +288,15 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monke
     monkeypatch.setattr(Muse, "render_batch", lambda *a, **b: pytest.fail("it was rendered before"))
     for what in ("prompts", "distances"):
         assert run(what, small, tmp_path)["rows"] == rows[what]
+
+
+@pytest.mark.long
+def test_two_ranks_and_a_killed_run_write_the_same_files(small):
+    rows = reproducibility.files(small[1], [p["text"] for p in evaluation_prompts(6)])
+    assert len({row["sha256"] for row in rows}) == 6
+    assert all(bar["met"] for bar in reproducibility.bars(rows, ("by two ranks", "after a kill")))
+    rows[2]["after a kill"] = False
+    assert [bar["met"] for bar in reproducibility.bars(rows, ("by two ranks", "after a kill"))] == [True, False]
 
 
 def test_results_of_valid_leave_those_of_test_alone_and_openings_are_counted(small, tmp_path):
