@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 
-def expand(t: Tensor, x: Tensor) -> Tensor:
+def match_dims(t: Tensor, x: Tensor) -> Tensor:
     """t (B,) shaped to broadcast against x (B, ...)."""
     return t.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def path(x_0: Tensor, x_1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def interpolate(x_0: Tensor, x_1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """x_t and its velocity u on the straight path; x_0, x_1 (B, ...), t (B,)."""
-    t = expand(t, x_1)
+    t = match_dims(t, x_1)
     return (1 - t) * x_0 + t * x_1, x_1 - x_0
 
 
@@ -37,7 +37,7 @@ def guidance_at(t: Tensor, guidance_scale: float, interval: tuple[float, float],
     if interval == (0.0, 1.0):
         return guidance_scale
     inside = (t >= interval[0]) & (t <= interval[1])
-    return expand(torch.where(inside, guidance_scale, 1.0).to(x.dtype), x)
+    return match_dims(torch.where(inside, guidance_scale, 1.0).to(x.dtype), x)
 
 
 def loss(v: Tensor, u: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -65,7 +65,7 @@ def generator(seed: int, counter: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed & (2**64 - 1), counter], dtype=np.uint64)))
 
 
-class Draws:
+class SampleRNG:
     """The random draws of one training sample, keyed by (seed, draw counter), never by rank.
 
     counter = epoch * dataset length + position, so the world size and the batch size change nothing. Philox is

@@ -166,7 +166,7 @@ class Text2MuQFlow(nn.Module):
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Flow-matching loss, beside its Gaussian floor and its value in the embedding's own units."""
-        x_t, u = flow.path(batch["x_0"], self.standardise(batch["x_1"]), batch["t"])
+        x_t, u = flow.interpolate(batch["x_0"], self.standardise(batch["x_1"]), batch["t"])
         context = self.context(batch["tokens"].to(self.null_token.dtype), batch["mask"], batch["keep"])
         v = self(x_t, batch["t"], context)
         value = flow.loss(v, u).mean()

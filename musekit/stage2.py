@@ -318,7 +318,7 @@ class StableAudioMuQ(nn.Module):
         dtype: of the blocks and the hidden state; None leaves it to autocast.
         """
         patch, frames = self.config.patch, x.shape[-1]
-        h = x if now.affine is None else x * flow.expand(now.affine[0], x)
+        h = x if now.affine is None else x * flow.match_dims(now.affine[0], x)
         h = F.pad(h, (0, -frames % patch)).unflatten(-1, (-1, patch)).permute(0, 2, 1, 3).flatten(2)
         h = self.proj_in(self.preprocess(h))  # (B, T / patch, D)
         h = torch.cat([(condition.timing + now.token)[:, None], h], dim=1)
@@ -334,11 +334,11 @@ class StableAudioMuQ(nn.Module):
         v = v.unflatten(-1, (-1, patch)).permute(0, 2, 1, 3).flatten(2)[..., :frames]
         if now.affine is None:
             return v
-        return flow.expand(now.affine[1], x) * x + flow.expand(now.affine[2], x) * v
+        return flow.match_dims(now.affine[1], x) * x + flow.match_dims(now.affine[2], x) * v
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Flow-matching loss over the frames that exist, beside its Gaussian floor."""
-        x_t, u = flow.path(batch["x_0"], self.standardise(batch["x_1"]), batch["t"])
+        x_t, u = flow.interpolate(batch["x_0"], self.standardise(batch["x_1"]), batch["t"])
         v = self(x_t, batch["t"], self.condition(batch["embedding"], batch["seconds"], batch["keep"]))
         value = flow.loss(v, u, batch["mask"]).mean()
         return value, {"floor": flow.gaussian_floor(batch["t"]).mean()}

@@ -98,7 +98,7 @@ def test_guidance_of_u_is_guidance_of_v(theirs, ours):
     dropped = condition(ours, keep=torch.zeros(B, dtype=torch.bool))
     assert not dropped.cross.any()  # without biases the zero token adds nothing
     u = flow.guided(ours(x, t, condition(ours)), ours(x, t, dropped), 3.0)
-    a, b, c = (flow.expand(part, x) for part in convert.affine(t))
+    a, b, c = (flow.match_dims(part, x) for part in convert.affine(t))
     tau = convert.foreign_time(t)
     v = flow.guided(*(their_v(theirs, a * x, tau, token, SECONDS) for token in (TOKEN, 0 * TOKEN)), 3.0)
     torch.testing.assert_close(u, b * x + c * v, atol=5e-5, rtol=0)
@@ -109,10 +109,10 @@ def test_gaussian_data_has_the_exact_velocity(std):
     """x_1 ~ N(0, d^2): the best v on the circle and the best u on the chord are known; also at t = 0 and t = 1."""
     t = torch.tensor([0.0, 0.1, 0.5, 0.8, 1.0], dtype=torch.float64)
     x_t, tau = torch.randn(5, 2, 3, dtype=torch.float64), convert.foreign_time(t)
-    a, b, c = (flow.expand(part, x_t) for part in convert.affine(t))
+    a, b, c = (flow.match_dims(part, x_t) for part in convert.affine(t))
     cos, sin = (f(tau * math.pi / 2)[:, None, None] for f in (torch.cos, torch.sin))
     v = cos * sin * (1 - std**2) / ((std * cos) ** 2 + sin**2) * a * x_t  # E[cos x_0 - sin x_1 | z]
-    s = flow.expand(t, x_t)
+    s = flow.match_dims(t, x_t)
     u = (std**2 * s - (1 - s)) / ((std * s) ** 2 + (1 - s) ** 2) * x_t  # E[x_1 - x_0 | x_t]
     torch.testing.assert_close(b * x_t + c * v, u, atol=1e-12, rtol=0)
     assert tau[0] == 1 and tau[-1] == 0  # their noise is at 1, ours at 0

@@ -138,7 +138,7 @@ def test_processes_build_what_the_thread_builds(tiny):
 
 
 def sample(dataset, index, counter=0, number=0):
-    return dataset.sample(index, flow.Draws(0, counter), flow.Draws(0, loop.BATCH_KEY + number))
+    return dataset.sample(index, flow.SampleRNG(0, counter), flow.SampleRNG(0, loop.BATCH_KEY + number))
 
 
 def index_of(dataset, seconds):

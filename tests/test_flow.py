@@ -19,11 +19,11 @@ def exact_velocity(x, t, mean, std):
 
 def test_path_runs_from_noise_to_data_at_constant_velocity_with_one_time_per_sample():
     x_0, x_1 = torch.randn(2, 3, 4, 5, dtype=torch.float64)
-    assert torch.equal(flow.path(x_0, x_1, torch.zeros(3))[0], x_0)
-    assert torch.equal(flow.path(x_0, x_1, torch.ones(3))[0], x_1)
+    assert torch.equal(flow.interpolate(x_0, x_1, torch.zeros(3))[0], x_0)
+    assert torch.equal(flow.interpolate(x_0, x_1, torch.ones(3))[0], x_1)
     t, h = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), 2**-8
-    x_t, u = flow.path(x_0, x_1, t)
-    torch.testing.assert_close((flow.path(x_0, x_1, t + h)[0] - x_t) / h, u)
+    x_t, u = flow.interpolate(x_0, x_1, t)
+    torch.testing.assert_close((flow.interpolate(x_0, x_1, t + h)[0] - x_t) / h, u)
     for i in range(3):
         torch.testing.assert_close(x_t[i], (1 - t[i]) * x_0[i] + t[i] * x_1[i])
 
@@ -35,7 +35,7 @@ def test_the_targets_of_gaussian_data_average_to_the_exact_velocity(mean, std):
     x_0, x_1 = torch.randn(2, n, generator=rng, dtype=torch.float64)
     probe = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
     for t in (0.1, 0.5, 0.8):
-        x_t, u = flow.path(x_0, mean + std * x_1, torch.full((n,), t, dtype=torch.float64))
+        x_t, u = flow.interpolate(x_0, mean + std * x_1, torch.full((n,), t, dtype=torch.float64))
         design = torch.stack([torch.ones_like(x_t), x_t], dim=1)
         intercept, slope = torch.linalg.lstsq(design, u[:, None]).solution[:, 0]
         torch.testing.assert_close(intercept + slope * probe, exact_velocity(probe, t, mean, std), atol=0.05, rtol=0)
@@ -45,7 +45,7 @@ def test_the_gaussian_floor_is_the_loss_of_the_exact_velocity():
     x_0, x_1 = torch.randn(2, 2000, 512, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for time in (0.0, 0.25, 0.5, 0.9, 1.0):
         t = torch.full((2000,), time, dtype=torch.float64)
-        x_t, u = flow.path(x_0, x_1, t)
+        x_t, u = flow.interpolate(x_0, x_1, t)
         value = flow.loss(exact_velocity(x_t, time, 0.0, 1.0), u).mean().item()
         assert value == pytest.approx(flow.gaussian_floor(t)[0].item(), rel=0.01)
 
@@ -73,18 +73,18 @@ def test_guidance_is_linear_and_moves_the_mean_of_a_gaussian_as_algebra_says():
 
 def test_draws_depend_on_seed_and_counter_only():
     def some(seed, counter):
-        draws = flow.Draws(seed, counter)
+        draws = flow.SampleRNG(seed, counter)
         return [draws.uniform(), draws.integer(10), *draws.normal(2, 3).flatten().tolist()]
 
     assert some(0, 5) == some(0, 5)
     keys = [(seed, counter) for seed in (0, 1, -1, 2**64 - 2) for counter in (0, 1, 2, 1 << 61, 1 << 62)]
     assert len({tuple(some(*key)) for key in keys}) == len(keys)
-    draws = flow.Draws(3, 7)
+    draws = flow.SampleRNG(3, 7)
     assert draws.integer(1) == draws.integer(0) == 0 and draws.normal(4).dtype == torch.float32
 
 
 def test_draws_of_successive_counters_are_independent_and_well_distributed():
-    draws = [flow.Draws(0, counter) for counter in range(20_000)]
+    draws = [flow.SampleRNG(0, counter) for counter in range(20_000)]
     u, n, z = (np.array(x) for x in zip(*[(d.uniform(), d.integer(5), float(d.normal(1))) for d in draws]))
     assert u.mean() == pytest.approx(0.5, abs=0.01) and u.var() == pytest.approx(1 / 12, abs=0.003)
     assert np.bincount(n).min() > 3800 and np.bincount(n).max() < 4200

@@ -26,7 +26,7 @@ def test_velocity_is_the_mean_direction_through_a_place(generator):
     x_1, word = toy.draw(400_000, generator, vague=0.0)
     x_0 = torch.randn(x_1.shape, generator=generator)
     for moon, t, place in ((0, 0.5, (0.0, 0.4)), (1, 0.7, (0.3, -0.6)), (toy.VAGUE, 0.3, (-0.5, 0.2))):
-        x_t, u = flow.path(x_0, x_1, torch.full((len(x_1),), t))
+        x_t, u = flow.interpolate(x_0, x_1, torch.full((len(x_1),), t))
         near = ((x_t - torch.tensor(place)).norm(dim=1) < 0.06) & ((word == moon) | (moon == toy.VAGUE))
         exact = toy.exact_velocity(torch.tensor([t]), torch.tensor([place]), moon)[0]
         spread = u[near].std(0) / near.sum() ** 0.5

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from musekit.config import MuseError
-from musekit.flow import expand
+from musekit.flow import match_dims
 
 from .types import Solution, Velocity, time_dtype
 
@@ -105,7 +105,7 @@ def integrate(
         if finished := [b for b in running if arrived[b]]:
             fraction = [(1.0 - t[b]) / (t_new[b] - t[b]) if b in finished else 0.0 for b in samples]
             end[finished] = _interpolated(x, x_new, k, h, fraction)[finished]
-        keep = expand(torch.tensor(accept, device=x.device), x)
+        keep = match_dims(torch.tensor(accept, device=x.device), x)
         x, slope = torch.where(keep, x_new, x), torch.where(keep, k[-1], slope)
 
         for b in running:
@@ -131,7 +131,7 @@ def _first_steps(velocity: Velocity, x: Tensor, slope: Tensor, t: list[float], r
     check_finite(speed, t)
     probe = list(map(probe_step, size, speed))
     ahead = [t_b + probe_b for t_b, probe_b in zip(t, probe, strict=True)]
-    x_ahead = x + expand(_per_sample(probe, x, x.dtype), x) * slope
+    x_ahead = x + match_dims(_per_sample(probe, x, x.dtype), x) * slope
     change = velocity(_per_sample(ahead, x, time_dtype(x)), x_ahead) - slope
     bend = [norm / probe_b for norm, probe_b in zip(norms(change / scale), probe, strict=True)]
     check_finite(bend, t)
@@ -146,7 +146,7 @@ def _attempt(
     t_start, t_step, t_end = (_per_sample(values, x, dtype) for values in (t, h, t_new))  # (B,) each
     # Just before the end, as torchdiffeq does: a velocity that jumps at that time is evaluated on this side.
     t_end = torch.nextafter(t_end, t_end - 1)
-    h_x = expand(_per_sample(h, x, x.dtype), x)
+    h_x = match_dims(_per_sample(h, x, x.dtype), x)
     k = [slope]
     for c, a in zip(C, A, strict=True):
         x_new = x + h_x * _combine(a, k)
@@ -156,7 +156,7 @@ def _attempt(
 
 def _interpolated(x: Tensor, x_new: Tensor, k: list[Tensor], h: list[float], fraction: list[float]) -> Tensor:
     """Each sample's state at this fraction of its step, by the quartic through both ends, slopes and the middle."""
-    h_x = expand(_per_sample(h, x, x.dtype), x)
+    h_x = match_dims(_per_sample(h, x, x.dtype), x)
     middle = x + h_x * _combine(MIDDLE, k)
     s_0, s_1 = h_x * k[0], h_x * k[-1]
     coefficients = (  # lowest first
@@ -166,7 +166,7 @@ def _interpolated(x: Tensor, x_new: Tensor, k: list[Tensor], h: list[float], fra
         5 * s_0 - 3 * s_1 + 18 * x + 14 * x_new - 32 * middle,
         2 * (s_1 - s_0) - 8 * (x_new + x) + 16 * middle,
     )
-    value, s = x, expand(_per_sample(fraction, x, x.dtype), x)
+    value, s = x, match_dims(_per_sample(fraction, x, x.dtype), x)
     power = s
     for coefficient in coefficients[1:]:
         value, power = value + power * coefficient, power * s

@@ -1,6 +1,6 @@
-"""Training data: cached tensors and the random draws that go with them.
+"""Training data: cached tensors and the random numbers that go with them.
 
-A dataset has `__len__` and `sample(index, draws, batch_draws) -> dict`. `draws` belongs to the sample, `batch_draws` to
+A dataset has `__len__` and `sample(index, rng, batch_rng) -> dict`. `rng` belongs to the sample, `batch_rng` to
 its global batch (which shares, for example, the length of its crops). Noise, noise level, crop, condition dropout and
 the choice of caption are all drawn here, so that a batch (`loop.batches`) is a pure function of (seed, counter).
 
@@ -58,9 +58,9 @@ class _Clips:
         self.made_by[kind] = shards.manifest["maker"]
         return shards
 
-    def caption(self, clip: dict, draws: flow.Draws) -> tuple[dict, dict]:
+    def caption(self, clip: dict, rng: flow.SampleRNG) -> tuple[dict, dict]:
         """One of a clip's captions, and its {"tokens": (L, text width), "mask": (L,) bool: which tokens are real}."""
-        caption = clip["captions"][draws.integer(len(clip["captions"]))]
+        caption = clip["captions"][rng.integer(len(clip["captions"]))]
         key = caption_id(caption["text"])
         return caption, {"tokens": self.tokens.row(key), "mask": self.tokens.row(key, "mask")}
 
@@ -80,16 +80,16 @@ class CodecData(_Clips):
         super().__init__(cache, split, "spectra", config)
         self.check_width(self.shards, self.clips[0]["id"], config.codec.frames * 2 * bands(config.codec), "codec")
 
-    def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
+    def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
         """{"c": (32, F) compressed spectra of F values per latent frame, half precision, "epsilon": (32, C) noise}.
 
         A clip that is shorter than the crop is repeated.
         """
         key = self.clips[index]["id"]
         have = self.shards.row_length(key)
-        start = draws.integer(max(1, have - CODEC_FRAMES + 1))
+        start = rng.integer(max(1, have - CODEC_FRAMES + 1))
         c = self.shards.row(key, start=start, stop=min(have, start + CODEC_FRAMES))
-        return {"c": fill(c, CODEC_FRAMES), "epsilon": draws.normal(CODEC_FRAMES, self.config.codec.latent_dim)}
+        return {"c": fill(c, CODEC_FRAMES), "epsilon": rng.normal(CODEC_FRAMES, self.config.codec.latent_dim)}
 
 
 class EmbedderData(_Clips):
@@ -106,21 +106,21 @@ class EmbedderData(_Clips):
         self.tokens = self.open("tokens")
         self.frames = max(self.shards.row_length(c["id"]) for c in self.clips)  # of the longest clip
 
-    def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
+    def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
         """{"view": (T, bands + 1) features, "tokens", "mask", "asks": dict of what the caption says, "clip": dict, the
         clip's (transposed) record}.
 
         T is the batch's: all frames of the longest clip, or in training a crop of half of them or more.
         """
         clip = self.clips[index]
-        caption, text = self.caption(clip, draws)
+        caption, text = self.caption(clip, rng)
         view = self.shards.row(clip["id"], stop=self.shards.row_length(clip["id"])).float()
         view, frames = fill(view, self.frames), self.frames
         if self.split == "train":
-            crop = int(frames * (0.5 + 0.5 * batch_draws.uniform()))
-            start = draws.integer(frames - crop + 1)
+            crop = int(frames * (0.5 + 0.5 * batch_rng.uniform()))
+            start = rng.integer(frames - crop + 1)
             view = view[start : start + crop]
-            shift = 0 if "key" in caption["asks"] else draws.integer(11) - 5
+            shift = 0 if "key" in caption["asks"] else rng.integer(11) - 5
             view = transpose(view, self.config.embedder.bands, shift)
             if clip.get("key"):
                 clip = {**clip, "key": TONICS[(TONICS.index(clip["key"]) + shift) % 12]}
@@ -143,17 +143,17 @@ class Stage1Data(_Clips):
         self.check_width(self.tokens, text, config.stage1.text_dim, "Stage 1")
         self.embeddings = self.shards.all(c["id"] for c in self.clips)[:, 0].float()  # (n, D)
 
-    def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
+    def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
         """{"x_1": (D,) embedding, "x_0": (D,) noise, "t": () in [0, 1), "tokens", "mask", "keep": () bool, False where
         the condition is dropped}.
         """
-        _, text = self.caption(self.clips[index], draws)
+        _, text = self.caption(self.clips[index], rng)
         return {
             **text,
             "x_1": self.embeddings[index],
-            "x_0": draws.normal(self.config.stage1.dim),
-            "t": torch.tensor(draws.uniform() ** 2),  # leans towards noise, where key and instrument are decided
-            "keep": torch.tensor(draws.uniform() >= self.config.stage1.condition_dropout),
+            "x_0": rng.normal(self.config.stage1.dim),
+            "t": torch.tensor(rng.uniform() ** 2),  # leans towards noise, where key and instrument are decided
+            "keep": torch.tensor(rng.uniform() >= self.config.stage1.condition_dropout),
         }
 
 
@@ -176,7 +176,7 @@ class Stage2Data(_Clips):
         self.window = min(config.stage2.max_frames, max(4 * config.stage2.patch, math.ceil(longest - 1e-6)))
         self.embeddings = embeddings.all(c["id"] for c in self.clips)[:, 0].float()  # (n, D)
 
-    def sample(self, index: int, draws: flow.Draws, batch_draws: flow.Draws) -> dict:
+    def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
         """{"x_1": (C, T) latents, "x_0": (C, T) noise, "t": () in (0, 1), "mask": (T,) bool: which frames are the
         clip's own, "embedding": (D,) of length 1, with a little noise, "seconds": (2,) where the crop starts and how
         long its music is, "keep": () bool, False where the condition is dropped}.
@@ -184,23 +184,23 @@ class Stage2Data(_Clips):
         T is the batch's: `window`, or with probability 0.6 a quarter to a half of it.
         """
         key, config, patch = self.clips[index]["id"], self.config, self.config.stage2.patch
-        whole = batch_draws.uniform() < WHOLE_WINDOW
-        frames = self.window if whole else patch * int(self.window / patch * (0.25 + 0.25 * batch_draws.uniform()))
+        whole = batch_rng.uniform() < WHOLE_WINDOW
+        frames = self.window if whole else patch * int(self.window / patch * (0.25 + 0.25 * batch_rng.uniform()))
         have = self.shards.row_length(key)
-        start = draws.integer(max(1, have - frames + 1))
+        start = rng.integer(max(1, have - frames + 1))
         x_1 = self.shards.row(key, start=start, stop=min(have, start + frames)).float().T
         mask = torch.arange(frames) < x_1.shape[1]
         x_1 = torch.nn.functional.pad(x_1, (0, frames - x_1.shape[1]))
         second = config.codec.hop / config.codec.sample_rate
-        noise = draws.normal(config.stage2.embedding_dim) * config.stage2.embedding_noise
+        noise = rng.normal(config.stage2.embedding_dim) * config.stage2.embedding_noise
         return {
             "x_1": x_1,
             "mask": mask,
             "embedding": torch.nn.functional.normalize(self.embeddings[index] + noise, dim=0),
             "seconds": torch.tensor([start * second, min(have, frames) * second]),
-            "x_0": draws.normal(*x_1.shape),
-            "t": flow.logit_normal_time(draws.normal(1), STAGE2_LOGIT_MEAN)[0],
-            "keep": torch.tensor(draws.uniform() >= config.stage2.condition_dropout),
+            "x_0": rng.normal(*x_1.shape),
+            "t": flow.logit_normal_time(rng.normal(1), STAGE2_LOGIT_MEAN)[0],
+            "keep": torch.tensor(rng.uniform() >= config.stage2.condition_dropout),
         }
 
 

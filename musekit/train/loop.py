@@ -175,7 +175,7 @@ def validate(model: nn.Module, dataset, settings: TrainConfig, limit: int = VALI
     found = {}
     for group, start in list(enumerate(range(0, n, size)))[distributed.rank() :: distributed.world()]:
         indices = list(range(start, min(n, start + size)))
-        batch = collate([dataset.sample(i, flow.Draws(1, i), flow.Draws(2, start)) for i in indices])
+        batch = collate([dataset.sample(i, flow.SampleRNG(1, i), flow.SampleRNG(2, start)) for i in indices])
         if "t" in batch:
             batch["t"] = flow.stratified_time(n)[order[indices]]
             batch["keep"] = torch.ones_like(batch["keep"])
@@ -281,8 +281,8 @@ class RankBatches:
         number, pairs = numbered
         samples = []
         for counter, index in pairs[self.share]:
-            shared = flow.Draws(self.seed, BATCH_KEY + number)  # the same stream for each sample of the batch
-            samples.append(self.dataset.sample(index, flow.Draws(self.seed, counter), shared))
+            shared = flow.SampleRNG(self.seed, BATCH_KEY + number)  # the same stream for each sample of the batch
+            samples.append(self.dataset.sample(index, flow.SampleRNG(self.seed, counter), shared))
         return collate(samples)
 
 
