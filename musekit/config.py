@@ -29,6 +29,7 @@ SamplesOrNone = Annotated[int, Meta(ge=0, le=2**60)]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Width = Annotated[int, Meta(ge=1, le=2**14)]  # of a layer
 Depth = Annotated[int, Meta(ge=0, le=256)]
+Feeders = Annotated[int, Meta(ge=0, le=256)]
 Small = Annotated[int, Meta(ge=1, le=64)]
 Hertz = Annotated[int, Meta(ge=8000, le=384_000)]
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
@@ -183,7 +184,7 @@ class TrainConfig:
     validate_every: Samples = 64_000  # samples
     checkpoint_minutes: Nonnegative = 3.0
     keep: Count = 2  # newest checkpoints that are retained
-    workers: CountOrNone = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
+    workers: Feeders = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
 
 
 @dataclass(frozen=True)

@@ -370,11 +370,13 @@ def rows(db: sqlite3.Connection) -> Iterator[tuple[str, Entry | None]]:
     db.text_factory = bytes
     for identity, entry, *digest in db.execute("SELECT * FROM pieces"):
         text = isinstance(identity, bytes) and isinstance(entry, bytes)
-        whole = text and digest in ([], [checksum(identity, entry)])
-        try:
-            yield str(identity, "utf-8", "replace"), decode(entry, Entry, "the entry") if whole else None
-        except MuseError:
-            yield str(identity), None
+        found = None
+        if text and digest in ([], [checksum(identity, entry)]):
+            with contextlib.suppress(MuseError):
+                found = decode(entry, Entry, "the entry")
+        # the id names the file that a purge removes: a row speaks of its own, in this folder
+        own = found and found.id.encode() == identity and not {*found.id} & {*"/\\\0"}
+        yield str(identity, "utf-8", "replace"), found if own else None
 
 
 def put(db: sqlite3.Connection, entry: Entry) -> None:

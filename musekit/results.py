@@ -8,6 +8,7 @@ import hashlib
 import json
 from modulefinder import ModuleFinder
 from pathlib import Path
+from typing import Required, TypedDict
 
 from musekit.config import MuseError
 from musekit.files import read_json, write_atomic
@@ -22,6 +23,25 @@ def plain(path: Path) -> str:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
     return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+class About(TypedDict, total=False):
+    """What a list of results says of one: a part of its provenance."""
+
+    time: Required[str]
+    commit: str
+    dirty: bool
+    module: str
+    code: str
+    weights: dict[str, str] | str
+    split: str
+    test_opened: int
+
+
+class Result(TypedDict):
+    """A result file, without its rows."""
+
+    provenance: About
 
 
 class OwnModules(ModuleFinder):
@@ -57,7 +77,7 @@ def faults(about: dict, weights: dict[str, str]) -> list[str]:
     found = ["made on a dirty tree"] if about.get("dirty", True) else []
     if not about.get("code"):
         found.append("names no code")
-    elif about["code"] != code_hash(about["module"]):
+    elif about["code"] != code_hash(about.get("module", "")):
         found.append("the code has changed")
     used = about.get("weights")
     if isinstance(used, dict) and any(weights.get(part, "")[:16] != digest[:16] for part, digest in used.items()):
@@ -69,7 +89,7 @@ def summary(folder: Path, weights: dict[str, str]) -> list[dict]:
     """A row per result file: when it was made, from which commit, on which split, and what is wrong with it."""
     rows = []
     for path in sorted(Path(folder).glob("*.json")):
-        about = read_json(path, dict)["provenance"]
+        about = read_json(path, Result)["provenance"]
         row = {"result": path.stem, "made": about["time"][:10], "commit": about.get("commit", "")[:7]}
         row |= {"split": about.get("split", ""), "test opened": about.get("test_opened", "")}
         rows.append(row | {"state": "; ".join(faults(about, weights)) or "fresh"})

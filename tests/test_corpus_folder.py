@@ -98,7 +98,7 @@ def test_a_folder_with_bad_files_gives_the_good_ones(tmp_path):
     aside = {a["file"]: a["reason"] for a in map(json.loads, (out / "set_aside.jsonl").read_text().splitlines())}
     assert aside.keys() == {*wanted, "../secret.wav", "wordless.wav"} - hidden
     assert aside["../secret.wav"] == "outside the folder"
-    assert aside["wordless.wav"].startswith("no caption: looked for captions.csv, ")
+    assert aside["wordless.wav"].startswith("no caption in the table; texts beside")
 
 
 def test_text_files_beside_the_audio_are_its_captions_and_the_same_command_reads_changes(tmp_path):
@@ -187,12 +187,13 @@ def test_a_caption_of_a_stretch_belongs_to_its_clips_only(tmp_path):
     save(folder / "a.wav", tone(40))
     save(folder / "ten.wav", tone(10))  # cut from a longer one, whose times its row has
     rows = ["a.wav,0,12,first", "a.wav,12,36,then", "a.wav,39.5,60,late", "ten.wav,30,40,cut"]
+    rows += ["ten.wav,5,20,its second half", "ten.wav,-5,9,before it"]
     (folder / "captions.csv").write_text("\n".join(["file,start_time,end_time,caption", *rows]))
     records = clips_of(folder, tmp_path / "out")
     found = [(r["path"], r["start"], r["seconds"], r["captions"][0]["text"]) for r in records]
     assert sorted(found) == [
         ("data/a.wav", 0, 12, "first"), ("data/a.wav", 12, 12, "then"), ("data/a.wav", 24, 12, "then"),
-        ("data/ten.wav", 0, 10, "cut"),
+        ("data/ten.wav", 0, 10, "cut"), ("data/ten.wav", 5, 5, "its second half"),
     ]  # fmt: skip
     assert "a.wav 39.5-60 s" in (tmp_path / "out" / "set_aside.jsonl").read_text()
     assert len({r["family"] for r in records if "a.wav" in r["path"]}) == 1

@@ -24,7 +24,7 @@ from fixtures import sinusoids
 from musekit.config import MuseError
 from musekit.entry import Entry, flac, quantize, read_audio, read_entry
 from musekit.files import write_atomic
-from musekit.library import Library
+from musekit.library import Library, checksum
 from musekit.muse import Piece
 from musekit.recipe import Recipe
 from musekit.runs import Run
@@ -307,6 +307,18 @@ def test_one_damaged_entry_comes_from_its_file_and_the_others_stay(library, fill
     assert "2 pieces from itself, 1 from" in now.trouble
 
 
+@pytest.mark.parametrize("named", ["other", "../../elsewhere"])
+def test_an_entry_that_names_another_file_is_none(library, filled, named, tmp_path):
+    (tmp_path / "elsewhere.flac").write_bytes(b"theirs")
+    text = msgspec.json.encode(replace(filled[0], id=named, deleted="2026"))
+    with contextlib.closing(sqlite3.connect(library.path)) as db, db:
+        for row in {filled[0].id, named}:
+            db.execute("INSERT OR REPLACE INTO pieces VALUES (?, ?, ?)", (row, text, checksum(row.encode(), text)))
+    now = again(library)
+    now.purge()
+    assert ids(now.search()) >= {filled[0].id} and (tmp_path / "elsewhere.flac").exists()
+
+
 def test_a_kill_while_a_database_is_built_again_loses_nothing(library, filled):
     data = library.path.read_bytes()
     library.path.write_bytes(data.replace(b'"notes":"n","star":true', b'"notes":"N","star":true'))
@@ -420,9 +432,10 @@ def test_only_files_of_our_own_are_written_and_removed(tmp_path, monkeypatch):
         write_atomic(tmp_path / "a", "ours")
     assert (tmp_path / "theirs").read_text() == "kept" and (tmp_path / ".a.0.part").is_symlink()
     (tmp_path / "their.part").write_text("kept")
-    (tmp_path / "checkpoint-000000000001.part").write_text("cut by a kill")
+    cut = tmp_path / f".checkpoint-000000000001.pt.{16 * '0'}.part"
+    cut.write_text("cut by a kill")
     Run(tmp_path).save(2, {})
-    assert (tmp_path / "their.part").exists() and not (tmp_path / "checkpoint-000000000001.part").exists()
+    assert (tmp_path / "their.part").exists() and not cut.exists()
 
 
 @pytest.mark.parametrize("comment", [

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import tables
+from musekit.config import MuseError
+from musekit.evaluate.study import opened
 from musekit.results import code_hash, faults, read_result, summary, write_result
 from musekit.runs import provenance
 from poster.facts import facts
@@ -58,6 +60,13 @@ def test_stale_results_are_listed(tmp_path):
         assert faults(good | fault, weights) == [said]
         (tmp_path / f"{i}.json").write_text(json.dumps({"name": str(i), "provenance": good | fault, "rows": []}))
     assert [row["state"] for row in summary(tmp_path, weights)] == list(planted)
+    (tmp_path / "0.json").write_text('{"provenance": {"time": "2026-01-02", "dirty": false, "code": "0"}}')
+    assert summary(tmp_path, weights)[0]["state"] == "the code has changed"
+    for odd in ({}, {"provenance": 5}, {"provenance": {"time": 5}}, {"provenance": good | {"weights": {"stage1": 5}}}):
+        (tmp_path / "0.json").write_text(json.dumps(odd))
+        assert opened(tmp_path / "0.json") == 0
+        with pytest.raises(MuseError, match="0.json cannot be read"):
+            summary(tmp_path, weights)
     write_result("codec", [{"x": 1}], tmp_path, module)
     about = read_result("codec", tmp_path)["provenance"]
     assert about["code"] == code_hash(module) and "the code has changed" not in faults(about, weights)

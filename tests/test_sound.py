@@ -58,6 +58,7 @@ KINDS = {
     "WAV by SoX": (lambda: wav(0x7FFFFFFF - 36), 8),
     "WAV by arecord": (lambda: wav(0x80000000), 8),
     "WAV with RIFF's size": (lambda: wav(8 * RATE * 4 + 36), 8),
+    "WAV of a killed recorder": (lambda: wav(0), 8),
 }
 
 

@@ -118,6 +118,7 @@ REFUSED = [
     ("stage2", {"clip": -0.1}, "--train.clip cannot be -0.1"),
     ("stage2", {"seed": 2**63}, "--train.seed cannot be 9223372036854775808"),
     ("stage2", {"batch": 10**30}, "--train.batch cannot be 1"),
+    ("stage2", {"workers": 100_000}, "--train.workers cannot be 100000"),
 ]
 
 

@@ -32,6 +32,7 @@ NO_CAPTION = (
     f"no caption: looked for {', '.join(CAPTION_TABLES)} in the folder or its sub-folders, and for"
     f" {', '.join(f'<name>{ending}' for ending in BESIDE)} beside the file"
 )
+NOT_IN_TABLE = "no caption in the table; texts beside a file are read only where there is no table"
 SPLITS = ("train", "valid", "eval", "test")  # a family is in the last of these that any of its clips names
 
 
@@ -49,7 +50,8 @@ def choose(corpus: str | None, data: Path | None) -> tuple[str, Path | None]:
             raise suggest(corpus, ["scores", *READERS], "corpus, and no folder,")
         corpus, data = None, Path(corpus)
     names = [corpus] if corpus else [*READERS]
-    looked = "; ".join(f"{name}: {', '.join(READERS[name][1])}, {READERS[name][2]}" for name in names)
+    tables = {name: ", ".join([*READERS[name][1]][: None if corpus else 1]) for name in names}  # or the first of each
+    looked = "; ".join(f"{name}: {tables[name]}, {READERS[name][2]}" for name in names)
     if data is None:
         raise MuseError(f"--corpus {corpus} needs --data FOLDER, the unpacked dataset ({looked})")
     folder = data.expanduser()
@@ -93,7 +95,9 @@ def read_corpus(
     chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
     pool = ThreadPoolExecutor(8)  # reading a header is waiting for the disk, not work
     try:
-        looked = pool.map(partial(look, listing, NO_CAPTION if name == "folder" else "no caption"), chunks)
+        has_table = any(os.path.basename(path) in CAPTION_TABLES for path in listing.files)
+        no_caption = "no caption" if name != "folder" else NOT_IN_TABLE if has_table else NO_CAPTION
+        looked = pool.map(partial(look, listing, no_caption), chunks)
         for chunk, found in zip(chunks, tqdm(looked, name, len(chunks), disable=None), strict=True):
             if code := stop():
                 from musekit.distributed import Stopped  # here, since it brings torch
@@ -114,7 +118,7 @@ def read_corpus(
     counts = ", ".join(f"{s} {splits[s]:,}" for s in SPLITS if splits[s])
     works, hours = len({r["work"] for r in records}), sum(r["seconds"] for r in records) / 3600
     captions = len({c["text"] for r in records for c in r["captions"]})
-    details = f"of {works:,} files of {name}, {hours:,.1f} h, {captions:,} captions ({counts})"
+    details = f"of {works:,} files of {name}, {hours:,.1f} h, {captions:,} captions{counts and f' ({counts})'}"
     lines = table("clips", len(records), details, reasons)
     if not records:
         print("\n".join(lines))
@@ -174,7 +178,8 @@ def look(listing: Listing, no_caption: str, items: list[Item]) -> list[tuple | s
             sound = Sound(f"{listing.folder}/{path}")
             start, length = item.start or 0.0, sound.frames / sound.samplerate
             end = length if item.end is None else min(item.end, length)
-            if item.end is not None and length <= item.end - start + 0.5:
+            cut = start >= length or abs(length - ((item.end or 0) - start)) <= 0.5
+            if item.end is not None and start >= 0 and cut and length <= item.end - start + 0.5:
                 start, end = 0.0, length  # the file is the stretch, cut from another one
             if start < 0 or end - start < MIN_SECONDS:
                 raise BadAudio("its stretch is shorter than 1 s, or beyond the file's end")

@@ -2,7 +2,7 @@
 
 libsndfile decodes, and is helped where it does not know a length. FLAC that was written into a pipe is decoded once. An
 MP3 without a Xing frame, whose length libsndfile guesses from its first frame, is given one. The links of a chained Ogg
-file (recorded radio) are opened one after another.
+file (recorded radio) are opened one after another. A WAV of length 0 has the length of its file.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class Sound:
             self.samplerate, self.sources, self.parts = first.samplerate, [source], [first]
             if not RATES[0] <= self.samplerate <= RATES[1]:
                 raise BadAudio(f"a sample rate outside {RATES[0]:,} to {RATES[1]:,} Hz ({self.samplerate:,} Hz)")
-            if first.format in ("OGG", "MP3"):
+            if first.format in REPAIRS:
                 with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
-                    if pieces := (ogg_links if first.format == "OGG" else mp3_with_length)(file, first.frames):
+                    if pieces := REPAIRS[first.format](file, first.frames):
                         self.sources, self.parts = pieces, [Decoder(piece) for piece in pieces]
             self.lengths = [self.length(part) for part in self.parts]
             self.places = [0 if part.frames <= UNKNOWN else -1 for part in self.parts]  # the next frame of each
@@ -176,6 +176,16 @@ def mp3_with_length(file: BinaryIO, guess: int) -> list[bytes]:
     side = bytes(([17, 9], [32, 17])[not mono][not version_1])
     frame = head + side + b"Xing\0\0\0\1" + n.to_bytes(4, "big")
     return [frame.ljust(FRAMES[head[:3]], b"\0") + data[starts[0] :]]
+
+
+def wav_with_length(file: BinaryIO, guess: int) -> list[bytes]:
+    """A WAV whose writer never came back to fill in its length, with one; none where it says how long it is."""
+    data = b"" if guess else file.read()
+    at = data.find(b"data\0\0\0\0", 12) + 4
+    return [data[:at] + (len(data) - at - 4).to_bytes(4, "little") + data[at + 4 :]] if at >= 16 else []
+
+
+REPAIRS = {"OGG": ogg_links, "MP3": mp3_with_length, "WAV": wav_with_length, "WAVEX": wav_with_length}
 
 
 def read_audio(

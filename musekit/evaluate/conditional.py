@@ -17,15 +17,17 @@ Intervals redraw prompts, since answers to one prompt are no independent evidenc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import torch
 
+from musekit.config import Samples
 from musekit.corpus.captions import evaluation_prompts, prompts
 from musekit.evaluate.right_answers import right_answers
 from musekit.evaluate.study import Study, progress, target
+from musekit.files import read_json
 from musekit.muse import Settings
 from musekit.statistics import (
     NEIGHBOURS,
@@ -229,12 +231,18 @@ def answer_rows(study: Study) -> list[dict]:
     return [{**about, "source": source, **real.measured(x)} for source, x in sets.items()]
 
 
+class Trained(TypedDict):
+    """What <part>.train.json beside the weights says of their training."""
+
+    samples: Samples
+
+
 def budget_rows(study: Study) -> list[dict]:
     """Training samples of both networks, where their folder says so: the comparison is fair at equal numbers."""
     rows = []
     for part in ("stage1", "regression"):
         path = study.muse.folder / f"{part}.train.json"
-        samples = json.loads(path.read_text())["samples"] if path.exists() else None
+        samples = read_json(path, Trained)["samples"] if path.exists() else None
         rows.append({"measure": "budget", "part": part, "samples": samples})
     known = None not in (rows[0]["samples"], rows[1]["samples"])
     share = rows[1]["samples"] / rows[0]["samples"] if known else None

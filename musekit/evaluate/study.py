@@ -6,10 +6,10 @@ recipe and its embedding), so the same command goes on where it was stopped.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,15 +19,15 @@ import torch
 
 from musekit.cache import Shards, read_clips
 from musekit.cache.precompute import read_clip
-from musekit.config import home
+from musekit.config import MuseError, home
 from musekit.corpus.instruments import SINGLE
 from musekit.corpus.render import write_flac
 from musekit.evaluate import features
-from musekit.files import sha256, write_atomic
+from musekit.files import read_json, sha256, write_atomic
 from musekit.muse import Muse, Settings, micro_batches
 from musekit.pretrained import read_hashes
 from musekit.recipe import Recipe
-from musekit.results import write_result
+from musekit.results import Result, write_result
 from musekit.runs import now
 
 HELD_OUT = ("valid", "test")  # splits whose works nothing was trained on; on valid choices are made, test only reports
@@ -229,7 +229,9 @@ class Study:
 
 def opened(path: Path) -> int:
     """How often the test split was opened for a result, by its file."""
-    return json.loads(path.read_text())["provenance"].get("test_opened", 0) if path.exists() else 0
+    with contextlib.suppress(OSError, MuseError):  # a damaged file must not end a finished measurement
+        return read_json(path, Result)["provenance"].get("test_opened", 0)
+    return 0
 
 
 def progress(items: Iterable, text: str):
