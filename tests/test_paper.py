@@ -247,6 +247,8 @@ def test_a_folder_with_truncated_weights_is_one_line(name, home, empty_home):
         ("config.json", {"auto_map": {"AutoModel": "elsewhere--module.Class"}}),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["module.Class", None]}}),
         ("config.json", {"text_config": [{"attn_implementation": "owner/kernel"}]}),
+        ("config.json", {"_attn_implementation_internal": "owner/kernel"}),
+        ("adapter_config.json", {"base_model_name_or_path": "owner/model"}),
     ],
 )
 def test_a_folder_that_names_code_is_refused(tmp_path, file, entry):

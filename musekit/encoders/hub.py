@@ -30,7 +30,7 @@ LICENCES = {
 }
 WEIGHTS = ("*.safetensors", "*.bin")  # the second only where the first is missing; read with weights_only
 SETTINGS = ("*.json", "*.model", "*.txt")
-CODE_KEYS = ("auto_map", "custom_pipelines", "quantization_config", "attn_implementation", "_attn_implementation")
+CODE = re.compile(r"auto_map|custom_pipelines|quantization_config|base_model_name_or_path|_?(attn|experts)_impl\w+")
 
 
 def on_this_machine(name: str, near: Path | None = None) -> Path | None:
@@ -88,14 +88,15 @@ def folder(name: str, field: str, part: str = "", near: Path | None = None) -> P
 def refuse_code(folder: Path) -> None:
     """Raise MuseError where a JSON file of a model's folder names code, a class or another place to load from.
 
-    transformers would import it: `auto_map` names modules, `attn_implementation` a kernel on the hub.
+    transformers would import it: `auto_map` names modules, `attn_implementation` a kernel on the hub, and an
+    adapter's `base_model_name_or_path` another model.
     """
     for path in sorted(folder.glob("*.json")):
         nodes = [read_json(path, dict | list)]
         while nodes:
             node = nodes.pop()
             for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-                if key in CODE_KEYS and value not in (None, "eager", "sdpa"):
+                if CODE.fullmatch(str(key)) and value not in (None, "eager", "sdpa"):
                     raise MuseError(f"{path} names code to load ({key}); MUSE reads weights only, so remove that entry")
                 if isinstance(value, dict | list):
                     nodes.append(value)

@@ -33,7 +33,7 @@ class MuQ:
             about = read_json(where / "config.json", dict)
             for tower, kind in BACKBONES.items():
                 backbone = hub.folder(about[tower]["name"], f"{tower}.name in {where / 'config.json'}", near=where)
-                if kind not in str(backbone).lower():
+                if kind not in (str(backbone).lower() if kind == "muq" else str(backbone)):  # as the library asks
                     raise MuseError(
                         f"{where / 'config.json'} names {backbone.name} as {tower}; only a {kind} is loaded"
                     )
