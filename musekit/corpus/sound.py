@@ -92,7 +92,7 @@ class Sound:
         if part.frames <= UNKNOWN:
             return part.frames
         with contextlib.suppress(soundfile.LibsndfileError):  # damaged from here on
-            while n <= most and (block := len(part.read(BLOCK // part.channels, "int16"))):
+            while n <= most and (block := len(part.read(2**13, "int16"))):
                 n += block
         return n
 
