@@ -73,7 +73,7 @@ def table(what: str, number: int, details: str, reasons: dict[str, str]) -> list
     lines, names = [f"{what:10s} {number:9,}  taken {details}"], {}
     for name, reason in reasons.items():
         why, _, detail = reason.partition(" (")
-        names.setdefault(why, []).append(clean(f"{name} ({detail}" if detail else name))
+        names.setdefault(why, []).append(clean(f"{name:.100} ({detail}" if detail else f"{name:.100}"))
     for why, those in sorted(names.items(), key=lambda item: -len(item[1])):
         more = ", ..." if len(those) > NAMES else ""
         lines.append(f"{what:10s} {len(those):9,}  not taken, {why}: {', '.join(those[:NAMES])}{more}")

@@ -40,7 +40,13 @@ class _Clips:
         if not self.cache.is_dir():
             raise MuseError(f"there is no cache at {self.cache}: give --cache FOLDER, or make it with `musekit cache`")
         self.shards = self.open(kind)
-        self.clips = [c for c in read_clips(self.cache, split) if c["id"] in self.shards]
+        clips = list(read_clips(self.cache, split))
+        if not clips:
+            raise MuseError(
+                f"no clip of {self.cache} is in the split {split!r}, which training needs: add sounds of other families"
+                " (other songs), then run `musekit cache` again"
+            )
+        self.clips = [c for c in clips if c["id"] in self.shards]
         if not self.clips:
             raise MuseError(f"{self.cache / kind} holds no clip of the split {split!r}; run `musekit cache` first")
 
