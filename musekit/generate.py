@@ -187,7 +187,7 @@ def prepare_folder(folder: Path, size: float) -> None:
         raise MuseError(f"cannot write into {str(folder):.80}: {why}; choose another --out") from error
     if size - existing > free:
         raise MuseError(
-            f"the pieces need {size / 2**30:,.0f} GiB, and {folder} has {free / 2**30:,.0f} GiB free; reduce --n, or"
+            f"the pieces need {size / 2**20:,.0f} MiB, and {folder} has {free / 2**20:,.0f} MiB free; reduce --n, or"
             " choose another --out"
         )
 

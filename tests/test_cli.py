@@ -150,7 +150,7 @@ PIANO = ("a sad piano melody",)
         ([*PIANO, "--seconds", "nan"], "seconds"),
         ([*PIANO, "--seconds", "0.001"], "too short"),
         ([*PIANO, "--seconds", "13"], "window of 12.02 s"),
-        ([*PIANO, "--n", "1000000000000"], "GiB"),
+        ([*PIANO, "--n", "1000000000000"], "MiB"),
         ([*PIANO, "--seed", str(2**63 - 2), "--n", "4"], "seed"),
         ([*PIANO, "--steps", "1000000"], "stage2_steps"),
         ([*PIANO, "--solver", "eulre"], "did you mean 'euler'?"),
