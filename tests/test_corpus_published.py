@@ -123,7 +123,7 @@ def test_a_wrong_folder_is_one_line_that_says_what_was_looked_for(tmp_path):
     assert choose(None, None) == choose("scores", None) == ("scores", None)
     (tmp_path / "notes.txt").write_text("no music")
     for corpus, folder, said in [
-        (None, tmp_path, "MusicBench_train.json.*id_metadata.csv.*captions.csv"),
+        (None, tmp_path, "MusicBench_train.json.*id_information.csv.*captions.csv"),
         (None, tmp_path / "none", "no folder at"),
         ("musicbench", None, "needs --data FOLDER, the unpacked dataset .musicbench: MusicBench_train.json"),
         ("musicbenhc", tmp_path, "did you mean 'musicbench'"),
