@@ -58,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def fail(text: str, code: int = 2) -> NoReturn:
     """Print one line on standard error and exit."""
-    print(f"musekit: {' '.join(text.split())}", file=sys.stderr)
+    text = f"musekit: {' '.join(text.split())}"
+    if len(text) > MAX_ERROR_CHARS:  # the end says what to do
+        text = f"{text[: MAX_ERROR_CHARS - 105]} ... {text[-100:]}"
+    print(text, file=sys.stderr)
     sys.exit(code)
 
 

@@ -24,8 +24,9 @@ from msgspec import Meta
 
 Count = Annotated[int, Meta(ge=1, le=2**20)]
 CountOrNone = Annotated[int, Meta(ge=0, le=2**20)]
-Samples = Annotated[int, Meta(ge=1)]
-SamplesOrNone = Annotated[int, Meta(ge=0)]
+Samples = Annotated[int, Meta(ge=1, le=2**60)]
+SamplesOrNone = Annotated[int, Meta(ge=0, le=2**60)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Width = Annotated[int, Meta(ge=1, le=2**14)]  # of a layer
 Depth = Annotated[int, Meta(ge=0, le=256)]
 Small = Annotated[int, Meta(ge=1, le=64)]
@@ -166,15 +167,15 @@ class TrainConfig:
     """How to train one component. The defaults of each preset and component are in `train_config`."""
 
     samples: Samples = 100_000  # training samples in total, over all epochs and ranks
-    batch: Samples = 64  # samples per optimizer step, over all ranks and accumulation steps
-    micro_batch: Samples = 64  # samples per forward pass on one rank
+    batch: Count = 64  # samples per optimizer step, over all ranks and accumulation steps
+    micro_batch: Count = 64  # samples per forward pass on one rank
     lr: Nonnegative = 1e-3
     weight_decay: Nonnegative = 0.01
     warmup: SamplesOrNone = 6_000  # samples
     decay: Fraction = 0.5  # fraction of the training at its end, in which the learning rate falls linearly to zero
     clip: Nonnegative = 1.0  # largest gradient norm; 0: no clipping
     ema: Fraction = 0.999  # decay per step of the weights' exponential moving average
-    seed: int = 0
+    seed: Seed = 0
     bf16: bool = True  # bfloat16 autocast, where the device has units for it
     recompute: bool = False  # recompute each block's activations in the backward pass: less memory, a third more work
     compile: bool = False  # torch.compile each block; needs a C++ compiler

@@ -11,7 +11,9 @@ import datetime
 import importlib
 import os
 import signal
+import stat
 import threading
+import weakref
 
 import torch
 from torch import nn
@@ -20,6 +22,7 @@ from musekit.config import MuseError
 from musekit.gpu import device
 
 LOST = "lost another rank"  # in the error of every rank but the first one that failed
+WRAPPED = weakref.WeakSet()  # every network under DDP
 RESUMABLE = 75  # exit code (EX_TEMPFAIL of sysexits.h): the state is saved and the same command continues
 
 
@@ -82,9 +85,19 @@ def process_group(timeout: datetime.timedelta = datetime.timedelta(hours=1)):
             raise MuseError(f"rank {rank()} {LOST}; its error is above or below this line") from error
         raise
     except (MuseError, SystemExit):  # raised between collectives
-        torch.distributed.destroy_process_group()
+        leave()
         raise
-    torch.distributed.destroy_process_group()  # not after other errors: it might wait for a lost rank
+    leave()  # not after other errors: it might wait for a lost rank
+
+
+def leave() -> None:
+    """Destroy the process group while nothing else owns it: that joins gloo's threads without Python's lock.
+
+    DDP would be the last owner, and join them with the lock, for which a thread may be waiting: a deadlock.
+    """
+    for wrapped in WRAPPED:
+        vars(wrapped).clear()
+    torch.distributed.destroy_process_group()
 
 
 def barrier() -> None:
@@ -136,13 +149,15 @@ def wrap(model: nn.Module) -> nn.Module:
     if world() == 1:
         return TrainingLoss(model)
     ids = [device().index] if device().type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(TrainingLoss(model), device_ids=ids, find_unused_parameters=True)
+    wrapped = nn.parallel.DistributedDataParallel(TrainingLoss(model), device_ids=ids, find_unused_parameters=True)
+    WRAPPED.add(wrapped)
+    return wrapped
 
 
 class Stopped(SystemExit):
     """A signal ended the work after its state was saved: the same command continues.
 
-    The exit code is 75 (`RESUMABLE`) after SIGUSR1 or SIGTERM and 130 after Ctrl-C.
+    The exit code is 75 (`RESUMABLE`) after SIGUSR1, SIGTERM or SIGHUP and 130 after Ctrl-C.
     """
 
 
@@ -158,6 +173,10 @@ def signals(interrupt: bool = True):
 
     def handle(number: int, frame) -> None:
         nonlocal requested
+        if number == getattr(signal, "SIGHUP", None):  # the terminal is gone: writing to it would fail before the end
+            for stream in (1, 2):
+                if stat.S_ISCHR(os.fstat(stream).st_mode):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         if number == signal.SIGINT and requested == 130:
             raise KeyboardInterrupt
         requested = max(requested, 130 if number == signal.SIGINT else RESUMABLE)
@@ -165,7 +184,8 @@ def signals(interrupt: bool = True):
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0  # only the main thread receives signals
         return
-    ending = [getattr(signal, name) for name in ("SIGUSR1", "SIGTERM") if hasattr(signal, name)]  # Windows has no USR1
+    ending = [getattr(signal, n) for n in ("SIGUSR1", "SIGTERM", "SIGHUP") if hasattr(signal, n)]  # Windows: TERM only
+    ending = [number for number in ending if signal.getsignal(number) != signal.SIG_IGN]  # as after nohup
     before = {number: signal.signal(number, handle) for number in ending + [signal.SIGINT] * interrupt}
     try:
         yield lambda: requested

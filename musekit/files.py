@@ -7,7 +7,9 @@ import dataclasses
 import functools
 import hashlib
 import os
+import re
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, get_type_hints
@@ -17,25 +19,46 @@ import msgspec
 from musekit.config import REMOVED, MuseError, suggest
 
 T = TypeVar("T")
+TEMPORARY = re.compile(r"\..+\.(?:[0-9a-f]{8}){1,2}\.part")
 type_hints = functools.cache(get_type_hints)  # evaluating annotations takes longer than decoding a line
 OLD_NAMES = {"enter": "proj_in", "leave": "proj_out", "before": "preprocess", "after": "postprocess"}
 OLD_NAMES |= {"table": "scale_shift_table", "null": "null_token"}
 
 
+def regular(path: Path) -> Path:
+    """Returns the path. Raises MuseError for a device or a pipe, which can be read without end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise MuseError(f"{path} is not a regular file")
+    return path
+
+
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Hex digest of a regular file's bytes."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
+def temporary(path: Path) -> Path:
+    """A name beside `path` for a file that is being written; nobody can guess it, and `sweep` knows it."""
+    # not the process id: a process on another machine or in a container may have the same one
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+
+
+def sweep(folder: Path, older: float = 86_400.0) -> None:
+    """Delete `temporary` files that killed processes left in a folder, last written more than `older` seconds ago."""
+    for path in Path(folder).glob(".*.part"):
+        with contextlib.suppress(OSError):  # another process was faster
+            if TEMPORARY.fullmatch(path.name) and path.stat().st_mtime < time.time() - older:
+                path.unlink()
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a temporary file, fsync, rename. Raises MuseError when the folder is not writable or the disk is full."""
     path = Path(path)
-    # not the process id: a process on another machine or in a container may have the same one
-    aside, ours = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part"), False
+    aside, ours = temporary(path), False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "xb") as file:
@@ -89,7 +112,7 @@ def refuse_unknown_fields(value, kind: type, where: str) -> None:
 
 def read_json(path: Path, kind: type[T], known_only: bool = False) -> T:
     """The JSON of a file as a value of `kind` (see `decode`). Raises MuseError, and FileNotFoundError as it is."""
-    return decode(Path(path).read_bytes(), kind, str(path), known_only)
+    return decode(regular(Path(path)).read_bytes(), kind, str(path), known_only)
 
 
 def accept_old_names(network) -> None:

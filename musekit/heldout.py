@@ -25,7 +25,7 @@ from torch import Tensor
 from musekit.cache import Shards, read_clips
 from musekit.claims import matches
 from musekit.config import MuseError
-from musekit.files import write_atomic
+from musekit.files import decode, regular, write_atomic
 from musekit.pretrained import find, read_hashes
 
 FILE = "reference.safetensors"
@@ -88,10 +88,10 @@ def read_reference(weights: str | Path = "mini") -> Reference:
     if not path.exists():
         raise MuseError(f"{path} is missing; restore it, or make it with `musekit.heldout.build_reference`")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             embeddings, packed = file.get_tensor("embeddings").float(), file.get_tensor("records")
             embedder = file.metadata()["embedder"]
-        clips = json.loads(zlib.decompress(bytes(packed.tolist())))
+        clips = decode(zlib.decompress(bytes(packed.tolist())), list[dict], str(path))
     except (OSError, SafetensorError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise MuseError(f"{path} is damaged ({error}); restore it from its source") from error
     if embedder != read_hashes(folder).get("embedder") or len(clips) != len(embeddings):

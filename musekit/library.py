@@ -147,7 +147,7 @@ class Library:
         finally:
             fresh.unlink(missing_ok=True)
         if damaged or paths:
-            why = f"was damaged ({aside.name} is what it was)" if damaged else "was missing"
+            why = f"was damaged ({aside.name} is what it was)" if damaged else "was old" if whole else "was missing"
             self.trouble = (
                 f"the library's database {why} and is built again: {len(whole)} pieces from itself, {len(found)} from"
                 " their files, with names, tags and notes as they were when they were kept"
@@ -176,7 +176,7 @@ class Library:
             if self._is_outside(error):
                 raise MuseError(
                     f"the library at {self.folder} cannot be used: {error}. Pieces kept before are safe. Free some"
-                    " space, or open the library again"
+                    " space, set MUSEKIT_HOME to a local disk, or open the library again"
                 ) from error
             raise MuseError(
                 f"{self.path} is damaged ({error}); open the library again, which builds it anew"

@@ -124,6 +124,12 @@ def load_part(folder: str | Path, part: str) -> tuple[nn.Module, str]:
     digest = sha256(path)
     if digest != read_hashes(folder).get(part):
         raise MuseError(f"{path} is not the file that weights.json names (truncated or altered); restore it")
+    with torch.device("meta"):  # no memory for what a stranger's config.json claims
+        least = 2 * sum(p.numel() for p in build(part, config).parameters())  # bytes, in half precision
+    if least > path.stat().st_size:
+        raise MuseError(
+            f"{path} does not fit {folder / 'config.json'}, whose {part} would have {least:,} bytes or more"
+        )
     model = build(part, config)
     try:
         model.load_state_dict({k: v.float() for k, v in load(path.read_bytes()).items()})

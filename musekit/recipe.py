@@ -20,12 +20,13 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from musekit.config import Fraction, MuseConfig, MuseError, Positive, Scale, suggest
+from musekit.config import Fraction, MuseConfig, MuseError, Positive, Scale, Seed, suggest
 from musekit.files import checked, decode
 
 SAMPLER = 3  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
 MAX_PROMPT_CHARS = 2000  # the text encoder reads far fewer tokens than that
-Number = Annotated[int, Meta(ge=1, le=10_000)]  # of steps, or of pieces in a micro-batch
+Number = Annotated[int, Meta(ge=1, le=10_000)]  # of steps
+Micro = Annotated[int, Meta(ge=1, le=1024)]  # pieces in a micro-batch, or threads: files from others name them
 EXAMPLE = 'describe the music, for example "a sad piano melody"'
 
 
@@ -35,7 +36,7 @@ class Recipe:
 
     prompt: str
     negative_prompt: str | None
-    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    seed: Seed
     seconds: Positive
     preset: str
     weights: str
@@ -45,11 +46,11 @@ class Recipe:
     stage2_solver: str
     stage2_steps: Number
     guidance_scale: Scale
-    micro_batch: Number
-    max_tokens: int
+    micro_batch: Micro
+    max_tokens: Annotated[int, Meta(ge=1, le=4096)]
     dtype: str
     device: str
-    threads: int
+    threads: Micro
     versions: str
     guidance_low: Fraction = 0.0  # Stage 2's guidance applies for t in [low, high]; the first recipes lack both fields
     guidance_high: Fraction = 1.0

@@ -10,7 +10,7 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 
 from musekit.config import MuseError
-from musekit.files import write_atomic
+from musekit.files import read_json, write_atomic
 
 TOP = Path(__file__).resolve().parent.parent  # the folder that holds this package
 
@@ -69,7 +69,7 @@ def summary(folder: Path, weights: dict[str, str]) -> list[dict]:
     """A row per result file: when it was made, from which commit, on which split, and what is wrong with it."""
     rows = []
     for path in sorted(Path(folder).glob("*.json")):
-        about = json.loads(path.read_text())["provenance"]
+        about = read_json(path, dict)["provenance"]
         row = {"result": path.stem, "made": about["time"][:10], "commit": about.get("commit", "")[:7]}
         row |= {"split": about.get("split", ""), "test opened": about.get("test_opened", "")}
         rows.append(row | {"state": "; ".join(faults(about, weights)) or "fresh"})
@@ -94,6 +94,6 @@ def read_result(name: str, folder: Path = Path("results")) -> dict:
     """Inverse of `write_result`. Raises MuseError that names the missing file."""
     path = Path(folder) / f"{name}.json"
     try:
-        return json.loads(path.read_text())
+        return read_json(path, dict)
     except FileNotFoundError as error:
         raise MuseError(f"the result {path} is missing; make it with `musekit eval` or `musekit bench`") from error

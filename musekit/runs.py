@@ -20,11 +20,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shutil import disk_usage
 
 import torch
 
 from musekit.config import MuseError
-from musekit.files import read_json, sha256, write_atomic
+from musekit.files import decode, read_json, regular, sha256, sweep, temporary, write_atomic
 
 # Seconds that a job which Slurm has restarted waits for its own earlier lock: a file server releases the lock of a lost
 # machine late (NFS: after 90 s)
@@ -37,24 +38,30 @@ class Run:
     def __init__(self, folder: Path, keep: int = 2):
         self.folder, self.keep = Path(folder), keep
 
-    def claim(self, config: dict, write: bool = True) -> None:
+    def claim(self, config: dict, write: bool = True, **machine: int) -> None:
         """Write the run's configuration, or raise MuseError where the folder belongs to another one.
 
-        A configuration that lacks one of the entries, because it is older, is not compared in that entry.
+        A configuration that lacks one of the entries, because it is older, is not compared in that entry. machine:
+        ranks and threads, which only decide the last bits; a note says where they have changed.
         """
         path = self.folder / "config.json"
         if path.exists():
             stored, config = read_json(path, dict), json.loads(json.dumps(config))  # tuples are lists in JSON
+            began = stored.pop("machine", machine)
             there, here = flatten(stored), flatten({k: v for k, v in config.items() if k in stored})
             if different := [name for name in {**there, **here} if there.get(name) != here.get(name)]:
                 name = different[0]
                 raise MuseError(
-                    f"{self.folder} holds a run with another configuration ({name} is {there.get(name)!r:.60} there"
+                    f"{self.folder} holds a run with another configuration ({name:.60} is {there.get(name)!r:.60} there"
                     f" and {here.get(name)!r:.60} here); choose another --run-folder or remove it"
                 )
+            if write and began != machine:
+                now_and_then = f"{began!s:.60}, and has {machine} now"
+                print(f"musekit: note: this run began with {now_and_then}: its last bits will differ", file=sys.stderr)
         elif write:
             write_atomic(self.folder / "provenance.json", json.dumps(provenance(), indent=1) + "\n")
-            write_atomic(path, json.dumps(config, indent=1))  # last: where it exists, the other one does too
+            # last: where it exists, the other one does too
+            write_atomic(path, json.dumps(config | {"machine": machine}, indent=1))
 
     def log(self, record: dict) -> None:
         """Append one line to metrics.jsonl. Raises MuseError on a full disk."""
@@ -69,11 +76,12 @@ class Run:
             raise MuseError(f"cannot write {path}: {error.strerror or error}; free some space and run again") from error
 
     def metrics(self) -> list[dict]:
-        """The records of metrics.jsonl, without a line that a kill cut, or steps that were repeated after it."""
+        """The records of metrics.jsonl, without steps that were repeated after a kill, or lines that are damaged."""
         path, records = self.folder / "metrics.jsonl", []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            with contextlib.suppress(ValueError):
-                record = json.loads(line)
+        for line in regular(path).read_bytes().splitlines() if path.exists() else []:
+            with contextlib.suppress(MuseError, KeyError):
+                record = decode(line, dict[str, float], str(path))
+                record["samples"] = int(record["samples"])
                 while records and records[-1]["samples"] >= record["samples"]:
                     records.pop()
                 records.append(record)
@@ -81,18 +89,17 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """The checkpoint files, oldest first."""
-        return sorted(self.folder.glob("checkpoint-*.pt"))
+        return sorted(self.folder.glob(f"checkpoint-{12 * '[0-9]'}.pt"))
 
     def save(self, samples: int, state: dict) -> Path:
         """Write a checkpoint and its hash, then delete old ones. Raises MuseError when it cannot be written; the
         previous checkpoint is then intact.
         """
         path = self.folder / f"checkpoint-{samples:012d}.pt"
-        aside = path.with_suffix(".part")
+        aside = temporary(path)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for cut in self.folder.glob("checkpoint-*.part"):  # left behind by a kill
-                cut.unlink(missing_ok=True)
+            sweep(self.folder, older=0.0)  # this process alone writes here
             with open(aside, "xb") as file:
                 torch.save(state, file)
                 file.flush()
@@ -101,8 +108,11 @@ class Run:
             os.replace(aside, path)
         except (OSError, RuntimeError, MuseError) as error:  # torch reports a full disk as RuntimeError
             aside.unlink(missing_ok=True)
-            why = " ".join(str(error).split())
-            raise MuseError(f"cannot write checkpoint {path}: {why}; the previous one is intact") from error
+            why, free = getattr(error.__context__, "strerror", None) or error, disk_usage(self.folder).free / 2**30
+            raise MuseError(
+                f"cannot write checkpoint {path}: {' '.join(str(why).split()):.80}; its disk has {free:.1f} GiB free;"
+                " the previous checkpoint is intact"
+            ) from error
         newest = [p for p in self.checkpoints() if p <= path][-self.keep :]
         for old in {*self.checkpoints()} - {*newest}:  # also later ones: they are damaged, the run resumed before them
             old.unlink()
@@ -113,7 +123,7 @@ class Run:
         """The newest undamaged checkpoint, or None; `warn` is called with a line for each damaged one."""
         for path in reversed(self.checkpoints()):
             digest = path.with_suffix(".sha256")
-            if digest.exists() and digest.read_text() == sha256(path):
+            if digest.exists() and digest.read_bytes() == sha256(path).encode():
                 return torch.load(path, map_location="cpu", weights_only=True)
             warn(f"{path.name} is damaged (its hash differs); using the checkpoint before it")
         return None
@@ -146,12 +156,18 @@ def exclusive(folder: Path, patience: float | None = None) -> Iterator[None]:
         raise MuseError(f"cannot write {folder}: {error.strerror or error}; choose another --run-folder") from error
     with contextlib.ExitStack() as stack:
         try:
+            with contextlib.suppress(ImportError, BlockingIOError):  # Windows; another run
+                import fcntl
+
+                with open(folder / ".lock") as file:  # without flock filelock would take the file itself for a lock
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             stack.enter_context(lock.acquire(timeout=patience, poll_interval=0.2))
         except filelock.Timeout:
             who = holder.read_text() if holder.exists() else "which has just begun"
             raise MuseError(f"another run is writing to {folder} ({who}); stop it, or choose another folder") from None
         except OSError as error:
             print(f"musekit: note: {folder} has no locks ({error.strerror}): let no other run train there", flush=True)
+        sweep(folder)
         write_atomic(holder, f"process {os.getpid()} on {platform.node() or 'this machine'}, since {now()}")
         stack.callback(holder.unlink, missing_ok=True)
         yield

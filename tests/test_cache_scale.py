@@ -1,6 +1,7 @@
 """Caching by several processes: shares and locks, signals, damage before training, and the command line."""
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import soundfile
 import torch
 from fixtures import SAMPLE_RATE, sinusoids
+from ranks import until
 
 from musekit import cli, distributed, pretrained
 from musekit.cache import SHARD, Shards, read_clips
@@ -130,6 +132,9 @@ def work(folder: Path, what: str) -> str:
         os.kill(os.getpid(), signal.SIGTERM)
     elif what == "mistake":
         raise MuseError("a mistake")
+    elif what == "wait":
+        (folder / str(os.getpid())).touch()
+        time.sleep(120)
     elif what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     (folder / what).touch()
@@ -150,6 +155,16 @@ def test_a_signal_to_a_worker_changes_nothing_and_a_mistake_or_death_is_one_line
     for what, said in (("mistake", "a mistake"), ("kill", "a worker process died; run the same command again")):
         with pytest.raises(MuseError, match=said):
             list(in_processes(partial(work, tmp_path), [what, "next"], 2))
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    parent = multiprocessing.get_context("fork").Process(
+        target=lambda: list(in_processes(partial(work, tmp_path), ["wait"] * 2, 2))
+    )
+    parent.start()
+    workers = until("two workers", lambda: len(pids := [*tmp_path.iterdir()]) == 2 and pids)
+    parent.kill()
+    until("they have ended", lambda: not any(Path(f"/proc/{pid.name}").exists() for pid in workers), 20)
 
 
 def test_rows_of_other_weights_are_not_replaced_unasked(tiny, tmp_path):

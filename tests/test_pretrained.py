@@ -67,3 +67,12 @@ def test_a_recipe_is_one_line_of_json_both_ways():
 def test_text_that_is_not_a_recipe_is_one_clear_line(text):
     with pytest.raises(MuseError, match="recipe"):
         Recipe.from_json(text)
+
+
+def test_a_config_that_claims_more_than_the_file_holds_is_refused_before_memory_is_taken(tiny, tmp_path):
+    folder = shutil.copytree(tiny.weights, tmp_path / "weights")
+    config = json.loads((folder / "config.json").read_text())
+    config["stage1"] |= {"width": 2**14, "depth": 256, "heads": 1}  # terabytes
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MuseError, match="does not fit .*, whose stage1 would have"):
+        pretrained.load_part(folder, "stage1")

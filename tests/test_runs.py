@@ -11,6 +11,7 @@ import resource
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     run.save(64, {"w": torch.ones(40_000)})
     run.log({"samples": 64})
     with full_disk(leaving=200_000):
-        with pytest.raises(MuseError, match="cannot write checkpoint .*the previous one is intact"):
+        with pytest.raises(MuseError, match="cannot write checkpoint .*GiB free; the previous checkpoint is intact"):
             run.save(128, {"w": torch.zeros(100_000)})
         with pytest.raises(MuseError, match=r"cannot write .*metrics\.jsonl"):
             for _ in range(100):
@@ -110,13 +111,48 @@ def test_metrics_lose_only_the_line_that_a_kill_cut_and_repeated_steps(tmp_path)
     assert [(r["samples"], r["loss"]) for r in run.metrics()] == [(8, 1.0), (16, 1.0), (24, 2.0), (32, 2.0)]
 
 
-def test_a_run_folder_belongs_to_one_configuration(tmp_path):
+def test_only_what_a_run_wrote_is_deleted_or_read(tmp_path):
+    """Files of others stay; temporary files of a killed run go; lines and hashes of another kind are damage."""
+    run, dead, old = Run(tmp_path, keep=1), ".checkpoint-1.pt.0123456789abcdef.part", ".a.json.01234567.part"
+    others = ("mine.part", "checkpoint-mine.pt", ".notes.part")
+    for name in (*others, dead, old):
+        (tmp_path / name).write_text("x")
+    os.utime(tmp_path / old, (0, 0))
+    files.sweep(tmp_path)
+    assert (tmp_path / dead).exists() and not (tmp_path / old).exists()  # another process may be writing the new one
+    for samples in (8, 16):
+        run.save(samples, state(samples))
+        run.log({"samples": samples, "loss": 1})
+    checkpoint = ["checkpoint-000000000016.pt", "checkpoint-000000000016.sha256"]
+    assert {path.name for path in tmp_path.iterdir()} == {*others, *checkpoint, "metrics.jsonl"}
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(b'null\n{"samples": "8"}\n{"loss": 1}\n\xff\n[[]]\n')
+    assert [record["samples"] for record in run.metrics()] == [8, 16]
+    (tmp_path / checkpoint[1]).write_bytes(b"\xff\xfe")
+    assert run.load(lambda line: None) is None
+
+
+def test_devices_and_pipes_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    for path in (tmp_path / "config.json", Path("/dev/zero")):
+        for read in (files.sha256, lambda path: files.read_json(path, dict)):
+            with pytest.raises(MuseError, match="is not a regular file"):
+                read(path)
+
+
+def test_a_run_folder_belongs_to_one_configuration(tmp_path, capsys):
     run, config = Run(tmp_path / "run"), {"part": "stage2", "config": {"width": 320, "sizes": (1, 2)}}
     run.claim(config, write=False)
     assert not run.folder.exists()
-    run.claim(config)
+    run.claim(config, ranks=2, threads=1)
+    assert not capsys.readouterr().err
     before = (run.folder / "provenance.json").read_text()
-    run.claim({"config": {"sizes": [1, 2], "width": 320}, "part": "stage2", "tokens": "newer than the run"})
+    run.claim(
+        {"config": {"sizes": [1, 2], "width": 320}, "part": "stage2", "tokens": "newer than the run"},
+        ranks=1,
+        threads=1,
+    )
+    assert "began with {'ranks': 2, 'threads': 1}, and has {'ranks': 1," in capsys.readouterr().err
     assert (run.folder / "provenance.json").read_text() == before
     told = r"another configuration .config\.width is 320 there and 8 here.; choose another --run-folder"
     with pytest.raises(MuseError, match=told):
@@ -149,9 +185,10 @@ def test_a_locked_folder_names_its_holder_and_a_kill_frees_it(tmp_path, monkeypa
         pass  # the end of the block frees it
 
 
-def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsys, code):
     def flock(file, how):
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(code, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with exclusive(tmp_path), exclusive(tmp_path):

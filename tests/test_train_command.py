@@ -114,6 +114,10 @@ REFUSED = [
     ("stage2", {"batch": 7, "micro_batch": 3}, "cannot be split evenly"),
     ("embedder", {"micro_batch": 4}, "split into 2 micro-batches; train it in one process"),
     ("stage2", {"lr": math.nan}, "--train.lr cannot be nan .expected"),
+    ("stage2", {"ema": math.nan}, "--train.ema cannot be nan"),
+    ("stage2", {"clip": -0.1}, "--train.clip cannot be -0.1"),
+    ("stage2", {"seed": 2**63}, "--train.seed cannot be 9223372036854775808"),
+    ("stage2", {"batch": 10**30}, "--train.batch cannot be 1"),
 ]
 
 

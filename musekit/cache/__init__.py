@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -84,7 +83,7 @@ def read_clips(cache: Path, split: str | None = None, fields: Collection[str] | 
         for number, line in enumerate(lines, 1):
             where = f"{path}, line {number}, (`musekit cache --kinds clips` makes it again)"
             if split in (None, decode(line, Clip, where).split):
-                clip = msgspec.json.decode(line)
+                clip = decode(line, dict, where)
                 clips.append(clip if fields is None else {k: clip[k] for k in fields if k in clip})
     return sorted(clips, key=lambda clip: clip["id"])
 

@@ -5,20 +5,23 @@ It imports no torch: workers that render start in a fraction of a second.
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import takewhile
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 from musekit.config import MuseError
 
 
-def ignore_signals(*_) -> None:
-    """Ignore the signals that Slurm, torchrun and Ctrl-C send to all processes of a job: the parent answers them."""
-    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+def follow_parent(*_) -> None:
+    """Begin a worker: ignore the signals that the parent process answers, and end when it ends, however that is."""
+    for name in ("SIGUSR1", "SIGTERM", "SIGHUP", "SIGINT"):
+        signal.signal(getattr(signal, name, signal.SIGINT), signal.SIG_IGN)
+    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def in_processes(function: Callable, items: Iterable, workers: int, stop: Callable[[], int] = lambda: 0) -> Iterator:
@@ -32,7 +35,7 @@ def in_processes(function: Callable, items: Iterable, workers: int, stop: Callab
         yield from map(function, items)
     else:
         try:
-            with ProcessPoolExecutor(workers, get_context("spawn"), initializer=ignore_signals) as pool:
+            with ProcessPoolExecutor(workers, get_context("spawn"), initializer=follow_parent) as pool:
                 while True:
                     while len(pending) <= workers and (item := next(items, None)) is not None:
                         pending.add(pool.submit(function, item))

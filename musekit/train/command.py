@@ -12,7 +12,7 @@ import torch
 
 from musekit import distributed, pretrained
 from musekit.config import MuseError, TrainConfig, home, identity, preset
-from musekit.files import checked, write_atomic
+from musekit.files import checked, read_json, write_atomic
 from musekit.runs import Run, exclusive
 from musekit.train.data import DATA, fit_scale
 from musekit.train.loop import accumulation, train
@@ -42,7 +42,7 @@ def train_part(options) -> Path:
         network = config.stage1 if part == "regression" else getattr(config, part)
         claim = {"part": part, "config": identity(network)}  # sampling settings may change during a run
         claim |= {"data": f"{dataset.shards.manifest['maker']}, {len(dataset)} clips", "made_by": dataset.made_by}
-        run.claim(claim, write=first)
+        run.claim(claim, write=first, ranks=distributed.world(), threads=torch.get_num_threads())
         torch.manual_seed(settings.seed)
         model = pretrained.build(part, config)
 
@@ -102,16 +102,20 @@ def locked(folder: Path):
 def summarise(run: Run, part: str, settings: TrainConfig, clips: int, init: str | Path | None) -> dict:
     """What <part>.train.json and the model card say of a run: length, last losses, settings, provenance and curve."""
     records = run.metrics()
+    try:
+        provenance = read_json(run.folder / "provenance.json", dict)
+    except (OSError, MuseError):
+        provenance = {}  # damaged; the weights are not
     last = {k: v for r in records for k, v in r.items() if k in ("loss", "floor") or k.startswith("valid_")}
     return {
         "part": part,
-        "samples": records[-1]["samples"],
-        "minutes": round(sum(r["seconds"] for r in records) / 60, 1),
+        "samples": records[-1]["samples"] if records else settings.samples,
+        "minutes": round(sum(r.get("seconds", 0) for r in records) / 60, 1),
         "clips": clips,
         "last": last,
         "init": init and Path(init).name,
         "settings": dataclasses.asdict(settings),
-        "provenance": json.loads((run.folder / "provenance.json").read_text()),
+        "provenance": provenance,
         "metrics": thinned(records),
     }
 

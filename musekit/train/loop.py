@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from musekit import distributed, flow, gpu
 from musekit.config import MuseError, TrainConfig
-from musekit.corpus.processes import ignore_signals
+from musekit.corpus.processes import follow_parent
 from musekit.runs import Run
 
 VALIDATION_CLIPS = 512
@@ -283,7 +283,16 @@ class RankBatches:
         for counter, index in pairs[self.share]:
             shared = flow.SampleRNG(self.seed, BATCH_KEY + number)  # the same stream for each sample of the batch
             samples.append(self.dataset.sample(index, flow.SampleRNG(self.seed, counter), shared))
-        return collate(samples)
+        batch = collate(samples)
+        if torch.utils.data.get_worker_info():  # else the queue's own thread would move it, and keep an error to itself
+            try:
+                batch = {k: v.share_memory_() if torch.is_tensor(v) else v for k, v in batch.items()}
+            except RuntimeError as error:
+                raise MuseError(
+                    "/dev/shm is too small for the batches of --train.workers; give 0 workers, or a container more"
+                    " shared memory (docker run --shm-size)"
+                ) from error
+        return batch
 
 
 def batches(
@@ -299,10 +308,12 @@ def batches(
     if workers:
         pin = distributed.device().type == "cuda"
         # forked: they share what the dataset has read, and never touch a GPU
-        how = {"num_workers": workers, "multiprocessing_context": "fork", "worker_init_fn": ignore_signals}
+        how = {"num_workers": workers, "multiprocessing_context": "fork", "worker_init_fn": follow_parent}
         loader = iter(torch.utils.data.DataLoader(shares, batch_size=None, sampler=order, pin_memory=pin, **how))
         try:
             yield from loader  # endless
+        except MuseError as error:  # a worker's, with its traceback
+            raise MuseError(str(error).strip().rpartition("MuseError: ")[2]) from None
         finally:
             loader._shutdown_workers()  # at once, not when the garbage is collected
     pool, pending = ThreadPoolExecutor(1), collections.deque()
