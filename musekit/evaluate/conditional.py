@@ -102,24 +102,20 @@ def compare(samples: Sequence[np.ndarray], right: Sequence[np.ndarray], seed: in
     found["spread"] = ratio_interval(*zip(*((spread(x), spread(y)) for x, y in zip(samples, right))))
     size = min(map(len, samples))
     u = [ranks(x[:size], y) for x, y in zip(samples, right)]
-    found["inside"] = calibration(u, size)[-1]
-    return found
+    last = calibration(u, size)[-1]
+    return found | {"inside": {"value": last["inside"], **{key: last[key] for key in ("low", "high", "nominal")}}}
 
 
 def bars(found: dict[str, dict], level: str) -> list[dict]:
     """The bars of one level of prompts, from `compare`."""
-    inside = found["inside"]
-    ends = {"low": inside["low"], "high": inside["high"]}
-    calibrated = target(
-        f"{level}: right answers within the radius of {100 * inside['nominal']:.0f} % of the samples", inside["inside"],
-        at_least=round(inside["nominal"] - MISSED, 3), **ends,
-    )  # fmt: skip
+    nominal = found["inside"]["nominal"]
+    radius, least = f"the radius of {100 * nominal:.0f} % of the samples", round(nominal - MISSED, 3)
     return [
         target(f"{level}: distance / to another prompt's right answers", at_most=MARGIN, **found["distance"]),
         target(f"{level}: coverage / by right answers", at_least=LEAST, **found["coverage"]),
         target(f"{level}: recall / by right answers", at_least=LEAST, **found["recall"]),
         target(f"{level}: spread / of right answers", at_least=LEAST, at_most=1 / LEAST, **found["spread"]),
-        calibrated,
+        target(f"{level}: right answers within {radius}", at_least=least, **found["inside"]),
     ]
 
 
