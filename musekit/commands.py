@@ -75,14 +75,15 @@ class Cache:
         musekit cache --corpus musicbench --data /data/MusicBench --preset paper
         torchrun --nproc-per-node 4 -m musekit cache --corpus musicbench --preset paper --kinds latents embeddings
 
-    A folder's content shows which dataset it is. Audio is not copied. After SIGUSR1, SIGTERM or Ctrl-C the current
-    shard is finished and saved; the exit code is 75 (Ctrl-C: 130).
+    A folder's content shows which dataset it is. Audio is not copied. A table at the end says what was taken, and what
+    not, and why; the exit code is 2 where nothing was. After SIGUSR1, SIGTERM or Ctrl-C the current shard is finished
+    and saved; the exit code is 75 (Ctrl-C: 130).
     """
 
     corpus: Annotated[str | None, optional("NAME", "the dataset in --data, else scores")] = None
     """scores (music21's, rendered), musicbench, music4all, folder, or a folder's path."""
     data: Annotated[Path | None, optional("FOLDER", "none")] = None
-    """The unpacked dataset, or a folder of audio with captions (CSV, JSONL or .txt beside each file)."""
+    """The unpacked dataset, or a folder of audio with captions (tables, or text files beside it)."""
     out: Annotated[Path | None, optional("PATH", "caches/<corpus> under MUSEKIT_HOME")] = None  # The cache's folder
     n: int = 12_000  # Clips of 12 s to render from the scores
     seconds: Annotated[float | None, optional("FLOAT", "the preset's window")] = None

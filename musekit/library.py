@@ -147,7 +147,7 @@ class Library:
         finally:
             fresh.unlink(missing_ok=True)
         if damaged or paths:
-            why = f"was damaged ({aside.name} is what it was)" if damaged else "was missing"
+            why = f"was damaged ({aside.name} is what it was)" if damaged else "was old" if whole else "was missing"
             self.trouble = (
                 f"the library's database {why} and is built again: {len(whole)} pieces from itself, {len(found)} from"
                 " their files, with names, tags and notes as they were when they were kept"

@@ -24,13 +24,24 @@ def plain(path: Path) -> str:
     return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
+class OwnModules(ModuleFinder):
+    """Finds the modules of one package only: an installed one has all others beside it."""
+
+    def find_module(self, name, path, parent=None):
+        """As `ModuleFinder.find_module`; ImportError for another package."""
+        if path is None and name != self.package:
+            raise ImportError(name)
+        return super().find_module(name, path, parent)
+
+
 @functools.cache
 def code_hash(module: str, top: Path = TOP) -> str:
-    """A hash of a module in the folder `top` and of all in that folder that it imports, in functions too.
+    """A hash of a module in the folder `top` and of all of its package that it imports, in functions too.
 
     The .toml files beside the sources count; docstrings, comments and blank lines do not. Empty for an unknown module.
     """
-    finder = ModuleFinder([str(top)])
+    finder = OwnModules([str(top)])
+    finder.package = module.split(".")[0]
     try:
         finder.import_hook(module)
     except ImportError:

@@ -250,11 +250,30 @@ def one_to_many() -> str:
     inside = coverage()
     claim(inside["specific"]["inside"] < inside["vague"]["inside"], "specific prompts are covered less")
     share = {level: f"{100 * row['inside']:.0f} %" for level, row in inside.items()}
-    return prose(f"""
+    measures = [r for name in ("distance", "coverage", "recall", "spread") for r in rows("one-to-many", measure=name)]
+    table = [
+        {"of each prompt": r["measure"], "prompts": r["level"], "value": interval(r), "p": r.get("p")} for r in measures
+    ]
+    return (grid(table) if table else "") + prose(f"""
 The radius around the samples' centre that holds {100 * inside["vague"]["nominal"]:.0f} % of the samples holds
 {share["vague"]} of the right answers to a vague prompt and {share["specific"]} of those to a specific one. So samples
 of specific prompts miss more of the right answers, which an average such as spread hardly shows.
 """)
+
+
+def controls() -> str:
+    """Which bars the planted faults fail, and whether an honest system passes all of them."""
+    if not (ROOT / "results" / "controls.json").exists():
+        return "Not measured yet: `musekit eval controls` writes results/controls.json.\n\n"
+    columns = {"group": "bars on", "control": "system", "must": "must", "as_expected": "does"}
+    table = [{title: r[k] for k, title in columns.items()} for r in rows("controls", measure="control")]
+    power = one("controls", measure="power")
+    text = (
+        "no share of copies"
+        if power["value"] is None
+        else f"copies that are {power['value']:.1%} of the pieces or more"
+    )
+    return grid(table) + prose(f"Of {power['pieces']} pieces the bars see {text} with probability 0.9.")
 
 
 def per_sample(ms: dict[int, float], batches) -> str:

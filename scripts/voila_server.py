@@ -10,6 +10,7 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from tornado.web import HTTPError
 from traitlets import Integer, default
 from voila.app import Voila
+from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
 
 PROTOCOL = "v1.kernel.websocket.jupyter.org"
 
@@ -22,9 +23,11 @@ class Kernels(AsyncMappingKernelManager):
 
     async def start_kernel(self, *args, **options) -> str:
         async with self.turn:
-            if len(self) >= self.limit:
-                raise HTTPError(503, reason=f"{self.limit} visitors are here, the limit; close a page and reload")
-            return await super().start_kernel(*args, **options)
+            for _ in range(100):  # 10 s: a page that was reloaded may still be closing its first kernel
+                if len(self) < self.limit:
+                    return await super().start_kernel(*args, **options)
+                await asyncio.sleep(0.1)
+            raise HTTPError(503, reason=f"{self.limit} visitors are here, the limit; close a page and reload")
 
 
 class Channels(ZMQChannelsWebsocketConnection):
@@ -44,6 +47,13 @@ class Channels(ZMQChannelsWebsocketConnection):
             super().handle_incoming_message(incoming_msg)
 
 
+class Shutdown(VoilaShutdownKernelHandler):
+    """The end of a kernel, asked for by its page as that closes: a request that cannot carry Jupyter's _xsrf."""
+
+    def check_xsrf_cookie(self) -> None:
+        """Nothing to check: another origin does not know the kernel's id."""
+
+
 class App(Voila):
     """Voila that any other user of this machine, or a page of another origin, cannot use."""
 
@@ -55,6 +65,10 @@ class App(Voila):
         open_to_others = self.ip not in ("localhost", "127.0.0.1", "::1")
         own = {"allow_remote_access": open_to_others, "kernel_websocket_connection_class": Channels}
         return super().init_settings() | own
+
+    def init_handlers(self) -> list:
+        closing = {VoilaShutdownKernelHandler: Shutdown}
+        return [(path, closing.get(kind, kind), *rest) for path, kind, *rest in super().init_handlers()]
 
     def launch_browser(self) -> None:
         """Open the page by a file, as JupyterLab does: the list of processes shows no token."""

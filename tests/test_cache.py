@@ -145,6 +145,20 @@ def test_what_a_kill_or_damage_leaves_is_computed_again(tmp_path, how):
     assert Shards(tmp_path).row("clip-070")[0, 0] == 70
 
 
+def test_only_what_the_cache_made_is_removed(tmp_path):
+    """Sidecars that name another file, or one of other content, belong to somebody else."""
+    build_shards(tmp_path / "kind", IDS, "old", Compute())
+    shard = json.loads(next((tmp_path / "kind").glob("[0-9]*.json")).read_text())
+    own = {"own.safetensors": "../own.safetensors", "kind/7.safetensors": "7.safetensors", "kind/2024.json": None}
+    for n, (name, said) in enumerate(own.items(), 6):
+        (tmp_path / name).write_text("{}")
+        if said:
+            (tmp_path / "kind" / f"{n}.json").write_text(json.dumps(shard | {"file": said}))
+    build_shards(tmp_path / "kind", IDS, "new", Compute(2.0))
+    assert all((tmp_path / name).read_text() == "{}" for name in own) and len(Shards(tmp_path / "kind")) == len(KEPT)
+    assert not any(json.loads(p.read_text())["maker"] == "old" for p in (tmp_path / "kind").glob("0*.json"))
+
+
 def test_a_damaged_manifest_says_what_to_do(tmp_path):
     (tmp_path / "manifest.json").write_text('{"kind": 1}')
     with pytest.raises(MuseError, match="no whole manifest; run `musekit cache`"):

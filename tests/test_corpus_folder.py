@@ -144,21 +144,15 @@ def test_a_table_that_cannot_be_used_says_why(tmp_path, text, said):
         captions_of(Listing(tmp_path))
 
 
-def write(folder, table: str = "", **texts: str):
-    """A second of sound for each file that the rows of a table "file,caption,..." name, and the text files."""
-    for row in table.splitlines()[1:]:
-        save(folder / row.split(",")[0], tone(1.5))
-    for name, text in ({"captions.csv": table} if table else {} | texts).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-
-
-def texts(folder, tmp_path) -> dict[str, list[str]]:
-    """{work: captions} of what is taken."""
-    return {r["work"]: [c["text"] for c in r["captions"]] for r in clips_of(folder, tmp_path / "out")}
-
-
-ROWS = [f"{k:02d}.wav,tone {k}" for k in range(12)]
+def dataset(tmp_path, sounds=(), rows=(), columns="file,caption", **texts) -> tuple[dict, dict]:
+    """A folder of sounds, a table and text files: ({work: captions} of what is taken, {file: why not})."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in sounds:
+        save(folder / name, tone(1.5))
+    for name, text in (texts | ({"captions.csv": "\n".join([columns, *rows])} if rows else {})).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    taken = {r["work"]: [c["text"] for c in r["captions"]] for r in clips_of(folder, out)}
+    return taken, {a["file"]: a["reason"] for a in map(json.loads, (out / "set_aside.jsonl").open())}
 
 
 @pytest.mark.parametrize(
@@ -171,8 +165,8 @@ ROWS = [f"{k:02d}.wav,tone {k}" for k in range(12)]
     ],
 )
 def test_an_open_quotation_mark_is_refused_with_its_line(tmp_path, line, row):
-    rows = [*ROWS[: line - 2], row, *ROWS[line - 1 :]]
-    (tmp_path / "captions.csv").write_text("\n".join(["file,caption", *rows]))
+    rows = [f"{k:02d}.wav,tone {k}" for k in range(12)]
+    (tmp_path / "captions.csv").write_text("\n".join(["file,caption", *rows[: line - 2], row, *rows[line - 1 :]]))
     with pytest.raises(MuseError, match=rf"captions.csv, line {line}: .*quotation"):
         captions_of(Listing(tmp_path))
 
@@ -205,77 +199,65 @@ def test_a_caption_of_a_stretch_belongs_to_its_clips_only(tmp_path):
 
 
 def test_a_hubs_snapshot_and_absolute_paths(tmp_path):
-    blobs, folder = tmp_path / "blobs", tmp_path / "snapshot"
-    save(blobs / "aaa.wav", tone()).rename(blobs / "aaa")
-    save(folder / "b.wav", tone())
-    (folder / "data").mkdir()
+    folder = tmp_path / "in"
+    save(tmp_path / "blobs" / "aaa.wav", tone()).rename(tmp_path / "blobs" / "aaa")
+    (folder / "data").mkdir(parents=True)
     (folder / "data" / "a.wav").symlink_to("../../blobs/aaa")
     (folder / "gone.wav").symlink_to("nowhere")
     rows = [f"{folder}/b.wav,b", "data/a.wav,a", "gone.wav,c", f"{tmp_path}/other.wav,d"]
-    (folder / "captions.csv").write_text("\n".join(["file,caption", *rows]))
-    assert texts(folder, tmp_path) == {"data/a.wav": ["a"], "b.wav": ["b"]}
-    aside = (tmp_path / "out" / "set_aside.jsonl").read_text()
-    assert aside.count("outside the folder") == 1 == aside.count("no such file")
+    taken, aside = dataset(tmp_path, ["b.wav"], rows)
+    assert taken == {"data/a.wav": ["a"], "b.wav": ["b"]}
+    assert aside == {"gone.wav": "no such file", f"{tmp_path}/other.wav": "outside the folder"}
 
 
 def test_names_of_other_systems_are_found_where_only_one_file_can_be_meant(tmp_path):
-    folder = tmp_path / "in"
-    for name in ("Rock/One.WAV", "rock2/two.wav", "cd1/intro.wav", "cd2/intro.wav", "Cafe\u0301.wav"):
-        save(folder / name, tone())
+    sounds = ("Rock/One.WAV", "rock2/two.wav", "cd1/intro.wav", "cd2/intro.wav", "Cafe\u0301.wav")
     rows = [r"C:\music\Rock\one.wav,a", "TWO,b", "intro.wav,c", "cd2\\intro.wav,d", "jazz/two.wav,e", "caf\u00e9.wav,f"]
-    (folder / "captions.csv").write_text("\n".join(["file,caption", *rows]), encoding="utf-8")
-    found = {"Rock/One.WAV": ["a"], "rock2/two.wav": ["b"], "cd2/intro.wav": ["d"], "Cafe\u0301.wav": ["f"]}
-    assert texts(folder, tmp_path) == found
-    aside = {a["file"]: a["reason"] for a in map(json.loads, (tmp_path / "out" / "set_aside.jsonl").open())}
+    taken, aside = dataset(tmp_path, sounds, rows)
+    assert taken == {"Rock/One.WAV": ["a"], "rock2/two.wav": ["b"], "cd2/intro.wav": ["d"], "Cafe\u0301.wav": ["f"]}
     assert aside["intro.wav"] == "several files have this name (cd1/intro.wav, cd2/intro.wav)"
     assert aside["jazz/two.wav"] == "no such file" and aside["cd1/intro.wav"].startswith("no caption")
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 12])
-def test_a_few_songs_or_a_folder_for_each_have_families_in_train_and_valid(tmp_path, n):
-    for name in ("song {}.wav", "{}/mixture.wav"):
-        folder = tmp_path / str(len(name))
-        write(folder, "\n".join(["file,caption", *(f"{name.format(k)},a song" for k in range(n))]))
-        records = clips_of(folder, tmp_path / f"out{len(name)}")
-        assert len({r["family"] for r in records}) == n and {"train", "valid"} <= {r["split"] for r in records}
+@pytest.mark.parametrize("name", ["song {}.wav", "{}/mixture.wav"])
+@pytest.mark.parametrize("n", [2, 3, 12])
+def test_a_few_songs_or_a_folder_for_each_have_families_in_train_and_valid(tmp_path, n, name):
+    sounds = [name.format(k) for k in range(n)]
+    dataset(tmp_path, sounds, [f"{sound},a song" for sound in sounds])
+    records = clips_of(tmp_path / "in", tmp_path / "out")
+    assert len({r["family"] for r in records}) == n and {"train", "valid"} <= {r["split"] for r in records}
 
 
 def test_folders_made_for_other_trainers(tmp_path):
-    folder = tmp_path / "in"
-    for name in ("v1", "v15", "craft", "old", "sung"):
-        save(folder / f"{name}.wav", tone())
-    write(folder, **{
+    texts = {
         "v1_prompt.txt": "funk, bass", "v1_lyrics.txt": "[verse]\nno caption", "v15.caption.txt": "a pop song",
         "v15.txt": "la la la", "craft.json": '{\n "description": "a string quartet",\n "bpm": NaN\n}',
         "old.txt": "[Verse 1]\nla la la", "sung.json": '["other"]', "sung.txt": "a choir\nsinging",
-    })  # fmt: skip
-    wanted = {"v1.wav": ["funk, bass"], "v15.wav": ["a pop song"], "craft.wav": ["a string quartet"]}
-    assert texts(folder, tmp_path) == wanted | {"sung.wav": ["a choir", "singing"]}
+    }  # fmt: skip
+    taken, aside = dataset(tmp_path, [f"{name}.wav" for name in ("v1", "v15", "craft", "old", "sung")], **texts)
+    assert taken == {
+        "v1.wav": ["funk, bass"], "v15.wav": ["a pop song"], "craft.wav": ["a string quartet"],
+        "sung.wav": ["a choir", "singing"],
+    }  # fmt: skip
+    assert aside["old.wav"].startswith("no caption: looked for captions.csv, ")
 
 
 def test_tables_of_sub_folders_and_what_is_passed_over(tmp_path):
-    folder = tmp_path / "in"
-    for name in ("train/1.wav", "test/1.wav", ".Trashes/2.wav", "train/spare.wav"):
-        save(folder / name, tone())
-    write(folder, **{
-        "train/metadata.csv": "file_name,text\n1.wav,one\n", "test/metadata.csv": "file_name,text\n1.wav,two\n",
-        "song.m4a": "", "b.webm": "",
-    })  # fmt: skip
+    table = "file_name,text\n1.wav,{}\n"
     save(tmp_path / "elsewhere" / "x.wav", tone())
-    (folder / "linked").symlink_to(tmp_path / "elsewhere")
-    assert texts(folder, tmp_path) == {"train/1.wav": ["one"], "test/1.wav": ["two"]}
-    aside = {a["file"]: a["reason"] for a in map(json.loads, (tmp_path / "out" / "set_aside.jsonl").open())}
-    assert aside.keys() == {"song.m4a", "b.webm", "linked", "train/spare.wav"}
-    assert "convert" in aside["b.webm"] and aside["linked"] == "a linked folder, which is not followed"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    sounds = ("train/1.wav", "test/1.wav", ".Trashes/2.wav", "train/spare.wav")
+    texts = {"train/metadata.csv": table.format("one"), "test/metadata.csv": table.format("two"), "b.webm": ""}
+    taken, aside = dataset(tmp_path, sounds, **texts)
+    assert taken == {"train/1.wav": ["one"], "test/1.wav": ["two"]}
+    assert aside.keys() == {"b.webm", "linked", "train/spare.wav"} and "convert" in aside["b.webm"]
 
 
 def test_the_command_ends_with_a_table_and_fails_where_nothing_is_taken(tmp_path, capsys):
-    folder, out = tmp_path / "in", tmp_path / "out"
-    write(folder, "\n".join(["file,caption", *(f"{k}.wav,tone" for k in range(5))]) + "\n")
-    for k in range(5):
-        (folder / f"{k}.wav").write_bytes(b"no sound") if k else None
-    (folder / "a.m4a").touch()
-    words = ["cache", "--data", str(folder), "--out", str(out), "--kinds", "clips"]
+    folder, bad = tmp_path / "in", {f"{k}.wav": "no sound" for k in range(1, 5)}
+    dataset(tmp_path, ["0.wav"], [f"{k}.wav,tone" for k in range(5)], **bad, **{"a.m4a": ""})
+    words = ["cache", "--data", str(folder), "--out", str(tmp_path / "out"), "--kinds", "clips"]
     cli.main(words)
     said = capsys.readouterr().out
     assert re.search(r"^clips +1  taken of 1 files of folder", said, re.M)
@@ -285,4 +267,4 @@ def test_the_command_ends_with_a_table_and_fails_where_nothing_is_taken(tmp_path
     with pytest.raises(SystemExit) as end:
         cli.main(words)
     done = capsys.readouterr()
-    assert end.value.code == 2 and "5  not taken" in done.out and "nothing was taken (clips)" in done.err
+    assert end.value.code == 2 and "5  not taken" in done.out and "nothing usable in" in done.err

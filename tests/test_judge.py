@@ -47,6 +47,8 @@ def test_new_pieces_in_new_keys_are_judged_right(judge):
     for attribute, bound in (("instrument", 0.97), ("mode", 0.9), ("speed", 0.97)):
         right = [s == value_of(r, attribute) for s, (r, _) in zip(said[attribute], made)]
         assert np.mean(right) >= bound, attribute
+        swapped = [s == value_of(r, attribute) for s, (r, _) in zip(said[attribute], made[14:] + made[:14])]
+        assert np.mean(swapped) < 0.6, attribute  # pieces of other prompts
 
 
 def test_one_value_is_not_enough_to_learn_from():

@@ -31,6 +31,7 @@ BASE = {"a": "from house.b import f\nx = f()", "b": "def f():\n    from house im
     [
         ({"c": "y = 2"}, False),  # imported in a function of an imported module
         ({"noise": "z = 1"}, True),  # never imported
+        ({"c": "import json, torch\ny = 1"}, False),
         ({"c": '"""A note."""\n\n# why\ny = 1'}, True),
         ({"b": BASE["b"].replace("    return", '    """Doc."""\n    return')}, True),
         ({"c": "from . import d\ny = 1", "d": "w = 1"}, False),

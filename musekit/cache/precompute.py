@@ -58,11 +58,9 @@ def maker(kind: str, config: MuseConfig, weights: Path | None = None) -> str:
     if kind == "tokens":
         return f"tokens {named(config.text)}"
     if kind == "spectra":
-        front, plain = config.codec, CodecConfig()
-        settings = (front.n_fft, front.stft_hop, front.frames, front.power)
-        bands = (front.linear_bins, front.high_bands, front.sample_rate)
-        usual = bands == (plain.linear_bins, plain.high_bands, plain.sample_rate)  # named before these took part
-        return f"spectra {config_hash(*settings) if usual else config_hash(*settings, *bands)}"
+        names = ("n_fft", "stft_hop", "frames", "power", "linear_bins", "high_bands", "sample_rate")
+        settings, plain = ([getattr(front, name) for name in names] for front in (config.codec, CodecConfig()))
+        return f"spectra {config_hash(*settings[: 4 if settings[4:] == plain[4:] else 7])}"  # the last 3 came later
     if kind == "views":
         full = config.embedder  # a view depends on these three fields only
         front = EmbedderConfig(sample_rate=full.sample_rate, bands=full.bands, onset_bands=full.onset_bands)
@@ -175,11 +173,8 @@ def share_of(text: str) -> tuple[int, int]:
 
 def make_clips(
     options, name: str, folder: Path | None, out: Path, config: MuseConfig, stop: Callable[[], int]
-) -> tuple[bool, list[str]]:
-    """Make the clips of the corpus, one rank at a time: ranks that waited while they were made do nothing.
-
-    Returns whether there are any, and a table of them.
-    """
+) -> list[str]:
+    """Make the clips of the corpus; returns a table of them. Ranks that waited while they were made do nothing."""
     out.mkdir(parents=True, exist_ok=True)
     clips, lock = out / "clips.jsonl", filelock.FileLock(out / ".lock")
     before = clips.stat().st_mtime_ns if clips.exists() else 0
@@ -195,13 +190,12 @@ def make_clips(
             break
     try:
         if clips.exists() and clips.stat().st_mtime_ns != before:
-            return True, []
+            return []
         if name == "scores":
             made = plan.build_clips(out, n=options.n, workers=options.workers, seed=options.seed, stop=stop)
-            return True, readers.table("clips", len(made), "of scores", {})
+            return readers.table("clips", len(made), "of scores", {})
         seconds = options.seconds or float(math.floor(config.window_seconds))
-        records, lines = readers.read_corpus(name, folder, out, seconds, stop)
-        return bool(records), lines
+        return readers.read_corpus(name, folder, out, seconds, stop)[1]
     finally:
         lock.release()
 
@@ -221,9 +215,8 @@ def build_cache(options) -> None:
     weights = pretrained.find(options.weights) if trained else None
     with distributed.signals() as stop:
         try:
-            found, lines = make_clips(options, *corpus, out, config, stop) if corpus else (True, [])
-            empty = [] if found else ["clips"]
-            for kind in (k for k in KINDS if k in options.kinds and found):
+            lines, empty = make_clips(options, *corpus, out, config, stop) if corpus else [], []
+            for kind in (k for k in KINDS if k in options.kinds):
                 manifest = precompute(
                     kind, out, config, weights if kind in trained else None, options.workers, share=share,
                     show=share[0] == 0, remake=options.remake, verify=options.verify, stop=stop,

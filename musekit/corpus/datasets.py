@@ -12,10 +12,9 @@ import posixpath
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -132,7 +131,7 @@ def beside(listing: Listing, path: str) -> list[str]:
     """The captions in the first of the files `BESIDE` an audio file that has any. Lyrics are none."""
     for ending in BESIDE:
         name, values = posixpath.splitext(path)[0] + ending, []
-        text = (listing.folder / name).read_text("utf-8-sig", "replace") if name in listing.files else ""
+        text = (listing.folder / name).read_text("utf-8-sig", "replace") if listing.is_file(name) else ""
         if ending != ".json":
             values = text.splitlines() if not LYRICS.search(text) else []
         elif text:
@@ -150,7 +149,7 @@ def captions_of(listing: Listing) -> dict[tuple, list[str]]:
 
     Raises MuseError for a table without rows or without columns for file and caption.
     """
-    tables = [path for path in listing.files if posixpath.basename(path) in CAPTION_TABLES]
+    tables = [path for path in listing.files if posixpath.basename(path) in CAPTION_TABLES and listing.is_file(path)]
     tables.sort(key=lambda path: -CAPTION_TABLES.index(posixpath.basename(path)))
     first = {posixpath.dirname(path): path for path in tables}
     tables = [first[""]] if "" in first else sorted(first.values())
@@ -170,7 +169,7 @@ def captions_of(listing: Listing) -> dict[tuple, list[str]]:
             times = [row.get(columns[what]) for what in ("start", "end")]
             start, end = map(number, times)
             if any(given not in (None, "") and number(given) is None for given in times):
-                raise MuseError(f"{table}, row {n}: a stretch starts and ends at a number of seconds, not at {times}")
+                raise MuseError(f"{table}, row {n}: a stretch has a start and an end in seconds, not {times!s:.60}")
             named.setdefault((path, start, end), []).extend(texts_of(row.get(columns["caption"])))
             if (start, end) != (None, None) and not named.get((path, None, None), True):
                 del named[path, None, None]
@@ -290,16 +289,9 @@ def sentence(front: list[tuple[str, dict]], behind: list[tuple[str, dict]] = ())
     return {"text": ", ".join([text, *(word for word, _ in behind)]), "asks": asks}
 
 
-class Reader(NamedTuple):
-    """How a dataset is recognised and read."""
-
-    read: Callable[[Listing], Iterator[Item]]
-    tables: tuple[str, ...]  # any of them identifies the dataset
-    audio: str  # where its audio is, for error messages
-
-
-READERS = {
-    "musicbench": Reader(read_musicbench, tuple(MUSICBENCH_TABLES), "the audio under datashare/"),
-    "music4all": Reader(read_music4all, MUSIC4ALL_TABLES, "the audio audios/<id>.mp3"),
-    "folder": Reader(read_folder, CAPTION_TABLES, "or audio files with a .txt of captions beside each"),
+#: By dataset: its reader, tables of which any identifies it, and where its audio is, for error messages.
+READERS: dict[str, tuple[Callable[[Listing], Iterator[Item]], Collection[str], str]] = {
+    "musicbench": (read_musicbench, MUSICBENCH_TABLES, "the audio under datashare/"),
+    "music4all": (read_music4all, MUSIC4ALL_TABLES, "the audio audios/<id>.mp3"),
+    "folder": (read_folder, CAPTION_TABLES, "or audio files with a .txt of captions beside each"),
 }

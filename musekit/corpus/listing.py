@@ -13,6 +13,7 @@ from pathlib import Path
 from musekit.corpus.sound import BadAudio
 
 AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus", ".oga", ".au", ".caf", ".w64")
+MOST = 1000  # files of one name that are compared with a path
 OTHER = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".ape", ".wv", ".mpc", ".ac3", ".amr")  # of other decoders
 
 
@@ -38,14 +39,19 @@ class Listing:
         self.passed_over |= dict.fromkeys(other, "a format that is not read: convert it to FLAC, OGG or MP3")
         self.audio = sorted(path for path in self.files if path.lower().endswith(AUDIO))
 
+    def is_file(self, path: str) -> bool:
+        """Whether it is one of these, and no pipe or device."""
+        return path in self.files and os.path.isfile(self.folder / path)
+
     @functools.cached_property
-    def by_name(self) -> dict[str, list[str]]:
-        """Audio files by the last part of their plain paths, with and without suffix."""
+    def plain(self) -> dict[str, list[str]]:
+        """Audio files by "/" and their plain path, and by its last part; with and without suffix."""
         found = defaultdict(list)
         for path in self.audio:
-            name = plain(path).rpartition("/")[2]
-            for key in {name, posixpath.splitext(name)[0]}:
+            whole = f"/{plain(path)}"
+            for key in {whole, whole.rpartition("/")[2]}:
                 found[key].append(path)
+                found[posixpath.splitext(key)[0]].append(path)
         return found
 
     def find(self, name: str) -> str:
@@ -60,18 +66,14 @@ class Listing:
         if path in self.files:
             return path
         wanted = f"/{plain(path)}"
-        found = [
-            (f"/{form}" != wanted, candidate)
-            for candidate in self.by_name.get(wanted.rpartition("/")[2], ())
-            for form in (plain(candidate), posixpath.splitext(plain(candidate))[0])
-            if f"/{form}".endswith(wanted) or wanted.endswith(f"/{form}")
-        ]
-        found = [candidate for worse, candidate in found if worse == min(found)[0]]
+        found = self.plain.get(wanted, [])
+        for other in self.plain.get(wanted.rpartition("/")[2], [])[:MOST] if not found else ():
+            form = f"/{plain(other)}" if wanted.endswith(AUDIO) else posixpath.splitext(f"/{plain(other)}")[0]
+            found = [*found, other] if form.endswith(wanted) or wanted.endswith(form) else found
         if path.startswith("../") or not found and re.match(r"/|[a-zA-Z]:/", path):
             raise BadAudio("outside the folder")
         if not found:
-            hidden = os.path.exists(self.folder / path)
-            raise BadAudio("in a hidden or linked folder" if hidden else "no such file")
+            raise BadAudio("in a hidden or linked folder" if os.path.exists(self.folder / path) else "no such file")
         if len(found) > 1:
-            raise BadAudio(f"several files have this name ({', '.join(found)})")
+            raise BadAudio(f"several files have this name ({', '.join(found[:3])})")
         return found[0]

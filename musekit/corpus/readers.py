@@ -49,14 +49,14 @@ def choose(corpus: str | None, data: Path | None) -> tuple[str, Path | None]:
             raise suggest(corpus, ["scores", *READERS], "corpus, and no folder,")
         corpus, data = None, Path(corpus)
     names = [corpus] if corpus else [*READERS]
-    looked = "; ".join(f"{name}: {', '.join(READERS[name].tables)}, {READERS[name].audio}" for name in names)
+    looked = "; ".join(f"{name}: {', '.join(READERS[name][1])}, {READERS[name][2]}" for name in names)
     if data is None:
         raise MuseError(f"--corpus {corpus} needs --data FOLDER, the unpacked dataset ({looked})")
     folder = data.expanduser()
     if not folder.is_dir():
         raise MuseError(f"no folder at {data}: --data is the folder that the dataset was unpacked to")
     for name in names:
-        if any((folder / table).is_file() for table in READERS[name].tables):
+        if any((folder / table).is_file() for table in READERS[name][1]):
             return name, folder
     if "folder" in names and any(file.suffix.lower() in AUDIO + OTHER for file in folder.rglob("*")):
         return "folder", folder
@@ -83,11 +83,11 @@ def read_corpus(
 ) -> tuple[list[dict], list[str]]:
     """Cut a dataset's files into clips and write <out>/clips.jsonl; returns the records and a `table` of them.
 
-    seconds: length of the longest clip. Unusable files go to <out>/set_aside.jsonl with their reasons. Where nothing is
-    usable, no clips are written. Raises `Stopped` between files when `stop()` says so.
+    seconds: length of the longest clip. Unusable files go to <out>/set_aside.jsonl with their reasons. Raises MuseError
+    when nothing is usable, after printing the table, and `Stopped` between files when `stop()` says so.
     """
     listing = Listing(folder)
-    items = join(READERS[name].read(listing))
+    items = join(READERS[name][0](listing))
     link(folder, out)
     records, reasons = [], dict(listing.passed_over)
     chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
@@ -110,29 +110,29 @@ def read_corpus(
     write_atomic(out / "set_aside.jsonl", "".join(aside))
     if name == "folder":
         hold_out(records)
-    if records:
-        write_atomic(out / "clips.jsonl", "".join(json.dumps(r) + "\n" for r in records))
     splits = Counter(r["split"] for r in records)
     counts = ", ".join(f"{s} {splits[s]:,}" for s in SPLITS if splits[s])
     works, hours = len({r["work"] for r in records}), sum(r["seconds"] for r in records) / 3600
     captions = len({c["text"] for r in records for c in r["captions"]})
     details = f"of {works:,} files of {name}, {hours:,.1f} h, {captions:,} captions ({counts})"
-    return records, table("clips", len(records), details, reasons)
+    lines = table("clips", len(records), details, reasons)
+    if not records:
+        print("\n".join(lines))
+        raise MuseError(f"nothing usable in {folder}: the table above says why")
+    write_atomic(out / "clips.jsonl", "".join(json.dumps(r) + "\n" for r in records))
+    return records, lines
 
 
 def hold_out(records: list[dict]) -> None:
-    """Move a family into the split "train" or "valid" where it has none: training needs both.
+    """Move the smallest family, if there are two, to the split "valid" where none is in it: training needs one.
 
-    It comes from the test split, or from a split of several families; the largest to train, the smallest to valid.
+    It comes from the test split, if that has any.
     """
     size, split = Counter(r["family"] for r in records), {r["family"]: r["split"] for r in records}
-    for wanted, choose_one in (("train", max), ("valid", min)):
-        splits = Counter(split.values())
-        free = [family for family, own in split.items() if own == "test" or splits[own] > 1]
-        if not splits[wanted] and free:
-            split[choose_one(free, key=lambda family: (size[family], family))] = wanted
-    for record in records:
-        record["split"] = split[record["family"]]
+    smallest = min(size, key=lambda family: (split[family] != "test", size[family], family), default=None)
+    for record in records if len(size) > 1 and "valid" not in split.values() else ():
+        if record["family"] == smallest:
+            record["split"] = "valid"
 
 
 def join(items: Iterable[Item]) -> list[Item]:

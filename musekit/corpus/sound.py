@@ -191,18 +191,22 @@ def read_audio(
     sound = source if isinstance(source, Sound) else Sound(source)
     rate, first = sound.samplerate, round(start * sound.samplerate)
     wanted = sound.frames - first if seconds is None else min(sound.frames - first, round(seconds * rate))
-    blocks = [block[:, :2] for block in sound.blocks(first, wanted)]
-    audio = np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
-    if len(audio) < wanted - rate // 10:
+    audio, n = np.empty((min(2, sound.channels), max(0, wanted)), np.float32), 0
+    for block in sound.blocks(first, wanted):
+        audio[:, n : n + len(block)] = block[:, :2].T
+        n += len(block)
+    if n < wanted - rate // 10:
         raise BadAudio("truncated: it ends before its header says it should")
-    if len(audio) < MIN_SECONDS * rate:
+    if n < MIN_SECONDS * rate:
         raise BadAudio(f"shorter than {MIN_SECONDS:g} s")
-    if not np.isfinite(audio).all():
+    audio = np.ascontiguousarray(audio[:, :n])
+    energy = float(np.vdot(audio, audio))
+    if not np.isfinite(energy):
         raise BadAudio("holds NaN or infinite samples")
-    if np.sqrt(np.mean(np.square(audio, dtype=np.float64))) < SILENCE:
+    if energy < SILENCE**2 * audio.size:
         raise BadAudio("silent")
-    audio = audio[:, :2] if audio.shape[1] > 1 else np.repeat(audio, 2, axis=1)
     if rate != sample_rate:
-        audio = soxr.resample(audio, rate, sample_rate, quality="HQ")
-    peak = float(np.abs(audio).max())
-    return np.ascontiguousarray(audio.T / max(1.0, peak), dtype=np.float32)
+        audio = soxr.resample(audio.T, rate, sample_rate, quality="HQ").T
+    peak = max(1.0, float(audio.max()), -float(audio.min()))
+    audio = np.ascontiguousarray(audio if peak == 1 else audio / np.float32(peak))
+    return audio if len(audio) == 2 else np.repeat(audio, 2, axis=0)

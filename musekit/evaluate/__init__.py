@@ -10,7 +10,6 @@ import importlib
 from pathlib import Path
 
 from musekit.config import MuseError, suggest
-from musekit.results import summary
 
 SYSTEM = "codec embedder stage1 stage2"
 MEASUREMENTS = {  # name: (module.function, the parts of the system that it needs, minutes on two cores, its question)
@@ -50,6 +49,7 @@ def evaluate(
         import pandas as pd
 
         from musekit.pretrained import find, read_hashes
+        from musekit.results import summary
 
         print(pd.DataFrame(summary(results, read_hashes(find(weights)))).to_string(index=False))
         return

@@ -16,8 +16,10 @@ from musekit.evaluate import conditional, memorisation, reproducibility
 from musekit.evaluate.prompts import obedience
 from musekit.evaluate.study import Study, progress
 from musekit.muse import Muse, Settings
+from musekit.statistics import NEIGHBOURS
 
 SEED = 160_000
+FEWEST = 4 * (NEIGHBOURS + 1)  # right answers, since they are halved twice
 COPIES = 24  # training clips whose noisy copies are planted
 NOISE = 0.03  # of a copy's level (-30 dB)
 SHARES = (0.01, 0.02, 0.05)  # of a memoriser's pieces that are copies
@@ -56,7 +58,7 @@ def row(control: str, group: str, bars: Sequence[dict], passes: bool = False) ->
 
 def answers(study: Study, level: str) -> list[dict]:
     """Controls of the bars on answers to one level of prompts: half of the right answers stand for samples."""
-    groups = [(prompt, y) for _, prompt, y in conditional.asked(study, level) if conditional.enough(study, y)]
+    groups = [(prompt, y) for _, prompt, y in conditional.asked(study, level) if len(y) >= FEWEST]
     if len(groups) < 2:
         return []
     honest, right = [y[::2] for _, y in groups], [y[1::2] for _, y in groups]

@@ -2,11 +2,17 @@
 
 Each recipe is generated alone, as the first of 4 pieces, as the last of 16, beside other prompts, and in another
 process, on one CPU thread (`musekit.inference` tells of more). The SHA-256 of each sound is compared; none is cached.
+The files of `musekit generate` are compared too: of one process, of two ranks, and of a run that was killed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -16,6 +22,8 @@ import torch
 
 from musekit.corpus.captions import evaluation_prompts
 from musekit.evaluate.study import Study, progress, target
+from musekit.files import sha256
+from musekit.launch import launch
 from musekit.muse import Muse, Settings
 from musekit.recipe import Recipe
 
@@ -49,6 +57,34 @@ def alone(folder: Path, prompts: Sequence[str]) -> list[str]:
     return [digests(muse, requests(muse, prompts, i)["alone"][0])[0] for i in range(len(prompts))]
 
 
+def files(folder: Path, prompts: Sequence[str]) -> list[dict]:
+    """A row per file of `musekit generate`: do two ranks, and a killed run that is started again, write the same?"""
+    found: dict[str, dict[str, str]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        asked = ({"prompt": text, "seed": SEED + i, "n": 1, "name": f"{i}"} for i, text in enumerate(prompts))
+        (Path(place) / "prompts.jsonl").write_text("\n".join(json.dumps(one) for one in asked))
+        words = ["generate", "--prompts", f"{place}/prompts.jsonl", "--weights", str(folder), "--threads", "1"]
+        words += ["--seconds", "2", "--steps", "8", "--stage1-steps", "16", "--micro-batch", "4", "--out"]
+        for case, ranks in (("one process", 1), ("by two ranks", 2), ("after a kill", 1)):
+            out = Path(place) / case.replace(" ", "-")
+            if case == "after a kill":
+                process = subprocess.Popen([sys.executable, "-m", "musekit", *words, out], stdout=subprocess.DEVNULL)
+                while process.poll() is None and not list(out.glob("*.wav")):
+                    time.sleep(0.05)
+                process.kill()
+                process.wait()
+            launch([*words, out], ranks, on_line=lambda line: None)
+            found[case] = {path.name: sha256(path) for path in sorted(out.glob("*.wav"))}
+    once = found.pop("one process")
+    rows = [{"measure": "file", "name": name, "sha256": digest} for name, digest in once.items()]
+    return [row | {case: by.get(row["name"]) == row["sha256"] for case, by in found.items()} for row in rows]
+
+
+def bars(rows: Sequence[dict], cases: Sequence[str]) -> list[dict]:
+    """A bar per case: all rows have the same bits."""
+    return [target(f"the same bits {case}", sum(row[case] for row in rows), at_least=len(rows)) for case in cases]
+
+
 def compared(muse: Muse, prompts: Sequence[str], process: bool = True) -> list[dict]:
     """A row per recipe: its digest alone, and whether each other case gives the same one. Then a bar per case.
 
@@ -66,13 +102,14 @@ def compared(muse: Muse, prompts: Sequence[str], process: bool = True) -> list[d
             for row, digest in zip(rows, pool.submit(alone, muse.folder, prompts).result(), strict=True):
                 row[PROCESS] = digest == row["sha256"]
     torch.set_num_threads(threads)
-    cases = [name for name in rows[0] if name not in ("measure", "prompt", "seed", "sha256")]
-    same = {case: sum(row[case] for row in rows) for case in cases}
-    return rows + [target(f"the same bits {case}", n, at_least=len(rows), n=len(rows)) for case, n in same.items()]
+    return rows + bars(rows, [name for name in rows[0] if name not in ("measure", "prompt", "seed", "sha256")])
 
 
 def measure_reproducibility(study: Study) -> None:
     """Writes results/reproducibility.json."""
     prompts = [p["text"] for p in evaluation_prompts(2 if study.quick else RECIPES)]
     rows = compared(Muse.from_pretrained(study.muse.folder), prompts)
+    if not study.quick:  # half a minute of starting processes
+        written = files(study.muse.folder, prompts)
+        rows += written + bars(written, ("by two ranks", "after a kill"))
     study.write("reproducibility", rows, held_out=False, seed=SEED, generated_with_threads=1)
