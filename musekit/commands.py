@@ -37,7 +37,7 @@ class Generate(Settings):
         musekit generate "a fast fiddle tune" --n 8 --seed 100 --out fiddle
         musekit generate "an organ chorale" --negative-prompt "slow" --seconds 6
         musekit generate --n 1 -- "- a prompt that starts with a dash"
-        torchrun --nproc-per-node 4 -m musekit generate --prompts prompts.jsonl --out many
+        torchrun --nproc-per-node 4 -m musekit -- generate --prompts prompts.jsonl --out many
     """
 
     prompt: Annotated[str | None, Positional, arg(metavar="PROMPT", help_behavior_hint="(or --prompts)")] = None
@@ -73,7 +73,7 @@ class Cache:
         musekit cache --kinds latents embeddings --weights my-weights --remake
         musekit cache --data my-music --out my-cache
         musekit cache --corpus musicbench --data /data/MusicBench --preset paper
-        torchrun --nproc-per-node 4 -m musekit cache --corpus musicbench --preset paper --kinds latents embeddings
+        torchrun --nproc-per-node 4 -m musekit -- cache --corpus musicbench --preset paper --kinds latents embeddings
 
     A folder's content shows which dataset it is. Audio is not copied. A table at the end says what was taken, and what
     not, and why; the exit code is 2 where nothing was. After SIGUSR1, SIGTERM or Ctrl-C the current shard is finished

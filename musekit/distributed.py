@@ -185,7 +185,8 @@ def signals(interrupt: bool = True):
         yield lambda: 0  # only the main thread receives signals
         return
     ending = [getattr(signal, n) for n in ("SIGUSR1", "SIGTERM", "SIGHUP") if hasattr(signal, n)]  # Windows: TERM only
-    ending = [number for number in ending if signal.getsignal(number) != signal.SIG_IGN]  # as after nohup
+    if signal.getsignal(ending[-1]) == signal.SIG_IGN:  # by nohup. USR1 may be ignored, too: by a job script's torchrun
+        del ending[-1]
     before = {number: signal.signal(number, handle) for number in ending + [signal.SIGINT] * interrupt}
     try:
         yield lambda: requested

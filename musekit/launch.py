@@ -85,8 +85,12 @@ def torchrun(arguments: list[str] | None = None) -> int:
         return ranks[-1]
 
     subprocess_handler.subprocess_handler.Popen = popen  # a SignalException does not tell how the ranks ended
+    arguments = sys.argv[1:] if arguments is None else arguments
+    ours = arguments.index("-m") + 2  # torchrun's parser takes `--n` after it for an abbreviation of its own options
     try:
-        run.main(arguments)
+        options = run.parse_args(arguments[:ours])
+        options.training_script_args = arguments[ours:]
+        run.run(options)
         return 0
     except ChildFailedError as error:
         rank, first = error.get_first_failure()

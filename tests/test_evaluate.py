@@ -174,6 +174,7 @@ def test_samples_like_right_answers_meet_every_bar_and_planted_faults_do_not():
     right, samples = world()
     met = {bar["name"]: bar["met"] for bar in conditional.bars(conditional.compare(samples, right), "vague")}
     assert all(met.values()), met
+    assert all({"value", "low", "high"} <= row.keys() for row in conditional.compare(samples, right).values())
     for name, fault in controls.FAULTS.items():
         found = conditional.compare(fault(samples), right)
         assert not all(bar["met"] for bar in conditional.bars(found, "vague")), name

@@ -113,6 +113,7 @@ def test_damaged_files_are_one_line(readers, capsys, inputs):
             read()
         except MuseError as error:
             refused += 1
+            capsys.readouterr()  # notes
             with pytest.raises(SystemExit):
                 cli.fail(str(error))
             said = capsys.readouterr().err

@@ -149,6 +149,8 @@ def test_a_mistake_in_a_launched_command_is_one_line():
         launch(["train", "stage2", "--train.smaples", 3], on_line=lambda line: None)
     with pytest.raises(MuseError, match="1 or more"):
         launch(["train", "stage2"], processes=0)
+    with pytest.raises(MuseError, match="number of pieces"):  # torchrun's parser calls --n ambiguous
+        launch(["generate", "a harp", "--n", 0], processes=2, on_line=lambda line: None)
 
 
 def test_the_reason_of_a_failed_run_is_one_line():

@@ -31,6 +31,13 @@ from musekit.files import decode, read_json, sha256, write_atomic
 SHARD = 64  # most rows in a shard
 
 
+class Caption(TypedDict):
+    """A sentence, and what it claims of the clip."""
+
+    text: str
+    asks: NotRequired[dict]
+
+
 @dataclass(frozen=True)
 class Clip:
     """The fields of every line of a cache's clips.jsonl. Other fields (key, bpm, ...) depend on the dataset."""
@@ -42,7 +49,7 @@ class Clip:
     path: str  # of the audio file, relative to the cache's folder
     seconds: float  # length of the clip
     sample_rate: int  # Hz, at which the clip is read
-    captions: list[dict] = field(default_factory=list)  # {"text", "asks"}: a sentence and what it claims of the clip
+    captions: list[Caption] = field(default_factory=list)
     start: float | None = None  # seconds from the beginning of the file; None: the clip is the whole file
 
 

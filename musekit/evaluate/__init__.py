@@ -17,11 +17,11 @@ MEASUREMENTS = {  # name: (module.function, the parts of the system that it need
     "codec": ("codec.measure_codec", "codec", 10, "how much of a clip survives the codec?"),
     "embedder": ("prompts.measure_embedder", "codec embedder", 15, "zero-shot attributes"),
     "prompts": ("prompts.measure_prompts", SYSTEM, 25, "do generated clips sound as their prompts ask?"),
-    "one-to-many": ("conditional.measure_one_to_many", "embedder stage1 regression", 35, "samples among right answers"),
+    "one-to-many": ("conditional.measure_one_to_many", "embedder stage1 regression", 25, "samples among right answers"),
     "memorisation": ("memorisation.measure_memorisation", SYSTEM, 30, "distance to the nearest training clip"),
     "distances": ("distances.measure_distances", SYSTEM, 15, "kernel distance, precision and recall"),
-    "controls": ("controls.measure_controls", SYSTEM + " regression", 20, "does each planted fault fail its bar?"),
-    "reproducibility": ("reproducibility.measure_reproducibility", SYSTEM, 15, "is a recipe's sound always the same?"),
+    "controls": ("controls.measure_controls", SYSTEM + " regression", 30, "does each planted fault fail its bar?"),
+    "reproducibility": ("reproducibility.measure_reproducibility", SYSTEM, 8, "is a recipe's sound always the same?"),
     "guidance": ("guidance.measure_guidance", SYSTEM, 60, "obedience against coverage; on the valid split"),
 }
 ON_VALID = ("controls", "guidance")  # measurements by which choices are made: never on the test split

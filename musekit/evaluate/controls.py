@@ -14,12 +14,11 @@ import torch
 
 from musekit.evaluate import conditional, memorisation, reproducibility
 from musekit.evaluate.prompts import obedience
-from musekit.evaluate.study import Study, progress
+from musekit.evaluate.study import PROMPT_LIKE, Study, progress
 from musekit.muse import Muse, Settings
-from musekit.statistics import NEIGHBOURS
 
 SEED = 160_000
-FEWEST = 4 * (NEIGHBOURS + 1)  # right answers, since they are halved twice
+FEWEST = 24  # right answers of a prompt, since they are halved twice
 COPIES = 24  # training clips whose noisy copies are planted
 NOISE = 0.03  # of a copy's level (-30 dB)
 SHARES = (0.01, 0.02, 0.05)  # of a memoriser's pieces that are copies
@@ -61,7 +60,9 @@ def answers(study: Study, level: str) -> list[dict]:
     groups = [(prompt, y) for _, prompt, y in conditional.asked(study, level) if len(y) >= FEWEST]
     if len(groups) < 2:
         return []
-    honest, right = [y[::2] for _, y in groups], [y[1::2] for _, y in groups]
+    rng = np.random.default_rng(SEED)  # clips of the cache come before new renderings
+    mixed = [y[rng.permutation(len(y))] for _, y in groups]
+    honest, right = [y[::2] for y in mixed], [y[1::2] for y in mixed]
     n = max(map(len, honest))
 
     def bars(x: Sets) -> list[dict]:
@@ -79,7 +80,7 @@ def answers(study: Study, level: str) -> list[dict]:
 def copies(study: Study) -> list[dict]:
     """Controls of the bars on memorisation: held-out clips, some of them replaced by noisy copies of training clips."""
     library, rng = memorisation.training_library(study), np.random.default_rng(SEED)
-    clips = study.prompt_like()
+    clips = study.prompt_like(2 * PROMPT_LIKE)
     found, _ = memorisation.nearest(study, library, study.round_trips(clips), "held-out clips")
     planted = []
     for path in study.round_trips(study.split("train")[:COPIES]):

@@ -7,7 +7,8 @@ time shift that overlaps by half:
 
 0 for a transposed or shifted copy at the same tempo, about 1 for unrelated sounds. A copy played at another tempo
 is not found. A piece's distance is that to its nearest training clip. Pieces may not lie nearer than held-out clips do,
-up to margins that were fixed beforehand, and none may lie within COPY, where round trips of training clips lie.
+up to margins (which were set with an earlier result in view), and none may lie within COPY, where round trips of
+training clips lie.
 """
 
 from __future__ import annotations

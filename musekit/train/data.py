@@ -64,6 +64,14 @@ class _Clips:
         self.made_by[kind] = shards.manifest["maker"]
         return shards
 
+    def open_captions(self) -> None:
+        """Open the captions' tokens. Raises MuseError for a clip without a caption."""
+        self.tokens = self.open("tokens")
+        if bare := [c["id"] for c in self.clips if not c.get("captions")]:
+            raise MuseError(
+                f"{self.cache / 'clips.jsonl'}: the clip {bare[0]!r:.60} has no caption; make the clips again"
+            )
+
     def caption(self, clip: dict, rng: flow.SampleRNG) -> tuple[dict, dict]:
         """One of a clip's captions, and its {"tokens": (L, text width), "mask": (L,) bool: which tokens are real}."""
         caption = clip["captions"][rng.integer(len(clip["captions"]))]
@@ -109,7 +117,7 @@ class EmbedderData(_Clips):
 
     def __init__(self, cache: Path, split: str, config: MuseConfig):
         super().__init__(cache, split, "views", config)
-        self.tokens = self.open("tokens")
+        self.open_captions()
         self.frames = max(self.shards.row_length(c["id"]) for c in self.clips)  # of the longest clip
 
     def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
@@ -126,11 +134,11 @@ class EmbedderData(_Clips):
             crop = int(frames * (0.5 + 0.5 * batch_rng.uniform()))
             start = rng.integer(frames - crop + 1)
             view = view[start : start + crop]
-            shift = 0 if "key" in caption["asks"] else rng.integer(11) - 5
+            shift = 0 if "key" in caption.get("asks", ()) else rng.integer(11) - 5
             view = transpose(view, self.config.embedder.bands, shift)
             if clip.get("key"):
                 clip = {**clip, "key": TONICS[(TONICS.index(clip["key"]) + shift) % 12]}
-        return {"view": view, **text, "asks": caption["asks"], "clip": clip}
+        return {"view": view, **text, "asks": caption.get("asks", {}), "clip": clip}
 
 
 def fill(x: Tensor, frames: int) -> Tensor:
@@ -143,7 +151,7 @@ class Stage1Data(_Clips):
 
     def __init__(self, cache: Path, split: str, config: MuseConfig):
         super().__init__(cache, split, "embeddings", config)
-        self.tokens = self.open("tokens")
+        self.open_captions()
         self.check_width(self.shards, self.clips[0]["id"], config.stage1.dim, "Stage 1")
         text = caption_id(self.clips[0]["captions"][0]["text"])
         self.check_width(self.tokens, text, config.stage1.text_dim, "Stage 1")
