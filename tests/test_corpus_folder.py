@@ -171,6 +171,14 @@ def test_an_open_quotation_mark_is_refused_with_its_line(tmp_path, line, row):
         captions_of(Listing(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["captions.csv", "captions.jsonl", "a.txt"])
+def test_text_in_another_encoding_is_refused_with_its_line(tmp_path, name):
+    (tmp_path / "a.wav").write_bytes(b"")
+    (tmp_path / name).write_bytes("file,caption\na.wav,un café\n".encode("latin-1"))
+    with pytest.raises(MuseError, match=rf"{name}, line 2: not UTF-8"):
+        captions_of(Listing(tmp_path))
+
+
 def test_lists_nulls_and_columns_of_later_rows(tmp_path):
     rows = [
         '{"file": "a.wav"}', '{"file": "b.wav", "caption": ["slow piano", "calm", null]}',

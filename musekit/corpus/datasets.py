@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import csv
+import io
 import posixpath
 import re
 import tomllib
@@ -54,9 +55,19 @@ class Item:
     end: float | None = None
 
 
+def text_of(path: Path) -> str:
+    """A file's text. Raises MuseError, which names the line, where it is not UTF-8."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise MuseError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from error
+
+
 def csv_rows(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV or TSV by lower-case column name; the header decides the delimiter. MuseError names the line."""
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+    with io.StringIO(text_of(path), newline="") as file:
         header = file.readline()
         file.seek(0)
         reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count), restval="", strict=True)
@@ -76,7 +87,7 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
 
 def json_rows(path: Path) -> list[dict]:
     """The objects of JSON Lines (whatever the file's suffix) or of one JSON list. MuseError names the line."""
-    text = NAN.sub(": null", path.read_text("utf-8-sig", "replace"))
+    text = NAN.sub(": null", text_of(path))
     if text.lstrip().startswith("["):
         return decode(text, list[dict], str(path))
     lines = enumerate(text.split("\n"), 1)  # not splitlines: captions may hold other separators
@@ -131,7 +142,7 @@ def beside(listing: Listing, path: str) -> list[str]:
     """The captions in the first of the files `BESIDE` an audio file that has any. Lyrics are none."""
     for ending in BESIDE:
         name, values = posixpath.splitext(path)[0] + ending, []
-        text = (listing.folder / name).read_text("utf-8-sig", "replace") if listing.is_file(name) else ""
+        text = text_of(listing.folder / name) if listing.is_file(name) else ""
         if ending != ".json":
             values = text.splitlines() if not LYRICS.search(text) else []
         elif text:
