@@ -86,10 +86,11 @@ def torchrun(arguments: list[str] | None = None) -> int:
 
     subprocess_handler.subprocess_handler.Popen = popen  # a SignalException does not tell how the ranks ended
     arguments = sys.argv[1:] if arguments is None else arguments
-    ours = arguments.index("-m") + 2  # torchrun's parser takes `--n` after it for an abbreviation of its own options
+    # torchrun's parser would take `--n` after the module for an abbreviation of its own options
+    ours = arguments.index("-m") + 2 if "-m" in arguments else len(arguments)
     try:
         options = run.parse_args(arguments[:ours])
-        options.training_script_args = arguments[ours:]
+        options.training_script_args += arguments[ours:]
         run.run(options)
         return 0
     except ChildFailedError as error:
