@@ -62,7 +62,7 @@ def sample_stage1(
         text = Text.stack(text, inference.text(*_encode(encode, [r.negative_prompt for r in batch], device)))
     x_0 = torch.stack([flow.noise(r.seed, 1, 1, inference.config.dim)[:, 0] for r in batch]).to(device)
     solution = solve.solve(
-        GuidedStage1(inference, text, scale, first.stage1_autoguidance),
+        GuidedStage1(inference, text, scale, first.stage1_autoguidance, first.stage1_guidance),
         x_0,
         solver=first.stage1_solver,
         steps=first.stage1_steps,
@@ -125,8 +125,9 @@ def sample_stage2(
         condition = network.condition_pair(embeddings, timing, *negatives)
     if x_0 is None:
         x_0 = torch.stack([flow.noise(r.seed, 2, frames, inference.config.latent_dim) for r in batch])
+    interval = first.guidance_low, first.guidance_high
     solution = solve.solve(
-        GuidedStage2(inference, condition, first.guidance_scale, (first.guidance_low, first.guidance_high)),
+        GuidedStage2(inference, condition, first.guidance_scale, interval, first.guidance),
         x_0.to(device),
         solver=first.stage2_solver,
         steps=first.stage2_steps,

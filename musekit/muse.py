@@ -155,7 +155,7 @@ class Muse:
     def recipe(self, prompt: str, seed: int, settings: Settings, negative_prompt: str | None = None) -> Recipe:
         """The complete recipe of one piece. Raises MuseError for a value that is out of range."""
         renamed = {"solver": "stage2_solver", "steps": "stage2_steps"}
-        chosen = dataclasses.asdict(self.config.sample) | {"guidance_low": 0.0, "guidance_high": 1.0}
+        chosen = dataclasses.asdict(self.config.sample)
         chosen |= {renamed.get(k, k): v for k, v in vars(settings).items() if v is not None}
         if str(chosen["stage2_solver"]).startswith(PREFIX):
             guidance = tuple(chosen[name] for name in ("guidance_scale", "guidance_low", "guidance_high"))

@@ -18,7 +18,6 @@ from musekit.evaluate.study import PROMPT_LIKE, Study, progress
 from musekit.muse import Muse, Settings
 
 SEED = 160_000
-FEWEST = 24  # right answers of a prompt, since they are halved twice
 COPIES = 24  # training clips whose noisy copies are planted
 NOISE = 0.03  # of a copy's level (-30 dB)
 SHARES = (0.01, 0.02, 0.05)  # of a memoriser's pieces that are copies
@@ -57,16 +56,16 @@ def row(control: str, group: str, bars: Sequence[dict], passes: bool = False) ->
 
 def answers(study: Study, level: str) -> list[dict]:
     """Controls of the bars on answers to one level of prompts: half of the right answers stand for samples."""
-    groups = [(prompt, y) for _, prompt, y in conditional.asked(study, level) if len(y) >= FEWEST]
+    groups = [(prompt, y) for _, prompt, y in conditional.asked(study, level) if len(y) >= 2 * conditional.FEWEST]
     if len(groups) < 2:
         return []
     rng = np.random.default_rng(SEED)  # clips of the cache come before new renderings
     mixed = [y[rng.permutation(len(y))] for _, y in groups]
     honest, right = [y[::2] for y in mixed], [y[1::2] for y in mixed]
-    n = max(map(len, honest))
+    n, margins = max(map(len, honest)), conditional.margins([y for _, y in groups])
 
     def bars(x: Sets) -> list[dict]:
-        return conditional.bars(conditional.compare(x, right), level)
+        return conditional.bars(conditional.compare(x, right), level, margins)
 
     rows = [row("held-out works", level, bars(honest), passes=True)]
     rows += [row(fault, level, bars(change(honest))) for fault, change in FAULTS.items()]
