@@ -14,6 +14,7 @@ import torch
 
 from musekit.evaluate import conditional, memorisation, reproducibility
 from musekit.evaluate.prompts import obedience
+from musekit.evaluate.right_answers import renderings
 from musekit.evaluate.study import PROMPT_LIKE, Study, progress
 from musekit.muse import Muse, Settings
 
@@ -105,6 +106,34 @@ def copies(study: Study) -> list[dict]:
     ]
 
 
+def melodies(study: Study) -> list[dict]:
+    """Controls of the bars on melodies: held-out clips, some replaced by training works' upper lines on another
+    instrument, in another key, without their chords."""
+    from musekit.corpus.instruments import INSTRUMENTS
+    from musekit.corpus.render import SAMPLE_RATE, render
+
+    library, planted = memorisation.training_library(study, "melody"), []
+    clips = study.prompt_like(2 * PROMPT_LIKE)
+    found, _ = memorisation.nearest(study, library, clips, "held-out clips", "melody")
+    works = renderings(study.cache, "train", {"instrument": "piano"}, 2 if study.quick else COPIES)
+    for _, notes, how in progress(works, "copied melodies"):
+        line = {round(note[0], 2): [*note[:2], note[2] + 3, note[3], 0] for note in sorted(notes, key=lambda n: n[2])}
+        copy = {**how, "programs": [INSTRUMENTS["flute"].program], "pans": [64]}
+        pair = [render(some, **about) for some, about in ((notes, how), (sorted(line.values()), copy))]
+        original, copied = (memorisation.melody(audio, SAMPLE_RATE) for audio in pair)
+        planted.append(memorisation.Nearest([original]).distances(copied)[0])
+
+    def bars(x: np.ndarray) -> list[dict]:
+        return memorisation.bars(x, found[1::2], "beside held-out clips", "melody")
+
+    rows = [row("held-out works", "melody", bars(found[::2]), passes=True)]
+    for share in (0.2, 0.5, 1.0) if planted else ():
+        n = round(share * len(found[::2]))
+        chosen = np.random.default_rng(SEED).choice(planted, n)
+        rows.append(row(f"{share:.0%} copied melodies", "melody", bars(np.concatenate([found[::2][n:], chosen]))))
+    return rows
+
+
 def obeyed(study: Study) -> list[dict]:
     """Controls of the bars on obedience: held-out round trips for prompts that describe them, and for others."""
     clips = study.prompt_like()
@@ -131,5 +160,5 @@ def bits(study: Study) -> list[dict]:
 def measure_controls(study: Study) -> None:
     """Writes results/controls.json."""
     rows = [r for level in conditional.LEVELS for r in answers(study, level)]
-    rows += copies(study) + obeyed(study) + bits(study)
+    rows += copies(study) + melodies(study) + obeyed(study) + bits(study)
     study.write("controls", rows, held_out=False, seed=SEED)
