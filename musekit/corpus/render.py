@@ -23,12 +23,18 @@ TICKS = 960  # per second: the tempo is fixed at 60 quarter notes per minute
 
 
 def render(
-    notes: list[list[float]], programs: list[int], pans: list[int], seconds: float, dynamic: str, reverb: int = 60
+    notes: list[list[float]],
+    programs: list[int],
+    pans: list[int],
+    seconds: float,
+    dynamic: str,
+    reverb: int = 60,
+    font: str = "timgm",
 ) -> np.ndarray:
     """Audio (2, seconds * 44100) float32 at the dynamic's level, the last 30 ms faded out.
 
-    notes: rows [onset s, duration s, pitch, velocity, part]; pans, reverb: 0 to 127. Raises BadAudio when nothing
-    sounds, or the first 0.15 s are silent.
+    notes: rows [onset s, duration s, pitch, velocity, part]; pans, reverb: 0 to 127; font: "timgm" or "fluid". Raises
+    BadAudio when nothing sounds, or the first 0.15 s are silent.
     """
     import midirenderer
     import pretty_midi
@@ -48,8 +54,7 @@ def render(
         midi.instruments.append(player)
     buffer = io.BytesIO()
     midi.write(buffer)
-    soundfont = Path(pretty_midi.__file__).with_name("TimGM6mb.sf2").read_bytes()
-    wav = midirenderer.render_wave_from(soundfont, buffer.getvalue())
+    wav = midirenderer.render_wave_from(soundfont(font).read_bytes(), buffer.getvalue())
     audio, rate = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
     audio = soxr.resample(audio, rate, SAMPLE_RATE, quality="HQ").T  # (2, N)
     samples = round(seconds * SAMPLE_RATE)
@@ -64,6 +69,20 @@ def render(
     fade = round(0.03 * SAMPLE_RATE)
     audio[:, -fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
     return np.ascontiguousarray(audio, dtype=np.float32)
+
+
+def soundfont(font: str) -> Path:
+    """The file of a font: pretty_midi's own, or Debian's fluid-soundfont-gm."""
+    if font == "fluid":
+        return Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
+    import pretty_midi
+
+    return Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
+
+
+def installed(font: str) -> bool:
+    """Whether a font's file is there."""
+    return soundfont(font).exists()
 
 
 def write_flac(path: Path, audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
