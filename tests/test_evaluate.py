@@ -104,9 +104,10 @@ def test_a_transposed_and_shifted_copy_is_found():
 def test_honest_distances_meet_the_bars_and_planted_copies_and_nearness_do_not():
     rng = np.random.default_rng(0)
     real, honest = (np.clip(rng.normal(0.37, 0.09, size=240), 0.1, 1) for _ in range(2))
+    most = memorisation.margins(real)
 
     def missed(x):
-        return [bar["name"] for bar in memorisation.bars(x, real, "here") if not bar["met"]]
+        return [bar["name"] for bar in memorisation.bars(x, real, "here", most) if not bar["met"]]
 
     assert missed(honest) == []
     copies = rng.uniform(0.005, 0.04, size=24)

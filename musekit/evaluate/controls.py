@@ -89,8 +89,10 @@ def copies(study: Study) -> list[dict]:
         planted.append(library.distances(memorisation.sequence(noisy, rate)).min())
     planted, pieces, others = np.array(planted), found[::2], found[1::2]
 
+    most = memorisation.margins(found)
+
     def bars(x: np.ndarray) -> list[dict]:
-        return memorisation.bars(x, others, "beside held-out clips")
+        return memorisation.bars(x, others, "beside held-out clips", most)
 
     rows = [row("held-out works", "memorisation", bars(pieces), passes=True)]
     for share in SHARES:
@@ -123,8 +125,10 @@ def melodies(study: Study) -> list[dict]:
         original, copied = (memorisation.melody(audio, SAMPLE_RATE) for audio in pair)
         planted.append(memorisation.Nearest([original]).distances(copied)[0])
 
+    most = memorisation.margins(found)
+
     def bars(x: np.ndarray) -> list[dict]:
-        return memorisation.bars(x, found[1::2], "beside held-out clips", "melody")
+        return memorisation.bars(x, found[1::2], "beside held-out clips", most, "melody")
 
     rows = [row("held-out works", "melody", bars(found[::2]), passes=True)]
     for share in (0.2, 0.5, 1.0) if planted else ():

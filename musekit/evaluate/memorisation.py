@@ -7,8 +7,8 @@ time shift that overlaps by half:
 
 0 for a transposed or shifted copy at the same tempo, about 1 for unrelated sounds. A copy played at another tempo
 is not found. A piece's distance is that to its nearest training clip. Pieces may not lie nearer than held-out clips do,
-up to margins (which were set with an earlier result in view), and none may lie within COPY, where round trips of
-training clips lie.
+up to margins that random halves of the held-out clips reach against each other (`margins`, computed before any piece is
+looked at), and none may lie within COPY, where round trips of training clips lie.
 
 A copy of the melody alone, with other chords on another instrument, may have another chroma. So upper lines are
 compared in the same way: a step is the most salient pitch, the distance 1 - the share of steps with the same pitch.
@@ -30,8 +30,7 @@ from musekit.statistics import two_sample
 WINDOW, HOP = 8192, 4096  # samples at 44.1 kHz: 10.8 chroma steps per second
 PERCENT = (1, 5, 25, 50, 75, 95)
 COPY = 0.05  # round trips of training clips lie within 0.02, with a little noise within this
-NEARER = 0.6  # at most, the probability that a piece lies nearer than a held-out clip: 0.5 if neither does
-TAIL = 0.15  # at most, the share of pieces nearer than 95 % of held-out clips: 0.05 if they lie alike
+HALVINGS, HONEST = 100, 0.95  # of held-out clips, and the least probability that such a half meets both bars
 CLOSEST, CHUNK = 10, 500  # listed pairs; training clips whose chroma is one file
 
 
@@ -123,14 +122,28 @@ def tail(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x < np.percentile(y, 5, axis=-1, keepdims=True)).mean(-1)
 
 
-def bars(x: np.ndarray, y: np.ndarray, of: str, kind: str = "chroma") -> list[dict]:
-    """The bars of pieces' distances x (n,) beside held-out clips' distances y (m,). Only chroma has one on copies."""
+def margins(y: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """{"nearer", "tail"}: where the intervals of honest halves of held-out clips' distances y (m,) end (Bonferroni)."""
+    rng, ends = np.random.default_rng(seed), []
+    for _ in range(HALVINGS):
+        y = rng.permutation(y)
+        ends.append([two_sample(y[::2], y[1::2], of)["high"] for of in (nearer, tail)])
+    found = np.percentile(ends, 100 - 50 * (1 - HONEST), axis=0)
+    return {"nearer": float(found[0]), "tail": float(found[1])}
+
+
+def bars(x: np.ndarray, y: np.ndarray, of: str, most: dict[str, float], kind: str = "chroma") -> list[dict]:
+    """The bars of pieces' distances x (n,) beside held-out clips' distances y (m,). Only chroma has one on copies.
+
+    most: the margins.
+    """
     name, copies = f"memorisation, {'' if kind == 'chroma' else f'{kind}, '}{of}", int((x < COPY).sum())
     near = target(f"{name}: pieces within {COPY:g} of a training clip", copies, at_most=0, n=len(x))
+    closer, below = two_sample(x, y, nearer), two_sample(x, y, tail)
     return [
         *([near] if kind == "chroma" else []),
-        target(f"{name}: probability to lie nearer than a held-out clip", at_most=NEARER, **two_sample(x, y, nearer)),
-        target(f"{name}: share nearer than 95 % of held-out clips", at_most=TAIL, **two_sample(x, y, tail)),
+        target(f"{name}: probability to lie nearer than a held-out clip", at_most=most["nearer"], **closer),
+        target(f"{name}: share nearer than 95 % of held-out clips", at_most=most["tail"], **below),
     ]
 
 
@@ -156,7 +169,8 @@ def measure_memorisation(study: Study) -> None:
 
 def comparison(study: Study, sources: dict[str, tuple[Sequence[Sound], list[str]]], kind: str) -> list[dict]:
     """The rows of one kind of distance; sources: sounds and their names."""
-    library, found, rows, about = training_library(study, kind), {}, [], {} if kind == "chroma" else {"kind": kind}
+    library, found, about = training_library(study, kind), {}, {} if kind == "chroma" else {"kind": kind}
+    rows: list[dict] = []
     for source, (sounds, names) in sources.items():
         found[source], which = nearest(study, library, sounds, source, kind)
         percentiles = {f"p{p}": float(np.percentile(found[source], p)) for p in PERCENT}
@@ -173,7 +187,9 @@ def comparison(study: Study, sources: dict[str, tuple[Sequence[Sound], list[str]
             )  # fmt: skip
             row = {"measure": "difference of percentiles", "source": f"generated - {of}", "percent": percent}
             rows.append({**row, **about, **gap})
-        rows += bars(found["generated"], found[of], f"beside {of}", kind)
+        most = margins(found[of])
+        rows.append({"measure": "margin", "source": of, "n": len(found[of]), **about, **most})
+        rows += bars(found["generated"], found[of], f"beside {of}", most, kind)
     if kind == "chroma":
         caught = smallest_share(found["round trips of training clips"], len(found["generated"]))
         rows.append({"measure": "power", "name": "smallest share of copies seen with probability 0.9", "value": caught})
