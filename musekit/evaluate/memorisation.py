@@ -169,8 +169,7 @@ def measure_memorisation(study: Study) -> None:
 
 def comparison(study: Study, sources: dict[str, tuple[Sequence[Sound], list[str]]], kind: str) -> list[dict]:
     """The rows of one kind of distance; sources: sounds and their names."""
-    library, found, about = training_library(study, kind), {}, {} if kind == "chroma" else {"kind": kind}
-    rows: list[dict] = []
+    library, found, rows, about = training_library(study, kind), {}, [], {} if kind == "chroma" else {"kind": kind}
     for source, (sounds, names) in sources.items():
         found[source], which = nearest(study, library, sounds, source, kind)
         percentiles = {f"p{p}": float(np.percentile(found[source], p)) for p in PERCENT}
@@ -180,13 +179,6 @@ def comparison(study: Study, sources: dict[str, tuple[Sequence[Sound], list[str]
             row = {"measure": "closest", "source": source, "distance": float(found[source][i]), "piece": names[i]}
             rows.append({**row, **about, "train": study.split("train")[which[i]]["id"]})
     for of in ("held-out originals", "held-out round trips"):
-        for percent in PERCENT[1:]:
-            gap = two_sample(
-                found["generated"], found[of],
-                lambda a, b, p=percent: np.percentile(a, p, axis=-1) - np.percentile(b, p, axis=-1),
-            )  # fmt: skip
-            row = {"measure": "difference of percentiles", "source": f"generated - {of}", "percent": percent}
-            rows.append({**row, **about, **gap})
         most = margins(found[of])
         rows.append({"measure": "margin", "source": of, "n": len(found[of]), **about, **most})
         rows += bars(found["generated"], found[of], f"beside {of}", most, kind)
