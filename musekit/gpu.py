@@ -38,11 +38,14 @@ def compiled(block: Callable[..., Tensor], network: nn.Module) -> Callable[..., 
     return compile_block(block) if parameter.is_cuda and large else block
 
 
-def compile_block(block: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`torch.compile`, which falls back on the block itself, with a warning, where the compiler fails."""
+def compile_block(block: Callable[..., Tensor], dynamic: bool = False) -> Callable[..., Tensor]:
+    """`torch.compile`, which falls back on the block itself, with a warning, where the compiler fails.
+
+    dynamic: compile once for all batch sizes and lengths.
+    """
     torch._dynamo.config.suppress_errors = True
     torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
-    return torch.compile(block, dynamic=False)
+    return torch.compile(block, dynamic=dynamic)
 
 
 class CudaGraph:
