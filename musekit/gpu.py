@@ -58,7 +58,7 @@ class CudaGraph:
         self.inputs: list[Tensor] = []
 
     @classmethod
-    def cached(cls, graphs: dict, key: tuple, function: Callable[..., Tensor], fixed: Sequence[Tensor]) -> CudaGraph:
+    def cached(cls, graphs: dict, key: tuple, function: Callable, fixed: Sequence[Tensor]) -> CudaGraph:
         """The recording under `key`, reading `fixed`; beyond `MAX_GRAPHS` recordings the oldest is dropped."""
         if key not in graphs and len(graphs) == MAX_GRAPHS:
             del graphs[next(iter(graphs))]
@@ -72,14 +72,15 @@ class CudaGraph:
             graph.source = list(fixed)
         return graph
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """function(*fixed, *inputs) as a new tensor."""
+    def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """function(*fixed, *inputs) as a new tensor, or as a tuple of new ones."""
         if self.graph is None:
             self._record(inputs)
         for target, given in zip(self.inputs, inputs, strict=True):
             target.copy_(given)
         self.graph.replay()
-        return self.output.clone()  # a solver keeps several slopes; the next launch overwrites this one
+        # clones: a solver keeps several slopes, and the next launch overwrites them
+        return self.output.clone() if torch.is_tensor(self.output) else tuple(part.clone() for part in self.output)
 
     def _record(self, inputs: Sequence[Tensor]) -> None:
         self.inputs = [tensor.clone() for tensor in inputs]

@@ -265,11 +265,19 @@ class Stage1Inference:
         """
         if merge is None:
             merge = tokens.shape[0] * self.heads * tokens.shape[1] < self.config.width
-        context = self.network.context(tokens.to(self.network.null_token.dtype), mask, keep)
+        tokens = tokens.to(self.network.null_token.dtype)
         if not merge:
+            context = self.network.context(tokens, mask, keep)
             keys, values, _ = zip(*context, strict=True)
             return Text(self._stack(keys), self._stack(values), context[0][2][None].to(self.dtype), False)
-        return Text(*map(self._stack, zip(*map(self._merged, self.network.blocks, context), strict=True)), True)
+
+        def merged(tokens: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+            layers = map(self._merged, self.network.blocks, self.network.context(tokens, mask, keep))
+            return tuple(map(self._stack, zip(*layers, strict=True)))
+
+        if tokens.is_cuda and keep is None:  # hundreds of small kernels
+            merged = CudaGraph.cached(self.graphs, ("text", tokens.shape), merged, ())
+        return Text(*merged(tokens, mask), True)
 
     def _stack(self, layers) -> Tensor:
         return torch.stack(layers).to(self.dtype)
