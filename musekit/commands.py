@@ -224,18 +224,23 @@ class Bench:
 
 @dataclass
 class Info:
-    """Print a preset's configuration and parameter counts, and the licences of its public models.
+    """Print a preset's configuration and parameter counts, and the licences of its public models; or check machines.
 
-    For example:
+    For example (slurm/check.sh: the last one as a job):
 
-        musekit info mini
         musekit info paper
+        torchrun --nproc-per-node 2 -m musekit -- info --cluster
     """
 
     preset: Annotated[str, Positional, arg(metavar="[PRESET]")] = "mini"  # mini, smoke or paper
+    cluster: bool = False  # Check GPUs, their driver and network, the disk of MUSEKIT_HOME and the clocks instead
 
     def run(self) -> None:
-        """Print the preset."""
+        """Print the preset, or the check."""
+        if self.cluster:
+            from musekit.cluster import check_cluster
+
+            return check_cluster()
         config = preset(self.preset)
         from musekit.pretrained import sizes
 

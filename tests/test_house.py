@@ -14,6 +14,7 @@ LAYERS = """
     config files claims
     gpu
     distributed launch
+    cluster
     statistics
     show
     flow toy
