@@ -160,7 +160,8 @@ class SampleConfig:
     guidance_scale: Scale = 3.0
     stage1_guidance_scale: Scale = 1.0
     stage1_autoguidance: Scale = 1.0  # guidance by the exact Gaussian (`stage1.Text2MuQFlow.forward`)
-    stage1_dtype: Literal["auto", "float32", "bfloat16"] = "float32"  # of its products; "auto": the device's fast one
+    # of Stage 1's products; "auto": the device's fast one
+    stage1_dtype: Literal["auto", "float32", "bfloat16"] = later("float32")
     seconds: Positive = 12.0
     micro_batch: Count = 4  # samples per batch; part of the recipe, since batches are padded to this size
     guidance_low: Fraction = later(0.0)  # Stage 2's guidance applies for t in [low, high]
