@@ -11,7 +11,7 @@ up to margins that random halves of the held-out clips reach against each other 
 looked at), and none may lie within COPY, where round trips of training clips lie.
 
 A copy of the melody alone, with other chords on another instrument, may have another chroma. So upper lines are
-compared in the same way: a step is the most salient pitch, the distance 1 - the share of steps with the same pitch.
+compared in the same way: a step is the highest salient pitch, the distance 1 - the share of steps with equal pitches.
 """
 
 from __future__ import annotations
@@ -58,8 +58,10 @@ def melody(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     x = np.sqrt(np.abs(librosa.stft(audio.mean(0), n_fft=WINDOW, hop_length=HOP)))
     bins = np.outer(librosa.midi_to_hz(np.arange(52, 92)), np.arange(1, 6)) * WINDOW / sample_rate
     salience = (x[np.round(bins).astype(int)] * 0.8 ** np.arange(5)[:, None]).sum(1)  # (40, S)
+    peak = (salience >= np.roll(salience, 1, 0)) & (salience >= np.roll(salience, -1, 0))
+    top = 39 - (peak & (salience >= 0.75 * salience.max(0)))[::-1].argmax(0)  # the highest of the salient pitches
     loud = salience.max(0) > 0.1 * salience.max()
-    return np.pad((np.arange(40)[:, None] == salience.argmax(0)) & loud, ((0, 8), (0, 0))).astype(np.float32)
+    return np.pad((np.arange(40)[:, None] == top) & loud, ((0, 8), (0, 0))).astype(np.float32)
 
 
 class Nearest:
