@@ -52,6 +52,9 @@ class Generate(Settings):
     threads: Annotated[int | None, optional("INT", "torch's choice, or OMP_NUM_THREADS")] = None
     """CPU threads of each process; part of the recipe."""
     weights: str = "mini"  # A folder of weights, or the name of a packaged preset
+    lora: Annotated[Path | None, optional("FILE", "none")] = (
+        None  # Fine-tuning of a stage: `musekit train --train.lora`
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # Precision of Stage 2's matrix products
     out: Path = Path("demo")  # Folder for the WAV files, recipes and the contact sheet
 
@@ -151,7 +154,7 @@ class Train:
 
     def with_own_defaults(self) -> Train:
         """This command with the training settings of its part and preset as defaults."""
-        return replace(self, train=train_config(self.preset, self.part, self.init is not None))
+        return replace(self, train=train_config(self.preset, self.part, self.init is not None, self.train.lora))
 
     def run(self) -> None:
         """Train, and write the weights."""

@@ -27,7 +27,7 @@ LAYERS = """
     encoders
     oobleck
     inference
-    pretrained
+    lora pretrained
     fewstep
     muse
     generate
