@@ -69,7 +69,7 @@ class Cache:
     For example: the scores of music21, rendered, and the inputs of the mini networks; your own folder; a published
     dataset; the same with four processes, each on its GPU (slurm/cache.sh: with an array of jobs):
 
-        musekit cache --n 12000 --kinds clips tokens spectra views
+        musekit cache --n 12000 --kinds clips tokens views
         musekit cache --kinds latents embeddings --weights my-weights --remake
         musekit cache --data my-music --out my-cache
         musekit cache --corpus musicbench --data /data/MusicBench --preset paper
@@ -88,7 +88,7 @@ class Cache:
     n: int = 12_000  # Clips of 12 s to render from the scores
     seconds: Annotated[float | None, optional("FLOAT", "the preset's window")] = None
     """Longest clip; longer recordings are cut into several clips."""
-    kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings"], ...] = (
+    kinds: tuple[Literal["clips", "tokens", "views", "latents", "embeddings"], ...] = (
         "clips",
         "tokens",
     )

@@ -15,6 +15,7 @@ from musekit.claims import matches
 from musekit.config import MuseError, smoke
 from musekit.corpus.captions import TEMPLATES, evaluation_prompts, fill
 from musekit.evaluate import conditional, controls, judge, memorisation, reproducibility, right_answers
+from musekit.config import CodecConfig
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.features import standardised
 from musekit.evaluate.memorisation import Nearest, normal
@@ -46,7 +47,7 @@ def test_half_the_amplitude_is_six_decibels():
 
 def test_true_magnitudes_alone_keep_a_chord():
     x = sinusoids([220, 277])
-    y = phase_alone(x, 4096, 1024, 16)
+    y = phase_alone(CodecConfig(), x)
     assert y.shape == x.shape
     assert chroma_correlation(y, x, RATE) > 0.97
 
