@@ -12,7 +12,7 @@ from fixtures import SAMPLE_RATE, sinusoids, write_clips
 from musekit import pretrained
 from musekit.cache import SHARD, Shards, build_shards, caption_id, read_clips
 from musekit.cache.precompute import maker, named, precompute, read_clip
-from musekit.config import CodecConfig, MuseConfig, MuseError, TextConfig, mini, paper, smoke
+from musekit.config import MuseError, TextConfig, mini, paper, smoke
 from musekit.encoders.mini import features
 
 IDS = [f"clip-{i:03d}" for i in range(2 * SHARD + 10)]

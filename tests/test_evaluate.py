@@ -12,10 +12,9 @@ from fixtures import sinusoids, write_clips
 from musekit import evaluate as evaluation
 from musekit import pretrained
 from musekit.claims import matches
-from musekit.config import MuseError, smoke
+from musekit.config import CodecConfig, MuseError, smoke
 from musekit.corpus.captions import TEMPLATES, evaluation_prompts, fill
 from musekit.evaluate import conditional, controls, judge, memorisation, reproducibility, right_answers
-from musekit.config import CodecConfig
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.features import standardised
 from musekit.evaluate.memorisation import Nearest, normal
