@@ -171,6 +171,7 @@ class TrainConfig:
     """How to train one component. The defaults of each preset and component are in `train_config`."""
 
     samples: Samples = 100_000  # training samples in total, over all epochs and ranks
+    minutes: Nonnegative = 0.0  # instead of samples: as many as fit into so many minutes; 0: as said
     batch: Count = 64  # samples per optimizer step, over all ranks and accumulation steps
     micro_batch: Count = 64  # samples per forward pass on one rank
     lr: Nonnegative = 1e-3

@@ -28,6 +28,7 @@ from musekit.encoders.mini import transpose
 # t = 0.3 (after it, a wrong embedding hardly changes the loss), and the similarity of neighbouring frames hides noise
 STAGE2_LOGIT_MEAN = -0.8
 CODEC_FRAMES = 32  # frames of the codec's crops
+EMBEDDER_FRAMES = 344  # 16 s, the longest crop of the embedder
 WHOLE_WINDOW = 0.4  # probability that a batch of Stage 2 has whole windows instead of crops
 SCALE_CLIPS = 4096  # clips, evenly over the split, from which Stage 2's mean and scale are estimated
 
@@ -138,22 +139,23 @@ class EmbedderData(_Clips):
     def __init__(self, cache: Path, split: str, config: MuseConfig):
         super().__init__(cache, split, "views", config)
         self.open_captions()
-        self.frames = max(self.shards.row_length(c["id"]) for c in self.clips)  # of the longest clip
+        self.frames = min(EMBEDDER_FRAMES, max(self.shards.row_length(c["id"]) for c in self.clips))
 
     def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
         """{"view": (T, bands + 1) features, "tokens", "mask", "asks": dict of what the caption says, "clip": dict, the
         clip's (transposed) record}.
 
-        T is the batch's: all frames of the longest clip, or in training a crop of half of them or more.
+        T is the batch's: the first `frames` of the clip, or in training a crop of half as many or more. A clip that is
+        shorter is repeated.
         """
         clip = self.clips[index]
         caption, text = self.caption(clip, rng)
-        view = self.shards.row(clip["id"], stop=self.shards.row_length(clip["id"])).float()
-        view, frames = fill(view, self.frames), self.frames
+        have, crop, start = self.shards.row_length(clip["id"]), self.frames, 0
         if self.split == "train":
-            crop = int(frames * (0.5 + 0.5 * batch_rng.uniform()))
-            start = rng.integer(frames - crop + 1)
-            view = view[start : start + crop]
+            crop = int(crop * (0.5 + 0.5 * batch_rng.uniform()))
+            start = rng.integer(max(1, have - crop + 1))
+        view = fill(self.shards.row(clip["id"], start=start, stop=min(have, start + crop)).float(), crop)
+        if self.split == "train":
             shift = 0 if "key" in caption.get("asks", ()) else rng.integer(11) - 5
             view = transpose(view, self.config.embedder.bands, shift)
             if clip.get("key"):
