@@ -4,7 +4,7 @@ midirenderer reads SF2 alone and parses all of it at each call: 148 MB of FluidR
 with a few presets (SoundFont 2.04, section 7) that sounds the same to the last bit. Vorbis samples (SF3: flag 0x10 of a
 sample's type) are decoded on the way.
 
-    python -m musekit.corpus.fonts FOLDER    # compressed fonts with all presets of the corpus, for a machine without
+    python -m musekit.corpus.fonts FOLDER    # compressed fonts with all that the corpus plays, for a machine without
                                              # packages: set MUSEKIT_FONTS to the folder there
 """
 
@@ -287,6 +287,8 @@ def chunk(name: str, data: bytes) -> bytes:
 
 if __name__ == "__main__":
     for font, about in FONTS.items():
-        data = subset(located(font), {tuple(row[:2]) for row in about["presets"].values()}, quality=QUALITY)
+        rows = [Preset(*row) for row in about["presets"].values()]
+        notes = {row[:2]: {(k, v) for k in range(row.low, row.high + 1) for v in range(4, 128, 8)} for row in rows}
+        data = subset(located(font), notes, QUALITY, notes)
         write_atomic(Path(sys.argv[1]) / f"{font}.sf3", data)
         print(f"{sys.argv[1]}/{font}.sf3: {len(data) / 2**20:.1f} MiB")

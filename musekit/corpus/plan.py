@@ -20,7 +20,7 @@ from musekit.config import TONICS
 from musekit.corpus import arrange
 from musekit.corpus.captions import write_captions
 from musekit.corpus.families import catalogue, split_of
-from musekit.corpus.fonts import FONTS
+from musekit.corpus.fonts import FONTS, fonts_of
 from musekit.corpus.instruments import CHORDERS, DUETS, MIXED, SINGLE, players_of
 from musekit.corpus.processes import in_processes
 from musekit.corpus.render import render, write_flac
@@ -128,7 +128,8 @@ def draw_clip(
     score: Score, instrumentation: str, found: dict, number: int, rng: np.random.Generator
 ) -> tuple[dict, list[list[float]], dict]:
     """Draw key, dynamic and reverb of what `attempt` found, and write the record."""
-    players, font = players_of(instrumentation, len(found["parts"])), "timgm"
+    players = players_of(instrumentation, len(found["parts"]))
+    font = str(rng.choice(fonts_of(players)))
     transpose = int(rng.integers(-5, 6))
     dynamic = str(rng.choice(["soft", "medium", "loud"]))
     parts = arrange.to_range(found["parts"], players, transpose)
