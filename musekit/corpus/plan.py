@@ -20,9 +20,10 @@ from musekit.config import TONICS
 from musekit.corpus import arrange
 from musekit.corpus.captions import write_captions
 from musekit.corpus.families import catalogue, split_of
-from musekit.corpus.instruments import CHORDERS, DUETS, INSTRUMENTS, MIXED, SINGLE, players_of
+from musekit.corpus.fonts import FONTS, fonts_of
+from musekit.corpus.instruments import CHORDERS, DUETS, MIXED, SINGLE, players_of
 from musekit.corpus.processes import in_processes
-from musekit.corpus.render import SOUNDFONT, render, write_flac
+from musekit.corpus.render import render, write_flac
 from musekit.corpus.scores import Score, key_of, slug, third_is_clear
 from musekit.corpus.sound import BadAudio
 from musekit.files import write_atomic
@@ -128,6 +129,7 @@ def draw_clip(
 ) -> tuple[dict, list[list[float]], dict]:
     """Draw key, dynamic and reverb of what `attempt` found, and write the record."""
     players = players_of(instrumentation, len(found["parts"]))
+    font = str(rng.choice(fonts_of(players)))
     transpose = int(rng.integers(-5, 6))
     dynamic = str(rng.choice(["soft", "medium", "loud"]))
     parts = arrange.to_range(found["parts"], players, transpose)
@@ -148,12 +150,13 @@ def draw_clip(
         "form": score.form, "title": score.title, "key": sounding if found["mode"] else None, "mode": found["mode"],
         "key_confidence": found["key_confidence"], "bpm": round(bpm, 1), "onset_rate": found["rate"],
         "speed": speed, "metre": score.metre, "dynamic": dynamic, "mood": [],
-        "licence": f"{score.licence}; SoundFont: {SOUNDFONT}", "source": score.source, "start_quarter": found["start"],
+        "licence": f"{score.licence}; SoundFont: {FONTS[font]['title']}", "source": score.source,
+        "start_quarter": found["start"],
         "transpose": transpose, "accompaniment": found["accompaniment"],
     }  # fmt: skip
     record["mood"] = [w for w, cases in arrange.TABLES["moods"].items() if any(matches(case, record) for case in cases)]
-    programs = [INSTRUMENTS[p].program for p in players]
-    how = dict(programs=programs, pans=pans, dynamic=dynamic, reverb=int(rng.integers(30, 100)), seconds=SECONDS)
+    reverb = int(rng.integers(30, 100))
+    how = dict(players=players, pans=pans, dynamic=dynamic, reverb=reverb, seconds=SECONDS, font=font)
     return record, notes, how
 
 
