@@ -22,12 +22,14 @@ TABLES = tomllib.loads(Path(__file__).with_name("plan.toml").read_text(encoding=
 class Piece:
     """A score on its grid: bars of `bar` quarters begin at `upbeat` + k * bar; the loop lasts whole bars.
 
-    parts: rows [onset, duration, pitch] in quarters, from the highest part to the lowest; metre: "four", "three" or
+    parts: rows [onset, duration, pitch] in quarters, from the highest part to the lowest; density: distinct onsets per
+    quarter of all parts and of the highest; metre: "four", "three" or
     "six" (the kind of pattern), beats: what may be tapped, as quarters, the most natural first.
     """
 
     score: Score
     parts: list[np.ndarray]
+    density: tuple[float, float]
     bar: float
     upbeat: float
     length: float
@@ -54,7 +56,8 @@ def piece_of(score: Score) -> Piece | None:
         metre, beats = "four", {"2/2": [2.0, 1.0], "2/4": [1.0, 0.5], "4/4": [1.0, 2.0]}.get(score.metre, [note])
     upbeat = score.bars[1] if len(score.bars) > 1 and score.bars[1] < bar - 1e-3 else 0.0
     parts = [np.asarray(p, float) for p in ordered(score)]
-    return Piece(score, parts, bar, upbeat, bar * np.ceil(score.length / bar - 1e-3), metre, beats)
+    density = (len(onset_times(parts)) / score.length, len(onset_times(parts[:1])) / score.length)
+    return Piece(score, parts, density, bar, upbeat, bar * np.ceil(score.length / bar - 1e-3), metre, beats)
 
 
 def window(part: list[list[float]], start: float, quarters: float, length: float) -> np.ndarray:
@@ -148,7 +151,8 @@ def perform(
         swell = depth * np.sin(2 * np.pi * onset / (4 * timing.bar) + phase)
         velocity = TABLES["velocity"][dynamic] + level + accent + 5 * downbeat + swell + rng.normal(0, 2.5, len(part))
         t = np.maximum(0, timing(onset) + np.clip(rng.normal(0, 0.006, len(part)), -0.015, 0.015))
-        length = np.maximum(0.05, (timing(onset + duration) - timing(onset)) * legato)
+        length = timing(onset + duration) - timing(onset)
+        length = np.maximum(0.05, np.maximum(length * legato, length - 0.25))  # long notes are held, staccato or not
         columns = [np.round(t, 3), np.round(length, 3), pitch.astype(int), np.clip(velocity, 20, 122).astype(int)]
         notes += [[*row, index] for row in zip(*(c.tolist() for c in columns))]
     return sorted(notes)

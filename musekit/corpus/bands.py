@@ -171,8 +171,10 @@ def band(
     for index, role in enumerate(style["roles"]):
         names = [n for n in role["by"] if n != leader] or role["by"]
         name = leader if names == ["lead"] else str(rng.choice(names))
-        rows = second(players[0][1], harmony) if role["play"] == "second" else play(
-            role, clock, harmony, style.get("sevenths", False)
+        rows = (
+            second(players[0][1], harmony)
+            if role["play"] == "second"
+            else play(role, clock, harmony, style.get("sevenths", False))
         )
         if index == late and clock.bars >= 12 and role["play"] != "bass":
             rows = rows[rows[:, 0] >= clock.at(0) + 4 * clock.bar - 1e-3]

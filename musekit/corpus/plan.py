@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from musekit.claims import matches
-from musekit.config import TONICS
+from musekit.config import TONICS, MuseError
 from musekit.corpus import arrange, bands
 from musekit.corpus.arrange import Piece, piece_of
 from musekit.corpus.bands import STYLES, Clock, Harmony
@@ -30,7 +30,7 @@ from musekit.corpus.families import catalogue, split_of
 from musekit.corpus.harmony import chords_of
 from musekit.corpus.instruments import CHORDERS, DUETS, MIXED, SINGLE, players_of
 from musekit.corpus.processes import in_processes
-from musekit.corpus.render import SOUNDFONT, render, write_flac
+from musekit.corpus.render import render, write_flac
 from musekit.corpus.scores import Score, key_of, slug, third_is_clear
 from musekit.corpus.sound import BadAudio
 from musekit.files import write_atomic
@@ -61,7 +61,10 @@ def cells(seed: int) -> Iterator[tuple[str, str | None, str | None]]:
     modes, speeds = ("major", "minor"), ("slow", "fast")
     block = {name: [(m, s) for m in modes for s in speeds] * 3 + [(m, "medium") for m in modes] for name in SINGLE}
     block |= {name: own + [(None, s) for s in speeds] for name, own in block.items()}
-    block |= {name: [(m, s) for m in modes for s in arrange.TABLES["onset_rates"]][: 6 if name in DUETS else 4] for name in MIXED}
+    block |= {
+        name: [(m, s) for m in modes for s in arrange.TABLES["onset_rates"]][: 6 if name in DUETS else 4]
+        for name in MIXED
+    }
     block |= {name: [(m, None) for m in modes] * 8 + [(None, None)] for name in STYLES}
     for number in count():
         rng, placed = np.random.default_rng([seed, 1, number]), []
@@ -72,14 +75,13 @@ def cells(seed: int) -> Iterator[tuple[str, str | None, str | None]]:
 
 
 def tempo(piece: Piece, spq: float, rng: np.random.Generator, low: float = 50, high: float = 190) -> tuple | None:
-    """(BPM, beat in quarters) for about this many seconds per quarter: mostly whole BPM, the beat nearest to 100."""
+    """(BPM, beat in quarters) for about this many seconds per quarter: mostly whole BPM, the most natural beat."""
     natural = piece.beats[0]
     beats = [*piece.beats, natural / 3 if piece.metre == "six" else natural / 2]
-    found = [(abs(np.log(60 / (spq * beat) / 100)), beat) for beat in beats if low <= 60 / (spq * beat) <= high]
+    found = [(60 / (spq * beat), beat) for beat in beats if low <= 60 / (spq * beat) <= high]
     if not found:
         return None
-    beat = min(found)[1]
-    bpm = 60 / (spq * beat)
+    bpm, beat = found[0]
     return (float(round(bpm)) if rng.random() < 0.75 else round(bpm, 1)), beat
 
 
@@ -117,13 +119,14 @@ def attempt(
     play = str(rng.choice(list(arrange.TABLES["accompaniments"]))) if accompanied else None
     wanted = seconds or float(rng.uniform(*LENGTHS["ranges"][rng.integers(len(LENGTHS["ranges"]))]))
     ends = seconds is None and rng.random() < LENGTHS["ends"]
-    density = len(arrange.onset_times(piece.parts[:1] if style else piece.parts)) / score.length
+    density = piece.density[bool(style)]
     low, high = style["bpm"] if style else arrange.TABLES["onset_rates"][speed]
     for _ in range(4):
         drawn = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         if style:
-            beats = [b for b in piece.beats if 0.7 <= density * drawn * b / 60 <= 6.5 and piece.bar / b in (2, 3, 4)]
-            found = (float(round(drawn)) if rng.random() < 0.75 else round(drawn, 1), beats[rng.integers(len(beats))]) if beats else None
+            bpm = float(round(drawn)) if rng.random() < 0.75 else round(drawn, 1)
+            rates = [(b, density * bpm * b / 60) for b in piece.beats if piece.bar / b in (2, 3, 4)]
+            found = next(((bpm, b) for b, rate in rates if 0.7 <= rate <= 6.5), None)
         else:
             found = tempo(piece, density / drawn, rng)
         if not found:
@@ -133,7 +136,11 @@ def attempt(
         if not spot or not piece.on_grid(spot[0], spot[2]):
             continue
         first, lead_in, bars = spot
-        swing = round(float(rng.uniform(*style["swing"])), 2) if style and "swing" in style and piece.metre != "six" else 0.0
+        swing = (
+            round(float(rng.uniform(*style["swing"])), 2)
+            if style and "swing" in style and piece.metre != "six"
+            else 0.0
+        )
         clock = Clock(*found, piece.bar, lead_in, bars, piece.metre, swing)
         quarters = clock.end - (piece.upbeat if ends else 0)
         played = [arrange.window(p, first - lead_in, quarters, piece.length) for p in piece.parts]
@@ -157,7 +164,15 @@ def attempt(
             continue
         if key_fits(played, quarters, score, mode) is None:
             continue
-        return dict(parts=played, clock=clock, harmony=harmony, start=first - lead_in, rate=round(float(rate), 3), ends=ends, accompaniment=play)
+        return dict(
+            parts=played,
+            clock=clock,
+            harmony=harmony,
+            start=first - lead_in,
+            rate=round(float(rate), 3),
+            ends=ends,
+            accompaniment=play,
+        )
     return None
 
 
@@ -168,11 +183,13 @@ def unit_of(piece: Piece) -> float:
 
 
 def no_gap(parts: list[np.ndarray], clock: Clock, quarters: float, most: float = 1.2) -> bool:
-    """Whether what sounds begins at once, is more than a few notes and covers the clip but for `most` seconds at a time."""
+    """Whether what sounds begins at once and leaves no silence of more than `most` seconds; six notes at least."""
     rows = np.concatenate(parts)
     rows = rows[np.argsort(rows[:, 0])]
     ends = np.maximum.accumulate(clock(rows[:, 0] + rows[:, 1]))
-    return len(rows) >= 6 and rows[0, 0] < 1e-3 and bool((np.r_[clock(rows[1:, 0]), clock(quarters)] - ends).max() <= most)
+    return (
+        len(rows) >= 6 and rows[0, 0] < 1e-3 and bool((np.r_[clock(rows[1:, 0]), clock(quarters)] - ends).max() <= most)
+    )
 
 
 def key_fits(parts: list[np.ndarray], quarters: float, score: Score, mode: str | None) -> tuple | None:
@@ -224,7 +241,9 @@ def draw_clip(piece: Piece, cast: str, found: dict, number: int, rng: np.random.
     dynamic = str(rng.choice((style or {}).get("dynamic", ["soft", "medium", "loud"])))
     legato = float(rng.uniform(*(style or {}).get("articulation", [0.88, 0.99]))) if rng.random() < 0.8 else 0.6
     tonic = (TONICS.index(score.key) + transpose) % 12
-    chords = [((root + transpose) % 12, quality) if quality != "none" else (0, quality) for root, quality in harmony.chords]
+    chords = [
+        ((root + transpose) % 12, quality) if quality != "none" else (0, quality) for root, quality in harmony.chords
+    ]
     if style:
         leader = str(rng.choice(style["lead"]))
         lead = arrange.to_range(found["parts"][:1], [leader], transpose)[0]
@@ -234,13 +253,17 @@ def draw_clip(piece: Piece, cast: str, found: dict, number: int, rng: np.random.
         spread = np.linspace(-1, 1, len(players)) if len(players) > 1 else np.array([rng.uniform(-0.5, 0.5)])
         pans = [int(np.clip(64 + 34 * x * rng.choice([0.7, 1.0]) + rng.normal(0, 3), 8, 120)) for x in spread]
         parts = [np.c_[p, np.zeros(len(p))] for p in arrange.to_range(found["parts"], players, transpose)]
-        sounding = [(*row, 5 * (i == 0 < len(parts) - 1), pan) for i, (*row, pan) in enumerate(zip(players, parts, pans))]
+        sounding = [
+            (*row, 5 * (i == 0 < len(parts) - 1), pan) for i, (*row, pan) in enumerate(zip(players, parts, pans))
+        ]
     end = clock.end
     if found["ends"]:  # what sounds at the end is held a little longer
         end = clock.end + float(rng.uniform(0.3, 1.2)) * clock.bpm * clock.beat / 60
     for name, rows, *_ in sounding:
         off = rows[:, 0] + rows[:, 1]
-        last = off >= clock.end - piece.upbeat - 1e-3 if found["ends"] and name != "drums" else np.zeros(len(rows), bool)
+        last = (
+            off >= clock.end - piece.upbeat - 1e-3 if found["ends"] and name != "drums" else np.zeros(len(rows), bool)
+        )
         rows[:, 1] = np.where(last, end, np.minimum(off, clock.end)) - rows[:, 0]
     notes = arrange.perform([s[1] for s in sounding], [s[2] for s in sounding], clock, dynamic, legato, rng)
     seconds = round(float(clock(end)) + (TAIL if found["ends"] else 0), 3)
@@ -251,6 +274,8 @@ def draw_clip(piece: Piece, cast: str, found: dict, number: int, rng: np.random.
     identity = f"{slug(score.work)}-{number:02d}"
     speed = speed_of_band(clock.bpm, found["rate"]) if style else speed_of(found["rate"])
     top = arrange.top_line(sounding[0][1])
+    lengths = np.round(clock(top[:, 0] + top[:, 1]) - clock(top[:, 0]), 3)
+    melody = zip(np.round(clock(top[:, 0]), 3).tolist(), lengths.tolist(), top[:, 2].astype(int).tolist())
     changes = [k for k in range(len(chords)) if k == 0 or chords[k] != chords[k - 1]]
     record = {
         "id": identity, "work": score.work, "family": score.family, "split": split_of(score.family),
@@ -261,12 +286,12 @@ def draw_clip(piece: Piece, cast: str, found: dict, number: int, rng: np.random.
         "mode": mode, "key_confidence": confidence, "bpm": clock.bpm, "beats_per_bar": round(clock.bar / clock.beat),
         "first_beat": round(float(clock(clock.first)), 3), "bars": clock.bars, "swing": clock.swing,
         "ends": bool(found["ends"]), "onset_rate": found["rate"], "speed": speed, "metre": score.metre,
-        "dynamic": dynamic, "mood": [], "font": str(rng.choice(FONTS)), "licence": f"{score.licence}; SoundFont: {SOUNDFONT}",
+        "dynamic": dynamic, "mood": [], "font": str(rng.choice(FONTS)), "licence": score.licence,
         "source": score.source, "start_quarter": found["start"], "transpose": transpose,
         "accompaniment": found["accompaniment"],
         "chords": [[0.0, 0, "none"]] * (clock.first > 0)
         + [[round(float(clock(harmony.edges[k])), 3), *chords[k]] for k in changes],
-        "melody": [[round(float(clock(t)), 3), round(float(clock(t + d) - clock(t)), 3), int(p)] for t, d, p, _ in top],
+        "melody": [*map(list, melody)],
     }  # fmt: skip
     record["mood"] = [w for w, cases in arrange.TABLES["moods"].items() if any(matches(case, record) for case in cases)]
     how = dict(
@@ -293,6 +318,66 @@ def render_clip(out: Path, clip: tuple[dict, list[list[float]], dict]) -> tuple[
     return record["id"], ""
 
 
+def pack(notes: list[list[float]]) -> list[list[int]]:
+    """Note rows as columns of integers (times in ms, onsets as steps), which compress well."""
+    columns = np.array([[1000 * t, 1000 * d, *rest] for t, d, *rest in notes]).round().astype(int).T
+    return [np.diff(columns[0], prepend=0).tolist(), *columns[1:].tolist()]
+
+
+def unpack(columns: list[list[int]]) -> list[list[float]]:
+    """The note rows of `pack`."""
+    onsets, durations, *rest = columns
+    times = (np.round(np.array(c) / 1000, 3).tolist() for c in (np.cumsum(onsets), durations))
+    return [list(row) for row in zip(*times, *rest)]
+
+
+def plan_header(seed: int, only: list[str] | None) -> dict:
+    """What a plan depends on besides its length: seed, repertoire, and the code and tables that make it."""
+    here = Path(__file__).parent
+    names = "plan.py plan.toml arrange.py bands.py harmony.py scores.py families.py instruments.toml collections.toml"
+    digest = hashlib.sha256(b"".join((here / name).read_bytes() for name in names.split()))
+    return {"seed": seed, "only": only, "code": digest.hexdigest()[:16]}
+
+
+def write_plan(
+    out: Path, n: int, workers: int, seed: int, only: list[str] | None, stop: Callable[[], int] = lambda: 0
+) -> None:
+    """Write the first `n` clips to <out>/plan.jsonl.xz: a header, then {"record", "notes", "how"} by line."""
+    scores, buffer = catalogue(out, workers, only, stop), io.BytesIO()
+    with lzma.open(buffer, "wt", encoding="utf-8", preset=1) as file:
+        file.write(json.dumps(plan_header(seed, only) | {"n": n}) + "\n")
+        for record, notes, how in tqdm(islice(clips(scores, seed), n), "plan", n, disable=None):
+            line = {"record": record, "notes": pack(notes), "how": how}
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            if code := stop():
+                from musekit.distributed import Stopped
+
+                raise Stopped(code)
+    write_atomic(out / "plan.jsonl.xz", buffer.getvalue())
+
+
+def read_plan(out: Path, n: int, seed: int, only: list[str] | None) -> Iterator[Clip] | None:
+    """The first `n` clips of <out>/plan.jsonl.xz; None when there is none for these arguments and today's code.
+
+    Raises MuseError when the file is damaged.
+    """
+    path = out / "plan.jsonl.xz"
+    if not path.exists():
+        return None
+
+    def lines(first: int, last: int) -> Iterator[dict]:
+        try:
+            with lzma.open(path, "rt", encoding="utf-8") as file:
+                yield from map(json.loads, islice(file, first, last))
+        except (lzma.LZMAError, EOFError, ValueError):
+            raise MuseError(f"{path} is damaged: delete it, and the same command plans again") from None
+
+    header = next(lines(0, 1), {})
+    if header.pop("n", 0) < n or header != plan_header(seed, only):
+        return None
+    return ((line["record"], unpack(line["notes"]), line["how"]) for line in lines(1, n + 1))
+
+
 def build_clips(
     out: Path,
     n: int = 12_000,
@@ -303,14 +388,16 @@ def build_clips(
 ) -> list[dict]:
     """Render the first `n` clips of the plan into the folder `out`, in `workers` processes; returns their records.
 
-    The same call again renders only what is missing. `only`: prefixes of corpus files, for a small repertoire. When
-    `stop()` says so, clips in work are finished and `distributed.Stopped` is raised.
+    The same call again renders only what is missing, and plans again only when its arguments or the code have changed.
+    `only`: prefixes of corpus files, for a small repertoire. When `stop()` says so, clips in work are finished and
+    `distributed.Stopped` is raised.
     """
     out, records, unusable = Path(out).expanduser(), [], set()
-    scores = catalogue(out, workers, only, stop)
+    if read_plan(out, n, seed, only) is None:
+        write_plan(out, n, workers, seed, only, stop)
 
-    def planned() -> Iterator[tuple]:
-        for clip in islice(clips(scores, seed), n):
+    def planned() -> Iterator[Clip]:
+        for clip in read_plan(out, n, seed, only):
             records.append(clip[0])
             yield clip
 

@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 
 from musekit.corpus.arrange import TABLES
+from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.sound import SAMPLE_RATE, BadAudio
 from musekit.files import write_atomic
 
@@ -23,7 +24,13 @@ TICKS = 960  # per second: the tempo is fixed at 60 quarter notes per minute
 
 
 def render(
-    notes: list[list[float]], programs: list[int], pans: list[int], seconds: float, dynamic: str, reverb: int = 60
+    notes: list[list[float]],
+    players: list[str],
+    pans: list[int],
+    seconds: float,
+    dynamic: str,
+    reverb: int = 60,
+    font: str = "timgm",
 ) -> np.ndarray:
     """Audio (2, seconds * 44100) float32 at the dynamic's level, the last 30 ms faded out.
 
@@ -35,8 +42,8 @@ def render(
     import soxr
 
     midi = pretty_midi.PrettyMIDI(resolution=TICKS, initial_tempo=60)
-    for part, program in enumerate(programs):
-        player = pretty_midi.Instrument(program)
+    for part, name in enumerate(players):
+        player = pretty_midi.Instrument(INSTRUMENTS[name].program, is_drum=name == "drums")
         # the last one makes the end
         controls = ((7, 127, 0), (10, pans[part], 0), (91, reverb, 0), (7, 127, seconds + 0.5))
         player.control_changes = [pretty_midi.ControlChange(*control) for control in controls]
