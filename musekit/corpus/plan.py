@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from musekit.claims import matches
 from musekit.config import TONICS, MuseError
-from musekit.corpus import arrange, bands
+from musekit.corpus import arrange, bands, fonts
 from musekit.corpus.arrange import Piece, piece_of
 from musekit.corpus.bands import STYLES, Clock, Harmony
 from musekit.corpus.captions import write_captions
@@ -35,7 +35,7 @@ from musekit.corpus.scores import Score, key_of, slug, third_is_clear
 from musekit.corpus.sound import BadAudio
 from musekit.files import write_atomic
 
-FONTS = ("timgm", "musescore", "fluid")
+FONTS = ("timgm", "musescore", "fluid")  # a fourth one is for judges
 LENGTHS = arrange.TABLES["lengths"]
 KINDS = arrange.TABLES["kinds"]  # shares of the kinds of score, by mode
 TAIL = 1.8  # seconds of decay after the last note of a clip that ends
@@ -271,6 +271,7 @@ def draw_clip(piece: Piece, cast: str, found: dict, number: int, rng: np.random.
     pitched = [rows[:, :3] for name, rows, *_ in sounding if name != "drums"]
     shifted = replace(score, key=TONICS[tonic])
     mode, confidence = key_fits(pitched, clock.end, shifted, None) or key_fits(pitched, clock.end, shifted, score.mode)
+    font = str(rng.choice(FONTS))
     identity = f"{slug(score.work)}-{number:02d}"
     speed = speed_of_band(clock.bpm, found["rate"]) if style else speed_of(found["rate"])
     top = arrange.top_line(sounding[0][1])
@@ -286,7 +287,7 @@ def draw_clip(piece: Piece, cast: str, found: dict, number: int, rng: np.random.
         "mode": mode, "key_confidence": confidence, "bpm": clock.bpm, "beats_per_bar": round(clock.bar / clock.beat),
         "first_beat": round(float(clock(clock.first)), 3), "bars": clock.bars, "swing": clock.swing,
         "ends": bool(found["ends"]), "onset_rate": found["rate"], "speed": speed, "metre": score.metre,
-        "dynamic": dynamic, "mood": [], "font": str(rng.choice(FONTS)), "licence": score.licence,
+        "dynamic": dynamic, "mood": [], "font": font, "licence": f"{score.licence}; SoundFont: {fonts.FONTS[font]['title']}",
         "source": score.source, "start_quarter": found["start"], "transpose": transpose,
         "accompaniment": found["accompaniment"],
         "chords": [[0.0, 0, "none"]] * (clock.first > 0)
