@@ -136,12 +136,8 @@ def attempt(
         if not spot or not piece.on_grid(spot[0], spot[2]):
             continue
         first, lead_in, bars = spot
-        swing = (
-            round(float(rng.uniform(*style["swing"])), 2)
-            if style and "swing" in style and piece.metre != "six"
-            else 0.0
-        )
-        clock = Clock(*found, piece.bar, lead_in, bars, piece.metre, swing)
+        swing = style["swing"] if style and "swing" in style and piece.metre != "six" else (0, 0)
+        clock = Clock(*found, piece.bar, lead_in, bars, piece.metre, round(float(rng.uniform(*swing)), 2))
         quarters = clock.end - (piece.upbeat if ends else 0)
         played = [arrange.window(p, first - lead_in, quarters, piece.length) for p in piece.parts]
         played = [p for p in played if len(p)]
@@ -164,15 +160,8 @@ def attempt(
             continue
         if key_fits(played, quarters, score, mode) is None:
             continue
-        return dict(
-            parts=played,
-            clock=clock,
-            harmony=harmony,
-            start=first - lead_in,
-            rate=round(float(rate), 3),
-            ends=ends,
-            accompaniment=play,
-        )
+        found = dict(parts=played, clock=clock, harmony=harmony, ends=ends, accompaniment=play)
+        return found | {"start": first - lead_in, "rate": round(float(rate), 3)}
     return None
 
 
@@ -187,9 +176,8 @@ def no_gap(parts: list[np.ndarray], clock: Clock, quarters: float, most: float =
     rows = np.concatenate(parts)
     rows = rows[np.argsort(rows[:, 0])]
     ends = np.maximum.accumulate(clock(rows[:, 0] + rows[:, 1]))
-    return (
-        len(rows) >= 6 and rows[0, 0] < 1e-3 and bool((np.r_[clock(rows[1:, 0]), clock(quarters)] - ends).max() <= most)
-    )
+    silences = np.r_[clock(rows[1:, 0]), clock(quarters)] - ends
+    return len(rows) >= 6 and rows[0, 0] < 1e-3 and bool(silences.max() <= most)
 
 
 def key_fits(parts: list[np.ndarray], quarters: float, score: Score, mode: str | None) -> tuple | None:
@@ -241,9 +229,7 @@ def draw_clip(piece: Piece, cast: str, found: dict, number: int, rng: np.random.
     dynamic = str(rng.choice((style or {}).get("dynamic", ["soft", "medium", "loud"])))
     legato = float(rng.uniform(*(style or {}).get("articulation", [0.88, 0.99]))) if rng.random() < 0.8 else 0.6
     tonic = (TONICS.index(score.key) + transpose) % 12
-    chords = [
-        ((root + transpose) % 12, quality) if quality != "none" else (0, quality) for root, quality in harmony.chords
-    ]
+    chords = [((root + transpose) % 12 if quality != "none" else 0, quality) for root, quality in harmony.chords]
     if style:
         leader = str(rng.choice(style["lead"]))
         lead = arrange.to_range(found["parts"][:1], [leader], transpose)[0]
@@ -253,17 +239,14 @@ def draw_clip(piece: Piece, cast: str, found: dict, number: int, rng: np.random.
         spread = np.linspace(-1, 1, len(players)) if len(players) > 1 else np.array([rng.uniform(-0.5, 0.5)])
         pans = [int(np.clip(64 + 34 * x * rng.choice([0.7, 1.0]) + rng.normal(0, 3), 8, 120)) for x in spread]
         parts = [np.c_[p, np.zeros(len(p))] for p in arrange.to_range(found["parts"], players, transpose)]
-        sounding = [
-            (*row, 5 * (i == 0 < len(parts) - 1), pan) for i, (*row, pan) in enumerate(zip(players, parts, pans))
-        ]
+        levels = [5 * (len(parts) > 1), *[0] * (len(parts) - 1)]
+        sounding = list(zip(players, parts, levels, pans))
     end = clock.end
     if found["ends"]:  # what sounds at the end is held a little longer
         end = clock.end + float(rng.uniform(0.3, 1.2)) * clock.bpm * clock.beat / 60
     for name, rows, *_ in sounding:
         off = rows[:, 0] + rows[:, 1]
-        last = (
-            off >= clock.end - piece.upbeat - 1e-3 if found["ends"] and name != "drums" else np.zeros(len(rows), bool)
-        )
+        last = (off >= clock.end - piece.upbeat - 1e-3) & (found["ends"] and name != "drums")
         rows[:, 1] = np.where(last, end, np.minimum(off, clock.end)) - rows[:, 0]
     notes = arrange.perform([s[1] for s in sounding], [s[2] for s in sounding], clock, dynamic, legato, rng)
     seconds = round(float(clock(end)) + (TAIL if found["ends"] else 0), 3)
@@ -287,18 +270,16 @@ def draw_clip(piece: Piece, cast: str, found: dict, number: int, rng: np.random.
         "mode": mode, "key_confidence": confidence, "bpm": clock.bpm, "beats_per_bar": round(clock.bar / clock.beat),
         "first_beat": round(float(clock(clock.first)), 3), "bars": clock.bars, "swing": clock.swing,
         "ends": bool(found["ends"]), "onset_rate": found["rate"], "speed": speed, "metre": score.metre,
-        "dynamic": dynamic, "mood": [], "font": font, "licence": f"{score.licence}; SoundFont: {fonts.FONTS[font]['title']}",
-        "source": score.source, "start_quarter": found["start"], "transpose": transpose,
-        "accompaniment": found["accompaniment"],
+        "dynamic": dynamic, "mood": [], "font": font,
+        "licence": f"{score.licence}; SoundFont: {fonts.FONTS[font]['title']}", "source": score.source,
+        "start_quarter": found["start"], "transpose": transpose, "accompaniment": found["accompaniment"],
         "chords": [[0.0, 0, "none"]] * (clock.first > 0)
         + [[round(float(clock(harmony.edges[k])), 3), *chords[k]] for k in changes],
         "melody": [*map(list, melody)],
     }  # fmt: skip
     record["mood"] = [w for w, cases in arrange.TABLES["moods"].items() if any(matches(case, record) for case in cases)]
-    how = dict(
-        players=players, pans=[s[3] for s in sounding], dynamic=dynamic, reverb=int(rng.integers(20, 100)),
-        seconds=seconds, font=record["font"],
-    )  # fmt: skip
+    how = dict(players=players, pans=[s[3] for s in sounding], dynamic=dynamic, seconds=seconds, font=font)
+    how["reverb"] = int(rng.integers(20, 100))
     return record, notes, how
 
 
@@ -319,19 +300,6 @@ def render_clip(out: Path, clip: tuple[dict, list[list[float]], dict]) -> tuple[
     return record["id"], ""
 
 
-def pack(notes: list[list[float]]) -> list[list[int]]:
-    """Note rows as columns of integers (times in ms, onsets as steps), which compress well."""
-    columns = np.array([[1000 * t, 1000 * d, *rest] for t, d, *rest in notes]).round().astype(int).T
-    return [np.diff(columns[0], prepend=0).tolist(), *columns[1:].tolist()]
-
-
-def unpack(columns: list[list[int]]) -> list[list[float]]:
-    """The note rows of `pack`."""
-    onsets, durations, *rest = columns
-    times = (np.round(np.array(c) / 1000, 3).tolist() for c in (np.cumsum(onsets), durations))
-    return [list(row) for row in zip(*times, *rest)]
-
-
 def plan_header(seed: int, only: list[str] | None) -> dict:
     """What a plan depends on besides its length: seed, repertoire, and the code and tables that make it."""
     here = Path(__file__).parent
@@ -343,13 +311,12 @@ def plan_header(seed: int, only: list[str] | None) -> dict:
 def write_plan(
     out: Path, n: int, workers: int, seed: int, only: list[str] | None, stop: Callable[[], int] = lambda: 0
 ) -> None:
-    """Write the first `n` clips to <out>/plan.jsonl.xz: a header, then {"record", "notes", "how"} by line."""
+    """Write the first `n` clips to <out>/plan.jsonl.xz: a header, then a clip by line."""
     scores, buffer = catalogue(out, workers, only, stop), io.BytesIO()
     with lzma.open(buffer, "wt", encoding="utf-8", preset=1) as file:
         file.write(json.dumps(plan_header(seed, only) | {"n": n}) + "\n")
         for record, notes, how in tqdm(islice(clips(scores, seed), n), "plan", n, disable=None):
-            line = {"record": record, "notes": pack(notes), "how": how}
-            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            file.write(json.dumps([record, notes, how], separators=(",", ":")) + "\n")
             if code := stop():
                 from musekit.distributed import Stopped
 
@@ -366,7 +333,7 @@ def read_plan(out: Path, n: int, seed: int, only: list[str] | None) -> Iterator[
     if not path.exists():
         return None
 
-    def lines(first: int, last: int) -> Iterator[dict]:
+    def lines(first: int, last: int) -> Iterator:
         try:
             with lzma.open(path, "rt", encoding="utf-8") as file:
                 yield from map(json.loads, islice(file, first, last))
@@ -376,7 +343,7 @@ def read_plan(out: Path, n: int, seed: int, only: list[str] | None) -> Iterator[
     header = next(lines(0, 1), {})
     if header.pop("n", 0) < n or header != plan_header(seed, only):
         return None
-    return ((line["record"], unpack(line["notes"]), line["how"]) for line in lines(1, n + 1))
+    return map(tuple, lines(1, n + 1))
 
 
 def build_clips(
