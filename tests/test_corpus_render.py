@@ -13,6 +13,8 @@ import soundfile
 
 from musekit.config import MuseError
 from musekit.corpus import families, instruments, plan, render, scores
+from musekit.corpus.fonts import FONTS, fonts_of, located
+from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.sound import BadAudio
 
 ONLY = ["bach/bwv25", "bach/bwv26", "ryansMammoth/Al", "trecento/Fava"]
@@ -30,6 +32,14 @@ def corpus(tmp_path_factory):
 def planned(out, seed: int, n: int) -> list:
     """The first n clips of the plan of a folder whose scores are parsed."""
     return [*islice(plan.clips(families.catalogue(out, only=ONLY), seed), n)]
+
+
+def needs(font: str) -> None:
+    """Skip a test whose SoundFont is not installed; timgm always is."""
+    try:
+        located(font)
+    except MuseError as error:
+        pytest.skip(str(error))
 
 
 def dbfs(audio: np.ndarray) -> float:
@@ -51,6 +61,43 @@ def test_render_is_stereo_at_its_level_and_in_tune():
 def test_silence_is_refused_with_its_reason(notes, reason):
     with pytest.raises(BadAudio, match=reason):
         render.render(notes, ["piano"], [64], 4.0, "medium")
+
+
+def test_every_note_sounds_as_a_synthesiser_sees_it():
+    """Play the events with a synthesiser's rule: a note-off ends all that sounds on its key."""
+    rng = np.random.default_rng(0)
+    notes = [[rng.uniform(0, 20), rng.uniform(0.01, 2), int(rng.integers(60, 66)), 80, 0] for _ in range(200)]
+    rows = render.events(notes)
+    begun = sorted((round(onset * render.TICKS), pitch) for onset, _, pitch, _, _ in notes)
+    assert sorted((on, pitch) for on, _, pitch, _ in rows) == sorted(set(begun))
+    for on, off, pitch, _ in rows:
+        assert off > on and not any(p == pitch and on < other <= off for other, _, p, _ in rows)
+    assert render.events([[0, 1, 60, 50, 0], [0, 2, 60, 90, 0]]) == [(0, 1919, 60, 90)]  # a unison is one note
+
+
+def test_a_string_orchestra_loses_no_voice():
+    """What several calls play together is the sum of the parts."""
+    notes = [[0.5 * i, 0.45, 40 + 5 * part + i, 80, part] for i in range(4) for part in range(8)]
+    players, how = ["strings"] * 8, ([64] * 8, 3.0, 40, "timgm")
+    shares = render.groups(notes, players, "timgm")
+    assert 1 < len(shares) < 8 and sum(len(rows) for group in shares for rows in group.values()) == len(notes)
+    apart = [render.synthesise({p: render.events([n for n in notes if n[4] == p])}, players, *how) for p in range(8)]
+    together = [render.synthesise(group, players, *how) for group in shares]
+    assert np.std(sum(together) - sum(apart)) < 0.003 * np.std(sum(apart))
+
+
+@pytest.mark.parametrize("font", FONTS)
+def test_players_are_equally_loud(font):
+    needs(font)
+    for name in ("piano", "violin", "acoustic bass", "muted trumpet", "mandolin"):
+        key = min(max(60, INSTRUMENTS[name].low), INSTRUMENTS[name].high)
+        if font in fonts_of([name]):
+            audio = render.synthesise({0: [(0, 576, key, 80)]}, [name], [64], 0.6, 0, font)
+            power = np.convolve((audio**2).mean(1), np.ones(16_000) / 16_000, "valid").max()
+            assert 10 * np.log10(power) == pytest.approx(render.EVEN, abs=6)
+        else:
+            with pytest.raises(BadAudio, match=f"{font} has no {name}"):
+                render.render([[0, 1, key, 80, 0]], [name], [64], 1.0, "medium", font=font)
 
 
 def test_every_clip_is_what_its_record_says(corpus):

@@ -254,7 +254,8 @@ def draw_clip(piece: Piece, cast: str, found: dict, number: int, rng: np.random.
     pitched = [rows[:, :3] for name, rows, *_ in sounding if name != "drums"]
     shifted = replace(score, key=TONICS[tonic])
     mode, confidence = key_fits(pitched, clock.end, shifted, None) or key_fits(pitched, clock.end, shifted, score.mode)
-    font = str(rng.choice(FONTS))
+    choices = [name for name in fonts.fonts_of(players) if name in FONTS]
+    font = str(rng.choice(choices)) if choices else FONTS[0]
     identity = f"{slug(score.work)}-{number:02d}"
     speed = speed_of_band(clock.bpm, found["rate"]) if style else speed_of(found["rate"])
     top = arrange.top_line(sounding[0][1])
@@ -303,8 +304,9 @@ def render_clip(out: Path, clip: tuple[dict, list[list[float]], dict]) -> tuple[
 def plan_header(seed: int, only: list[str] | None) -> dict:
     """What a plan depends on besides its length: seed, repertoire, and the code and tables that make it."""
     here = Path(__file__).parent
-    names = "plan.py plan.toml arrange.py bands.py harmony.py scores.py families.py instruments.toml collections.toml"
-    digest = hashlib.sha256(b"".join((here / name).read_bytes() for name in names.split()))
+    code, tables = "plan arrange bands harmony scores families", "plan instruments fonts collections"
+    names = [*(f"{name}.py" for name in code.split()), *(f"{name}.toml" for name in tables.split())]
+    digest = hashlib.sha256(b"".join((here / name).read_bytes() for name in names))
     return {"seed": seed, "only": only, "code": digest.hexdigest()[:16]}
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import soundfile
 
 from musekit.corpus.arrange import TABLES
-from musekit.corpus.fonts import preset, ready, subset
+from musekit.corpus.fonts import FONTS, fonts_of, preset, ready, subset
+from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.sound import SAMPLE_RATE, BadAudio
 from musekit.files import write_atomic
 
@@ -38,9 +39,13 @@ def render(
 
     notes: rows [onset s, duration s, pitch, velocity, part]; players: each part's instrument; pans, reverb: 0 to 127;
     font: a name in `fonts.toml`. Notes of equal velocity are about equally loud, whoever plays them. Raises BadAudio
-    when nothing sounds, or the first 0.15 s are silent, and MuseError without the font.
+    when nothing sounds, the first 0.15 s are silent, or the font lacks an instrument, and MuseError without the font.
     """
     import soxr
+
+    known = {*INSTRUMENTS, *FONTS}
+    if lacks := [player for player in players if {player, font} <= known and font not in fonts_of([player])]:
+        raise BadAudio(f"the SoundFont {font} has no {lacks[0]}")
 
     audio = np.zeros((0, 2), np.float32)
     for group in groups(notes, players, font):
@@ -114,34 +119,44 @@ def groups(notes: list[list[float]], players: list[str], font: str) -> list[dict
 
 
 def synthesise(group: dict[int, list], players: list[str], pans: list[int], seconds: float, reverb: int, font: str):
-    """Audio (N, 2) float32 at 48 kHz of one call."""
+    """Audio (N, 2) float32 at 48 kHz of one call, each part at the level `EVEN`."""
+    gains = {part: 10 ** ((EVEN - preset(font, players[part]).level) / 20) for part in group}
+    scale = max(gains.values())
+    while True:
+        volumes = {part: round(16383 * (gain / scale) ** 0.5) for part, gain in gains.items()}  # they are squared
+        audio = played(group, players, pans, seconds, reverb, font, volumes)
+        if np.abs(audio).max(initial=0) < 0.999:
+            return audio * np.float32(scale)
+        scale *= 2  # 16 bits are full: softer
+
+
+def played(
+    group: dict[int, list],
+    players: list[str],
+    pans: list[int],
+    seconds: float,
+    reverb: int,
+    font: str,
+    volumes: dict[int, int] | None = None,
+) -> np.ndarray:
+    """Audio (N, 2) float32 at 48 kHz as midirenderer plays the parts, {part: rows of `events`}; volumes: 14 bits."""
     import midirenderer
     import pretty_midi
 
-    presets = {part: preset(font, players[part]) for part in group}
-    gains = {part: 10 ** ((EVEN - about.level) / 20) for part, about in presets.items()}
-    notes: dict[tuple[int, int], set] = {}
+    midi, notes = pretty_midi.PrettyMIDI(resolution=TICKS, initial_tempo=60), {}
     for part, rows in group.items():
-        notes.setdefault(presets[part][:2], set()).update(row[2:] for row in rows)
-    soundfont = subset(ready(font), notes, notes=notes)
-    scale = max(gains.values())
-    while True:
-        midi = pretty_midi.PrettyMIDI(resolution=TICKS, initial_tempo=60)
-        for part, rows in group.items():
-            player = pretty_midi.Instrument(presets[part].program, is_drum=players[part] == "drums")
-            volume = round(16383 * (gains[part] / scale) ** 0.5)  # the synthesiser squares it
-            controls = [(7, volume >> 7), (39, volume & 127), (10, pans[part]), (91, reverb)]
-            player.control_changes = [pretty_midi.ControlChange(*control, 0) for control in controls]
-            player.control_changes.append(pretty_midi.ControlChange(91, reverb, seconds + 0.5))  # makes the end
-            player.notes = [pretty_midi.Note(v, pitch, on / TICKS, off / TICKS) for on, off, pitch, v in rows]
-            midi.instruments.append(player)
-        buffer = io.BytesIO()
-        midi.write(buffer)
-        wav = midirenderer.render_wave_from(soundfont, buffer.getvalue())
-        audio, _ = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
-        if np.abs(audio).max(initial=0) < 0.999:
-            return audio * scale
-        scale *= 2  # 16 bits are full: softer
+        about, volume = preset(font, players[part]), (volumes or {}).get(part, 16383)
+        notes.setdefault(about[:2], set()).update(row[2:] for row in rows)
+        player = pretty_midi.Instrument(about.program, is_drum=about.bank == 128)
+        controls = [(0, about.bank % 128), (7, volume >> 7), (39, volume & 127), (10, pans[part]), (91, reverb)]
+        player.control_changes = [pretty_midi.ControlChange(*control, 0) for control in controls]
+        player.control_changes.append(pretty_midi.ControlChange(91, reverb, seconds + 0.5))  # makes the end
+        player.notes = [pretty_midi.Note(v, pitch, on / TICKS, off / TICKS) for on, off, pitch, v in rows]
+        midi.instruments.append(player)
+    buffer = io.BytesIO()
+    midi.write(buffer)
+    wav = midirenderer.render_wave_from(subset(ready(font), notes, notes=notes), buffer.getvalue())
+    return soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)[0]
 
 
 def write_flac(path: Path, audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
