@@ -6,10 +6,11 @@ One caption is true of many clips, and the claims say of which. Records of clips
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 BPM_TOLERANCE = 0.04  # a tempo within 4 % of the claimed one is that tempo
-# Words for several instruments of the records; every other word names one instrument.
+# Words for several instruments or styles of the records; every other word names one.
 FAMILIES = {
     "bass": ("acoustic bass", "electric bass"),
     "guitar": ("guitar", "electric guitar", "distorted guitar", "jazz guitar"),
@@ -20,34 +21,53 @@ FAMILIES = {
     "strings": ("strings", "pizzicato strings"),
     "synth": ("pad", "synth lead"),
     "vocals": ("choir",),
+    "jazz": ("jazz trio", "jazz quartet"),
 }
 
 
 @functools.cache
 def members(word: str) -> frozenset[str]:
-    """The instruments that a word stands for: those of a family, or the one of that name."""
+    """The instruments or styles that a word stands for: those of a family, or the one of that name."""
     return frozenset(FAMILIES.get(word, (word,)))
+
+
+def _sound(words: list[str], clip: dict) -> bool:
+    sounding = clip.get("instruments")
+    return bool(sounding) and not any([members(word).isdisjoint(sounding) for word in words])
+
+
+def _silent(words: list[str], clip: dict) -> bool:
+    sounding = clip.get("instruments")
+    return bool(sounding) and all([members(word).isdisjoint(sounding) for word in words])
+
+
+def _unless_in_style(name: str) -> Callable[[str, dict], bool]:
+    return lambda wanted, clip: clip.get(name) == wanted and not clip.get("style")
+
+
+# How claims are compared that do not equal the field of their name.
+COMPARE: dict[str, Callable[[Any, dict], bool]] = {
+    "instrument": lambda name, clip: clip.get("instrumentation") == name,
+    "instruments": _sound,
+    "without": _silent,
+    "lead": lambda word, clip: bool(clip.get("instruments")) and clip["instruments"][0] in members(word),
+    "style": lambda word, clip: clip.get("style") in members(word),
+    "bpm": lambda bpm, clip: clip.get("bpm") is not None and abs(clip["bpm"] - bpm) <= BPM_TOLERANCE * bpm,
+    # not to be heard any more when a band plays the tune in its own style
+    **{name: _unless_in_style(name) for name in ("era", "form", "composer")},
+}
 
 
 def matches(claims: dict, record: dict) -> bool:
     """Whether every claim is true of the clip. An attribute that is unknown (None) satisfies no claim.
 
     `instrument` is compared with the record's `instrumentation`. Each word of `instruments` must name a sounding
-    instrument and no word of `without` may. `bpm` may differ by 4 %. Every other claim equals the field of its name.
+    instrument, no word of `without` may, and `lead` the first one. `bpm` may differ by 4 %. Every other claim equals
+    the field of its name.
     """
     for name, wanted in claims.items():
-        if name == "instruments" or name == "without":
-            sounding, allowed = record.get("instruments"), name == "without"
-            if not sounding:
-                return False
-            for word in wanted:
-                if members(word).isdisjoint(sounding) != allowed:
-                    return False
-        elif name == "bpm":
-            bpm = record.get("bpm")
-            if wanted is None or bpm is None or abs(bpm - wanted) > BPM_TOLERANCE * wanted:
-                return False
-        elif wanted is None or record.get("instrumentation" if name == "instrument" else name) != wanted:
+        compare = COMPARE.get(name)
+        if wanted is None or not (compare(wanted, record) if compare else record.get(name) == wanted):
             return False
     return True
 

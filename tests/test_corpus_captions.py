@@ -1,5 +1,6 @@
 """Captions are true of their clips, varied, and held-out wordings stay held out."""
 
+import functools
 import re
 import time
 from collections import Counter
@@ -29,9 +30,9 @@ from musekit.encoders.text import text_encoder
 
 FIELDS = (
     "instrument", "mode", "key", "speed", "metre", "form", "era", "dynamic", "composer", "texture", "instruments",
-    "without", "style", "bpm", "bars",
+    "without", "style", "bpm", "bars", "lead",
 )  # fmt: skip
-STYLES = sorted({asks["style"] for _, asks in WORDS["genre"]})
+STYLES = sorted({name for _, asks in WORDS["genre"] for name in members(asks["style"])})
 PLAYERS = sorted({name for _, asks in WORDS["player"] for word in asks["instruments"] for name in members(word)})
 
 
@@ -85,7 +86,7 @@ def test_words_say_what_they_ask():
                 n for n in re.findall(r"(?<![\d/])\d+(?![\d/s])", c["text"])
             }
             if said & {"melody", "tune", "solo", "unaccompanied"}:
-                assert record["texture"] == "solo"
+                assert record["texture"] == "solo" or "lead" in c["asks"]
             if said & {"chorale", "hymn"}:
                 assert c["asks"]["form"] == "chorale"
 
@@ -120,6 +121,7 @@ def expanded(templates: list[str]) -> set[str]:
     return {"".join(chosen) for each in pieces for chosen in product(*each)}
 
 
+@functools.cache
 def training_sentences() -> re.Pattern:
     """Every sentence that the training templates can make, of any clip."""
 
@@ -129,7 +131,7 @@ def training_sentences() -> re.Pattern:
         fields = ("instrumentation", "texture", "mode", "key", "bpm", "bars")
         every = [{**dict(zip(fields, values)), "instruments": values[0].split(" and ")} for values in records]
         found = {text for record in every for text, _ in words(slot, record)}
-        return found | {text for text, _ in WORDS.get("form" if slot == "dance" else slot, ())}
+        return found | {text for text, _ in WORDS.get({"dance": "form", "lead": "player"}.get(slot, slot), ())}
 
     def pattern(part: str) -> str:  # of a template, or of one of its alternatives
         return re.sub(r"\\\{(\w+)\\\}", lambda m: choices[m[1]], re.escape(part))
@@ -172,10 +174,11 @@ def test_pairs_go_from_vague_to_specific():
 
 
 def test_claims_compare_as_people_would():
-    band = {"instruments": ["jazz guitar", "acoustic bass"], "bpm": 100.0, "style": "jazz trio", "metre": "4/4"}
+    band = {"instruments": ["jazz guitar", "acoustic bass"], "bpm": 100.0, "style": "jazz trio", "era": "baroque"}
     true = [{"instruments": ["guitar", "bass"]}, {"without": ["drums", "piano"]}, {"bpm": 104}, {"bpm": 97}, {}]
     false = [{"instruments": ["guitar", "drums"]}, {"without": ["piano", "guitar"]}, {"bpm": 105}, {"bpm": 50}]
     false += [{"instruments": ["acoustic guitar"]}, {"style": "rock"}, {"metre": None}, {"without": ["bass"]}]
+    true, false = [*true[:-1], {"style": "jazz", "lead": "guitar"}, {}], [*false, {"lead": "bass"}, {"era": "baroque"}]
     assert all(matches(asks, band) for asks in true) and not any(matches(asks, band) for asks in false)
     assert not any(matches(asks, {}) for asks in [*true[:-1], *false])  # unknown is neither there nor absent
     assert attribute_of({"key": "D", "mode": "minor"}, "scale") == "D minor"
@@ -186,10 +189,10 @@ def test_all_pairs_of_a_batch_are_compared_in_no_time():
     asks = [write_captions(r, np.random.default_rng(1))[i % 6]["asks"] for i, r in enumerate(clips)]
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         [[matches(a, clip) for clip in clips] for a in asks]
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.1  # seconds for 16,384 pairs
+        times.append(time.process_time() - start)
+    assert min(times) < 0.05  # seconds for 16,384 pairs
 
 
 def test_equal_words_make_equal_claims():

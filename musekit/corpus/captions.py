@@ -81,8 +81,9 @@ def words(slot: str, record: dict, held_out: bool = False) -> list[tuple[str, di
         number = record.get(name)
         steps = [(f, 5 if "around" in f else 1) for f in _LEXICON["forms"][slot] if number]
         found = [(f.replace("#", str(n)), {name: n}) for f, by in steps for n in [by * round(number / by)]]
-    elif slot == "player" and len(record.get("instruments", ())) < 2:
-        found = []
+    elif slot in ("player", "lead"):  # one of several instruments, the one with the melody
+        several = WORDS["player"] if len(record.get("instruments", ())) > 1 else ()
+        found = [(text, a | {"lead": a["instruments"][0]} if slot == "lead" else a) for text, a in several]
     else:
         found = [*WORDS[slot], *(HELD_OUT_WORDS.get(slot, ()) if held_out else ())]
     return [(text, a) for text, a in found if matches(a, record)]
