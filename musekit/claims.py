@@ -6,7 +6,7 @@ One caption is true of many clips, and the claims say of which. Records of clips
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 BPM_TOLERANCE = 0.04  # a tempo within 4 % of the claimed one is that tempo
@@ -31,30 +31,23 @@ def members(word: str) -> frozenset[str]:
     return frozenset(FAMILIES.get(word, (word,)))
 
 
-def _sound(words: list[str], clip: dict) -> bool:
+def _sounding(words: list[str], clip: dict, absent: bool = False) -> bool:
     sounding = clip.get("instruments")
-    return bool(sounding) and not any([members(word).isdisjoint(sounding) for word in words])
-
-
-def _silent(words: list[str], clip: dict) -> bool:
-    sounding = clip.get("instruments")
-    return bool(sounding) and all([members(word).isdisjoint(sounding) for word in words])
-
-
-def _unless_in_style(name: str) -> Callable[[str, dict], bool]:
-    return lambda wanted, clip: clip.get(name) == wanted and not clip.get("style")
+    return bool(sounding) and all([members(word).isdisjoint(sounding) == absent for word in words])
 
 
 # How claims are compared that do not equal the field of their name.
 COMPARE: dict[str, Callable[[Any, dict], bool]] = {
     "instrument": lambda name, clip: clip.get("instrumentation") == name,
-    "instruments": _sound,
-    "without": _silent,
+    "instruments": _sounding,
+    "without": functools.partial(_sounding, absent=True),
     "lead": lambda word, clip: bool(clip.get("instruments")) and clip["instruments"][0] in members(word),
     "style": lambda word, clip: clip.get("style") in members(word),
     "bpm": lambda bpm, clip: clip.get("bpm") is not None and abs(clip["bpm"] - bpm) <= BPM_TOLERANCE * bpm,
     # not to be heard any more when a band plays the tune in its own style
-    **{name: _unless_in_style(name) for name in ("era", "form", "composer")},
+    "era": lambda era, clip: clip.get("era") == era and not clip.get("style"),
+    "form": lambda form, clip: clip.get("form") == form and not clip.get("style"),
+    "composer": lambda name, clip: clip.get("composer") == name and not clip.get("style"),
 }
 
 
@@ -70,11 +63,6 @@ def matches(claims: dict, record: dict) -> bool:
         if wanted is None or not (compare(wanted, record) if compare else record.get(name) == wanted):
             return False
     return True
-
-
-def overlap(words: Iterable[str], others: Iterable[str]) -> bool:
-    """Whether a word of one list names an instrument that a word of the other names too."""
-    return any(members(a) & members(b) for a in words for b in others)
 
 
 def attribute_of(record: dict, name: str) -> str | None:

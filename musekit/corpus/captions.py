@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musekit.claims import matches, overlap
+from musekit.claims import matches, members
 from musekit.corpus.instruments import DUETS, INSTRUMENTATIONS, SINGLE
 
 LEVELS = ("vague", "plain", "specific")
@@ -105,8 +105,9 @@ def fill(
         choices = known[slot]
         if said:
             choices = [c for c in choices if not said & set(re.findall(r"[a-z]{4,}", c[0]))]
-        if heard := asks.get("instruments"):
-            choices = [c for c in choices if not overlap(heard, c[1].get("instruments", ()))]
+        if "instruments" in asks:  # nor the same instrument
+            heard = frozenset().union(*map(members, asks["instruments"]))
+            choices = [c for c in choices if not any(heard & members(n) for n in c[1].get("instruments", ()))]
         if not choices:
             return None
         word, asked = choices[int(rng.integers(len(choices)))]
