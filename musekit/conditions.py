@@ -1,10 +1,10 @@
 """Conditions of Stage 2 beside the embedding: tempo, key and metre of a piece; beats, chords and melody of each frame.
 
-    global (GLOBALS,)       tempo: 1, x = log2(bpm / 120), sin and cos of 2 pi f x for f = 1/4, 1, 4 | key: one of 24 |
-                            metre: one of 12, beats per bar
-    local  (T, LOCALS)      beats: bump at a beat, bump at a downbeat, cos and sin of the beat's phase and of the bar's, 1 |
-                            chords: the chord's pitch classes, its root's, 1 | melody: the note's pitch class, its height
-                            in octaves above middle C, bump at its onset, 1
+    of a piece (GLOBALS,)    tempo: 1, x = log2(bpm / 120), sin and cos of 2 pi f x for f = 1/4, 1, 4
+                             key: one of 24; metre: one of 12, beats per bar
+    of frames (T, LOCALS)    beats: bump at a beat, bump at a downbeat, cos and sin of the phases of beat and bar, 1
+                             chords: pitch classes of the chord and of its root, 1
+                             melody: pitch class of the note, its octaves above middle C, bump at its onset, 1
 
 A group that is absent is zero, its last value too. A bump is a triangle of one frame to each side, so that it tells
 where within the frames it lies. Frame i stands for the time of its middle, in seconds from the beginning of the clip.

@@ -47,7 +47,8 @@ class Condition(NamedTuple):
     @staticmethod
     def stack(*conditions: Condition) -> Condition:
         """The prompts of several conditions as one batch."""
-        return Condition(*(parts[0] if parts[0] is None else torch.cat(parts) for parts in zip(*conditions, strict=True)))
+        parts = zip(*conditions, strict=True)
+        return Condition(*(part[0] if part[0] is None else torch.cat(part) for part in parts))
 
     def first(self, n: int) -> Condition:
         """The condition of the first n prompts."""
@@ -364,7 +365,8 @@ class StableAudioMuQ(nn.Module):
     ) -> Tensor:
         """Velocity (B, C, T) at x (B, C, T) by `blocks`, whose own modulation is `tables` (layers, 6, D).
 
-        dtype: of the blocks and the hidden state; None leaves it to autocast.
+        dtype: of the blocks and the hidden state; None is that of x. Autocast would give the first block another dtype
+        than the rest, and torch.compile twice the work.
         """
         patch, frames = self.config.patch, x.shape[-1]
         h = x if now.affine is None else x * flow.match_dims(now.affine[0], x)
@@ -372,11 +374,11 @@ class StableAudioMuQ(nn.Module):
         h = self.proj_in(self.preprocess(h))  # (B, T / patch, D)
         h = h if condition.local is None else h + condition.local
         h = torch.cat([(condition.timing + now.token)[:, None], h], dim=1)
-        h, cross, modulations = h.to(dtype or h.dtype), condition.cross, [None] * len(blocks)
-        cross = cross.to(dtype or cross.dtype)
+        h, modulations = h.to(dtype or x.dtype), [None] * len(blocks)
+        cross = condition.cross.to(dtype or x.dtype)
         if now.modulation is not None:
             modulations = now.modulation + tables[:, None]  # (layers, B, 6, D)
-            modulations = modulations.to(dtype or modulations.dtype)
+            modulations = modulations.to(dtype or x.dtype)
         positions = rotary(h.shape[1], self.config.head_dim, h)
         for block, modulation, vector in zip(blocks, modulations, cross.unbind(1), strict=True):
             h = block(h, vector, positions, modulation)
