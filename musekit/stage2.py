@@ -27,7 +27,7 @@ from musekit.files import accept_old_names
 from musekit.gpu import CudaGraph, compiled
 
 
-class Controls(NamedTuple):
+class ControlInputs(NamedTuple):
     """What B samples are given beside embedding and timing (`conditions`); zeros are the same as no controls."""
 
     of_piece: Tensor  # (B, GLOBALS)
@@ -279,7 +279,7 @@ class StableAudioMuQ(nn.Module):
         self.tempo_spread.copy_((octaves - x @ weight[0]).std())
 
     def condition(
-        self, embedding: Tensor, seconds: Tensor, keep: Tensor | None = None, controls: Controls | None = None
+        self, embedding: Tensor, seconds: Tensor, keep: Tensor | None = None, controls: ControlInputs | None = None
     ) -> Condition:
         """Condition on embedding (B, 512), unit length, seconds (B, 2), start and total, and controls.
 
@@ -301,7 +301,7 @@ class StableAudioMuQ(nn.Module):
         modulation = self.modulation_condition(token) if config.modulation else torch.zeros_like(timing)
         return Condition(timing, modulation, torch.stack([b.cross_vector(token) for b in self.blocks], 1), local)
 
-    def local(self, controls: Controls) -> Tensor:
+    def local(self, controls: ControlInputs) -> Tensor:
         """What the controls of the frames add to their tokens, (B, tokens, D)."""
         given = controls.given[..., None].to(self.mean.dtype)
         known = torch.cat([given, given * controls.x_1.transpose(1, 2)], dim=-1)
@@ -315,7 +315,7 @@ class StableAudioMuQ(nn.Module):
         seconds: Tensor,
         negative: Tensor | None = None,
         has_negative: Tensor | None = None,
-        controls: Controls | None = None,
+        controls: ControlInputs | None = None,
     ) -> Condition:
         """The 2 B conditions of classifier-free guidance: the B conditional ones, then the B unconditional ones.
 
@@ -395,7 +395,7 @@ class StableAudioMuQ(nn.Module):
         """
         x_1, mask, controls = self.standardise(batch["x_1"].to(self.mean.dtype)), batch["mask"], None
         if "given" in batch:
-            controls = Controls(batch["of_piece"], batch["of_frames"], batch["given"], x_1)
+            controls = ControlInputs(batch["of_piece"], batch["of_frames"], batch["given"], x_1)
             mask = mask & ~batch["given"]
         x_0 = batch["x_0"] if "x_0" in batch else flow.keyed_noise(batch["noise"], x_1)
         x_t, u = flow.interpolate(x_0, x_1, batch["t"])

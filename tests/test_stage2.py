@@ -11,7 +11,7 @@ from networks import STABLE_AUDIO, STAGE2, STAGE2_WIDE, B, T, conditions, random
 from musekit import flow
 from musekit.conditions import GLOBALS, LOCALS
 from musekit.flow import time_features
-from musekit.stage2 import Controls, GuidedStage2, StableAudioMuQ, Stage2Inference, rotary, rotate
+from musekit.stage2 import ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference, rotary, rotate
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-10}
 BOTH = pytest.mark.parametrize("config", [STAGE2, STABLE_AUDIO], ids=["modulation", "stable audio"])
@@ -182,11 +182,11 @@ def test_float32_errs_at_most_three_times_as_much_as_the_slow_way_and_bfloat16_n
 CONTROLLED = dataclasses.replace(STAGE2, controls=True)
 
 
-def controls_of(config, frames: int = T) -> Controls:
+def controls_of(config, frames: int = T) -> ControlInputs:
     rng = torch.Generator().manual_seed(3)
     shapes = (B, GLOBALS), (B, frames, LOCALS), (B, config.latent_dim, frames)
     of_piece, of_frames, x_1 = (torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in shapes)
-    return Controls(of_piece, of_frames, torch.arange(frames)[None] < torch.tensor([[0], [4], [7]]), x_1)
+    return ControlInputs(of_piece, of_frames, torch.arange(frames)[None] < torch.tensor([[0], [4], [7]]), x_1)
 
 
 def test_controls_begin_as_todays_function_and_absent_ones_change_no_bit():
@@ -195,12 +195,12 @@ def test_controls_begin_as_todays_function_and_absent_ones_change_no_bit():
     new, some = StableAudioMuQ(CONTROLLED), controls_of(STAGE2)
     missing, unexpected = new.load_state_dict(old.state_dict(), strict=False)
     assert not unexpected and all(name.startswith(("control_", "tempo")) for name in missing)
-    some = Controls(*(part.float() if part.is_floating_point() else part for part in some))
+    some = ControlInputs(*(part.float() if part.is_floating_point() else part for part in some))
     expected = old(x, t, old.condition(*inputs))
     assert torch.equal(new(x, t, new.condition(*inputs, None, some)), expected)
     trained = randomise(StableAudioMuQ(CONTROLLED), 0.2, torch.float32)
     trained.load_state_dict(old.state_dict(), strict=False)
-    absent = Controls(*(torch.zeros_like(part) for part in some))
+    absent = ControlInputs(*(torch.zeros_like(part) for part in some))
     for controls in (None, absent):
         assert torch.equal(trained(x, t, trained.condition(*inputs, None, controls)), expected)
     assert not torch.equal(trained(x, t, trained.condition(*inputs, None, some)), expected)
