@@ -149,6 +149,7 @@ class Stage2Config:
     time_dim: Width = later(256)  # its Fourier features of time
     number_dim: Width = later(256)  # its Fourier features of start and total seconds
     max_seconds: Positive = later(512.0)  # the largest number of seconds that its timing token resolves
+    controls: bool = later(False)  # inputs for tempo, key, metre, beats, chords, melody (`conditions`) and given frames
 
 
 @dataclass(frozen=True)
@@ -210,11 +211,11 @@ class MuseConfig:
 
 
 def mini() -> MuseConfig:
-    """The laptop preset: ~22M parameters, 12 s window, weights in the package."""
+    """The laptop preset: ~22M parameters, 47.55 s window, weights in the package."""
     # the noise keeps Stage 2 from recognising a training clip by its exact embedding; this autoguidance makes prompts
     # obeyed and keeps the samples diverse (results/prompts.json, results/diversity.json)
-    stage2, sample = Stage2Config(embedding_noise=0.01), SampleConfig(stage1_autoguidance=2.0)
-    return MuseConfig(name="mini", stage2=stage2, sample=sample)
+    stage2 = Stage2Config(embedding_noise=0.01, max_frames=1024, controls=True)
+    return MuseConfig(name="mini", stage2=stage2, sample=SampleConfig(stage1_autoguidance=2.0))
 
 
 def smoke() -> MuseConfig:
@@ -224,7 +225,9 @@ def smoke() -> MuseConfig:
         codec=CodecConfig(width=32, frame_width=16, encoder_depth=1, decoder_depth=1, latent_dim=8),
         embedder=EmbedderConfig(width=32, depth=1, text_width=32),
         stage1=Stage1Config(width=32, depth=2, heads=2, gaussian_rank=8),
-        stage2=Stage2Config(latent_dim=8, condition_dim=16, width=32, depth=2, head_dim=16, kv_heads=2, max_frames=259),
+        stage2=Stage2Config(
+            latent_dim=8, condition_dim=16, width=32, depth=2, head_dim=16, kv_heads=2, max_frames=259, controls=True
+        ),
         sample=SampleConfig(stage1_steps=3, stage2_steps=3, seconds=2.0),
     )
 

@@ -168,7 +168,10 @@ def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
         convert.initialise(model, where)
         return True
     try:
-        model.load_state_dict(load_part(source, part)[0].state_dict())
+        weights = load_part(source, part)[0].state_dict()
+        if part == "stage2":  # older weights have no controls, whose new layers begin at zero
+            weights = {k: v for k, v in model.state_dict().items() if k.startswith(("control_", "tempo"))} | weights
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise MuseError(f"{source} holds a {part} of another shape: {str(error).splitlines()[-1].strip()}") from error
     return False

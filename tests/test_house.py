@@ -16,7 +16,7 @@ LAYERS = """
     distributed launch
     statistics
     show
-    flow toy
+    flow toy conditions
     solve
     recipe
     convert

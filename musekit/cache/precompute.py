@@ -114,6 +114,8 @@ def compute_of(
             return read_clip(cache, inputs[key], opened if "start" in inputs[key] else Sound)
         except Exception as error:  # noqa: BLE001 - one bad file never ends the run; the manifest says why
             return f"{type(error).__name__}: {error}"
+    # the latents of silence, which follows a piece that has ended: the middle frame of 2 s
+    silence = network(torch.zeros(1, 2, 2 * config.codec.sample_rate))[0].half().cpu() if kind == "latents" else None
 
     def encode_clips(ids: list[str]) -> tuple[dict, dict]:
         rows, set_aside = [], {}
@@ -130,7 +132,10 @@ def compute_of(
         if not rows:
             return {"x": torch.zeros(0, 1, 1)}, set_aside
         lengths = torch.tensor([len(row) for row in rows])
-        return {"x": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), "length": lengths}, set_aside
+        found = {"x": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), "length": lengths}
+        if silence is not None:
+            found["silence"] = silence[len(silence) // 2].expand(len(rows), -1)
+        return found, set_aside
 
     return encode_texts if kind == "tokens" else encode_clips
 

@@ -17,7 +17,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from musekit import flow
+from musekit import conditions, flow
 from musekit.cache import Shards, caption_id, read_clips
 from musekit.codec import compress
 from musekit.config import TONICS, MuseConfig, MuseError
@@ -29,7 +29,13 @@ from musekit.encoders.mini import transpose
 STAGE2_LOGIT_MEAN = -0.8
 CODEC_FRAMES = 32  # frames of the codec's crops
 EMBEDDER_FRAMES = 344  # 16 s, the longest crop of the embedder
-WHOLE_WINDOW = 0.4  # probability that a batch of Stage 2 has whole windows instead of crops
+# Batches of Stage 2 have one of four lengths, since torch.compile takes its time for each: the whole window, or a half,
+# a quarter or an eighth of it, but no crop is below SHORTEST frames (6 s)
+LENGTHS, SHORTEST = (0.35, 0.2, 0.25, 0.2), 128
+FROM_START = 0.3  # probability that a crop begins where its clip does, as every piece does in sampling
+GOES_ON = 12.0  # s: of a clip that does not end with its piece, the piece is said to be longer by up to that
+# Probability that a group of controls (`conditions.GROUPS`) is given in training; all are dropped together in a tenth
+GIVEN = {"tempo": 0.7, "key": 0.5, "metre": 0.7, "beats": 0.85, "chords": 0.4, "melody": 0.4}
 SCALE_CLIPS = 4096  # clips, evenly over the split, from which Stage 2's mean and scale are estimated
 
 
@@ -194,10 +200,11 @@ class Stage1Data(_Clips):
 
 
 class Stage2Data(_Clips):
-    """A clip's latents, cropped to the batch's length, and its embedding, with noise, noise level and dropout.
+    """A clip's latents, cropped to the batch's length, and its embedding, with controls, noise level and dropout.
 
-    A crop is at most as long as the split's longest clip (`window` frames). A clip that is shorter than its batch's
-    crop is padded: the loss leaves the padding out, but self-attention sees it, as noise over zeros.
+    A window is at most as long as the split's longest clip (`window` frames). Behind a clip that ends with its piece
+    there is silence, which is learned, too. Other clips that are shorter than their batch's crop are padded: the loss
+    leaves the padding out, but self-attention sees it, as noise over zeros.
     """
 
     def __init__(self, cache: Path, split: str, config: MuseConfig):
@@ -208,36 +215,52 @@ class Stage2Data(_Clips):
             raise MuseError(f"{embeddings.folder} and {self.shards.folder} share no clip; run `musekit cache` for both")
         self.check_width(self.shards, self.clips[0]["id"], config.stage2.latent_dim, "Stage 2")
         self.check_width(embeddings, self.clips[0]["id"], config.stage2.embedding_dim, "Stage 2")
-        longest = max(c["seconds"] for c in self.clips) * config.codec.sample_rate / config.codec.hop  # latent frames
-        self.window = min(config.stage2.max_frames, max(4 * config.stage2.patch, math.ceil(longest - 1e-6)))
+        patch, self.second = config.stage2.patch, config.codec.hop / config.codec.sample_rate
+        longest = max(c["seconds"] for c in self.clips) / self.second  # latent frames
+        self.window = min(config.stage2.max_frames, max(4 * patch, math.ceil(longest - 1e-6)))
+        shortest = min(SHORTEST, self.window)
+        self.lengths = [self.window, *(max(shortest, self.window // (patch * n) * patch) for n in (2, 4, 8))]
         self.embeddings = embeddings.all(c["id"] for c in self.clips)[:, 0].float()  # (n, D)
+        self.controls = [conditions.compact(c) for c in self.clips]
 
     def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
-        """{"x_1": (C, T) latents, "x_0": (C, T) noise, "t": () in (0, 1), "mask": (T,) bool: which frames are the
-        clip's own, "embedding": (D,) of length 1, with a little noise, "seconds": (2,) where the crop starts and how
-        long its music is, "keep": () bool, False where the condition is dropped}.
+        """{"x_1": (C, T) latents, half precision, "noise": key of `flow.keyed_noise`, "t": () in (0, 1), "mask": (T,)
+        bool: frames that count, "embedding": (D,) of length 1, with a little noise, "seconds": (2,) where the crop
+        starts and how long the piece is, "keep": () bool, False where the condition is dropped}, and for a network with
+        controls {"of_piece": (GLOBALS,), "of_frames": (T, LOCALS) half precision, "given": (T,) bool}.
 
-        T is the batch's: `window`, or with probability 0.6 a quarter to a half of it.
+        T is the batch's, one of `lengths`. As in Stable Audio, start and total are those of the piece. A clip that
+        "ends" is as long as its piece; any other one belongs to a piece that goes on for up to GOES_ON seconds.
         """
-        key, config, patch = self.clips[index]["id"], self.config, self.config.stage2.patch
-        whole = batch_rng.uniform() < WHOLE_WINDOW
-        frames = self.window if whole else patch * int(self.window / patch * (0.25 + 0.25 * batch_rng.uniform()))
-        have = self.shards.row_length(key)
-        start = rng.integer(max(1, have - frames + 1))
-        x_1 = self.shards.row(key, start=start, stop=min(have, start + frames)).float().T
-        mask = torch.arange(frames) < x_1.shape[1]
-        x_1 = torch.nn.functional.pad(x_1, (0, frames - x_1.shape[1]))
-        second = config.codec.hop / config.codec.sample_rate
-        noise = rng.normal(config.stage2.embedding_dim) * config.stage2.embedding_noise
-        return {
-            "x_1": x_1,
+        clip, config = self.clips[index], self.config.stage2
+        frames = self.lengths[sum(batch_rng.uniform() >= sum(LENGTHS[:i]) for i in (1, 2, 3))]
+        have = self.shards.row_length(clip["id"])
+        start = 0 if rng.uniform() < FROM_START else rng.integer(max(1, have - frames + 1))
+        x_1 = self.shards.row(clip["id"], start=start, stop=min(have, start + frames)).T
+        music, ends = x_1.shape[1], bool(clip.get("ends"))
+        mask = torch.arange(frames) < music
+        x_1 = torch.nn.functional.pad(x_1, (0, frames - music))
+        if ends and music < frames and self.shards.has(clip["id"], "silence"):
+            x_1[:, music:], mask[:] = self.shards.row(clip["id"], "silence")[:, None], True
+        total = clip["seconds"] + (0.0 if ends else GOES_ON * rng.uniform())
+        noise = rng.normal(config.embedding_dim) * config.embedding_noise
+        found = {
+            "x_1": x_1.half(),
             "mask": mask,
             "embedding": torch.nn.functional.normalize(self.embeddings[index] + noise, dim=0),
-            "seconds": torch.tensor([start * second, min(have, frames) * second]),
-            "x_0": rng.normal(*x_1.shape),
+            "seconds": torch.tensor([start * self.second, total]),
+            "noise": rng.integer(2**63 - 1),
             "t": flow.logit_normal_time(rng.normal(1), STAGE2_LOGIT_MEAN)[0],
-            "keep": torch.tensor(rng.uniform() >= config.stage2.condition_dropout),
+            "keep": torch.tensor(rng.uniform() >= config.condition_dropout),
         }
+        if config.controls:
+            given = torch.from_numpy(conditions.given_frames(frames, [rng.uniform() for _ in range(3)]))
+            groups = {name for name, p in GIVEN.items() if rng.uniform() < p}
+            groups = groups if rng.uniform() < 0.9 else set()
+            local = conditions.of_frames(self.controls[index], start, frames, self.second, groups)
+            found["of_piece"] = torch.from_numpy(conditions.of_piece(self.controls[index], groups))
+            found |= {"of_frames": torch.from_numpy(local).half(), "given": given & mask}
+        return found
 
 
 DATA = {"codec": CodecData, "embedder": EmbedderData, "stage1": Stage1Data, "stage2": Stage2Data}
@@ -246,7 +269,8 @@ DATA["regression"] = Stage1Data
 
 def fit_scale(part: str, model, dataset, n: int = 256) -> None:
     """Set a new model's mean and scale from its data: every 4th or 8th frame of the first n clips (for the codec, of
-    crops of them), for Stage 2 of `SCALE_CLIPS` clips, for Stage 1 all embeddings.
+    crops of them), for Stage 2 of `SCALE_CLIPS` clips, for Stage 1 all embeddings. Stage 2's read-out of the tempo is
+    fitted, too.
     """
     if DATA[part] is Stage1Data:
         model.fit_scale(dataset.embeddings)
@@ -258,6 +282,10 @@ def fit_scale(part: str, model, dataset, n: int = 256) -> None:
     shards, clips, every = dataset.shards, dataset.clips[:n], 4 if part == "embedder" else 8
     if part == "stage2":
         clips = dataset.clips[:: -(-len(dataset.clips) // SCALE_CLIPS)]
+        timed = [i for i, c in enumerate(dataset.controls) if {"bpm", "beats_per_bar", "first_beat"} <= c.keys()]
+        if model.config.controls and len(timed) > 1:
+            bpm, metre = (torch.tensor([dataset.controls[i][k] for i in timed]) for k in ("bpm", "beats_per_bar"))
+            model.fit_tempo(dataset.embeddings[timed], bpm.float(), metre)
     # a row's length leaves out the padding of a short clip
     frames = [shards.row(c["id"], stop=shards.row_length(c["id"]))[::every].float() for c in clips]
     model.fit_scale(torch.cat(frames))
