@@ -20,6 +20,7 @@ LAYERS = """
     solve
     recipe
     convert
+    fused
     stage1 stage2
     codec
     encoders

@@ -241,7 +241,7 @@ def change_blocks(model: nn.Module, settings: TrainConfig) -> None:
     1604.06174), where `settings` ask for it. A compiled block is computed again as a whole."""
     for block in getattr(model, "blocks", ()):
         if settings.compile:
-            block.forward = gpu.compile_block(block.forward)
+            block.forward = gpu.compile_block(block.forward, dynamic=True)  # the length of crops varies
         if settings.recompute:
             block.forward = functools.partial(recomputed, block.forward, use_reentrant=False)
 
@@ -292,6 +292,8 @@ class RankBatches:
             shared = flow.SampleRNG(self.seed, BATCH_KEY + number)  # the same stream for each sample of the batch
             samples.append(self.dataset.sample(index, flow.SampleRNG(self.seed, counter), shared))
         batch = collate(samples)
+        if not torch.utils.data.get_worker_info() and distributed.device().type == "cuda":
+            return {k: v.pin_memory() if torch.is_tensor(v) else v for k, v in batch.items()}  # copies need not wait
         if torch.utils.data.get_worker_info():  # else the queue's own thread would move it, and keep an error to itself
             try:
                 batch = {k: v.share_memory_() if torch.is_tensor(v) else v for k, v in batch.items()}
