@@ -6,6 +6,7 @@ One caption is true of many clips, and the claims say of which. Records of clips
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -66,5 +67,8 @@ def matches(claims: dict, record: dict) -> bool:
 
 
 def attribute_of(record: dict, name: str) -> str | None:
-    """An attribute in a clip's record or a caption's claims; "scale" is tonic and mode, if both are known."""
+    """An attribute in a clip's record or a caption's claims: "scale" is tonic and mode, "tempo" the number of 8 % steps
+    from 50 BPM, if they are known."""
+    if name == "tempo":
+        return str(round(math.log(record["bpm"] / 50) / math.log(1.08))) if record.get("bpm") else None
     return f"{record.get('key')} {record.get('mode')}" if name == "scale" else record.get(name)

@@ -114,6 +114,7 @@ def compute_of(
             return read_clip(cache, inputs[key], opened if "start" in inputs[key] else Sound)
         except Exception as error:  # noqa: BLE001 - one bad file never ends the run; the manifest says why
             return f"{type(error).__name__}: {error}"
+
     # the latents of silence, which follows a piece that has ended: the middle frame of 2 s
     silence = network(torch.zeros(1, 2, 2 * config.codec.sample_rate))[0].half().cpu() if kind == "latents" else None
 
