@@ -104,6 +104,8 @@ def compute_of(
     """
     opened, threads = functools.lru_cache(1)(Sound), ThreadPoolExecutor(readers)
     network = text_encoder(config.text) if kind == "tokens" else from_audio(kind, config, weights)
+    if kind == "tokens":
+        network.model.to(gpu.device())
 
     def encode_texts(ids: list[str]) -> tuple[dict, dict]:
         tokens, mask = network.encode_batch([inputs[i] for i in ids])
