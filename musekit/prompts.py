@@ -13,6 +13,7 @@ from musekit.config import TONICS, MuseError
 
 BPM_RANGE = (30, 300)
 _TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+FAMILIES: dict[str, list[str]] = _TABLES["families"]  # {"bass": ["acoustic bass", "electric bass"]}
 _NAMES, _METRES = ({w: name for name, words in _TABLES[t].items() for w in words} for t in ("instruments", "metres"))
 
 
