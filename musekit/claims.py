@@ -10,20 +10,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from musekit.prompts import FAMILIES
+
 BPM_TOLERANCE = 0.04  # a tempo within 4 % of the claimed one is that tempo
-# Words for several instruments or styles of the records; every other word names one.
-FAMILIES = {
-    "bass": ("acoustic bass", "electric bass"),
-    "guitar": ("guitar", "electric guitar", "distorted guitar", "jazz guitar"),
-    "acoustic guitar": ("guitar",),
-    "electric guitar": ("electric guitar", "distorted guitar", "jazz guitar"),
-    "trumpet": ("trumpet", "muted trumpet"),
-    "brass": ("trumpet", "muted trumpet", "horn", "trombone", "tuba"),
-    "strings": ("strings", "pizzicato strings"),
-    "synth": ("pad", "synth lead"),
-    "vocals": ("choir",),
-    "jazz": ("jazz trio", "jazz quartet"),
-}
 
 
 @functools.cache

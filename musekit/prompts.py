@@ -13,6 +13,7 @@ from musekit.config import TONICS, MuseError
 
 BPM_RANGE = (30, 300)
 _TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+FAMILIES: dict[str, list[str]] = _TABLES["families"]  # {"bass": ["acoustic bass", "electric bass"]}
 _NAMES, _METRES = ({w: name for name, words in _TABLES[t].items() for w in words} for t in ("instruments", "metres"))
 
 
@@ -65,10 +66,11 @@ def keys_of(text: str) -> set[tuple[str, str]]:
     words = set(re.findall(r"minor|major", text.lower())) if found else ()
     unsaid = "min" if words == {"minor"} else "maj"
     modes = ["major" if (m[3] or unsaid).lower() == "maj" else "minor" for m in found]
-    return {(_tonic(m[1], m[2] or ""), mode) for m, mode in zip(found, modes)}
+    return {(tonic_of(m[1], m[2] or ""), mode) for m, mode in zip(found, modes)}
 
 
-def _tonic(letter: str, accidental: str) -> str:
+def tonic_of(letter: str, accidental: str) -> str:
+    """The tonic in the spelling of `config.TONICS`, from a letter and "", "#", " sharp", "b" or "-flat"."""
     sign = {"#": 1, "♯": 1, "sharp": 1, "b": -1, "♭": -1, "flat": -1}.get(accidental.strip(" -").lower(), 0)
     return TONICS[(TONICS.index(letter.upper()) + sign) % 12]
 

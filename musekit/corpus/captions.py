@@ -72,7 +72,7 @@ def words(slot: str, record: dict, held_out: bool = False) -> list[tuple[str, di
         found = [("fiddle tune", {**asks, "era": "folk", "texture": "solo"})] if name == "violin" else []
     elif slot in ("key", "scale"):
         key = record.get("key") if mode else None
-        names = [name for name in (key, key, _LEXICON["enharmonic"].get(key)) if name]  # "Bb", "A#"
+        names = [name for name in (key, key, _LEXICON["enharmonic"].get(key)) if name]  # "Eb", "D#"
         names += [n[0] + " -"[i % 2] + {"b": "flat", "#": "sharp"}[n[1]] for i, n in enumerate(names) if n[1:]]
         forms = [form.replace("#mode", mode) for form in _LEXICON["forms"][slot] if key]
         found = [(form.replace("#key", n), {"key": key, "mode": mode}) for form in forms for n in names]
