@@ -18,6 +18,8 @@ VELOCITY = 80
 SOUND, SPACE = 1.2, 1.6  # seconds of a note, and from one note to the next
 QUIET, FALSE = 15.0, 45.0  # dB below the median, and cents, at which a key is not usable; choirs scatter by 44
 
+UNPITCHED = ("drums", "timpani")  # partials are not harmonic: level only
+
 
 def cents_off(wave: np.ndarray, rate: int, hertz: float) -> float:
     """Cents from `hertz` at which the harmonics of a note (N,) add up to most, within +-100.
@@ -50,7 +52,7 @@ def measure(which: tuple[str, str]) -> dict:
         power = np.convolve((note**2).sum(1), np.ones(rate // 3), "valid") / (rate // 3)
         levels.append(round(10 * np.log10(power.max() / 2 + 1e-12), 1))
         hertz = 440 * 2 ** ((key - 69) / 12)
-        errors.append(0.0 if name == "drums" else cents_off(note.mean(1)[rate // 20 :], rate, hertz))
+        errors.append(0.0 if name in UNPITCHED else cents_off(note.mean(1)[rate // 20 :], rate, hertz))
     middle = np.median(levels)
     good = [level > middle - QUIET and abs(error) <= FALSE for level, error in zip(levels, errors)]
     start, length = max(((i, [*good[i:], False].index(False)) for i in range(len(good))), key=lambda span: span[1])
