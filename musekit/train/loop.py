@@ -137,7 +137,8 @@ def train(
         raise MuseError(f"the ranks see different checkpoints in {run.folder}; put it where all machines see it")
     ahead = batches(dataset, settings.batch, training.samples, settings.seed, rank, world, settings.workers)
     saved = began = time.monotonic()
-    with contextlib.closing(ahead):
+    writing = None
+    with contextlib.closing(ahead), ThreadPoolExecutor(1) as writer:
         while training.samples < settings.samples:
             training.step(next(ahead))
             paused, done = time.monotonic(), training.samples >= settings.samples
@@ -156,11 +157,17 @@ def train(
                     run.log(record)
                 yield record
             code = distributed.all_reduce_max(stop())
-            if done or code or time.monotonic() - saved > 60 * settings.checkpoint_minutes:
-                if rank == 0:
-                    run.save(training.samples, training.state_dict())
+            due = done or code or time.monotonic() - saved > 60 * settings.checkpoint_minutes
+            if writing is not None and (due or writing.done()):
+                writing.result()  # raises what the write has met
+                writing = None
+            if due:
+                if rank == 0:  # training goes on while a copy is written
+                    writing = writer.submit(run.save, training.samples, host_copy(training.state_dict()))
                 saved = time.monotonic()
             if done or code:
+                if writing is not None:
+                    writing.result()
                 distributed.barrier()  # all ranks end together, after the first one has saved
             if code and not done:
                 if rank == 0:
@@ -244,6 +251,15 @@ def change_blocks(model: nn.Module, settings: TrainConfig) -> None:
             block.forward = gpu.compile_block(block.forward, dynamic=True)  # the length of crops varies
         if settings.recompute:
             block.forward = functools.partial(recomputed, block.forward, use_reentrant=False)
+
+
+def host_copy(state):
+    """A state with copies of its tensors in the host's memory: the next step changes the tensors themselves."""
+    if torch.is_tensor(state):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: host_copy(value) for key, value in state.items()}
+    return [host_copy(value) for value in state] if isinstance(state, list) else state
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
