@@ -45,10 +45,6 @@ def test_beats_chords_and_melody_of_frames():
     [((0.1, 0.5, 0.9), []), ((0.7, 0.25, 0.9), range(26)), ((0.8, 0.75, 0.1), range(74, 100))]
     + [((0.9, 0.75, 0.25), [*range(26), *range(74, 100)]), ((0.9, 0.5, 0.5), [*range(50), *range(54, 100)])],
 )
-def test_given_frames_are_a_beginning_an_end_or_all_but_a_gap(draws, given):
-    assert np.flatnonzero(conditions.given_frames(100, draws)).tolist() == [*given]
-
-
 def test_controls_are_read_and_become_the_record_of_a_piece(tmp_path):
     line = Controls(bpm=120, metre=4, key="Bb minor", chords="Am7 F|C G7 |")
     assert (line.key, line.mode, Controls(key="Gb").key, Controls(key="dm").mode) == ("Bb", "minor", "F#", "minor")
