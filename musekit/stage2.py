@@ -430,13 +430,20 @@ class GuidedStage2:
 
     condition: of the B samples, or a `condition_pair`. interval: guidance acts for t in [low, high]. Elsewhere the
     velocity is the conditional one, and on a fixed grid the unconditional samples are not computed there
-    (Kynkaanniemi et al. 2024, arXiv 2404.07724).
+    (Kynkaanniemi et al. 2024, arXiv 2404.07724). given: which frames are given (B, 1, T), and their velocity
+    x_1 - x_0 (B, C, T), which keeps them on the straight path to x_1 that training saw.
     """
 
     def __init__(
-        self, inference: Stage2Inference, condition: Condition, scale: float, interval: tuple[float, float] = (0.0, 1.0)
+        self,
+        inference: Stage2Inference,
+        condition: Condition,
+        scale: float,
+        interval: tuple[float, float] = (0.0, 1.0),
+        given: tuple[Tensor, Tensor] | None = None,
     ):
         self.inference, self.condition, self.scale, self.interval = inference, condition, scale, interval
+        self.given = given
 
     def at(self, times: Tensor) -> list[Stage2Time]:
         """Everything that depends on time and prompts only, for n times (n,) that all samples share."""
@@ -447,6 +454,10 @@ class GuidedStage2:
         return list(map(Stage2Time, now.token, *parts, times.tolist()))
 
     def __call__(self, t: Tensor | Stage2Time, x: Tensor) -> Tensor:
+        v = self._guided(t, x)
+        return v if self.given is None else torch.where(self.given[0], self.given[1], v)
+
+    def _guided(self, t: Tensor | Stage2Time, x: Tensor) -> Tensor:
         if not isinstance(t, Stage2Time):
             return self._at_own_times(t, x)
         guided = self.scale != 1.0 and self.interval[0] <= t.t <= self.interval[1]

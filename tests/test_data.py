@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -212,25 +213,20 @@ def test_stage2_samples(tiny, monkeypatch):
 
 
 def test_stage2_controls_are_those_of_the_crop(tiny, monkeypatch):
-    """Each group is dropped on its own, and the frames of a crop are told what the whole clip's frames are told."""
+    """Each group is dropped on its own, and the frames of a crop have what the whole clip's frames have."""
     monkeypatch.setattr(data, "SHORTEST", 8)
     dataset = Stage2Data(tiny.cache, "train", tiny.config)
-    melody = [[0.1, 0.4, 64], [0.7, 0.5, 67]]
-    record = {"bpm": 100.0, "beats_per_bar": 3, "first_beat": 0.05, "chords": [[0.05, 9, "min"]], "melody": melody}
-    dataset.controls[0] = conditions.compact(record | {"key": "A", "mode": "minor"})
-    whole, piece = conditions.of_frames(dataset.controls[0], 0, 44, dataset.second), conditions.of_piece(record)
-    given, present = [], []
+    record = {"bpm": 100.0, "beats_per_bar": 3, "first_beat": 0.05, "key": "A", "mode": "minor"}
+    record |= {"chords": [[0.05, 9, "min"]], "melody": [[0.1, 0.4, 64], [0.7, 0.5, 67]]}
+    dataset.controls[0] = conditions.compact(record)
+    whole, present, given = conditions.of_frames(dataset.controls[0], 0, 44, dataset.second), [], []
     for counter in range(600):
         found = sample(dataset, 0, counter, counter)
         start, frames = round(found["seconds"][0].item() / dataset.second), found["x_1"].shape[1]
-        groups = (conditions.BEATS, conditions.CHORDS, conditions.MELODY)
-        here = [bool(found["of_frames"][0, group.stop - 1]) for group in groups]
-        for group, there in zip(groups, here):
-            expected = torch.from_numpy(whole[start : start + frames, group]) * there
-            torch.testing.assert_close(found["of_frames"][:, group].float(), expected, atol=2e-3, rtol=0)
-        tempo = bool(found["of_piece"][0])
-        torch.testing.assert_close(found["of_piece"][:8], torch.from_numpy(piece[:8]) * tempo)
-        present.append([tempo, bool(found["of_piece"][8:32].any()), bool(found["of_piece"][32:].any()), *here])
+        here = [bool(found["of_frames"][0, last]) for last in (6, 31, 46)]
+        expected = torch.from_numpy(whole[start : start + frames] * np.repeat(here, [7, 25, 15]))
+        torch.testing.assert_close(found["of_frames"].float(), expected, atol=2e-3, rtol=0)
+        present.append([bool(part.any()) for part in found["of_piece"].split([8, 24, 12])] + here)
         given.append(found["given"].float().mean().item())
     expected = [0.9 * p for p in data.GIVEN.values()]
     assert torch.tensor(present).float().mean(0).tolist() == pytest.approx(expected, abs=0.07)

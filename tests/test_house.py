@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up, as in ARCHITECTURE.md: a module imports from its own line or from lines above it.
 LAYERS = """
-    config files claims prompts
+    config files claims prompts controls
     gpu
     distributed launch
     statistics
@@ -27,7 +27,7 @@ LAYERS = """
     oobleck
     inference
     pretrained
-    fewstep
+    fewstep edit
     muse
     generate
     runs
