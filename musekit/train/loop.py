@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import copy
+import dataclasses
 import functools
 import math
 import time
@@ -125,7 +126,8 @@ def train(
 
     Continues from the run's newest checkpoint; where there is none, calls `initialise` first. The last checkpoint's
     "ema" is the result. stop: called after each step; where it returns other than 0 on any rank, all ranks save and
-    raise `distributed.Stopped`.
+    raise `distributed.Stopped`. Where `settings.minutes` are given, each record estimates anew how many samples they
+    allow, and the schedule of the learning rate follows.
     The speed that a record gives leaves out validation, checkpoints and the caller.
     """
     rank, world = distributed.rank(), distributed.world()
@@ -137,7 +139,8 @@ def train(
     if distributed.all_reduce_max(training.samples) != -distributed.all_reduce_max(-training.samples):
         raise MuseError(f"the ranks see different checkpoints in {run.folder}; put it where all machines see it")
     ahead = batches(dataset, settings.batch, training.samples, settings.seed, rank, world, settings.workers)
-    saved, writing = time.monotonic(), None
+    saved = began = time.monotonic()
+    writing = None
     with contextlib.closing(ahead), ThreadPoolExecutor(1) as writer:
         while training.samples < settings.samples:
             training.step(next(ahead))
@@ -145,6 +148,12 @@ def train(
             if training.passed(settings.log_every) or done:
                 seen = training.samples - training.counted
                 record, paused = training.record(len(dataset)), time.monotonic()
+                if settings.minutes:
+                    left = began + 60 * settings.minutes - paused
+                    more = distributed.all_reduce_max(int(max(0.0, left) * record["samples_per_second"]))
+                    total = training.samples + more // settings.batch * settings.batch
+                    settings = training.settings = dataclasses.replace(settings, samples=total)
+                    done = done or training.samples >= total
                 if validation is not None and (training.passed(settings.validate_every, seen) or done):
                     record |= {f"valid_{k}": v for k, v in validate(training.ema, validation, settings).items()}
                 if rank == 0:
