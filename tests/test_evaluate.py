@@ -223,7 +223,7 @@ def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
         written.append(
             scores.Score(
                 work=f"hand/tune{i}", title=f"tune {i}", composer="traditional", era="folk", form="jig", kind="tune",
-                family=f"hand/tune{i}", source="hand", licence="none", metre="6/8", key="D", mode="major",
+                family=f"hand/tune{i}", source="hand", licence="none", metre="4/4", key="D", mode="major",
                 key_confidence=0.9, key_gap=0.1, length=50.0, bars=bars, parts=[rows],
             )
         )  # fmt: skip
