@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from musekit.config import MuseError
 from musekit.corpus import families, instruments, plan, render, scores
 from musekit.corpus.fonts import FONTS, fonts_of
 from musekit.corpus.instruments import INSTRUMENTS
