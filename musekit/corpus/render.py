@@ -13,8 +13,7 @@ import numpy as np
 import soundfile
 
 from musekit.corpus.arrange import TABLES
-from musekit.corpus.fonts import FONTS, fonts_of, preset, ready, subset
-from musekit.corpus.instruments import INSTRUMENTS
+from musekit.corpus.fonts import preset, ready, subset
 from musekit.corpus.sound import SAMPLE_RATE, BadAudio
 from musekit.files import write_atomic
 
@@ -39,23 +38,14 @@ def render(
 
     notes: rows [onset s, duration s, pitch, velocity, part]; players: each part's instrument; pans, reverb: 0 to 127;
     font: a name in `fonts.toml`. Notes of equal velocity are about equally loud, whoever plays them. Raises BadAudio
-    when nothing sounds, the first 0.15 s are silent, or the font lacks an instrument, and MuseError without the font.
+    when nothing sounds, or the first 0.15 s are silent, and MuseError without the font or for a player that it lacks.
     """
     import soxr
 
-    known = {*INSTRUMENTS, *FONTS}
-    if lacks := [player for player in players if {player, font} <= known and font not in fonts_of([player])]:
-        raise BadAudio(f"the SoundFont {font} has no {lacks[0]}")
-
-    audio = np.zeros((0, 2), np.float32)
+    audio = np.zeros((round((seconds + 0.5) * 48_000), 2), np.float32)
     for group in groups(notes, players, font):
-        more = synthesise(group, players, pans, seconds, reverb, font)
-        audio, more = sorted((audio, more), key=len)
-        more[: len(audio)] += audio
-        audio = more
-    audio = soxr.resample(audio, 48_000, SAMPLE_RATE, quality="HQ").T  # (2, N)
-    samples = round(seconds * SAMPLE_RATE)
-    audio = np.pad(audio, ((0, 0), (0, max(0, samples - audio.shape[1]))))[:, :samples]
+        audio += synthesise(group, players, pans, seconds, reverb, font)[: len(audio)]
+    audio = soxr.resample(audio, 48_000, SAMPLE_RATE, quality="HQ").T[:, : round(seconds * SAMPLE_RATE)]  # (2, N)
     level = float(np.sqrt(np.mean(audio**2)))
     if level < 1e-4:
         raise BadAudio(f"silent: RMS {level:.1e}")
