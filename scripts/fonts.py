@@ -28,7 +28,7 @@ from musekit.results import write_result
 
 VELOCITY = 80
 SOUND, SPACE = 1.2, 1.6  # seconds of a note, and from one note to the next
-QUIET, FALSE = 15.0, 45.0  # dB below the median, and cents, at which a key is not usable; choirs scatter by 44
+QUIET, FALSE = 18.0, 45.0  # dB below the median, and cents, at which a key is not usable; choirs scatter by 44
 
 UNPITCHED = ("drums", "timpani")  # partials are not harmonic: level only
 
