@@ -12,7 +12,7 @@ from fixtures import sinusoids, write_clips
 from musekit import evaluate as evaluation
 from musekit import pretrained
 from musekit.claims import matches
-from musekit.config import MuseError, smoke
+from musekit.config import CodecConfig, MuseError, smoke
 from musekit.corpus.captions import TEMPLATES, evaluation_prompts, fill
 from musekit.evaluate import conditional, controls, judge, memorisation, reproducibility, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
@@ -46,7 +46,7 @@ def test_half_the_amplitude_is_six_decibels():
 
 def test_true_magnitudes_alone_keep_a_chord():
     x = sinusoids([220, 277])
-    y = phase_alone(x, 4096, 1024, 16)
+    y = phase_alone(CodecConfig(), x)
     assert y.shape == x.shape
     assert chroma_correlation(y, x, RATE) > 0.97
 

@@ -40,7 +40,7 @@ LENGTHS = arrange.TABLES["lengths"]
 KINDS = arrange.TABLES["kinds"]  # shares of the kinds of score, by mode
 TAIL = 1.8  # seconds of decay after the last note of a clip that ends
 
-Clip = tuple[dict, list[list[float]], dict]  # record without captions, note rows in seconds, arguments of `render`
+Clip = tuple[dict, list[list[float]], dict]  # record, note rows in seconds, arguments of `render`
 
 
 def speed_of(rate: float) -> str | None:
@@ -304,7 +304,7 @@ def render_clip(out: Path, clip: tuple[dict, list[list[float]], dict]) -> tuple[
 def plan_header(seed: int, only: list[str] | None) -> dict:
     """What a plan depends on besides its length: seed, repertoire, and the code and tables that make it."""
     here = Path(__file__).parent
-    code, tables = "plan arrange bands harmony scores families", "plan instruments fonts collections"
+    code, tables = "plan arrange bands captions harmony scores families", "plan instruments fonts collections lexicon"
     names = [*(f"{name}.py" for name in code.split()), *(f"{name}.toml" for name in tables.split())]
     digest = hashlib.sha256(b"".join((here / name).read_bytes() for name in names))
     return {"seed": seed, "only": only, "code": digest.hexdigest()[:16]}
@@ -318,6 +318,8 @@ def write_plan(
     with lzma.open(buffer, "wt", encoding="utf-8", preset=1) as file:
         file.write(json.dumps(plan_header(seed, only) | {"n": n}) + "\n")
         for record, notes, how in tqdm(islice(clips(scores, seed), n), "plan", n, disable=None):
+            rng = np.random.default_rng([seed, 3, *record["id"].encode()])
+            record["captions"] = write_captions(record, rng)
             file.write(json.dumps([record, notes, how], separators=(",", ":")) + "\n")
             if code := stop():
                 from musekit.distributed import Stopped
@@ -377,8 +379,5 @@ def build_clips(
             print(f"{identity} is left out: {problem}")
             unusable.add(identity)
     records = [record for record in records if record["id"] not in unusable]
-    for record in records:
-        rng = np.random.default_rng([seed, 3, *record["id"].encode()])
-        record["captions"] = write_captions(record, rng)
     write_atomic(out / "clips.jsonl", "".join(json.dumps(record) + "\n" for record in records))
     return records
