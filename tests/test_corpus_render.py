@@ -34,14 +34,6 @@ def planned(out, seed: int, n: int) -> list:
     return [*islice(plan.clips(families.catalogue(out, only=ONLY), seed), n)]
 
 
-def needs(font: str) -> None:
-    """Skip a test whose SoundFont is not installed; timgm always is."""
-    try:
-        located(font)
-    except MuseError as error:
-        pytest.skip(str(error))
-
-
 def dbfs(audio: np.ndarray) -> float:
     return float(20 * np.log10(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))))
 
@@ -87,8 +79,8 @@ def test_a_string_orchestra_loses_no_voice():
 
 
 @pytest.mark.parametrize("font", FONTS)
-def test_players_are_equally_loud(font):
-    needs(font)
+def test_players_are_equally_loud(font, installed):
+    installed(font)
     for name in ("piano", "violin", "acoustic bass", "muted trumpet", "mandolin"):
         key = min(max(60, INSTRUMENTS[name].low), INSTRUMENTS[name].high)
         if font in fonts_of([name]):
