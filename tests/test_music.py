@@ -34,12 +34,12 @@ def test_a_grid_has_a_pulse_and_random_onsets_have_none():
     assert np.mean(random) < 0.2
     jittered = [beat.pulse(grid + np.random.default_rng(1).normal(0, s, len(grid)))[0] for s in (0.01, 0.03, 0.15)]
     assert jittered[0] > 0.9 > jittered[1] > 0.6 and jittered[2] < 0.4
-    assert beat.pulse(grid[:5])[0] == 0 and np.isnan(beat.tempo(grid[:5], np.ones(5)))
+    assert beat.pulse(grid[:5])[0] == 0 and np.isnan(beat.tempo(piece()[:5]))
 
 
 def test_the_tempo_is_that_of_the_bass_and_is_kept():
-    for bpm in (72.0, 80.0, 104.0):
-        found = beat.tempo(*beat.onsets_of(piece(bpm)))
+    for bpm in (90.0, 104.0, 120.0):
+        found = beat.tempo(piece(bpm))
         assert beat.met(found, bpm) and not beat.met(found, 1.05 * bpm) and not beat.met(found, bpm / 2)
         assert beat.met(found, bpm / 2, beat.OCTAVES)
     times = beat.onsets_of(piece())[0]

@@ -16,8 +16,11 @@ import numpy as np
 
 TEMPI = (50.0, 400.0)  # BPM of grids: beats, and their halves and thirds
 TAPPED = (40.0, 200.0)  # BPM of beats
-PREFERRED, OCTAVES_WIDE = 90.0, 0.5  # BPM that is tapped most readily, and the standard deviation around it
-LEVELS = {1: 1.0, 2: 0.5, 3: 0.3, 4: 0.3}  # weight of the grids of a beat and of its parts, chosen on planned clips
+LEVELS = {1: 1.0, 2: 0.5, 3: 0.3, 4: 0.3}  # weight of the grids of a beat and of its parts, where a tempo is sought
+MULTIPLES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3, 4)  # of what was found, from which the beat is chosen
+#: Weights of `evidence`, a logistic choice fitted on the notes of 900 planned training clips, thinned by a quarter and
+#: blurred by 12 ms as a transcriber does.
+CHOICE = np.array([-0.3, -0.43, 0.87, 4.56, 4.12, 0.4, 1.03, 2.91, -1.99, -1.83, 1.99, -1.26])
 STEP = 0.004  # ratio of one tempo to the next
 TOLERANCE = 0.04  # by which a tempo may be off
 OCTAVES = (1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3)  # ratios by which tempi of one music are mistaken
@@ -64,15 +67,27 @@ def pulse(times: np.ndarray) -> tuple[float, float]:
     return float(np.sqrt(max(0.0, strength))), float(bpm[best])
 
 
-def tempo(times: np.ndarray, weights: np.ndarray) -> float:
-    """The tempo in BPM that one would tap: a period whose halves, thirds and quarters are grids of the onsets, and near
-    the tempo that people prefer. NaN for fewer than 6 onsets."""
-    if len(times) < 6:
+def evidence(notes: np.ndarray, bpm: float) -> np.ndarray:
+    """What speaks for a beat, (12,): how well all onsets lie on five grids of it and its parts, the lowest notes on
+    three, its distance from 100 BPM in octaves, that of the onsets' number per beat from 1, and their squares."""
+    low = onsets_of(notes[notes[:, 2] <= np.percentile(notes[:, 2], 30)])
+    times, weights = onsets_of(notes)
+    grids = [resultants(times, weights, bpm * np.array([1 / 2, 1, 2, 3, 4]))]
+    grids.append(resultants(*low, bpm * np.array([1 / 2, 1, 2])) if len(low[0]) > 3 else np.zeros(3))
+    speed, density = np.log2(bpm / 100), np.log2(60 * len(times) / np.ptp(times) / bpm)
+    return np.r_[np.maximum(0, np.concatenate(grids)), speed, speed**2, density, density**2]
+
+
+def tempo(notes: np.ndarray) -> float:
+    """The tempo in BPM that one would tap to notes (n, >= 3). NaN for fewer than 8 onsets."""
+    times, weights = onsets_of(notes)
+    if len(times) < 8:
         return float("nan")
     bpm = grid(*TAPPED)
     score = sum(share * np.maximum(0, resultants(times, weights, k * bpm)) for k, share in LEVELS.items())
-    readily = np.exp(-0.5 * (np.log2(bpm / PREFERRED) / OCTAVES_WIDE) ** 2)
-    return float(bpm[(score * readily).argmax()])
+    found = bpm[score.argmax()] * np.array(MULTIPLES)
+    found = found[(found >= TAPPED[0]) & (found <= TAPPED[1])]
+    return float(found[np.argmax([evidence(notes, b) @ CHOICE for b in found])])
 
 
 def met(found: float, asked: float, ratios: tuple[float, ...] = (1,)) -> bool:

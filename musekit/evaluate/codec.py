@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musekit.codec import audio_from_magnitudes
+from musekit.codec import audio_from_magnitudes, latent_frames
 from musekit.config import home
 from musekit.corpus.datasets import Item
 from musekit.corpus.listing import Listing
@@ -108,16 +108,11 @@ class World:
 
 def planned(study: Study) -> Iterator[tuple[dict, list, dict]]:
     """(record, note rows, arguments of `render`) of held-out clips in the order of the plan; none without a plan."""
-    from musekit.corpus.plan import unpack
-
-    usable = {clip["id"] for clip in study.split(study.on)}
-    path = study.cache / "plan.jsonl.xz"
+    usable, path = {clip["id"] for clip in study.split(study.on)}, study.cache / "plan.jsonl.xz"
     if path.exists():
         with lzma.open(path, "rt", encoding="utf-8") as file:
-            next(file)
-            for line in map(json.loads, file):
-                if line["record"]["id"] in usable:
-                    yield line["record"], unpack(line["notes"]), line["how"]
+            next(file)  # what the plan depends on
+            yield from (clip for clip in map(json.loads, file) if clip[0]["id"] in usable)
 
 
 def through_fonts(study: Study, n: int) -> list[World]:
@@ -207,7 +202,6 @@ def decode_cost(folder: Path) -> dict:
     """Seconds of decoding 4 x 12 s, the best of three, and MiB that 47.55 s need at the peak beside what was there."""
     import resource
 
-    from musekit.codec import latent_frames
     from musekit.muse import Muse
 
     def peak() -> float:

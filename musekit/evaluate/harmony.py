@@ -106,6 +106,7 @@ def loud(notes: np.ndarray, share: float) -> np.ndarray:
 
 
 def shuffled(line: Sequence[Sequence], seed: int) -> list[list]:
-    """A chord line with its chords in a random order at the same times."""
+    """A chord line with its chords in a random order at the same times; "none" where the same chord came back."""
     order = np.random.default_rng(seed).permutation(len(line))
-    return [[start, *line[k][1:]] for (start, *_), k in zip(line, order)]
+    moved = [(start, chord, line[k][1:]) for (start, *chord), k in zip(line, order)]
+    return [[start, *(other if [*other] != chord else (0, "none"))] for start, chord, other in moved]

@@ -48,7 +48,7 @@ def rows_of(records: Sequence[dict], notes: Sequence[np.ndarray], lengths: Seque
         "same tempo in both halves": [beat.steady(times, s) for (times, _), s in zip(onsets, lengths)],
         "same tempo in both halves, onsets at random": [beat.steady(times, s) for times, s in zip(random, lengths)],
     }
-    asked = [(r["bpm"], beat.tempo(*found)) for r, found in zip(records, onsets) if r.get("bpm")]
+    asked = [(r["bpm"], beat.tempo(n)) for r, n in zip(records, notes) if r.get("bpm")]
     shares["tempo within 4 %"] = [beat.met(found, bpm) for bpm, found in asked]
     shares["tempo within 4 %, or an octave of it"] = [beat.met(found, bpm, beat.OCTAVES) for bpm, found in asked]
     shares["key, of 24"] = [harmony.same_key(n, r) for r, n in zip(records, notes) if r.get("key") and r.get("mode")]
