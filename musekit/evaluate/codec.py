@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import lzma
+import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,11 +22,11 @@ import numpy as np
 import torch
 
 from musekit.codec import audio_from_magnitudes, latent_frames
-from musekit.config import home
+from musekit.config import MuseError, home
 from musekit.corpus.datasets import Item
 from musekit.corpus.listing import Listing
 from musekit.corpus.readers import look, records_of
-from musekit.corpus.render import write_flac
+from musekit.corpus.render import render, write_flac
 from musekit.corpus.sound import BadAudio
 from musekit.evaluate.distances import LIBROSA, compare
 from musekit.evaluate.features import standardised
@@ -118,7 +119,6 @@ def planned(study: Study) -> Iterator[tuple[dict, list, dict]]:
 def through_fonts(study: Study, n: int) -> list[World]:
     """The notes of n held-out clips through each SoundFont that is installed, the drums' notes left out of scores."""
     from musekit.corpus.fonts import FONTS
-    from musekit.corpus.render import render
 
     found = {font: World(f"SoundFont {font}", [], []) for font in FONTS}
     clips = [clip for clip, _ in zip(planned(study), range(n))]
@@ -132,22 +132,27 @@ def through_fonts(study: Study, n: int) -> list[World]:
                     write_flac(path, render(notes, **how | {"font": font}))
             except BadAudio:  # the font lacks an instrument
                 continue
+            except MuseError as error:
+                print(f"without the {world.name}: {error}")
+                continue
             world.sounds.append(path)
             world.scores.append(score)
-    return [world for world in found.values() if len(world.sounds) > 1]
+    return [*found.values()]
 
 
 def outside(n: int) -> World:
     """Up to n stretches of each recording of the packages `OUTSIDE`, as the reader of folders cuts them."""
     records = []
+    if missing := [package for package, (folder, *_) in OUTSIDE.items() if not Path(folder).is_dir()]:
+        print(f"without some recordings: sudo apt-get install {' '.join(missing)}")
     for package, (folder, author, licence) in OUTSIDE.items():
         listing = Listing(Path(folder))
         items = [Item(path, path, [{"text": "music", "asks": {}}], path, "test") for path in listing.audio]
         for item, place in zip(items, look(listing, "", items)):
             if not isinstance(place, str) and place[2] - place[1] >= 2 * SECONDS:  # music, not an effect
-                cut = records_of(item, *place, SECONDS, f"{package}: {item.path} by {author}, {licence}")[1 : n + 1]
+                cut = records_of(item, *place, SECONDS, f"{package}: {item.path} by {author}")[1 : n + 1]
                 records += [record | {"path": f"{folder}/{item.path}", "licence": licence} for record in cut]
-    return World("recordings: " + ", ".join(sorted({r["source"] for r in records})), records)
+    return World("recordings", records)
 
 
 def through(audio: np.ndarray, rate: int, name: str) -> tuple[np.ndarray, float]:
@@ -199,25 +204,25 @@ def fidelity(study: Study, world: World, trips: Sequence[Path], name: str) -> di
 
 
 def decode_cost(folder: Path) -> dict:
-    """Seconds of decoding 4 x 12 s, the best of three, and MiB that 47.55 s need at the peak beside what was there."""
-    import resource
-
+    """Seconds of decoding 4 x 12 s, the best of three, and MiB that 47.55 s need beside what is there before."""
     from musekit.muse import Muse
 
-    def peak() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
     muse = Muse.from_pretrained(folder)
-    codec, config = muse.codec, muse.config.codec
+    codec, config, times = muse.codec, muse.config.codec, []
     codec.decode(torch.randn(1, config.latent_dim, 16))
-    before = peak()
-    codec.decode(torch.randn(1, config.latent_dim, LONG))
-    row, times = {"peak_mib_of_47_s": peak() - before}, []
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux's peak of resident memory
+    if reset.exists():
+        reset.write_text("5")
+    peaks = []
+    for frames in (16, LONG):
+        codec.decode(torch.randn(1, config.latent_dim, frames))
+        peaks += re.findall(r"VmHWM:\s+(\d+)", status.read_text()) if status.exists() else []
     for _ in range(4):
         began = time.perf_counter()
         codec.decode(torch.randn(4, config.latent_dim, latent_frames(config, 12 * config.sample_rate)))
         times.append(time.perf_counter() - began)
-    return row | {"seconds_of_4_x_12_s": min(times[1:]), "threads": torch.get_num_threads()}
+    row = {"seconds_of_4_x_12_s": min(times[1:]), "threads": torch.get_num_threads()}
+    return row | ({"mib_of_47_s": (int(peaks[1]) - int(peaks[0])) / 1024} if peaks else {})
 
 
 def measure_codec(study: Study) -> None:
@@ -227,7 +232,7 @@ def measure_codec(study: Study) -> None:
     half = len(clips) // 2
     worlds = [World("held-out clips", clips[:half])]
     if not study.quick:
-        worlds += [*through_fonts(study, SCORES), outside(EACH)]
+        worlds += [world for world in (*through_fonts(study, SCORES), outside(EACH)) if world.sounds]
     real, rows = study.features(clips), []
     others = [Study(folder, study.cache, study.results, study.n, study.quick) for folder in study.codecs]
     systems = {f"{s.muse.folder.name} {s.hashes['codec'][:8]}": s for s in (study, *others)}
@@ -257,4 +262,6 @@ def measure_codec(study: Study) -> None:
     for attribute in ATTRIBUTES:
         value = ratio(ceiling, attribute, "held-out round trips", of="held-out originals")
         bars.append(target(f"codec keeps {attribute}: round trips / originals", value, at_least=0.95))
-    study.write("codec", rows + ceiling + bars)
+    recordings = {s["source"]: s["licence"] for w in worlds if w.name == "recordings" for s in w.sounds}
+    sources = [{"measure": "recording", "source": source, "licence": recordings[source]} for source in recordings]
+    study.write("codec", rows + ceiling + bars + sources)
