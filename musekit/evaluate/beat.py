@@ -1,13 +1,13 @@
 """A beat: do the onsets of a sound's notes have a pulse, at which tempo, and is it the same in both halves?
 
-In a period of P seconds an onset at t with the weight w has the phase 2 pi t / P. The mean resultant of n onsets
+In a period of P seconds an onset at t has the phase 2 pi t / P. The mean resultant of n onsets
 
-    R(P) = |sum w exp(2 pi i t / P)| / sum w
+    R(P) = |sum exp(2 pi i t / P)| / n
 
 is 1 where they lie on a grid of P. Where they fall at random, n R^2 is exponential with mean 1, and the largest of K
 independent ones has the mean H_K = 1 + 1/2 + ... + 1/K. In a stretch of T seconds frequencies of a range F have
-K = T F. So pulse^2 = (max R^2 - H_K / n) / (1 - H_K / n), 0 at least: 0 on average for random onsets of any number,
-1 for a grid. n is the weights' effective number, (sum w)^2 / sum w^2.
+K = T F. So pulse^2 = (max R^2 - H_K / n) / (1 - H_K / n), 0 at least: near 0 for random onsets of any number, 1 for
+a grid.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ CHOICE = np.array([-0.3, -0.43, 0.87, 4.56, 4.12, 0.4, 1.03, 2.91, -1.99, -1.83,
 STEP = 0.004  # ratio of one tempo to the next
 TOLERANCE = 0.04  # by which a tempo may be off
 OCTAVES = (1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3)  # ratios by which tempi of one music are mistaken
+STRETCH = 12.0  # seconds
 TOGETHER = 0.03  # seconds within which notes begin together
 
 
@@ -42,7 +43,7 @@ def onsets_of(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resultants(times: np.ndarray, weights: np.ndarray, bpm: np.ndarray) -> np.ndarray:
-    """R^2 of grids of so many beats per minute, less what is due to chance at each of them alone."""
+    """R^2 of weighted onsets on grids of so many beats per minute, less what is due to chance at each of them alone."""
     phases = np.exp(2j * np.pi * np.outer(bpm / 60, times))
     n = weights.sum() ** 2 / (weights**2).sum()
     return (np.abs(phases @ weights) ** 2 / weights.sum() ** 2 - 1 / n) / (1 - 1 / n)
@@ -88,6 +89,12 @@ def tempo(notes: np.ndarray) -> float:
     found = bpm[score.argmax()] * np.array(MULTIPLES)
     found = found[(found >= TAPPED[0]) & (found <= TAPPED[1])]
     return float(found[np.argmax([evidence(notes, b) @ CHOICE for b in found])])
+
+
+def pulse_in(times: np.ndarray, seconds: float) -> float:
+    """The mean strength of the pulse in equal stretches of about 12 s, so that sounds of all lengths compare."""
+    edges = np.linspace(0, seconds, 1 + max(1, round(seconds / STRETCH)))[1:-1]
+    return float(np.mean([pulse(part)[0] for part in np.split(times, np.searchsorted(times, edges))]))
 
 
 def met(found: float, asked: float, ratios: tuple[float, ...] = (1,)) -> bool:

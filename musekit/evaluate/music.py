@@ -38,8 +38,8 @@ def rows_of(records: Sequence[dict], notes: Sequence[np.ndarray], lengths: Seque
     lines = [harmony.loud(n, LOUD) for n in notes]
     random = [beat.at_random(times, s, i) for i, ((times, _), s) in enumerate(zip(onsets, lengths))]
     means = {
-        "pulse": [beat.pulse(times)[0] for times, _ in onsets],
-        "pulse of as many onsets at random": [beat.pulse(times)[0] for times in random],
+        "pulse": [beat.pulse_in(times, s) for (times, _), s in zip(onsets, lengths)],
+        "pulse of as many onsets at random": [beat.pulse_in(times, s) for times, s in zip(random, lengths)],
         "onsets per second": [len(times) / s for (times, _), s in zip(onsets, lengths)],
         "figures of the tune that return": [f for n in lines if np.isfinite(f := harmony.figures_return(n))],
         "distinct chords in 12 s": [12 / s * harmony.distinct_chords(n, s) for n, s in zip(notes, lengths)],
