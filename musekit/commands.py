@@ -36,12 +36,21 @@ class Generate(Settings):
         musekit generate "a sad piano melody"
         musekit generate "a fast fiddle tune" --n 8 --seed 100 --out fiddle
         musekit generate "an organ chorale" --negative-prompt "slow" --seconds 6
+        musekit generate "a jazz trio" --seconds 47.5 --bpm 120 --chords "Dm7 G7 C C" --metre 4
+        musekit generate --continue-from demo/a-sad-piano-melody-0.wav --seconds 20
+        musekit generate "a flute" --repaint demo/a-sad-piano-melody-0.wav --start 4 --stop 8
         musekit generate --n 1 -- "- a prompt that starts with a dash"
         torchrun --nproc-per-node 4 -m musekit -- generate --prompts prompts.jsonl --out many
     """
 
     prompt: Annotated[str | None, Positional, arg(metavar="PROMPT", help_behavior_hint="(or --prompts)")] = None
     """The music, for example "a sad piano melody"."""
+    continue_from: Annotated[Path | None, optional("FILE", "none")] = None
+    """A sound file that the music continues, for --seconds more; without a prompt, in its own manner."""
+    repaint: Annotated[Path | None, optional("FILE", "none")] = None
+    """A sound file in which the music from --start to --stop is made again."""
+    start: Annotated[float | None, optional("FLOAT", "none")] = None  # Seconds at which --repaint begins
+    stop: Annotated[float | None, optional("FLOAT", "none")] = None  # Seconds at which it stops
     prompts: Annotated[Path | None, optional("FILE", "none")] = None
     """Many prompts: .txt, one per line, or .jsonl, one object per line: prompt, and any of negative_prompt, seed, n,
     seconds, name (of its files) and the settings of sampling. Ranks under torchrun share the pieces."""
@@ -57,9 +66,9 @@ class Generate(Settings):
 
     def run(self) -> None:
         """Generate the files."""
-        from musekit.generate import generate_files
+        from musekit.generate import edit_files, generate_files
 
-        generate_files(self)
+        (edit_files if self.continue_from or self.repaint else generate_files)(self)
 
 
 @dataclass
@@ -69,7 +78,7 @@ class Cache:
     For example: the scores of music21, rendered, and the inputs of the mini networks; your own folder; a published
     dataset; the same with four processes, each on its GPU (slurm/cache.sh: with an array of jobs):
 
-        musekit cache --n 12000 --kinds clips tokens spectra views
+        musekit cache --n 12000 --kinds clips tokens views
         musekit cache --kinds latents embeddings --weights my-weights --remake
         musekit cache --data my-music --out my-cache
         musekit cache --corpus musicbench --data /data/MusicBench --preset paper
@@ -88,7 +97,7 @@ class Cache:
     n: int = 12_000  # Clips of 12 s to render from the scores
     seconds: Annotated[float | None, optional("FLOAT", "the preset's window")] = None
     """Longest clip; longer recordings are cut into several clips."""
-    kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings"], ...] = (
+    kinds: tuple[Literal["clips", "tokens", "views", "latents", "embeddings"], ...] = (
         "clips",
         "tokens",
     )
@@ -209,17 +218,18 @@ class Bench:
     """
 
     what: Annotated[str, Positional, arg(metavar="[WHAT]")] = "end-to-end"
-    """end-to-end, stage1, stage2, full, train, sizes or ddp."""
+    """end-to-end, stage1, stage2, full, train, paper, sizes or ddp."""
     weights: Annotated[str | None, optional("FOLDER", "mini")] = None
     """Folder of weights, or a packaged preset, for end-to-end."""
     results: Path = Path("results")  # Folder of the result file
     quick: bool = False  # Tiny networks and single runs, to test that everything runs
+    budget: float = 600.0  # Seconds for `paper`: rows that would not fit into what is left are left out
 
     def run(self) -> None:
         """Run the benchmark."""
         from musekit.bench import bench
 
-        bench(self.what, self.weights, self.results, self.quick)
+        bench(self.what, self.weights, self.results, self.quick, self.budget)
 
 
 @dataclass

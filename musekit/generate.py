@@ -27,7 +27,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from musekit.config import MuseError
-from musekit.files import decode, read_json, write_atomic
+from musekit.controls import LONGEST
+from musekit.files import decode, read_json, regular, write_atomic
 from musekit.recipe import Recipe, Settings, clean_prompt, count, file_stem
 
 STAGES = {"stage1": "text to embedding", "stage2": "embedding to latents", "codec": "latents to audio"}
@@ -116,6 +117,52 @@ def generate_files(options) -> dict[Path, Finished]:
         seconds = sum(recipe.seconds for recipe in missing.values())
         print(f"{seconds:.0f} s of audio in {time.perf_counter() - began:.1f} s, including loading", flush=True)
     return pieces
+
+
+def edit_files(options) -> dict[Path, Finished]:
+    """Continue or repaint a sound file, n times; returns {WAV: piece}. Raises MuseError before any sampling."""
+    path = options.continue_from or options.repaint
+    if options.prompts or options.negative_prompt or (options.continue_from and options.repaint):
+        raise MuseError("give one of --continue-from and --repaint, with a PROMPT or none, and no other prompts")
+    if (options.repaint is None) != (None in (options.start, options.stop)):
+        raise MuseError("--repaint FILE needs --start and --stop, in seconds, which nothing else does")
+
+    from musekit.muse import Muse
+
+    muse, count_of, pieces = Muse.from_pretrained(options.weights, dtype=options.dtype), count(options.n), {}
+    audio, name = read_sound(path, muse.config.codec.sample_rate), file_stem(path.stem.replace("-", " "))
+    settings = {f.name: getattr(options, f.name) for f in fields(Settings) if f.name != "seconds"}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    for seed in range(options.seed, options.seed + count_of):
+        if options.repaint:
+            piece = muse.repaint(audio, options.start, options.stop, options.prompt, seed, **settings)
+        else:
+            piece = muse.continue_(audio, options.seconds, options.prompt, seed, **settings)
+        target = options.out / f"{name}-{'repainted' if options.repaint else 'continued'}-{seed}.wav"
+        prepare_folder(options.out, piece.audio.numel() * 2)
+        write(target, piece)
+        pieces[target] = read_json(target.with_suffix(".json"), Finished)
+    show(pieces, options, {0: Request(prompt=options.prompt or "music", name=path.stem.replace("-", " "))})
+    return pieces
+
+
+def read_sound(path: Path, rate: int):
+    """A sound file as audio (2, N) at that rate. Raises MuseError."""
+    import soundfile
+    import torch
+
+    try:
+        with soundfile.SoundFile(regular(path)) as file:
+            if not 0 < file.frames <= LONGEST * file.samplerate:
+                raise MuseError(f"{path} must have sound of at most {LONGEST:g} s")
+            sound, own = file.read(dtype="float32", always_2d=True), file.samplerate
+    except (soundfile.SoundFileError, OSError) as error:
+        raise MuseError(f"{path} cannot be read as sound: {error}") from error
+    if own != rate:
+        import soxr
+
+        sound = soxr.resample(sound, own, rate)
+    return torch.from_numpy(sound[:, [0, min(1, sound.shape[1] - 1)]].T.copy())
 
 
 def read_requests(options, note: Callable[[str], None]) -> dict[int, Request]:
@@ -241,13 +288,17 @@ def write(path: Path, piece) -> None:
     recipe, data, sidecar = piece.recipe, io.BytesIO(), path.with_suffix(".json")
     with soundfile.SoundFile(data, "w", piece.sample_rate, 2, subtype="PCM_16", format="WAV") as file:
         file.comment = recipe.to_json()
-        file.write(piece.audio.T.numpy())
+        sound = piece.audio.T
+        if recipe.edit:  # the scale of reading, so that what is kept of a file keeps its bits
+            sound = (sound * 2**15).round().clamp(-(2**15), 2**15 - 1).short()
+        file.write(sound.numpy())
     if path.exists() or sidecar.exists():
         notice(f"{path} existed with another recipe, or unfinished, and is replaced")
     sidecar.unlink(missing_ok=True)
     write_atomic(path, data.getvalue())
     content = Finished(recipe, round(piece.similarity, 6), piece.nfe, hashlib.sha256(data.getvalue()).hexdigest())
-    write_atomic(sidecar, json.dumps(asdict(content), indent=1, ensure_ascii=False) + "\n")
+    record = asdict(content) | {"recipe": recipe.as_dict()}
+    write_atomic(sidecar, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def is_finished(path: Path, recipe: Recipe) -> bool:

@@ -11,22 +11,23 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up, as in ARCHITECTURE.md: a module imports from its own line or from lines above it.
 LAYERS = """
-    config files claims
+    config files claims prompts controls
     gpu
     distributed launch
     statistics
     show
-    flow toy
+    flow toy conditions
     solve
     recipe
     convert
+    fused
     stage1 stage2
     codec
     encoders
     oobleck
     inference
     pretrained
-    fewstep
+    fewstep edit
     muse
     generate
     runs

@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musekit.codec import audio_from_magnitudes, latent_frames
-from musekit.config import MuseError, home
+from musekit.codec import angles, audio_from_magnitudes, compress, latent_frames, magnitudes
+from musekit.config import CodecConfig, MuseError, home
 from musekit.corpus.datasets import Item
+from musekit.corpus.fonts import FONTS
 from musekit.corpus.listing import Listing
 from musekit.corpus.readers import look, records_of
 from musekit.corpus.render import render, write_flac
@@ -73,12 +74,11 @@ def log_mel_l1(decoded: np.ndarray, original: np.ndarray, sample_rate: int) -> f
     return float(np.abs(x - y).mean())
 
 
-def phase_alone(audio: np.ndarray, n_fft: int, hop: int, iterations: int) -> np.ndarray:
-    """(2, N) -> the audio recovered from its true magnitudes by fast Griffin-Lim: the loss due to phase only."""
-    x = torch.from_numpy(audio)
-    x = torch.nn.functional.pad(x, (0, -x.shape[1] % hop))
-    m = torch.stft(x, n_fft, hop, window=torch.hann_window(n_fft), return_complex=True).abs()
-    return audio_from_magnitudes(m[None, :, :, :-1], n_fft, hop, iterations)[0, :, : audio.shape[1]].numpy()
+def phase_alone(config: CodecConfig, audio: np.ndarray) -> np.ndarray:
+    """(2, N) -> the audio recovered from its true magnitudes and angles: the loss due to phase only."""
+    c = compress(config, torch.from_numpy(audio)[None])
+    shape = config.n_fft, config.stft_hop, config.phase_iterations
+    return audio_from_magnitudes(magnitudes(config, c), angles(config, c), *shape)[0, :, : audio.shape[1]].numpy()
 
 
 def onset_strength(audio: np.ndarray, rate: int, at: np.ndarray | None = None) -> tuple[float, np.ndarray]:
@@ -118,8 +118,6 @@ def planned(study: Study) -> Iterator[tuple[dict, list, dict]]:
 
 def through_fonts(study: Study, n: int) -> list[World]:
     """The notes of n held-out clips through each SoundFont that is installed, the drums' notes left out of scores."""
-    from musekit.corpus.fonts import FONTS
-
     found = {font: World(f"SoundFont {font}", [], []) for font in FONTS}
     clips = [clip for clip, _ in zip(planned(study), range(n))]
     for record, notes, how in progress(clips, "through each SoundFont"):
