@@ -6,19 +6,26 @@ trips give the ceiling; the planted failures are as many onsets at random times,
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from musekit.config import TONICS
 from musekit.evaluate import beat, harmony
 from musekit.evaluate.prompts import evaluation_pieces
-from musekit.evaluate.study import Sound, Study
+from musekit.evaluate.seams import seam_auc
+from musekit.evaluate.study import Sound, Study, progress
 from musekit.evaluate.transcribe import notes_of
 from musekit.muse import Settings
+from musekit.recipe import Recipe
 from musekit.statistics import accuracy, mean_interval
 
-CLIPS = 120  # held-out clips
+CLIPS, SEAMS = 120, 40  # held-out clips, and those that are continued and repainted
+SECONDS = 12.0  # of a piece; those with controls are made in the longest length, too
 SEED = 50_000  # of the pieces that are asked for a tempo and a key
 INSTRUMENTS = ("piano", "guitar", "strings", "organ")
 LOUD = 0.7  # of the median amplitude: softer notes are left out of the upper line
@@ -70,7 +77,7 @@ def rows_of(records: Sequence[dict], notes: Sequence[np.ndarray], lengths: Seque
 
 def requests(n: int) -> list[dict]:
     """n prompts with a tempo and a key, and what they ask."""
-    rng, found = np.random.default_rng(SEED), []
+    found, rng = [], np.random.default_rng(SEED)
     for i in range(n):
         about = {"bpm": int(rng.integers(60, 161)), "key": TONICS[int(rng.integers(12))]}
         about |= {"mode": ("major", "minor")[i % 2], "instrument": INSTRUMENTS[i // 2 % len(INSTRUMENTS)]}
@@ -78,8 +85,52 @@ def requests(n: int) -> list[dict]:
     return found
 
 
+def controlled(study: Study) -> dict[str, list[Recipe]]:
+    """Recipes by what their controls ask: tempo and key, four chords of the key, or the tune of a held-out clip."""
+    longest = math.floor(100 * study.muse.config.window_seconds) / 100
+    asked, rng, found = requests(study.n), np.random.default_rng(SEED), {}
+    tunes = [c for c in study.split(study.on) if c.get("melody") and c.get("first_beat", 1.0) < 0.01]
+    for seconds in sorted({min(SECONDS, longest), longest}):
+
+        def recipe(i: int, seconds=seconds, **controls) -> Recipe:
+            settings = Settings(seconds=seconds, **controls)
+            return study.muse.recipe(f"{asked[i]['instrument']} music", SEED + i, settings)
+
+        recipes: dict[str, list[Recipe]] = {"tempo and key": [], "chords": [], "melody": []}
+        for i, about in enumerate(asked):
+            steps = [0, *rng.permutation([5, 7, 9, 2, 4])[:3]]
+            names = [TONICS[(TONICS.index(about["key"]) + k) % 12] + ("" if k in (0, 5, 7) else "m") for k in steps]
+            recipes["tempo and key"].append(recipe(i, bpm=about["bpm"], metre=4, key=f"{about['key']} {about['mode']}"))
+            recipes["chords"].append(recipe(i, bpm=about["bpm"], metre=4, chords=" ".join(names)))
+        for i, tune in enumerate(tunes[: study.n]):
+            notes = [note for note in tune["melody"] if note[0] < seconds]
+            recipes["melody"].append(recipe(i, bpm=tune["bpm"], metre=tune["beats_per_bar"], melody=notes))
+        found |= {f"generated, {kind} in controls, {seconds:g} s": some for kind, some in recipes.items() if some}
+    return found
+
+
+def seam_rows(study: Study, n: int) -> list[dict]:
+    """How well a classifier finds the seams of held-out clips that were continued from 6 s on, and repainted from 4 to
+    8 s, by the trained network and by the baseline that needs no training."""
+    clips, rows = [c for c in study.split(study.on) if c["seconds"] >= SECONDS][:n], []
+    for trained in (True, False) if study.muse.config.stage2.controls else (False,):
+        pieces: dict[str, list] = {"continue": [], "repaint": []}
+        for i, clip in enumerate(progress(clips, "continuing and repainting")):
+            audio, rate = study.read(clip, SECONDS)
+            sound, how = torch.from_numpy(audio), {"seed": SEED + i, "trained": trained}
+            piece = study.muse.continue_(sound[:, : 6 * rate].contiguous(), 6.0, **how)
+            pieces["continue"].append((piece.audio.numpy(), rate, [6.0]))
+            piece = study.muse.repaint(sound, 4.0, 8.0, **how)
+            pieces["repaint"].append((piece.audio.numpy(), rate, [4.0, 8.0]))
+        by = "the trained network" if trained else "the baseline without training"
+        for name, some in pieces.items():
+            with contextlib.suppress(ValueError):  # too few
+                rows.append({"measure": "seams", "name": name, "by": by, "n": len(some), "auc": seam_auc(some)})
+    return rows
+
+
 def measure_music(study: Study) -> None:
-    """Writes results/music.json: held-out clips, their round trips, and pieces without and with asked numbers."""
+    """Writes results/music.json: held-out clips, their round trips, and pieces without and with what is asked."""
     clips = study.split(study.on)[: study.n if study.quick else CLIPS]
     trips = study.round_trips(clips)
     rows = music_rows(study, clips, clips, "held-out clips") + music_rows(study, clips, trips, "codec round trips")
@@ -87,6 +138,13 @@ def measure_music(study: Study) -> None:
     rows += music_rows(study, [p["asks"] for p in prompts], pieces, "generated")
     asked = requests(study.n)
     recipes = study.recipes([a["text"] for a in asked], SEED, Settings())
-    pieces = study.render(study.sample(recipes)[0], recipes)
-    rows += music_rows(study, asked, pieces, "generated, tempo and key in the prompt")
-    study.write("music", rows, seed=SEED)
+    rows += music_rows(study, asked, made(study, recipes), "generated, tempo and key in the prompt")
+    for source, recipes in controlled(study).items() if study.muse.config.stage2.controls else ():
+        records = [recipe.controls.record(recipe.seconds) for recipe in recipes]
+        rows += music_rows(study, records, made(study, recipes), source)
+    study.write("music", rows + seam_rows(study, 5 if study.quick else SEAMS), seed=SEED)
+
+
+def made(study: Study, recipes: Sequence[Recipe]) -> list[Path]:
+    """The files of recipes, made where they are missing."""
+    return study.render(study.sample(recipes)[0], recipes)
