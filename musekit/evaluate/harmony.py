@@ -13,7 +13,7 @@ import numpy as np
 from musekit.corpus.scores import key_of
 
 THIRDS = {"maj": 4, "7": 4, "min": 3, "dim": 3}
-FIGURE = 5  # notes of the tune
+FIGURE = 4  # notes of the tune
 FRAME = 0.05  # seconds, in which two lines are compared
 
 
@@ -63,20 +63,19 @@ def upper_line(notes: np.ndarray) -> np.ndarray:
 
 
 def figures_return(notes: np.ndarray) -> float:
-    """Share of the figures of the upper line, 5 notes, that come again later: same intervals, same rhythm.
+    """Share of the figures of the upper line, 4 notes, that come again later with the same steps and rhythm.
 
-    The rhythm is that of the four distances, each a half or more of the longest (long) or less (short). Figures with
-    fewer than three pitches are left out. NaN without figures.
+    Steps are unisons, seconds, thirds, ... up or down; of the three distances those above half of the longest are long,
+    the others short. Figures with fewer than three pitches are left out. NaN without figures.
     """
     line = upper_line(notes)
-    seen: dict[tuple, list[int]] = {}
+    found: list[tuple] = []
     for i in range(len(line) - FIGURE + 1):
-        pitches, waits = line[i : i + FIGURE, 2], np.diff(line[i : i + FIGURE, 0])
-        if len({*pitches}) > 2:
-            seen.setdefault((*np.diff(pitches), *(waits > waits.max() / 2)), []).append(i)
-    total = sum(map(len, seen.values()))
-    again = sum(places[-1] - place >= FIGURE for places in seen.values() for place in places)
-    return again / total if total else float("nan")
+        steps, waits = np.diff(line[i : i + FIGURE, 2]), np.diff(line[i : i + FIGURE, 0])
+        if len({*line[i : i + FIGURE, 2]}) > 2:
+            found.append((i, (*np.sign(steps) * ((np.abs(steps) + 1) // 2), *(waits > waits.max() / 2))))
+    last = {figure: i for i, figure in found}
+    return float(np.mean([last[figure] - i >= FIGURE for i, figure in found])) if found else float("nan")
 
 
 def melody_f1(notes: np.ndarray, melody: Sequence[Sequence[float]], seconds: float) -> float:
