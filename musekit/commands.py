@@ -183,7 +183,7 @@ class Evaluate:
 
     The same command resumes. For example:
 
-        musekit eval codec
+        musekit eval codec --codecs runs/codec/weights
         musekit eval one-to-many --split test
         musekit eval prompts --n 24 --results quick
     """
@@ -195,6 +195,7 @@ class Evaluate:
     n: int = 240  # Number of generated clips, in measurements that generate
     split: Literal["valid", "test"] = "valid"
     """The held-out clips to measure on. Choices are made on valid; the result file counts the openings of test."""
+    codecs: list[str] = field(default_factory=list)  # For codec: other folders of weights, measured beside this one
     quick: bool = False  # Tiny sizes, to test that everything runs
 
     def run(self) -> None:
@@ -205,7 +206,7 @@ class Evaluate:
         from musekit.evaluate import evaluate
 
         cache = self.cache or home() / "caches" / "scores"
-        evaluate(self.what, self.weights, cache, self.results, self.n, self.quick, self.split)
+        evaluate(self.what, self.weights, cache, self.results, self.n, self.quick, self.split, self.codecs)
 
 
 @dataclass

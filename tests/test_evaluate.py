@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -271,14 +272,17 @@ def recorded(what, results):
 
 
 def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monkeypatch, capsys):
-    for what in evaluation.MEASUREMENTS:
+    missing = set() if find_spec("basic_pitch") else {"codec", "music"}  # pip install --no-deps basic-pitch==0.4.0
+    for what in {*evaluation.MEASUREMENTS} - missing:
         run(what, small, tmp_path)
-    rows = {what: recorded(what, tmp_path)["rows"] for what in evaluation.MEASUREMENTS}
+    rows = {what: recorded(what, tmp_path)["rows"] for what in {*evaluation.MEASUREMENTS} - missing}
     bars = {what: [r["met"] for r in some if r["measure"] == "bar"] for what, some in rows.items()}
     barred = {"codec", "embedder", "prompts", "one-to-many", "memorisation", "reproducibility"}
-    assert {what for what in bars if bars[what]} == barred and all(bars["reproducibility"])
+    assert {what for what in bars if bars[what]} == barred - missing and all(bars["reproducibility"])
     assert all(isinstance(met, bool) for some in bars.values() for met in some)
     for what, (place, needs, *_) in evaluation.MEASUREMENTS.items():
+        if what in missing:
+            continue
         about = recorded(what, tmp_path)["provenance"]
         assert about["preset"] == "smoke" and "noise" in about["note"]
         assert list(about["weights"]) == needs.split() and place.startswith(about["module"].rpartition(".")[2])
