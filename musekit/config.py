@@ -168,6 +168,10 @@ class SampleConfig:
     stage1_dtype: Literal["auto", "float32", "bfloat16"] = later("float32")
     seconds: Positive = 12.0
     micro_batch: Count = 4  # samples per batch; part of the recipe, since batches are padded to this size
+    guidance_low: Fraction = later(0.0)  # Stage 2's guidance applies for t in [low, high]
+    guidance_high: Fraction = later(1.0)
+    guidance: str = later("cfg")  # how Stage 2's guidance works (`flow.MODES`)
+    stage1_guidance: str = later("cfg")  # "cfg" or "apg" (`stage1.GuidedStage1`)
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ class Muse:
     ) -> Recipe:
         """The complete recipe of one piece. Raises MuseError for a value that is out of range."""
         renamed = {"solver": "stage2_solver", "steps": "stage2_steps"}
-        chosen = dataclasses.asdict(self.config.sample) | {"guidance_low": 0.0, "guidance_high": 1.0}
+        chosen = dataclasses.asdict(self.config.sample)
         given = {k: v for k, v in vars(settings).items() if v is not None}
         controls = {name: given.pop(name) for name in CONTROLS if name in given}
         chosen |= {renamed.get(k, k): v for k, v in given.items()}
