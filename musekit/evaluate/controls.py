@@ -111,7 +111,6 @@ def copies(study: Study) -> list[dict]:
 def melodies(study: Study) -> list[dict]:
     """Controls of the bars on melodies: held-out clips, some replaced by training works' upper lines on another
     instrument, in another key, without their chords."""
-    from musekit.corpus.instruments import INSTRUMENTS
     from musekit.corpus.render import SAMPLE_RATE, render
 
     library, planted = memorisation.training_library(study, "melody"), []
@@ -120,7 +119,7 @@ def melodies(study: Study) -> list[dict]:
     works = renderings(study.cache, "train", {"instrument": "piano"}, 2 if study.quick else COPIES)
     for _, notes, how in progress(works, "copied melodies"):
         line = {round(note[0], 2): [*note[:2], note[2] + 3, note[3], 0] for note in sorted(notes, key=lambda n: n[2])}
-        copy = {**how, "programs": [INSTRUMENTS["flute"].program], "pans": [64]}
+        copy = {**how, "players": ["flute"], "pans": [64]}
         pair = [render(some, **about) for some, about in ((notes, how), (sorted(line.values()), copy))]
         original, copied = (memorisation.melody(audio, SAMPLE_RATE) for audio in pair)
         planted.append(memorisation.Nearest([original]).distances(copied)[0])
