@@ -78,7 +78,7 @@ class Cache:
     For example: the scores of music21, rendered, and the inputs of the mini networks; your own folder; a published
     dataset; the same with four processes, each on its GPU (slurm/cache.sh: with an array of jobs):
 
-        musekit cache --n 12000 --kinds clips tokens spectra views
+        musekit cache --n 12000 --kinds clips tokens views
         musekit cache --kinds latents embeddings --weights my-weights --remake
         musekit cache --data my-music --out my-cache
         musekit cache --corpus musicbench --data /data/MusicBench --preset paper
@@ -97,7 +97,7 @@ class Cache:
     n: int = 12_000  # Clips of 12 s to render from the scores
     seconds: Annotated[float | None, optional("FLOAT", "the preset's window")] = None
     """Longest clip; longer recordings are cut into several clips."""
-    kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings"], ...] = (
+    kinds: tuple[Literal["clips", "tokens", "views", "latents", "embeddings"], ...] = (
         "clips",
         "tokens",
     )
@@ -217,17 +217,18 @@ class Bench:
     """
 
     what: Annotated[str, Positional, arg(metavar="[WHAT]")] = "end-to-end"
-    """end-to-end, stage1, stage2, full, train, sizes or ddp."""
+    """end-to-end, stage1, stage2, full, train, paper, sizes or ddp."""
     weights: Annotated[str | None, optional("FOLDER", "mini")] = None
     """Folder of weights, or a packaged preset, for end-to-end."""
     results: Path = Path("results")  # Folder of the result file
     quick: bool = False  # Tiny networks and single runs, to test that everything runs
+    budget: float = 600.0  # Seconds for `paper`: rows that would not fit into what is left are left out
 
     def run(self) -> None:
         """Run the benchmark."""
         from musekit.bench import bench
 
-        bench(self.what, self.weights, self.results, self.quick)
+        bench(self.what, self.weights, self.results, self.quick, self.budget)
 
 
 @dataclass

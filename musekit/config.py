@@ -65,17 +65,20 @@ class CodecConfig:
     kind: Literal["spectral", "oobleck"] = "spectral"  # trained here, or Stable Audio Open's
     sample_rate: Hertz = 44100  # Hz
     latent_dim: Annotated[int, Meta(ge=1, le=4096)] = 64  # channels C
-    n_fft: Annotated[int, Meta(ge=16, le=2**17)] = 4096  # samples; long, so that the partials of a chord do not beat
-    stft_hop: Count = 1024  # samples
-    frames: Count = 2  # STFT frames per latent frame; hop = frames * stft_hop = 2048 samples (46 ms)
-    linear_bins: CountOrNone = 1024  # STFT bins without averaging (0 to 11.0 kHz)
-    high_bands: CountOrNone = 64  # bands of 8 bins above them (11.0 to 16.5 kHz); higher frequencies are dropped
+    n_fft: Annotated[int, Meta(ge=16, le=2**17)] = 2048  # samples
+    stft_hop: Count = 512  # samples, a quarter of the window
+    frames: Count = 4  # STFT frames per latent frame; hop = frames * stft_hop = 2048 samples (46 ms)
+    linear_bins: CountOrNone = 512  # STFT bins without averaging (0 to 11.0 kHz)
+    high_bands: CountOrNone = 64  # bands of 8 bins above them (11.0 to 22.05 kHz)
     power: Annotated[float, Meta(ge=0.01, le=1)] = 0.3  # the network's input is magnitude**power
-    width: Width = 384
-    encoder_depth: Depth = 2
+    width: Width = 384  # of the layers at the rate of the latents
+    frame_width: Width = 256  # and of those at the rate of the STFT
+    encoder_depth: Depth = 1
     decoder_depth: Depth = 2
     kl_weight: Nonnegative = 4e-4  # of the KL divergence, summed over the channels of a latent frame
-    phase_iterations: Annotated[int, Meta(ge=0, le=1000)] = 16  # fast Griffin-Lim steps after the first phase estimate
+    angle_weight: Nonnegative = 0.2
+    mel_weight: Nonnegative = 0.1
+    phase_iterations: Annotated[int, Meta(ge=0, le=1000)] = 1  # steps of Griffin-Lim after the phase's integration
     name: str = later("")  # "oobleck": hub name or folder of a diffusers pipeline or of its vae/
 
     @property
@@ -92,6 +95,7 @@ class TextConfig:
     dim: Width = 384
     max_tokens: Annotated[int, Meta(ge=1, le=4096)] = 32  # longer prompts are cut; shorter ones are padded
     kind: Literal["minilm", "t5"] = later("minilm")  # "minilm": from its PyPI package. "t5": the encoder of a T5
+    lengths: tuple[Count, ...] = later(())  # prompts are padded to the next of these instead of `max_tokens`
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,7 @@ class SampleConfig:
     guidance_scale: Scale = 3.0
     stage1_guidance_scale: Scale = 1.0
     stage1_autoguidance: Scale = 1.0  # guidance by the exact Gaussian (`stage1.Text2MuQFlow.forward`)
+    stage1_dtype: Literal["auto", "float32", "bfloat16"] = "float32"  # of its products; "auto": the device's fast one
     seconds: Positive = 12.0
     micro_batch: Count = 4  # samples per batch; part of the recipe, since batches are padded to this size
 
@@ -169,6 +174,7 @@ class TrainConfig:
     """How to train one component. The defaults of each preset and component are in `train_config`."""
 
     samples: Samples = 100_000  # training samples in total, over all epochs and ranks
+    minutes: Nonnegative = 0.0  # instead of samples: as many as fit into so many minutes; 0: as said
     batch: Count = 64  # samples per optimizer step, over all ranks and accumulation steps
     micro_batch: Count = 64  # samples per forward pass on one rank
     lr: Nonnegative = 1e-3
@@ -218,7 +224,7 @@ def smoke() -> MuseConfig:
     """Tiny and random, with the same classes: for tests. Its audio is noise."""
     return MuseConfig(
         name="smoke",
-        codec=CodecConfig(width=32, encoder_depth=1, decoder_depth=1, latent_dim=8, phase_iterations=2),
+        codec=CodecConfig(width=32, frame_width=16, encoder_depth=1, decoder_depth=1, latent_dim=8),
         embedder=EmbedderConfig(width=32, depth=1, text_width=32),
         stage1=Stage1Config(width=32, depth=2, heads=2, gaussian_rank=8),
         stage2=Stage2Config(
@@ -236,14 +242,17 @@ def paper() -> MuseConfig:
     return MuseConfig(
         name="paper",
         codec=CodecConfig(kind="oobleck", name="stabilityai/stable-audio-open-1.0"),
-        text=TextConfig(kind="t5", name="google/flan-t5-base", dim=768, max_tokens=128),
+        text=TextConfig(
+            kind="t5", name="google/flan-t5-base", dim=768, max_tokens=128, lengths=(16, 32, 64, 128)
+        ),
         embedder=EmbedderConfig(kind="muq", name="OpenMuQ/MuQ-MuLan-large", sample_rate=24000),
         stage1=Stage1Config(text_dim=768, width=1024, depth=16, heads=16, ff_mult=4),
         stage2=Stage2Config(
             condition_dim=768, width=1536, depth=24, kv_heads=12, ff_mult=4.0, patch=1, max_frames=1024,
             modulation=False, stable_audio=True,
         ),
-        sample=SampleConfig(stage2_steps=100, stage1_solver="dopri5", stage1_guidance_scale=3.0, seconds=47.5),
+        # the original's Stage 1 solver is dopri5, which costs 3 times as many evaluations, and a GPU cannot record it
+        sample=SampleConfig(stage2_steps=100, stage1_guidance_scale=3.0, stage1_dtype="auto", seconds=47.5),
     )  # fmt: skip
 
 
@@ -271,13 +280,17 @@ MINI_TRAINING = {
     "regression": TrainConfig(samples=150_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
     "stage2": TrainConfig(samples=360_000, batch=32, micro_batch=32, lr=1e-3, validate_every=32_000),
 }  # fmt: skip
-# The full-size networks take a lower learning rate, and a checkpoint of Stage 2 is 17 GB.
+# The full-size networks take a lower learning rate and a longer warm-up. A checkpoint of Stage 2 is 17 GB: training
+# waits for seconds while it is copied to the host, and goes on while it is written. Stage 2's micro-batch of
+# whole windows (1,024 frames) fits into 80 GB with all its activations.
 PAPER_TRAINING = {
-    "stage1": replace(MINI_TRAINING["stage1"], lr=1e-4, checkpoint_minutes=30.0),
-    "regression": replace(MINI_TRAINING["regression"], lr=1e-4, checkpoint_minutes=30.0),
-    "stage2": replace(MINI_TRAINING["stage2"], micro_batch=8, lr=1e-4, checkpoint_minutes=30.0),
+    "stage1": replace(MINI_TRAINING["stage1"], lr=1e-4, checkpoint_minutes=10.0, compile=True),
+    "regression": replace(MINI_TRAINING["regression"], lr=1e-4, checkpoint_minutes=10.0),
+    "stage2": replace(
+        MINI_TRAINING["stage2"], micro_batch=16, lr=1e-4, warmup=32_000, checkpoint_minutes=10.0, compile=True
+    ),
 }
-FINE_TUNING_LR = 5e-5  # of paper's Stage 2 when it starts from trained weights (Stable Audio Open)
+FINE_TUNING = {"lr": 5e-5, "warmup": 8_000}  # of paper's Stage 2 from Stable Audio Open's weights
 
 
 def train_config(preset: str, component: str, init: bool = False) -> TrainConfig:
@@ -287,7 +300,7 @@ def train_config(preset: str, component: str, init: bool = False) -> TrainConfig
     "stage2". init: whether training starts from trained weights.
     """
     settings = (MINI_TRAINING | PAPER_TRAINING if preset == "paper" else MINI_TRAINING)[component]
-    return replace(settings, lr=FINE_TUNING_LR) if init and (preset, component) == ("paper", "stage2") else settings
+    return replace(settings, **FINE_TUNING) if init and (preset, component) == ("paper", "stage2") else settings
 
 
 def identity(config) -> dict:

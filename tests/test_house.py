@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up, as in ARCHITECTURE.md: a module imports from its own line or from lines above it.
 LAYERS = """
-    config files claims controls
+    config files claims prompts controls
     gpu
     distributed launch
     statistics
@@ -20,6 +20,7 @@ LAYERS = """
     solve
     recipe
     convert
+    fused
     stage1 stage2
     codec
     encoders

@@ -80,6 +80,18 @@ def test_pieces_stay_when_the_same_job_gets_other_gpus_or_cpus(tmp_path):
         assert ("--threads 1" in (tmp_path / gpus / "slurm-1.log").read_text()) == (gpus != "0")
 
 
+@pytest.mark.parametrize("container", ["apptainer exec --nv muse.sif", "--container-image=muse.sqsh"])
+def test_a_container_is_one_variable(container, tmp_path):
+    """A command in front of python, or options of srun; nothing of the host's environment is needed."""
+    env = {"MUSE_CONTAINER": container, "MUSE_ENV": "/nowhere", "MUSE_PORT": "1", "SLURM_NTASKS": "1"}
+    programs = {"srun": 'echo "$@"', "scontrol": "echo host"}
+    for run in ("run_torchrun", "run_independent"):
+        said = shell(f"{run} generate", programs=programs, folder=tmp_path, **env)
+        before, after = said.split(" _ ", 1)
+        assert said.count(container) == 1 and "musekit" in after
+        assert after.startswith(container) if container[0] != "-" else before.index(container) < before.index("bash")
+
+
 def test_a_job_that_makes_no_progress_gives_up(tmp_path):
     """Progress is a new file, or one that is computed again under its name, as by `musekit cache --remake`."""
 
@@ -212,14 +224,14 @@ def test_a_cache_by_an_array_of_jobs(cluster, submit, tiny, tmp_path):
     """Two jobs, each with its share; one is signalled and continues; together they compute all."""
     cache, n = tmp_path / "cache", 256
     write_clips(cache, "r" * n, lambda i: 1.2)
-    words = ["--preset", "smoke", "--out", str(cache), "--kinds", "spectra", "views", "latents", "--workers", "1"]
+    words = ["--preset", "smoke", "--out", str(cache), "--kinds", "views", "latents", "--workers", "1"]
     job = submit("cache", *words, "--weights", str(tiny.weights), options=("--array=0-1",), MUSE_PROCS="1")
-    until("a shard of the first job", lambda: list((cache / "spectra").glob("*.safetensors")), 90)
+    until("a shard of the first job", lambda: list((cache / "views").glob("*.safetensors")), 90)
     cluster.run("scancel", "--signal=USR1", "--batch", f"{job}_0")
     cluster.restart_now(f"{job}_0")
     for task in (0, 1):
         cluster.wait(f"{job}_{task}", "COMPLETED")
-    for kind in ("spectra", "latents"):
+    for kind in ("views", "latents"):
         shards = Shards(cache / kind)
         assert shards.manifest["complete"] and len(shards.index) == n
     assert "start 2 at" in log(cache, f"{job}_0") and "start 2 at" not in log(cache, f"{job}_1")

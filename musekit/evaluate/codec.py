@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from musekit.codec import audio_from_magnitudes
+from musekit.codec import angles, audio_from_magnitudes, compress, magnitudes
+from musekit.config import CodecConfig
 from musekit.evaluate.judge import ATTRIBUTES, ceiling_rows, ratio
 from musekit.evaluate.study import Study, progress, target
 
@@ -35,12 +36,11 @@ def log_mel_l1(decoded: np.ndarray, original: np.ndarray, sample_rate: int) -> f
     return float(np.abs(x - y).mean())
 
 
-def phase_alone(audio: np.ndarray, n_fft: int, hop: int, iterations: int) -> np.ndarray:
-    """(2, N) -> the audio recovered from its true magnitudes by fast Griffin-Lim: the loss due to phase only."""
-    x = torch.from_numpy(audio)
-    x = torch.nn.functional.pad(x, (0, -x.shape[1] % hop))
-    m = torch.stft(x, n_fft, hop, window=torch.hann_window(n_fft), return_complex=True).abs()
-    return audio_from_magnitudes(m[None, :, :, :-1], n_fft, hop, iterations)[0, :, : audio.shape[1]].numpy()
+def phase_alone(config: CodecConfig, audio: np.ndarray) -> np.ndarray:
+    """(2, N) -> the audio recovered from its true magnitudes and angles: the loss due to phase only."""
+    c = compress(config, torch.from_numpy(audio)[None])
+    shape = config.n_fft, config.stft_hop, config.phase_iterations
+    return audio_from_magnitudes(magnitudes(config, c), angles(config, c), *shape)[0, :, : audio.shape[1]].numpy()
 
 
 def measure_codec(study: Study) -> None:

@@ -39,7 +39,7 @@ Sound = dict | Path  # the record of a clip in the cache, or the file of a gener
 
 def usable(cache: Path) -> list[dict]:
     """The clips of a cache without those whose sound could not be read or encoded when it was filled."""
-    folders = [cache / kind for kind in ("spectra", "views", "latents", "embeddings")]
+    folders = [cache / kind for kind in ("views", "latents", "embeddings")]
     there = [folder for folder in folders if (folder / "manifest.json").exists()]
     aside = {i for folder in there for i in Shards(folder).manifest["set_aside"]}
     return [clip for clip in read_clips(cache) if clip["id"] not in aside]

@@ -41,7 +41,8 @@ def train_part(options) -> Path:
         run = Run(folder, settings.keep)
         network = config.stage1 if part == "regression" else getattr(config, part)
         claim = {"part": part, "config": identity(network)}  # sampling settings may change during a run
-        claim |= {"data": f"{dataset.shards.manifest['maker']}, {len(dataset)} clips", "made_by": dataset.made_by}
+        maker = dataset.shards.manifest["maker"] if dataset.shards else "audio"
+        claim |= {"data": f"{maker}, {len(dataset)} clips", "made_by": dataset.made_by}
         run.claim(claim, write=first, ranks=distributed.world(), threads=torch.get_num_threads())
         torch.manual_seed(settings.seed)
         model = pretrained.build(part, config)

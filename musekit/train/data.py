@@ -12,19 +12,23 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
+import soxr
 import torch
 from torch import Tensor
 
 from musekit import conditions, flow
 from musekit.cache import Shards, caption_id, read_clips
-from musekit.codec import bands
+from musekit.codec import compress
 from musekit.config import TONICS, MuseConfig, MuseError
+from musekit.corpus.sound import BadAudio, Sound
 from musekit.encoders.mini import transpose
 
 # Mean of the logit-normal noise level of Stage 2. It leans towards noise: a piece's key and form are decided before
 # t = 0.3 (after it, a wrong embedding hardly changes the loss), and the similarity of neighbouring frames hides noise
 STAGE2_LOGIT_MEAN = -0.8
 CODEC_FRAMES = 32  # frames of the codec's crops
+EMBEDDER_FRAMES = 344  # 16 s, the longest crop of the embedder
 # Batches of Stage 2 have one of four lengths, since torch.compile takes its time for each: the whole window, or a half,
 # a quarter or an eighth of it, but no crop is below SHORTEST frames (6 s)
 LENGTHS, SHORTEST = (0.35, 0.2, 0.25, 0.2), 128
@@ -40,19 +44,21 @@ class _Clips:
 
     group_size = 16  # clips that validation evaluates together
 
-    def __init__(self, cache: Path, split: str, kind: str, config: MuseConfig):
+    def __init__(self, cache: Path, split: str, kind: str | None, config: MuseConfig):
+        """kind: of the rows that are read, None for those that read the audio."""
         self.cache, self.split, self.config = Path(cache), split, config
         self.made_by: dict[str, str] = {}  # of each kind that is read: the front end or the weights that computed it
         if not self.cache.is_dir():
             raise MuseError(f"there is no cache at {self.cache}: give --cache FOLDER, or make it with `musekit cache`")
-        self.shards = self.open(kind)
-        clips = list(read_clips(self.cache, split))
-        if not clips:
+        self.shards = self.open(kind) if kind else None
+        self.clips = list(read_clips(self.cache, split))
+        if not self.clips:
             raise MuseError(
                 f"no clip of {self.cache} is in the split {split!r}, which training needs: add sounds of other families"
                 " (other songs), then run `musekit cache` again"
             )
-        self.clips = [c for c in clips if c["id"] in self.shards]
+        if kind:
+            self.clips = [c for c in self.clips if c["id"] in self.shards]
         if not self.clips:
             raise MuseError(f"{self.cache / kind} holds no clip of the split {split!r}; run `musekit cache` first")
 
@@ -94,22 +100,37 @@ class _Clips:
 
 
 class CodecData(_Clips):
-    """Crops of compressed spectra and the noise of the codec's posterior."""
+    """Crops of the audio and the noise of the codec's posterior."""
 
     def __init__(self, cache: Path, split: str, config: MuseConfig):
-        super().__init__(cache, split, "spectra", config)
-        self.check_width(self.shards, self.clips[0]["id"], config.codec.frames * 2 * bands(config.codec), "codec")
+        super().__init__(cache, split, None, config)
+
+    def crop(self, index: int, place: float, samples: int) -> Tensor:
+        """(2, samples) of a clip, from the fraction `place` of what is left on; a shorter clip is repeated.
+
+        Of a file that cannot be read, the next clip's instead. Raises MuseError when there is no other.
+        """
+        for clip in (self.clips[i % len(self)] for i in range(index, index + len(self))):
+            try:
+                sound = Sound(self.cache / clip["path"])
+                ratio = sound.samplerate / self.config.codec.sample_rate
+                have, wanted = round(clip["seconds"] * sound.samplerate), math.ceil(samples * ratio)
+                first = round((clip.get("start") or 0.0) * sound.samplerate) + int(place * max(0, have - wanted))
+                blocks = [block[:, :2] for block in sound.blocks(first, min(wanted, have))]
+            except BadAudio:
+                continue
+            if blocks:
+                x = np.concatenate(blocks)
+                x = x if ratio == 1 else soxr.resample(x, sound.samplerate, self.config.codec.sample_rate)
+                return fill(torch.from_numpy(x).expand(-1, 2), samples)[:samples].T.contiguous()
+        raise MuseError(f"no clip of {self.cache} can be read as audio; make its clips again: `musekit cache`")
 
     def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
-        """{"c": (32, F) compressed spectra of F values per latent frame, half precision, "epsilon": (32, C) noise}.
-
-        A clip that is shorter than the crop is repeated.
-        """
-        key = self.clips[index]["id"]
-        have = self.shards.row_length(key)
-        start = rng.integer(max(1, have - CODEC_FRAMES + 1))
-        c = self.shards.row(key, start=start, stop=min(have, start + CODEC_FRAMES))
-        return {"c": fill(c, CODEC_FRAMES), "epsilon": rng.normal(CODEC_FRAMES, self.config.codec.latent_dim)}
+        """{"audio": (2, 32 hop), left and right changed in half of the training crops, "epsilon": (32, C) noise}."""
+        audio = self.crop(index, rng.uniform(), CODEC_FRAMES * self.config.codec.hop)
+        if self.split == "train" and rng.uniform() < 0.5:
+            audio = audio.flip(0)
+        return {"audio": audio, "epsilon": rng.normal(CODEC_FRAMES, self.config.codec.latent_dim)}
 
 
 class EmbedderData(_Clips):
@@ -124,22 +145,23 @@ class EmbedderData(_Clips):
     def __init__(self, cache: Path, split: str, config: MuseConfig):
         super().__init__(cache, split, "views", config)
         self.open_captions()
-        self.frames = max(self.shards.row_length(c["id"]) for c in self.clips)  # of the longest clip
+        self.frames = min(EMBEDDER_FRAMES, max(self.shards.row_length(c["id"]) for c in self.clips))
 
     def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
         """{"view": (T, bands + 1) features, "tokens", "mask", "asks": dict of what the caption says, "clip": dict, the
         clip's (transposed) record}.
 
-        T is the batch's: all frames of the longest clip, or in training a crop of half of them or more.
+        T is the batch's: the first `frames` of the clip, or in training a crop of half as many or more. A clip that is
+        shorter is repeated.
         """
         clip = self.clips[index]
         caption, text = self.caption(clip, rng)
-        view = self.shards.row(clip["id"], stop=self.shards.row_length(clip["id"])).float()
-        view, frames = fill(view, self.frames), self.frames
+        have, crop, start = self.shards.row_length(clip["id"]), self.frames, 0
         if self.split == "train":
-            crop = int(frames * (0.5 + 0.5 * batch_rng.uniform()))
-            start = rng.integer(frames - crop + 1)
-            view = view[start : start + crop]
+            crop = int(crop * (0.5 + 0.5 * batch_rng.uniform()))
+            start = rng.integer(max(1, have - crop + 1))
+        view = fill(self.shards.row(clip["id"], start=start, stop=min(have, start + crop)).float(), crop)
+        if self.split == "train":
             shift = 0 if "key" in caption.get("asks", ()) else rng.integer(11) - 5
             view = transpose(view, self.config.embedder.bands, shift)
             if clip.get("key"):
@@ -246,11 +268,16 @@ DATA["regression"] = Stage1Data
 
 
 def fit_scale(part: str, model, dataset, n: int = 256) -> None:
-    """Set a new model's mean and scale from its data: every 4th or 8th frame of the first n clips, for Stage 2 of
-    `SCALE_CLIPS` clips, for Stage 1 all embeddings. Stage 2's read-out of the tempo is fitted, too.
+    """Set a new model's mean and scale from its data: every 4th or 8th frame of the first n clips (for the codec, of
+    crops of them), for Stage 2 of `SCALE_CLIPS` clips, for Stage 1 all embeddings. Stage 2's read-out of the tempo is
+    fitted, too.
     """
     if DATA[part] is Stage1Data:
         model.fit_scale(dataset.embeddings)
+        return
+    if part == "codec":
+        crops = (dataset.crop(i, 0.5, CODEC_FRAMES * dataset.config.codec.hop) for i in range(min(n, len(dataset))))
+        model.fit_scale(torch.cat([compress(dataset.config.codec, x[None])[0, ::8].cpu() for x in crops]))
         return
     shards, clips, every = dataset.shards, dataset.clips[:n], 4 if part == "embedder" else 8
     if part == "stage2":
