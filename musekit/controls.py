@@ -101,6 +101,23 @@ class Controls:
         return values
 
 
+def agreed(asked: dict, said: dict) -> Controls | None:
+    """Controls of the fields that are asked for and of what the prompt says (`prompts.read_prompt`), or None.
+
+    Raises MuseError where they disagree.
+    """
+    if "key" in asked:
+        asked = asked | dict(zip(("key", "mode"), read_key(asked["key"]), strict=True))
+    said = {name: said[name] for name in ("bpm", "metre", "key", "mode") if name in said}
+    if "metre" in said:  # three eighths are one beat, as in 6/8
+        beats, unit = map(int, said["metre"].split("/"))
+        said["metre"] = beats // 3 if unit == 8 and beats > 3 and beats % 3 == 0 else beats
+    for name in said.keys() & asked.keys():
+        if said[name] != asked[name]:
+            raise MuseError(f"the prompt says {name} = {said[name]}, and the option {asked[name]}: leave out one")
+    return Controls(**said | asked) if said or asked else None
+
+
 def read_key(text: str, mode: str | None = None) -> tuple[str, str]:
     """(tonic, mode) of "D minor", "Dm", "F#", "Bb major". Raises MuseError."""
     found = re.fullmatch(r"([A-Ga-g])([#b]?)\s*(m|min|minor|maj|major)?", text.strip())

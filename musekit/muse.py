@@ -26,7 +26,7 @@ from torch import Tensor
 
 from musekit import edit, fewstep, flow, gpu, pretrained
 from musekit.config import MuseConfig, MuseError
-from musekit.controls import LONGEST, Controls
+from musekit.controls import LONGEST, Controls, agreed
 from musekit.encoders.mini import JointEmbedder
 from musekit.encoders.muq import MuQ
 from musekit.encoders.text import text_encoder
@@ -41,6 +41,7 @@ from musekit.inference import (
     sample_stage2,
 )
 from musekit.pretrained import load_part
+from musekit.prompts import read_prompt
 from musekit.recipe import CONTROLS, Edit, Recipe, Settings, check, clean_prompt, count, software
 from musekit.solve.bespoke import PREFIX
 from musekit.stage1 import Stage1Inference
@@ -199,6 +200,9 @@ class Muse:
                 self.folder, chosen["stage2_solver"], settings.steps, guidance
             )
         prompt = clean_prompt(prompt, notice=self.notice)
+        said = read_prompt(prompt) if self.config.stage2.controls else {}
+        if negative_prompt is None and "without" in said:
+            negative_prompt = ", ".join(said["without"])
         negative_prompt = None if negative_prompt is None else clean_prompt(negative_prompt, "negative prompt")
         lengths = self.config.text.lengths  # without a choice the tokenizer need not be loaded yet
         recipe = Recipe.checked(
@@ -212,7 +216,7 @@ class Muse:
             device=self.device.type,
             threads=torch.get_num_threads(),
             versions=software(),
-            controls=Controls(**controls) if controls else None,
+            controls=agreed(controls, said),
             edit=edited,
             **chosen | {"stage1_dtype": str(precision(self.stage1_dtype)).removeprefix("torch.")},
         )
@@ -383,9 +387,9 @@ class Muse:
 
     def _source(self, source: Piece | Tensor) -> Tensor:
         audio = source.audio if isinstance(source, Piece) else source
-        if audio.dim() != 2 or len(audio) != 2 or audio.shape[1] < 4 * self.config.codec.n_fft:
-            raise MuseError(f"an edit wants sound (2, N) of 0.4 s or more, not {tuple(audio.shape)}")
-        return audio.float().cpu()
+        if audio.dim() != 2 or len(audio) not in (1, 2) or audio.shape[1] < 4 * self.config.codec.n_fft:
+            raise MuseError(f"an edit wants sound (1 or 2, N) of 0.4 s or more, not {tuple(audio.shape)}")
+        return audio.float().cpu().expand(2, -1)
 
     @torch.inference_mode()
     def _edit(
