@@ -28,7 +28,7 @@ from pathlib import Path
 
 from musekit.config import MuseError
 from musekit.controls import LONGEST
-from musekit.files import decode, read_json, write_atomic
+from musekit.files import decode, read_json, sha256, write_atomic
 from musekit.prompts import read_prompt
 from musekit.recipe import Recipe, Settings, clean_prompt, count, file_stem
 
@@ -135,6 +135,10 @@ def edit_files(options, read_sound: Callable) -> dict[Path, Finished]:
 
     muse, pieces = Muse.from_pretrained(options.weights, dtype=options.dtype), {}
     audio, stem = read_sound(path, path.name, LONGEST, muse.config.codec.sample_rate), path.stem.replace("-", " ")
+    with contextlib.suppress(OSError, MuseError):  # without its recipe a file is a recording
+        found = read_json(path.with_suffix(".json"), Finished)
+        if found.sha256 == sha256(path):
+            audio = muse.piece(audio, found.recipe)
     settings = {f.name: getattr(options, f.name) for f in fields(Settings)}
     settings = {name: value for name, value in settings.items() if name != "seconds" and value is not None}
     edit, where = (muse.repaint, (options.start, options.stop)) if repaint else (muse.continue_, (options.seconds,))

@@ -385,6 +385,16 @@ class Muse:
         start = self._source(source).shape[1] / self.config.codec.sample_rate
         return self._edit(source, start, start + seconds, start + seconds, prompt, seed, **options)
 
+    def piece(self, audio: Tensor, recipe: Recipe) -> Piece:
+        """The piece of a file and its recipe, as a source of edits: with its embedding and the tempo that was drawn."""
+        if recipe.edit or recipe.weights != self.weights:
+            embedding = self.embedder.embed_audio(audio[None], self.config.codec.sample_rate)[0].cpu()
+            controls = recipe.controls or Controls()
+        else:
+            embedding = self.embed_batch([recipe])[0][0]
+            controls = filled(self.stage2, recipe, embedding)
+        return Piece(audio, self.config.codec.sample_rate, embedding, recipe, math.nan, {}, controls)
+
     def _source(self, source: Piece | Tensor) -> Tensor:
         audio = source.audio if isinstance(source, Piece) else source
         if audio.dim() != 2 or len(audio) not in (1, 2) or audio.shape[1] < 4 * self.config.codec.n_fft:
@@ -415,7 +425,7 @@ class Muse:
         if start * codec.sample_rate >= audio.shape[1] - 1:  # to be continued
             first, last = audio.shape[1] // codec.hop - 1, frames
         last = min(frames, max(last, first + 1))
-        batch, controls = padded([recipe]), filled(network, recipe, embedding)
+        batch, controls = padded([recipe]), recipe.controls or Controls()  # nobody knows where a recording's beats are
         noise = flow.noise(recipe.seed, 2, frames, codec.latent_dim).to(self.device)
         second = codec.hop / codec.sample_rate
 
