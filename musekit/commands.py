@@ -61,6 +61,9 @@ class Generate(Settings):
     threads: Annotated[int | None, optional("INT", "torch's choice, or OMP_NUM_THREADS")] = None
     """CPU threads of each process; part of the recipe."""
     weights: str = "mini"  # A folder of weights, or the name of a packaged preset
+    lora: Annotated[Path | None, optional("FILE", "none")] = (
+        None  # Fine-tuning of a stage: `musekit train --train.lora`
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # Precision of Stage 2's matrix products
     out: Path = Path("demo")  # Folder for the WAV files, recipes and the contact sheet
 
@@ -165,7 +168,7 @@ class Train:
 
     def with_own_defaults(self) -> Train:
         """This command with the training settings of its part and preset as defaults."""
-        return replace(self, train=train_config(self.preset, self.part, self.init is not None))
+        return replace(self, train=train_config(self.preset, self.part, self.init is not None, self.train.lora))
 
     def run(self) -> None:
         """Train, and write the weights."""
@@ -185,7 +188,7 @@ class Evaluate:
 
     The same command resumes. For example:
 
-        musekit eval codec
+        musekit eval codec --codecs runs/codec/weights
         musekit eval one-to-many --split test
         musekit eval prompts --n 24 --results quick
     """
@@ -197,6 +200,7 @@ class Evaluate:
     n: int = 240  # Number of generated clips, in measurements that generate
     split: Literal["valid", "test"] = "valid"
     """The held-out clips to measure on. Choices are made on valid; the result file counts the openings of test."""
+    codecs: list[str] = field(default_factory=list)  # For codec: other folders of weights, measured beside this one
     quick: bool = False  # Tiny sizes, to test that everything runs
 
     def run(self) -> None:
@@ -207,7 +211,7 @@ class Evaluate:
         from musekit.evaluate import evaluate
 
         cache = self.cache or home() / "caches" / "scores"
-        evaluate(self.what, self.weights, cache, self.results, self.n, self.quick, self.split)
+        evaluate(self.what, self.weights, cache, self.results, self.n, self.quick, self.split, self.codecs)
 
 
 @dataclass
@@ -238,18 +242,23 @@ class Bench:
 
 @dataclass
 class Info:
-    """Print a preset's configuration and parameter counts, and the licences of its public models.
+    """Print a preset's configuration and parameter counts, and the licences of its public models; or check machines.
 
-    For example:
+    For example (slurm/check.sh: the last one as a job):
 
-        musekit info mini
         musekit info paper
+        torchrun --nproc-per-node 2 -m musekit -- info --cluster
     """
 
     preset: Annotated[str, Positional, arg(metavar="[PRESET]")] = "mini"  # mini, smoke or paper
+    cluster: bool = False  # Check GPUs, their driver and network, the disk of MUSEKIT_HOME and the clocks instead
 
     def run(self) -> None:
-        """Print the preset."""
+        """Print the preset, or the check."""
+        if self.cluster:
+            from musekit.cluster import check_cluster
+
+            return check_cluster()
         config = preset(self.preset)
         from musekit.pretrained import sizes
 

@@ -164,9 +164,14 @@ class SampleConfig:
     guidance_scale: Scale = 3.0
     stage1_guidance_scale: Scale = 1.0
     stage1_autoguidance: Scale = 1.0  # guidance by the exact Gaussian (`stage1.Text2MuQFlow.forward`)
-    stage1_dtype: Literal["auto", "float32", "bfloat16"] = "float32"  # of its products; "auto": the device's fast one
+    # of Stage 1's products; "auto": the device's fast one
+    stage1_dtype: Literal["auto", "float32", "bfloat16"] = later("float32")
     seconds: Positive = 12.0
     micro_batch: Count = 4  # samples per batch; part of the recipe, since batches are padded to this size
+    guidance_low: Fraction = later(0.0)  # Stage 2's guidance applies for t in [low, high]
+    guidance_high: Fraction = later(1.0)
+    guidance: str = later("cfg")  # how Stage 2's guidance works (`flow.MODES`)
+    stage1_guidance: str = later("cfg")  # "cfg" or "apg" (`stage1.GuidedStage1`)
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,8 @@ class TrainConfig:
     validate_every: Samples = 64_000  # samples
     checkpoint_minutes: Nonnegative = 3.0
     keep: Count = 2  # newest checkpoints that are retained
+    lora: Annotated[int, Meta(ge=0, le=1024)] = 0
+    """Rank of the small matrices that are trained instead of the weights (`lora`), from --init; 0: the weights."""
     workers: Feeders = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
 
 
@@ -291,16 +298,19 @@ PAPER_TRAINING = {
     ),
 }
 FINE_TUNING = {"lr": 5e-5, "warmup": 8_000}  # of paper's Stage 2 from Stable Audio Open's weights
+LORA = {"lr": 1e-4, "warmup": 2_000, "samples": 50_000, "micro_batch": 2, "recompute": True}  # of paper; for 24 GB
 
 
-def train_config(preset: str, component: str, init: bool = False) -> TrainConfig:
+def train_config(preset: str, component: str, init: bool = False, lora: int = 0) -> TrainConfig:
     """The default training settings of a preset's component.
 
     preset: "mini", "smoke" (mini's settings) or "paper". component: "codec", "embedder", "stage1", "regression" or
-    "stage2". init: whether training starts from trained weights.
+    "stage2". init: whether training starts from trained weights. lora: its rank, 0 for none.
     """
     settings = (MINI_TRAINING | PAPER_TRAINING if preset == "paper" else MINI_TRAINING)[component]
-    return replace(settings, **FINE_TUNING) if init and (preset, component) == ("paper", "stage2") else settings
+    if preset == "paper" and (lora or init and component == "stage2"):
+        settings = replace(settings, **(LORA if lora else FINE_TUNING))
+    return replace(settings, lora=lora)
 
 
 def identity(config) -> dict:

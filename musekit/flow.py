@@ -2,7 +2,7 @@
 
 Noise at t = 0, data at t = 1. Path x_t = (1 - t) x_0 + t x_1; velocity target u = x_1 - x_0
 (Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2022, arXiv 2209.03003).
-Guidance v = v_uncond + w (v_cond - v_uncond) (Ho & Salimans 2022, arXiv 2207.12598).
+Guidance v = v_uncond + w (v_cond - v_uncond) (Ho & Salimans 2022, arXiv 2207.12598), or another mode of `MODES`.
 Foreign conventions (stable-audio-tools has noise at t = 1) are converted once, where foreign weights load.
 """
 
@@ -10,10 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+class Adaptive(NamedTuple):
+    """Adaptive projected guidance (APG; Sadat et al. 2024, arXiv 2410.02416), of d = x_1(v_cond) - x_1(v_uncond)."""
+
+    eta: float = 0.0  # share that is left of d along x_1(v_cond), the direction that oversaturates
+    limit: float = math.inf  # largest root mean square of d
+    momentum: float = 0.0  # of d over the evaluations before; negative: what was changed already counts less
+
+
+MODES = {"cfg": None, "apg": Adaptive(), "apg-limited": Adaptive(0.0, 0.2, -0.5), "cfg-zero": None}
+ZERO_UNTIL = 0.04  # "cfg-zero": the velocity is 0 for t below this: two of 50 Euler steps
 
 
 def match_dims(t: Tensor, x: Tensor) -> Tensor:
@@ -30,6 +43,39 @@ def interpolate(x_0: Tensor, x_1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 def guided(v_cond: Tensor, v_uncond: Tensor, guidance_scale: float | Tensor) -> Tensor:
     """Classifier-free guidance; w = 1 is the conditional velocity, w = 0 the unconditional (or negative) one."""
     return v_uncond + guidance_scale * (v_cond - v_uncond)
+
+
+def denoised(v: Tensor, t: float | Tensor, x: Tensor) -> Tensor:
+    """The x_1 that the velocity v at x (B, ...) leads to on a straight path; t is shared or has one time per sample."""
+    return x + (1 - (match_dims(t, x) if isinstance(t, Tensor) else t)) * v
+
+
+def share_along(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b> / |b|^2 of each row of (B, ...), shaped to broadcast: b times it is a's projection on b."""
+    return match_dims((a * b).flatten(1).sum(1) / b.square().flatten(1).sum(1).clamp_min(1e-12), a)
+
+
+class Guidance:
+    """The guided velocity in a mode of `MODES` other than "cfg". APG's momentum is a state: make one per solve.
+
+    "cfg-zero" (Fan et al. 2025, arXiv 2503.18886) scales v_uncond to the least distance to v_cond, and starts at 0.
+    """
+
+    def __init__(self, mode: str):
+        self.mode, self.apg, self.average = mode, MODES[mode], 0.0
+
+    def __call__(self, pair: Tensor, scale: float | Tensor, t: float | Tensor, x: Tensor) -> Tensor:
+        """pair (2 B, ...): conditional velocities, then unconditional ones; scale: one, or shaped for x (B, ...)."""
+        v, unconditional = pair.chunk(2)
+        if self.apg is None:
+            begun = match_dims(t, x) >= ZERO_UNTIL if isinstance(t, Tensor) else t >= ZERO_UNTIL
+            return guided(v, share_along(v, unconditional) * unconditional, scale) * begun
+        left, x_1 = denoised(1.0, t, torch.zeros_like(x)), denoised(v, t, x)  # 1 - t
+        self.average = d = left * (v - unconditional) + self.apg.momentum * self.average
+        size = match_dims(d.square().flatten(1).mean(1).sqrt(), x)
+        d = d * (self.apg.limit / size.clamp_min(1e-12)).clamp(max=1.0)
+        d = d - (1 - self.apg.eta) * share_along(d, x_1) * x_1
+        return v + (scale - 1) * d / left.clamp_min(1e-3)
 
 
 def guidance_at(t: Tensor, guidance_scale: float, interval: tuple[float, float], x: Tensor) -> float | Tensor:

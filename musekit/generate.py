@@ -94,7 +94,8 @@ def generate_files(options) -> dict[Path, Finished]:
     from musekit import distributed
     from musekit.muse import Muse
 
-    muse, first = Muse.from_pretrained(options.weights, dtype=options.dtype), distributed.rank() == 0
+    muse = Muse.from_pretrained(options.weights, dtype=options.dtype, lora=options.lora)
+    first = distributed.rank() == 0
     if options.threads is not None:
         if not 1 <= options.threads <= 4096:
             raise MuseError(f"--threads must be from 1 to 4096, not {options.threads}")

@@ -64,7 +64,7 @@ def sample_stage1(
         text = Text.stack(text, inference.text(*negative_text))
     x_0 = torch.stack([flow.noise(r.seed, 1, 1, inference.config.dim)[:, 0] for r in batch]).to(device)
     solution = solve.solve(
-        GuidedStage1(inference, text, scale, first.stage1_autoguidance),
+        GuidedStage1(inference, text, scale, first.stage1_autoguidance, first.stage1_guidance),
         x_0,
         solver=first.stage1_solver,
         steps=first.stage1_steps,
@@ -174,7 +174,7 @@ def sample_stage2(
     if given is not None:
         known = ~given[:, :1].isnan(), given.nan_to_num() - x_0
     solution = solve.solve(
-        GuidedStage2(inference, condition, first.guidance_scale, interval, known),
+        GuidedStage2(inference, condition, first.guidance_scale, interval, known, first.guidance),
         x_0,
         solver=first.stage2_solver,
         steps=first.stage2_steps,

@@ -24,12 +24,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from musekit import edit, fewstep, flow, gpu, pretrained
+from musekit import edit, fewstep, flow, gpu, lora, pretrained
 from musekit.config import MuseConfig, MuseError
 from musekit.controls import LONGEST, Controls, agreed
 from musekit.encoders.mini import JointEmbedder
 from musekit.encoders.muq import MuQ
 from musekit.encoders.text import text_encoder
+from musekit.files import sha256
 from musekit.inference import (
     OnStep,
     control_inputs,
@@ -101,6 +102,7 @@ class Muse:
     config: MuseConfig
     dtype: str = "auto"  # of Stage 2's matrix products: "float32", "bfloat16", or the faster one on this machine
     stage1_dtype: str = ""  # of Stage 1's; "bfloat16" is faster and rounds the embedding. "": the preset's
+    lora: Path | None = None  # small matrices that fine-tune a stage (`musekit.lora`)
     notice: Callable[[str], None] = lambda text: None  # called for what the user should know about a prompt
     timings: dict[str, float] = field(default_factory=dict)  # seconds spent in each stage, for benchmarks
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)  # see `turn`
@@ -153,7 +155,7 @@ class Muse:
     @cached_property
     def stage1(self):
         """Text -> embedding."""
-        return load_part(self.folder, "stage1")[0].to(self.device)
+        return self._stage("stage1")
 
     @cached_property
     def inference1(self) -> Stage1Inference:
@@ -163,7 +165,13 @@ class Muse:
     @cached_property
     def stage2(self):
         """Embedding -> latents."""
-        return load_part(self.folder, "stage2")[0].to(self.device)
+        return self._stage("stage2")
+
+    def _stage(self, part: str):
+        network = load_part(self.folder, part)[0]
+        if self.lora is not None and (found := lora.read(self.lora))[0] == part:
+            lora.merge(network, found[1])
+        return network.to(self.device)
 
     @cached_property
     def inference2(self) -> Stage2Inference:
@@ -178,7 +186,11 @@ class Muse:
     @cached_property
     def weights(self) -> str:
         """Hash of the weights; part of every recipe."""
-        return pretrained.weights_hash(self.folder)
+        own = pretrained.weights_hash(self.folder)
+        if self.lora is None:
+            return own
+        lora.read(self.lora)  # no other file
+        return hashlib.sha256(f"{own} {sha256(self.lora)}".encode()).hexdigest()[:16]
 
     def recipe(
         self,
@@ -190,7 +202,7 @@ class Muse:
     ) -> Recipe:
         """The complete recipe of one piece. Raises MuseError for a value that is out of range."""
         renamed = {"solver": "stage2_solver", "steps": "stage2_steps"}
-        chosen = dataclasses.asdict(self.config.sample) | {"guidance_low": 0.0, "guidance_high": 1.0}
+        chosen = dataclasses.asdict(self.config.sample)
         given = {k: v for k, v in vars(settings).items() if v is not None}
         controls = {name: given.pop(name) for name in CONTROLS if name in given}
         chosen |= {renamed.get(k, k): v for k, v in given.items()}

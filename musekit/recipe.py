@@ -69,6 +69,8 @@ class Recipe:
     stage1_autoguidance: Scale = 1.0
     controls: Controls | None = None  # the rest came later: a recipe without them has the JSON that it always had
     edit: Edit | None = None
+    guidance: str = "cfg"  # how guidance works, in Stage 2 and in Stage 1
+    stage1_guidance: str = "cfg"
 
     @classmethod
     def checked(cls, **values) -> Recipe:
@@ -107,6 +109,8 @@ class Settings:
     """Stage 1's classifier-free guidance; above 1 the prompt is followed more closely, with less variety."""
     stage1_autoguidance: float | None = None
     """Stage 1's guidance away from a Gaussian; above 1 keys and instruments are clearer."""
+    guidance: str | None = None  # How Stage 2's guidance works: cfg, apg, apg-limited or cfg-zero
+    stage1_guidance: str | None = None  # How Stage 1's guidances work: cfg or apg
     micro_batch: int | None = None  # Pieces per batch; part of the recipe
     bpm: float | None = None  # Tempo in beats per minute, 30 to 300; the default is drawn, as the embedding suggests
     metre: int | None = None  # Beats per bar; the default is drawn, too
@@ -138,7 +142,7 @@ def software() -> str:
 
 def check(recipe: Recipe, config: MuseConfig) -> None:
     """Raise MuseError for a recipe that this system cannot sample."""
-    from musekit import solve  # imports torch, which prompts do not need
+    from musekit import flow, solve  # imports torch, which prompts do not need
     from musekit.solve.bespoke import PREFIX
 
     longest = math.floor(config.window_seconds * 100) / 100
@@ -153,6 +157,11 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
     for solver in (recipe.stage1_solver, recipe.stage2_solver):
         if solver not in solve.SOLVERS and (solver is recipe.stage1_solver or not solver.startswith(PREFIX)):
             raise suggest(solver, solve.SOLVERS, "solver")
+    for mode, known in ((recipe.guidance, tuple(flow.MODES)), (recipe.stage1_guidance, ("cfg", "apg"))):
+        if mode not in known:
+            raise suggest(mode, known, "guidance")
+    if recipe.stage2_solver.startswith(PREFIX) and recipe.guidance != "cfg":
+        raise MuseError(f"{recipe.stage2_solver} was learned for guidance cfg; leave guidance out, or use euler")
     if recipe.stage1_autoguidance != 1.0 and not config.stage1.gaussian_rank:
         raise MuseError(f"{config.name}'s Stage 1 has no Gaussian for guidance; leave stage1_autoguidance at 1")
     if recipe.guidance_low > recipe.guidance_high:

@@ -218,6 +218,7 @@ class Stage1Time(NamedTuple):
 
     modulation: Tensor  # (9, D) or (B, 9, D)
     gain: Tensor | None  # (rank + 1,) or (B, rank + 1): of the Gaussian velocity, where there is one
+    t: float | None = None  # t on the host, where it is known there
 
 
 class Stage1Layer(NamedTuple):
@@ -296,7 +297,7 @@ class Stage1Inference:
         """Everything that depends on time only, for n times (n,) that all samples share."""
         now = self._time(times.to(device=self.mean.device, dtype=self.mean.dtype))
         gains = [None] * len(times) if now.gain is None else now.gain.unbind(0)
-        return list(map(Stage1Time, now.modulation.unbind(0), gains))
+        return list(map(Stage1Time, now.modulation.unbind(0), gains, times.tolist()))
 
     def _time(self, t: Tensor) -> Stage1Time:
         features = flow.time_features(t, self.config.width, MAX_TIME_TURNS).to(self.mean.dtype)
@@ -372,18 +373,30 @@ class GuidedStage1:
     """The guided velocity v(t, x) of one batch for `solve.solve`; conditional and unconditional samples run together.
 
     text: of the B samples, or of 2 B if the unconditional ones have texts of their own (negative prompts).
-    autoguidance: see `Text2MuQFlow.forward`.
+    autoguidance: see `Text2MuQFlow.forward`. mode "apg": of what both guidances change, the part along the predicted
+    unit vector is left out (`flow.Adaptive` with eta 0): a unit vector has no length that could carry it.
     """
 
-    def __init__(self, inference: Stage1Inference, text: Text, scale: float, autoguidance: float = 1.0):
+    def __init__(
+        self, inference: Stage1Inference, text: Text, scale: float, autoguidance: float = 1.0, mode: str = "cfg"
+    ):
         self.inference, self.text, self.scale, self.autoguidance = inference, text, scale, autoguidance
-        self.at = inference.at
+        self.at, self.projected = inference.at, mode == "apg"
 
     def __call__(self, t: Tensor | Stage1Time, x: Tensor) -> Tensor:
+        if not self.projected:
+            return self._guided(t, x)
+        network, (v, plain) = self.inference.network, self._guided(t, x).chunk(2)
+        unit = flow.denoised(plain, t.t if isinstance(t, Stage1Time) else t, x) * network.std + network.mean
+        change = (v - plain) * network.std
+        return plain + (change - flow.share_along(change, unit) * unit) / network.std
+
+    def _guided(self, t: Tensor | Stage1Time, x: Tensor) -> Tensor:
+        """`_velocity`, by a recorded CUDA graph where there can be one."""
         if not x.is_cuda or not isinstance(t, Stage1Time):
             return self._velocity(x, t, self.text)
         merged, tensors = self.text.merged, (self.text.keys, self.text.values, self.text.bias)
-        key = (self.scale, self.autoguidance, merged, x.shape, *(part.shape for part in tensors))
+        key = (self.scale, self.autoguidance, self.projected, merged, x.shape, *(part.shape for part in tensors))
 
         def velocity(keys, values, bias, x, modulation, gain=None):
             return self._velocity(x, Stage1Time(modulation, gain), Text(keys, values, bias, merged))
@@ -392,8 +405,18 @@ class GuidedStage1:
         return graph(x, t.modulation, *([] if t.gain is None else [t.gain]))
 
     def _velocity(self, x: Tensor, t: Tensor | Stage1Time, text: Text) -> Tensor:
+        """The velocity (B, 512); where it is to be projected, (2 B, 512) with the conditional one behind it."""
+        autoguidance = 1.0 if self.projected else self.autoguidance
         if self.scale == 1.0:
-            return self.inference(x, t, text, self.autoguidance)
-        both = t if isinstance(t, Stage1Time) else torch.cat([t, t])
-        pair = self.inference(torch.cat([x, x]), both, text, self.autoguidance)
-        return flow.guided(*pair.chunk(2), self.scale)
+            v = plain = self.inference(x, t, text, autoguidance)
+        else:
+            both = t if isinstance(t, Stage1Time) else torch.cat([t, t])
+            pair = self.inference(torch.cat([x, x]), both, text, autoguidance)
+            v, plain = flow.guided(*pair.chunk(2), self.scale), pair[: len(x)]
+        if not self.projected:
+            return v
+        if self.autoguidance != 1.0:
+            network = self.inference.network
+            gaussian = network.gaussian(x, t.gain if isinstance(t, Stage1Time) else network.gain(t[:, None]))
+            v = gaussian + self.autoguidance * (v - gaussian)
+        return torch.cat([v, plain])

@@ -441,7 +441,7 @@ class GuidedStage2:
     condition: of the B samples, or a `condition_pair`. interval: guidance acts for t in [low, high]. Elsewhere the
     velocity is the conditional one, and on a fixed grid the unconditional samples are not computed there
     (Kynkaanniemi et al. 2024, arXiv 2404.07724). given: which frames are given (B, 1, T), and their velocity
-    x_1 - x_0 (B, C, T), which keeps them on the straight path to x_1 that training saw.
+    x_1 - x_0 (B, C, T), which keeps them on the straight path to x_1 that training saw. mode: of `flow.MODES`.
     """
 
     def __init__(
@@ -451,9 +451,11 @@ class GuidedStage2:
         scale: float,
         interval: tuple[float, float] = (0.0, 1.0),
         given: tuple[Tensor, Tensor] | None = None,
+        mode: str = "cfg",
     ):
         self.inference, self.condition, self.scale, self.interval = inference, condition, scale, interval
         self.given = given
+        self.guide = None if mode == "cfg" else flow.Guidance(mode)
 
     def at(self, times: Tensor) -> list[Stage2Time]:
         """Everything that depends on time and prompts only, for n times (n,) that all samples share."""
@@ -471,8 +473,11 @@ class GuidedStage2:
         if not isinstance(t, Stage2Time):
             return self._at_own_times(t, x)
         guided = self.scale != 1.0 and self.interval[0] <= t.t <= self.interval[1]
-        if not x.is_cuda:
-            return self._velocity(x, t, self.condition, guided)
+        v = self._graph(t, x, guided) if x.is_cuda else self._velocity(x, t, self.condition, guided)
+        return self.guide(v, self.scale, t.t, x) if guided and self.guide else v
+
+    def _graph(self, t: Stage2Time, x: Tensor, guided: bool) -> Tensor:
+        """`_velocity` by a recorded CUDA graph."""
         has_modulation, has_affine = t.modulation is not None, t.affine is not None
         fixed = [part for part in self.condition if part is not None]
 
@@ -481,13 +486,15 @@ class GuidedStage2:
             now = Stage2Time(token, of_time[0] if has_modulation else None, of_time[-1] if has_affine else None)
             return self._velocity(x, now, condition, guided)
 
-        key = (guided, self.scale, x.shape, len(self.condition.timing), len(fixed))
+        key = (guided, self.scale, self.guide is None, x.shape, len(self.condition.timing), len(fixed))
         graph = CudaGraph.cached(self.inference.graphs, key, velocity, fixed)
         return graph(x, t.token, *(part for part in (t.modulation, t.affine) if part is not None))
 
     def _velocity(self, x: Tensor, now: Stage2Time, condition: Condition, guided: bool) -> Tensor:
+        """The velocity (B, C, T); with `guide` and guided the pair (2 B, C, T) that it takes."""
         if guided:
-            return flow.guided(*self.inference(torch.cat([x, x]), now, condition).chunk(2), self.scale)
+            pair = self.inference(torch.cat([x, x]), now, condition)
+            return pair if self.guide else flow.guided(*pair.chunk(2), self.scale)
         modulation = None if now.modulation is None else now.modulation[: len(x)]
         return self.inference(x, now._replace(modulation=modulation), condition.first(len(x)))
 
@@ -500,5 +507,6 @@ class GuidedStage2:
         token = torch.cat([now.token, now.token])
         affine = None if now.affine is None else torch.cat([now.affine, now.affine], 1)
         now = Stage2Time(token, network.modulations(token, self.condition), affine)
-        pair = self.inference(torch.cat([x, x]), now, self.condition).chunk(2)
-        return flow.guided(*pair, flow.guidance_at(t, self.scale, self.interval, x))
+        pair = self.inference(torch.cat([x, x]), now, self.condition)
+        scale = flow.guidance_at(t, self.scale, self.interval, x)
+        return self.guide(pair, scale, t, x) if self.guide else flow.guided(*pair.chunk(2), scale)

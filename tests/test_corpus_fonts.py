@@ -67,7 +67,7 @@ def test_modulators_become_generators():
     """Velocity to cutoff (8), linear: 4096 cents at velocity 128; what the synthesiser does itself is left out."""
     modulators = np.array([(0x2, 8, 4096, 0, 0), (0x502, fonts.ATTENUATION, 960, 0, 0)], fonts.MODULATOR)
     rows = np.array([(fonts.KEYS, 60 | 67 << 8), (8, 100), (fonts.INSTRUMENT, 0)], fonts.GENERATOR)
-    zones = [zone.tolist() for zone, _ in fonts.modulated([(rows, modulators)])]
+    zones = [zone.tolist() for zone in fonts.modulated([(rows, modulators)])]
     assert len(zones) == 2 * 8 and zones[6] == [
         (fonts.KEYS, 60 | 63 << 8), (fonts.VELOCITIES, 96 | 111 << 8), (8, 100 + round(4096 * 103.5 / 128)), (41, 0),
     ]  # fmt: skip

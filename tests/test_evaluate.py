@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -104,9 +105,10 @@ def test_a_transposed_and_shifted_copy_is_found():
 def test_honest_distances_meet_the_bars_and_planted_copies_and_nearness_do_not():
     rng = np.random.default_rng(0)
     real, honest = (np.clip(rng.normal(0.37, 0.09, size=240), 0.1, 1) for _ in range(2))
+    most = memorisation.margins(real)
 
     def missed(x):
-        return [bar["name"] for bar in memorisation.bars(x, real, "here") if not bar["met"]]
+        return [bar["name"] for bar in memorisation.bars(x, real, "here", most) if not bar["met"]]
 
     assert missed(honest) == []
     copies = rng.uniform(0.005, 0.04, size=24)
@@ -120,6 +122,26 @@ def test_honest_distances_meet_the_bars_and_planted_copies_and_nearness_do_not()
     seen = np.mean([(rng.random(240) < share).any() for _ in range(4000)])
     assert share < 0.01 and seen == pytest.approx(0.9, abs=0.02)
     assert memorisation.smallest_share(np.array([0.2]), 240) is None  # such copies are not seen at all
+
+
+def test_a_melody_on_another_instrument_with_other_chords_is_found():
+    """Tones with partials: each tune against itself in another key, an octave higher, without its bass."""
+    rng, t = np.random.default_rng(1), np.arange(RATE // 4) / RATE
+    hz = 440 * 2 ** ((np.arange(128) - 69) / 12)
+
+    def tone(pitch, partials):
+        return sum(np.sin(2 * np.pi * hz[pitch] * h * t) * 0.5**h for h in range(1, partials + 1))
+
+    def played(tune, partials, bass):
+        return np.concatenate(
+            [tone(p, partials) + (0.5 * tone(bass[i // 8], 6) if bass else 0) for i, p in enumerate(tune)]
+        )
+
+    tunes = [60 + np.array([0, 2, 4, 5, 7, 9, 11, 12])[rng.integers(8, size=32)] for _ in range(8)]
+    library = [memorisation.melody(np.stack([played(x, 6, [48, 53, 55, 48])] * 2), RATE) for x in tunes]
+    for i, tune in enumerate(tunes):
+        found = Nearest(library).distances(memorisation.melody(np.stack([played(tune + 5, 3, None)] * 2), RATE))
+        assert found.argmin() == i and found[i] < 0.4 < np.delete(found, i).min()
 
 
 # -- distances
@@ -172,17 +194,16 @@ def world(seed: int = 0, prompts: int = 12, m: int = 32, n: int = 64):
 
 def test_samples_like_right_answers_meet_every_bar_and_planted_faults_do_not():
     right, samples = world()
-    met = {bar["name"]: bar["met"] for bar in conditional.bars(conditional.compare(samples, right), "vague")}
+    margins = conditional.margins(right, times=40)  # before any sample is looked at
+    found = conditional.compare(samples, right)
+    met = {bar["name"]: bar["met"] for bar in conditional.bars(found, "vague", margins)}
     assert all(met.values()), met
-    assert all({"value", "low", "high"} <= row.keys() for row in conditional.compare(samples, right).values())
+    assert all({"value", "low", "high"} <= row.keys() for row in found.values()) and found["distance"]["p"] > 0.01
     for name, fault in controls.FAULTS.items():
         found = conditional.compare(fault(samples), right)
-        assert not all(bar["met"] for bar in conditional.bars(found, "vague")), name
+        assert not all(bar["met"] for bar in conditional.bars(found, "vague", margins)), name
         assert found["distance"]["p"] < 0.01
-    assert conditional.compare(samples, right)["distance"]["p"] > 0.01
-    cut = [some[some[:, 0] < np.quantile(some[:, 0], 0.67)] for some in samples]  # different, but within the margin
-    found = conditional.compare(cut, right)["distance"]
-    assert found["p"] < 0.05 and found["high"] < conditional.MARGIN
+    assert not any(bar["met"] for bar in conditional.bars(found, "vague", conditional.margins(right[:1])))
 
 
 def test_a_bar_is_met_by_the_whole_interval():
@@ -271,14 +292,17 @@ def recorded(what, results):
 
 
 def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monkeypatch, capsys):
-    for what in evaluation.MEASUREMENTS:
+    missing = set() if find_spec("basic_pitch") else {"codec", "music"}  # pip install --no-deps basic-pitch==0.4.0
+    for what in {*evaluation.MEASUREMENTS} - missing:
         run(what, small, tmp_path)
-    rows = {what: recorded(what, tmp_path)["rows"] for what in evaluation.MEASUREMENTS}
+    rows = {what: recorded(what, tmp_path)["rows"] for what in {*evaluation.MEASUREMENTS} - missing}
     bars = {what: [r["met"] for r in some if r["measure"] == "bar"] for what, some in rows.items()}
     barred = {"codec", "embedder", "prompts", "one-to-many", "memorisation", "reproducibility"}
-    assert {what for what in bars if bars[what]} == barred and all(bars["reproducibility"])
+    assert {what for what in bars if bars[what]} == barred - missing and all(bars["reproducibility"])
     assert all(isinstance(met, bool) for some in bars.values() for met in some)
     for what, (place, needs, *_) in evaluation.MEASUREMENTS.items():
+        if what in missing:
+            continue
         about = recorded(what, tmp_path)["provenance"]
         assert about["preset"] == "smoke" and "noise" in about["note"]
         assert list(about["weights"]) == needs.split() and place.startswith(about["module"].rpartition(".")[2])

@@ -14,6 +14,7 @@ LAYERS = """
     config files claims prompts controls
     gpu
     distributed launch
+    cluster
     statistics
     show
     flow toy conditions
@@ -26,7 +27,7 @@ LAYERS = """
     encoders
     oobleck
     inference
-    pretrained
+    lora pretrained
     fewstep edit
     muse
     generate

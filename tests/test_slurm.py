@@ -16,7 +16,7 @@ from musekit.cache import Shards
 
 pytestmark = [pytest.mark.slurm, pytest.mark.system(*PROGRAMS)]
 
-GPUS = {"cache": 1, "stage1": 2, "stage2": 4, "bench": 1, "generate": 4}
+GPUS = {"check": 2, "cache": 1, "stage1": 2, "stage2": 4, "bench": 1, "generate": 4}
 
 
 @pytest.mark.parametrize("name", GPUS)

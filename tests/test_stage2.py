@@ -163,6 +163,12 @@ def test_guidance_acts_in_its_interval_only(config):
     mixed = torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64)
     expected = torch.stack([never(mixed, x)[0], always(mixed, x)[1], never(mixed, x)[2]])
     torch.testing.assert_close(some(mixed, x), expected, **CLOSE)
+    velocities = torch.cat([never(mixed, x), GuidedStage2(inference, pair, 0.0)(mixed, x)])
+    apg = GuidedStage2(inference, pair, 3.0, (0.2, 0.6), mode="apg")
+    expected[1] = flow.Guidance("apg")(velocities, 3.0, mixed, x)[1]
+    torch.testing.assert_close(apg(mixed, x), expected, **CLOSE)
+    for now, t in zip(apg.at(times), times):
+        torch.testing.assert_close(apg(now, x), apg(t.expand(B), x), **CLOSE)
 
 
 def test_float32_errs_at_most_three_times_as_much_as_the_slow_way_and_bfloat16_no_more_than_autocast():

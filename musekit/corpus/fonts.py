@@ -1,8 +1,8 @@
 """SoundFonts (`fonts.toml`): where they are, and small ones that hold only what one call of the synthesiser needs.
 
 midirenderer reads SF2 alone and parses all of it at each call: 148 MB of FluidR3_GM take 0.3 s. `subset` writes an SF2
-with a few presets (SoundFont 2.04, section 7) that sounds the same to the last bit. Vorbis samples (SF3: flag 0x10 of a
-sample's type) are decoded on the way.
+with a few presets (SoundFont 2.04, section 7) that it plays the same to the last bit. Vorbis samples (SF3: flag 0x10 of
+a sample's type) are decoded on the way, and modulators, which it would ignore, become generators.
 
     python -m musekit.corpus.fonts FOLDER    # compressed fonts with all that the corpus plays, for a machine without
                                              # packages: set MUSEKIT_FONTS to the folder there
@@ -46,7 +46,6 @@ RECORDS = {
     "shdr": np.dtype([HEADER[0], *((field, "<u4") for field in (*POINTS, "rate")), ("key", "u1"), ("cents", "i1"),
                       ("link", "<u2"), ("type", "<u2")]),
 }  # fmt: skip
-Zone = tuple[np.ndarray, np.ndarray]  # generators, modulators
 Notes = set[tuple[int, int]]  # (key, velocity)
 
 
@@ -130,41 +129,41 @@ def source(controller: int, key: float, velocity: float) -> float | None:
     return 2 * x - 1 if controller & 0x200 else x
 
 
-def modulated(zones: list[Zone]) -> list[Zone]:
-    """A preset's zones with modulators by key and velocity as generators, in zones of 16 keys by 16 velocities.
+def modulated(zones: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """Generators of a preset's zones (generators, modulators), with modulators by key and velocity among them.
 
-    rustysynth has no modulators but for attenuation by velocity; MuseScore's piano is dull and silent without them.
+    Such a zone becomes zones of 16 keys by 16 velocities. MuseScore's piano is dull and silent without.
     """
     if not any(len(modulators) for _, modulators in zones):
-        return zones
+        return [rows for rows, _ in zones]
     common, always, out = {}, {}, []
     for rows, modulators in zones:
         values = common | dict(rows.tolist())
-        own = always | {(m["from"], m["to"], m["by"]): int(m["amount"]) for m in modulators}
+        own = always | {(one, to, by): amount for one, to, amount, by, _ in modulators.tolist()}
         if INSTRUMENT not in values:  # the first zone holds for all others
             common, always = values, own
             continue
         bands = []
         for what in (KEYS, VELOCITIES):
-            low, high = values.get(what, 0x7F00) & 0xFF, values.get(what, 0x7F00) >> 8
+            limits = values.pop(what, 0x7F00)
+            low, high = limits & 0xFF, limits >> 8
             bands.append([(a, min(a | 15, high)) for a in (low, *range((low | 15) + 1, high + 1, 16))])
+        last = values.pop(INSTRUMENT)
         for keys, velocities in itertools.product(*bands):
-            new = {KEYS: keys[0] | keys[1] << 8, VELOCITIES: velocities[0] | velocities[1] << 8}
-            new |= {what: (value ^ 0x8000) - 0x8000 for what, value in values.items() if what not in new}
+            new = {what: (value ^ 0x8000) - 0x8000 for what, value in values.items()}
             for (one, to, by), amount in own.items():
-                factors = [source(int(c), sum(keys) / 2, sum(velocities) / 2) for c in (one, by)]
+                factors = [source(controller, sum(keys) / 2, sum(velocities) / 2) for controller in (one, by)]
                 if None not in factors and (one & 0xFF, to) != (2, ATTENUATION):
-                    new[int(to)] = new.get(int(to), 0) + round(amount * factors[0] * factors[1])
-            new |= {INSTRUMENT: new.pop(INSTRUMENT)}  # comes last
-            rows = [(what, int(np.clip(value, -0x8000, 0x7FFF)) & 0xFFFF) for what, value in new.items()]
-            rows[:2] = [(what, new[what]) for what in (KEYS, VELOCITIES)]
-            out.append((np.array(rows, GENERATOR), modulators[:0]))
+                    new[to] = new.get(to, 0) + round(amount * factors[0] * factors[1])
+            ranges = [(KEYS, keys[0] | keys[1] << 8), (VELOCITIES, velocities[0] | velocities[1] << 8)]
+            rest = [(what, max(-0x8000, min(value, 0x7FFF)) & 0xFFFF) for what, value in new.items()]
+            out.append(np.array([*ranges, *rest, (INSTRUMENT, last)], GENERATOR))
     return out
 
 
-def sounding(zone: Zone, notes: Notes | None) -> bool:
-    """Whether one of the notes lies in the ranges of a zone; None: any note."""
-    limits = dict(zone[0][:2].tolist())  # ranges come first
+def sounding(zone: np.ndarray, notes: Notes | None) -> bool:
+    """Whether one of the notes lies in the ranges of a zone, which come first; None: any note."""
+    limits = dict(zone[:2].tolist())
     k, v = limits.get(KEYS, 0x7F00), limits.get(VELOCITIES, 0x7F00)
     return notes is None or any(k & 255 <= key <= k >> 8 and v & 255 <= vel <= v >> 8 for key, vel in notes)
 
@@ -220,22 +219,23 @@ def subset(
 
     def copy(kind: str, headers: np.ndarray, number: int, what: int, numbers: dict, played: Notes | None) -> None:
         bag, gen, mod = f"{kind}bag", f"{kind}gen", f"{kind}mod"
-        header, zones = headers[number : number + 1].copy(), []
+        header = headers[number : number + 1].copy()
         bags = tables[bag][header["bag"][0] : int(headers[number + 1]["bag"]) + 1]
-        for one, after in zip(bags[:-1], bags[1:]):
-            zones.append((tables[gen][one["gen"] : after["gen"]].copy(), tables[mod][one["mod"] : after["mod"]]))
+        zones = [
+            (tables[gen][one["gen"] : after["gen"]], tables[mod][one["mod"] : after["mod"]])
+            for one, after in zip(bags[:-1], bags[1:])
+        ]
         header["bag"] = counts[bag]
         add("phdr" if kind == "p" else "inst", header)
-        zones = modulated(zones) if kind == "p" else zones
-        for generators, modulators in [zone for zone in zones if sounding(zone, played)] or zones[:1]:
-            for row in generators[generators["what"] == what]:
-                numbers.setdefault(int(row["value"]), set()).update(played or ())
-            order = list(numbers)
-            links = np.flatnonzero(generators["what"] == what)
-            generators["value"][links] = [order.index(old) for old in generators["value"][links]]
-            add(bag, np.array([(counts[gen], counts[mod])], BAG))
-            add(gen, generators)
-            add(mod, modulators)
+        zones = modulated(zones) if kind == "p" else [rows for rows, _ in zones]
+        for rows in [zone for zone in zones if sounding(zone, played)] or zones[:1]:
+            rows = rows.copy()
+            linking = rows["what"] == what
+            for old in rows["value"][linking].tolist():
+                numbers.setdefault(old, set()).update(played or ())
+            rows["value"][linking] = [[*numbers].index(old) for old in rows["value"][linking]]
+            add(bag, np.array([(counts[gen], 0)], BAG))
+            add(gen, rows)
 
     try:
         found = chunks(np.memmap(regular(path), np.uint8, "r"))
@@ -271,7 +271,7 @@ def subset(
     for kind, head in (("p", "phdr"), ("i", "inst")):  # each table ends with a row that says where the last one ends
         add(head, np.zeros(1, RECORDS[head]))
         out[head][-1]["bag"] = counts[f"{kind}bag"]
-        add(f"{kind}bag", np.array([(counts[f"{kind}gen"], counts[f"{kind}mod"])], BAG))
+        add(f"{kind}bag", np.array([(counts[f"{kind}gen"], 0)], BAG))
     for name in ("pgen", "pmod", "igen", "imod", "shdr"):
         add(name, np.zeros(1, RECORDS[name]))
     pdta = b"".join(chunk(name, np.concatenate(out[name]).tobytes()) for name in RECORDS)

@@ -13,8 +13,7 @@ import numpy as np
 import soundfile
 
 from musekit.corpus.arrange import TABLES
-from musekit.corpus.fonts import FONTS, fonts_of, preset, ready, subset
-from musekit.corpus.instruments import INSTRUMENTS
+from musekit.corpus.fonts import preset, ready, subset
 from musekit.corpus.sound import SAMPLE_RATE, BadAudio
 from musekit.files import write_atomic
 
@@ -39,23 +38,14 @@ def render(
 
     notes: rows [onset s, duration s, pitch, velocity, part]; players: each part's instrument; pans, reverb: 0 to 127;
     font: a name in `fonts.toml`. Notes of equal velocity are about equally loud, whoever plays them. Raises BadAudio
-    when nothing sounds, the first 0.15 s are silent, or the font lacks an instrument, and MuseError without the font.
+    when nothing sounds, or the first 0.15 s are silent, and MuseError without the font or for a player that it lacks.
     """
     import soxr
 
-    known = {*INSTRUMENTS, *FONTS}
-    if lacks := [player for player in players if {player, font} <= known and font not in fonts_of([player])]:
-        raise BadAudio(f"the SoundFont {font} has no {lacks[0]}")
-
-    audio = np.zeros((0, 2), np.float32)
+    audio = np.zeros((round((seconds + 0.5) * 48_000), 2), np.float32)
     for group in groups(notes, players, font):
-        more = synthesise(group, players, pans, seconds, reverb, font)
-        audio, more = sorted((audio, more), key=len)
-        more[: len(audio)] += audio
-        audio = more
-    audio = soxr.resample(audio, 48_000, SAMPLE_RATE, quality="HQ").T  # (2, N)
-    samples = round(seconds * SAMPLE_RATE)
-    audio = np.pad(audio, ((0, 0), (0, max(0, samples - audio.shape[1]))))[:, :samples]
+        audio += synthesise(group, players, pans, seconds, reverb, font)[: len(audio)]
+    audio = soxr.resample(audio, 48_000, SAMPLE_RATE, quality="HQ").T[:, : round(seconds * SAMPLE_RATE)]  # (2, N)
     level = float(np.sqrt(np.mean(audio**2)))
     if level < 1e-4:
         raise BadAudio(f"silent: RMS {level:.1e}")
@@ -105,11 +95,8 @@ def groups(notes: list[list[float]], players: list[str], font: str) -> list[dict
         shares = 1 if drums else max(1, -(-most_voices({part: rows}, players, font) // VOICES))
         for own in (rows[share::shares] for share in range(shares if rows else 0)):
             for group in found:
-                free = (
-                    part not in group
-                    and len(group) < CHANNELS
-                    and not (drums and "drums" in [players[p] for p in group])
-                )
+                names = [players[p] for p in group]
+                free = part not in group and len(names) < CHANNELS and not (drums and "drums" in names)
                 if free and most_voices(group | {part: own}, players, font) <= VOICES:
                     group[part] = own
                     break
@@ -119,44 +106,34 @@ def groups(notes: list[list[float]], players: list[str], font: str) -> list[dict
 
 
 def synthesise(group: dict[int, list], players: list[str], pans: list[int], seconds: float, reverb: int, font: str):
-    """Audio (N, 2) float32 at 48 kHz of one call, each part at the level `EVEN`."""
-    gains = {part: 10 ** ((EVEN - preset(font, players[part]).level) / 20) for part in group}
-    scale = max(gains.values())
-    while True:
-        volumes = {part: round(16383 * (gain / scale) ** 0.5) for part, gain in gains.items()}  # they are squared
-        audio = played(group, players, pans, seconds, reverb, font, volumes)
-        if np.abs(audio).max(initial=0) < 0.999:
-            return audio * np.float32(scale)
-        scale *= 2  # 16 bits are full: softer
-
-
-def played(
-    group: dict[int, list],
-    players: list[str],
-    pans: list[int],
-    seconds: float,
-    reverb: int,
-    font: str,
-    volumes: dict[int, int] | None = None,
-) -> np.ndarray:
-    """Audio (N, 2) float32 at 48 kHz as midirenderer plays the parts, {part: rows of `events`}; volumes: 14 bits."""
+    """Audio (N, 2) float32 at 48 kHz of one call, {part: rows of `events`}, each part at the level `EVEN`."""
     import midirenderer
     import pretty_midi
 
-    midi, notes = pretty_midi.PrettyMIDI(resolution=TICKS, initial_tempo=60), {}
+    presets, notes = {part: preset(font, players[part]) for part in group}, {}
     for part, rows in group.items():
-        about, volume = preset(font, players[part]), (volumes or {}).get(part, 16383)
-        notes.setdefault(about[:2], set()).update(row[2:] for row in rows)
-        player = pretty_midi.Instrument(about.program, is_drum=about.bank == 128)
-        controls = [(0, about.bank % 128), (7, volume >> 7), (39, volume & 127), (10, pans[part]), (91, reverb)]
-        player.control_changes = [pretty_midi.ControlChange(*control, 0) for control in controls]
-        player.control_changes.append(pretty_midi.ControlChange(91, reverb, seconds + 0.5))  # makes the end
-        player.notes = [pretty_midi.Note(v, pitch, on / TICKS, off / TICKS) for on, off, pitch, v in rows]
-        midi.instruments.append(player)
-    buffer = io.BytesIO()
-    midi.write(buffer)
-    wav = midirenderer.render_wave_from(subset(ready(font), notes, notes=notes), buffer.getvalue())
-    return soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)[0]
+        notes.setdefault(presets[part][:2], set()).update(row[2:] for row in rows)
+    soundfont = subset(ready(font), notes, notes=notes)
+    gains = {part: 10 ** ((EVEN - about.level) / 20) for part, about in presets.items()}
+    scale = max(gains.values())
+    while True:
+        midi = pretty_midi.PrettyMIDI(resolution=TICKS, initial_tempo=60)
+        for part, rows in group.items():
+            bank, program = presets[part][:2]
+            player = pretty_midi.Instrument(program, is_drum=bank == 128)
+            volume = round(16383 * (gains[part] / scale) ** 0.5)  # the synthesiser squares it
+            controls = [(0, bank % 128), (7, volume >> 7), (39, volume & 127), (10, pans[part]), (91, reverb)]
+            player.control_changes = [pretty_midi.ControlChange(*control, 0) for control in controls]
+            player.control_changes.append(pretty_midi.ControlChange(91, reverb, seconds + 0.5))  # makes the end
+            player.notes = [pretty_midi.Note(v, pitch, on / TICKS, off / TICKS) for on, off, pitch, v in rows]
+            midi.instruments.append(player)
+        buffer = io.BytesIO()
+        midi.write(buffer)
+        wav = midirenderer.render_wave_from(soundfont, buffer.getvalue())
+        audio, _ = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
+        if np.abs(audio).max(initial=0) < 0.999:
+            return audio * np.float32(scale)
+        scale *= 2  # 16 bits are full: softer
 
 
 def write_flac(path: Path, audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:

@@ -4,7 +4,7 @@ Samples x of a prompt are compared with right answers y, music of held-out works
 
 distance     kernel distance of x to y, as a share of the distance of another prompt's right answers to y. Are they
              different? A permutation test. As near as right answers are to each other? Only where the whole interval
-             lies below MARGIN
+             lies below the margin
 coverage     share of y in whose ball, up to the third nearest other right answer, there is a sample
 recall       share of y in the ball of a sample. Both are compared with other right answers in place of the samples, of
              equal number
@@ -13,6 +13,9 @@ calibration  share of y within the radius that contains a share q of the samples
              have the same distribution (exactly, for any number of samples)
 
 Intervals redraw prompts, since answers to one prompt are no independent evidence. A bar is met by a whole interval.
+Margins are what honesty reaches (`margins`): one random half of each prompt's right answers stands for samples, the
+other half for right answers. They are computed before any sample is drawn, and are part of the result. Halves are
+smaller than the sets that are measured, so margins are wider than they need to be, never narrower.
 """
 
 from __future__ import annotations
@@ -48,11 +51,11 @@ LEVELS = ("vague", "specific")
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 FEWEST = 12  # right answers, for a prompt to count
 SPLITS = 8  # of right answers into halves, of which one stands for samples
-# What most halves of real right answers reach against each other. MARGIN and MISSED were first 0.05 and 0.1 and were
-# widened after a first look at samples, since only 9 of 12 honest halves passed: no later look may change them.
-MARGIN = 0.1  # of the distance to another prompt's right answers
-MISSED = 0.15  # of right answers, more than there should be outside the radius of a share of the samples
-LEAST = 0.8  # of what right answers reach in place of samples: coverage, recall and spread
+HALVINGS = 400  # of all right answers, from which margins are computed
+HONEST = 0.95  # at least, the probability that an honest half meets all bars of its level
+MEASURES, ENDS = ("distance", "coverage", "recall", "spread", "inside"), ("low", "high")
+BOUNDS = 6  # of these measures: spread has two
+LEAST, MOST = 0.8, 1.2  # of the spread of right answers, on average over prompts
 
 
 def ranks(x: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -93,14 +96,23 @@ def halves(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
     return np.mean(found, axis=0)
 
 
-def compare(samples: Sequence[np.ndarray], right: Sequence[np.ndarray], seed: int = 0) -> dict[str, dict]:
-    """{measure: {"value", "low", "high"}} of all prompts' samples (n, D) against their right answers (m, D)."""
+def compare(
+    samples: Sequence[np.ndarray], right: Sequence[np.ndarray], seed: int = 0, test: bool = True
+) -> dict[str, dict]:
+    """{measure: {"value", "low", "high"}} of all prompts' samples (n, D) against their right answers (m, D).
+
+    test: with the permutation test's "p" of the distance.
+    """
     right = [y[:SAMPLES] for y in right]
     kernels = [KernelDistance(y) for y in right]
-    moved = [kernel.permutations(x, seed + i) for i, (kernel, x) in enumerate(zip(kernels, samples))]
-    far = [kernel.of(other) for kernel, other in zip(kernels, [*right[1:], right[0]])]
+    near, far = (
+        np.array([kernel.of(x) for kernel, x in zip(kernels, some)]) for some in (samples, [*right[1:], right[0]])
+    )
     shares = np.array([halves(x, y, seed + i) for i, (x, y) in enumerate(zip(samples, right))])
-    found = {"distance": ratio_interval([m[0] for m in moved], far) | {"p": share_as_large(np.sum(moved, axis=0))}}
+    found = {"distance": ratio_interval(near, far)}
+    if test:
+        moved = [kernel.permutations(x, seed + i) for i, (kernel, x) in enumerate(zip(kernels, samples))]
+        found["distance"]["p"] = share_as_large(np.sum(moved, axis=0))
     found["coverage"], found["recall"] = (ratio_interval(shares[:, i], shares[:, i + 2]) for i in (0, 1))
     found["spread"] = ratio_interval(*zip(*((spread(x), spread(y)) for x, y in zip(samples, right))))
     size = min(map(len, samples))
@@ -109,16 +121,46 @@ def compare(samples: Sequence[np.ndarray], right: Sequence[np.ndarray], seed: in
     return found | {"inside": {"value": last["inside"], **{key: last[key] for key in ("low", "high", "nominal")}}}
 
 
-def bars(found: dict[str, dict], level: str) -> list[dict]:
-    """The bars of one level of prompts, from `compare`."""
-    nominal = found["inside"]["nominal"]
-    radius, least = f"the radius of {100 * nominal:.0f} % of the samples", round(nominal - MISSED, 3)
+def margins(right: Sequence[np.ndarray], seed: int = 0, times: int = HALVINGS) -> list[dict]:
+    """A row per measure: bounds that honest halves of right answers (m, D) meet in `times` random halvings, all of them
+    with probability HONEST (Bonferroni). Of prompts with 2 FEWEST right answers; empty for fewer than two prompts.
+
+    "inside" counts from the share that should be inside.
+    """
+    right = [y for y in right if len(y) >= 2 * FEWEST]
+    if len(right) < 2:
+        return []
+    rng, ends = np.random.default_rng(seed), []
+    for i in progress(range(times), "honest halves"):
+        mixed = [y[rng.permutation(len(y))] for y in right]
+        found = compare([y[::2] for y in mixed], [y[1::2] for y in mixed], seed + i, test=False)
+        ends.append([[found[name][end] - found[name].get("nominal", 0.0) for end in ENDS] for name in MEASURES])
+    tail = 100 * (1 - HONEST) / BOUNDS
+    low, high = np.percentile(ends, tail, axis=0)[:, 0], np.percentile(ends, 100 - tail, axis=0)[:, 1]
+    about = {"measure": "margin", "prompts": len(right), "right_answers": sum(map(len, right)), "halvings": times}
+    return [{**about, "name": n, "at_least": float(a), "at_most": float(b)} for n, a, b in zip(MEASURES, low, high)]
+
+
+def bars(found: dict[str, dict], level: str, margins: Sequence[dict]) -> list[dict]:
+    """The bars of one level of prompts, from `compare` and `margins`; none is met where there are no margins."""
+    nominal, bounds = found["inside"]["nominal"], {row["name"]: row for row in margins}
+
+    def bar(text: str, name: str, *ends: str, zero: float = 0.0) -> dict:
+        if not margins:
+            return target(f"{level}: {text}", None)
+        return target(f"{level}: {text}", **{end: bounds[name][end] + zero for end in ends}, **found[name])
+
     return [
-        target(f"{level}: distance / to another prompt's right answers", at_most=MARGIN, **found["distance"]),
-        target(f"{level}: coverage / by right answers", at_least=LEAST, **found["coverage"]),
-        target(f"{level}: recall / by right answers", at_least=LEAST, **found["recall"]),
-        target(f"{level}: spread / of right answers", at_least=LEAST, at_most=1 / LEAST, **found["spread"]),
-        target(f"{level}: right answers within {radius}", at_least=least, **found["inside"]),
+        bar("distance / to another prompt's right answers", "distance", "at_most"),
+        bar("coverage / by right answers", "coverage", "at_least"),
+        bar("recall / by right answers", "recall", "at_least"),
+        bar("spread / of right answers", "spread", "at_least", "at_most"),
+        bar(
+            f"right answers within the radius of {100 * nominal:.0f} % of the samples",
+            "inside",
+            "at_least",
+            zero=nominal,
+        ),
     ]
 
 
@@ -161,8 +203,10 @@ def measure_one_to_many(study: Study) -> None:
     rows: dict[str, list[dict]] = {"one-to-many": [], "diversity": [], "regression": []}
     draws: dict[str, list[np.ndarray]] = {}
     for level in LEVELS:
-        samples, right = [], []
-        for number, prompt, y in progress(asked(study, level), f"samples of {level} prompts"):
+        prompted, samples, right = asked(study, level), [], []
+        honest = margins([y for _, _, y in prompted])
+        rows["one-to-many"] += [{**row, "level": level} for row in honest]
+        for number, prompt, y in progress(prompted, f"samples of {level} prompts"):
             x = study.samples(prompt["text"], n, SEED + 1000 * number)
             draws.setdefault(level, []).append(spread_draws(x, seed=number))
             answer, length = regression_answer(study, prompt["text"])
@@ -182,7 +226,7 @@ def measure_one_to_many(study: Study) -> None:
             found = compare(samples, right)
             rows["one-to-many"] += [{"measure": name, "level": level, **of} for name, of in found.items()][:-1]
             rows["one-to-many"] += calibration([ranks(x, y) for x, y in zip(samples, right)], n, level=level)
-            rows["one-to-many"] += bars(found, level)
+            rows["one-to-many"] += bars(found, level, honest)
         else:
             rows["one-to-many"].append(target(f"{level}: two prompts with enough right answers", None))
         rows["diversity"] += spread_summary(rows["diversity"], level)
@@ -200,10 +244,10 @@ def spread_summary(rows: Sequence[dict], level: str) -> list[dict]:
     some = [r for r in rows if r.get("level") == level and r.get("counts") and r["ratio"] is not None]
     name = f"one to many, {level}: spread of samples / of right answers"
     if not some:
-        return [target(name, None, LEAST, 1.2)]
+        return [target(name, None, LEAST, MOST)]
     ratio = mean_interval(np.array([r["ratio"] for r in some]))
     means = {name: float(np.mean([r[name] for r in some])) for name in ("spread", "real", "ratio")}
-    bar = target(name, ratio["mean"], LEAST, 1.2, low=ratio["low"], high=ratio["high"])
+    bar = target(name, ratio["mean"], LEAST, MOST, low=ratio["low"], high=ratio["high"])
     return [{"measure": "mean", "level": level, "n": len(some), **means}, bar]
 
 

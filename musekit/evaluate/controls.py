@@ -14,11 +14,11 @@ import torch
 
 from musekit.evaluate import conditional, memorisation, reproducibility
 from musekit.evaluate.prompts import obedience
+from musekit.evaluate.right_answers import renderings
 from musekit.evaluate.study import PROMPT_LIKE, Study, progress
 from musekit.muse import Muse, Settings
 
 SEED = 160_000
-FEWEST = 24  # right answers of a prompt, since they are halved twice
 COPIES = 24  # training clips whose noisy copies are planted
 NOISE = 0.03  # of a copy's level (-30 dB)
 SHARES = (0.01, 0.02, 0.05)  # of a memoriser's pieces that are copies
@@ -57,16 +57,16 @@ def row(control: str, group: str, bars: Sequence[dict], passes: bool = False) ->
 
 def answers(study: Study, level: str) -> list[dict]:
     """Controls of the bars on answers to one level of prompts: half of the right answers stand for samples."""
-    groups = [(prompt, y) for _, prompt, y in conditional.asked(study, level) if len(y) >= FEWEST]
+    groups = [(prompt, y) for _, prompt, y in conditional.asked(study, level) if len(y) >= 2 * conditional.FEWEST]
     if len(groups) < 2:
         return []
     rng = np.random.default_rng(SEED)  # clips of the cache come before new renderings
     mixed = [y[rng.permutation(len(y))] for _, y in groups]
     honest, right = [y[::2] for y in mixed], [y[1::2] for y in mixed]
-    n = max(map(len, honest))
+    n, margins = max(map(len, honest)), conditional.margins([y for _, y in groups])
 
     def bars(x: Sets) -> list[dict]:
-        return conditional.bars(conditional.compare(x, right), level)
+        return conditional.bars(conditional.compare(x, right), level, margins)
 
     rows = [row("held-out works", level, bars(honest), passes=True)]
     rows += [row(fault, level, bars(change(honest))) for fault, change in FAULTS.items()]
@@ -89,8 +89,10 @@ def copies(study: Study) -> list[dict]:
         planted.append(library.distances(memorisation.sequence(noisy, rate)).min())
     planted, pieces, others = np.array(planted), found[::2], found[1::2]
 
+    most = memorisation.margins(found)
+
     def bars(x: np.ndarray) -> list[dict]:
-        return memorisation.bars(x, others, "beside held-out clips")
+        return memorisation.bars(x, others, "beside held-out clips", most)
 
     rows = [row("held-out works", "memorisation", bars(pieces), passes=True)]
     for share in SHARES:
@@ -104,6 +106,35 @@ def copies(study: Study) -> list[dict]:
         power
         | {"value": memorisation.smallest_share(planted, study.n), "copies_p95": float(np.percentile(planted, 95))},
     ]
+
+
+def melodies(study: Study) -> list[dict]:
+    """Controls of the bars on melodies: held-out clips, some replaced by training works' upper lines on another
+    instrument, in another key, without their chords."""
+    from musekit.corpus.render import SAMPLE_RATE, render
+
+    library, planted = memorisation.training_library(study, "melody"), []
+    clips = study.prompt_like(2 * PROMPT_LIKE)
+    found, _ = memorisation.nearest(study, library, clips, "held-out clips", "melody")
+    works = renderings(study.cache, "train", {"instrument": "piano"}, 2 if study.quick else COPIES)
+    for _, notes, how in progress(works, "copied melodies"):
+        line = {round(note[0], 2): [*note[:2], note[2] + 3, note[3], 0] for note in sorted(notes, key=lambda n: n[2])}
+        copy = {**how, "players": ["flute"], "pans": [64]}
+        pair = [render(some, **about) for some, about in ((notes, how), (sorted(line.values()), copy))]
+        original, copied = (memorisation.melody(audio, SAMPLE_RATE) for audio in pair)
+        planted.append(memorisation.Nearest([original]).distances(copied)[0])
+
+    most = memorisation.margins(found)
+
+    def bars(x: np.ndarray) -> list[dict]:
+        return memorisation.bars(x, found[1::2], "beside held-out clips", most, "melody")
+
+    rows = [row("held-out works", "melody", bars(found[::2]), passes=True)]
+    for share in (0.2, 0.5, 1.0) if planted else ():
+        n = round(share * len(found[::2]))
+        chosen = np.random.default_rng(SEED).choice(planted, n)
+        rows.append(row(f"{share:.0%} copied melodies", "melody", bars(np.concatenate([found[::2][n:], chosen]))))
+    return rows
 
 
 def obeyed(study: Study) -> list[dict]:
@@ -132,5 +163,5 @@ def bits(study: Study) -> list[dict]:
 def measure_controls(study: Study) -> None:
     """Writes results/controls.json."""
     rows = [r for level in conditional.LEVELS for r in answers(study, level)]
-    rows += copies(study) + obeyed(study) + bits(study)
+    rows += copies(study) + melodies(study) + obeyed(study) + bits(study)
     study.write("controls", rows, held_out=False, seed=SEED)

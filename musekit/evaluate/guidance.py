@@ -25,16 +25,19 @@ EACH = 24  # samples of each prompt with right answers
 STAGE1 = [("guidance", w, {"stage1_guidance_scale": w}) for w in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)]
 STAGE1 += [("autoguidance", w, {"stage1_autoguidance": w}) for w in (1.0, 1.25, 1.5, 2.0, 3.0)]
 STAGE1 += [
-    ("guidance, no autoguidance", w, {"stage1_guidance_scale": w, "stage1_autoguidance": 1.0})
-    for w in (1.5, 2.0, 3.0)
+    (f"{mode}, no autoguidance", w, {"stage1_guidance_scale": w, "stage1_autoguidance": 1.0, "stage1_guidance": mode})
+    for mode in ("cfg", "apg") for w in (1.5, 2.0, 3.0)
 ]  # fmt: skip
+STAGE1 += [("apg autoguidance", w, {"stage1_autoguidance": w, "stage1_guidance": "apg"}) for w in (1.25, 1.5, 2.0, 3.0)]
 STAGE1 += [("steps", n, {"stage1_steps": n, "stage1_solver": "euler"}) for n in (1, 2, 4, 8, 16, 32, 64)]
 STAGE2 = [("guidance", w, {"guidance_scale": w}) for w in (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)]
 STAGE2 += [
     (f"guidance {w:g} to t =", high, {"guidance_scale": w, "guidance_high": high})
     for w in (5.0, 10.0) for high in (0.5, 0.8)
 ]  # fmt: skip
-STAGE2 += [("steps", n, {"steps": n}) for n in (10, 25, 50)]
+STAGE2 += [(mode, w, {"guidance": mode, "guidance_scale": w}) for mode in ("apg", "cfg-zero") for w in (3.0, 5.0, 10.0)]
+STAGE2 += [("apg-limited", w, {"guidance": "apg-limited", "guidance_scale": w}) for w in (5.0, 10.0)]
+STAGE2 += [("steps", n, {"steps": n}) for n in (10, 25)]
 PIECES, SECONDS = 64, 6.0
 
 

@@ -7,8 +7,11 @@ time shift that overlaps by half:
 
 0 for a transposed or shifted copy at the same tempo, about 1 for unrelated sounds. A copy played at another tempo
 is not found. A piece's distance is that to its nearest training clip. Pieces may not lie nearer than held-out clips do,
-up to margins (which were set with an earlier result in view), and none may lie within COPY, where round trips of
-training clips lie.
+up to margins that random halves of the held-out clips reach against each other (`margins`, computed before any piece is
+looked at), and none may lie within COPY, where round trips of training clips lie.
+
+A copy of the melody alone, with other chords on another instrument, may have another chroma. So upper lines are
+compared in the same way: a step is the most salient pitch, the distance 1 - the share of steps with the same pitch.
 """
 
 from __future__ import annotations
@@ -27,8 +30,7 @@ from musekit.statistics import two_sample
 WINDOW, HOP = 8192, 4096  # samples at 44.1 kHz: 10.8 chroma steps per second
 PERCENT = (1, 5, 25, 50, 75, 95)
 COPY = 0.05  # round trips of training clips lie within 0.02, with a little noise within this
-NEARER = 0.6  # at most, the probability that a piece lies nearer than a held-out clip: 0.5 if neither does
-TAIL = 0.15  # at most, the share of pieces nearer than 95 % of held-out clips: 0.05 if they lie alike
+HALVINGS, HONEST = 100, 0.95  # of held-out clips, and the least probability that such a half meets both bars
 CLOSEST, CHUNK = 10, 500  # listed pairs; training clips whose chroma is one file
 
 
@@ -47,10 +49,23 @@ def sequence(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     return normal(librosa.feature.chroma_stft(y=audio.mean(0), sr=sample_rate, **options))
 
 
-class Nearest:
-    """Shift-aligned chroma distances to a library of sequences, by one two-dimensional FFT per query.
+def melody(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """audio (2, N) -> its upper line, steps of one-hot pitches (48, S): E3 to G6, then 8 empty rows that keep
+    transpositions by up to 8 semitones from wrapping around. A pitch's salience is the sum of its first five partials.
+    """
+    import librosa
 
-    The correlation over transpositions (circular in pitch class) and shifts (in time) is a product of transforms.
+    x = np.sqrt(np.abs(librosa.stft(audio.mean(0), n_fft=WINDOW, hop_length=HOP)))
+    bins = np.outer(librosa.midi_to_hz(np.arange(52, 92)), np.arange(1, 6)) * WINDOW / sample_rate
+    salience = (x[np.round(bins).astype(int)] * 0.8 ** np.arange(5)[:, None]).sum(1)  # (40, S)
+    loud = salience.max(0) > 0.1 * salience.max()
+    return np.pad((np.arange(40)[:, None] == salience.argmax(0)) & loud, ((0, 8), (0, 0))).astype(np.float32)
+
+
+class Nearest:
+    """Shift-aligned distances to a library of chroma or of melodies, by one two-dimensional FFT per query.
+
+    The correlation over transpositions (circular) and shifts (in time) is a product of transforms.
     """
 
     def __init__(self, library: list[np.ndarray], least: float = 0.5):
@@ -61,10 +76,10 @@ class Nearest:
         self.spectra = torch.fft.rfft2(torch.from_numpy(padded))
 
     def distances(self, query: np.ndarray) -> np.ndarray:
-        """query (12, S), S no longer than the library's longest -> its distance to each sequence (n,)."""
+        """query (P, S), S no longer than the library's longest -> its distance to each sequence (n,)."""
         query = query[:, : self.steps]
         x = torch.fft.rfft2(torch.from_numpy(np.pad(query, ((0, 0), (0, self.size - query.shape[1])))))
-        similarity = torch.fft.irfft2(self.spectra * x.conj(), s=(12, self.size)).amax(1).numpy()  # (n, shifts)
+        similarity = torch.fft.irfft2(self.spectra * x.conj(), s=(len(query), self.size)).amax(1).numpy()  # (n, shifts)
         shifts = np.arange(self.size)
         shifts = np.where(shifts < self.steps, shifts, shifts - self.size)  # of the query against the library
         length, n = query.shape[1], self.lengths[:, None]
@@ -73,20 +88,27 @@ class Nearest:
         return 1 - np.where(allowed, similarity / np.maximum(overlap, 1), -np.inf).max(1)
 
 
-def training_library(study: Study) -> Nearest:
-    """The chroma of all training clips, kept under MUSEKIT_HOME in files of CHUNK clips."""
+KINDS = {"chroma": sequence, "melody": melody}
+
+
+def training_library(study: Study, kind: str = "chroma") -> Nearest:
+    """The chroma or melodies of all training clips, kept under MUSEKIT_HOME in files of CHUNK clips."""
     clips, found = study.split("train"), []
-    for i in progress(range(0, len(clips), CHUNK), "chroma of the training clips"):
+    for i in progress(range(0, len(clips), CHUNK), f"{kind} of the training clips"):
         some = clips[i : i + CHUNK]
-        place = home() / "eval" / "chroma" / f"{config_hash([c['id'] for c in some], study.data, WINDOW, HOP)}.npz"
-        made = cached(place, lambda some=some: {c["id"]: sequence(*study.read(c)) for c in some})
+        place = home() / "eval" / kind / f"{config_hash([c['id'] for c in some], study.data, WINDOW, HOP)}.npz"
+        made = cached(place, lambda some=some: {c["id"]: KINDS[kind](*study.read(c)) for c in some})
         found += [made[c["id"]] for c in some]
     return Nearest(found)
 
 
-def nearest(study: Study, library: Nearest, sounds: Sequence[Sound], text: str) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    study: Study, library: Nearest, sounds: Sequence[Sound], text: str, kind: str = "chroma"
+) -> tuple[np.ndarray, np.ndarray]:
     """The distance (n,) of each sound to its nearest training clip, and that clip's number."""
-    found = [library.distances(sequence(*study.read(sound))) for sound in progress(sounds, f"nearest clip of {text}")]
+    found = [
+        library.distances(KINDS[kind](*study.read(sound))) for sound in progress(sounds, f"nearest {kind} of {text}")
+    ]
     return np.array([d.min() for d in found]), np.array([d.argmin() for d in found])
 
 
@@ -100,13 +122,28 @@ def tail(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x < np.percentile(y, 5, axis=-1, keepdims=True)).mean(-1)
 
 
-def bars(x: np.ndarray, y: np.ndarray, of: str) -> list[dict]:
-    """The bars of pieces' distances x (n,) beside held-out clips' distances y (m,)."""
-    name, copies = f"memorisation, {of}", int((x < COPY).sum())
+def margins(y: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """{"nearer", "tail"}: where the intervals of honest halves of held-out clips' distances y (m,) end (Bonferroni)."""
+    rng, ends = np.random.default_rng(seed), []
+    for _ in range(HALVINGS):
+        y = rng.permutation(y)
+        ends.append([two_sample(y[::2], y[1::2], of)["high"] for of in (nearer, tail)])
+    found = np.percentile(ends, 100 - 50 * (1 - HONEST), axis=0)
+    return {"nearer": float(found[0]), "tail": float(found[1])}
+
+
+def bars(x: np.ndarray, y: np.ndarray, of: str, most: dict[str, float], kind: str = "chroma") -> list[dict]:
+    """The bars of pieces' distances x (n,) beside held-out clips' distances y (m,). Only chroma has one on copies.
+
+    most: the margins.
+    """
+    name, copies = f"memorisation, {'' if kind == 'chroma' else f'{kind}, '}{of}", int((x < COPY).sum())
+    near = target(f"{name}: pieces within {COPY:g} of a training clip", copies, at_most=0, n=len(x))
+    closer, below = two_sample(x, y, nearer), two_sample(x, y, tail)
     return [
-        target(f"{name}: pieces within {COPY:g} of a training clip", copies, at_most=0, n=len(x)),
-        target(f"{name}: probability to lie nearer than a held-out clip", at_most=NEARER, **two_sample(x, y, nearer)),
-        target(f"{name}: share nearer than 95 % of held-out clips", at_most=TAIL, **two_sample(x, y, tail)),
+        *([near] if kind == "chroma" else []),
+        target(f"{name}: probability to lie nearer than a held-out clip", at_most=most["nearer"], **closer),
+        target(f"{name}: share nearer than 95 % of held-out clips", at_most=most["tail"], **below),
     ]
 
 
@@ -126,24 +163,34 @@ def measure_memorisation(study: Study) -> None:
         "held-out round trips": (study.round_trips(held_out), [c["id"] for c in held_out]),
         "round trips of training clips": (study.round_trips(train[:24]), [c["id"] for c in train[:24]]),  # copies
     }
-    library, found, rows = training_library(study), {}, []
+    rows = comparison(study, sources, "chroma") + comparison(study, sources, "melody")
+    study.write("memorisation", rows, seed=PROMPT_SEED)
+
+
+def comparison(study: Study, sources: dict[str, tuple[Sequence[Sound], list[str]]], kind: str) -> list[dict]:
+    """The rows of one kind of distance; sources: sounds and their names."""
+    library, found, about = training_library(study, kind), {}, {} if kind == "chroma" else {"kind": kind}
+    rows: list[dict] = []
     for source, (sounds, names) in sources.items():
-        found[source], which = nearest(study, library, sounds, source)
+        found[source], which = nearest(study, library, sounds, source, kind)
         percentiles = {f"p{p}": float(np.percentile(found[source], p)) for p in PERCENT}
-        rows.append({"measure": "nearest training clip", "source": source, "n": len(sounds), **percentiles})
+        row = {"measure": "nearest training clip" if kind == "chroma" else f"nearest {kind}", "source": source}
+        rows.append({**row, "n": len(sounds), "training_clips": len(library.lengths), **percentiles})
         for i in found[source].argsort()[:CLOSEST]:
             row = {"measure": "closest", "source": source, "distance": float(found[source][i]), "piece": names[i]}
-            rows.append(row | {"train": train[which[i]]["id"]})
+            rows.append({**row, **about, "train": study.split("train")[which[i]]["id"]})
     for of in ("held-out originals", "held-out round trips"):
         for percent in PERCENT[1:]:
             gap = two_sample(
                 found["generated"], found[of],
                 lambda a, b, p=percent: np.percentile(a, p, axis=-1) - np.percentile(b, p, axis=-1),
             )  # fmt: skip
-            rows.append(
-                {"measure": "difference of percentiles", "source": f"generated - {of}", "percent": percent, **gap}
-            )
-        rows += bars(found["generated"], found[of], f"beside {of}")
-    caught = smallest_share(found["round trips of training clips"], len(pieces))
-    rows.append({"measure": "power", "name": "smallest share of copies seen with probability 0.9", "value": caught})
-    study.write("memorisation", rows, seed=PROMPT_SEED)
+            row = {"measure": "difference of percentiles", "source": f"generated - {of}", "percent": percent}
+            rows.append({**row, **about, **gap})
+        most = margins(found[of])
+        rows.append({"measure": "margin", "source": of, "n": len(found[of]), **about, **most})
+        rows += bars(found["generated"], found[of], f"beside {of}", most, kind)
+    if kind == "chroma":
+        caught = smallest_share(found["round trips of training clips"], len(found["generated"]))
+        rows.append({"measure": "power", "name": "smallest share of copies seen with probability 0.9", "value": caught})
+    return rows

@@ -69,7 +69,7 @@ def renderings(
     fixed = {name: asks[name] for name in ("era", "form", "composer", "metre") if name in asks}
     scores = [s for s in held_out_scores(Path(cache), split) if all(getattr(s, n) == v for n, v in fixed.items())]
     rng, used, found = np.random.default_rng([seed, 5]), set(used), 0
-    for _ in range(ATTEMPTS):
+    for _ in range(ATTEMPTS if scores else 0):
         if found == n:
             return
         mode = asks.get("mode") or str(rng.choice(["major", "minor"]))

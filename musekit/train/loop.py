@@ -43,6 +43,9 @@ class Training:
         """state: a checkpoint (`state_dict`) to continue from, under these settings instead of the checkpoint's."""
         self.model, self.settings, self.device = model.to(distributed.device()).train(), settings, distributed.device()
         self.ema = copy.deepcopy(model).requires_grad_(False)
+        for average, p in zip(self.ema.parameters(), model.parameters(), strict=True):
+            if not p.requires_grad:
+                average.data = p.data  # one copy in memory: it does not change
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.98), fused=True
         )
@@ -220,7 +223,7 @@ def update_ema(ema: nn.Module, model: nn.Module, decay: float, step: int) -> Non
     """ema <- d ema + (1 - d) model, with d = min(decay, (1 + step) / (10 + step)): a warm-up. Buffers are copied."""
     decay = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
-        pairs = list(zip(ema.parameters(), model.parameters(), strict=True))
+        pairs = [(e, p) for e, p in zip(ema.parameters(), model.parameters(), strict=True) if p.requires_grad]
         torch._foreach_lerp_([e for e, _ in pairs], [p.detach() for _, p in pairs], 1 - decay)
         for old, new in zip(ema.buffers(), model.buffers(), strict=True):
             old.copy_(new)

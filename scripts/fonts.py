@@ -1,6 +1,6 @@
 """Level and pitch of every key of every instrument in every SoundFont: the measurements behind `fonts.toml`.
 
-python -m musekit.corpus.tuning      # writes results/fonts.json, and prints what fonts.toml should say
+python scripts/fonts.py      # writes results/fonts.json, and prints what fonts.toml should say
 """
 
 from __future__ import annotations
@@ -9,14 +9,26 @@ import os
 
 import numpy as np
 
-from musekit.corpus.fonts import FONTS, GENERATOR, SAMPLE, chunks, preset, ready, subset
+from musekit.corpus.fonts import (
+    FONTS,
+    GENERATOR,
+    INSTRUMENT,
+    RECORDS,
+    SAMPLE,
+    Preset,
+    chunks,
+    preset,
+    ready,
+    subset,
+)  # fmt: skip
 from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.processes import in_processes
-from musekit.corpus.render import played
+from musekit.corpus.render import EVEN, TICKS, synthesise
+from musekit.results import write_result
 
 VELOCITY = 80
 SOUND, SPACE = 1.2, 1.6  # seconds of a note, and from one note to the next
-QUIET, FALSE = 15.0, 45.0  # dB below the median, and cents, at which a key is not usable; choirs scatter by 44
+QUIET, FALSE = 18.0, 45.0  # dB below the median, and cents, at which a key is not usable; choirs scatter by 44
 
 UNPITCHED = ("drums", "timpani")  # partials are not harmonic: level only
 
@@ -44,13 +56,16 @@ def measure(which: tuple[str, str]) -> dict:
     font, name = which
     about, asked = preset(font, name), INSTRUMENTS[name]
     keys = range(asked.low, asked.high + 1)
-    notes = [(round(960 * SPACE * i), round(960 * (SPACE * i + SOUND)), key, VELOCITY) for i, key in enumerate(keys)]
-    audio, rate = played({0: notes}, [name], [64], SPACE * len(keys), 0, font), 48_000
+    starts = [round(TICKS * SPACE * i) for i in range(len(keys))]
+    notes = [(start, start + round(TICKS * SOUND), key, VELOCITY) for start, key in zip(starts, keys)]
+    audio, rate = synthesise({0: notes}, [name], [64], SPACE * len(keys), 0, font), 48_000
+    audio *= 10 ** ((about.level - EVEN) / 20)  # as the font has it
     levels, errors = [], []
     for i, key in enumerate(keys):
         note = audio[round(SPACE * i * rate) :][: round(SOUND * rate)]
-        power = np.convolve((note**2).sum(1), np.ones(rate // 3), "valid") / (rate // 3)
-        levels.append(round(10 * np.log10(power.max() / 2 + 1e-12), 1))
+        energy = np.cumsum((note.astype(float) ** 2).mean(1))
+        power = (energy[rate // 3 :] - energy[: -(rate // 3)]).max() / (rate // 3)  # of the loudest third of a second
+        levels.append(round(10 * np.log10(power + 1e-12), 1))
         hertz = 440 * 2 ** ((key - 69) / 12)
         errors.append(0.0 if name in UNPITCHED else cents_off(note.mean(1)[rate // 20 :], rate, hertz))
     middle = np.median(levels)
@@ -68,19 +83,19 @@ def measure(which: tuple[str, str]) -> dict:
 
 def voices(font: str, which: tuple[int, int], keys: range) -> int:
     """The most samples that one note of these keys plays."""
-    small = [subset(ready(font), [which], notes={which: {(key, VELOCITY)}}) for key in keys[::3]]
-    zones = [np.frombuffer(chunks(np.frombuffer(data, np.uint8))["igen"], GENERATOR)["what"] for data in small]
-    return max(int((what == SAMPLE).sum()) for what in zones)
+    most = 0
+    for key in keys[::3]:
+        found = chunks(np.frombuffer(subset(ready(font), [which], notes={which: {(key, VELOCITY)}}), np.uint8))
+        kinds = [np.frombuffer(found[name], GENERATOR)["what"] for name in ("pgen", "igen")]
+        instruments = len(found["inst"]) // RECORDS["inst"].itemsize - 1
+        most = max(most, -(-int((kinds[0] == INSTRUMENT).sum() * (kinds[1] == SAMPLE).sum()) // instruments))
+    return most
 
 
 if __name__ == "__main__":
-    from musekit.results import write_result
-
     jobs = [(font, name) for font in FONTS for name in FONTS[font]["presets"]]
-    rows = sorted(
-        in_processes(measure, jobs, os.cpu_count()), key=lambda row: jobs.index((row["font"], row["instrument"]))
-    )
+    made = {(row["font"], row["instrument"]): row for row in in_processes(measure, jobs, os.cpu_count())}
+    rows = [made[job] for job in jobs]
     for row in rows:
-        name = f'"{row["instrument"]}"' if " " in row["instrument"] else row["instrument"]
-        print(row["font"], name, "=", [row[k] for k in ("bank", "program", "level", "low", "high", "voices")])
-    write_result("fonts", rows, module="musekit.corpus.tuning")
+        print(row["font"], row["instrument"], [row[field] for field in Preset._fields])
+    write_result("fonts", rows, module="musekit.corpus.render")
