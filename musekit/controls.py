@@ -43,34 +43,28 @@ class Controls:
             raise MuseError(f"metre = {self.metre} must be from 1 to 12 beats per bar")
         if self.mode is not None and (self.key is None or self.mode not in ("major", "minor")):
             raise MuseError(f"mode = {self.mode!r:.40} must be major or minor, and needs a key such as D")
+        read: dict = {}
         if self.key is not None:
-            self._change(*read_key(self.key, self.mode))
+            read["key"], read["mode"] = read_key(self.key, self.mode)
         if self.chords is not None:
-            object.__setattr__(self, "chords", " ".join(self.chords.replace("|", " | ").split()))
-            read_chords(self.chords)
+            read["chords"] = " ".join(self.chords.replace("|", " | ").split())
+            read_chords(read["chords"])
         if isinstance(self.melody, str | Path):
-            object.__setattr__(self, "melody", *self._follow(*read_melody(Path(self.melody))))
+            line, tempo = read_melody(Path(self.melody))
+            if self.bpm is None and 30 <= tempo <= 300:
+                read["bpm"] = tempo
+            stretch = tempo / (self.bpm or tempo)
+            read["melody"] = tuple((round(a * stretch, 3), round(b * stretch, 3), pitch) for a, b, pitch in line)
         elif self.melody is not None:
-            notes = tuple((float(a), float(b), int(pitch)) for a, b, pitch in self.melody)
-            if not 0 < len(notes) <= MAX_NOTES or not all(
-                0 <= a <= LONGEST and 0 < b <= LONGEST and 0 <= pitch <= 127 for a, b, pitch in notes
-            ):
+            notes = read["melody"] = tuple((float(a), float(b), int(pitch)) for a, b, pitch in self.melody)
+            sane = (0 <= a <= LONGEST and 0 < b <= LONGEST and 0 <= pitch <= 127 for a, b, pitch in notes)
+            if not 0 < len(notes) <= MAX_NOTES or not all(sane):
                 raise MuseError(
                     f"the melody must have 1 to {MAX_NOTES} notes (onset and duration in seconds, MIDI pitch) within"
                     f" {LONGEST:g} s"
                 )
-            object.__setattr__(self, "melody", notes)
-
-    def _change(self, key: str, mode: str) -> None:
-        object.__setattr__(self, "key", key)
-        object.__setattr__(self, "mode", mode)
-
-    def _follow(self, notes: list, tempo: float) -> tuple[tuple]:
-        """The notes of a file at this tempo, or at the file's own."""
-        if self.bpm is None and 30 <= tempo <= 300:
-            object.__setattr__(self, "bpm", tempo)
-        stretch = 1.0 if self.bpm is None else tempo / self.bpm
-        return (tuple((round(a * stretch, 3), round(b * stretch, 3), pitch) for a, b, pitch in notes),)
+        for name, value in read.items():
+            object.__setattr__(self, name, value)
 
     @property
     def is_empty(self) -> bool:
