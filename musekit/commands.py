@@ -71,7 +71,12 @@ class Generate(Settings):
         """Generate the files."""
         from musekit.generate import edit_files, generate_files
 
-        (edit_files if self.continue_from or self.repaint else generate_files)(self)
+        if self.continue_from or self.repaint:
+            from musekit.lab.lab import read_sound
+
+            edit_files(self, read_sound)
+        else:
+            generate_files(self)
 
 
 @dataclass

@@ -34,6 +34,7 @@ class Controls:
     chords: str | None = None  # one a bar; or bars of several chords between |
     melody: tuple[tuple[float, float, int], ...] | None = None  # onset and duration in seconds, MIDI pitch
     ends: bool | None = None  # False: the piece goes on beyond what is heard. None: it ends
+    guided: bool | None = None  # True: guidance is away from music without these controls, not only without the prompt
 
     def __post_init__(self):
         if self.bpm is not None and not 30 <= self.bpm <= 300:
@@ -42,39 +43,33 @@ class Controls:
             raise MuseError(f"metre = {self.metre} must be from 1 to 12 beats per bar")
         if self.mode is not None and (self.key is None or self.mode not in ("major", "minor")):
             raise MuseError(f"mode = {self.mode!r:.40} must be major or minor, and needs a key such as D")
+        read: dict = {}
         if self.key is not None:
-            self._change(*read_key(self.key, self.mode))
+            read["key"], read["mode"] = read_key(self.key, self.mode)
         if self.chords is not None:
-            object.__setattr__(self, "chords", " ".join(self.chords.replace("|", " | ").split()))
-            read_chords(self.chords)
+            read["chords"] = " ".join(self.chords.replace("|", " | ").split())
+            read_chords(read["chords"])
         if isinstance(self.melody, str | Path):
-            object.__setattr__(self, "melody", *self._follow(*read_melody(Path(self.melody))))
+            line, tempo = read_melody(Path(self.melody))
+            if self.bpm is None and 30 <= tempo <= 300:
+                read["bpm"] = tempo
+            stretch = tempo / (self.bpm or tempo)
+            read["melody"] = tuple((round(a * stretch, 3), round(b * stretch, 3), pitch) for a, b, pitch in line)
         elif self.melody is not None:
-            notes = tuple((float(a), float(b), int(pitch)) for a, b, pitch in self.melody)
-            if not 0 < len(notes) <= MAX_NOTES or not all(
-                0 <= a <= LONGEST and 0 < b <= LONGEST and 0 <= pitch <= 127 for a, b, pitch in notes
-            ):
+            notes = read["melody"] = tuple((float(a), float(b), int(pitch)) for a, b, pitch in self.melody)
+            sane = (0 <= a <= LONGEST and 0 < b <= LONGEST and 0 <= pitch <= 127 for a, b, pitch in notes)
+            if not 0 < len(notes) <= MAX_NOTES or not all(sane):
                 raise MuseError(
                     f"the melody must have 1 to {MAX_NOTES} notes (onset and duration in seconds, MIDI pitch) within"
                     f" {LONGEST:g} s"
                 )
-            object.__setattr__(self, "melody", notes)
-
-    def _change(self, key: str, mode: str) -> None:
-        object.__setattr__(self, "key", key)
-        object.__setattr__(self, "mode", mode)
-
-    def _follow(self, notes: list, tempo: float) -> tuple[tuple]:
-        """The notes of a file at this tempo, or at the file's own."""
-        if self.bpm is None and 30 <= tempo <= 300:
-            object.__setattr__(self, "bpm", tempo)
-        stretch = 1.0 if self.bpm is None else tempo / self.bpm
-        return (tuple((round(a * stretch, 3), round(b * stretch, 3), pitch) for a, b, pitch in notes),)
+        for name, value in read.items():
+            object.__setattr__(self, name, value)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is asked that the network is given (`ends` is part of the timing)."""
-        return replace(self, ends=None) == Controls()
+        return replace(self, ends=None, guided=None) == Controls()
 
     def filled(self, bpm: float, metre: int) -> Controls:
         """These controls with a tempo and a metre where they have none."""
@@ -99,6 +94,23 @@ class Controls:
             number = min(math.ceil(seconds / period), 4 * MAX_NOTES // len(self.melody))
             values["melody"] = [(a + k * period, b, pitch) for k in range(number) for a, b, pitch in self.melody]
         return values
+
+
+def agreed(asked: dict, said: dict) -> Controls | None:
+    """Controls of the fields that are asked for and of what the prompt says (`prompts.read_prompt`), or None.
+
+    Raises MuseError where they disagree.
+    """
+    if "key" in asked:
+        asked = asked | dict(zip(("key", "mode"), read_key(asked["key"]), strict=True))
+    said = {name: said[name] for name in ("bpm", "metre", "key", "mode") if name in said}
+    if "metre" in said:  # three eighths are one beat, as in 6/8
+        beats, unit = map(int, said["metre"].split("/"))
+        said["metre"] = beats // 3 if unit == 8 and beats > 3 and beats % 3 == 0 else beats
+    for name in said.keys() & asked.keys():
+        if said[name] != asked[name]:
+            raise MuseError(f"the prompt says {name} = {said[name]}, and the option {asked[name]}: leave out one")
+    return Controls(**said | asked) if said or asked else None
 
 
 def read_key(text: str, mode: str | None = None) -> tuple[str, str]:

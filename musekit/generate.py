@@ -28,7 +28,8 @@ from pathlib import Path
 
 from musekit.config import MuseError
 from musekit.controls import LONGEST
-from musekit.files import decode, read_json, regular, write_atomic
+from musekit.files import decode, read_json, sha256, write_atomic
+from musekit.prompts import read_prompt
 from musekit.recipe import Recipe, Settings, clean_prompt, count, file_stem
 
 STAGES = {"stage1": "text to embedding", "stage2": "embedding to latents", "codec": "latents to audio"}
@@ -120,50 +121,36 @@ def generate_files(options) -> dict[Path, Finished]:
     return pieces
 
 
-def edit_files(options) -> dict[Path, Finished]:
-    """Continue or repaint a sound file, n times; returns {WAV: piece}. Raises MuseError before any sampling."""
-    path = options.continue_from or options.repaint
-    if options.prompts or options.negative_prompt or (options.continue_from and options.repaint):
+def edit_files(options, read_sound: Callable) -> dict[Path, Finished]:
+    """Continue or repaint a sound file, n times; returns {WAV: piece}. Raises MuseError before any sampling.
+
+    read_sound: file, name, most seconds, rate in Hz -> (1 or 2, N).
+    """
+    path, repaint = options.continue_from or options.repaint, options.repaint is not None
+    if options.prompts or options.negative_prompt or (options.continue_from and repaint):
         raise MuseError("give one of --continue-from and --repaint, with a PROMPT or none, and no other prompts")
-    if (options.repaint is None) != (None in (options.start, options.stop)):
-        raise MuseError("--repaint FILE needs --start and --stop, in seconds, which nothing else does")
+    if repaint == (None in (options.start, options.stop)):
+        raise MuseError("--repaint FILE needs --start and --stop, in seconds")
 
     from musekit.muse import Muse
 
-    muse, count_of, pieces = Muse.from_pretrained(options.weights, dtype=options.dtype), count(options.n), {}
-    audio, name = read_sound(path, muse.config.codec.sample_rate), file_stem(path.stem.replace("-", " "))
-    settings = {f.name: getattr(options, f.name) for f in fields(Settings) if f.name != "seconds"}
-    settings = {name: value for name, value in settings.items() if value is not None}
-    for seed in range(options.seed, options.seed + count_of):
-        if options.repaint:
-            piece = muse.repaint(audio, options.start, options.stop, options.prompt, seed, **settings)
-        else:
-            piece = muse.continue_(audio, options.seconds, options.prompt, seed, **settings)
-        target = options.out / f"{name}-{'repainted' if options.repaint else 'continued'}-{seed}.wav"
+    muse, pieces = Muse.from_pretrained(options.weights, dtype=options.dtype), {}
+    audio, stem = read_sound(path, path.name, LONGEST, muse.config.codec.sample_rate), path.stem.replace("-", " ")
+    with contextlib.suppress(OSError, MuseError):  # without its recipe a file is a recording
+        found = read_json(path.with_suffix(".json"), Finished)
+        if found.sha256 == sha256(path):
+            audio = muse.piece(audio, found.recipe)
+    settings = {f.name: getattr(options, f.name) for f in fields(Settings)}
+    settings = {name: value for name, value in settings.items() if name != "seconds" and value is not None}
+    edit, where = (muse.repaint, (options.start, options.stop)) if repaint else (muse.continue_, (options.seconds,))
+    for seed in range(options.seed, options.seed + count(options.n)):
+        piece = edit(audio, *where, options.prompt, seed, **settings)
+        target = options.out / f"{file_stem(stem)}-{'repainted' if repaint else 'continued'}-{seed}.wav"
         prepare_folder(options.out, piece.audio.numel() * 2)
         write(target, piece)
         pieces[target] = read_json(target.with_suffix(".json"), Finished)
-    show(pieces, options, {0: Request(prompt=options.prompt or "music", name=path.stem.replace("-", " "))})
+    show(pieces, options, {0: Request(prompt=options.prompt or "music", name=stem)})
     return pieces
-
-
-def read_sound(path: Path, rate: int):
-    """A sound file as audio (2, N) at that rate. Raises MuseError."""
-    import soundfile
-    import torch
-
-    try:
-        with soundfile.SoundFile(regular(path)) as file:
-            if not 0 < file.frames <= LONGEST * file.samplerate:
-                raise MuseError(f"{path} must have sound of at most {LONGEST:g} s")
-            sound, own = file.read(dtype="float32", always_2d=True), file.samplerate
-    except (soundfile.SoundFileError, OSError) as error:
-        raise MuseError(f"{path} cannot be read as sound: {error}") from error
-    if own != rate:
-        import soxr
-
-        sound = soxr.resample(sound, own, rate)
-    return torch.from_numpy(sound[:, [0, min(1, sound.shape[1] - 1)]].T.copy())
 
 
 def read_requests(options, note: Callable[[str], None]) -> dict[int, Request]:
@@ -254,6 +241,9 @@ def load(muse, requests: list[Request], note: Callable[[str], None]) -> None:
     for text in dict.fromkeys(t for r in requests for t in (r.prompt, r.negative_prompt) if t is not None):
         if muse.text.is_cut(text):
             note(f"the text encoder reads the first {tokens} tokens (about {tokens * 3 // 4} words) of {text[:80]!r}")
+        said = read_prompt(text) if muse.config.stage2.controls else {}
+        if read := ", ".join(f"{name} {value}" for name, value in said.items() if name != "text"):
+            note(f"read in {text[:80]!r}: {read}")
     for part in ("stage1", "stage2", "codec", "embedder"):
         getattr(muse, part)
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from musekit import edit, fewstep, flow, gpu, lora, pretrained
 from musekit.config import MuseConfig, MuseError
-from musekit.controls import LONGEST, Controls
+from musekit.controls import LONGEST, Controls, agreed
 from musekit.encoders.mini import JointEmbedder
 from musekit.encoders.muq import MuQ
 from musekit.encoders.text import text_encoder
@@ -42,6 +42,7 @@ from musekit.inference import (
     sample_stage2,
 )
 from musekit.pretrained import load_part
+from musekit.prompts import read_prompt
 from musekit.recipe import CONTROLS, Edit, Recipe, Settings, check, clean_prompt, count, software
 from musekit.solve.bespoke import PREFIX
 from musekit.stage1 import Stage1Inference
@@ -211,6 +212,9 @@ class Muse:
                 self.folder, chosen["stage2_solver"], settings.steps, guidance
             )
         prompt = clean_prompt(prompt, notice=self.notice)
+        said = read_prompt(prompt) if self.config.stage2.controls else {}
+        if negative_prompt is None and "without" in said:
+            negative_prompt = ", ".join(said["without"])
         negative_prompt = None if negative_prompt is None else clean_prompt(negative_prompt, "negative prompt")
         lengths = self.config.text.lengths  # without a choice the tokenizer need not be loaded yet
         recipe = Recipe.checked(
@@ -224,7 +228,7 @@ class Muse:
             device=self.device.type,
             threads=torch.get_num_threads(),
             versions=software(),
-            controls=Controls(**controls) if controls else None,
+            controls=agreed(controls, said),
             edit=edited,
             **chosen | {"stage1_dtype": str(precision(self.stage1_dtype)).removeprefix("torch.")},
         )
@@ -393,11 +397,21 @@ class Muse:
         start = self._source(source).shape[1] / self.config.codec.sample_rate
         return self._edit(source, start, start + seconds, start + seconds, prompt, seed, **options)
 
+    def piece(self, audio: Tensor, recipe: Recipe) -> Piece:
+        """The piece of a file and its recipe, as a source of edits: with its embedding and the tempo that was drawn."""
+        if recipe.edit or recipe.weights != self.weights:
+            embedding = self.embedder.embed_audio(audio[None], self.config.codec.sample_rate)[0].cpu()
+            controls = recipe.controls or Controls()
+        else:
+            embedding = self.embed_batch([recipe])[0][0]
+            controls = filled(self.stage2, recipe, embedding)
+        return Piece(audio, self.config.codec.sample_rate, embedding, recipe, math.nan, {}, controls)
+
     def _source(self, source: Piece | Tensor) -> Tensor:
         audio = source.audio if isinstance(source, Piece) else source
-        if audio.dim() != 2 or len(audio) != 2 or audio.shape[1] < 4 * self.config.codec.n_fft:
-            raise MuseError(f"an edit wants sound (2, N) of 0.4 s or more, not {tuple(audio.shape)}")
-        return audio.float().cpu()
+        if audio.dim() != 2 or len(audio) not in (1, 2) or audio.shape[1] < 4 * self.config.codec.n_fft:
+            raise MuseError(f"an edit wants sound (1 or 2, N) of 0.4 s or more, not {tuple(audio.shape)}")
+        return audio.float().cpu().expand(2, -1)
 
     @torch.inference_mode()
     def _edit(
@@ -423,7 +437,7 @@ class Muse:
         if start * codec.sample_rate >= audio.shape[1] - 1:  # to be continued
             first, last = audio.shape[1] // codec.hop - 1, frames
         last = min(frames, max(last, first + 1))
-        batch, controls = padded([recipe]), filled(network, recipe, embedding)
+        batch, controls = padded([recipe]), recipe.controls or Controls()  # nobody knows where a recording's beats are
         noise = flow.noise(recipe.seed, 2, frames, codec.latent_dim).to(self.device)
         second = codec.hop / codec.sample_rate
 

@@ -118,9 +118,18 @@ class Settings:
     chords: str | None = None  # Chords, one per bar, such as "Am F C G"; or bars of several chords: "Am F | C G |"
     melody: str | None = None  # A MIDI file, whose upper line the music follows
     ends: bool | None = None  # Whether the piece ends (the default), or goes on beyond what is heard
+    guided: bool | None = None  # Whether guidance strengthens these controls, too; by default it does not
 
 
-CONTROLS = ("bpm", "metre", "key", "chords", "melody", "ends")  # the fields of `Settings` that are a `Controls`
+CONTROLS = (
+    "bpm",
+    "metre",
+    "key",
+    "chords",
+    "melody",
+    "ends",
+    "guided",
+)  # fields of `Settings` that are a `Controls`
 
 
 def software() -> str:

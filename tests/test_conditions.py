@@ -40,11 +40,6 @@ def test_beats_chords_and_melody_of_frames():
     assert np.flatnonzero(piece[8:]).tolist() == [2 + 12, 24 + 1]  # D minor; two beats per bar
 
 
-@pytest.mark.parametrize(
-    ("draws", "given"),
-    [((0.1, 0.5, 0.9), []), ((0.7, 0.25, 0.9), range(26)), ((0.8, 0.75, 0.1), range(74, 100))]
-    + [((0.9, 0.75, 0.25), [*range(26), *range(74, 100)]), ((0.9, 0.5, 0.5), [*range(50), *range(54, 100)])],
-)
 def test_controls_are_read_and_become_the_record_of_a_piece(tmp_path):
     line = Controls(bpm=120, metre=4, key="Bb minor", chords="Am7 F|C G7 |")
     assert (line.key, line.mode, Controls(key="Gb").key, Controls(key="dm").mode) == ("Bb", "minor", "F#", "minor")

@@ -78,3 +78,11 @@ def test_a_tempo_is_drawn_by_the_seed_around_what_the_embedding_tells(muse):
     assert {piece.controls.metre for piece in pieces} == {3} and pieces[0].recipe.controls is None
     told = muse.generate("a flute", seed=2, seconds=0.5, bpm=drawn[2], metre=3, **FAST)
     assert torch.equal(told.audio[0], pieces[2].audio)
+
+
+def test_the_prompt_fills_the_controls_that_are_not_asked_for(muse):
+    recipe = muse.recipe("a jig in 6/8 in D minor at 150 BPM, without piano", 0, Settings(chords="Dm Gm"))
+    assert recipe.controls == Controls(bpm=150, metre=2, key="D", mode="minor", chords="Dm Gm")
+    assert recipe.negative_prompt == "piano"
+    with pytest.raises(MuseError, match="the prompt says bpm = 150.*, and the option 90: leave"):
+        muse.recipe("a waltz at 150 BPM", 0, Settings(bpm=90))

@@ -164,7 +164,7 @@ def test_guidance_acts_in_its_interval_only(config):
     expected = torch.stack([never(mixed, x)[0], always(mixed, x)[1], never(mixed, x)[2]])
     torch.testing.assert_close(some(mixed, x), expected, **CLOSE)
     velocities = torch.cat([never(mixed, x), GuidedStage2(inference, pair, 0.0)(mixed, x)])
-    apg = GuidedStage2(inference, pair, 3.0, (0.2, 0.6), "apg")
+    apg = GuidedStage2(inference, pair, 3.0, (0.2, 0.6), mode="apg")
     expected[1] = flow.Guidance("apg")(velocities, 3.0, mixed, x)[1]
     torch.testing.assert_close(apg(mixed, x), expected, **CLOSE)
     for now, t in zip(apg.at(times), times):
@@ -201,12 +201,12 @@ def test_controls_begin_as_todays_function_and_absent_ones_change_no_bit():
     new, some = StableAudioMuQ(CONTROLLED), controls_of(STAGE2)
     missing, unexpected = new.load_state_dict(old.state_dict(), strict=False)
     assert not unexpected and all(name.startswith(("control_", "tempo")) for name in missing)
-    some = ControlInputs(*(part.float() if part.is_floating_point() else part for part in some))
+    some = ControlInputs(*(part.float() if part.is_floating_point() else part for part in some[:4]))
     expected = old(x, t, old.condition(*inputs))
     assert torch.equal(new(x, t, new.condition(*inputs, None, some)), expected)
     trained = randomise(StableAudioMuQ(CONTROLLED), 0.2, torch.float32)
     trained.load_state_dict(old.state_dict(), strict=False)
-    absent = ControlInputs(*(torch.zeros_like(part) for part in some))
+    absent = ControlInputs(*map(torch.zeros_like, some[:4]))
     for controls in (None, absent):
         assert torch.equal(trained(x, t, trained.condition(*inputs, None, controls)), expected)
     assert not torch.equal(trained(x, t, trained.condition(*inputs, None, some)), expected)
@@ -229,6 +229,16 @@ def test_controls_enter_the_tokens_of_their_frames_and_the_loss_is_over_frames_t
     error = (network(x_t, batch["t"], condition) - u) ** 2
     expected = sum(error[i][:, ~some.given[i]].mean() for i in range(B)) / B
     torch.testing.assert_close(value, expected, **CLOSE)
+
+
+def test_guidance_is_on_the_controls_of_guided_samples():
+    network, inputs, some = stage2(CONTROLLED), conditions(CONTROLLED), controls_of(CONTROLLED)
+    nobody = torch.zeros(B, dtype=torch.bool)
+    kept, left = (some._replace(of_piece=some.of_piece * k, of_frames=some.of_frames * k) for k in (1, 0))
+    pair = network.condition_pair(*inputs, controls=some._replace(guided=torch.tensor([False, True, False])))
+    ours, without = (network.condition(*inputs, nobody, controls) for controls in (kept, left))
+    for got, full, bare in zip(pair, ours, without, strict=True):
+        torch.testing.assert_close(got[B:], torch.stack([full[0], bare[1], full[2]]), **CLOSE)
 
 
 def test_noise_belongs_to_its_key_and_tempo_is_read_out_of_an_embedding():
