@@ -6,11 +6,12 @@ floor and is zero for silence. Bins up to `linear_bins` are represented one by o
 8 bins. The angle between side and mid, which is where a sound comes from, is represented once per latent frame by its
 cosine. All its layers are matrix products.
 
-Decoding needs no search for the phase. For a Gaussian window both derivatives of the phase follow from the magnitudes:
-along time (frequency) from the slope over bins, along frequency (group delay) from the slope over frames (Prusa, Balazs
-& Sondergaard 2017, "A noniterative method for reconstruction of phase from STFT magnitude"; arXiv 1609.00291). They are
-integrated frame by frame by least squares: a bin's phase agrees with its own past and with its neighbours, by the
-strength of each (Masuyama et al. 2020, arXiv 2002.05832). So sustained partials go on and attacks stay sharp.
+Decoding needs no search for the phase, but its two derivatives. That along time is a frequency: the decoder predicts
+how far it lies from the middle of each bin. That along frequency is a delay, and follows from the slope of the magnitudes
+over frames (Prusa, Balazs & Sondergaard 2017, "A noniterative method for reconstruction of phase from STFT magnitude";
+arXiv 1609.00291). They are integrated frame by frame by least squares: a bin's phase agrees with its own past and with
+its neighbours, by the strength of each (Masuyama et al. 2020, arXiv 2002.05832). So sustained partials go on and
+attacks stay sharp.
 """
 
 from __future__ import annotations
@@ -88,12 +89,8 @@ def compress(config: CodecConfig, audio: Tensor) -> Tensor:
     A latent frame's values: compressed magnitudes (frames, 2, bands), then the cosines (bands,) of the angle between
     side and mid, averaged by strength.
     """
-    batch, _, samples = audio.shape
-    frames = latent_frames(config, samples)
-    length = max(frames * config.hop, config.n_fft // 2 + 1)  # the STFT reflects half a window at the edges
-    left, right = F.pad(audio, (0, length - samples)).unbind(1)
-    spectrum = stft(torch.stack([left + right, left - right], 1).flatten(0, 1) / 2, config.n_fft, config.stft_hop)
-    spectrum = spectrum[..., : frames * config.frames].unflatten(0, (batch, 2))
+    spectrum, batch = middles(config, audio), len(audio)
+    frames = spectrum.shape[-1] // config.frames
     c = to_bands(config, spectrum.abs().square()).pow(config.power / 2)  # (B, 2, bands, frames T)
     c = c.permute(0, 3, 1, 2).reshape(batch, frames, -1)
     mid, side = spectrum.unbind(1)
@@ -101,6 +98,26 @@ def compress(config: CodecConfig, audio: Tensor) -> Tensor:
     shared, both = (to_bands(config, x).unflatten(2, (frames, -1)).mean(3) for x in (shared, both))
     cosine = torch.where(both > 1e-7, shared / both.clamp_min(1e-7), 1.0)
     return torch.cat([c, cosine.transpose(1, 2)], dim=2)
+
+
+def offsets(config: CodecConfig, audio: Tensor) -> tuple[Tensor, Tensor]:
+    """audio (B, 2, N) -> how far frequencies lie above the middle of their bins, in bins (-2 to 2), averaged by
+    strength over a latent frame and over mid and side, and that strength, compressed: each (B, T, linear_bins)."""
+    spectrum = middles(config, audio)[:, :, : config.linear_bins]
+    turned = spectrum[..., 1:] * spectrum[..., :-1].conj()
+    quarter = torch.tensor([1, -1j, -1, 1j], device=audio.device)  # a bin's middle turns by a quarter per frame
+    turned = turned * quarter.repeat(-(-config.linear_bins // 4))[: config.linear_bins, None]
+    together = F.pad(turned, (1, 0)).unflatten(-1, (-1, config.frames)).sum((1, -1)).transpose(1, 2)
+    return together.angle() * (2 / math.pi), together.abs().pow(config.power / 2)
+
+
+def middles(config: CodecConfig, audio: Tensor) -> Tensor:
+    """The spectrum of mid and side, (B, 2, n_fft / 2 + 1, frames T), every frame of the last latent frame included."""
+    frames = latent_frames(config, audio.shape[2])
+    length = max(frames * config.hop, config.n_fft // 2 + 1)  # the STFT reflects half a window at the edges
+    left, right = F.pad(audio, (0, length - audio.shape[2])).unbind(1)
+    spectrum = stft(torch.stack([left + right, left - right], 1).flatten(0, 1) / 2, config.n_fft, config.stft_hop)
+    return spectrum[..., : frames * config.frames].unflatten(0, (len(audio), 2))
 
 
 def magnitudes(config: CodecConfig, c: Tensor) -> Tensor:
@@ -142,9 +159,11 @@ def mel_weights(config: CodecConfig) -> Tensor:
     return (1 - (hz[:, None] - edges[1:-1]).abs() / half).clamp_min(0) * size[:, None]
 
 
-def phase_slopes(m: Tensor, n_fft: int, hop: int) -> tuple[Tensor, Tensor]:
-    """m (T, B, F) magnitudes -> phase steps in radians from frame to frame (T - 1, B, F) and from bin to bin
-    (T, B, F - 1), with a frame's time origin at its centre, for hop = n_fft / 4."""
+def phase_slopes(m: Tensor, n_fft: int, hop: int, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """m (T, B, F) magnitudes, offset (T, B, n <= F) of the lowest bins' frequencies in bins -> phase steps in radians
+    from frame to frame (T - 1, B, F) and from bin to bin (T, B, F - 1), with a frame's time origin at its centre, for
+    hop = n_fft / 4. Where no offset is given, it follows from the slope over bins, which wants true magnitudes.
+    """
     log = m.log()
     over_bins = F.pad((log[..., 2:] - log[..., :-2]) / 2, (1, 1))
     over_frames = torch.zeros_like(log)
@@ -152,15 +171,17 @@ def phase_slopes(m: Tensor, n_fft: int, hop: int) -> tuple[Tensor, Tensor]:
     # near a peak the frequency is that of a Hann window's lobe: over_bins = atanh(d) + atanh(d / 2), d in bins
     tangent = over_bins.tanh()
     exact = 4 * tangent / (3 + (9 - 8 * tangent.square()).sqrt())
-    offset = torch.where(over_bins.abs() < NEAR, exact, over_bins / (2 * math.pi * HANN))
-    step = (offset + torch.arange(m.shape[-1], device=m.device)) * (2 * math.pi * hop / n_fft)
+    found = torch.where(over_bins.abs() < NEAR, exact, over_bins / (2 * math.pi * HANN))
+    if offset is not None:
+        found[..., : offset.shape[-1]] = offset
+    step = (found + torch.arange(m.shape[-1], device=m.device)) * (2 * math.pi * hop / n_fft)
     # a click d windows after the frame's centre: over_frames = log tan(pi d + pi / 4), and the phase turns by -2 pi d
     turn = -2 * (over_frames / 2).tanh().atan()
     return (step[1:] + step[:-1]) / 2, (turn[..., 1:] + turn[..., :-1]) / 2
 
 
-def phase_of(m: Tensor, n_fft: int, hop: int) -> Tensor:
-    """m (B, F, T) magnitudes -> phases as unit complex numbers (B, F, T), for `stft`.
+def phase_of(m: Tensor, n_fft: int, hop: int, offset: Tensor | None = None) -> Tensor:
+    """m (B, F, T) magnitudes, offset (B, n, T) of `phase_slopes` -> phases as unit complex numbers (B, F, T).
 
     Frame by frame it minimises sum_k |m_t m_t-1| |z_k - z_k' e^(i step)|^2 + |m_k m_k+1| |z_k+1 - z_k e^(i turn)|^2
     over the phases z of a frame, where z' are those of the frame before: every other bin at a time. It starts from the
@@ -168,7 +189,7 @@ def phase_of(m: Tensor, n_fft: int, hop: int) -> Tensor:
     """
     m = m.permute(2, 0, 1)
     m = (m / m.amax().clamp_min(1e-9)).clamp_min(FLOOR)
-    step, turn = phase_slopes(m, n_fft, hop)
+    step, turn = phase_slopes(m, n_fft, hop, None if offset is None else offset.permute(2, 0, 1))
     past = torch.polar(m[1:] * m[:-1], step)  # what a bin takes from the frame before
     up = torch.polar(m[..., 1:] * m[..., :-1], turn)  # what bin k + 1 takes from bin k
     begins = F.pad((m[:-1] < BEGINS * m[1:])[..., 1::2], (0, 0, 0, 0, 1, 0), value=True)
@@ -208,14 +229,21 @@ def griffin_lim(m: Tensor, unit: Tensor, n_fft: int, hop: int, iterations: int, 
     return unit
 
 
-def audio_from_magnitudes(m: Tensor, angle: Tensor, n_fft: int, hop: int, iterations: int) -> Tensor:
-    """Magnitudes (B, 2, F, T) of mid and side, and the angle between them (B, F, T) -> audio (B, 2, T * hop)."""
+def audio_from_magnitudes(
+    m: Tensor, angle: Tensor, n_fft: int, hop: int, iterations: int, offset: Tensor | None = None
+) -> Tensor:
+    """Magnitudes (B, 2, F, T) of mid and side, the angle between them (B, F, T) -> audio (B, 2, T * hop).
+
+    offset (B, n, T): of `phase_slopes`.
+    """
     length = m.shape[-1] * hop
     # T + 1 centred frames cover T * hop samples; the STFT's reflection needs more than half a window
     extra = max(1, n_fft // (2 * hop) + 2 - m.shape[-1])
-    m, angle = (torch.cat([x, x[..., -1:].expand(*x.shape[:-1], extra)], dim=-1) for x in (m, angle))
+    m, angle, offset = (
+        x if x is None else torch.cat([x, x[..., -1:].expand(*x.shape[:-1], extra)], dim=-1) for x in (m, angle, offset)
+    )
     both = m.square().sum(1).sqrt()  # where mid is silent, its phase is that of side
-    unit = griffin_lim(both, phase_of(both, n_fft, hop), n_fft, hop, iterations)
+    unit = griffin_lim(both, phase_of(both, n_fft, hop, offset), n_fft, hop, iterations)
     mid = m[:, 0] * unit
     side = torch.polar(m[:, 1], angle) * unit
     audio = istft(torch.cat([mid + side, mid - side]), n_fft, hop)[:, :length]
@@ -263,23 +291,23 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (B, T, C) -> scaled values (B, T, values): the encoder backwards."""
+    """Latents (B, T, C) -> scaled values (B, T, values), the encoder backwards, and `offsets` (B, T, linear_bins)."""
 
     def __init__(self, config: CodecConfig):
         super().__init__()
         self.config, size = config, bands(config)
         blocks = [TemporalBlock(config.width) for _ in range(config.decoder_depth)]
         self.blocks = nn.Sequential(nn.Linear(config.latent_dim, config.width), *blocks, nn.LayerNorm(config.width))
-        self.angle_out = nn.Linear(config.width, size)
+        self.angle_out, self.offset_out = nn.Linear(config.width, size), nn.Linear(config.width, config.linear_bins)
         self.split = nn.Linear(config.width, config.frames * config.frame_width)
         blocks = [TemporalBlock(config.frame_width) for _ in range(config.decoder_depth)]
         last = nn.Linear(config.frame_width, 2 * size)
         self.frame_blocks = nn.Sequential(*blocks, nn.LayerNorm(config.frame_width), last)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         h = self.blocks(z)
         frames = self.frame_blocks(self.split(h).reshape(len(z), -1, self.config.frame_width))
-        return torch.cat([frames.reshape(*z.shape[:2], -1), self.angle_out(h)], dim=2)
+        return torch.cat([frames.reshape(*z.shape[:2], -1), self.angle_out(h)], dim=2), self.offset_out(h)
 
 
 class SpectralVAE(nn.Module):
@@ -322,27 +350,31 @@ class SpectralVAE(nn.Module):
         return (power @ self.mels + MEL_FLOOR).log()
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """mean |e| + mean e^2 + angle_weight angle + mel_weight mel + kl_weight KL.
+        """mean |e| + mean e^2 + angle_weight (angle + offset) + mel_weight mel + kl_weight KL.
 
         batch: audio (B, 2, N), the posterior's noise epsilon (B, T, C). e: error of the magnitudes in y. angle: squared
-        error of the cosines, weighted by the strength of mid and side. mel: mean absolute error of log mel power.
+        error of the cosines, weighted by the strength of mid and side. offset: absolute error of the frequencies'
+        offsets, weighted by their strength. mel: mean absolute error of log mel power.
         """
         with torch.no_grad(), torch.autocast(batch["audio"].device.type, enabled=False):
             c = compress(self.config, batch["audio"].float())
             y, size, frames = self.scaled(c), bands(self.config), self.config.frames
             mid, side = c[..., :-size].unflatten(-1, (frames, 2, size)).mean(-3).unbind(-2)
             weight = mid * side / (mid * side).mean().clamp_min(1e-6)
+            true, strength = offsets(self.config, batch["audio"].float())
         mean, log_variance = self.posterior(y)
-        decoded = self.decoder(mean + batch["epsilon"] * (0.5 * log_variance).exp()).float()
+        decoded, guessed = (x.float() for x in self.decoder(mean + batch["epsilon"] * (0.5 * log_variance).exp()))
         error = decoded - y
+        offset = ((guessed - true).abs() * strength).mean() / strength.mean().clamp_min(1e-6)
         angle = (weight * error[..., -size:].square()).mean()
         absolute, squared = error[..., :-size].abs().mean(), error[..., :-size].square().mean()
         with torch.autocast(y.device.type, enabled=False):
             mel = (self.log_mels(decoded) - self.log_mels(y)).abs().mean()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
         config = self.config
-        loss = absolute + squared + config.angle_weight * angle + config.mel_weight * mel + config.kl_weight * kl
-        return loss, {"l1": absolute, "l2": squared, "angle": angle, "mel": mel, "kl": kl}
+        loss = absolute + squared + config.mel_weight * mel + config.kl_weight * kl
+        loss = loss + config.angle_weight * (angle + offset)
+        return loss, {"l1": absolute, "l2": squared, "angle": angle, "offset": offset, "mel": mel, "kl": kl}
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
@@ -356,6 +388,7 @@ class SpectralVAE(nn.Module):
         """latents (B, C, T) -> audio (B, 2, T * hop). Raises MuseError on a wrong shape."""
         if latents.dim() != 3 or latents.shape[1] != self.config.latent_dim:
             raise MuseError(f"the codec decodes latents (B, {self.config.latent_dim}, T), not {tuple(latents.shape)}")
-        config, c = self.config, self.decoder(latents.float().transpose(1, 2)) / self.gain + self.mean
+        config, (y, offset) = self.config, self.decoder(latents.float().transpose(1, 2))
+        c, offset = y / self.gain + self.mean, offset.repeat_interleave(self.config.frames, dim=1).transpose(1, 2)
         m, angle = magnitudes(config, c), angles(config, c)
-        return audio_from_magnitudes(m, angle, config.n_fft, config.stft_hop, config.phase_iterations)
+        return audio_from_magnitudes(m, angle, config.n_fft, config.stft_hop, config.phase_iterations, offset)
