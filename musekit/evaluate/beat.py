@@ -18,9 +18,9 @@ TEMPI = (50.0, 400.0)  # BPM of grids: beats, and their halves and thirds
 TAPPED = (40.0, 200.0)  # BPM of beats
 LEVELS = {1: 1.0, 2: 0.5, 3: 0.3, 4: 0.3}  # weight of the grids of a beat and of its parts, where a tempo is sought
 MULTIPLES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3, 4)  # of what was found, from which the beat is chosen
-#: Weights of `evidence`, a logistic choice fitted on the notes of 900 planned training clips, thinned by a quarter and
-#: blurred by 12 ms as a transcriber does.
-CHOICE = np.array([-0.3, -0.43, 0.87, 4.56, 4.12, 0.4, 1.03, 2.91, -1.99, -1.83, 1.99, -1.26])
+#: Weights of `evidence`, a logistic choice fitted on transcriptions of 206 training clips: right on 78 % of them and of
+#: held-out clips, where 97 % are right up to an octave.
+CHOICE = np.array([-0.05, 1.57, 1.63, 2.77, 2.26, 1.17, 1.42, 2.78, -2.64, -1.61, 2.64, -1.44])
 STEP = 0.004  # ratio of one tempo to the next
 TOLERANCE = 0.04  # by which a tempo may be off
 OCTAVES = (1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3)  # ratios by which tempi of one music are mistaken

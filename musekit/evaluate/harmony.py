@@ -14,6 +14,7 @@ from musekit.corpus.scores import key_of
 
 THIRDS = {"maj": 4, "7": 4, "min": 3, "dim": 3}
 FIGURE = 4  # notes of the tune
+STRETCH = 12  # seconds in which chords are counted
 FRAME = 0.05  # seconds, in which two lines are compared
 
 
@@ -50,9 +51,11 @@ def chords_met(notes: np.ndarray, line: Sequence[Sequence], seconds: float) -> n
     return np.array([h == root + 12 * (third == 3) for h, (root, third) in zip(heard, asked) if third], bool)
 
 
-def distinct_chords(notes: np.ndarray, seconds: float) -> int:
-    """How many different triads are heard, one in each second."""
-    return len({*triads(chroma(notes, np.arange(0, seconds + 1e-6))).tolist()} - {-1})
+def distinct_chords(notes: np.ndarray, seconds: float) -> float:
+    """How many different triads are heard in 12 s, one in each second; the mean of several such stretches."""
+    heard = triads(chroma(notes, np.arange(0, seconds + 1e-6)))
+    parts = [heard[i : i + STRETCH] for i in range(0, max(1, len(heard) - STRETCH + 1), STRETCH)]
+    return float(np.mean([len({*part.tolist()} - {-1}) for part in parts]))
 
 
 def upper_line(notes: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ def rows_of(records: Sequence[dict], notes: Sequence[np.ndarray], lengths: Seque
         "pulse of as many onsets at random": [beat.pulse_in(times, s) for times, s in zip(random, lengths)],
         "onsets per second": [len(times) / s for (times, _), s in zip(onsets, lengths)],
         "figures of the tune that return": [f for n in lines if np.isfinite(f := harmony.figures_return(n))],
-        "distinct chords in 12 s": [12 / s * harmony.distinct_chords(n, s) for n, s in zip(notes, lengths)],
+        "distinct chords in 12 s": [harmony.distinct_chords(n, s) for n, s in zip(notes, lengths)],
     }
     shares = {
         "same tempo in both halves": [beat.steady(times, s) for (times, _), s in zip(onsets, lengths)],
