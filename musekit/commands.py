@@ -208,33 +208,39 @@ class Bench:
     """
 
     what: Annotated[str, Positional, arg(metavar="[WHAT]")] = "end-to-end"
-    """end-to-end, stage1, stage2, full, train, sizes or ddp."""
+    """end-to-end, stage1, stage2, full, train, paper, sizes or ddp."""
     weights: Annotated[str | None, optional("FOLDER", "mini")] = None
     """Folder of weights, or a packaged preset, for end-to-end."""
     results: Path = Path("results")  # Folder of the result file
     quick: bool = False  # Tiny networks and single runs, to test that everything runs
+    budget: float = 600.0  # Seconds for `paper`: rows that would not fit into what is left are left out
 
     def run(self) -> None:
         """Run the benchmark."""
         from musekit.bench import bench
 
-        bench(self.what, self.weights, self.results, self.quick)
+        bench(self.what, self.weights, self.results, self.quick, self.budget)
 
 
 @dataclass
 class Info:
-    """Print a preset's configuration and parameter counts, and the licences of its public models.
+    """Print a preset's configuration and parameter counts, and the licences of its public models; or check machines.
 
-    For example:
+    For example (slurm/check.sh: the last one as a job):
 
-        musekit info mini
         musekit info paper
+        torchrun --nproc-per-node 2 -m musekit -- info --cluster
     """
 
     preset: Annotated[str, Positional, arg(metavar="[PRESET]")] = "mini"  # mini, smoke or paper
+    cluster: bool = False  # Check GPUs, their driver and network, the disk of MUSEKIT_HOME and the clocks instead
 
     def run(self) -> None:
-        """Print the preset."""
+        """Print the preset, or the check."""
+        if self.cluster:
+            from musekit.cluster import check_cluster
+
+            return check_cluster()
         config = preset(self.preset)
         from musekit.pretrained import sizes
 

@@ -38,11 +38,14 @@ def compiled(block: Callable[..., Tensor], network: nn.Module) -> Callable[..., 
     return compile_block(block) if parameter.is_cuda and large else block
 
 
-def compile_block(block: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`torch.compile`, which falls back on the block itself, with a warning, where the compiler fails."""
+def compile_block(block: Callable[..., Tensor], dynamic: bool = False) -> Callable[..., Tensor]:
+    """`torch.compile`, which falls back on the block itself, with a warning, where the compiler fails.
+
+    dynamic: compile once for all batch sizes and lengths.
+    """
     torch._dynamo.config.suppress_errors = True
     torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
-    return torch.compile(block, dynamic=False)
+    return torch.compile(block, dynamic=dynamic)
 
 
 class CudaGraph:
@@ -55,7 +58,7 @@ class CudaGraph:
         self.inputs: list[Tensor] = []
 
     @classmethod
-    def cached(cls, graphs: dict, key: tuple, function: Callable[..., Tensor], fixed: Sequence[Tensor]) -> CudaGraph:
+    def cached(cls, graphs: dict, key: tuple, function: Callable, fixed: Sequence[Tensor]) -> CudaGraph:
         """The recording under `key`, reading `fixed`; beyond `MAX_GRAPHS` recordings the oldest is dropped."""
         if key not in graphs and len(graphs) == MAX_GRAPHS:
             del graphs[next(iter(graphs))]
@@ -69,14 +72,15 @@ class CudaGraph:
             graph.source = list(fixed)
         return graph
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """function(*fixed, *inputs) as a new tensor."""
+    def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """function(*fixed, *inputs) as a new tensor, or as a tuple of new ones."""
         if self.graph is None:
             self._record(inputs)
         for target, given in zip(self.inputs, inputs, strict=True):
             target.copy_(given)
         self.graph.replay()
-        return self.output.clone()  # a solver keeps several slopes; the next launch overwrites this one
+        # clones: a solver keeps several slopes, and the next launch overwrites them
+        return self.output.clone() if torch.is_tensor(self.output) else tuple(part.clone() for part in self.output)
 
     def _record(self, inputs: Sequence[Tensor]) -> None:
         self.inputs = [tensor.clone() for tensor in inputs]

@@ -57,9 +57,10 @@ def sample_stage1(
     negative = [recipe.negative_prompt is not None for recipe in batch]
     if scale != 1.0 and len(set(negative)) == 2:
         return _sample_stage1_by_kind(inference, encode, batch, negative, on_step, cancel)
-    text = inference.text(*_encode(encode, [r.prompt for r in batch], device))
+    text = inference.text(*_encode(encode, [r.prompt for r in batch], first.max_tokens, device))
     if scale != 1.0 and all(negative):
-        text = Text.stack(text, inference.text(*_encode(encode, [r.negative_prompt for r in batch], device)))
+        negative_text = _encode(encode, [r.negative_prompt for r in batch], first.max_tokens, device)
+        text = Text.stack(text, inference.text(*negative_text))
     x_0 = torch.stack([flow.noise(r.seed, 1, 1, inference.config.dim)[:, 0] for r in batch]).to(device)
     solution = solve.solve(
         GuidedStage1(inference, text, scale, first.stage1_autoguidance, first.stage1_guidance),
@@ -89,10 +90,10 @@ def _sample_stage1_by_kind(inference, encode, batch, negative: list[bool], on_st
     return embeddings, nfe
 
 
-def _encode(encode, texts: Sequence[str], device) -> tuple[Tensor, Tensor]:
-    """Token states and masks of the texts; equal texts are encoded once."""
+def _encode(encode, texts: Sequence[str], length: int, device) -> tuple[Tensor, Tensor]:
+    """Token states and masks of the texts, padded to `length`; equal texts are encoded once."""
     distinct = list(dict.fromkeys(texts))
-    tokens, mask = encode(distinct)
+    tokens, mask = encode(distinct, length)
     index = torch.tensor([distinct.index(text) for text in texts])
     return tokens[index].to(device), mask[index].to(device)
 

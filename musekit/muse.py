@@ -77,10 +77,15 @@ class Muse:
     folder: Path
     config: MuseConfig
     dtype: str = "auto"  # of Stage 2's matrix products: "float32", "bfloat16", or the faster one on this machine
-    stage1_dtype: str = "float32"  # of Stage 1's; "bfloat16" is faster and rounds the embedding
+    stage1_dtype: str = ""  # of Stage 1's; "bfloat16" is faster and rounds the embedding. "": the preset's
     notice: Callable[[str], None] = lambda text: None  # called for what the user should know about a prompt
     timings: dict[str, float] = field(default_factory=dict)  # seconds spent in each stage, for benchmarks
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)  # see `turn`
+
+    def __post_init__(self) -> None:
+        self.stage1_dtype = self.stage1_dtype or self.config.sample.stage1_dtype
+        if self.stage1_dtype == "auto":
+            self.stage1_dtype = str(gpu.fast_precision(self.device)).removeprefix("torch.")
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path = "mini", **options) -> Self:
@@ -162,19 +167,21 @@ class Muse:
             chosen["stage2_solver"], chosen["stage2_steps"] = fewstep.resolve(
                 self.folder, chosen["stage2_solver"], settings.steps, guidance
             )
+        prompt = clean_prompt(prompt, notice=self.notice)
+        negative_prompt = None if negative_prompt is None else clean_prompt(negative_prompt, "negative prompt")
+        lengths = self.config.text.lengths  # without a choice the tokenizer need not be loaded yet
         recipe = Recipe.checked(
-            prompt=clean_prompt(prompt, notice=self.notice),
-            negative_prompt=None if negative_prompt is None else clean_prompt(negative_prompt, "negative prompt"),
+            prompt=prompt,
+            negative_prompt=negative_prompt,
             seed=seed,
             preset=self.config.name,
             weights=self.weights,
-            max_tokens=self.config.text.max_tokens,
+            max_tokens=self.text.length([prompt, negative_prompt or ""]) if lengths else self.config.text.max_tokens,
             dtype=str(self.autocast_dtype).removeprefix("torch."),
-            stage1_dtype=str(precision(self.stage1_dtype)).removeprefix("torch."),
             device=self.device.type,
             threads=torch.get_num_threads(),
             versions=software(),
-            **chosen,
+            **chosen | {"stage1_dtype": str(precision(self.stage1_dtype)).removeprefix("torch.")},
         )
         check(recipe, self.config)
         return recipe

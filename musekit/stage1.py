@@ -266,11 +266,19 @@ class Stage1Inference:
         """
         if merge is None:
             merge = tokens.shape[0] * self.heads * tokens.shape[1] < self.config.width
-        context = self.network.context(tokens.to(self.network.null_token.dtype), mask, keep)
+        tokens = tokens.to(self.network.null_token.dtype)
         if not merge:
+            context = self.network.context(tokens, mask, keep)
             keys, values, _ = zip(*context, strict=True)
             return Text(self._stack(keys), self._stack(values), context[0][2][None].to(self.dtype), False)
-        return Text(*map(self._stack, zip(*map(self._merged, self.network.blocks, context), strict=True)), True)
+
+        def merged(tokens: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+            layers = map(self._merged, self.network.blocks, self.network.context(tokens, mask, keep))
+            return tuple(map(self._stack, zip(*layers, strict=True)))
+
+        if tokens.is_cuda and keep is None:  # hundreds of small kernels
+            merged = CudaGraph.cached(self.graphs, ("text", tokens.shape), merged, ())
+        return Text(*merged(tokens, mask), True)
 
     def _stack(self, layers) -> Tensor:
         return torch.stack(layers).to(self.dtype)
@@ -301,12 +309,23 @@ class Stage1Inference:
         now = t if isinstance(t, Stage1Time) else self._time(t.to(self.mean.dtype))
         modulations = now.modulation + (self.table if now.modulation.dim() == 2 else self.table[:, None])
         h = F.linear(x.to(self.dtype), *self.proj_in).to(x.dtype)
-        for i, (layer, modulation) in enumerate(zip(self.layers, modulations.unbind(0), strict=True)):
-            bias = text.bias[i % len(text.bias)]
-            h = self.block(layer, h, modulation, text.keys[i], text.values[i], bias, text.merged)
+        if self.fuses(h, now, text):
+            from musekit import fused  # needs Triton, which torch's builds for GPUs bring
+
+            h = fused.blocks(self.layers, h, modulations, text.keys, text.values, text.bias, self.heads)
+        else:
+            for i, (layer, modulation) in enumerate(zip(self.layers, modulations.unbind(0), strict=True)):
+                bias = text.bias[i % len(text.bias)]
+                h = self.block(layer, h, modulation, text.keys[i], text.values[i], bias, text.merged)
         v = F.linear(F.layer_norm(h, h.shape[-1:]).to(self.dtype), *self.proj_out).to(x.dtype)
         v = v if autoguidance == 1.0 or now.gain is None else autoguidance * v
         return v if now.gain is None else v + self.network.gaussian(x, now.gain.to(x.dtype))
+
+    def fuses(self, h: Tensor, now: Stage1Time, text: Text) -> bool:
+        """Whether `fused.blocks` computes this batch: one guided sample on a GPU, in sizes that are powers of two."""
+        sizes = h.shape[1], self.config.ff_mult, text.keys.shape[2] // self.heads
+        pair = h.is_cuda and len(h) == 2 and len(text.keys[0]) == 1 and text.merged and now.modulation.dim() == 2
+        return pair and self.dtype == torch.bfloat16 and all(size & (size - 1) == 0 for size in sizes)
 
     def _block(self, layer: Stage1Layer, h: Tensor, modulation: Tensor, keys, values, bias, merged: bool) -> Tensor:
         """h (B, D); modulation (9, D) or (B, 9, D); this layer's keys, values and bias of the text."""

@@ -25,3 +25,8 @@ MUSE_STALLS=${MUSE_STALLS:-3}
 
 # 6. Networks with several interfaces: name the fast one.
 # export NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0
+
+# 7. A container with musekit in the place of point 1: what goes before `python`, or options of srun for pyxis.
+MUSE_CONTAINER=${MUSE_CONTAINER:-}
+# MUSE_CONTAINER="apptainer exec --nv --bind /data /data/muse.sif"
+# MUSE_CONTAINER="--container-image=/data/muse.sqsh --container-mounts=/data,$PWD --container-workdir=$PWD"

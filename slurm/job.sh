@@ -28,12 +28,19 @@ fail() {
 unset SLURM_EXPORT_ENV
 
 . slurm/env.sh || fail 2 "slurm/env.sh failed, see above"
-if [ -n "$MUSE_ENV" ]; then
+inside=() in_srun=() # words of MUSE_CONTAINER: of a command before python, or of srun
+case ${MUSE_CONTAINER:=} in
+    -*) read -ra in_srun <<<"$MUSE_CONTAINER" ;;
+    ?*) read -ra inside <<<"$MUSE_CONTAINER" ;;
+esac
+if [ -n "$MUSE_CONTAINER" ]; then
+    MUSE_ENV=
+elif [ -n "$MUSE_ENV" ]; then
     [ -e "$MUSE_ENV/bin/activate" ] || fail 2 "no virtual environment in $MUSE_ENV: set MUSE_ENV, or edit slurm/env.sh"
     # shellcheck source=/dev/null
     . "$MUSE_ENV/bin/activate"
 fi
-command -v musekit >/dev/null || fail 2 "musekit is not installed in this environment: edit slurm/env.sh"
+[ -n "$MUSE_CONTAINER" ] || command -v musekit >/dev/null || fail 2 "musekit is not installed in this environment: edit slurm/env.sh"
 
 set -u # not earlier: a site's activation scripts may use unset variables
 gpus=${SLURM_GPUS_ON_NODE:-0} # per node; musekit refuses to start with fewer
@@ -123,9 +130,9 @@ work() {
 }
 
 free_port() { # below the ports that the system assigns: no other program gets it before torchrun listens there
-    python -c 'import random, socket
-ports = iter(lambda: random.randrange(20000, 32000), None)
-print(next(port for port in ports if socket.socket().connect_ex(("", port))))'
+    local port
+    while port=$((20000 + RANDOM % 12000)) && (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+    echo "$port"
 }
 
 run_torchrun() {
@@ -135,16 +142,17 @@ run_torchrun() {
     # USR1 is for musekit; torchrun would die of it, so it starts with it ignored. After a lost node: 5 minutes.
     # shellcheck disable=SC2016 # SLURMD_NODENAME differs between nodes
     exec srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=$((cpus * procs)) --wait=300 \
-        bash -c 'trap "" USR1; exec python -m musekit.launch --local-addr="$SLURMD_NODENAME" "$@"' _ \
-        --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$procs" --rdzv-id="$job.${SLURM_RESTART_COUNT:-0}" \
+        "${in_srun[@]}" bash -c 'trap "" USR1; exec "$@"' _ "${inside[@]}" \
+        bash -c 'exec python -m musekit.launch --local-addr="$SLURMD_NODENAME" "$@"' _ --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$procs" --rdzv-id="$job.${SLURM_RESTART_COUNT:-0}" \
         --rdzv-backend=c10d --rdzv-endpoint="$head:$port" -m musekit "$@"
 }
 
 run_independent() {
     # shellcheck disable=SC2016 # these differ between processes
     exec srun --ntasks=$((SLURM_JOB_NUM_NODES * procs)) --ntasks-per-node="$procs" --cpus-per-task="$cpus" --wait=0 \
+        "${in_srun[@]}" \
         bash -c 'trap "" USR1; RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"' _ \
-        python -m musekit "$@"
+        "${inside[@]}" python -m musekit "$@"
 }
 
 train() {

@@ -1,5 +1,6 @@
 """The command line: every error is one clear line with exit code 2, and no file is left half-written."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from musekit import __version__, cli
+from musekit import __version__, cli, cluster
+from musekit.config import MuseError
+from musekit.launch import launch
 
 
 @pytest.fixture
@@ -44,6 +47,25 @@ def test_a_job_on_a_node_whose_gpus_torch_does_not_see_ends_at_once(musekit, tin
     monkeypatch.setenv("MUSEKIT_GPUS", "4096")
     for words in (["cache", "--preset", "smoke"], ["generate", "a piano", "--weights", str(tiny.weights)]):
         refused(musekit(*words), "4096 GPUs are required and torch sees")
+
+
+def test_the_check_of_a_cluster_says_what_is_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MUSEKIT_HOME", str(tmp_path))
+    for name, value in {"ROOM": 0.0, "FILES": 0, "FLUSH": 60.0}.items():
+        monkeypatch.setattr(cluster, name, value)
+    cluster.check_cluster()
+    said = capsys.readouterr().out
+    assert "1 processes on 1 machines" in said and "WRONG" not in said and not list(tmp_path.iterdir())
+    monkeypatch.setattr(cluster, "ROOM", 1e9)
+    monkeypatch.setattr(cluster, "gpu", lambda: {"driver": "535.1", "gpu": ""})
+    with pytest.raises(MuseError, match="2 lines above"):
+        cluster.check_cluster()
+    said = capsys.readouterr().out
+    assert "driver 535.1 is too old" in said and "set MUSEKIT_HOME" in said
+    lines: list[str] = []
+    with contextlib.suppress(MuseError):  # this disk may be a small one
+        launch(["info", "--cluster"], 2, lines.append)
+    assert any(line.startswith("2 processes") for line in lines) and any("GB/s per rank" in line for line in lines)
 
 
 @pytest.mark.parametrize(

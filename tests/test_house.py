@@ -14,12 +14,14 @@ LAYERS = """
     config files claims
     gpu
     distributed launch
+    cluster
     statistics
     show
     flow toy
     solve
     recipe
     convert
+    fused
     stage1 stage2
     codec
     encoders

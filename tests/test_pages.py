@@ -19,7 +19,7 @@ from musekit.cli import parse
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*tables.PAGES, ROOT / "ARCHITECTURE.md"]
 SLURM = {"cache": ["cache"], "stage1": ["train", "stage1"], "stage2": ["train", "stage2"]}
-SLURM |= {"generate": ["generate"], "bench": ["bench"]}
+SLURM |= {"generate": ["generate"], "bench": ["bench"], "check": ["info", "--cluster"]}
 NAMED = re.compile(r"`((?:musekit|make|python|sbatch|torchrun) [^`]+)`")
 
 

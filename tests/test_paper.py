@@ -17,7 +17,7 @@ from musekit.config import CodecConfig, EmbedderConfig, MuseError, TextConfig, p
 from musekit.encoders import hub
 from musekit.encoders.muq import MuQ
 from musekit.encoders.text import text_encoder
-from musekit.muse import Muse
+from musekit.muse import Muse, Settings
 
 TEXTS = ["a sad slow piano melody", "happy flute", ""]
 
@@ -32,7 +32,7 @@ def tiny_paper() -> config.MuseConfig:
         made,
         name="tiny-paper",
         codec=dataclasses.replace(made.codec, latent_dim=32),
-        text=dataclasses.replace(made.text, dim=32, max_tokens=12),
+        text=dataclasses.replace(made.text, dim=32, max_tokens=12, lengths=(4, 8)),
         stage1=dataclasses.replace(made.stage1, text_dim=32, width=64, depth=2, heads=2, gaussian_rank=32),
         stage2=dataclasses.replace(
             made.stage2, latent_dim=32, condition_dim=32, width=64, depth=2, head_dim=32, kv_heads=1, time_dim=32,
@@ -90,6 +90,9 @@ def test_t5_gives_its_own_states_padded_and_masked(home):
     assert torch.equal(t5(TEXTS[::-1])[0].flip(0), tokens)  # bits do not depend on mates
     assert t5.is_cut("slow " * 8) and not t5.is_cut("slow " * 7)
     assert t5(["slow " * 1000])[1].all()
+    short = t5(TEXTS[1:], 4)
+    assert short[0].shape == (2, 4, 32)
+    torch.testing.assert_close(short[0][short[1]], tokens[1:][mask[1:]], atol=1e-5, rtol=1e-4)
 
 
 def noise(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> torch.Tensor:
@@ -282,12 +285,14 @@ def test_identity_depends_on_the_content_of_a_folder_not_on_its_place(home, tmp_
 
 
 def test_text_becomes_audio(muse):
-    """T5 -> Stage 1 by dopri5 -> Stage 2 -> Oobleck -> MuQ's similarity, all of the paper preset's classes."""
+    """T5 -> Stage 1 -> Stage 2 -> Oobleck -> MuQ's similarity, all of the paper preset's classes."""
     made = muse.generate(TEXTS[0], n=3, seed=5, negative_prompt="fast violin")
     assert made.audio.shape == (3, 2, 44100) and made.sample_rate == 44100
     assert made.audio.isfinite().all() and (made.audio.abs().amax((1, 2)) > 0).all()
     torch.testing.assert_close(made.embeddings.norm(dim=-1), torch.ones(3))
-    assert made.recipes[0].stage1_solver == "dopri5" and made.recipes[0].preset == "tiny-paper"
+    first = made.recipes[0]
+    assert (first.preset, first.stage1_solver, first.stage1_dtype) == ("tiny-paper", "euler", muse.stage1_dtype)
+    assert (first.max_tokens, muse.recipe("slow " * 9, 0, Settings()).max_tokens) == (8, 12)  # padded to the next
     audio = muse.embedder.embed_audio(made.audio, 44100)
     text = muse.embedder.embed_text([TEXTS[0]])
     np.testing.assert_allclose(made.similarity, (audio @ text.T)[:, 0].numpy(), atol=1e-5)

@@ -16,7 +16,7 @@ from musekit.cache import Shards
 
 pytestmark = [pytest.mark.slurm, pytest.mark.system(*PROGRAMS)]
 
-GPUS = {"cache": 1, "stage1": 2, "stage2": 4, "bench": 1, "generate": 4}
+GPUS = {"check": 2, "cache": 1, "stage1": 2, "stage2": 4, "bench": 1, "generate": 4}
 
 
 @pytest.mark.parametrize("name", GPUS)
@@ -78,6 +78,18 @@ def test_pieces_stay_when_the_same_job_gets_other_gpus_or_cpus(tmp_path):
         script = ["slurm/generate.sh", "--prompts", "p.txt", "--out", tmp_path / gpus, "--n", "2"]
         shell("", *script, programs=programs, folder=tmp_path / "bin", MUSE_ENV=str(tmp_path), **job)
         assert ("--threads 1" in (tmp_path / gpus / "slurm-1.log").read_text()) == (gpus != "0")
+
+
+@pytest.mark.parametrize("container", ["apptainer exec --nv muse.sif", "--container-image=muse.sqsh"])
+def test_a_container_is_one_variable(container, tmp_path):
+    """A command in front of python, or options of srun; nothing of the host's environment is needed."""
+    env = {"MUSE_CONTAINER": container, "MUSE_ENV": "/nowhere", "MUSE_PORT": "1", "SLURM_NTASKS": "1"}
+    programs = {"srun": 'echo "$@"', "scontrol": "echo host"}
+    for run in ("run_torchrun", "run_independent"):
+        said = shell(f"{run} generate", programs=programs, folder=tmp_path, **env)
+        before, after = said.split(" _ ", 1)
+        assert said.count(container) == 1 and "musekit" in after
+        assert after.startswith(container) if container[0] != "-" else before.index(container) < before.index("bash")
 
 
 def test_a_job_that_makes_no_progress_gives_up(tmp_path):

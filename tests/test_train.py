@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import math
+import threading
 
 import pytest
 import torch
@@ -246,6 +247,29 @@ RESUME = TrainConfig(
     samples=STEPS * BATCH, batch=BATCH, micro_batch=4, lr=1e-2, warmup=32, log_every=BATCH, validate_every=5 * BATCH,
     checkpoint_minutes=0.0,
 )  # fmt: skip
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
+    """The file holds the weights of its own step, and an error of the write ends the run."""
+    steps, written = threading.Event(), []
+
+    class Slow(Run):
+        def save(self, samples, state):
+            assert samples == RESUME.samples or steps.wait(60)
+            written.append((samples, state["model"]["proj_out.bias"].clone()))
+            if samples == 2 * BATCH:
+                raise MuseError("the disk is full")
+
+    network, settings = new_network(config=TOY), dataclasses.replace(RESUME, validate_every=10**6)
+    seen = {}
+    with pytest.raises(MuseError, match="the disk is full"):
+        for record in loop.train(network, Gaussian(), None, settings, Slow(tmp_path)):
+            seen[record["samples"]] = network.proj_out.bias.detach().clone()
+            if len(seen) == 2:
+                steps.set()  # the second step is done, and the first one's checkpoint is not
+    assert [samples for samples, _ in written] == [BATCH, 2 * BATCH]
+    assert all(torch.equal(bias, seen[samples]) for samples, bias in written)
+    assert not torch.equal(written[0][1], written[1][1])
 
 
 def new_part(part, cache):

@@ -1,8 +1,7 @@
 """`musekit bench train` and `ddp`: optimizer steps on random batches.
 
-train   bfloat16 autocast, fused AdamW and gradient clipping as in `musekit train`, both stages at full size, without
-        data loading and moving average. MFU = the model's operations per second / the measured dense rate;
-        recomputation does not count.
+train   steps of `musekit train` (`train.loop.Training`, moving average included) without data loading, both stages at
+        full size. MFU = the model's operations per second / the measured dense rate; recomputation does not count.
 ddp     a network of Stage 1's design on the ranks of this machine, one thread each, with a fixed batch per rank (weak
         scaling), and the time of one all-reduce of its gradients.
 """
@@ -12,7 +11,8 @@ from __future__ import annotations
 import gc
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,16 +24,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from musekit import distributed
 from musekit.bench import networks
 from musekit.bench.measure import Row, Setup, median, peak_bytes, timed
-from musekit.config import TrainConfig
+from musekit.config import TrainConfig, train_config
 from musekit.files import write_atomic
-from musekit.train.loop import change_blocks, parameter_groups
+from musekit.train.loop import Training
 
 FRAMES = 256
 BAR = 0.45  # MFU that the best of Stage 2's rows is to reach
 CASES = {  # {stage: (samples per step, options of `TrainConfig`)}
     1: ((256, ()), (1024, ()), (1024, ("compile",))),
-    2: ((8, ()), (32, ("recompute",)), (32, ()), (64, ("compile",))),
+    2: ((8, ()), (32, ("recompute",)), (32, ()), (32, ("compile",)), (64, ("compile",))),
 }
+STEPS = 4  # timed together, since the host runs ahead of a GPU
 SUFFIX = {"recompute": ", recomputed", "compile": ", compiled"}
 RANK_BATCH, RANK_STEPS = 64, 12  # of `ddp`: samples per rank and step; timed steps
 
@@ -46,22 +47,14 @@ def train(setup: Setup) -> Iterator[Row]:
                 yield step(stage, 2 if setup.quick else batch, options, setup)
             except torch.OutOfMemoryError as error:
                 print(f"left out: Stage {stage}, batch {batch}: {str(error).splitlines()[0]}")
-            gc.collect()
-            if setup.device.type == "cuda":
-                torch.cuda.empty_cache()
+            free_memory(setup.device)
 
 
-def optimizer_step(network: nn.Module, loss: Callable[[], torch.Tensor], lr: float) -> Callable[[], None]:
-    """A call that makes one step of AdamW, gradients clipped."""
-    optimizer = torch.optim.AdamW(parameter_groups(network, 0.01), lr=lr, fused=True)
-
-    def call() -> None:
-        loss().backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return call
+def free_memory(device: torch.device) -> None:
+    """Give back what the last row has left."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def step(stage: int, batch: int, options: tuple[str, ...], setup) -> Row:
@@ -74,18 +67,18 @@ def step(stage: int, batch: int, options: tuple[str, ...], setup) -> Row:
         network = networks.stage2(networks.stage2_config("1.05B", setup.quick), device)
         inputs = networks.training_batch(network.config, batch, device, 16 if setup.quick else FRAMES)
     network.train().requires_grad_(True)
-    work = training_flops(network, inputs)
-    change_blocks(network, TrainConfig(**dict.fromkeys(options, True)))
+    work, chosen = training_flops(network, inputs), {option: option in options for option in SUFFIX}
+    settings = replace(train_config("paper", f"stage{stage}"), batch=batch, micro_batch=batch, **chosen)
+    training, steps = Training(network, settings), 1 if setup.quick else STEPS
 
-    def loss() -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16):
-            return network.training_loss(inputs)[0]
+    def call() -> None:
+        for _ in range(steps):
+            training.step(inputs)
 
-    call = optimizer_step(network, loss, 1e-5)
-    times = timed(call, device, 2 if setup.quick else 8)
+    times = [t / steps for t in timed(call, device, 2 if setup.quick else 3)]
     seconds, what = median(times), f"Stage {stage}, a training step of {batch}{''.join(SUFFIX[o] for o in options)}"
     row = {"what": what, "value": seconds, "unit": "s", "stage": stage, "batch": batch, "dtype": "bfloat16"}
-    row |= {option: option in options for option in SUFFIX} | {"runs": len(times)}
+    row |= {**chosen, "runs": len(times), "steps_a_run": steps}
     row |= {"least": min(times), "most": max(times), "throughput": batch / seconds, "flops": work}
     row |= {"mfu": work / seconds / setup.ceilings["bfloat16"], "parameters": networks.parameters(network)}
     return row | peak_bytes(call, device)
@@ -111,15 +104,16 @@ def rank(out: Path, quick: bool) -> None:
     torch.set_num_threads(1)  # one core per rank: a single rank must not use both
     config, steps, device = networks.stage1_config("50M", quick), 2 if quick else RANK_STEPS, distributed.device()
     with distributed.process_group():
-        network = networks.stage1(config, device).train().requires_grad_(True)
-        wrapped = distributed.wrap(network)
+        network = networks.stage1(config, device).requires_grad_(True)
         batch = networks.training_batch(config, 4 if quick else RANK_BATCH, device)
-        times, summed = timed(optimizer_step(network, lambda: wrapped(batch)[0], 1e-4), device, steps), [0.0]
+        size = len(batch["t"]) * distributed.world()
+        training = Training(network, TrainConfig(batch=size, micro_batch=len(batch["t"]), lr=1e-4, bf16=False))
+        times, summed = timed(lambda: training.step(batch), device, steps), [0.0]
         if distributed.world() > 1:  # one all-reduce of all gradients, with nothing else running
             flat = torch.zeros(networks.parameters(network), device=device)
             summed = timed(lambda: torch.distributed.all_reduce(flat), device)
     if distributed.rank() == 0:
-        seconds, size = median(times), len(batch["t"]) * distributed.world()
+        seconds = median(times)
         row = {"ranks": distributed.world(), "backend": device.type, "batch": size, "seconds": seconds, "runs": steps}
         row |= {"least": min(times), "most": max(times), "throughput": size / seconds}
         row |= {"sum_seconds": median(summed), "parameters": networks.parameters(network), "dtype": "float32"}

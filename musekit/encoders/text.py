@@ -19,7 +19,7 @@ MAX_CHARS_PER_TOKEN = 64  # a prefix of a long text is enough: only `max_tokens`
 
 
 class TextEncoder:
-    """A tokenizer and a frozen network; every text is padded to the config's `max_tokens`, longer ones are cut."""
+    """A tokenizer and a frozen network; every text is padded to a given length, longer ones are cut."""
 
     def __init__(self, config: TextConfig, tokenizer, model: nn.Module):
         """tokenizer: a `tokenizers.Tokenizer`. model(ids (B, L), mask (B, L)) -> states (B, L, D)."""
@@ -28,18 +28,18 @@ class TextEncoder:
         self._lock = threading.Lock()  # settings of padding and truncation belong to the tokenizer, not to a call
 
     @torch.no_grad()
-    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token states (B, max_tokens, D) and their mask, on the CPU.
+    def __call__(self, texts: Sequence[str], length: int | None = None) -> tuple[Tensor, Tensor]:
+        """Token states (B, L, D) and their mask, on the CPU; L = `length`, by default the config's `max_tokens`.
 
         Texts run one at a time, so a text's states do not depend on the rest of its batch.
         """
-        states, masks = zip(*[self.encode_batch([text]) for text in texts], strict=True)
+        states, masks = zip(*[self.encode_batch([text], length) for text in texts], strict=True)
         return torch.cat(states), torch.cat(masks)
 
     @torch.no_grad()
-    def encode_batch(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def encode_batch(self, texts: Sequence[str], length: int | None = None) -> tuple[Tensor, Tensor]:
         """The same as one batch: many times faster, with other last bits. For the cache, which stores float16."""
-        length = self.config.max_tokens
+        length = min(length or self.config.max_tokens, self.config.max_tokens)
         with self._lock:
             self.tokenizer.enable_truncation(length)
             self.tokenizer.enable_padding(**self._padding(), length=length)
@@ -49,13 +49,21 @@ class TextEncoder:
         device = next(self.model.parameters()).device
         return self.model(ids.to(device), mask.to(device)).cpu(), mask.bool()
 
-    def is_cut(self, text: str) -> bool:
-        """Whether the text has more tokens than the encoder reads."""
+    def tokens(self, text: str) -> int:
+        """The number of the text's tokens; of a very long one only that it is above `max_tokens`."""
         with self._lock:
             self.tokenizer.no_truncation()
             self.tokenizer.no_padding()
-            tokens = self.tokenizer.encode(text[: MAX_CHARS_PER_TOKEN * self.config.max_tokens])
-        return len(tokens.ids) > self.config.max_tokens
+            return len(self.tokenizer.encode(text[: MAX_CHARS_PER_TOKEN * self.config.max_tokens]).ids)
+
+    def is_cut(self, text: str) -> bool:
+        """Whether the text has more tokens than the encoder reads."""
+        return self.tokens(text) > self.config.max_tokens
+
+    def length(self, texts: Sequence[str]) -> int:
+        """The length to which texts that are sampled together are padded: the config's next one."""
+        most = max(map(self.tokens, texts)) if self.config.lengths else 0
+        return min([n for n in self.config.lengths if n >= most] + [self.config.max_tokens])
 
     def _padding(self) -> dict:
         pad = next(word for word in ("[PAD]", "<pad>") if self.tokenizer.token_to_id(word) is not None)

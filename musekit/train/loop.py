@@ -134,8 +134,8 @@ def train(
     if distributed.all_reduce_max(training.samples) != -distributed.all_reduce_max(-training.samples):
         raise MuseError(f"the ranks see different checkpoints in {run.folder}; put it where all machines see it")
     ahead = batches(dataset, settings.batch, training.samples, settings.seed, rank, world, settings.workers)
-    saved = time.monotonic()
-    with contextlib.closing(ahead):
+    saved, writing = time.monotonic(), None
+    with contextlib.closing(ahead), ThreadPoolExecutor(1) as writer:
         while training.samples < settings.samples:
             training.step(next(ahead))
             paused, done = time.monotonic(), training.samples >= settings.samples
@@ -148,11 +148,17 @@ def train(
                     run.log(record)
                 yield record
             code = distributed.all_reduce_max(stop())
-            if done or code or time.monotonic() - saved > 60 * settings.checkpoint_minutes:
-                if rank == 0:
-                    run.save(training.samples, training.state_dict())
+            due = done or code or time.monotonic() - saved > 60 * settings.checkpoint_minutes
+            if writing is not None and (due or writing.done()):
+                writing.result()  # raises what the write has met
+                writing = None
+            if due:
+                if rank == 0:  # training goes on while a copy is written
+                    writing = writer.submit(run.save, training.samples, host_copy(training.state_dict()))
                 saved = time.monotonic()
             if done or code:
+                if writing is not None:
+                    writing.result()
                 distributed.barrier()  # all ranks end together, after the first one has saved
             if code and not done:
                 if rank == 0:
@@ -233,9 +239,18 @@ def change_blocks(model: nn.Module, settings: TrainConfig) -> None:
     1604.06174), where `settings` ask for it. A compiled block is computed again as a whole."""
     for block in getattr(model, "blocks", ()):
         if settings.compile:
-            block.forward = gpu.compile_block(block.forward)
+            block.forward = gpu.compile_block(block.forward, dynamic=True)  # the length of crops varies
         if settings.recompute:
             block.forward = functools.partial(recomputed, block.forward, use_reentrant=False)
+
+
+def host_copy(state):
+    """A state with copies of its tensors in the host's memory: the next step changes the tensors themselves."""
+    if torch.is_tensor(state):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: host_copy(value) for key, value in state.items()}
+    return [host_copy(value) for value in state] if isinstance(state, list) else state
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -284,6 +299,8 @@ class RankBatches:
             shared = flow.SampleRNG(self.seed, BATCH_KEY + number)  # the same stream for each sample of the batch
             samples.append(self.dataset.sample(index, flow.SampleRNG(self.seed, counter), shared))
         batch = collate(samples)
+        if not torch.utils.data.get_worker_info() and distributed.device().type == "cuda":
+            return {k: v.pin_memory() if torch.is_tensor(v) else v for k, v in batch.items()}  # copies need not wait
         if torch.utils.data.get_worker_info():  # else the queue's own thread would move it, and keep an error to itself
             try:
                 batch = {k: v.share_memory_() if torch.is_tensor(v) else v for k, v in batch.items()}

@@ -1,0 +1,104 @@
+"""`musekit info --cluster`: what a job meets on these machines, before the first hour of GPUs is spent.
+
+Every rank measures; rank 0 prints. A line that begins with "WRONG" is one with which training would fail, or with which
+it could lose work; it says what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+
+from musekit import distributed
+from musekit.config import MuseError, home
+
+NUMBERS = {"cuda": 2**26, "cpu": 2**22}  # float32 numbers that all ranks sum: 256 MiB, 16 MiB
+ROOM, FILES = 100.0, 100_000  # GiB and files that caches and checkpoints of the paper preset need
+CLOCK, FLUSH = 5.0, 0.2  # s: by how much clocks may differ, and how long a file of 4 KiB may take to reach the disk
+
+
+def check_cluster() -> None:
+    """Print the report. Raises MuseError when something is wrong."""
+    folder, cuda = home(), torch.version.cuda
+    with distributed.process_group():
+        distributed.barrier()
+        found = distributed.all_gather({"host": platform.node(), "clock": time.time(), **gpu(), **disk(folder)})
+        speed = all_reduce_speed()
+    if distributed.rank():
+        return
+    hosts, one = {each["host"] for each in found}, found[0]
+    apart = max(each["clock"] for each in found) - min(each["clock"] for each in found)
+    print(f"{len(found)} processes on {len(hosts)} machines; torch {torch.__version__}")
+    print(f"GPU: {one['gpu'] or 'none'}; driver {one['driver'] or 'none'}; torch's CUDA {cuda}")
+    print(f"all-reduce: {speed / 1e9:.1f} GB/s per rank" if speed else "all-reduce: one process, nothing to measure")
+    print(f"{folder}: {one['free']:,.0f} GiB and {one['files']:,} files are free; a flushed file takes"
+          f" {1000 * one['flush']:.1f} ms; clocks differ by {apart:.2f} s")  # fmt: skip
+    wrong = {
+        "the clocks differ: of two cached rows the older one could count; set them by NTP": apart > CLOCK,
+        "GPUs or drivers differ between the machines": len({(each["gpu"], each["driver"]) for each in found}) > 1,
+    }
+    for each in found:
+        wrong |= {
+            f"{each['host']}: driver {each['driver']} is too old for CUDA {cuda}: install another torch"
+            : each["driver"] and not each["gpu"],
+            f"{each['host']}: no file locks in {folder}: let no two jobs train in one folder": not each["locks"],
+            f"{each['host']}: {folder} needs {ROOM:g} GiB and {FILES:,} files: set MUSEKIT_HOME to another disk"
+            : each["free"] < ROOM or each["files"] < FILES,
+            f"{each['host']}: {folder} takes {each['flush']:.1f} s to flush a small file: choose another disk"
+            : each["flush"] > FLUSH,
+        }  # fmt: skip
+    for line in (wrong := [line for line, holds in wrong.items() if holds]):
+        print(f"WRONG: {line}")
+    if wrong:
+        raise MuseError(f"{len(wrong)} lines above begin with WRONG: change what they name before you train here")
+
+
+def gpu() -> dict[str, str]:
+    """The GPU that torch uses here, and the driver that nvidia-smi names; "" where there is none."""
+    driver, query = "", ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        driver = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout.split("\n")[0]
+    return {"driver": driver, "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else ""}
+
+
+def disk(folder: Path) -> dict:
+    """GiB and files that are free, seconds until a small file is on the disk, and whether locks work."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path, began, locks = folder / f".check-{platform.node()}-{os.getpid()}", time.perf_counter(), False
+    try:
+        with open(path, "wb") as file, open(path) as other:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+            flush = time.perf_counter() - began
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try:
+                    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    locks = True
+    finally:
+        path.unlink(missing_ok=True)
+    room = os.statvfs(folder)
+    files = room.f_favail or FILES * (room.f_files == 0)  # some file systems do not count them
+    return {"free": room.f_bavail * room.f_frsize / 2**30, "files": files, "flush": flush, "locks": locks}
+
+
+def all_reduce_speed() -> float:
+    """Bytes per second that each rank sends, and receives, in a sum over all ranks; 0 with one rank."""
+    n, device, times = distributed.world(), distributed.device(), []
+    numbers = torch.ones(NUMBERS[device.type], device=device)
+    for _ in range(6 if n > 1 else 0):
+        began = time.perf_counter()
+        torch.distributed.all_reduce(numbers)
+        numbers[0].item()  # waits for the GPU
+        times.append(time.perf_counter() - began)
+    return 2 * (n - 1) / n * 4 * len(numbers) / min(times) if times else 0.0
