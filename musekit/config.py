@@ -215,7 +215,7 @@ class MuseConfig:
 def mini() -> MuseConfig:
     """The laptop preset: ~22M parameters, 12 s window, weights in the package."""
     # the noise keeps Stage 2 from recognising a training clip by its exact embedding; this autoguidance makes prompts
-    # obeyed and keeps the samples diverse (results/prompts.json, results/diversity.json)
+    # obeyed, and costs variety that other guidance would keep (results/part/guidance-valid.json)
     stage2, sample = Stage2Config(embedding_noise=0.01), SampleConfig(stage1_autoguidance=2.0)
     return MuseConfig(name="mini", stage2=stage2, sample=sample)
 
@@ -280,7 +280,7 @@ MINI_TRAINING = {
 }  # fmt: skip
 # The full-size networks take a lower learning rate and a longer warm-up. A checkpoint of Stage 2 is 17 GB: training
 # waits for seconds while it is copied to the host, and goes on while it is written. Stage 2's micro-batch of
-# whole windows (1,024 frames) fits into 80 GB with all its activations.
+# whole windows (1,024 frames) should fit into 80 GB with all its activations: reckoned from shorter crops, never run.
 PAPER_TRAINING = {
     "stage1": replace(MINI_TRAINING["stage1"], lr=1e-4, checkpoint_minutes=10.0, compile=True),
     "regression": replace(MINI_TRAINING["regression"], lr=1e-4, checkpoint_minutes=10.0),

@@ -163,6 +163,9 @@ class Muse:
         chosen = dataclasses.asdict(self.config.sample)
         chosen |= {renamed.get(k, k): v for k, v in vars(settings).items() if v is not None}
         if str(chosen["stage2_solver"]).startswith(PREFIX):
+            learned = fewstep.named(self.folder, chosen["stage2_solver"])
+            own = {"guidance_scale": learned.guidance_scale, "guidance": "cfg"}
+            chosen |= {name: value for name, value in own.items() if getattr(settings, name) is None}
             guidance = tuple(chosen[name] for name in ("guidance_scale", "guidance_low", "guidance_high"))
             chosen["stage2_solver"], chosen["stage2_steps"] = fewstep.resolve(
                 self.folder, chosen["stage2_solver"], settings.steps, guidance

@@ -91,7 +91,7 @@ class Settings:
     """Stage 1's classifier-free guidance; above 1 the prompt is followed more closely, with less variety."""
     stage1_autoguidance: float | None = None
     """Stage 1's guidance away from a Gaussian; above 1 keys and instruments are clearer."""
-    guidance: str | None = None  # How Stage 2's guidance works: cfg, apg, apg-limited or cfg-zero
+    guidance: str | None = None  # How Stage 2's guidance works: cfg, apg or cfg-zero
     stage1_guidance: str | None = None  # How Stage 1's guidances work: cfg or apg
     micro_batch: int | None = None  # Pieces per batch; part of the recipe
 
@@ -117,7 +117,7 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
     for solver in (recipe.stage1_solver, recipe.stage2_solver):
         if solver not in solve.SOLVERS and (solver is recipe.stage1_solver or not solver.startswith(PREFIX)):
             raise suggest(solver, solve.SOLVERS, "solver")
-    for mode, known in ((recipe.guidance, tuple(flow.MODES)), (recipe.stage1_guidance, ("cfg", "apg"))):
+    for mode, known in ((recipe.guidance, flow.MODES), (recipe.stage1_guidance, ("cfg", "apg"))):
         if mode not in known:
             raise suggest(mode, known, "guidance")
     if recipe.stage2_solver.startswith(PREFIX) and recipe.guidance != "cfg":

@@ -374,7 +374,7 @@ class GuidedStage1:
 
     text: of the B samples, or of 2 B if the unconditional ones have texts of their own (negative prompts).
     autoguidance: see `Text2MuQFlow.forward`. mode "apg": of what both guidances change, the part along the predicted
-    unit vector is left out (`flow.Adaptive` with eta 0): a unit vector has no length that could carry it.
+    unit vector is left out (`flow.adapted`): a unit vector has no length that could carry it.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ cast the weights again in every evaluation, and computes once per grid what depe
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -378,7 +379,7 @@ class GuidedStage2:
         interval: tuple[float, float] = (0.0, 1.0), mode: str = "cfg",
     ):  # fmt: skip
         self.inference, self.condition, self.scale, self.interval = inference, condition, scale, interval
-        self.guide = None if mode == "cfg" else flow.Guidance(mode)
+        self.guide = None if mode == "cfg" else functools.partial(flow.adapted, mode)
 
     def at(self, times: Tensor) -> list[Stage2Time]:
         """Everything that depends on time and prompts only, for n times (n,) that all samples share."""

@@ -163,7 +163,7 @@ def test_guidance_acts_in_its_interval_only(config):
     torch.testing.assert_close(some(mixed, x), expected, **CLOSE)
     velocities = torch.cat([never(mixed, x), GuidedStage2(inference, pair, 0.0)(mixed, x)])
     apg = GuidedStage2(inference, pair, 3.0, (0.2, 0.6), "apg")
-    expected[1] = flow.Guidance("apg")(velocities, 3.0, mixed, x)[1]
+    expected[1] = flow.adapted("apg", velocities, 3.0, mixed, x)[1]
     torch.testing.assert_close(apg(mixed, x), expected, **CLOSE)
     for now, t in zip(apg.at(times), times):
         torch.testing.assert_close(apg(now, x), apg(t.expand(B), x), **CLOSE)

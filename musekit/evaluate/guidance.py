@@ -36,7 +36,6 @@ STAGE2 += [
     for w in (5.0, 10.0) for high in (0.5, 0.8)
 ]  # fmt: skip
 STAGE2 += [(mode, w, {"guidance": mode, "guidance_scale": w}) for mode in ("apg", "cfg-zero") for w in (3.0, 5.0, 10.0)]
-STAGE2 += [("apg-limited", w, {"guidance": "apg-limited", "guidance_scale": w}) for w in (5.0, 10.0)]
 STAGE2 += [("steps", n, {"steps": n}) for n in (10, 25)]
 PIECES, SECONDS = 64, 6.0
 
