@@ -31,6 +31,7 @@ EXTRAS = {
         "jupyterlab", "ipywidgets", "anywidget", "traitlets", "ipykernel", "IPython", "nbformat", "nbclient", "voila",
         "plotly", "umap", "sklearn", "scipy", "pandas", "librosa",
     ),
+    "judge": ("onnxruntime", "mir_eval", "resampy"),
     "paper": ("transformers", "diffusers", "muq", "torchvision", "huggingface_hub"),
 }  # fmt: skip
 

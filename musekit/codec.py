@@ -1,13 +1,17 @@
 """Codecs: audio (B, 2, N) <-> latents (B, C, T). `SpectralVAE` is the mini preset's; `oobleck` has the paper preset's.
 
 `SpectralVAE` is a variational autoencoder (Kingma & Welling 2013, arXiv 1312.6114) of compressed magnitude spectra
-c = |STFT(x)| ** power. A power law keeps the peaks (the notes) apart from the floor and is zero for silence. Bins up
-to `linear_bins` are represented one by one, the octave above as `high_bands` bands of 8 bins, nothing higher. All its
-layers are matrix products.
+c = |STFT(x)| ** power of mid (L + R) / 2 and side (L - R) / 2. A power law keeps the peaks (the notes) apart from the
+floor and is zero for silence. Bins up to `linear_bins` are represented one by one, those above as `high_bands` bands of
+8 bins. The angle between side and mid, which is where a sound comes from, is represented once per latent frame by its
+cosine. All its layers are matrix products.
 
-Decoding recovers the phase. A first guess follows each spectral peak as a sinusoid: its frequency by parabolic
-interpolation, its phase advanced by the hop, shared by the bins around it (Beauregard, Harish & Wyse 2015, "Single Pass
-Spectrogram Inversion"). Steps of Griffin-Lim with momentum refine it (Perraudin, Balazs & Sondergaard 2013).
+Decoding needs no search for the phase, but its two derivatives. That along time is a frequency: the decoder predicts
+how far it lies from the middle of each bin. That along frequency is a delay, and follows from the slope of the magnitudes
+over frames (Prusa, Balazs & Sondergaard 2017, "A noniterative method for reconstruction of phase from STFT magnitude";
+arXiv 1609.00291). They are integrated frame by frame by least squares: a bin's phase agrees with its own past and with
+its neighbours, by the strength of each (Masuyama et al. 2020, arXiv 2002.05832). So sustained partials go on and
+attacks stay sharp.
 """
 
 from __future__ import annotations
@@ -21,6 +25,12 @@ from torch import Tensor, nn
 from musekit.config import CodecConfig, MuseError
 
 BINS_PER_BAND = 8  # STFT bins in a high band
+HANN = 0.25645  # a Hann window of n samples is nearest to the Gaussian exp(-pi x^2 / (HANN n^2))
+FLOOR = 1e-6  # of the loudest magnitude: what is quieter has no phase to follow
+SWEEPS = 2  # of the least squares of one frame
+NEAR = 0.8  # slope of log magnitude over bins up to which a bin is in the middle of a peak
+BEGINS = 0.4  # a bin begins to sound where its magnitude was less than this share of what it is
+MELS, MEL_FLOOR = 128, 1e-3  # bands of the loss in decibels, and the power below which they do not count
 
 
 def bands(config: CodecConfig) -> int:
@@ -28,105 +38,216 @@ def bands(config: CodecConfig) -> int:
     return config.linear_bins + config.high_bands
 
 
+def values(config: CodecConfig) -> int:
+    """Values of one latent frame: magnitudes of mid and side in each STFT frame, and the angles' cosines."""
+    return (2 * config.frames + 1) * bands(config)
+
+
 def latent_frames(config: CodecConfig, samples: int) -> int:
     """Latent frames that cover so many samples."""
     return -(-samples // config.hop)
 
 
-def window(config: CodecConfig, like: Tensor) -> Tensor:
-    """The Hann window of the STFT."""
-    return torch.hann_window(config.n_fft, device=like.device, dtype=like.dtype)
+def stft(audio: Tensor, n_fft: int, hop: int) -> Tensor:
+    """Centred STFT with a Hann window: audio (B, N) -> (B, n_fft / 2 + 1, N / hop + 1)."""
+    window = torch.hann_window(n_fft, device=audio.device, dtype=audio.dtype)
+    return torch.stft(audio, n_fft, hop, window=window, return_complex=True)
+
+
+def istft(spectrum: Tensor, n_fft: int, hop: int) -> Tensor:
+    """Inverse of `stft` for hop = n_fft / 4: (B, n_fft / 2 + 1, T) -> audio (B, (T - 1) hop), by shifted additions.
+
+    The squares of a Hann window at that hop add up to 3/2; only the edges differ.
+    """
+    window = torch.hann_window(n_fft, device=spectrum.device, dtype=spectrum.real.dtype)
+    pieces = (torch.fft.irfft(spectrum.transpose(1, 2), n_fft) * window).unflatten(2, (4, hop))  # (B, T, 4, hop)
+    frames, squares = pieces.shape[1], window.square().view(4, hop)
+    audio, weight = pieces.new_zeros(len(pieces), frames + 3, hop), window.new_zeros(frames + 3, hop)
+    for j in range(4):
+        audio[:, j : j + frames] += pieces[:, :, j]
+        weight[j : j + frames] += squares[j]
+    return (audio / weight.clamp_min(1e-8))[:, 2:-2].flatten(1)
+
+
+def to_bands(config: CodecConfig, power: Tensor) -> Tensor:
+    """(..., n_fft / 2 + 1, T) -> (..., bands, T): bins one by one, and means over the bins of each high band."""
+    low, high = config.linear_bins, config.linear_bins + BINS_PER_BAND * config.high_bands
+    grouped = power[..., low:high, :].unflatten(-2, (config.high_bands, BINS_PER_BAND)).mean(-2)
+    return torch.cat([power[..., :low, :], grouped], dim=-2)
+
+
+def to_bins(config: CodecConfig, x: Tensor) -> Tensor:
+    """(..., bands, T) -> (..., n_fft / 2 + 1, T): each band's value at all of its bins, and 0 above them."""
+    low, high = x[..., : config.linear_bins, :], x[..., config.linear_bins :, :]
+    x = torch.cat([low, high.repeat_interleave(BINS_PER_BAND, dim=-2)], dim=-2)
+    return F.pad(x, (0, 0, 0, config.n_fft // 2 + 1 - x.shape[-2]))
 
 
 def compress(config: CodecConfig, audio: Tensor) -> Tensor:
-    """audio (B, 2, N) -> c (B, T, frames * 2 * bands), T = ceil(N / hop), every frame of the last one included."""
-    batch, channels, samples = audio.shape
-    frames = latent_frames(config, samples)
+    """audio (B, 2, N) -> c (B, T, values), T = ceil(N / hop), every frame of the last one included.
+
+    A latent frame's values: compressed magnitudes (frames, 2, bands), then the cosines (bands,) of the angle between
+    side and mid, averaged by strength.
+    """
+    spectrum, batch = middles(config, audio), len(audio)
+    frames = spectrum.shape[-1] // config.frames
+    c = to_bands(config, spectrum.abs().square()).pow(config.power / 2)  # (B, 2, bands, frames T)
+    c = c.permute(0, 3, 1, 2).reshape(batch, frames, -1)
+    mid, side = spectrum.unbind(1)
+    shared, both = ((mid * side.conj()).real, mid.abs() * side.abs())
+    shared, both = (to_bands(config, x).unflatten(2, (frames, -1)).mean(3) for x in (shared, both))
+    cosine = torch.where(both > 1e-7, shared / both.clamp_min(1e-7), 1.0)
+    return torch.cat([c, cosine.transpose(1, 2)], dim=2)
+
+
+def offsets(config: CodecConfig, audio: Tensor) -> tuple[Tensor, Tensor]:
+    """audio (B, 2, N) -> how far frequencies lie above the middle of their bins, in bins (-2 to 2), averaged by
+    strength over a latent frame and over mid and side, and that strength, compressed: each (B, T, linear_bins)."""
+    spectrum = middles(config, audio)[:, :, : config.linear_bins]
+    turned = spectrum[..., 1:] * spectrum[..., :-1].conj()
+    quarter = torch.tensor([1, -1j, -1, 1j], device=audio.device)  # a bin's middle turns by a quarter per frame
+    turned = turned * quarter.repeat(-(-config.linear_bins // 4))[: config.linear_bins, None]
+    together = F.pad(turned, (1, 0)).unflatten(-1, (-1, config.frames)).sum((1, -1)).transpose(1, 2)
+    return together.angle() * (2 / math.pi), together.abs().pow(config.power / 2)
+
+
+def middles(config: CodecConfig, audio: Tensor) -> Tensor:
+    """The spectrum of mid and side, (B, 2, n_fft / 2 + 1, frames T), every frame of the last latent frame included."""
+    frames = latent_frames(config, audio.shape[2])
     length = max(frames * config.hop, config.n_fft // 2 + 1)  # the STFT reflects half a window at the edges
-    audio = torch.nn.functional.pad(audio, (0, length - samples)).reshape(batch * channels, -1)
-    stft = torch.stft(audio, config.n_fft, config.stft_hop, window=window(config, audio), return_complex=True)
-    m = stft.abs()[:, :, : frames * config.frames].reshape(batch, channels, config.n_fft // 2 + 1, -1)
-    low = m[:, :, : config.linear_bins]
-    high = m[:, :, config.linear_bins : config.linear_bins + BINS_PER_BAND * config.high_bands]
-    high = high.unflatten(2, (config.high_bands, BINS_PER_BAND)).square().mean(3).sqrt()  # keeps the band's energy
-    c = torch.cat([low, high], dim=2).pow(config.power)  # (B, 2, bands, frames)
-    return c.permute(0, 3, 1, 2).reshape(batch, frames, -1)
+    left, right = F.pad(audio, (0, length - audio.shape[2])).unbind(1)
+    spectrum = stft(torch.stack([left + right, left - right], 1).flatten(0, 1) / 2, config.n_fft, config.stft_hop)
+    return spectrum[..., : frames * config.frames].unflatten(0, (len(audio), 2))
 
 
 def magnitudes(config: CodecConfig, c: Tensor) -> Tensor:
-    """Inverse of `compress` up to the bands: c (B, T, frames * 2 * bands) -> m (B, 2, n_fft / 2 + 1, T * frames)."""
-    batch, frames = c.shape[:2]
-    c = c.reshape(batch, frames * config.frames, 2, bands(config)).permute(0, 2, 3, 1)
-    m = c.clamp_min(0).pow(1 / config.power)
-    low, high = m[:, :, : config.linear_bins], m[:, :, config.linear_bins :]
-    m = torch.cat([low, high.repeat_interleave(BINS_PER_BAND, dim=2)], dim=2)
-    return torch.nn.functional.pad(m, (0, 0, 0, config.n_fft // 2 + 1 - m.shape[2]))
+    """The magnitudes in c (B, T, values): m (B, 2, n_fft / 2 + 1, T * frames) of mid and side."""
+    c = c[..., : -bands(config)].unflatten(2, (config.frames, 2, -1)).flatten(1, 2).permute(0, 2, 3, 1)
+    return to_bins(config, c.clamp_min(0).pow(1 / config.power))
+
+
+def angles(config: CodecConfig, c: Tensor) -> Tensor:
+    """The angles in c (B, T, values), radians (B, n_fft / 2 + 1, T * frames).
+
+    A cosine does not know the angle's sign. It alternates by `BINS_PER_BAND` bins, so that what has no place between
+    the speakers is spread over both.
+    """
+    cosine = to_bins(config, c[..., -bands(config) :].transpose(1, 2)).clamp(-1, 1)
+    sign = 1 - 2 * (torch.arange(cosine.shape[1], device=c.device) // BINS_PER_BAND % 2)
+    return (cosine.arccos() * sign[:, None]).repeat_interleave(config.frames, dim=2)
 
 
 def loss_weight(config: CodecConfig) -> Tensor:
     """Weight of each band in the codec's error, mean 1: falls as (1 + f / 1 kHz)^-0.7, as melodies live low."""
-    bin_hz = config.sample_rate / config.n_fft
-    low = torch.arange(config.linear_bins) * bin_hz
-    high = (config.linear_bins + BINS_PER_BAND * (torch.arange(config.high_bands) + 0.5)) * bin_hz
-    weight = (1 + torch.cat([low, high]) / 1000) ** -0.7
+    weight = (1 + centres(config) / 1000) ** -0.7
     return weight / weight.mean()
 
 
-def single_pass_phase(m: Tensor, n_fft: int, hop: int) -> Tensor:
-    """m (B, F, T) magnitudes -> phase (B, F, T) in radians, for a centred `torch.stft`."""
-    batch, bins, frames = m.shape
-    log = m.clamp_min(1e-8).log().transpose(1, 2)  # (B, T, F)
-    left, mid, right = log[..., :-2], log[..., 1:-1], log[..., 2:]
-    is_peak = torch.nn.functional.pad((mid > left) & (mid >= right), (1, 1))
-    curve = (left - 2 * mid + right).clamp_max(-1e-6)
-    shift = (0.5 * (left - right) / curve).clamp(-0.5, 0.5)
-    shift = torch.nn.functional.pad(shift, (1, 1))
-    index = torch.arange(bins, device=m.device).expand_as(log)
-    advance = 2 * math.pi * hop / n_fft * (index + shift)  # radians a frame, at peaks
-
-    # nearest peak of every bin: the last one at or below it, or the first one at or above it
-    below = torch.where(is_peak, index, -(bins * 4)).cummax(dim=-1).values
-    above = torch.where(is_peak, index, bins * 4).flip(-1).cummin(dim=-1).values.flip(-1)
-    nearest = torch.where(index - below <= above - index, below, above).clamp(0, bins - 1)
-    advance = advance.gather(-1, nearest)
-
-    phase = torch.zeros(batch, bins, device=m.device, dtype=m.dtype)
-    out = []
-    for t in range(frames):
-        phase = torch.remainder(phase.gather(1, nearest[:, t]) + advance[:, t], 2 * math.pi)
-        out.append(phase)
-    # a frame's time origin is its first sample, half a window before its centre: bin k turns by -pi k
-    return torch.stack(out, dim=-1) - math.pi * torch.arange(bins, device=m.device)[:, None]
+def centres(config: CodecConfig) -> Tensor:
+    """Frequency of each band in Hz."""
+    high = config.linear_bins + BINS_PER_BAND * (torch.arange(config.high_bands) + 0.5)
+    return torch.cat([torch.arange(config.linear_bins), high]) * config.sample_rate / config.n_fft
 
 
-def griffin_lim(m: Tensor, phase: Tensor, n_fft: int, hop: int, iterations: int, momentum: float = 0.99) -> Tensor:
-    """Fast Griffin-Lim from a first phase: m, phase (B, F, T) -> consistent phase as unit complex numbers (B, F, T)."""
-    window = torch.hann_window(n_fft, device=m.device, dtype=m.dtype)
-    unit = torch.polar(torch.ones_like(m), phase)
+def mel_weights(config: CodecConfig) -> Tensor:
+    """Triangles evenly spaced on the mel scale up to half the sample rate, over `bands`: (bands, MELS)."""
+    hz, top = centres(config), 2595 * math.log10(1 + config.sample_rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, MELS + 2) / 2595) - 1)
+    half = (edges[2:] - edges[:-2]).div(2).clamp_min(config.sample_rate / config.n_fft)  # no band without a bin
+    size = torch.ones(bands(config))
+    size[config.linear_bins :] = BINS_PER_BAND
+    return (1 - (hz[:, None] - edges[1:-1]).abs() / half).clamp_min(0) * size[:, None]
+
+
+def phase_slopes(m: Tensor, n_fft: int, hop: int, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """m (T, B, F) magnitudes, offset (T, B, n <= F) of the lowest bins' frequencies in bins -> phase steps in radians
+    from frame to frame (T - 1, B, F) and from bin to bin (T, B, F - 1), with a frame's time origin at its centre, for
+    hop = n_fft / 4. Where no offset is given, it follows from the slope over bins, which wants true magnitudes.
+    """
+    log = m.log()
+    over_bins = F.pad((log[..., 2:] - log[..., :-2]) / 2, (1, 1))
+    over_frames = torch.zeros_like(log)
+    over_frames[1:-1] = (log[2:] - log[:-2]) / 2
+    # near a peak the frequency is that of a Hann window's lobe: over_bins = atanh(d) + atanh(d / 2), d in bins
+    tangent = over_bins.tanh()
+    exact = 4 * tangent / (3 + (9 - 8 * tangent.square()).sqrt())
+    found = torch.where(over_bins.abs() < NEAR, exact, over_bins / (2 * math.pi * HANN))
+    if offset is not None:
+        found[..., : offset.shape[-1]] = offset
+    step = (found + torch.arange(m.shape[-1], device=m.device)) * (2 * math.pi * hop / n_fft)
+    # a click d windows after the frame's centre: over_frames = log tan(pi d + pi / 4), and the phase turns by -2 pi d
+    turn = -2 * (over_frames / 2).tanh().atan()
+    return (step[1:] + step[:-1]) / 2, (turn[..., 1:] + turn[..., :-1]) / 2
+
+
+def phase_of(m: Tensor, n_fft: int, hop: int, offset: Tensor | None = None) -> Tensor:
+    """m (B, F, T) magnitudes, offset (B, n, T) of `phase_slopes` -> phases as unit complex numbers (B, F, T).
+
+    Frame by frame it minimises sum_k |m_t m_t-1| |z_k - z_k' e^(i step)|^2 + |m_k m_k+1| |z_k+1 - z_k e^(i turn)|^2
+    over the phases z of a frame, where z' are those of the frame before: every other bin at a time. It starts from the
+    frame before, and where a sound begins from the turns alone.
+    """
+    m = m.permute(2, 0, 1)
+    m = (m / m.amax().clamp_min(1e-9)).clamp_min(FLOOR)
+    step, turn = phase_slopes(m, n_fft, hop, None if offset is None else offset.permute(2, 0, 1))
+    past = torch.polar(m[1:] * m[:-1], step)  # what a bin takes from the frame before
+    up = torch.polar(m[..., 1:] * m[..., :-1], turn)  # what bin k + 1 takes from bin k
+    begins = F.pad((m[:-1] < BEGINS * m[1:])[..., 1::2], (0, 0, 0, 0, 1, 0), value=True)
+    chain = torch.polar(torch.ones_like(turn), turn.cumsum(-1))[..., ::2].contiguous()  # of odd bins
+    past_even, past_odd = past[..., ::2].contiguous(), past[..., 1::2].contiguous()
+    odd_up, even_up = up[..., ::2].contiguous(), up[..., 1::2].contiguous()  # to odd bins, to even bins from 2 on
+    odd_down, even_down = even_up.conj().resolve_conj(), odd_up.conj().resolve_conj()
+    n = odd_up.shape[-1]
+    z = torch.empty(m.shape, dtype=past.dtype, device=m.device)
+    even, odd = torch.zeros_like(z[0, :, ::2]), torch.zeros_like(z[0, :, 1::2])
+    for t in range(len(m)):
+        even, odd = (past_even[t - 1] * even, past_odd[t - 1] * odd) if t else (even, odd)
+        from_past_even, from_past_odd = even, odd
+        odd = torch.where(begins[t], chain[t], odd.sgn())
+        for _ in range(SWEEPS):
+            even = from_past_even.clone()
+            even[:, :n].addcmul_(even_down[t], odd)
+            even[:, 1:].addcmul_(even_up[t], odd[:, : even.shape[1] - 1])
+            even = even.sgn()
+            odd = torch.addcmul(from_past_odd, odd_up[t], even[:, :n])
+            odd[:, : even.shape[1] - 1].addcmul_(odd_down[t], even[:, 1:])
+            odd = odd.sgn()
+        z[t, :, ::2], z[t, :, 1::2] = even, odd
+    # a frame's time origin is its first sample, half a window before its centre: bin k turns by pi k
+    z[..., 1::2] *= -1
+    return z.permute(1, 2, 0)
+
+
+def griffin_lim(m: Tensor, unit: Tensor, n_fft: int, hop: int, iterations: int, momentum: float = 0.99) -> Tensor:
+    """Fast Griffin-Lim (Perraudin, Balazs & Sondergaard 2013) from a first phase: m and unit complex numbers
+    (B, F, T) -> more consistent ones."""
     previous = torch.zeros_like(unit)
     for _ in range(iterations):
-        audio = torch.istft(m * unit, n_fft, hop, window=window)
-        rebuilt = torch.stft(audio, n_fft, hop, window=window, return_complex=True)
-        step = rebuilt - momentum / (1 + momentum) * previous
+        rebuilt = stft(istft(m * unit, n_fft, hop), n_fft, hop)
+        unit = (rebuilt - momentum / (1 + momentum) * previous).sgn()
         previous = rebuilt
-        unit = step / step.abs().clamp_min(1e-9)
     return unit
 
 
-def audio_from_magnitudes(m: Tensor, n_fft: int, hop: int, iterations: int) -> Tensor:
-    """m (B, 2, F, T) stereo magnitudes -> audio (B, 2, T * hop).
+def audio_from_magnitudes(
+    m: Tensor, angle: Tensor, n_fft: int, hop: int, iterations: int, offset: Tensor | None = None
+) -> Tensor:
+    """Magnitudes (B, 2, F, T) of mid and side, the angle between them (B, F, T) -> audio (B, 2, T * hop).
 
-    Both channels share the phase found for their mean, so the stereo image stays where the magnitudes put it.
+    offset (B, n, T): of `phase_slopes`.
     """
     length = m.shape[-1] * hop
-    # istft of T + 1 centred frames covers T * hop samples; the STFT's reflection needs more than half a window
+    # T + 1 centred frames cover T * hop samples; the STFT's reflection needs more than half a window
     extra = max(1, n_fft // (2 * hop) + 2 - m.shape[-1])
-    m = torch.cat([m, m[..., -1:].expand(*m.shape[:-1], extra)], dim=-1)
-    mid = m.mean(dim=1)
-    unit = griffin_lim(mid, single_pass_phase(mid, n_fft, hop), n_fft, hop, iterations)
-    window = torch.hann_window(n_fft, device=m.device, dtype=m.dtype)
-    audio = torch.istft((m * unit[:, None]).flatten(0, 1), n_fft, hop, window=window)
-    return audio.unflatten(0, (-1, 2))[..., :length]
+    m, angle, offset = (
+        x if x is None else torch.cat([x, x[..., -1:].expand(*x.shape[:-1], extra)], dim=-1) for x in (m, angle, offset)
+    )
+    both = m.square().sum(1).sqrt()  # where mid is silent, its phase is that of side
+    unit = griffin_lim(both, phase_of(both, n_fft, hop, offset), n_fft, hop, iterations)
+    mid = m[:, 0] * unit
+    side = torch.polar(m[:, 1], angle) * unit
+    audio = istft(torch.cat([mid + side, mid - side]), n_fft, hop)[:, :length]
+    return torch.stack(audio.chunk(2), dim=1)
 
 
 class TemporalBlock(nn.Module):
@@ -149,35 +270,68 @@ class TemporalBlock(nn.Module):
         return x + self.outer(F.silu(self.inner(y)))
 
 
+class Encoder(nn.Module):
+    """Scaled values (B, T, values) -> (B, T, 2 C): blocks at the rate of the STFT, then at that of the latents."""
+
+    def __init__(self, config: CodecConfig):
+        super().__init__()
+        self.config, size = config, bands(config)
+        self.frame_in = nn.Linear(2 * size, config.frame_width)
+        self.frame_blocks = nn.Sequential(*[TemporalBlock(config.frame_width) for _ in range(config.encoder_depth)])
+        self.join = nn.Linear(config.frames * config.frame_width, config.width)
+        self.angle_in = nn.Linear(size, config.width)
+        blocks = [TemporalBlock(config.width) for _ in range(config.encoder_depth)]
+        self.blocks = nn.Sequential(*blocks, nn.LayerNorm(config.width), nn.Linear(config.width, 2 * config.latent_dim))
+
+    def forward(self, y: Tensor) -> Tensor:
+        size = bands(self.config)
+        h = self.frame_in(y[..., :-size].reshape(len(y), -1, 2 * size))
+        h = self.frame_blocks(h).unflatten(1, (-1, self.config.frames)).flatten(2)
+        return self.blocks(self.join(h) + self.angle_in(y[..., -size:]))
+
+
+class Decoder(nn.Module):
+    """Latents (B, T, C) -> scaled values (B, T, values), the encoder backwards, and `offsets` (B, T, linear_bins)."""
+
+    def __init__(self, config: CodecConfig):
+        super().__init__()
+        self.config, size = config, bands(config)
+        blocks = [TemporalBlock(config.width) for _ in range(config.decoder_depth)]
+        self.blocks = nn.Sequential(nn.Linear(config.latent_dim, config.width), *blocks, nn.LayerNorm(config.width))
+        self.angle_out, self.offset_out = nn.Linear(config.width, size), nn.Linear(config.width, config.linear_bins)
+        self.split = nn.Linear(config.width, config.frames * config.frame_width)
+        blocks = [TemporalBlock(config.frame_width) for _ in range(config.decoder_depth)]
+        last = nn.Linear(config.frame_width, 2 * size)
+        self.frame_blocks = nn.Sequential(*blocks, nn.LayerNorm(config.frame_width), last)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.blocks(z)
+        frames = self.frame_blocks(self.split(h).reshape(len(z), -1, self.config.frame_width))
+        return torch.cat([frames.reshape(*z.shape[:2], -1), self.angle_out(h)], dim=2), self.offset_out(h)
+
+
 class SpectralVAE(nn.Module):
-    """Two STFT frames of both channels become one latent frame of C channels, every 46 ms."""
+    """`frames` STFT frames of mid and side become one latent frame of C channels, every 46 ms."""
 
     def __init__(self, config: CodecConfig):
         super().__init__()
         self.config = config
         self.sample_rate, self.hop = config.sample_rate, config.hop
-        values = config.frames * 2 * bands(config)
         # the network's input is y = (c - mean) * gain and its loss is the error in y: gain weighs low bands more
-        self.register_buffer("mean", torch.zeros(values))  # of c over the training clips; set by `fit_scale`
-        self.register_buffer("gain", torch.ones(values))
-        self.encoder = nn.Sequential(
-            nn.Linear(values, config.width),
-            *[TemporalBlock(config.width) for _ in range(config.encoder_depth)],
-            nn.LayerNorm(config.width),
-            nn.Linear(config.width, 2 * config.latent_dim),
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(config.latent_dim, config.width),
-            *[TemporalBlock(config.width) for _ in range(config.decoder_depth)],
-            nn.LayerNorm(config.width),
-            nn.Linear(config.width, values),
-        )
+        self.register_buffer("mean", torch.zeros(values(config)))  # of c over the training clips; set by `fit_scale`
+        self.register_buffer("gain", torch.ones(values(config)))
+        self.register_buffer("mels", mel_weights(config), persistent=False)
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
 
     def fit_scale(self, c: Tensor) -> None:
         """Set mean and gain from training spectra c (n, values): one scale for all bands, so floors stay small."""
         self.mean.copy_(c.float().mean(0))
-        weight = loss_weight(self.config).repeat(self.config.frames * 2)
-        self.gain.copy_(weight / ((c.float() - self.mean) * weight).std())
+        weight = torch.ones_like(self.gain)
+        size = bands(self.config)
+        weight[:-size] = loss_weight(self.config).repeat(self.config.frames * 2)
+        centred = (c.float() - self.mean) * weight
+        self.gain.copy_(weight)
+        self.gain[:-size] /= centred[:, :-size].std()
 
     def posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | y), each (B, T, C)."""
@@ -188,16 +342,39 @@ class SpectralVAE(nn.Module):
         """Compressed spectra c -> y."""
         return (c - self.mean) * self.gain
 
+    def log_mels(self, y: Tensor) -> Tensor:
+        """Log mel power of left and right together, of scaled values y (B, T, values): (B, T, frames, MELS)."""
+        size = bands(self.config)
+        c = (y.float() / self.gain + self.mean)[..., :-size].unflatten(-1, (self.config.frames, 2, size))
+        power = c.clamp_min(1e-3).pow(2 / self.config.power).sum(-2)
+        return (power @ self.mels + MEL_FLOOR).log()
+
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """mean |e| + mean e^2 + kl_weight KL; batch: c (B, T, values), the posterior's noise epsilon (B, T, C)."""
-        y = torch.addcmul(-self.mean * self.gain, batch["c"].float(), self.gain)
-        if torch.is_autocast_enabled(y.device.type):
-            y = y.to(torch.get_autocast_dtype(y.device.type))  # a third of the memory traffic of float32
+        """mean |e| + mean e^2 + angle_weight (angle + offset) + mel_weight mel + kl_weight KL.
+
+        batch: audio (B, 2, N), the posterior's noise epsilon (B, T, C). e: error of the magnitudes in y. angle: squared
+        error of the cosines, weighted by the strength of mid and side. offset: absolute error of the frequencies'
+        offsets, weighted by their strength. mel: mean absolute error of log mel power.
+        """
+        with torch.no_grad(), torch.autocast(batch["audio"].device.type, enabled=False):
+            c = compress(self.config, batch["audio"].float())
+            y, size, frames = self.scaled(c), bands(self.config), self.config.frames
+            mid, side = c[..., :-size].unflatten(-1, (frames, 2, size)).mean(-3).unbind(-2)
+            weight = mid * side / (mid * side).mean().clamp_min(1e-6)
+            true, strength = offsets(self.config, batch["audio"].float())
         mean, log_variance = self.posterior(y)
-        error = self.decoder(mean + batch["epsilon"] * (0.5 * log_variance).exp()) - y
-        absolute, squared = error.abs().mean(dtype=torch.float32), error.square().mean(dtype=torch.float32)
+        decoded, guessed = (x.float() for x in self.decoder(mean + batch["epsilon"] * (0.5 * log_variance).exp()))
+        error = decoded - y
+        offset = ((guessed - true).abs() * strength).mean() / strength.mean().clamp_min(1e-6)
+        angle = (weight * error[..., -size:].square()).mean()
+        absolute, squared = error[..., :-size].abs().mean(), error[..., :-size].square().mean()
+        with torch.autocast(y.device.type, enabled=False):
+            mel = (self.log_mels(decoded) - self.log_mels(y)).abs().mean()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
-        return absolute + squared + self.config.kl_weight * kl, {"l1": absolute, "l2": squared, "kl": kl}
+        config = self.config
+        loss = absolute + squared + config.mel_weight * mel + config.kl_weight * kl
+        loss = loss + config.angle_weight * (angle + offset)
+        return loss, {"l1": absolute, "l2": squared, "angle": angle, "offset": offset, "mel": mel, "kl": kl}
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
@@ -211,6 +388,7 @@ class SpectralVAE(nn.Module):
         """latents (B, C, T) -> audio (B, 2, T * hop). Raises MuseError on a wrong shape."""
         if latents.dim() != 3 or latents.shape[1] != self.config.latent_dim:
             raise MuseError(f"the codec decodes latents (B, {self.config.latent_dim}, T), not {tuple(latents.shape)}")
-        c = self.decoder(latents.float().transpose(1, 2)) / self.gain + self.mean
-        m = magnitudes(self.config, c)
-        return audio_from_magnitudes(m, self.config.n_fft, self.config.stft_hop, self.config.phase_iterations)
+        config, (y, offset) = self.config, self.decoder(latents.float().transpose(1, 2))
+        c, offset = y / self.gain + self.mean, offset.repeat_interleave(self.config.frames, dim=1).transpose(1, 2)
+        m, angle = magnitudes(config, c), angles(config, c)
+        return audio_from_magnitudes(m, angle, config.n_fft, config.stft_hop, config.phase_iterations, offset)

@@ -65,17 +65,20 @@ class CodecConfig:
     kind: Literal["spectral", "oobleck"] = "spectral"  # trained here, or Stable Audio Open's
     sample_rate: Hertz = 44100  # Hz
     latent_dim: Annotated[int, Meta(ge=1, le=4096)] = 64  # channels C
-    n_fft: Annotated[int, Meta(ge=16, le=2**17)] = 4096  # samples; long, so that the partials of a chord do not beat
-    stft_hop: Count = 1024  # samples
-    frames: Count = 2  # STFT frames per latent frame; hop = frames * stft_hop = 2048 samples (46 ms)
-    linear_bins: CountOrNone = 1024  # STFT bins without averaging (0 to 11.0 kHz)
-    high_bands: CountOrNone = 64  # bands of 8 bins above them (11.0 to 16.5 kHz); higher frequencies are dropped
+    n_fft: Annotated[int, Meta(ge=16, le=2**17)] = 2048  # samples
+    stft_hop: Count = 512  # samples, a quarter of the window
+    frames: Count = 4  # STFT frames per latent frame; hop = frames * stft_hop = 2048 samples (46 ms)
+    linear_bins: CountOrNone = 512  # STFT bins without averaging (0 to 11.0 kHz)
+    high_bands: CountOrNone = 64  # bands of 8 bins above them (11.0 to 22.05 kHz)
     power: Annotated[float, Meta(ge=0.01, le=1)] = 0.3  # the network's input is magnitude**power
-    width: Width = 384
-    encoder_depth: Depth = 2
+    width: Width = 384  # of the layers at the rate of the latents
+    frame_width: Width = 256  # and of those at the rate of the STFT
+    encoder_depth: Depth = 1
     decoder_depth: Depth = 2
     kl_weight: Nonnegative = 4e-4  # of the KL divergence, summed over the channels of a latent frame
-    phase_iterations: Annotated[int, Meta(ge=0, le=1000)] = 16  # fast Griffin-Lim steps after the first phase estimate
+    angle_weight: Nonnegative = 0.2
+    mel_weight: Nonnegative = 0.1
+    phase_iterations: Annotated[int, Meta(ge=0, le=1000)] = 1  # steps of Griffin-Lim after the phase's integration
     name: str = later("")  # "oobleck": hub name or folder of a diffusers pipeline or of its vae/
 
     @property
@@ -147,6 +150,7 @@ class Stage2Config:
     time_dim: Width = later(256)  # its Fourier features of time
     number_dim: Width = later(256)  # its Fourier features of start and total seconds
     max_seconds: Positive = later(512.0)  # the largest number of seconds that its timing token resolves
+    controls: bool = later(False)  # inputs for tempo, key, metre, beats, chords, melody (`conditions`) and given frames
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ class TrainConfig:
     """How to train one component. The defaults of each preset and component are in `train_config`."""
 
     samples: Samples = 100_000  # training samples in total, over all epochs and ranks
+    minutes: Nonnegative = 0.0  # instead of samples: as many as fit into so many minutes; 0: as said
     batch: Count = 64  # samples per optimizer step, over all ranks and accumulation steps
     micro_batch: Count = 64  # samples per forward pass on one rank
     lr: Nonnegative = 1e-3
@@ -191,6 +196,8 @@ class TrainConfig:
     validate_every: Samples = 64_000  # samples
     checkpoint_minutes: Nonnegative = 3.0
     keep: Count = 2  # newest checkpoints that are retained
+    lora: Annotated[int, Meta(ge=0, le=1024)] = 0
+    """Rank of the small matrices that are trained instead of the weights (`lora`), from --init; 0: the weights."""
     workers: Feeders = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
 
 
@@ -213,21 +220,23 @@ class MuseConfig:
 
 
 def mini() -> MuseConfig:
-    """The laptop preset: ~22M parameters, 12 s window, weights in the package."""
+    """The laptop preset: ~22M parameters, 47.55 s window, weights in the package."""
     # the noise keeps Stage 2 from recognising a training clip by its exact embedding; this autoguidance makes prompts
     # obeyed, and costs variety that other guidance would keep (results/part/guidance-valid.json)
-    stage2, sample = Stage2Config(embedding_noise=0.01), SampleConfig(stage1_autoguidance=2.0)
-    return MuseConfig(name="mini", stage2=stage2, sample=sample)
+    stage2 = Stage2Config(embedding_noise=0.01, max_frames=1024, controls=True)
+    return MuseConfig(name="mini", stage2=stage2, sample=SampleConfig(stage1_autoguidance=2.0))
 
 
 def smoke() -> MuseConfig:
     """Tiny and random, with the same classes: for tests. Its audio is noise."""
     return MuseConfig(
         name="smoke",
-        codec=CodecConfig(width=32, encoder_depth=1, decoder_depth=1, latent_dim=8, phase_iterations=2),
+        codec=CodecConfig(width=32, frame_width=16, encoder_depth=1, decoder_depth=1, latent_dim=8),
         embedder=EmbedderConfig(width=32, depth=1, text_width=32),
         stage1=Stage1Config(width=32, depth=2, heads=2, gaussian_rank=8),
-        stage2=Stage2Config(latent_dim=8, condition_dim=16, width=32, depth=2, head_dim=16, kv_heads=2, max_frames=259),
+        stage2=Stage2Config(
+            latent_dim=8, condition_dim=16, width=32, depth=2, head_dim=16, kv_heads=2, max_frames=259, controls=True
+        ),
         sample=SampleConfig(stage1_steps=3, stage2_steps=3, seconds=2.0),
     )
 
@@ -289,16 +298,19 @@ PAPER_TRAINING = {
     ),
 }
 FINE_TUNING = {"lr": 5e-5, "warmup": 8_000}  # of paper's Stage 2 from Stable Audio Open's weights
+LORA = {"lr": 1e-4, "warmup": 2_000, "samples": 50_000, "micro_batch": 2, "recompute": True}  # of paper; for 24 GB
 
 
-def train_config(preset: str, component: str, init: bool = False) -> TrainConfig:
+def train_config(preset: str, component: str, init: bool = False, lora: int = 0) -> TrainConfig:
     """The default training settings of a preset's component.
 
     preset: "mini", "smoke" (mini's settings) or "paper". component: "codec", "embedder", "stage1", "regression" or
-    "stage2". init: whether training starts from trained weights.
+    "stage2". init: whether training starts from trained weights. lora: its rank, 0 for none.
     """
     settings = (MINI_TRAINING | PAPER_TRAINING if preset == "paper" else MINI_TRAINING)[component]
-    return replace(settings, **FINE_TUNING) if init and (preset, component) == ("paper", "stage2") else settings
+    if preset == "paper" and (lora or init and component == "stage2"):
+        settings = replace(settings, **(LORA if lora else FINE_TUNING))
+    return replace(settings, lora=lora)
 
 
 def identity(config) -> dict:

@@ -9,6 +9,7 @@ Foreign conventions (stable-audio-tools has noise at t = 1) are converted once, 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -141,3 +142,15 @@ def noise(seed: int, stage: int, frames: int, channels: int) -> Tensor:
     """
     rng = generator(seed, 0x4D555345 + stage)
     return torch.from_numpy(rng.standard_normal((frames, channels), dtype=np.float32)).T.contiguous()
+
+
+def keyed_noise(keys: Sequence[int], like: Tensor) -> Tensor:
+    """Standard normal noise of the shape, dtype and device of `like` (B, ...): sample i is a function of keys[i].
+
+    Drawn where it is used, since it would be half of what training data sends to a GPU. Kinds of devices draw
+    different numbers; the size of the batch changes nothing.
+    """
+    x, rng = torch.empty_like(like), torch.Generator(like.device)
+    for row, key in zip(x, keys, strict=True):
+        torch.randn(row.shape, generator=rng.manual_seed(key), out=row)
+    return x

@@ -97,8 +97,7 @@ def misfits(config: MuseConfig) -> list[str]:
         "stage2.time_dim and stage2.number_dim are even": two.time_dim % 2 == two.number_dim % 2 == 0,
         "stage2.stable_audio has modulation = false and patch = 1": as_published or not two.stable_audio,
         "embedder.bands is a multiple of 24": config.embedder.bands % 24 == 0,  # quarter tones of an octave
-        "codec.n_fft is even": codec.n_fft % 2 == 0,
-        "codec.stft_hop <= codec.n_fft": codec.stft_hop <= codec.n_fft,
+        "codec.n_fft = 4 * codec.stft_hop": codec.n_fft == 4 * codec.stft_hop,
         "1 <= codec.linear_bins + 8 * codec.high_bands <= codec.n_fft / 2 + 1": 1 <= bins <= codec.n_fft // 2 + 1,
     }
     return [name for name, holds in conditions.items() if not holds]
@@ -169,7 +168,10 @@ def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
         convert.initialise(model, where)
         return True
     try:
-        model.load_state_dict(load_part(source, part)[0].state_dict())
+        weights = load_part(source, part)[0].state_dict()
+        if part == "stage2":  # older weights have no controls, whose new layers begin at zero
+            weights = {k: v for k, v in model.state_dict().items() if k.startswith(("control_", "tempo"))} | weights
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise MuseError(f"{source} holds a {part} of another shape: {str(error).splitlines()[-1].strip()}") from error
     return False

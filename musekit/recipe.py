@@ -21,6 +21,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from musekit.config import Fraction, MuseConfig, MuseError, Positive, Scale, Seed, suggest
+from musekit.controls import LONGEST, Controls
 from musekit.files import checked, decode
 
 SAMPLER = 3  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
@@ -28,6 +29,16 @@ MAX_PROMPT_CHARS = 2000  # the text encoder reads far fewer tokens than that
 Number = Annotated[int, Meta(ge=1, le=10_000)]  # of steps
 Micro = Annotated[int, Meta(ge=1, le=1024)]  # pieces in a micro-batch, or threads: files from others name them
 EXAMPLE = 'describe the music, for example "a sad piano melody"'
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A recording whose music from `start` to `stop` (in s) is replaced, or which is continued from `start`."""
+
+    source: str  # hash of its samples, and of the embedding
+    start: Annotated[float, Meta(ge=0, le=LONGEST)]
+    stop: Annotated[float, Meta(ge=0, le=LONGEST)]
+    trained: bool = True  # False: the network is not told what is given (see `edit`)
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,8 @@ class Recipe:
     guidance_high: Fraction = 1.0
     stage1_dtype: str = "float32"
     stage1_autoguidance: Scale = 1.0
+    controls: Controls | None = None  # the rest came later: a recipe without them has the JSON that it always had
+    edit: Edit | None = None
     guidance: str = "cfg"  # how guidance works, in Stage 2 and in Stage 1
     stage1_guidance: str = "cfg"
 
@@ -64,9 +77,14 @@ class Recipe:
         """A recipe of these values. Raises MuseError for a wrong type, or a value out of range."""
         return checked(values, cls)
 
+    def as_dict(self) -> dict:
+        """The fields of the recipe's JSON."""
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if v is not None or k not in ("controls", "edit")}
+
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, sort_keys=True)
+        return json.dumps(self.as_dict(), ensure_ascii=False, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
@@ -94,6 +112,24 @@ class Settings:
     guidance: str | None = None  # How Stage 2's guidance works: cfg, apg or cfg-zero
     stage1_guidance: str | None = None  # How Stage 1's guidances work: cfg or apg
     micro_batch: int | None = None  # Pieces per batch; part of the recipe
+    bpm: float | None = None  # Tempo in beats per minute, 30 to 300; the default is drawn, as the embedding suggests
+    metre: int | None = None  # Beats per bar; the default is drawn, too
+    key: str | None = None  # Key, such as "D minor" or F#
+    chords: str | None = None  # Chords, one per bar, such as "Am F C G"; or bars of several chords: "Am F | C G |"
+    melody: str | None = None  # A MIDI file, whose upper line the music follows
+    ends: bool | None = None  # Whether the piece ends (the default), or goes on beyond what is heard
+    guided: bool | None = None  # Whether guidance strengthens these controls, too; by default it does not
+
+
+CONTROLS = (
+    "bpm",
+    "metre",
+    "key",
+    "chords",
+    "melody",
+    "ends",
+    "guided",
+)  # fields of `Settings` that are a `Controls`
 
 
 def software() -> str:
@@ -110,7 +146,11 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
     from musekit.solve.bespoke import PREFIX
 
     longest = math.floor(config.window_seconds * 100) / 100
-    if recipe.seconds > config.window_seconds:
+    if recipe.edit and recipe.seconds > LONGEST:
+        raise MuseError(f"the piece would last {recipe.seconds:g} s; at most {LONGEST:g} s are edited")
+    if recipe.controls and not config.stage2.controls and recipe.controls != Controls():
+        raise MuseError(f"{config.name}'s Stage 2 knows no tempo, key, metre, chords, melody or ends: leave them out")
+    if recipe.seconds > config.window_seconds and not recipe.edit:
         raise MuseError(f"seconds = {recipe.seconds:g} is above the {config.name} preset's window of {longest:g} s")
     if recipe.seconds * config.codec.sample_rate < config.codec.n_fft:
         raise MuseError(f"seconds = {recipe.seconds:g} is too short; choose at least 0.1")

@@ -6,7 +6,6 @@ Run it again when the packaged weights change; a test compares their hash with t
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import hashlib
 import io
 from pathlib import Path
@@ -54,7 +53,7 @@ def main() -> None:
         write_atomic(args.out / name, content)
         row = {"measure": "sample", "file": name, "prompt": recipe.prompt, "seed": recipe.seed}
         row |= {"similarity": piece.similarity, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        rows.append(row | {"recipe": dataclasses.asdict(recipe)})
+        rows.append(row | {"recipe": recipe.as_dict()})
         print(f"{name}  {len(content) / 1000:.0f} kB  similarity {piece.similarity:+.2f}")
     for old in {p.name for p in args.out.glob("*.mp3")} - {row["file"] for row in rows}:
         (args.out / old).unlink()

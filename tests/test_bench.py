@@ -158,5 +158,8 @@ def test_every_bench_runs_quickly_and_marks_its_numbers(what, smoke_weights, tmp
         assert rows[2]["flops"] == rows[3]["flops"] > 0
         assert all(row["mfu"] == pytest.approx(row["flops"] / row["value"] / rate) for row in rows)
     if what == "ddp":
-        assert [(row["ranks"], row["batch"]) for row in rows] == [(1, 4), (2, 8)]
-        assert rows[0]["efficiency"] == 1 and rows[0]["sum_seconds"] == 0 < rows[1]["sum_seconds"]
+        assert [(row["ranks"], row["batch"], row["scaling"]) for row in rows] == [
+            (1, 4, "weak"), (2, 8, "weak"), (2, 4, "strong")
+        ]  # fmt: skip
+        assert rows[0]["efficiency"] == 1 and rows[0]["sum_seconds"] == rows[0]["share"] == 0 < rows[1]["share"] < 1
+        assert rows[2]["predicted"] == pytest.approx(rows[0]["seconds"] / 2 + rows[2]["sum_seconds"])

@@ -84,13 +84,13 @@ def test_the_job_script_gives_every_task_of_an_array_its_share(tmp_path, count, 
 def test_ranks_that_never_talk_share_the_work_and_cut_the_clips_once(tmp_path):
     """As an array starts them: both make the clips, one of them waits; the last one sums up."""
     folder, out = music(tmp_path / "music", SHARD + 6), tmp_path / "cache"
-    words = ("--data", folder, "--out", out, "--kinds", "clips", "spectra", "--workers", "1")
+    words = ("--data", folder, "--out", out, "--kinds", "clips", "views", "--workers", "1")
     ranks = [command(*words, "--share", f"{i}/2") for i in range(2)]
     said = [rank.communicate(timeout=120)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], said
-    shards = Shards(out / "spectra")
+    shards = Shards(out / "views")
     assert shards.manifest["complete"] and len(shards) == SHARD + 6 == len(read_clips(out))
-    assert any(re.search(r"spectra +70  taken", text) for text in said)
+    assert any(re.search(r"views +70  taken", text) for text in said)
     assert {clip["captions"][0]["text"] for clip in read_clips(out)} == {
         f"a tone of {200 + i} Hz" for i in range(SHARD + 6)
     }
@@ -109,21 +109,21 @@ def test_two_workers_compute_what_one_computes(tiny, tmp_path):
 def test_a_signal_stops_after_the_current_shard_with_75_and_the_same_command_goes_on(tmp_path):
     n = 8  # shards, so that on a busy machine too the signal comes before the last one
     folder, out = music(tmp_path / "music", n * SHARD, 1.0), tmp_path / "cache"
-    words = ("--data", folder, "--out", out, "--kinds", "clips", "spectra", "--workers", 1)
+    words = ("--data", folder, "--out", out, "--kinds", "clips", "views", "--workers", 1)
     job = command(*words)
     began = time.monotonic()
-    while not shard_times(out / "spectra") and job.poll() is None:
+    while not shard_times(out / "views") and job.poll() is None:
         assert time.monotonic() - began < 100
         time.sleep(0.002)
     job.send_signal(signal.SIGUSR1)
     said = job.communicate(timeout=100)[0]
     assert job.returncode == 75 and "run the same command again" in said and "Traceback" not in said, said
-    done = shard_times(out / "spectra")
-    manifest = json.loads((out / "spectra" / "manifest.json").read_text())
+    done = shard_times(out / "views")
+    manifest = json.loads((out / "views" / "manifest.json").read_text())
     assert 1 <= len(done) == len(manifest["shards"]) < n and not manifest["complete"] and not list(out.rglob("*.part"))
     again = command(*words)
     assert f"{n * SHARD}  taken" in again.communicate(timeout=100)[0] and again.returncode == 0
-    assert done.items() < shard_times(out / "spectra").items()
+    assert done.items() < shard_times(out / "views").items()
 
 
 def work(folder: Path, what: str) -> str:

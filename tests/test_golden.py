@@ -54,7 +54,8 @@ def machine() -> str:
 
 
 def config(weights: str) -> MuseConfig:
-    small = smoke()
+    small = smoke()  # without the layers that came later, whose random numbers would change those of the others
+    small = dataclasses.replace(small, stage2=dataclasses.replace(small.stage2, controls=False))
     stable_audio = dataclasses.replace(small.stage2, stable_audio=True, modulation=False, patch=1)
     return small if weights == "smoke" else dataclasses.replace(small, stage2=stable_audio)
 

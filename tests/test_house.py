@@ -11,13 +11,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up, as in ARCHITECTURE.md: a module imports from its own line or from lines above it.
 LAYERS = """
-    config files claims
+    config files claims prompts controls
     gpu
     distributed launch
     cluster
     statistics
     show
-    flow toy
+    flow toy conditions
     solve
     recipe
     convert
@@ -27,8 +27,8 @@ LAYERS = """
     encoders
     oobleck
     inference
-    pretrained
-    fewstep
+    lora pretrained
+    fewstep edit
     muse
     generate
     runs

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from musekit.config import TONICS, MuseError
-from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.render import SAMPLE_RATE, render
 from musekit.evaluate.features import features, rise
 from musekit.evaluate.judge import Judge, KeyTemplates
@@ -22,8 +21,7 @@ def piece(player, mode, speed, tonic, rng, seconds=4.0):
     times = step * np.arange(len(degrees))
     notes = [[t, 0.9 * step, 72 + tonic + SCALES[mode][d], 80, 0] for t, d in zip(times, degrees)]
     notes += [[t, 3.8 * step, 60 + tonic + i, 60, 0] for t in times[::4] for i in TRIADS[mode]]
-    program = INSTRUMENTS[player].program
-    audio = render(sorted(notes), programs=[program], pans=[64], seconds=seconds, dynamic="medium")
+    audio = render(sorted(notes), players=[player], pans=[64], seconds=seconds, dynamic="medium")
     names = {"instrumentation": player, "mode": mode, "speed": speed, "key": TONICS[tonic]}
     return {**names, "onset_rate": 1 / step}, audio
 

@@ -44,8 +44,8 @@ def test_few_files_take_part(tiny, tmp_path):
     words += ["--train.samples=24", "--train.batch=8", "--train.micro-batch=8", "--train.log-every=8"]
     system = Muse.from_pretrained(tiny.weights)
     training, sampling = files_at_work(lambda: cli.main(words)), files_at_work(lambda: system.generate("a harp", n=1))
-    assert 8 < len(training) <= 14, sorted(training)
-    assert 8 < len(sampling) <= 14, sorted(sampling)
+    assert 8 < len(training) <= 15, sorted(training)
+    assert 8 < len(sampling) <= 17, sorted(sampling)
 
 
 def options(tiny, tmp_path, part, **changes):

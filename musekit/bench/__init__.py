@@ -37,10 +37,10 @@ def bench(
     quick: tiny networks and single runs, to see that everything runs; its numbers mean nothing, and the file says so.
     budget: seconds, for `paper`. The file is written after each row: a bench that is stopped loses none.
     """
-    if what == "ddp-rank":  # started by `ddp` in other processes
+    if what.startswith("ddp-rank-"):  # started by `ddp` in other processes
         from musekit.bench import train
 
-        train.rank(results, quick)
+        train.rank(results, quick, strong=what.endswith("strong"))
         return []
     if what not in BENCHES:
         raise suggest(what, BENCHES, "bench")

@@ -176,7 +176,8 @@ def line(row: Row) -> str:
     if "what" in row:
         return f"{row['what']:58s} {row['value']:10.4g} {row['unit']}"
     if "ranks" in row:
-        return f"{row['ranks']} rank(s) {1000 * row['seconds']:10.1f} ms a step, efficiency {row['efficiency']:.2f}"
+        name = f"{row['ranks']} rank(s), {row['scaling']} scaling"
+        return f"{name:30s} {1000 * row['seconds']:10.1f} ms a step, efficiency {row['efficiency']:.2f}"
     name = f"stage {row['stage']}, {row['peer']}, batch {row['batch']}, {row['dtype']}, {row['steps']} steps"
     return f"{name:70s} {row['ms_a_sample']:10.1f} ms a sample {row['speedup']:6.2f} x"
 

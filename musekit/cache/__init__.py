@@ -256,6 +256,10 @@ class Shards:
         number, row = self.index[key]
         return self._arrays(number)[name][row, start:stop].clone()
 
+    def has(self, key: str, name: str) -> bool:
+        """Whether that id has an array of this name."""
+        return name in self._arrays(self.index[key][0])
+
     def row_length(self, key: str) -> int:
         """Length of the first axis of that id's array, padding left out."""
         number, row = self.index[key]

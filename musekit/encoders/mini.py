@@ -156,6 +156,7 @@ class MiniEmbedder(nn.Module):
         "speed": ("slow", "medium", "fast"),
         "dynamic": ("soft", "medium", "loud"),
         "scale": tuple(f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor")),
+        "tempo": tuple(map(str, range(18))),  # each 8 % faster, from 50 BPM on
     }
 
     def __init__(self, config: EmbedderConfig, text: TextConfig):

@@ -1,9 +1,7 @@
 """The judge: which instrument, major or minor, slow or fast? It decides from librosa's features, not our embedder.
 
 Linear classifiers are fitted on originals *and* codec round trips of training clips, so that what the codec does to a
-sound is not mistaken for another instrument; and on training works through a SoundFont that the corpus does not
-use, where it is installed, so that a font is not mistaken for an instrument. Held-out works through that font
-give the judge's own error.
+sound is not mistaken for another instrument.
 
     instrument   linear discriminant analysis (shrunk) of MFCC and spectral-contrast statistics
     mode         24 learned key templates on chroma: one weight vector per mode, rotated to each tonic
@@ -12,28 +10,20 @@ give the judge's own error.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-from musekit.cache import config_hash
-from musekit.config import TONICS, MuseError, home
-from musekit.corpus.instruments import SINGLE
-from musekit.corpus.render import SAMPLE_RATE, installed, render
-from musekit.corpus.sound import BadAudio
-from musekit.evaluate import features
+from musekit.config import TONICS, MuseError
 from musekit.evaluate.features import onsets_and_timbre
-from musekit.evaluate.right_answers import renderings
-from musekit.evaluate.study import CLASSES, Study, cached, progress, value_of
+from musekit.evaluate.study import CLASSES, Study, value_of
 from musekit.statistics import accuracy
 
 ATTRIBUTES = tuple(CLASSES)
 SPEED_LIMIT = 2.75  # onsets per second: between the corpus's slow (below 1.8) and fast (above 4.2)
 FITTING = 1000  # training clips of single instruments that the judge is fitted on
 FITTING_ROUND_TRIPS = 400  # of these, also through the codec
-OTHER_FONT, OTHERS = "fluid", {"train": 12, "valid": 8, "test": 8}  # renderings of each instrument through it
 
 
 class KeyTemplates:
@@ -116,25 +106,7 @@ def fitted(study: Study) -> Judge:
     clips = study.singles("train")[:FITTING]
     through_codec = clips[:FITTING_ROUND_TRIPS]
     found = study.features(clips) + study.features(study.round_trips(through_codec))
-    records, others = other_font(study, "train")
-    return Judge().fit(clips + through_codec + records, found + others)
-
-
-@functools.lru_cache(maxsize=3)
-def other_font(study: Study, split: str) -> tuple[list[dict], list[dict]]:
-    """Records and features of a split's works through OTHER_FONT; empty where the font or the scores are missing."""
-    if study.quick or not installed(OTHER_FONT):
-        return [], []
-    records, found, folder = [], [], home() / "eval" / f"heard-{features.VERSION}" / OTHER_FONT
-    for instrument in progress(SINGLE, f"{split} works through another SoundFont"):
-        for record, notes, how in renderings(study.cache, split, {"instrument": instrument}, OTHERS[split]):
-            how |= {"font": OTHER_FONT}
-            place = folder / f"{config_hash(notes, sorted(how.items()))}.npz"
-            with contextlib.suppress(BadAudio):
-                make = functools.partial(render, notes, **how)
-                found.append(cached(place, lambda make=make: features.features(make(), SAMPLE_RATE)))
-                records.append(record)
-    return records, found
+    return Judge().fit(clips + through_codec, found)
 
 
 def as_record(asks: dict) -> dict:
@@ -144,8 +116,6 @@ def as_record(asks: dict) -> dict:
 
 def accuracy_rows(study: Study, records: Sequence[dict], found: Sequence[dict], source: str) -> list[dict]:
     """The judge's accuracy on features of sounds, a row per attribute; `records` give the truth where it is known."""
-    if not found:
-        return []
     judged, rows = fitted(study).judge(found), []
     for attribute in ATTRIBUTES:
         truth = [value_of(r, attribute) for r in records]
@@ -158,7 +128,6 @@ def ceiling_rows(study: Study) -> list[dict]:
     """The judge's accuracy on held-out originals and on their codec round trips: what generated clips can reach."""
     originals, clips = study.singles(study.on), study.prompt_like()
     rows = accuracy_rows(study, originals, study.features(originals), "held-out originals")
-    rows += accuracy_rows(study, *other_font(study, study.on), "held-out works, another SoundFont")
     return rows + accuracy_rows(study, clips, study.features(study.round_trips(clips)), "held-out round trips")
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from musekit import flow
 from musekit.config import MuseError
 from musekit.entry import Entry, Origin
-from musekit.inference import OnStep, micro_batches
+from musekit.inference import OnStep, filled, micro_batches
 from musekit.muse import Muse, Piece
 from musekit.recipe import Recipe, check
 
@@ -119,7 +119,8 @@ def render(
             sound = muse.embedder.embed_audio(audio[i][None], rate)[0]
             target = muse.embedder.embed_text([recipe.prompt])[0] if origin.prompted else given[i]
             counts = {"stage1": 0, "stage2": int(nfe[i])}
-            yield RenderedPiece(audio[i], rate, given[i], recipe, float(target @ sound), counts, origin)
+            controls, similarity = filled(muse.stage2, recipe, given[i]), float(target @ sound)
+            yield RenderedPiece(audio[i], rate, given[i], recipe, similarity, counts, controls, origin)
         done += len(batch)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from musekit import distributed, pretrained
+from musekit import distributed, lora, pretrained
 from musekit.config import MuseError, TrainConfig, home, identity, preset
 from musekit.files import checked, read_json, write_atomic
 from musekit.runs import Run, exclusive
@@ -31,6 +31,8 @@ def train_part(options) -> Path:
 
     part, settings, config = options.part, options.train, preset(options.preset)
     check(part, settings)
+    if settings.lora and (part not in ("stage1", "stage2") or getattr(options, "init", None) is None):
+        raise MuseError("LoRA fine-tunes stage1 or stage2: give --init FOLDER, the trained weights that it begins with")
     distributed.check_gpus(getattr(options, "require_gpus", 0))
     first, init = distributed.rank() == 0, getattr(options, "init", None)
     folder = Path(options.run_folder or home() / "runs" / f"{options.preset}-{part}")
@@ -41,7 +43,9 @@ def train_part(options) -> Path:
         run = Run(folder, settings.keep)
         network = config.stage1 if part == "regression" else getattr(config, part)
         claim = {"part": part, "config": identity(network)}  # sampling settings may change during a run
-        claim |= {"data": f"{dataset.shards.manifest['maker']}, {len(dataset)} clips", "made_by": dataset.made_by}
+        claim |= {"lora": settings.lora} if settings.lora else {}
+        maker = dataset.shards.manifest["maker"] if dataset.shards else "audio"
+        claim |= {"data": f"{maker}, {len(dataset)} clips", "made_by": dataset.made_by}
         run.claim(claim, write=first, ranks=distributed.world(), threads=torch.get_num_threads())
         torch.manual_seed(settings.seed)
         model = pretrained.build(part, config)
@@ -51,10 +55,16 @@ def train_part(options) -> Path:
             if init is None or not pretrained.initialise(model, part, init):
                 fit_scale(part, model, dataset)
 
+        if settings.lora:  # the frozen weights stay what they are, their scale included
+            if not run.checkpoints() and pretrained.initialise(model, part, init):
+                raise MuseError(f"{init} has no network for our embeddings: train {part} from it first, without LoRA")
+            lora.adapt(model, settings.lora)
+
         # a progress bar on a terminal, lines in a log
         with tqdm(total=settings.samples, unit="sample", unit_scale=True, disable=None if first else True) as bar:
             bar.set_description(f"train {part}", refresh=False)
-            for record in train(model, dataset, validation, settings, run, stop, initialise):
+            begin = (lambda: None) if settings.lora else initialise
+            for record in train(model, dataset, validation, settings, run, stop, begin):
                 losses = {k: f"{record[k]:.4f}" for k in ("loss", "floor", "valid_loss") if k in record}
                 bar.set_postfix(losses, refresh=False)
                 bar.update(record["samples"] - bar.n)
@@ -65,8 +75,12 @@ def train_part(options) -> Path:
         if not first:
             return out / f"{part}.safetensors"
         with exclusive(Path(out), EXPORT_PATIENCE_S) if Path(out) != folder else contextlib.nullcontext():
-            model.cpu().load_state_dict(run.load()["ema"])
-            path = pretrained.save_part(out, part, model, config)
+            if settings.lora:
+                path = Path(out) / f"{part}.lora.safetensors"
+                lora.save(path, part, run.load()["ema"])
+            else:
+                model.cpu().load_state_dict(run.load()["ema"])
+                path = pretrained.save_part(out, part, model, config)
         summary = summarise(run, part, settings, len(dataset), init)
         write_atomic(path.with_suffix(".train.json"), json.dumps(summary, indent=1) + "\n")
         print(f"{part}: {path}")

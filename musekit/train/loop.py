@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import copy
+import dataclasses
 import functools
 import math
 import time
@@ -42,6 +43,9 @@ class Training:
         """state: a checkpoint (`state_dict`) to continue from, under these settings instead of the checkpoint's."""
         self.model, self.settings, self.device = model.to(distributed.device()).train(), settings, distributed.device()
         self.ema = copy.deepcopy(model).requires_grad_(False)
+        for average, p in zip(self.ema.parameters(), model.parameters(), strict=True):
+            if not p.requires_grad:
+                average.data = p.data  # one copy in memory: it does not change
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.98), fused=True
         )
@@ -122,7 +126,8 @@ def train(
 
     Continues from the run's newest checkpoint; where there is none, calls `initialise` first. The last checkpoint's
     "ema" is the result. stop: called after each step; where it returns other than 0 on any rank, all ranks save and
-    raise `distributed.Stopped`.
+    raise `distributed.Stopped`. Where `settings.minutes` are given, each record estimates anew how many samples they
+    allow, and the schedule of the learning rate follows.
     The speed that a record gives leaves out validation, checkpoints and the caller.
     """
     rank, world = distributed.rank(), distributed.world()
@@ -134,7 +139,8 @@ def train(
     if distributed.all_reduce_max(training.samples) != -distributed.all_reduce_max(-training.samples):
         raise MuseError(f"the ranks see different checkpoints in {run.folder}; put it where all machines see it")
     ahead = batches(dataset, settings.batch, training.samples, settings.seed, rank, world, settings.workers)
-    saved, writing = time.monotonic(), None
+    saved = began = time.monotonic()
+    writing = None
     with contextlib.closing(ahead), ThreadPoolExecutor(1) as writer:
         while training.samples < settings.samples:
             training.step(next(ahead))
@@ -142,6 +148,12 @@ def train(
             if training.passed(settings.log_every) or done:
                 seen = training.samples - training.counted
                 record, paused = training.record(len(dataset)), time.monotonic()
+                if settings.minutes:
+                    left = began + 60 * settings.minutes - paused
+                    more = distributed.all_reduce_max(int(max(0.0, left) * record["samples_per_second"]))
+                    total = training.samples + more // settings.batch * settings.batch
+                    settings = training.settings = dataclasses.replace(settings, samples=total)
+                    done = done or training.samples >= total
                 if validation is not None and (training.passed(settings.validate_every, seen) or done):
                     record |= {f"valid_{k}": v for k, v in validate(training.ema, validation, settings).items()}
                 if rank == 0:
@@ -211,7 +223,7 @@ def update_ema(ema: nn.Module, model: nn.Module, decay: float, step: int) -> Non
     """ema <- d ema + (1 - d) model, with d = min(decay, (1 + step) / (10 + step)): a warm-up. Buffers are copied."""
     decay = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
-        pairs = list(zip(ema.parameters(), model.parameters(), strict=True))
+        pairs = [(e, p) for e, p in zip(ema.parameters(), model.parameters(), strict=True) if p.requires_grad]
         torch._foreach_lerp_([e for e, _ in pairs], [p.detach() for _, p in pairs], 1 - decay)
         for old, new in zip(ema.buffers(), model.buffers(), strict=True):
             old.copy_(new)
