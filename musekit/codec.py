@@ -6,17 +6,20 @@ floor and is zero for silence. Bins up to `linear_bins` are represented one by o
 8 bins. The angle between side and mid, which is where a sound comes from, is represented once per latent frame by its
 cosine. All its layers are matrix products.
 
-Decoding needs no search for the phase, but its two derivatives. That along time is a frequency: the decoder predicts
-how far it lies from the middle of each bin. That along frequency is a delay, and follows from the slope of the magnitudes
-over frames (Prusa, Balazs & Sondergaard 2017, "A noniterative method for reconstruction of phase from STFT magnitude";
-arXiv 1609.00291). They are integrated frame by frame by least squares: a bin's phase agrees with its own past and with
-its neighbours, by the strength of each (Masuyama et al. 2020, arXiv 2002.05832). So sustained partials go on and
-attacks stay sharp.
+Decoding needs no search for the phase. It adds two sounds. Below about 2 kHz, where notes lie close together, a window
+twice as long tells them apart, and the decoder predicts by how much each bin's phase turns from frame to frame. Above,
+the short window keeps attacks sharp, and the turns follow from the slope of the magnitudes over bins. The other
+derivative of the phase is a delay, and follows from their slope over frames (Prusa, Balazs & Sondergaard 2017, "A
+noniterative method for reconstruction of phase from STFT magnitude"; arXiv 1609.00291). Both are integrated frame by
+frame by least squares: a bin's phase agrees with its own past and with its neighbours, by the strength of each
+(Masuyama et al. 2020, arXiv 2002.05832). So sustained partials go on and attacks stay sharp.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +28,8 @@ from torch import Tensor, nn
 from musekit.config import CodecConfig, MuseError
 
 BINS_PER_BAND = 8  # STFT bins in a high band
+LONGER = 2  # the long window by the short one
+FADE = 8  # bins in which one window's sound fades into the other's
 HANN = 0.25645  # a Hann window of n samples is nearest to the Gaussian exp(-pi x^2 / (HANN n^2))
 FLOOR = 1e-6  # of the loudest magnitude: what is quieter has no phase to follow
 SWEEPS = 2  # of the least squares of one frame
@@ -41,6 +46,11 @@ def bands(config: CodecConfig) -> int:
 def values(config: CodecConfig) -> int:
     """Values of one latent frame: magnitudes of mid and side in each STFT frame, and the angles' cosines."""
     return (2 * config.frames + 1) * bands(config)
+
+
+def first_band(config: CodecConfig) -> int:
+    """The lowest band that the decoder repeats in the short window."""
+    return config.low_bins // LONGER - FADE
 
 
 def latent_frames(config: CodecConfig, samples: int) -> int:
@@ -83,58 +93,54 @@ def to_bins(config: CodecConfig, x: Tensor) -> Tensor:
     return F.pad(x, (0, 0, 0, config.n_fft // 2 + 1 - x.shape[-2]))
 
 
-def compress(config: CodecConfig, audio: Tensor) -> Tensor:
-    """audio (B, 2, N) -> c (B, T, values), T = ceil(N / hop), every frame of the last one included.
+def power(spectrum: Tensor) -> Tensor:
+    """Squared absolute values."""
+    return torch.view_as_real(spectrum).square().sum(-1)
+
+
+def compress(config: CodecConfig, spectrum: Tensor) -> Tensor:
+    """`middles` of audio -> c (B, T, values).
 
     A latent frame's values: compressed magnitudes (frames, 2, bands), then the cosines (bands,) of the angle between
     side and mid, averaged by strength.
     """
-    spectrum, batch = middles(config, audio), len(audio)
-    frames = spectrum.shape[-1] // config.frames
-    c = to_bands(config, spectrum.abs().square()).pow(config.power / 2)  # (B, 2, bands, frames T)
+    batch, frames, squares = len(spectrum), spectrum.shape[-1] // config.frames, power(spectrum)
+    c = to_bands(config, squares).pow(config.power / 2)  # (B, 2, bands, frames T)
     c = c.permute(0, 3, 1, 2).reshape(batch, frames, -1)
-    mid, side = spectrum.unbind(1)
-    shared, both = ((mid * side.conj()).real, mid.abs() * side.abs())
-    shared, both = (to_bands(config, x).unflatten(2, (frames, -1)).mean(3) for x in (shared, both))
+    (mid, side), both = torch.view_as_real(spectrum).unbind(1), squares.prod(1).sqrt()
+    shared, both = (to_bands(config, x).unflatten(2, (frames, -1)).mean(3) for x in ((mid * side).sum(-1), both))
     cosine = torch.where(both > 1e-7, shared / both.clamp_min(1e-7), 1.0)
     return torch.cat([c, cosine.transpose(1, 2)], dim=2)
 
 
-def offsets(config: CodecConfig, audio: Tensor) -> tuple[Tensor, Tensor]:
-    """audio (B, 2, N) -> how far frequencies lie above the middle of their bins, in bins (-2 to 2), averaged by
-    strength over a latent frame and over mid and side, and that strength, compressed: each (B, T, linear_bins)."""
-    spectrum = middles(config, audio)[:, :, : config.linear_bins]
-    turned = spectrum[..., 1:] * spectrum[..., :-1].conj()
-    quarter = torch.tensor([1, -1j, -1, 1j], device=audio.device)  # a bin's middle turns by a quarter per frame
-    turned = turned * quarter.repeat(-(-config.linear_bins // 4))[: config.linear_bins, None]
-    together = F.pad(turned, (1, 0)).unflatten(-1, (-1, config.frames)).sum((1, -1)).transpose(1, 2)
-    return together.angle() * (2 / math.pi), together.abs().pow(config.power / 2)
-
-
-def middles(config: CodecConfig, audio: Tensor) -> Tensor:
-    """The spectrum of mid and side, (B, 2, n_fft / 2 + 1, frames T), every frame of the last latent frame included."""
-    frames = latent_frames(config, audio.shape[2])
-    length = max(frames * config.hop, config.n_fft // 2 + 1)  # the STFT reflects half a window at the edges
+def middles(config: CodecConfig, audio: Tensor, longer: int = 1) -> Tensor:
+    """audio (B, 2, N) -> the spectrum of mid and side (B, 2, longer n_fft / 2 + 1, T frames / longer), in a window
+    `longer` times as long, every frame of the last latent frame included."""
+    n_fft, hop, frames = longer * config.n_fft, longer * config.stft_hop, latent_frames(config, audio.shape[2])
+    length = max(frames * config.hop, n_fft // 2 + 1)  # the STFT reflects half a window at the edges
     left, right = F.pad(audio, (0, length - audio.shape[2])).unbind(1)
-    spectrum = stft(torch.stack([left + right, left - right], 1).flatten(0, 1) / 2, config.n_fft, config.stft_hop)
-    return spectrum[..., : frames * config.frames].unflatten(0, (len(audio), 2))
+    spectrum = stft(torch.stack([left + right, left - right], 1).flatten(0, 1) / 2, n_fft, hop)
+    return spectrum[..., : frames * config.frames // longer].unflatten(0, (len(audio), 2))
 
 
-def magnitudes(config: CodecConfig, c: Tensor) -> Tensor:
-    """The magnitudes in c (B, T, values): m (B, 2, n_fft / 2 + 1, T * frames) of mid and side."""
-    c = c[..., : -bands(config)].unflatten(2, (config.frames, 2, -1)).flatten(1, 2).permute(0, 2, 3, 1)
-    return to_bins(config, c.clamp_min(0).pow(1 / config.power))
+def turns(spectrum: Tensor, first: int = 0) -> Tensor:
+    """Spectra of mid and side in the bins from `first` on, (B, 2, K, F) -> by how much their phases turn from frame to
+    frame beyond what the bins' middles do, of both together: complex numbers of length 1 (B, F, K)."""
+    turned = (spectrum[..., 1:] * spectrum[..., :-1].conj()).sum(1)
+    bins = torch.arange(first, first + turned.shape[1], device=turned.device)
+    quarter = torch.tensor([1, -1j, -1, 1j], device=turned.device)[bins % 4]  # a middle turns by a quarter per frame
+    return F.pad((turned * quarter[:, None]).sgn(), (1, 0), value=1).transpose(1, 2)
 
 
-def angles(config: CodecConfig, c: Tensor) -> Tensor:
-    """The angles in c (B, T, values), radians (B, n_fft / 2 + 1, T * frames).
+def angles(config: CodecConfig, cosine: Tensor) -> Tensor:
+    """Cosines (B, T, bands) of the angle between side and mid -> radians (B, n_fft / 2 + 1, T).
 
     A cosine does not know the angle's sign. It alternates by `BINS_PER_BAND` bins, so that what has no place between
     the speakers is spread over both.
     """
-    cosine = to_bins(config, c[..., -bands(config) :].transpose(1, 2)).clamp(-1, 1)
-    sign = 1 - 2 * (torch.arange(cosine.shape[1], device=c.device) // BINS_PER_BAND % 2)
-    return (cosine.arccos() * sign[:, None]).repeat_interleave(config.frames, dim=2)
+    cosine = to_bins(config, cosine.transpose(1, 2)).clamp(-1, 1)
+    sign = 1 - 2 * (torch.arange(cosine.shape[1], device=cosine.device) // BINS_PER_BAND % 2)
+    return cosine.arccos() * sign[:, None]
 
 
 def loss_weight(config: CodecConfig) -> Tensor:
@@ -159,11 +165,9 @@ def mel_weights(config: CodecConfig) -> Tensor:
     return (1 - (hz[:, None] - edges[1:-1]).abs() / half).clamp_min(0) * size[:, None]
 
 
-def phase_slopes(m: Tensor, n_fft: int, hop: int, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """m (T, B, F) magnitudes, offset (T, B, n <= F) of the lowest bins' frequencies in bins -> phase steps in radians
-    from frame to frame (T - 1, B, F) and from bin to bin (T, B, F - 1), with a frame's time origin at its centre, for
-    hop = n_fft / 4. Where no offset is given, it follows from the slope over bins, which wants true magnitudes.
-    """
+def phase_slopes(m: Tensor, n_fft: int, hop: int, first: int = 0) -> tuple[Tensor, Tensor]:
+    """m (T, B, F) magnitudes of the bins from `first` on -> phase steps in radians from frame to frame (T - 1, B, F)
+    and from bin to bin (T, B, F - 1), with a frame's time origin at its centre, for hop = n_fft / 4."""
     log = m.log()
     over_bins = F.pad((log[..., 2:] - log[..., :-2]) / 2, (1, 1))
     over_frames = torch.zeros_like(log)
@@ -172,16 +176,17 @@ def phase_slopes(m: Tensor, n_fft: int, hop: int, offset: Tensor | None = None) 
     tangent = over_bins.tanh()
     exact = 4 * tangent / (3 + (9 - 8 * tangent.square()).sqrt())
     found = torch.where(over_bins.abs() < NEAR, exact, over_bins / (2 * math.pi * HANN))
-    if offset is not None:
-        found[..., : offset.shape[-1]] = offset
-    step = (found + torch.arange(m.shape[-1], device=m.device)) * (2 * math.pi * hop / n_fft)
+    step = (found + first + torch.arange(m.shape[-1], device=m.device)) * (2 * math.pi * hop / n_fft)
     # a click d windows after the frame's centre: over_frames = log tan(pi d + pi / 4), and the phase turns by -2 pi d
     turn = -2 * (over_frames / 2).tanh().atan()
     return (step[1:] + step[:-1]) / 2, (turn[..., 1:] + turn[..., :-1]) / 2
 
 
-def phase_of(m: Tensor, n_fft: int, hop: int, offset: Tensor | None = None) -> Tensor:
-    """m (B, F, T) magnitudes, offset (B, n, T) of `phase_slopes` -> phases as unit complex numbers (B, F, T).
+def phase_of(m: Tensor, n_fft: int, hop: int, first: int = 0, turned: Tensor | None = None) -> Tensor:
+    """m (B, F, T) magnitudes of the bins from `first` on -> phases as unit complex numbers (B, F, T).
+
+    turned (B, n, T): `turns` of the lowest n bins, whose absolute values (0 to 1) say how sure they are. Those of the
+    others follow from `phase_slopes`.
 
     Frame by frame it minimises sum_k |m_t m_t-1| |z_k - z_k' e^(i step)|^2 + |m_k m_k+1| |z_k+1 - z_k e^(i turn)|^2
     over the phases z of a frame, where z' are those of the frame before: every other bin at a time. It starts from the
@@ -189,8 +194,14 @@ def phase_of(m: Tensor, n_fft: int, hop: int, offset: Tensor | None = None) -> T
     """
     m = m.permute(2, 0, 1)
     m = (m / m.amax().clamp_min(1e-9)).clamp_min(FLOOR)
-    step, turn = phase_slopes(m, n_fft, hop, None if offset is None else offset.permute(2, 0, 1))
+    step, turn = phase_slopes(m, n_fft, hop, first)
     past = torch.polar(m[1:] * m[:-1], step)  # what a bin takes from the frame before
+    if turned is not None:
+        n = turned.shape[1]
+        middle = torch.arange(first, first + n, device=m.device) * (2 * math.pi * hop / n_fft)
+        past[..., :n] = turned.permute(2, 0, 1)[1:] * torch.polar(
+            past[..., :n].abs(), middle.expand_as(past[..., :n].abs())
+        )
     up = torch.polar(m[..., 1:] * m[..., :-1], turn)  # what bin k + 1 takes from bin k
     begins = F.pad((m[:-1] < BEGINS * m[1:])[..., 1::2], (0, 0, 0, 0, 1, 0), value=True)
     chain = torch.polar(torch.ones_like(turn), turn.cumsum(-1))[..., ::2].contiguous()  # of odd bins
@@ -218,36 +229,41 @@ def phase_of(m: Tensor, n_fft: int, hop: int, offset: Tensor | None = None) -> T
     return z.permute(1, 2, 0)
 
 
-def griffin_lim(m: Tensor, unit: Tensor, n_fft: int, hop: int, iterations: int, momentum: float = 0.99) -> Tensor:
-    """Fast Griffin-Lim (Perraudin, Balazs & Sondergaard 2013) from a first phase: m and unit complex numbers
-    (B, F, T) -> more consistent ones."""
-    previous = torch.zeros_like(unit)
-    for _ in range(iterations):
-        rebuilt = stft(istft(m * unit, n_fft, hop), n_fft, hop)
-        unit = (rebuilt - momentum / (1 + momentum) * previous).sgn()
-        previous = rebuilt
-    return unit
-
-
-def audio_from_magnitudes(
-    m: Tensor, angle: Tensor, n_fft: int, hop: int, iterations: int, offset: Tensor | None = None
-) -> Tensor:
-    """Magnitudes (B, 2, F, T) of mid and side, the angle between them (B, F, T) -> audio (B, 2, T * hop).
-
-    offset (B, n, T): of `phase_slopes`.
-    """
+def audio_from_magnitudes(m: Tensor, angle: Tensor, n_fft: int, first: int = 0, turned: Tensor | None = None) -> Tensor:
+    """Magnitudes (B, 2, F, T) of mid and side in the bins from `first` on, the angle between them (B, F, T) -> audio
+    (B, 2, T * n_fft / 4). turned (B, n, T): as in `phase_of`."""
+    hop = n_fft // 4
     length = m.shape[-1] * hop
     # T + 1 centred frames cover T * hop samples; the STFT's reflection needs more than half a window
-    extra = max(1, n_fft // (2 * hop) + 2 - m.shape[-1])
-    m, angle, offset = (
-        x if x is None else torch.cat([x, x[..., -1:].expand(*x.shape[:-1], extra)], dim=-1) for x in (m, angle, offset)
+    extra = max(1, 4 - m.shape[-1])
+    m, angle, turned = (
+        x if x is None else torch.cat([x, x[..., -1:].expand(*x.shape[:-1], extra)], dim=-1) for x in (m, angle, turned)
     )
     both = m.square().sum(1).sqrt()  # where mid is silent, its phase is that of side
-    unit = griffin_lim(both, phase_of(both, n_fft, hop, offset), n_fft, hop, iterations)
+    unit = phase_of(both, n_fft, hop, first, turned)
     mid = m[:, 0] * unit
     side = torch.polar(m[:, 1], angle) * unit
-    audio = istft(torch.cat([mid + side, mid - side]), n_fft, hop)[:, :length]
-    return torch.stack(audio.chunk(2), dim=1)
+    spectrum = F.pad(torch.cat([mid + side, mid - side]), (0, 0, first, n_fft // 2 + 1 - first - m.shape[2]))
+    return torch.stack(istft(spectrum, n_fft, hop)[:, :length].chunk(2), dim=1)
+
+
+class Spectra(NamedTuple):
+    """What the decoder says of T latent frames. Magnitudes are compressed, those of mid and side; turns are complex."""
+
+    high: Tensor  # (B, T * frames, 2, bands - first) in the short window
+    low: Tensor  # (B, T * frames / 2, 2, low_bins) in the long window
+    high_turned: Tensor  # (B, T * frames, turn_bins - first) as in `turns`
+    low_turned: Tensor  # (B, T * frames / 2, low_bins)
+    cosine: Tensor  # (B, T, bands) of the angle between side and mid
+
+
+def spectra_of(config: CodecConfig, audio: Tensor) -> tuple[Spectra, Tensor]:
+    """The true ones of audio (B, 2, N), and the encoder's input c (B, T, values)."""
+    size, first, short = bands(config), first_band(config), middles(config, audio)
+    long, c = middles(config, audio, LONGER)[:, :, : config.low_bins], compress(config, short)
+    low = power(long).pow(config.power / 2).permute(0, 3, 1, 2)
+    high = c[..., :-size].unflatten(2, (config.frames, 2, size)).flatten(1, 2)[..., first:]
+    return Spectra(high, low, turns(short[:, :, first : config.turn_bins], first), turns(long), c[..., -size:]), c
 
 
 class TemporalBlock(nn.Module):
@@ -291,23 +307,35 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (B, T, C) -> scaled values (B, T, values), the encoder backwards, and `offsets` (B, T, linear_bins)."""
+    """Latents (B, T, C) -> `Spectra`: blocks at the rate of the latents, then at those of the two windows' frames."""
 
     def __init__(self, config: CodecConfig):
         super().__init__()
-        self.config, size = config, bands(config)
+        self.config, width = config, config.frame_width
+        self.long_frames = config.frames // LONGER
         blocks = [TemporalBlock(config.width) for _ in range(config.decoder_depth)]
         self.blocks = nn.Sequential(nn.Linear(config.latent_dim, config.width), *blocks, nn.LayerNorm(config.width))
-        self.angle_out, self.offset_out = nn.Linear(config.width, size), nn.Linear(config.width, config.linear_bins)
-        self.split = nn.Linear(config.width, config.frames * config.frame_width)
-        blocks = [TemporalBlock(config.frame_width) for _ in range(config.decoder_depth)]
-        last = nn.Linear(config.frame_width, 2 * size)
-        self.frame_blocks = nn.Sequential(*blocks, nn.LayerNorm(config.frame_width), last)
+        self.angle_out = nn.Linear(config.width, bands(config))
+        self.split = nn.Linear(config.width, config.frames * width)
+        first = first_band(config)
+        self.sizes = [2 * (bands(config) - first), 2 * (config.turn_bins - first)]
+        self.frame_blocks = self._frames(sum(self.sizes))
+        self.low_split = nn.Linear(config.width, self.long_frames * width)
+        self.low_blocks = self._frames(4 * config.low_bins)
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _frames(self, outputs: int) -> nn.Sequential:
+        width = self.config.frame_width
+        blocks = [TemporalBlock(width) for _ in range(self.config.decoder_depth)]
+        return nn.Sequential(*blocks, nn.LayerNorm(width), nn.Linear(width, outputs))
+
+    def forward(self, z: Tensor) -> Spectra:
         h = self.blocks(z)
-        frames = self.frame_blocks(self.split(h).reshape(len(z), -1, self.config.frame_width))
-        return torch.cat([frames.reshape(*z.shape[:2], -1), self.angle_out(h)], dim=2), self.offset_out(h)
+        frames = (len(z), -1, self.config.frame_width)
+        high, turned = self.frame_blocks(self.split(h).reshape(frames)).split(self.sizes, dim=2)
+        low, low_turned = self.low_blocks(self.low_split(h).reshape(frames)).chunk(2, dim=2)
+        high, low = (x.unflatten(2, (2, -1)) for x in (high, low))
+        turned, low_turned = (torch.view_as_complex(x.float().unflatten(2, (-1, 2))) for x in (turned, low_turned))
+        return Spectra(high, low, turned, low_turned, self.angle_out(h))
 
 
 class SpectralVAE(nn.Module):
@@ -320,18 +348,24 @@ class SpectralVAE(nn.Module):
         # the network's input is y = (c - mean) * gain and its loss is the error in y: gain weighs low bands more
         self.register_buffer("mean", torch.zeros(values(config)))  # of c over the training clips; set by `fit_scale`
         self.register_buffer("gain", torch.ones(values(config)))
-        self.register_buffer("mels", mel_weights(config), persistent=False)
+        self.register_buffer("low_mean", torch.zeros(2, config.low_bins))  # the same for the long window
+        self.register_buffer("low_gain", torch.ones(2, config.low_bins))
+        self.register_buffer("mels", mel_weights(config)[first_band(config) :], persistent=False)
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
-    def fit_scale(self, c: Tensor) -> None:
-        """Set mean and gain from training spectra c (n, values): one scale for all bands, so floors stay small."""
-        self.mean.copy_(c.float().mean(0))
-        weight = torch.ones_like(self.gain)
-        size = bands(self.config)
-        weight[:-size] = loss_weight(self.config).repeat(self.config.frames * 2)
-        centred = (c.float() - self.mean) * weight
+    def fit_scale(self, audio: Sequence[Tensor]) -> None:
+        """Set means and gains from crops of the training clips, (2, N) each: one scale for all bands, so floors stay
+        small."""
+        config, size = self.config, bands(self.config)
+        found = [spectra_of(config, x[None]) for x in audio]
+        low, c = torch.cat([x.low[0, ::4] for x, _ in found]), torch.cat([c[0, ::8] for _, c in found])
+        self.mean.copy_(c.mean(0))
+        self.low_mean.copy_(low.mean(0))
+        weight = torch.cat([loss_weight(config).repeat(config.frames * 2), torch.ones(size, device=c.device)])
         self.gain.copy_(weight)
-        self.gain[:-size] /= centred[:, :-size].std()
+        self.gain[:-size] /= ((c - self.mean) * weight)[:, :-size].std()
+        weight = loss_weight(config)[: config.low_bins // LONGER].repeat_interleave(LONGER)
+        self.low_gain.copy_(weight / ((low - self.low_mean) * weight).std())
 
     def posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | y), each (B, T, C)."""
@@ -342,53 +376,92 @@ class SpectralVAE(nn.Module):
         """Compressed spectra c -> y."""
         return (c - self.mean) * self.gain
 
-    def log_mels(self, y: Tensor) -> Tensor:
-        """Log mel power of left and right together, of scaled values y (B, T, values): (B, T, frames, MELS)."""
-        size = bands(self.config)
-        c = (y.float() / self.gain + self.mean)[..., :-size].unflatten(-1, (self.config.frames, 2, size))
-        power = c.clamp_min(1e-3).pow(2 / self.config.power).sum(-2)
+    def scales(self) -> tuple[Tensor, Tensor]:
+        """Mean and gain of `Spectra.high`, of each of the frames in a latent frame: (frames, 2, bands - first)."""
+        shape, first = (self.config.frames, 2, bands(self.config)), first_band(self.config)
+        mean, gain = (x[: -shape[2]].view(shape)[..., first:] for x in (self.mean, self.gain))
+        return mean, gain
+
+    def unscaled(self, guess: Spectra) -> Spectra:
+        """The decoder's output in the units of `spectra_of`."""
+        (mean, gain), size, frames = self.scales(), bands(self.config), self.config.frames
+        return guess._replace(
+            high=(guess.high.unflatten(1, (-1, frames)) / gain + mean).flatten(1, 2),
+            low=guess.low / self.low_gain + self.low_mean,
+            cosine=guess.cosine / self.gain[-size:] + self.mean[-size:],
+        )
+
+    def log_mels(self, high: Tensor) -> Tensor:
+        """Log mel power of left and right together, of magnitudes `Spectra.high`: (B, T * frames, MELS)."""
+        power = high.clamp_min(1e-3).pow(2 / self.config.power).sum(-2)
         return (power @ self.mels + MEL_FLOOR).log()
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """mean |e| + mean e^2 + angle_weight (angle + offset) + mel_weight mel + kl_weight KL.
+        """mean |e| + mean e^2 of both windows + turn_weight turn + angle_weight angle + mel_weight mel + kl_weight KL.
 
-        batch: audio (B, 2, N), the posterior's noise epsilon (B, T, C). e: error of the magnitudes in y. angle: squared
-        error of the cosines, weighted by the strength of mid and side. offset: absolute error of the frequencies'
-        offsets, weighted by their strength. mel: mean absolute error of log mel power.
+        batch: audio (B, 2, N), the posterior's noise epsilon (B, T, C). e: error of the scaled magnitudes. turn:
+        squared error of how phases turn, and angle: of the cosines, each weighted by strength. mel: mean absolute error
+        of log mel power.
         """
+        config, size = self.config, bands(self.config)
         with torch.no_grad(), torch.autocast(batch["audio"].device.type, enabled=False):
-            c = compress(self.config, batch["audio"].float())
-            y, size, frames = self.scaled(c), bands(self.config), self.config.frames
-            mid, side = c[..., :-size].unflatten(-1, (frames, 2, size)).mean(-3).unbind(-2)
-            weight = mid * side / (mid * side).mean().clamp_min(1e-6)
-            true, strength = offsets(self.config, batch["audio"].float())
-        mean, log_variance = self.posterior(y)
-        decoded, guessed = (x.float() for x in self.decoder(mean + batch["epsilon"] * (0.5 * log_variance).exp()))
-        error = decoded - y
-        offset = ((guessed - true).abs() * strength).mean() / strength.mean().clamp_min(1e-6)
-        angle = (weight * error[..., -size:].square()).mean()
-        absolute, squared = error[..., :-size].abs().mean(), error[..., :-size].square().mean()
-        with torch.autocast(y.device.type, enabled=False):
-            mel = (self.log_mels(decoded) - self.log_mels(y)).abs().mean()
+            true, c = spectra_of(config, batch["audio"].float())
+            mid, side = c[..., :-size].unflatten(-1, (config.frames, 2, size)).mean(-3).unbind(-2)
+            both = mid * side
+        mean, log_variance = self.posterior(self.scaled(c))
+        z = mean + batch["epsilon"] * (0.5 * log_variance).exp()
+        decoded = self.decoder(z)
+        with torch.autocast(c.device.type, enabled=False):
+            guess = self.unscaled(Spectra(*(x if x.is_complex() else x.float() for x in decoded)))
+            mel = (self.log_mels(guess.high) - self.log_mels(true.high)).abs().mean()
+        gain = self.scales()[1]
+        errors = [
+            (guess.high - true.high).unflatten(1, (-1, config.frames)) * gain,
+            (guess.low - true.low) * self.low_gain,
+        ]
+        absolute, squared = (sum(how(e).mean() for e in errors) / 2 for how in (torch.abs, torch.square))
+        turn = weighted(guess.low_turned - true.low_turned, true.low.square().sum(2))
+        shared = true.high[..., : config.turn_bins - first_band(config)].square().sum(2)
+        turn = turn + weighted(guess.high_turned - true.high_turned, shared)
+        angle = weighted(guess.cosine - true.cosine, both)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
-        config = self.config
-        loss = absolute + squared + config.mel_weight * mel + config.kl_weight * kl
-        loss = loss + config.angle_weight * (angle + offset)
-        return loss, {"l1": absolute, "l2": squared, "angle": angle, "offset": offset, "mel": mel, "kl": kl}
+        loss = absolute + squared + config.turn_weight * turn + config.angle_weight * angle
+        loss = loss + config.mel_weight * mel + config.kl_weight * kl
+        return loss, {"l1": absolute, "l2": squared, "turn": turn, "angle": angle, "mel": mel, "kl": kl}
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
         """audio (B, 2, N) -> latents (B, C, ceil(N / hop)): the posterior's mean. Raises MuseError on a wrong shape."""
         if audio.dim() != 3 or audio.shape[1] != 2 or audio.shape[2] < self.hop:
             raise MuseError(f"the codec encodes audio of shape (B, 2, N >= {self.hop}), not {tuple(audio.shape)}")
-        return self.posterior(self.scaled(compress(self.config, audio.float())))[0].transpose(1, 2)
+        return self.posterior(self.scaled(compress(self.config, middles(self.config, audio.float()))))[0].transpose(
+            1, 2
+        )
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """latents (B, C, T) -> audio (B, 2, T * hop). Raises MuseError on a wrong shape."""
         if latents.dim() != 3 or latents.shape[1] != self.config.latent_dim:
             raise MuseError(f"the codec decodes latents (B, {self.config.latent_dim}, T), not {tuple(latents.shape)}")
-        config, (y, offset) = self.config, self.decoder(latents.float().transpose(1, 2))
-        c, offset = y / self.gain + self.mean, offset.repeat_interleave(self.config.frames, dim=1).transpose(1, 2)
-        m, angle = magnitudes(config, c), angles(config, c)
-        return audio_from_magnitudes(m, angle, config.n_fft, config.stft_hop, config.phase_iterations, offset)
+        return synthesise(self.config, self.unscaled(self.decoder(latents.float().transpose(1, 2))))
+
+
+def weighted(error: Tensor, strength: Tensor) -> Tensor:
+    """Mean squared error, weighted by strength."""
+    return (strength * error.abs().square()).mean() / strength.mean().clamp_min(1e-6)
+
+
+def synthesise(config: CodecConfig, spectra: Spectra) -> Tensor:
+    """Spectra -> audio (B, 2, T * hop): the sum of both windows' sounds, which fade into each other over FADE bins."""
+    first, angle = first_band(config), angles(config, spectra.cosine)
+    magnitudes = (spectra.low, spectra.high)
+    low, high = (x.clamp_min(0).pow(1 / config.power).permute(0, 2, 3, 1) for x in magnitudes)
+    fade = torch.linspace(0, math.pi / 2, LONGER * FADE, device=low.device)[:, None]
+    low[:, :, -len(fade) :] *= fade.cos()
+    below = angle[:, : config.low_bins // LONGER].repeat_interleave(LONGER, 1)
+    below = below.repeat_interleave(config.frames // LONGER, 2)
+    audio = audio_from_magnitudes(low, below, LONGER * config.n_fft, 0, spectra.low_turned.transpose(1, 2))
+    high = to_bins(config, F.pad(high, (0, 0, first, 0)))[:, :, first:]
+    high[:, :, :FADE] *= fade[::LONGER].sin()
+    above = angle[:, first:].repeat_interleave(config.frames, 2)
+    return audio + audio_from_magnitudes(high, above, config.n_fft, first, spectra.high_turned.transpose(1, 2))

@@ -70,6 +70,8 @@ class CodecConfig:
     frames: Count = 4  # STFT frames per latent frame; hop = frames * stft_hop = 2048 samples (46 ms)
     linear_bins: CountOrNone = 512  # STFT bins without averaging (0 to 11.0 kHz)
     high_bands: CountOrNone = 64  # bands of 8 bins above them (11.0 to 22.05 kHz)
+    low_bins: Annotated[int, Meta(ge=16, le=2**16)] = 96  # bins of a window twice as long (0 to 1.0 kHz)
+    turn_bins: CountOrNone = 128  # bins below which the decoder predicts how phases turn (0 to 2.8 kHz)
     power: Annotated[float, Meta(ge=0.01, le=1)] = 0.3  # the network's input is magnitude**power
     width: Width = 384  # of the layers at the rate of the latents
     frame_width: Width = 256  # and of those at the rate of the STFT
@@ -78,7 +80,7 @@ class CodecConfig:
     kl_weight: Nonnegative = 4e-4  # of the KL divergence, summed over the channels of a latent frame
     angle_weight: Nonnegative = 0.2
     mel_weight: Nonnegative = 0.1
-    phase_iterations: Annotated[int, Meta(ge=0, le=1000)] = 1  # steps of Griffin-Lim after the phase's integration
+    turn_weight: Nonnegative = 0.3
     name: str = later("")  # "oobleck": hub name or folder of a diffusers pipeline or of its vae/
 
     @property
@@ -198,6 +200,7 @@ class TrainConfig:
     keep: Count = 2  # newest checkpoints that are retained
     lora: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Rank of the small matrices that are trained instead of the weights (`lora`), from --init; 0: the weights."""
+    only: str = ""  # train only the parameters whose names begin so ("decoder": a codec whose latents stay)
     workers: Feeders = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
 
 

@@ -155,8 +155,8 @@ def load_public(part: str, config: MuseConfig) -> tuple[oobleck.Oobleck | MuQ, s
 def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
     """Copy weights into `model` from a folder of weights or from Stable Audio Open (a diffusers folder or hub name).
 
-    Stable Audio Open fits paper's Stage 2 only. Returns whether the source sets the latents' scale as well, as Stable
-    Audio Open does. Raises MuseError for weights that do not fit.
+    Stable Audio Open fits paper's Stage 2 only. Returns whether the source sets the data's scale as well, as Stable
+    Audio Open and a codec do. Raises MuseError for weights that do not fit.
     """
     where, known = Path(source), "stabilityai/stable-audio-open-1.0"
     if part == "stage2" and str(source) == known and not where.is_dir():
@@ -174,7 +174,7 @@ def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise MuseError(f"{source} holds a {part} of another shape: {str(error).splitlines()[-1].strip()}") from error
-    return False
+    return part == "codec"
 
 
 def save_part(folder: Path, part: str, model: nn.Module, config: MuseConfig, half: bool = True) -> Path:

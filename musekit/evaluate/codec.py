@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musekit.codec import angles, audio_from_magnitudes, compress, latent_frames, magnitudes
+from musekit.codec import latent_frames, spectra_of, synthesise
 from musekit.config import CodecConfig, MuseError, home
 from musekit.corpus.datasets import Item
 from musekit.corpus.fonts import FONTS
@@ -76,9 +76,8 @@ def log_mel_l1(decoded: np.ndarray, original: np.ndarray, sample_rate: int) -> f
 
 def phase_alone(config: CodecConfig, audio: np.ndarray) -> np.ndarray:
     """(2, N) -> the audio recovered from its true magnitudes and angles: the loss due to phase only."""
-    c = compress(config, torch.from_numpy(audio)[None])
-    shape = config.n_fft, config.stft_hop, config.phase_iterations
-    return audio_from_magnitudes(magnitudes(config, c), angles(config, c), *shape)[0, :, : audio.shape[1]].numpy()
+    x = torch.from_numpy(audio)[None]
+    return synthesise(config, spectra_of(config, x)[0])[0, :, : audio.shape[1]].numpy()
 
 
 def onset_strength(audio: np.ndarray, rate: int, at: np.ndarray | None = None) -> tuple[float, np.ndarray]:

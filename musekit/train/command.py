@@ -59,6 +59,10 @@ def train_part(options) -> Path:
             if not run.checkpoints() and pretrained.initialise(model, part, init):
                 raise MuseError(f"{init} has no network for our embeddings: train {part} from it first, without LoRA")
             lora.adapt(model, settings.lora)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and name.startswith(settings.only))
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise MuseError(f"--train.only {settings.only}: no parameter of {part} begins so")
 
         # a progress bar on a terminal, lines in a log
         with tqdm(total=settings.samples, unit="sample", unit_scale=True, disable=None if first else True) as bar:

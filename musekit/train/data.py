@@ -19,7 +19,6 @@ from torch import Tensor
 
 from musekit import conditions, flow
 from musekit.cache import Shards, caption_id, read_clips
-from musekit.codec import compress
 from musekit.config import TONICS, MuseConfig, MuseError
 from musekit.corpus.sound import BadAudio, Sound
 from musekit.encoders.mini import transpose
@@ -277,7 +276,7 @@ def fit_scale(part: str, model, dataset, n: int = 256) -> None:
         return
     if part == "codec":
         crops = (dataset.crop(i, 0.5, CODEC_FRAMES * dataset.config.codec.hop) for i in range(min(n, len(dataset))))
-        model.fit_scale(torch.cat([compress(dataset.config.codec, x[None])[0, ::8].cpu() for x in crops]))
+        model.fit_scale(list(crops))
         return
     shards, clips, every = dataset.shards, dataset.clips[:n], 4 if part == "embedder" else 8
     if part == "stage2":
