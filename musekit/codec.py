@@ -123,11 +123,11 @@ def middles(config: CodecConfig, audio: Tensor, longer: int = 1) -> Tensor:
     return spectrum[..., : frames * config.frames // longer].unflatten(0, (len(audio), 2))
 
 
-def turns(spectrum: Tensor, first: int = 0) -> Tensor:
-    """Spectra of mid and side in the bins from `first` on, (B, 2, K, F) -> by how much their phases turn from frame to
-    frame beyond what the bins' middles do, of both together: complex numbers of length 1 (B, F, K)."""
+def turns(spectrum: Tensor) -> Tensor:
+    """Spectra of mid and side in the lowest bins (B, 2, K, F) -> by how much their phases turn from frame to frame
+    beyond what the bins' middles do, of both together: complex numbers of length 1 (B, F, K)."""
     turned = (spectrum[..., 1:] * spectrum[..., :-1].conj()).sum(1)
-    bins = torch.arange(first, first + turned.shape[1], device=turned.device)
+    bins = torch.arange(turned.shape[1], device=turned.device)
     quarter = torch.tensor([1, -1j, -1, 1j], device=turned.device)[bins % 4]  # a middle turns by a quarter per frame
     return F.pad((turned * quarter[:, None]).sgn(), (1, 0), value=1).transpose(1, 2)
 
@@ -252,8 +252,7 @@ class Spectra(NamedTuple):
 
     high: Tensor  # (B, T * frames, 2, bands - first) in the short window
     low: Tensor  # (B, T * frames / 2, 2, low_bins) in the long window
-    high_turned: Tensor  # (B, T * frames, turn_bins - first) as in `turns`
-    low_turned: Tensor  # (B, T * frames / 2, low_bins)
+    turned: Tensor  # (B, T * frames / 2, low_bins) as in `turns`
     cosine: Tensor  # (B, T, bands) of the angle between side and mid
 
 
@@ -263,17 +262,18 @@ def spectra_of(config: CodecConfig, audio: Tensor) -> tuple[Spectra, Tensor]:
     long, c = middles(config, audio, LONGER)[:, :, : config.low_bins], compress(config, short)
     low = power(long).pow(config.power / 2).permute(0, 3, 1, 2)
     high = c[..., :-size].unflatten(2, (config.frames, 2, size)).flatten(1, 2)[..., first:]
-    return Spectra(high, low, turns(short[:, :, first : config.turn_bins], first), turns(long), c[..., -size:]), c
+    return Spectra(high, low, turns(long), c[..., -size:]), c
 
 
 class TemporalBlock(nn.Module):
-    """x + W2 silu(W1 [x_{t-1}, x_t, x_{t+1}]): a convolution of width 3 over time, written as one matrix product.
+    """x + W2 silu(W1 [x_{t-d}, x_t, x_{t+d}]): a convolution of width 3 over time, written as one matrix product.
 
     CPUs with matrix units run bf16 products many times faster than convolutions; x is (B, T, D).
     """
 
-    def __init__(self, width: int, expand: int = 2):
+    def __init__(self, width: int, expand: int = 2, dilation: int = 1):
         super().__init__()
+        self.dilation = dilation
         self.norm = nn.LayerNorm(width)
         self.inner = nn.Linear(3 * width, expand * width)
         self.outer = nn.Linear(expand * width, width)
@@ -281,8 +281,9 @@ class TemporalBlock(nn.Module):
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.pad(self.norm(x), (0, 0, 1, 1))
-        y = torch.cat([y[:, :-2], y[:, 1:-1], y[:, 2:]], dim=-1)  # (B, T, 3 D)
+        d = self.dilation
+        y = F.pad(self.norm(x), (0, 0, d, d))
+        y = torch.cat([y[:, : -2 * d], y[:, d:-d], y[:, 2 * d :]], dim=-1)  # (B, T, 3 D)
         return x + self.outer(F.silu(self.inner(y)))
 
 
@@ -307,35 +308,33 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (B, T, C) -> `Spectra`: blocks at the rate of the latents, then at those of the two windows' frames."""
+    """Latents (B, T, C) -> `Spectra`: blocks at the rate of the latents, then at that of the short window's frames. The
+    long window's frames have blocks of their own, with dilations: a note's frequency is clear from its whole length."""
 
     def __init__(self, config: CodecConfig):
         super().__init__()
         self.config, width = config, config.frame_width
-        self.long_frames = config.frames // LONGER
         blocks = [TemporalBlock(config.width) for _ in range(config.decoder_depth)]
         self.blocks = nn.Sequential(nn.Linear(config.latent_dim, config.width), *blocks, nn.LayerNorm(config.width))
         self.angle_out = nn.Linear(config.width, bands(config))
         self.split = nn.Linear(config.width, config.frames * width)
-        first = first_band(config)
-        self.sizes = [2 * (bands(config) - first), 2 * (config.turn_bins - first)]
-        self.frame_blocks = self._frames(sum(self.sizes))
-        self.low_split = nn.Linear(config.width, self.long_frames * width)
-        self.low_blocks = self._frames(4 * config.low_bins)
-
-    def _frames(self, outputs: int) -> nn.Sequential:
-        width = self.config.frame_width
-        blocks = [TemporalBlock(width) for _ in range(self.config.decoder_depth)]
-        return nn.Sequential(*blocks, nn.LayerNorm(width), nn.Linear(width, outputs))
+        blocks = [TemporalBlock(width) for _ in range(config.decoder_depth)]
+        last = nn.Linear(width, 2 * (bands(config) - first_band(config)))
+        self.frame_blocks = nn.Sequential(*blocks, nn.LayerNorm(width), last)
+        blocks = [TemporalBlock(width, dilation=dilation) for dilation in config.low_dilations]
+        last = nn.Linear(width, 4 * config.low_bins * config.frames // LONGER)
+        self.low_blocks = nn.Sequential(nn.Linear(config.width, width), *blocks, nn.LayerNorm(width), last)
 
     def forward(self, z: Tensor) -> Spectra:
-        h = self.blocks(z)
-        frames = (len(z), -1, self.config.frame_width)
-        high, turned = self.frame_blocks(self.split(h).reshape(frames)).split(self.sizes, dim=2)
-        low, low_turned = self.low_blocks(self.low_split(h).reshape(frames)).chunk(2, dim=2)
-        high, low = (x.unflatten(2, (2, -1)) for x in (high, low))
-        turned, low_turned = (torch.view_as_complex(x.float().unflatten(2, (-1, 2))) for x in (turned, low_turned))
-        return Spectra(high, low, turned, low_turned, self.angle_out(h))
+        h, frames = self.blocks(z), self.config.frames
+        high = self.frame_blocks(self.split(h).unflatten(2, (frames, -1)).flatten(1, 2)).unflatten(2, (2, -1))
+        return Spectra(high, *self.lows(h), self.angle_out(h))
+
+    def lows(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """`Spectra.low` and `.turned` of what `blocks` return."""
+        low = self.low_blocks(h).unflatten(2, (self.config.frames // LONGER, 2, -1)).flatten(1, 2)
+        low, turned = low.unbind(2)
+        return low.unflatten(2, (2, -1)), torch.view_as_complex(turned.float().unflatten(2, (-1, 2)))
 
 
 class SpectralVAE(nn.Module):
@@ -420,9 +419,7 @@ class SpectralVAE(nn.Module):
             (guess.low - true.low) * self.low_gain,
         ]
         absolute, squared = (sum(how(e).mean() for e in errors) / 2 for how in (torch.abs, torch.square))
-        turn = weighted(guess.low_turned - true.low_turned, true.low.square().sum(2))
-        shared = true.high[..., : config.turn_bins - first_band(config)].square().sum(2)
-        turn = turn + weighted(guess.high_turned - true.high_turned, shared)
+        turn = weighted(guess.turned - true.turned, true.low.pow(1 / config.power).sum(2))
         angle = weighted(guess.cosine - true.cosine, both)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
         loss = absolute + squared + config.turn_weight * turn + config.angle_weight * angle
@@ -460,8 +457,8 @@ def synthesise(config: CodecConfig, spectra: Spectra) -> Tensor:
     low[:, :, -len(fade) :] *= fade.cos()
     below = angle[:, : config.low_bins // LONGER].repeat_interleave(LONGER, 1)
     below = below.repeat_interleave(config.frames // LONGER, 2)
-    audio = audio_from_magnitudes(low, below, LONGER * config.n_fft, 0, spectra.low_turned.transpose(1, 2))
+    audio = audio_from_magnitudes(low, below, LONGER * config.n_fft, 0, spectra.turned.transpose(1, 2))
     high = to_bins(config, F.pad(high, (0, 0, first, 0)))[:, :, first:]
     high[:, :, :FADE] *= fade[::LONGER].sin()
     above = angle[:, first:].repeat_interleave(config.frames, 2)
-    return audio + audio_from_magnitudes(high, above, config.n_fft, first, spectra.high_turned.transpose(1, 2))
+    return audio + audio_from_magnitudes(high, above, config.n_fft, first)

@@ -71,7 +71,7 @@ class CodecConfig:
     linear_bins: CountOrNone = 512  # STFT bins without averaging (0 to 11.0 kHz)
     high_bands: CountOrNone = 64  # bands of 8 bins above them (11.0 to 22.05 kHz)
     low_bins: Annotated[int, Meta(ge=16, le=2**16)] = 96  # bins of a window twice as long (0 to 1.0 kHz)
-    turn_bins: CountOrNone = 128  # bins below which the decoder predicts how phases turn (0 to 2.8 kHz)
+    low_dilations: tuple[Count, ...] = (1, 2, 4, 1)  # of the layers for it
     power: Annotated[float, Meta(ge=0.01, le=1)] = 0.3  # the network's input is magnitude**power
     width: Width = 384  # of the layers at the rate of the latents
     frame_width: Width = 256  # and of those at the rate of the STFT
@@ -80,7 +80,7 @@ class CodecConfig:
     kl_weight: Nonnegative = 4e-4  # of the KL divergence, summed over the channels of a latent frame
     angle_weight: Nonnegative = 0.2
     mel_weight: Nonnegative = 0.1
-    turn_weight: Nonnegative = 0.3
+    turn_weight: Nonnegative = 1.0
     name: str = later("")  # "oobleck": hub name or folder of a diffusers pipeline or of its vae/
 
     @property
