@@ -20,7 +20,6 @@ from torch import Tensor
 from musekit import conditions, flow, solve
 from musekit.controls import Controls
 from musekit.recipe import Recipe
-from musekit.solve.bespoke import Bespoke
 from musekit.stage1 import GuidedStage1, Stage1Inference, Text
 from musekit.stage2 import ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference
 
@@ -70,7 +69,6 @@ def sample_stage1(
         steps=first.stage1_steps,
         on_step=on_step and (lambda i, n: on_step("stage1", i, n)),
         cancel=cancel,
-        overshoot=False,
     )
     return inference.network.embedding(solution.x), solution.nfe
 
@@ -148,7 +146,6 @@ def sample_stage2(
     on_step: OnStep | None = None,
     cancel=None,
     x_0: Tensor | None = None,
-    table: Bespoke | None = None,
     controls: ControlInputs | None = None,
     given: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -158,7 +155,6 @@ def sample_stage2(
         negatives: embeddings (B, 512) of the negative prompts, and which recipes have one (B,).
         seconds: the total length in the timing token, or one for each sample.
         x_0: noise (B, C, frames) instead of the seeds' own.
-        table: of a bespoke solver.
         given: standardised latents (B, C, frames) that the result has, NaN in frames that are sampled.
     """
     first, device, network = batch[0], inference.mean.device, inference.network
@@ -180,8 +176,6 @@ def sample_stage2(
         steps=first.stage2_steps,
         on_step=on_step and (lambda i, n: on_step("stage2", i, n)),
         cancel=cancel,
-        overshoot=False,
-        table=table,
     )
     x = solution.x if given is None else torch.where(known[0], given, solution.x)
     return network.latents(x), solution.nfe

@@ -28,7 +28,7 @@ LAYERS = """
     oobleck
     inference
     lora pretrained
-    fewstep edit
+    edit
     muse
     generate
     runs

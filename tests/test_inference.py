@@ -118,7 +118,7 @@ def test_latents_start_from_the_seeds_noise_and_end_where_the_network_leads(netw
         def velocity(t, x, yes=yes, no=no):
             return flow.guided(network(x, t, yes), network(x, t, no), 3.0)
 
-        expected = solve.solve(velocity, x_0, solver=solver, steps=3, overshoot=False)
+        expected = solve.solve(velocity, x_0, solver=solver, steps=3)
         torch.testing.assert_close(latents[sample], network.latents(expected.x), atol=1e-3, rtol=1e-3)
     given = torch.stack([flow.noise(r.seed, 2, frames, inference.config.latent_dim) for r in batch])
     again, _ = sample_stage2(inference, embeddings[0], (negatives, has_negative), batch, frames, 0.5, x_0=given)
