@@ -21,7 +21,6 @@ LAYERS = """
     solve
     recipe
     convert
-    fused
     stage1 stage2
     codec
     encoders

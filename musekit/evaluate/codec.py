@@ -2,7 +2,7 @@
 
 Each codec (of each folder of weights that is named) hears the same sounds of several worlds: held-out clips, notes of
 held-out clips through each SoundFont, and recordings of game music that two Debian packages hold, which nothing was
-trained on. `decode_cost` times the decoder in a process of its own.
+trained on.
 """
 
 from __future__ import annotations
@@ -10,10 +10,6 @@ from __future__ import annotations
 import io
 import json
 import lzma
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musekit.codec import angles, audio_from_magnitudes, compress, latent_frames, magnitudes
+from musekit.codec import angles, audio_from_magnitudes, compress, magnitudes
 from musekit.config import CodecConfig, MuseError, home
 from musekit.corpus.datasets import Item
 from musekit.corpus.fonts import FONTS
@@ -38,7 +34,6 @@ from musekit.evaluate.transcribe import note_f1, notes_of
 CLIPS = 64
 SCORES = 24  # held-out clips whose notes are known, through each SoundFont
 SECONDS, EACH = 12.0, 3  # stretches of a recording: their length, and how many of each
-LONG = 1024  # latent frames, 47.55 s
 LEAST_SIDE = 1e-4  # of the energy: below it (-40 dB) a sound counts as mono, and has no width
 OUTSIDE = {  # Debian package: where its music is, whose it is, its licence
     "amoebax-data": ("/usr/share/games/amoebax/music", "Alex Almarza", "Free Art License 1.2"),
@@ -201,43 +196,17 @@ def fidelity(study: Study, world: World, trips: Sequence[Path], name: str) -> di
     return row | {k: float(np.nanmedian(x)) for k, x in values.items() if not k.startswith("note")} | means
 
 
-def decode_cost(folder: Path) -> dict:
-    """Seconds of decoding 4 x 12 s, the best of three, and MiB that 47.55 s need beside what is there before."""
-    from musekit.muse import Muse
-
-    muse = Muse.from_pretrained(folder)
-    codec, config, times = muse.codec, muse.config.codec, []
-    codec.decode(torch.randn(1, config.latent_dim, 16))
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux's peak of resident memory
-    if reset.exists():
-        reset.write_text("5")
-    peaks = []
-    for frames in (16, LONG):
-        codec.decode(torch.randn(1, config.latent_dim, frames))
-        peaks += re.findall(r"VmHWM:\s+(\d+)", status.read_text()) if status.exists() else []
-    for _ in range(4):
-        began = time.perf_counter()
-        codec.decode(torch.randn(4, config.latent_dim, latent_frames(config, 12 * config.sample_rate)))
-        times.append(time.perf_counter() - began)
-    row = {"seconds_of_4_x_12_s": min(times[1:]), "threads": torch.get_num_threads()}
-    return row | ({"mib_of_47_s": (int(peaks[1]) - int(peaks[0])) / 1024} if peaks else {})
-
-
 def measure_codec(study: Study) -> None:
-    """Writes results/codec.json: fidelity in each world by codec, decoding's cost, and the judge on round trips."""
+    """Writes results/codec.json: fidelity in each world by codec, and the judge on round trips."""
     few = 4 if study.quick else 2 * CLIPS
     clips = study.split(study.on)[:few]
     half = len(clips) // 2
     worlds = [World("held-out clips", clips[:half])]
     if not study.quick:
         worlds += [world for world in (*through_fonts(study, SCORES), outside(EACH)) if world.sounds]
-    real, rows, costs = study.features(clips), [], []
+    real, rows = study.features(clips), []
     others = [Study(folder, study.cache, study.results, study.n, study.quick) for folder in study.codecs]
     systems = {f"{s.muse.folder.name} {s.hashes['codec'][:8]}": s for s in (study, *others)}
-    for name, system in systems.items():
-        call = [sys.executable, "-m", "musekit.evaluate.codec", str(system.muse.folder.resolve())]
-        told = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
-        costs.append({"measure": "decoding", "codec": name, **json.loads(told)})
     for name in (*systems, *CODED):
         for world in worlds:
             rate = {}
@@ -262,8 +231,4 @@ def measure_codec(study: Study) -> None:
         bars.append(target(f"codec keeps {attribute}: round trips / originals", value, at_least=0.95))
     recordings = {s["source"]: s["licence"] for w in worlds if w.name == "recordings" for s in w.sounds}
     sources = [{"measure": "recording", "source": source, "licence": recordings[source]} for source in recordings]
-    study.write("codec", rows + costs + ceiling + bars + sources)
-
-
-if __name__ == "__main__":
-    print(json.dumps(decode_cost(Path(sys.argv[1]))))
+    study.write("codec", rows + ceiling + bars + sources)

@@ -21,17 +21,13 @@ smaller than the sets that are measured, so margins are wider than they need to 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 import torch
 
-from musekit.config import Samples
-from musekit.corpus.captions import evaluation_prompts, prompts
+from musekit.corpus.captions import prompts
 from musekit.evaluate.right_answers import right_answers
 from musekit.evaluate.study import Study, progress, target
-from musekit.files import read_json
-from musekit.muse import Settings
 from musekit.statistics import (
     NEIGHBOURS,
     KernelDistance,
@@ -234,7 +230,6 @@ def measure_one_to_many(study: Study) -> None:
     wider = sum(interval(vague - specific)[0] > 0 for vague, specific in zip(*draws.values()))
     least = round(0.9 * len(draws["vague"]))
     rows["diversity"].append(target("one to many: pairs whose vague prompt is spread wider", wider, at_least=least))
-    rows["regression"] += answer_rows(study) + budget_rows(study)
     for name, some in rows.items():
         study.write(name, some, seed=SEED, embedding=study.embedding_name)
 
@@ -260,31 +255,3 @@ def nearness_summary(rows: Sequence[dict], level: str) -> list[dict]:
             row = {"measure": "mean", "level": level, "name": name, "n": len(values)}
             found.append(row | mean_interval(np.array(values)))
     return found
-
-
-def answer_rows(study: Study) -> list[dict]:
-    """Kernel distance of n answers, one per evaluation prompt, to held-out clips of the kinds that are asked for."""
-    texts = [p["text"] for p in evaluation_prompts(study.n)]
-    real = KernelDistance(study.embed(study.prompt_like()))
-    sets = {"regression": np.stack([regression_answer(study, text)[0] for text in texts])}
-    sets["samples"] = study.sample(study.recipes(texts, SEED, Settings(micro_batch=16)))[0]
-    about = {"measure": "answers", "n": len(texts), "m": len(real.reference), "name": "kernel distance (KAD)"}
-    return [{**about, "source": source, **real.measured(x)} for source, x in sets.items()]
-
-
-class Trained(TypedDict):
-    """What <part>.train.json beside the weights says of their training."""
-
-    samples: Samples
-
-
-def budget_rows(study: Study) -> list[dict]:
-    """Training samples of both networks, where their folder says so: the comparison is fair at equal numbers."""
-    rows = []
-    for part in ("stage1", "regression"):
-        path = study.muse.folder / f"{part}.train.json"
-        samples = read_json(path, Trained)["samples"] if path.exists() else None
-        rows.append({"measure": "budget", "part": part, "samples": samples})
-    known = None not in (rows[0]["samples"], rows[1]["samples"])
-    share = rows[1]["samples"] / rows[0]["samples"] if known else None
-    return [*rows, target("regression: its training samples / Stage 1's", share, at_least=0.9)]
