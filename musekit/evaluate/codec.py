@@ -1,30 +1,24 @@
 """codec: how much of a sound survives encoding and decoding, beside Opus and MP3 at 32 kbit/s?
 
-Each codec (of each folder of weights that is named) hears the same sounds of several worlds: held-out clips, notes of
-held-out clips through each SoundFont, and recordings of game music that two Debian packages hold, which nothing was
-trained on.
+Each codec (of each folder of weights that is named) hears the same held-out clips, and recordings of game music that
+two Debian packages hold, which nothing was trained on.
 """
 
 from __future__ import annotations
 
 import io
-import json
-import lzma
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from musekit.codec import angles, audio_from_magnitudes, compress, magnitudes
-from musekit.config import CodecConfig, MuseError, home
+from musekit.config import CodecConfig, home
 from musekit.corpus.datasets import Item
-from musekit.corpus.fonts import FONTS
 from musekit.corpus.listing import Listing
 from musekit.corpus.readers import look, records_of
-from musekit.corpus.render import render, write_flac
-from musekit.corpus.sound import BadAudio
+from musekit.corpus.render import write_flac
 from musekit.evaluate.distances import LIBROSA, compare
 from musekit.evaluate.features import standardised
 from musekit.evaluate.judge import ATTRIBUTES, ceiling_rows, ratio
@@ -32,7 +26,6 @@ from musekit.evaluate.study import Sound, Study, progress, target
 from musekit.evaluate.transcribe import note_f1, notes_of
 
 CLIPS = 64
-SCORES = 24  # held-out clips whose notes are known, through each SoundFont
 SECONDS, EACH = 12.0, 3  # stretches of a recording: their length, and how many of each
 LEAST_SIDE = 1e-4  # of the energy: below it (-40 dB) a sound counts as mono, and has no width
 OUTSIDE = {  # Debian package: where its music is, whose it is, its licence
@@ -93,59 +86,19 @@ def width(audio: np.ndarray) -> float:
     return 10 * np.log10(side / middle) if side > LEAST_SIDE * middle else float("nan")
 
 
-@dataclass
-class World:
-    """Sounds of one kind, and their notes (n, 3) [onset s, offset s, pitch] where they are known."""
-
-    name: str
-    sounds: Sequence[Sound]
-    scores: Sequence[np.ndarray] = ()
-
-
-def planned(study: Study) -> Iterator[tuple[dict, list, dict]]:
-    """(record, note rows, arguments of `render`) of held-out clips in the order of the plan; none without a plan."""
-    usable, path = {clip["id"] for clip in study.split(study.on)}, study.cache / "plan.jsonl.xz"
-    if path.exists():
-        with lzma.open(path, "rt", encoding="utf-8") as file:
-            next(file)  # what the plan depends on
-            yield from (clip for clip in map(json.loads, file) if clip[0]["id"] in usable)
-
-
-def through_fonts(study: Study, n: int) -> list[World]:
-    """The notes of n held-out clips through each SoundFont that is installed, the drums' notes left out of scores."""
-    found = {font: World(f"SoundFont {font}", [], []) for font in FONTS}
-    clips = [clip for clip, _ in zip(planned(study), range(n))]
-    for record, notes, how in progress(clips, "through each SoundFont"):
-        pitched = [row for row in notes if how["players"][int(row[4])] != "drums" and row[0] < how["seconds"]]
-        score = np.array([[onset, onset + length, pitch] for onset, length, pitch, *_ in pitched]).reshape(-1, 3)
-        for font, world in found.items():
-            path = home() / "eval" / f"fonts-{study.data}" / f"{record['id']}-{font}.flac"
-            try:
-                if not path.exists():
-                    write_flac(path, render(notes, **how | {"font": font}))
-            except BadAudio:  # the font lacks an instrument
-                continue
-            except MuseError as error:
-                print(f"without the {world.name}: {error}")
-                continue
-            world.sounds.append(path)
-            world.scores.append(score)
-    return [*found.values()]
-
-
-def outside(n: int) -> World:
-    """Up to n stretches of each recording of the packages `OUTSIDE`, as the reader of folders cuts them."""
+def outside() -> list[Sound]:
+    """Up to EACH stretches of each recording of the packages `OUTSIDE`, as the reader of folders cuts them."""
     records = []
     if missing := [package for package, (folder, *_) in OUTSIDE.items() if not Path(folder).is_dir()]:
         print(f"without some recordings: sudo apt-get install {' '.join(missing)}")
-    for package, (folder, author, licence) in OUTSIDE.items():
+    for package, (folder, author, _) in OUTSIDE.items():
         listing = Listing(Path(folder))
         items = [Item(path, path, [{"text": "music", "asks": {}}], path, "test") for path in listing.audio]
         for item, place in zip(items, look(listing, "", items)):
             if not isinstance(place, str) and place[2] - place[1] >= 2 * SECONDS:  # music, not an effect
-                cut = records_of(item, *place, SECONDS, f"{package}: {item.path} by {author}")[1 : n + 1]
-                records += [record | {"path": f"{folder}/{item.path}", "licence": licence} for record in cut]
-    return World("recordings", records)
+                cut = records_of(item, *place, SECONDS, f"{package}: {item.path} by {author}")[1 : EACH + 1]
+                records += [record | {"path": f"{folder}/{item.path}"} for record in cut]
+    return records
 
 
 def through(audio: np.ndarray, rate: int, name: str) -> tuple[np.ndarray, float]:
@@ -171,10 +124,10 @@ def coded(study: Study, sounds: Sequence[Sound], name: str) -> tuple[list[Path],
     return paths, through(*study.read(sounds[0]), name)[1]
 
 
-def fidelity(study: Study, world: World, trips: Sequence[Path], name: str) -> dict:
-    """A row: what is left of a world's sounds after a codec, whose round trips are the files `trips`."""
-    found = {k: [] for k in ("chroma", "log_mel", "onsets", "onsets_before", "width")}
-    for sound, trip in zip(world.sounds, progress(trips, f"{name} on {world.name:.24}")):
+def fidelity(study: Study, sounds: Sequence[Sound], trips: Sequence[Path]) -> dict:
+    """What is left of sounds after a codec, whose round trips are the files `trips`: medians; F1 of notes: a mean."""
+    found: dict[str, list] = {k: [] for k in ("chroma", "log_mel", "onsets", "onsets_before", "width")}
+    for sound, trip in zip(sounds, progress(trips, "comparing")):
         (x, rate), y = study.read(sound), study.read(trip)[0]
         n = min(x.shape[1], y.shape[1])
         x, y = x[:, :n], y[:, :n]
@@ -184,51 +137,39 @@ def fidelity(study: Study, world: World, trips: Sequence[Path], name: str) -> di
         found["chroma"].append(chroma_correlation(y, x, rate))
         found["log_mel"].append(log_mel_l1(y, x, rate))
         found["width"].append(width(y) - width(x))
-    original, heard = notes_of(study, world.sounds), notes_of(study, trips)
-    found["note_f1"] = [note_f1(b, a) for a, b in zip(original, heard)]
-    if len(world.scores):
-        found["note_f1_to_score"] = [note_f1(b, s) for s, b in zip(world.scores, heard)]
-        found["note_f1_before_to_score"] = [note_f1(a, s) for s, a in zip(world.scores, original)]
-    values = {name: np.array(x, float) for name, x in found.items()}
-    row = {"measure": "fidelity", "codec": name, "world": world.name, "n": len(trips)}
-    row["chroma_p10"] = float(np.percentile(values["chroma"], 10))
-    means = {name: float(x.mean()) for name, x in values.items() if name.startswith("note")}
-    return row | {k: float(np.nanmedian(x)) for k, x in values.items() if not k.startswith("note")} | means
+    row = {name: float(np.nanmedian(x)) for name, x in found.items()}
+    row["chroma_p10"] = float(np.percentile(found["chroma"], 10))
+    return row | {"note_f1": float(np.mean(list(map(note_f1, notes_of(study, trips), notes_of(study, sounds)))))}
 
 
 def measure_codec(study: Study) -> None:
     """Writes results/codec.json: fidelity in each world by codec, and the judge on round trips."""
-    few = 4 if study.quick else 2 * CLIPS
-    clips = study.split(study.on)[:few]
-    half = len(clips) // 2
-    worlds = [World("held-out clips", clips[:half])]
-    if not study.quick:
-        worlds += [world for world in (*through_fonts(study, SCORES), outside(EACH)) if world.sounds]
-    real, rows = study.features(clips), []
+    clips, rows = study.split(study.on)[: 4 if study.quick else 2 * CLIPS], []
+    half, real = len(clips) // 2, study.features(clips)
+    worlds = {"held-out clips": clips[:half]}
+    if not study.quick and (recordings := outside()):
+        worlds["recordings"] = recordings
     others = [Study(folder, study.cache, study.results, study.n, study.quick) for folder in study.codecs]
     systems = {f"{s.muse.folder.name} {s.hashes['codec'][:8]}": s for s in (study, *others)}
     for name in (*systems, *CODED):
-        for world in worlds:
-            rate = {}
+        for world, sounds in worlds.items():
+            about = {"measure": "fidelity", "codec": name, "world": world, "n": len(sounds)}
             if name in CODED:
-                trips, rate["kbit_per_s"] = coded(study, world.sounds, name)
+                trips, about["kbit_per_s"] = coded(study, sounds, name)
             else:
-                trips = systems[name].round_trips(world.sounds)
-            rows.append(fidelity(study, world, trips, name) | rate)
-            if world is worlds[0]:
+                trips = systems[name].round_trips(sounds)
+            rows.append(about | fidelity(study, sounds, trips))
+            if sounds is worlds["held-out clips"]:
                 x = standardised(study.features(trips), real)
                 rows += compare(x, standardised(real[half:], real), embedding=LIBROSA, source=name)
     x = standardised(real, real)
     rows += compare(x[:half], x[half:], embedding=LIBROSA, source="ruler: the originals of the round trips")
-    first = rows[0]
+    rows += ceiling_rows(study)
     bars = [
-        target("codec: chroma correlation, median", first["chroma"], at_least=0.92),
-        target("codec: chroma correlation, 10th percentile", first["chroma_p10"], at_least=0.75),
+        target("codec: chroma correlation, median", rows[0]["chroma"], at_least=0.92),
+        target("codec: chroma correlation, 10th percentile", rows[0]["chroma_p10"], at_least=0.75),
     ]
-    ceiling = ceiling_rows(study)
     for attribute in ATTRIBUTES:
-        value = ratio(ceiling, attribute, "held-out round trips", of="held-out originals")
+        value = ratio(rows, attribute, "held-out round trips", of="held-out originals")
         bars.append(target(f"codec keeps {attribute}: round trips / originals", value, at_least=0.95))
-    recordings = {s["source"]: s["licence"] for w in worlds if w.name == "recordings" for s in w.sounds}
-    sources = [{"measure": "recording", "source": source, "licence": recordings[source]} for source in recordings]
-    study.write("codec", rows + ceiling + bars + sources)
+    study.write("codec", rows + bars)
