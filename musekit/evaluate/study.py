@@ -54,11 +54,7 @@ def value_of(record: dict, attribute: str) -> str | None:
 class Study:
     """The system, the clips, and where results go; quick: tiny sizes, whose numbers mean nothing."""
 
-    on, module, parts = (
-        "valid",
-        "",
-        (),
-    )  # the held-out split, what measures on it, and which networks; `evaluate` sets them
+    on, module, parts = "valid", "", ()  # the held-out split, what measures on it, and which networks, by `evaluate`
     codecs: Sequence[str] = ()  # other folders of weights, in the measurement of codecs
 
     def __init__(self, weights: str | Path, cache: Path, results: Path, n: int, quick: bool = False):
