@@ -139,25 +139,18 @@ def margins(right: Sequence[np.ndarray], seed: int = 0, times: int = HALVINGS) -
 
 def bars(found: dict[str, dict], level: str, margins: Sequence[dict]) -> list[dict]:
     """The bars of one level of prompts, from `compare` and `margins`; none is met where there are no margins."""
-    nominal, bounds = found["inside"]["nominal"], {row["name"]: row for row in margins}
-
-    def bar(text: str, name: str, *ends: str, zero: float = 0.0) -> dict:
-        if not margins:
-            return target(f"{level}: {text}", None)
-        return target(f"{level}: {text}", **{end: bounds[name][end] + zero for end in ends}, **found[name])
-
-    return [
-        bar("distance / to another prompt's right answers", "distance", "at_most"),
-        bar("coverage / by right answers", "coverage", "at_least"),
-        bar("recall / by right answers", "recall", "at_least"),
-        bar("spread / of right answers", "spread", "at_least", "at_most"),
-        bar(
-            f"right answers within the radius of {100 * nominal:.0f} % of the samples",
-            "inside",
-            "at_least",
-            zero=nominal,
-        ),
-    ]
+    nominal, bounds, rows = found["inside"]["nominal"], {row["name"]: row for row in margins}, []
+    for name, text, *ends in (
+        ("distance", "distance / to another prompt's right answers", "at_most"),
+        ("coverage", "coverage / by right answers", "at_least"),
+        ("recall", "recall / by right answers", "at_least"),
+        ("spread", "spread / of right answers", "at_least", "at_most"),
+        ("inside", f"right answers within the radius of {100 * nominal:.0f} % of the samples", "at_least"),
+    ):
+        zero = nominal if name == "inside" else 0.0
+        limits = {end: bounds[name][end] + zero for end in ends} | found[name] if margins else {"value": None}
+        rows.append(target(f"{level}: {text}", **limits))
+    return rows
 
 
 def asked(study: Study, level: str) -> list[tuple[int, dict, np.ndarray]]:
