@@ -66,17 +66,13 @@ def stage1(setup: Setup) -> Iterator[Row]:
     sizes = (1, 2) if setup.quick else (1, 2, 4, 8, 16, 32, 64, 256) if device.type == "cuda" else (1, 4, 8, 16, 32)
     alone = {}
     for batch in sizes:
-        peers = [naive_peer(naive, batch, device), *(prepared1(network, f, batch, device) for f in fast)]
+        x_0 = torch.randn(batch, network.config.dim, device=device)
+        velocity = naive.guided(*networks.prompt(network.config, batch, TOKENS, device), SCALE)
+        peers = [Peer("naive", lambda n, v=velocity, x=x_0: solve.solve(v, x, steps=n), network, torch.float32)]
+        peers += [prepared1(network, f, batch, device) for f in fast]
         for row in compare(peers, 1, batch, setup, steps):
             seconds = alone.setdefault((row["peer"], row["dtype"]), row["seconds"])
             yield barred(row | {"efficiency": seconds / row["seconds"]})
-
-
-def naive_peer(naive: Naive1, batch: int, device) -> Peer:
-    """A sample by the naive design."""
-    tokens, mask = networks.prompt(naive.network.config, batch, TOKENS, device)
-    x_0, velocity = torch.randn(batch, naive.network.config.dim, device=device), naive.guided(tokens, mask, SCALE)
-    return Peer("naive", lambda n: solve.solve(velocity, x_0, steps=n), naive.network, torch.float32)
 
 
 def prepared1(network, fast: Stage1Inference, batch: int, device, whole: bool = True) -> Peer:
@@ -179,18 +175,13 @@ def sizes(setup: Setup) -> Iterator[Row]:
     device, dtype, quick = setup.device, fast_precision(setup.device), setup.quick
     for stage, size in ((stage, size) for stage in (1, 2) for size in networks.SIZES):
         rows, frames = [], None if stage == 1 else 8 if quick else SIZES_FRAMES
-        if stage == 1:
-            network = networks.stage1(networks.stage1_config(size, quick), device)
-            fast = Stage1Inference(network, dtype)
-        else:
-            network = networks.stage2(networks.stage2_config(size, quick), device)
-            fast = Stage2Inference(network, dtype)
+        network = networks.of_size(stage, size, quick, device)
+        fast = (Stage1Inference if stage == 1 else Stage2Inference)(network, dtype)
         for batch in SIZES_BATCHES[device.type][stage][: 2 if quick else None]:
             if stage == 1:
                 peer = prepared1(network, fast, batch, device, whole=False)
             else:
-                x = torch.randn(batch, network.config.latent_dim, frames, device=device)
-                peer = prepared2(network, fast, x)
+                peer = prepared2(network, fast, torch.randn(batch, network.config.latent_dim, frames, device=device))
             (row,) = compare([peer], stage, batch, setup)
             row |= {"frames": frames, "peer": f"stage {stage}'s design, {size}"}
             alone = rows[0] if rows else row
