@@ -442,7 +442,7 @@ class Muse:
             found, count = sample_stage2(
                 self.inference2, embedding.to(self.device).expand(len(batch), -1), self._negatives(batch), batch, n,
                 min(rest, self.config.window_seconds + GOES_ON), on_step, cancel,
-                noise[:, begin : begin + n].expand_as(given), None, inputs, given,
+                noise[:, begin : begin + n].expand_as(given), inputs, given,
             )  # fmt: skip
             nfe += int(count[0])
             return network.standardise(found[0])

@@ -21,7 +21,8 @@ from musekit import flow, solve
 from musekit.config import MuseError, preset
 from musekit.corpus.captions import prompts
 from musekit.heldout import Reference, read_reference
-from musekit.muse import Muse
+from musekit.inference import control_inputs, filled
+from musekit.muse import Muse, Settings
 from musekit.pretrained import BASELINE, build, read_hashes
 from musekit.results import write_result
 from musekit.show.pictures import log_frequency
@@ -108,7 +109,9 @@ def moment_rows(muse: Muse, x: torch.Tensor, seed: int) -> list[dict]:
     codec, network, defaults = muse.config.codec, muse.stage2, muse.config.sample
     frames, steps = muse.frames(defaults.seconds), defaults.stage2_steps
     timing = torch.tensor([[0.0, frames * codec.hop / codec.sample_rate]], device=muse.device)
-    condition = network.condition_pair(x.to(muse.device), timing)
+    controls = [filled(network, muse.recipe("an embedding", seed, Settings()), x[0])]
+    inputs = control_inputs(network, controls, 0, frames, codec.hop / codec.sample_rate)
+    condition = network.condition_pair(x.to(muse.device), timing, controls=inputs)
     velocity = GuidedStage2(muse.inference2, condition, defaults.guidance_scale)
     x_0 = flow.noise(seed, 2, frames, network.config.latent_dim)[None].to(muse.device)
     path, rows = solve.solve(velocity, x_0, steps=steps, trajectory=True).trajectory[:, 0], []
