@@ -120,12 +120,6 @@ def bars(x: np.ndarray, y: np.ndarray, of: str, most: dict[str, float]) -> list[
     ]
 
 
-def smallest_share(copies: np.ndarray, n: int, probability: float = 0.9) -> float | None:
-    """The smallest share of copies, at these distances, that n pieces show with this probability; None: never."""
-    seen = float((copies < COPY).mean())
-    return min(1.0, (1 - (1 - probability) ** (1 / n)) / seen) if seen else None
-
-
 def measure_memorisation(study: Study) -> None:
     """Writes results/memorisation.json. Held-out clips are of the kinds that the prompts ask for."""
     train, held_out, library = study.split("train"), study.prompt_like(), training_library(study)
@@ -149,6 +143,4 @@ def measure_memorisation(study: Study) -> None:
         most = margins(found[of])
         rows.append({"measure": "margin", "source": of, "n": len(found[of]), **most})
         rows += bars(found["generated"], found[of], f"beside {of}", most)
-    caught = smallest_share(found["round trips of training clips"], len(pieces))
-    rows.append({"measure": "power", "name": "smallest share of copies seen with probability 0.9", "value": caught})
     study.write("memorisation", rows, seed=PROMPT_SEED)

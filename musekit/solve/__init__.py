@@ -75,14 +75,10 @@ def rk4(v: Velocity, x: Tensor, s: Step) -> Tensor:
 
 
 STEPS: dict[str, tuple[Callable[[Velocity, Tensor, Step], Tensor], int]] = {
-    "euler": (euler, 1),
-    "midpoint": (midpoint, 2),
-    "heun": (heun, 2),
-    "rk4": (rk4, 4),
-}
+    "euler": (euler, 1), "midpoint": (midpoint, 2), "heun": (heun, 2), "rk4": (rk4, 4),
+}  # fmt: skip
 """Name -> (step, evaluations of the velocity per step)."""
 USES_MIDDLE, USES_END = ("midpoint", "rk4"), ("heun", "rk4")
-
 SOLVERS = (*STEPS, "dopri5")
 NFE_PER_STEP = {name: nfe for name, (_, nfe) in STEPS.items()} | {"dopri5": 6}
 """Evaluations per step. dopri5 spends them on rejected steps too, and 2 more at the start."""
@@ -146,10 +142,12 @@ def solve(
             raise MuseError(f"the velocity gave {tuple(v.shape)} for a state of {tuple(x.shape)}; they must agree")
         return v.to(x.dtype)
 
-    x_0 = x_0.contiguous()
-    if table is not None or solver in STEPS:
-        times = [i / steps for i in range(steps + 1)] if table is None else list(table.times)
-        return _fixed_grid(evaluate, x_0, times, solver, table, trajectory, on_step, at=getattr(velocity, "at", None))
+    x_0, at = x_0.contiguous(), getattr(velocity, "at", None)
+    if table is not None:
+        return _fixed_grid(evaluate, x_0, table.times, (bespoke.stepper(table, x_0), 1), at, trajectory, on_step)
+    if solver in STEPS:
+        times = [i / steps for i in range(steps + 1)]
+        return _fixed_grid(evaluate, x_0, times, STEPS[solver], at, trajectory, on_step, solver)
     if not (rtol >= 0 and 0 < atol < math.inf and rtol < math.inf) or trajectory:
         raise MuseError(f"dopri5 needs rtol of 0 or more (here {rtol}), atol above 0 ({atol}), and keeps no trajectory")
     reported = 0
@@ -164,35 +162,28 @@ def solve(
 
 
 def _fixed_grid(
-    velocity: Velocity,
-    x_0: Tensor,
-    times: list[float],
-    solver: str,
-    table: Bespoke | None,
-    trajectory: bool,
-    on_step: Callable[[int, int], None] | None,
-    at: Callable[[Tensor], Sequence] | None,
-) -> Solution:
-    """Step through the n + 1 `times` from x_0 (B, ...).
+    velocity: Velocity, x: Tensor, times: Sequence[float], method: tuple[Callable, int],
+    at: Callable[[Tensor], Sequence] | None, trajectory: bool, on_step: Callable[[int, int], None] | None,
+    solver: str = "",
+) -> Solution:  # fmt: skip
+    """Step through the n + 1 `times` from x (B, ...).
 
-    at: turns times (m,) float64 into the m items that the velocity gets instead; None: (B,) tensors.
+    method: the step, and its evaluations. at: turns times (m,) float64 into the m items that the velocity gets instead;
+    None: (B,) tensors.
     """
-    uses_middle, uses_end = table is None and solver in USES_MIDDLE, table is None and solver in USES_END
-    step, nfe_per_step = STEPS[solver] if table is None else (bespoke.stepper(table, x_0), 1)
-    batch, n, x = len(x_0), len(times) - 1, x_0
+    (step, nfe_per_step), batch, n = method, len(x), len(times) - 1
     if at is None:
 
         def at(moments: Tensor) -> Tensor:  # (m, B): all samples share their times
-            return moments.to(x_0.device, time_dtype(x_0))[:, None].expand(-1, batch).contiguous()
+            return moments.to(x.device, time_dtype(x))[:, None].expand(-1, batch).contiguous()
 
     # Middles and lengths come from float64 and are rounded once: lengths of float32 times would jitter.
     grid = torch.tensor(times, dtype=torch.float64)
-    t = at(grid if uses_end else grid[:-1])
-    t_mid = at((grid[1:] + grid[:-1]) / 2) if uses_middle else [None] * n
-    t_end = t[1:] if uses_end else [None] * n
-    h = grid.diff().to(device=x_0.device, dtype=x_0.dtype)  # (n,)
-
-    path = [x_0] * trajectory
+    t = at(grid if solver in USES_END else grid[:-1])
+    t_mid = at((grid[1:] + grid[:-1]) / 2) if solver in USES_MIDDLE else [None] * n
+    t_end = t[1:] if solver in USES_END else [None] * n
+    h = grid.diff().to(device=x.device, dtype=x.dtype)  # (n,)
+    path = [x] * trajectory
     for i in range(n):
         x = step(velocity, x, Step(t[i], t_mid[i], t_end[i], h[i]))
         path += [x] * trajectory
