@@ -114,13 +114,9 @@ def filled(network: StableAudioMuQ, recipe: Recipe, embedding: Tensor) -> Contro
 
 
 def control_inputs(
-    network: StableAudioMuQ,
-    controls: Sequence[Controls],
-    start: int,
-    frames: int,
-    second: float,
+    network: StableAudioMuQ, controls: Sequence[Controls], start: int, frames: int, second: float,
     x_1: Tensor | None = None,
-) -> ControlInputs | None:
+) -> ControlInputs | None:  # fmt: skip
     """What the network is given of these controls from latent frame `start` on; second: length of a frame.
 
     x_1 (B, C, T): standardised latents, NaN in frames that are not given; None: none is given.
@@ -137,18 +133,10 @@ def control_inputs(
 
 
 def sample_stage2(
-    inference: Stage2Inference,
-    embeddings: Tensor,
-    negatives: tuple[Tensor, Tensor],
-    batch: Sequence[Recipe],
-    frames: int,
-    seconds: float | Sequence[float],
-    on_step: OnStep | None = None,
-    cancel=None,
-    x_0: Tensor | None = None,
-    controls: ControlInputs | None = None,
-    given: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+    inference: Stage2Inference, embeddings: Tensor, negatives: tuple[Tensor, Tensor], batch: Sequence[Recipe],
+    frames: int, seconds: float | Sequence[float], on_step: OnStep | None = None, cancel=None,
+    x_0: Tensor | None = None, controls: ControlInputs | None = None, given: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Sample codec latents (B, C, frames) for embeddings (B, 512), and NFE (B,).
 
     Args:

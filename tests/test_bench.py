@@ -122,7 +122,6 @@ def test_every_bench_runs_quickly_and_marks_its_numbers(what, smoke_weights, tmp
         assert all(row["steps"] and row["dtype"] and row["backend"] for row in rows)
         assert all(row["least"] <= row["seconds"] <= row["most"] for row in rows)
         assert any(row["floor_share"] for row in rows)
-        assert what != "stage2" or "diffusers, as called" in {row["peer"] for row in rows}
     if what == "end-to-end":
         assert len({tuple(row) for row in rows}) == 1  # one schema, so the rows make a table
         by_name = {row["what"]: row["value"] for row in rows}
