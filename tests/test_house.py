@@ -21,14 +21,13 @@ LAYERS = """
     solve
     recipe
     convert
-    fused
     stage1 stage2
     codec
     encoders
     oobleck
     inference
     lora pretrained
-    fewstep edit
+    edit
     muse
     generate
     runs

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from musekit import distributed
-from musekit.bench.measure import Row, Setup, file_name, instructions, line
+from musekit.bench.measure import Row, Setup, file_name, instructions
 from musekit.config import MuseError, suggest
 from musekit.results import write_result
 
@@ -23,19 +23,16 @@ BENCHES = {  # name: (module.function, whether it needs the measured ceilings, w
     "stage2": ("stages.stage2", True, "full size, a step beside diffusers' own transformer"),
     "full": ("end_to_end.full", False, "full size, 1 and 16 pieces from token ids to sound"),
     "train": ("train.train", True, "full size, an optimizer step of both stages"),
-    "paper": ("paper.paper", True, "full size, training and sampling by the preset's own defaults, in a time budget"),
     "sizes": ("stages.sizes", True, "50M to 1.05B: what decides how much a batch gains"),
     "ddp": ("train.ddp", False, "data-parallel training on the ranks of this machine"),
 }
 
 
-def bench(
-    what: str, weights: str | None, results: Path, quick: bool = False, budget: float = float("inf")
-) -> list[Row]:
+def bench(what: str, weights: str | None, results: Path, quick: bool = False) -> list[Row]:
     """Measure, print and write one result file; returns its rows. Raises MuseError on a bad name, weights or folder.
 
     quick: tiny networks and single runs, to see that everything runs; its numbers mean nothing, and the file says so.
-    budget: seconds, for `paper`. The file is written after each row: a bench that is stopped loses none.
+    The file is written after each row: a bench that is stopped loses none.
     """
     if what.startswith("ddp-rank-"):  # started by `ddp` in other processes
         from musekit.bench import train
@@ -47,7 +44,7 @@ def bench(
     if weights is not None and what != "end-to-end":
         raise MuseError(f"`bench {what}` reads no weights: leave --weights out, or take `bench end-to-end`")
     place, needs_ceilings, _ = BENCHES[what]
-    setup = Setup(distributed.device(), quick, budget)
+    setup = Setup(distributed.device(), quick)
     on_gpu = setup.device.type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else "cpu"
     about = {"load": os.getloadavg()[0], "device": name, "threads": torch.get_num_threads()}
@@ -73,7 +70,8 @@ def bench(
     for row in getattr(importlib.import_module(f"musekit.bench.{module}"), function)(setup):
         row = {"steps": None, "nfe": None, **ran, **row, "load": os.getloadavg()[0]}
         rows.append(row | {"bar": None, "met": None} if quick else row)
-        print(line(rows[-1]), flush=True)
+        shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items() if v is not None and k not in ran}
+        print(*(f"{k} {v}" for k, v in shown.items()), sep=", ", flush=True)
         path = write_result(file_name(what, on_gpu), rows, results, f"musekit.bench.{module}", **about)
     print(f"written: {path}")
     return rows

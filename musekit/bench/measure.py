@@ -62,13 +62,6 @@ def interleaved(
     return times
 
 
-def about_a_second(call: Callable[[], object], device: torch.device, quick: bool = False) -> list[float]:
-    """Seconds of each of as many calls as take about a second, three at least; after three untimed calls."""
-    call()
-    least = timed(call, device, 1)[0]
-    return timed(call, device, 1 if quick else min(200, max(3, round(1 / least))))
-
-
 def median(values: Sequence[float]) -> float:
     """The middle value; the upper one of the two middle values of an even number."""
     return sorted(values)[len(values) // 2]
@@ -102,7 +95,6 @@ class Setup:
 
     device: torch.device
     quick: bool = False  # tiny networks and single runs
-    budget: float = float("inf")  # seconds, for `paper`
     muse: object = None  # the loaded `Muse`, for benches that read weights
     ceilings: dict = field(default_factory=dict)  # measured by `roofline.ceilings`
 
@@ -169,17 +161,6 @@ def row(what: str, values: Sequence[float], unit: str, how: str, bar: tuple[str,
     shown = None if bar is None else f"{bar[0]} {bar[1]:g}"
     span = {"least": min(values), "most": max(values), "runs": len(values)}
     return {"what": what, "value": middle, "unit": unit, **span, "bar": shown, "met": met, "how": how}
-
-
-def line(row: Row) -> str:
-    """A row as one line of a terminal."""
-    if "what" in row:
-        return f"{row['what']:58s} {row['value']:10.4g} {row['unit']}"
-    if "ranks" in row:
-        name = f"{row['ranks']} rank(s), {row['scaling']} scaling"
-        return f"{name:30s} {1000 * row['seconds']:10.1f} ms a step, efficiency {row['efficiency']:.2f}"
-    name = f"stage {row['stage']}, {row['peer']}, batch {row['batch']}, {row['dtype']}, {row['steps']} steps"
-    return f"{name:70s} {row['ms_a_sample']:10.1f} ms a sample {row['speedup']:6.2f} x"
 
 
 # -- recorded rows

@@ -16,17 +16,16 @@ SYSTEM = "codec embedder stage1 stage2"
 MEASUREMENTS = {  # name: (module.function, the parts of the system that it needs, minutes on two cores, its question)
     "corpus": ("study.measure_corpus", "", 1, "the clips and their splits"),
     "codec": ("codec.measure_codec", "codec", 30, "how much of a sound survives the codec, Opus and MP3?"),
-    "embedder": ("prompts.measure_embedder", "codec embedder", 15, "zero-shot attributes"),
-    "prompts": ("prompts.measure_prompts", SYSTEM, 25, "do generated clips sound as their prompts ask?"),
+    "embedder": ("judge.measure_embedder", "codec embedder", 15, "zero-shot attributes"),
+    "prompts": ("judge.measure_prompts", SYSTEM, 25, "do generated clips sound as their prompts ask?"),
     "one-to-many": ("conditional.measure_one_to_many", "embedder stage1 regression", 25, "samples among right answers"),
     "music": ("music.measure_music", SYSTEM, 40, "a beat, the asked tempo, key and chords, a tune"),
     "memorisation": ("memorisation.measure_memorisation", SYSTEM, 30, "distance to the nearest training clip"),
     "distances": ("distances.measure_distances", SYSTEM, 15, "kernel distance, precision and recall"),
-    "controls": ("controls.measure_controls", SYSTEM + " regression", 30, "does each planted fault fail its bar?"),
     "reproducibility": ("reproducibility.measure_reproducibility", SYSTEM, 8, "is a recipe's sound always the same?"),
     "guidance": ("guidance.measure_guidance", SYSTEM, 60, "obedience against coverage; on the valid split"),
 }
-ON_VALID = ("controls", "guidance")  # measurements by which choices are made: never on the test split
+ON_VALID = ("guidance",)  # measurements by which choices are made: never on the test split
 QUICK = 4  # generated clips with quick=True
 
 

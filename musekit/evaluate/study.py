@@ -54,11 +54,7 @@ def value_of(record: dict, attribute: str) -> str | None:
 class Study:
     """The system, the clips, and where results go; quick: tiny sizes, whose numbers mean nothing."""
 
-    on, module, parts = (
-        "valid",
-        "",
-        (),
-    )  # the held-out split, what measures on it, and which networks; `evaluate` sets them
+    on, module, parts = "valid", "", ()  # the held-out split, what measures on it, and which networks, by `evaluate`
     codecs: Sequence[str] = ()  # other folders of weights, in the measurement of codecs
 
     def __init__(self, weights: str | Path, cache: Path, results: Path, n: int, quick: bool = False):
@@ -79,10 +75,10 @@ class Study:
         """Those of `split` that a single kind of instrument plays."""
         return [c for c in self.split(*names) if value_of(c, "instrument")]
 
-    def prompt_like(self, most: int = PROMPT_LIKE) -> list[dict]:
+    def prompt_like(self) -> list[dict]:
         """Held-out clips of the kind that the evaluation prompts describe: one instrument, a mode, slow or fast."""
         clips = self.singles(self.on)
-        return [c for c in clips if value_of(c, "mode") and value_of(c, "speed")][:most]
+        return [c for c in clips if value_of(c, "mode") and value_of(c, "speed")][:PROMPT_LIKE]
 
     @cached_property
     def hashes(self) -> dict[str, str]:

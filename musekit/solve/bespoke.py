@@ -10,10 +10,7 @@ evaluations is a choice of them; Euler is a_i = 1, b_ij = t_{j+1} - t_j.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,15 +20,7 @@ from musekit.config import MuseError
 
 from .types import Velocity
 
-PREFIX = "bespoke-"
-NAME = re.compile(r"bespoke-([1-9][0-9]?)(?:@([0-9a-f]{8}))?")  # bespoke-8, optionally with the hash of its numbers
 MAX_WEIGHT = 1e4
-
-
-def evaluations(name: object) -> int | None:
-    """n of "bespoke-n" or "bespoke-n@hash"; None for any other name."""
-    found = NAME.fullmatch(name) if isinstance(name, str) else None
-    return int(found[1]) if found else None
 
 
 @dataclass(frozen=True)
@@ -47,17 +36,6 @@ class Bespoke:
         fits = n > 0 and len(self.times) == n + 1 and all(len(w) == i + 2 for i, w in enumerate(self.weights))
         if not fits or not all(abs(x) < MAX_WEIGHT for x in numbers) or min(gaps) <= 0:
             raise MuseError("a bespoke solver needs n + 1 rising times and n lists of 2, 3, ..., n + 1 finite weights")
-
-    @property
-    def nfe(self) -> int:
-        """Evaluations of the velocity, n."""
-        return len(self.weights)
-
-    @property
-    def name(self) -> str:
-        """Its complete name, with 8 hex digits of the hash of its numbers."""
-        digest = hashlib.sha256(json.dumps([self.times, self.weights]).encode()).hexdigest()
-        return f"bespoke-{self.nfe}@{digest[:8]}"
 
 
 def stepper(table: Bespoke, x_0: Tensor) -> Callable[[Velocity, Tensor, object], Tensor]:
