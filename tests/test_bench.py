@@ -106,7 +106,7 @@ def test_an_unknown_bench_is_told_with_the_nearest_one(tmp_path):
         bench.bench("stage-1", None, tmp_path)
 
 
-SLOW = ("end-to-end", "ddp", "sizes")  # processes of their own, many networks
+SLOW = ("end-to-end", "ddp", "sizes", "paper")  # processes of their own, many networks
 
 
 @pytest.mark.parametrize("what", [pytest.param(n, marks=[pytest.mark.long] * (n in SLOW)) for n in bench.BENCHES])

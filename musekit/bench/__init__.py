@@ -23,16 +23,19 @@ BENCHES = {  # name: (module.function, whether it needs the measured ceilings, w
     "stage2": ("stages.stage2", True, "full size, a step beside diffusers' own transformer"),
     "full": ("end_to_end.full", False, "full size, 1 and 16 pieces from token ids to sound"),
     "train": ("train.train", True, "full size, an optimizer step of both stages"),
+    "paper": ("paper.paper", True, "full size, training and sampling by the preset's own defaults, in a time budget"),
     "sizes": ("stages.sizes", True, "50M to 1.05B: what decides how much a batch gains"),
     "ddp": ("train.ddp", False, "data-parallel training on the ranks of this machine"),
 }
 
 
-def bench(what: str, weights: str | None, results: Path, quick: bool = False) -> list[Row]:
+def bench(
+    what: str, weights: str | None, results: Path, quick: bool = False, budget: float = float("inf")
+) -> list[Row]:
     """Measure, print and write one result file; returns its rows. Raises MuseError on a bad name, weights or folder.
 
     quick: tiny networks and single runs, to see that everything runs; its numbers mean nothing, and the file says so.
-    The file is written after each row: a bench that is stopped loses none.
+    budget: seconds, for `paper`. The file is written after each row: a bench that is stopped loses none.
     """
     if what.startswith("ddp-rank-"):  # started by `ddp` in other processes
         from musekit.bench import train
@@ -44,7 +47,7 @@ def bench(what: str, weights: str | None, results: Path, quick: bool = False) ->
     if weights is not None and what != "end-to-end":
         raise MuseError(f"`bench {what}` reads no weights: leave --weights out, or take `bench end-to-end`")
     place, needs_ceilings, _ = BENCHES[what]
-    setup = Setup(distributed.device(), quick)
+    setup = Setup(distributed.device(), quick, budget)
     on_gpu = setup.device.type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else "cpu"
     about = {"load": os.getloadavg()[0], "device": name, "threads": torch.get_num_threads()}

@@ -62,6 +62,13 @@ def interleaved(
     return times
 
 
+def about_a_second(call: Callable[[], object], device: torch.device, quick: bool = False) -> list[float]:
+    """Seconds of each of as many calls as take about a second, three at least; after three untimed calls."""
+    call()
+    least = timed(call, device, 1)[0]
+    return timed(call, device, 1 if quick else min(200, max(3, round(1 / least))))
+
+
 def median(values: Sequence[float]) -> float:
     """The middle value; the upper one of the two middle values of an even number."""
     return sorted(values)[len(values) // 2]
@@ -95,6 +102,7 @@ class Setup:
 
     device: torch.device
     quick: bool = False  # tiny networks and single runs
+    budget: float = float("inf")  # seconds, for `paper`
     muse: object = None  # the loaded `Muse`, for benches that read weights
     ceilings: dict = field(default_factory=dict)  # measured by `roofline.ceilings`
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from musekit import oobleck
-from musekit.config import Stage1Config, Stage2Config, paper
+from musekit.config import Stage1Config, Stage2Config, TextConfig, paper
+from musekit.encoders.text import TextEncoder
+from musekit.muse import Muse
 from musekit.stage1 import Text2MuQFlow
 from musekit.stage2 import StableAudioMuQ
 
@@ -62,6 +65,33 @@ def stage1(config: Stage1Config, device="cpu") -> Text2MuQFlow:
 def stage2(config: Stage2Config, device="cpu", dtype=torch.float32) -> StableAudioMuQ:
     """Stage 2 of that shape."""
     return random(StableAudioMuQ, config, device, dtype)
+
+
+class Words(TextEncoder):
+    """In the place of a text encoder: random states of a prompt, one per word, where an encoder leaves its own."""
+
+    def __init__(self, config: TextConfig):
+        self.config = config
+
+    def tokens(self, text: str) -> int:
+        """The number of words."""
+        return len(text.split())
+
+    def __call__(self, texts, length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token states (B, L, D) and their mask, on the CPU."""
+        states = torch.randn(len(texts), length, self.config.dim, generator=torch.Generator().manual_seed(1))
+        return states, torch.arange(length) < torch.tensor([[self.tokens(text)] for text in texts])
+
+
+def system(quick: bool = False) -> Muse:
+    """The paper preset's `Muse` with random weights, `Words` for its text encoder, and no codec."""
+    config = paper()
+    shape1, shape2 = stage1_config("271M", quick), stage2_config("1.05B", quick)
+    shape1 = dataclasses.replace(shape1, gaussian_rank=config.stage1.gaussian_rank)
+    muse = Muse(Path(), dataclasses.replace(config, stage1=shape1, stage2=shape2))
+    muse.text, muse.weights = Words(config.text), "random"
+    muse.stage1 = stage1(shape1, muse.device)
+    return muse
 
 
 def prompt(config: Stage1Config, batch: int, tokens: int, device="cpu") -> tuple[torch.Tensor, torch.Tensor]:

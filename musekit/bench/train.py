@@ -49,9 +49,14 @@ def train(setup: Setup) -> Iterator[Row]:
                 yield step(stage, 2 if setup.quick else batch, options, setup)
             except torch.OutOfMemoryError as error:
                 print(f"left out: Stage {stage}, batch {batch}: {str(error).splitlines()[0]}")
-            gc.collect()
-            if setup.device.type == "cuda":
-                torch.cuda.empty_cache()
+            free_memory(setup.device)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what the last row has left."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def step(stage: int, batch: int, options: tuple[str, ...], setup) -> Row:

@@ -30,7 +30,11 @@ def features(audio: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
     cqt = np.abs(librosa.cqt(y, sr=RATE, hop_length=HOP, n_bins=octave * OCTAVES, bins_per_octave=octave))  # from C1
     semitones = cqt.reshape(12 * OCTAVES, STEPS, -1)
     flux = np.maximum(0, np.diff(mel, axis=1)).mean(0)
-    found = {"timbre": timbre(magnitude, mel), "chroma": chroma(semitones), "onsets": onsets(flux, semitones.max(1))}
+    found = {
+        "timbre": timbre(magnitude, mel),
+        "chroma": chroma(semitones),
+        "onsets": onsets(flux, semitones.max(1)),
+    }
     return {name: np.nan_to_num(value).astype(np.float32) for name, value in found.items()}
 
 

@@ -18,5 +18,5 @@ date +%T
 XX
 setsid nohup bash /tmp/render.sh > /tmp/render.log 2>&1 &
 sleep 1
-OMP_NUM_THREADS=2 timeout ${BENCH_S:-130} python3 -m musekit bench train --results $OUT 2>&1 | tail -30
+OMP_NUM_THREADS=2 timeout ${BENCH_S:-130} python3 -m musekit bench paper --budget ${BUDGET:-110} --results $OUT 2>&1 | tail -30
 tail -c 300 /tmp/render.log; find /tmp/cache/clips -name '*.flac' | wc -l; date +%T
