@@ -15,7 +15,7 @@ from musekit import pretrained
 from musekit.claims import matches
 from musekit.config import CodecConfig, MuseError, smoke
 from musekit.corpus.captions import TEMPLATES, evaluation_prompts, fill
-from musekit.evaluate import conditional, judge, memorisation, reproducibility
+from musekit.evaluate import conditional, controls, judge, memorisation, reproducibility, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.features import standardised
 from musekit.evaluate.judge import wordings, zero_shot
@@ -23,6 +23,7 @@ from musekit.evaluate.memorisation import Nearest, normal
 from musekit.evaluate.study import CLASSES, Study, target
 from musekit.muse import Muse, Settings
 from musekit.results import read_result
+from musekit.statistics import coverage
 
 RATE = 44100
 
@@ -70,6 +71,28 @@ def test_wordings_assert_one_thing_in_words_held_out_of_training():
 # -- memorisation
 
 
+def slow_distance(a, b, least=0.5):
+    """The definition: every transposition, every shift with half an overlap."""
+    best = -np.inf
+    for k in range(12):
+        turned = np.roll(a, k, axis=0)
+        for shift in range(-a.shape[1] + 1, b.shape[1]):
+            start, stop = max(0, shift), min(b.shape[1], shift + a.shape[1])
+            if stop - start >= least * min(a.shape[1], b.shape[1]):
+                here = turned[:, start - shift : stop - shift]
+                best = max(best, float((here * b[:, start:stop]).sum(0).mean()))
+    return 1 - best
+
+
+def test_nearest_is_the_definition():
+    rng = np.random.default_rng(2)
+    library = [normal(rng.random((12, n))) for n in (9, 14, 14, 11)]
+    for steps in (5, 12, 14):
+        query = normal(rng.random((12, steps)))
+        expected = [slow_distance(query, b) for b in library]
+        np.testing.assert_allclose(Nearest(library).distances(query), expected, atol=1e-5)
+
+
 def test_a_transposed_and_shifted_copy_is_found():
     rng = np.random.default_rng(3)
     library = [normal(rng.random((12, 60))) for _ in range(5)]
@@ -95,6 +118,30 @@ def test_honest_distances_meet_the_bars_and_planted_copies_and_nearness_do_not()
             "memorisation, here: pieces within 0.05 of a training clip"
         ]
     assert len(missed(honest - 0.08)) >= 2  # every piece is nearer, and none is a copy
+    share = memorisation.smallest_share(copies, 240)
+    seen = np.mean([(rng.random(240) < share).any() for _ in range(4000)])
+    assert share < 0.01 and seen == pytest.approx(0.9, abs=0.02)
+    assert memorisation.smallest_share(np.array([0.2]), 240) is None  # such copies are not seen at all
+
+
+def test_a_melody_on_another_instrument_with_other_chords_is_found():
+    """Tones with partials: each tune against itself in another key, an octave higher, without its bass."""
+    rng, t = np.random.default_rng(1), np.arange(RATE // 4) / RATE
+    hz = 440 * 2 ** ((np.arange(128) - 69) / 12)
+
+    def tone(pitch, partials):
+        return sum(np.sin(2 * np.pi * hz[pitch] * h * t) * 0.5**h for h in range(1, partials + 1))
+
+    def played(tune, partials, bass):
+        return np.concatenate(
+            [tone(p, partials) + (0.5 * tone(bass[i // 8], 6) if bass else 0) for i, p in enumerate(tune)]
+        )
+
+    tunes = [60 + np.array([0, 2, 4, 5, 7, 9, 11, 12])[rng.integers(8, size=32)] for _ in range(8)]
+    library = [memorisation.melody(np.stack([played(x, 6, [48, 53, 55, 48])] * 2), RATE) for x in tunes]
+    for i, tune in enumerate(tunes):
+        found = Nearest(library).distances(memorisation.melody(np.stack([played(tune + 5, 3, None)] * 2), RATE))
+        assert found.argmin() == i and found[i] < 0.4 < np.delete(found, i).min()
 
 
 # -- distances
@@ -145,19 +192,6 @@ def world(seed: int = 0, prompts: int = 12, m: int = 32, n: int = 64):
     return draw(m), draw(n)
 
 
-def half_the_variety(x):
-    moved = [some.mean(0) + 0.5 * (some - some.mean(0)) for some in x]
-    return [some / np.linalg.norm(some, axis=1, keepdims=True) for some in moved]
-
-
-FAULTS = {  # of answers to prompts
-    "one answer for all seeds": lambda x: [np.repeat(some[:1], len(some), axis=0) for some in x],
-    "half the variety": half_the_variety,
-    "the prompt is ignored": lambda x: [np.concatenate(x)[i :: len(x)] for i in range(len(x))],
-    "prompts are swapped": lambda x: [*x[1:], x[0]],
-}
-
-
 def test_samples_like_right_answers_meet_every_bar_and_planted_faults_do_not():
     right, samples = world()
     margins = conditional.margins(right, times=40)  # before any sample is looked at
@@ -165,11 +199,24 @@ def test_samples_like_right_answers_meet_every_bar_and_planted_faults_do_not():
     met = {bar["name"]: bar["met"] for bar in conditional.bars(found, "vague", margins)}
     assert all(met.values()), met
     assert all({"value", "low", "high"} <= row.keys() for row in found.values()) and found["distance"]["p"] > 0.01
-    for name, fault in FAULTS.items():
+    for name, fault in controls.FAULTS.items():
         found = conditional.compare(fault(samples), right)
         assert not all(bar["met"] for bar in conditional.bars(found, "vague", margins)), name
         assert found["distance"]["p"] < 0.01
     assert not any(bar["met"] for bar in conditional.bars(found, "vague", conditional.margins(right[:1])))
+
+
+def test_a_bar_is_met_by_the_whole_interval():
+    assert not target("x", 0.9, at_least=0.8, low=0.7, high=1.1)["met"] and target("x", 0.9, 0.8, low=0.8)["met"]
+
+
+def test_coverage_of_the_same_distribution_is_its_closed_form():
+    rng, n, m = np.random.default_rng(4), 12, 15
+    found = [coverage(rng.normal(size=(n, 3)), rng.normal(size=(m, 3))) for _ in range(400)]
+    expected = 1 - np.prod([(m - i) / (n + m - i) for i in (1, 2, 3)])
+    assert np.mean(found, axis=0)[0] == pytest.approx(expected, abs=0.02)
+    x = rng.normal(size=(9, 3))
+    assert coverage(x, x) == (1, 1) and coverage(x + 100, x) == (0, 0)
 
 
 # -- bars, tables, records
@@ -180,7 +227,6 @@ def test_a_bar_holds_inside_its_bounds_only():
     assert target("x", 1.0, 0.8, 1.2)["met"] and not target("x", 1.3, 0.8, 1.2)["met"]
     assert not target("x", None, at_least=0)["met"]
     assert target("x", 1.0, 0.8, 1.2)["bar"] == ">= 0.8 and <= 1.2"
-    assert not target("x", 0.9, at_least=0.8, low=0.7, high=1.1)["met"]  # by the whole interval
 
 
 def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
@@ -204,16 +250,16 @@ def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
         )  # fmt: skip
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "hand.jsonl").write_text("".join(json.dumps(asdict(s)) + "\n" for s in written))
-    assert {split_of(s.family) for s in conditional.held_out_scores(tmp_path, "valid")} == {"valid"}
+    assert {split_of(s.family) for s in right_answers.held_out_scores(tmp_path, "valid")} == {"valid"}
     asks = {"instrument": "flute", "mode": "major", "speed": "fast", "form": "jig", "key": "G", "dynamic": "soft"}
-    made = list(conditional.renderings(tmp_path, "valid", asks, 2))
-    assert made == list(conditional.renderings(tmp_path, "valid", asks, 2)) and len(made) == 2
+    made = list(right_answers.renderings(tmp_path, "valid", asks, 2))
+    assert made == list(right_answers.renderings(tmp_path, "valid", asks, 2)) and len(made) == 2
     for record, notes, how in made:
         assert matches(asks, record) and record["split"] == "valid" and notes and how["dynamic"] == "soft"
     one, two = (record["family"] for record, _, _ in made)  # two renderings of one work would be one answer
-    (other,) = conditional.renderings(tmp_path, "valid", asks, 1, {one})
+    (other,) = right_answers.renderings(tmp_path, "valid", asks, 1, {one})
     assert one != two and other[0]["family"] != one
-    assert list(conditional.renderings(tmp_path, "valid", {**asks, "form": "waltz"}, 1)) == []
+    assert list(right_answers.renderings(tmp_path, "valid", {**asks, "form": "waltz"}, 1)) == []
 
 
 # -- end to end
@@ -260,6 +306,10 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monke
         about = recorded(what, tmp_path)["provenance"]
         assert about["preset"] == "smoke" and "noise" in about["note"]
         assert list(about["weights"]) == needs.split() and place.startswith(about["module"].rpartition(".")[2])
+    told = {(r["group"], r["control"]): r["as_expected"] for r in rows["controls"] if r["measure"] == "control"}
+    for group in ("reproducibility", "memorisation"):
+        assert len([control for of, control in told if of == group]) > 1
+    assert told["reproducibility", "a renderer that adds noise"] and told["reproducibility", "the renderer"]
     steps = [r for r in rows["guidance"] if r["measure"] == "stage1 steps"]
     assert steps and all(r["nfe"] == r["value"] for r in steps)
     judged = [r for r in rows["prompts"] if r["measure"] == "accuracy" and r["source"] == "generated"]

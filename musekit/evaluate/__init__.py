@@ -22,10 +22,11 @@ MEASUREMENTS = {  # name: (module.function, the parts of the system that it need
     "music": ("music.measure_music", SYSTEM, 40, "a beat, the asked tempo, key and chords, a tune"),
     "memorisation": ("memorisation.measure_memorisation", SYSTEM, 30, "distance to the nearest training clip"),
     "distances": ("distances.measure_distances", SYSTEM, 15, "kernel distance, precision and recall"),
+    "controls": ("controls.measure_controls", SYSTEM + " regression", 30, "does each planted fault fail its bar?"),
     "reproducibility": ("reproducibility.measure_reproducibility", SYSTEM, 8, "is a recipe's sound always the same?"),
     "guidance": ("guidance.measure_guidance", SYSTEM, 60, "obedience against coverage; on the valid split"),
 }
-ON_VALID = ("guidance",)  # measurements by which choices are made: never on the test split
+ON_VALID = ("controls", "guidance")  # measurements by which choices are made: never on the test split
 QUICK = 4  # generated clips with quick=True
 
 

@@ -20,19 +20,18 @@ smaller than the sets that are measured, so margins are wider than they need to 
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import torch
 
-from musekit.cache import config_hash
-from musekit.claims import matches
-from musekit.config import home
-from musekit.corpus.captions import prompts
-from musekit.evaluate.study import Study, cached, progress, target
+from musekit.config import Samples
+from musekit.corpus.captions import evaluation_prompts, prompts
+from musekit.evaluate.right_answers import right_answers
+from musekit.evaluate.study import Study, progress, target
+from musekit.files import read_json
+from musekit.muse import Settings
 from musekit.statistics import (
     NEIGHBOURS,
     KernelDistance,
@@ -56,10 +55,6 @@ HALVINGS = 400  # of all right answers, from which margins are computed
 HONEST = 0.95  # at least, the probability that an honest half meets all bars of its level
 MEASURES, ENDS = ("distance", "coverage", "recall", "spread", "inside"), ("low", "high")
 BOUNDS = 6  # of these measures: spread has two
-ENOUGH = 32  # matching works; with fewer, works of no matching clip are rendered
-ATTEMPTS = 4000  # scores tried for one prompt
-DRAWS = 150  # of key and dynamic for one arrangement: 1 in 33 has a given key and dynamic
-SECONDS = 12.0  # about how long a rendering lasts: whole bars
 LEAST, MOST = 0.8, 1.2  # of the spread of right answers, on average over prompts
 
 
@@ -148,97 +143,25 @@ def margins(right: Sequence[np.ndarray], seed: int = 0, times: int = HALVINGS) -
 
 def bars(found: dict[str, dict], level: str, margins: Sequence[dict]) -> list[dict]:
     """The bars of one level of prompts, from `compare` and `margins`; none is met where there are no margins."""
-    nominal, bounds, rows = found["inside"]["nominal"], {row["name"]: row for row in margins}, []
-    for name, text, *ends in (
-        ("distance", "distance / to another prompt's right answers", "at_most"),
-        ("coverage", "coverage / by right answers", "at_least"),
-        ("recall", "recall / by right answers", "at_least"),
-        ("spread", "spread / of right answers", "at_least", "at_most"),
-        ("inside", f"right answers within the radius of {100 * nominal:.0f} % of the samples", "at_least"),
-    ):
-        zero = nominal if name == "inside" else 0.0
-        limits = {end: bounds[name][end] + zero for end in ends} | found[name] if margins else {"value": None}
-        rows.append(target(f"{level}: {text}", **limits))
-    return rows
+    nominal, bounds = found["inside"]["nominal"], {row["name"]: row for row in margins}
 
+    def bar(text: str, name: str, *ends: str, zero: float = 0.0) -> dict:
+        if not margins:
+            return target(f"{level}: {text}", None)
+        return target(f"{level}: {text}", **{end: bounds[name][end] + zero for end in ends}, **found[name])
 
-def right_answers(study: Study, asks: dict) -> np.ndarray:
-    """Embeddings (n, 512) of matching music of n held-out works; 0 where none can be rendered as asked.
-
-    Works are held out, not renderings of them: where few clips of the cache match, other held-out scores are rendered
-    on the instrument, at the speed and in the key that a prompt asks for. Each answer is of another work.
-    """
-    clips = list({c["family"]: c for c in study.split(study.on) if matches(asks, c)}.values())
-    right, wanted = study.embed(clips), 4 if study.quick else ENOUGH
-    if len(clips) < wanted:
-        made = rendered_embeddings(study, asks, wanted - len(clips), {c["family"] for c in clips})
-        right = np.concatenate([right, made])
-    return right
-
-
-def rendered_embeddings(study: Study, asks: dict, n: int, used: Collection[str], seed: int = 0) -> np.ndarray:
-    """Audio embeddings (m, 512), m <= n, of new renderings that match; cached by what they are made from."""
-    from musekit.corpus.render import SAMPLE_RATE, render
-    from musekit.corpus.sound import BadAudio
-
-    def make() -> dict[str, np.ndarray]:
-        rows = []
-        for _, notes, how in renderings(study.cache, study.on, asks, n, used, seed):
-            with contextlib.suppress(BadAudio):
-                rows.append(study.embed_audio(render(notes, **how), SAMPLE_RATE))
-        return {"x": study.unit(rows)}
-
-    folder = home() / "eval" / f"right-answers-{study.hashes['embedder']}"
-    key = config_hash(sorted(asks.items()), n, seed, study.on, sorted(used), study.data)
-    return cached(folder / f"{key}.npz", make)["x"]
-
-
-def renderings(
-    cache: Path, split: str, asks: dict, n: int, used: Collection[str] = (), seed: int = 0
-) -> Iterator[tuple[dict, list, dict]]:
-    """Up to n (record, notes, arguments of `corpus.render.render`) of different families of the split, none in `used`.
-
-    Scores are drawn by the corpus's own shares of kinds, so the renderings are distributed as the training clips are.
-    """
-    from musekit.corpus import plan
-    from musekit.corpus.arrange import piece_of, texture_of
-    from musekit.corpus.instruments import SINGLE
-
-    fixed = {name: asks[name] for name in ("era", "form", "composer", "metre") if name in asks}
-    scores = [s for s in held_out_scores(Path(cache), split) if all(getattr(s, n) == v for n, v in fixed.items())]
-    rng, used, found = np.random.default_rng([seed, 5]), set(used), 0
-    for _ in range(ATTEMPTS if scores else 0):
-        if found == n:
-            return
-        mode = asks.get("mode") or str(rng.choice(["major", "minor"]))
-        speed = asks.get("speed") or str(rng.choice(["slow", "medium", "fast"]))
-        player = asks.get("instrument") or str(rng.choice(SINGLE))
-        kinds = plan.KINDS[mode]
-        kind = str(rng.choice(list(kinds), p=np.array(list(kinds.values())) / sum(kinds.values())))
-        pool = [s for s in scores if (s.kind, s.mode) == (kind, mode) and s.family not in used]
-        if not pool:
-            continue
-        score = pool[int(rng.integers(len(pool)))]
-        piece = piece_of(score)
-        clip = piece and plan.attempt(piece, player, mode, speed, rng, SECONDS)
-        if clip is None or asks.get("texture") not in (None, texture_of(clip["parts"])):
-            continue
-        for _ in range(DRAWS):  # key and dynamic are drawn here, until they match
-            record, notes, how = plan.draw_clip(piece, player, clip, found, rng)
-            if matches(asks, record):
-                used.add(score.family)
-                yield record, notes, how
-                found += 1
-                break
-
-
-@functools.cache
-def held_out_scores(cache: Path, split: str) -> list:
-    """The parsed scores of the cache whose families are in the split; empty for a cache without scores."""
-    from musekit.corpus.families import read_scores, split_of
-
-    scores = read_scores(sorted((cache / "scores").glob("*.jsonl")))
-    return [s for s in scores if split_of(s.family) == split]
+    return [
+        bar("distance / to another prompt's right answers", "distance", "at_most"),
+        bar("coverage / by right answers", "coverage", "at_least"),
+        bar("recall / by right answers", "recall", "at_least"),
+        bar("spread / of right answers", "spread", "at_least", "at_most"),
+        bar(
+            f"right answers within the radius of {100 * nominal:.0f} % of the samples",
+            "inside",
+            "at_least",
+            zero=nominal,
+        ),
+    ]
 
 
 def asked(study: Study, level: str) -> list[tuple[int, dict, np.ndarray]]:
@@ -246,7 +169,7 @@ def asked(study: Study, level: str) -> list[tuple[int, dict, np.ndarray]]:
     first = 2 if study.quick else None
     offset = 1 + 20 * LEVELS.index(level)
     return [
-        (offset + k, prompt, right_answers(study, prompt["asks"]))
+        (offset + k, prompt, right_answers(study, prompt["asks"])[0])
         for k, prompt in enumerate(progress(prompts(level)[:first], f"right answers to {level} prompts"))
     ]
 
@@ -256,12 +179,13 @@ def enough(study: Study, right: np.ndarray) -> bool:
     return len(right) >= (2 * (NEIGHBOURS + 1) if study.quick else FEWEST)
 
 
-def regression_answer(study: Study, text: str) -> np.ndarray:
-    """The baseline's answer on the sphere (1, 512)."""
+def regression_answer(study: Study, text: str) -> tuple[np.ndarray, float]:
+    """The baseline's answer on the sphere (512,), and the length of its raw answer."""
     muse = study.muse
     with torch.inference_mode():
-        raw = muse.regression.predict(*(x.to(muse.device) for x in muse.text([text]))).double().cpu().numpy()
-    return raw / max(float(np.linalg.norm(raw)), 1e-9)
+        raw = muse.regression.predict(*(x.to(muse.device) for x in muse.text([text])))[0].double().cpu().numpy()
+    length = float(np.linalg.norm(raw))
+    return raw / max(length, 1e-9), length
 
 
 def to_nearest(x: np.ndarray, library: np.ndarray) -> float | None:
@@ -285,13 +209,14 @@ def measure_one_to_many(study: Study) -> None:
         for number, prompt, y in progress(prompted, f"samples of {level} prompts"):
             x = study.samples(prompt["text"], n, SEED + 1000 * number)
             draws.setdefault(level, []).append(spread_draws(x, seed=number))
+            answer, length = regression_answer(study, prompt["text"])
             row = {"measure": "prompt", "level": level, "prompt": prompt["text"], "n": len(y)}
             low, high = interval(draws[level][-1])
             real = spread(y) if len(y) > 1 else None
             wide = {"spread": spread(x), "low": low, "high": high, "real": real, "counts": enough(study, y)}
             rows["diversity"].append(row | wide | {"ratio": wide["spread"] / real if real else None})
-            near = {}
-            for name, some in (("regression", regression_answer(study, prompt["text"])), ("samples", x), ("real", y)):
+            near = {"norm": length}
+            for name, some in (("regression", answer[None]), ("samples", x), ("real", y)):
                 near |= {f"{name}_to_nearest": to_nearest(some, library), f"{name}_to_right": to_nearest(some, y)}
             rows["regression"].append(row | near)
             if enough(study, y):
@@ -309,6 +234,7 @@ def measure_one_to_many(study: Study) -> None:
     wider = sum(interval(vague - specific)[0] > 0 for vague, specific in zip(*draws.values()))
     least = round(0.9 * len(draws["vague"]))
     rows["diversity"].append(target("one to many: pairs whose vague prompt is spread wider", wider, at_least=least))
+    rows["regression"] += answer_rows(study) + budget_rows(study)
     for name, some in rows.items():
         study.write(name, some, seed=SEED, embedding=study.embedding_name)
 
@@ -328,9 +254,37 @@ def spread_summary(rows: Sequence[dict], level: str) -> list[dict]:
 def nearness_summary(rows: Sequence[dict], level: str) -> list[dict]:
     """Mean distances to the nearest training clip and to the nearest right answer, with intervals."""
     found = []
-    for name in [key for key in rows[0] if "_to_" in key]:
+    for name in [key for key in rows[0] if key == "norm" or "_to_" in key]:
         values = [r[name] for r in rows if r.get("level") == level and r["measure"] == "prompt" and r[name] is not None]
         if values:
             row = {"measure": "mean", "level": level, "name": name, "n": len(values)}
             found.append(row | mean_interval(np.array(values)))
     return found
+
+
+def answer_rows(study: Study) -> list[dict]:
+    """Kernel distance of n answers, one per evaluation prompt, to held-out clips of the kinds that are asked for."""
+    texts = [p["text"] for p in evaluation_prompts(study.n)]
+    real = KernelDistance(study.embed(study.prompt_like()))
+    sets = {"regression": np.stack([regression_answer(study, text)[0] for text in texts])}
+    sets["samples"] = study.sample(study.recipes(texts, SEED, Settings(micro_batch=16)))[0]
+    about = {"measure": "answers", "n": len(texts), "m": len(real.reference), "name": "kernel distance (KAD)"}
+    return [{**about, "source": source, **real.measured(x)} for source, x in sets.items()]
+
+
+class Trained(TypedDict):
+    """What <part>.train.json beside the weights says of their training."""
+
+    samples: Samples
+
+
+def budget_rows(study: Study) -> list[dict]:
+    """Training samples of both networks, where their folder says so: the comparison is fair at equal numbers."""
+    rows = []
+    for part in ("stage1", "regression"):
+        path = study.muse.folder / f"{part}.train.json"
+        samples = read_json(path, Trained)["samples"] if path.exists() else None
+        rows.append({"measure": "budget", "part": part, "samples": samples})
+    known = None not in (rows[0]["samples"], rows[1]["samples"])
+    share = rows[1]["samples"] / rows[0]["samples"] if known else None
+    return [*rows, target("regression: its training samples / Stage 1's", share, at_least=0.9)]

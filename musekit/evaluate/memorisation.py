@@ -5,10 +5,13 @@ time shift that overlaps by half:
 
     distance = 1 - max over (shift, transposition) of mean over the overlap of corr(chroma_a, chroma_b)
 
-0 for a transposed or shifted copy at the same tempo, about 1 for unrelated sounds. A copy played at another tempo, or
-with other chords, is not found. A piece's distance is that to its nearest training clip. Pieces may not lie nearer than
-held-out clips do, up to margins that random halves of the held-out clips reach against each other (`margins`, computed
-before any piece is looked at), and none may lie within COPY, where round trips of training clips lie.
+0 for a transposed or shifted copy at the same tempo, about 1 for unrelated sounds. A copy played at another tempo
+is not found. A piece's distance is that to its nearest training clip. Pieces may not lie nearer than held-out clips do,
+up to margins that random halves of the held-out clips reach against each other (`margins`, computed before any piece is
+looked at), and none may lie within COPY, where round trips of training clips lie.
+
+A copy of the melody alone, with other chords on another instrument, may have another chroma. So upper lines are
+compared in the same way: a step is the highest salient pitch, the distance 1 - the share of steps with equal pitches.
 """
 
 from __future__ import annotations
@@ -46,8 +49,23 @@ def sequence(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     return normal(librosa.feature.chroma_stft(y=audio.mean(0), sr=sample_rate, **options))
 
 
+def melody(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """audio (2, N) -> its upper line, steps of one-hot pitches (48, S): E3 to G6, then 8 empty rows that keep
+    transpositions by up to 8 semitones from wrapping around. A pitch's salience is the sum of its first five partials.
+    """
+    import librosa
+
+    x = np.sqrt(np.abs(librosa.stft(audio.mean(0), n_fft=WINDOW, hop_length=HOP)))
+    bins = np.outer(librosa.midi_to_hz(np.arange(52, 92)), np.arange(1, 6)) * WINDOW / sample_rate
+    salience = (x[np.round(bins).astype(int)] * 0.8 ** np.arange(5)[:, None]).sum(1)  # (40, S)
+    peak = (salience >= np.roll(salience, 1, 0)) & (salience >= np.roll(salience, -1, 0))
+    top = 39 - (peak & (salience >= 0.75 * salience.max(0)))[::-1].argmax(0)  # the highest of the salient pitches
+    loud = salience.max(0) > 0.1 * salience.max()
+    return np.pad((np.arange(40)[:, None] == top) & loud, ((0, 8), (0, 0))).astype(np.float32)
+
+
 class Nearest:
-    """Shift-aligned distances to a library of chroma, by one two-dimensional FFT per query.
+    """Shift-aligned distances to a library of chroma or of melodies, by one two-dimensional FFT per query.
 
     The correlation over transpositions (circular) and shifts (in time) is a product of transforms.
     """
@@ -60,7 +78,7 @@ class Nearest:
         self.spectra = torch.fft.rfft2(torch.from_numpy(padded))
 
     def distances(self, query: np.ndarray) -> np.ndarray:
-        """query (12, S), S no longer than the library's longest -> its distance to each sequence (n,)."""
+        """query (P, S), S no longer than the library's longest -> its distance to each sequence (n,)."""
         query = query[:, : self.steps]
         x = torch.fft.rfft2(torch.from_numpy(np.pad(query, ((0, 0), (0, self.size - query.shape[1])))))
         similarity = torch.fft.irfft2(self.spectra * x.conj(), s=(len(query), self.size)).amax(1).numpy()  # (n, shifts)
@@ -72,20 +90,27 @@ class Nearest:
         return 1 - np.where(allowed, similarity / np.maximum(overlap, 1), -np.inf).max(1)
 
 
-def training_library(study: Study) -> Nearest:
-    """The chroma of all training clips, kept under MUSEKIT_HOME in files of CHUNK clips."""
+KINDS = {"chroma": sequence, "melody": melody}
+
+
+def training_library(study: Study, kind: str = "chroma") -> Nearest:
+    """The chroma or melodies of all training clips, kept under MUSEKIT_HOME in files of CHUNK clips."""
     clips, found = study.split("train"), []
-    for i in progress(range(0, len(clips), CHUNK), "chroma of the training clips"):
+    for i in progress(range(0, len(clips), CHUNK), f"{kind} of the training clips"):
         some = clips[i : i + CHUNK]
-        place = home() / "eval" / "chroma" / f"{config_hash([c['id'] for c in some], study.data, WINDOW, HOP)}.npz"
-        made = cached(place, lambda some=some: {c["id"]: sequence(*study.read(c)) for c in some})
+        place = home() / "eval" / kind / f"{config_hash([c['id'] for c in some], study.data, WINDOW, HOP)}.npz"
+        made = cached(place, lambda some=some: {c["id"]: KINDS[kind](*study.read(c)) for c in some})
         found += [made[c["id"]] for c in some]
     return Nearest(found)
 
 
-def nearest(study: Study, library: Nearest, sounds: Sequence[Sound], text: str) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    study: Study, library: Nearest, sounds: Sequence[Sound], text: str, kind: str = "chroma"
+) -> tuple[np.ndarray, np.ndarray]:
     """The distance (n,) of each sound to its nearest training clip, and that clip's number."""
-    found = [library.distances(sequence(*study.read(sound))) for sound in progress(sounds, f"chroma of {text}")]
+    found = [
+        library.distances(KINDS[kind](*study.read(sound))) for sound in progress(sounds, f"nearest {kind} of {text}")
+    ]
     return np.array([d.min() for d in found]), np.array([d.argmin() for d in found])
 
 
@@ -109,38 +134,57 @@ def margins(y: np.ndarray, seed: int = 0) -> dict[str, float]:
     return {"nearer": float(found[0]), "tail": float(found[1])}
 
 
-def bars(x: np.ndarray, y: np.ndarray, of: str, most: dict[str, float]) -> list[dict]:
-    """The bars of pieces' distances x (n,) beside held-out clips' distances y (m,); most: the margins."""
-    name, copies = f"memorisation, {of}", int((x < COPY).sum())
+def bars(x: np.ndarray, y: np.ndarray, of: str, most: dict[str, float], kind: str = "chroma") -> list[dict]:
+    """The bars of pieces' distances x (n,) beside held-out clips' distances y (m,). Only chroma has one on copies.
+
+    most: the margins.
+    """
+    name, copies = f"memorisation, {'' if kind == 'chroma' else f'{kind}, '}{of}", int((x < COPY).sum())
+    near = target(f"{name}: pieces within {COPY:g} of a training clip", copies, at_most=0, n=len(x))
     closer, below = two_sample(x, y, nearer), two_sample(x, y, tail)
     return [
-        target(f"{name}: pieces within {COPY:g} of a training clip", copies, at_most=0, n=len(x)),
+        *([near] if kind == "chroma" else []),
         target(f"{name}: probability to lie nearer than a held-out clip", at_most=most["nearer"], **closer),
         target(f"{name}: share nearer than 95 % of held-out clips", at_most=most["tail"], **below),
     ]
 
 
+def smallest_share(copies: np.ndarray, n: int, probability: float = 0.9) -> float | None:
+    """The smallest share of copies, at these distances, that n pieces show with this probability; None: never."""
+    seen = float((copies < COPY).mean())
+    return min(1.0, (1 - (1 - probability) ** (1 / n)) / seen) if seen else None
+
+
 def measure_memorisation(study: Study) -> None:
     """Writes results/memorisation.json. Held-out clips are of the kinds that the prompts ask for."""
-    train, held_out, library = study.split("train"), study.prompt_like(), training_library(study)
+    train, held_out = study.split("train"), study.prompt_like()
     prompts, pieces, _ = evaluation_pieces(study)
-    sources = {  # sounds, and their names
+    sources = {
         "generated": (pieces, [p["text"] for p in prompts]),
         "held-out originals": (held_out, [c["id"] for c in held_out]),
         "held-out round trips": (study.round_trips(held_out), [c["id"] for c in held_out]),
         "round trips of training clips": (study.round_trips(train[:24]), [c["id"] for c in train[:24]]),  # copies
     }
-    found, rows = {}, []
+    rows = comparison(study, sources, "chroma") + comparison(study, sources, "melody")
+    study.write("memorisation", rows, seed=PROMPT_SEED)
+
+
+def comparison(study: Study, sources: dict[str, tuple[Sequence[Sound], list[str]]], kind: str) -> list[dict]:
+    """The rows of one kind of distance; sources: sounds and their names."""
+    library, found, rows, about = training_library(study, kind), {}, [], {} if kind == "chroma" else {"kind": kind}
     for source, (sounds, names) in sources.items():
-        x, which = nearest(study, library, sounds, source)
-        row = {"measure": "nearest training clip", "source": source, "n": len(x), "training_clips": len(train)}
-        rows.append(row | {f"p{p}": float(np.percentile(x, p)) for p in PERCENT})
-        for i in x.argsort()[:CLOSEST]:
-            row = {"measure": "closest", "source": source, "distance": float(x[i]), "piece": names[i]}
-            rows.append(row | {"train": train[which[i]]["id"]})
-        found[source] = x
+        found[source], which = nearest(study, library, sounds, source, kind)
+        percentiles = {f"p{p}": float(np.percentile(found[source], p)) for p in PERCENT}
+        row = {"measure": "nearest training clip" if kind == "chroma" else f"nearest {kind}", "source": source}
+        rows.append({**row, "n": len(sounds), "training_clips": len(library.lengths), **percentiles})
+        for i in found[source].argsort()[:CLOSEST]:
+            row = {"measure": "closest", "source": source, "distance": float(found[source][i]), "piece": names[i]}
+            rows.append({**row, **about, "train": study.split("train")[which[i]]["id"]})
     for of in ("held-out originals", "held-out round trips"):
         most = margins(found[of])
-        rows.append({"measure": "margin", "source": of, "n": len(found[of]), **most})
-        rows += bars(found["generated"], found[of], f"beside {of}", most)
-    study.write("memorisation", rows, seed=PROMPT_SEED)
+        rows.append({"measure": "margin", "source": of, "n": len(found[of]), **about, **most})
+        rows += bars(found["generated"], found[of], f"beside {of}", most, kind)
+    if kind == "chroma":
+        caught = smallest_share(found["round trips of training clips"], len(found["generated"]))
+        rows.append({"measure": "power", "name": "smallest share of copies seen with probability 0.9", "value": caught})
+    return rows

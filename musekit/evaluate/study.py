@@ -75,10 +75,10 @@ class Study:
         """Those of `split` that a single kind of instrument plays."""
         return [c for c in self.split(*names) if value_of(c, "instrument")]
 
-    def prompt_like(self) -> list[dict]:
+    def prompt_like(self, most: int = PROMPT_LIKE) -> list[dict]:
         """Held-out clips of the kind that the evaluation prompts describe: one instrument, a mode, slow or fast."""
         clips = self.singles(self.on)
-        return [c for c in clips if value_of(c, "mode") and value_of(c, "speed")][:PROMPT_LIKE]
+        return [c for c in clips if value_of(c, "mode") and value_of(c, "speed")][:most]
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -123,9 +123,9 @@ class Study:
         return found
 
     def round_trips(self, clips: Sequence[Sound]) -> list[Path]:
-        """Files of decode(encode(clip)), named by the clip's sound, the codec and its phase iterations."""
+        """Files of decode(encode(clip)), named by the clip's sound and the codec."""
         config = self.muse.config.codec
-        folder = home() / "eval" / f"round-trips-{self.hashes['codec']}-{config.phase_iterations}"
+        folder = home() / "eval" / f"round-trips-{self.hashes['codec']}"
         paths = [folder / f"{self.key(c)}.flac" for c in clips]
         for clip, path in progress(list(zip(clips, paths)), "through the codec and back"):
             if not path.exists():
