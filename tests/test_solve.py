@@ -1,6 +1,5 @@
 """Solvers against exact answers: measured orders, Gaussian flows, bits, errors."""
 
-import itertools
 import math
 import threading
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from musekit.config import MuseError
-from musekit.solve import NFE_PER_STEP, SOLVERS, Bespoke, Cancelled, adaptive, solve
+from musekit.solve import NFE_PER_STEP, SOLVERS, Cancelled, adaptive, solve
 
 FIXED = [name for name in SOLVERS if name != "dopri5"]
 MATRIX = torch.tensor([[-0.5, 2.0], [-2.0, -0.5]], dtype=torch.float64)  # a damped rotation
@@ -48,31 +47,18 @@ def gaussian_flow(mean, std):
     return velocity
 
 
-def euler_table(grid) -> Bespoke:
-    """Euler's method as a bespoke solver."""
-    h = [b - a for a, b in itertools.pairwise(grid)]
-    return Bespoke(tuple(grid), tuple((1.0, *h[: i + 1]) for i in range(len(h))))
-
-
-def by_table(table, velocity, x_0, **options):
-    return solve(velocity, x_0, table=table, **options)
-
-
 # ---------------------------------------------------------------- accuracy
 
 
-@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("rk4", 4), ("bespoke", 1)])
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("rk4", 4)])
 def test_order_on_a_linear_ode(solver, order):
     x_0 = randn(3, 2)
     exact = x_0 @ torch.linalg.matrix_exp(MATRIX).T
 
     def error(n):
-        if solver == "bespoke":
-            table = euler_table([i / n for i in range(n + 1)])
-            return (by_table(table, linear, x_0).x - exact).norm()
         return (solve(linear, x_0, solver=solver, steps=n).x - exact).norm()
 
-    n = [20, 40, 80] if solver == "bespoke" else [20, 40, 80, 160, 320]
+    n = [20, 40, 80, 160, 320]
     log_n, log_error = torch.tensor(n).double().log(), torch.stack([error(k) for k in n]).log()
     slope = ((log_n - log_n.mean()) * log_error).sum() / (log_n - log_n.mean()).square().sum()
     assert -slope == pytest.approx(order, abs=0.15)
@@ -140,20 +126,18 @@ def test_dopri5_gives_up_with_a_reason(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("solver", [*SOLVERS, "bespoke"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_bits_depend_on_neither_batch_mates_nor_position(solver, dtype):
     """Samples of odd length in an odd batch, so that vector lanes and their tails fall elsewhere each time.
 
     The velocity consists of products and sums, which round equally everywhere: only the solver is tested.
     """
-    table = euler_table([0, 0.1, 0.3, 0.55, 0.8, 1.0]) if solver == "bespoke" else None
 
     def run(rate, x_0):
         def velocity(t, x):
             return expand(rate, x) * (expand(t * t, x) - x)
 
-        chosen = {"table": table} if table else {"solver": solver, "steps": 9}
-        return solve(velocity, x_0, rtol=1e-4, atol=1e-6, **chosen)
+        return solve(velocity, x_0, rtol=1e-4, atol=1e-6, solver=solver, steps=9)
 
     generator = torch.Generator().manual_seed(1)
     rate, x_0 = torch.rand(7, generator=generator, dtype=dtype) * 20, torch.randn(7, 5, generator=generator).to(dtype)
@@ -212,23 +196,3 @@ def test_progress_rises_to_n_and_cancel_stops_before_the_next_evaluation(solver)
 def test_unusable_arguments_are_refused(options, message):
     with pytest.raises(MuseError, match=message):
         solve(**{"velocity": lambda t, x: x, "x_0": torch.ones(2, 3), **options})
-
-
-# ---------------------------------------------------------------- bespoke solvers
-
-
-def test_a_step_combines_the_start_and_all_velocities():
-    """Two steps by hand: x_2 = a x_0 + b_0 v(x_0) + b_1 v(x_1)."""
-    table, x_0 = Bespoke((0.0, 0.4, 1.0), ((0.9, 0.5), (1.1, 0.2, 0.7))), randn(3, 2)
-    x_1 = 0.9 * x_0 + 0.5 * linear(0, x_0)
-    expected = 1.1 * x_0 + 0.2 * linear(0, x_0) + 0.7 * linear(0.4, x_1)
-    torch.testing.assert_close(by_table(table, linear, x_0).x, expected, rtol=1e-13, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("times", "weights"),
-    [((0.0, 1.0), ()), ((0.0, 1.0), ((1.0,),)), ((0.0, 0.0), ((1.0, 0.5),)), ((0.0, 1.0), ((1.0, math.nan),))],
-)
-def test_numbers_that_are_no_solver_are_refused(times, weights):
-    with pytest.raises(MuseError, match="a bespoke solver needs"):
-        Bespoke(times, weights)

@@ -2,7 +2,6 @@
 
     euler, midpoint, heun, rk4   `steps` equal steps                                in this file
     dopri5                       adaptive: each sample by itself, by torchdiffeq    adaptive.py
-    a `Bespoke` table            n evaluations, learned for one network             bespoke.py
 
 NFE, the number of evaluations of the velocity, is the cost of a sample; it is counted per sample.
 Every solver treats each sample by itself: its bits depend on the rest of the batch only where the velocity's do.
@@ -32,11 +31,10 @@ from torch import Tensor
 
 from musekit.config import MuseError, suggest
 
-from . import adaptive, bespoke
-from .bespoke import Bespoke
+from . import adaptive
 from .types import Cancelled, Solution, Velocity, time_dtype
 
-__all__ = ["NFE_PER_STEP", "SOLVERS", "Bespoke", "Cancelled", "Solution", "solve"]
+__all__ = ["NFE_PER_STEP", "SOLVERS", "Cancelled", "Solution", "solve"]
 
 
 class Step(NamedTuple):
@@ -95,7 +93,6 @@ def solve(
     on_step: Callable[[int, int], None] | None = None,
     cancel: threading.Event | None = None,
     trajectory: bool = False,
-    table: Bespoke | None = None,
 ) -> Solution:
     r"""Integrate dx/dt = velocity(t, x) from x_0 at t = 0 to t = 1.
 
@@ -115,7 +112,6 @@ def solve(
             computing them.
         cancel: checked before each evaluation.
         trajectory: keep x at all n + 1 times, for n + 1 times the memory; not with dopri5.
-        table: the learned times and weights that replace `solver` and `steps`.
 
     Returns:
         Solution: x (B, ...), nfe (B,) and, if requested, trajectory (n + 1, B, ...).
@@ -143,8 +139,6 @@ def solve(
         return v.to(x.dtype)
 
     x_0, at = x_0.contiguous(), getattr(velocity, "at", None)
-    if table is not None:
-        return _fixed_grid(evaluate, x_0, table.times, (bespoke.stepper(table, x_0), 1), at, trajectory, on_step)
     if solver in STEPS:
         times = [i / steps for i in range(steps + 1)]
         return _fixed_grid(evaluate, x_0, times, STEPS[solver], at, trajectory, on_step, solver)

@@ -1,6 +1,12 @@
 """Second call: train the parts in order, each within its minutes, and bring the weights back."""
-import os, shutil, subprocess, sys, time, traceback
+import os
+import shutil
+import subprocess
+import sys
+import time
+import traceback
 from pathlib import Path
+
 T0 = time.time(); END = T0 + float(os.environ.get("TOTAL_S", 560)); OUT = Path(os.environ["OUT"]); OUT.mkdir(exist_ok=True, parents=True)
 C, W, R = os.environ.get("CACHE", "/tmp/cache"), os.environ.get("WEIGHTS", "/tmp/w"), os.environ.get("RUNS", "/tmp/runs")
 LOG = open(OUT / "log.txt", "a", buffering=1)
@@ -11,8 +17,11 @@ class Tee:
     def flush(self): sys.__stdout__.flush()
 sys.stderr = Tee()
 import torch
+
 torch.set_num_threads(2); torch.set_float32_matmul_precision("high"); torch.backends.cudnn.benchmark = True
 from musekit.cli import main
+
+
 def muse(*words):
     say("musekit", *words)
     try:
