@@ -23,7 +23,6 @@ MAX_SECONDS = 20 * 60.0  # of a file that is added to the library
 MAX_RATE = 96_000  # Hz, at which MAX_SECONDS are taken
 MAX_CHARS = 20_000  # of a name, a tag or a note
 EMBEDDING_BYTES = 512 * 4
-OLD_FORMAT = "open its library once with commit a887462 of musekit, which converts it and its files"
 
 
 @dataclass(frozen=True)
@@ -153,8 +152,7 @@ def read_samples(path: Path) -> tuple[np.ndarray, int]:
 def read_entry(path: Path) -> Entry:
     """The entry in a file of a library or of `musekit generate`; any other file has only a name.
 
-    Anyone may have written the file: a malformed comment counts as none. Raises MuseError where it is not sound, or
-    where an older musekit wrote it.
+    Anyone may have written the file: a malformed comment counts as none. Raises MuseError where it is not sound.
     """
     import soundfile
 
@@ -163,9 +161,6 @@ def read_entry(path: Path) -> Entry:
             raise OSError("no regular file")
         with soundfile.SoundFile(path) as file:
             comment = file.comment
-        with open(path, "rb") as file:
-            if b"MUSE_ID=" in file.read(2**16):  # a comment of its own, which libsndfile does not report
-                raise MuseError(f"{path.name!r} is of an older musekit; {OLD_FORMAT}")
     except (OSError, RuntimeError) as error:
         raise MuseError(f"{path.name!r} cannot be read as sound") from error
     entry = Entry()

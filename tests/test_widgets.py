@@ -219,8 +219,8 @@ def test_play_export_and_import(shelf, tmp_path):
     for place in (str(tmp_path / "nowhere"), "~nobody-of-that-name/x", "a\0b"):
         other.path.value = place
         press(other, other.bring, "failed")
-    other.state.path.write_bytes(b"no database")
-    assert "was damaged" in LibraryView(Library(other.state.folder)).label.value
+    (other.state.sounds / "odd.flac").write_bytes(b"no music")
+    assert "cannot be read: odd" in LibraryView(Library(other.state.folder)).label.value
 
 
 def test_make_this_again(muse, shelf):
