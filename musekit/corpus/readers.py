@@ -19,20 +19,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from musekit.config import MuseError, suggest
-from musekit.corpus.datasets import BESIDE, CAPTION_TABLES, READERS, TABLES, Item, clean
+from musekit.corpus.datasets import CAPTION_TABLES, READERS, TABLES, Item, clean
 from musekit.corpus.listing import AUDIO, OTHER, Listing
 from musekit.corpus.scores import slug
-from musekit.corpus.sound import MIN_SECONDS, SAMPLE_RATE, BadAudio, Sound
+from musekit.corpus.sound import SAMPLE_RATE, BadAudio, Sound
 from musekit.files import write_atomic
 
 LINK = "data"  # in the cache's folder
 CHUNK = 64  # files that a thread opens at a time
 NAMES = 3  # that are printed for a reason
-NO_CAPTION = (
-    f"no caption: looked for {', '.join(CAPTION_TABLES)} in the folder or its sub-folders, and for"
-    f" {', '.join(f'<name>{ending}' for ending in BESIDE)} beside the file"
-)
-NOT_IN_TABLE = "no caption in the table; texts beside a file are read only where there is no table"
+NO_CAPTION = f"no caption: neither in a table of the folder ({', '.join(CAPTION_TABLES)}) nor in a .txt beside the file"
 SPLITS = ("train", "valid", "eval", "test")  # a family is in the last of these that any of its clips names
 
 
@@ -95,9 +91,7 @@ def read_corpus(
     chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
     pool = ThreadPoolExecutor(8)  # reading a header is waiting for the disk, not work
     try:
-        has_table = any(os.path.basename(path) in CAPTION_TABLES for path in listing.files)
-        no_caption = "no caption" if name != "folder" else NOT_IN_TABLE if has_table else NO_CAPTION
-        looked = pool.map(partial(look, listing, no_caption), chunks)
+        looked = pool.map(partial(look, listing), chunks)
         for chunk, found in zip(chunks, tqdm(looked, name, len(chunks), disable=None), strict=True):
             if code := stop():
                 from musekit.distributed import Stopped  # here, since it brings torch
@@ -167,34 +161,26 @@ def link(folder: Path, out: Path) -> None:
         place.symlink_to(folder.resolve(), target_is_directory=True)
 
 
-def look(listing: Listing, no_caption: str, items: list[Item]) -> list[tuple | str]:
-    """(path, first second, last second) of each item's file or stretch, or why it is not usable."""
+def look(listing: Listing, items: list[Item]) -> list[tuple | str]:
+    """(path, seconds) of each item's file, or why it is not usable."""
     found = []
     for item in items:
         try:
             if not item.captions:
-                raise BadAudio(no_caption)
+                raise BadAudio(NO_CAPTION)
             path = listing.find(item.path)
-            sound = Sound(f"{listing.folder}/{path}")
-            start, length = item.start or 0.0, sound.frames / sound.samplerate
-            end = length if item.end is None else min(item.end, length)
-            cut = start >= length or abs(length - ((item.end or 0) - start)) <= 0.5
-            if item.end is not None and start >= 0 and cut and length <= item.end - start + 0.5:
-                start, end = 0.0, length  # the file is the stretch, cut from another one
-            if start < 0 or end - start < MIN_SECONDS:
-                raise BadAudio("its stretch is shorter than 1 s, or beyond the file's end")
-            found.append((path, start, end))
+            sound = Sound(listing.folder / path)
+            found.append((path, sound.frames / sound.samplerate))
         except (OSError, ValueError) as error:  # BadAudio, or a path that is too long or has a zero byte
             found.append(str(error))
     return found
 
 
-def records_of(item: Item, path: str, start: float, end: float, seconds: float, source: str) -> list[dict]:
-    """The clip records of one file or stretch, cut every `seconds`; a rest shorter than half a clip is left off.
+def records_of(item: Item, path: str, length: float, seconds: float, source: str) -> list[dict]:
+    """The clip records of one file, cut every `seconds`; a rest shorter than half a clip is left off.
 
     A caption that claims nothing names the work: it counts as correct for this work only.
     """
-    length = end - start
     short = slug(os.path.splitext(item.name)[0])[-60:].strip("-") or "clip"
     # the name's hash keeps a/x.wav and a-x.mp3 apart
     stem = f"{short}-{hashlib.sha256(item.name.encode('utf-8', 'replace')).hexdigest()[:12]}"
@@ -202,7 +188,7 @@ def records_of(item: Item, path: str, start: float, end: float, seconds: float, 
     return [
         {
             "id": f"{stem}-{k:02d}", "work": item.name, "family": item.family, "split": item.split,
-            "path": f"{LINK}/{path}", "start": round(start + k * seconds, 6),
+            "path": f"{LINK}/{path}", "start": round(k * seconds, 6),
             "seconds": round(min(seconds, length - k * seconds), 6), "sample_rate": SAMPLE_RATE,
             "instruments": [], "mood": [], "title": os.path.splitext(os.path.basename(path))[0],
             "licence": None, "source": source, **dict.fromkeys(TABLES["unknown"]), **item.known, "captions": captions,
