@@ -37,7 +37,6 @@ Nonnegative = Annotated[float, Meta(ge=0, le=1e6)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Scale = Annotated[float, Meta(ge=0, le=100)]
 
-REMOVED = frozenset({"idle_weights"})  # fields of older config files, which are ignored
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # as metadata and prompts spell them
 
 

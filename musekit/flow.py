@@ -9,7 +9,7 @@ Foreign conventions (stable-audio-tools has noise at t = 1) are converted once, 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from musekit import flow
 from musekit.config import Stage1Config
-from musekit.files import accept_old_names
 from musekit.gpu import CudaGraph, compiled
 
 Context = list[tuple[Tensor, Tensor, Tensor]]
@@ -95,7 +94,6 @@ class Text2MuQFlow(nn.Module):
         for zero in (self.proj_out, self.time[-1]):
             nn.init.zeros_(zero.weight)
             nn.init.zeros_(zero.bias)
-        accept_old_names(self)
 
     def standardise(self, embedding: Tensor) -> Tensor:
         """Embedding -> x_1 with about unit variance per coordinate."""

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from musekit import conditions, convert, flow
 from musekit.config import Stage2Config
-from musekit.files import accept_old_names
 from musekit.gpu import CudaGraph, compiled
 
 
@@ -263,7 +262,6 @@ class StableAudioMuQ(nn.Module):
             self.register_buffer("tempo_spread", torch.zeros(()))
         for zero in zeros:
             nn.init.zeros_(zero)
-        accept_old_names(self)
 
     def standardise(self, latents: Tensor) -> Tensor:
         """Codec latents -> x_1 with about unit variance per channel."""

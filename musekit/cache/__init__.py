@@ -62,7 +62,7 @@ class Shard(TypedDict):
     set_aside: dict[str, str]  # ids without a row, with the reason
     sha256: str
     bytes: int
-    made: NotRequired[float]  # seconds since 1970; missing in shards of the first version
+    made: float  # seconds since 1970
     sources: NotRequired[dict[str, list | None]]  # see `source_of`
 
 
@@ -109,7 +109,7 @@ def read_shards(folder: Path) -> list[Shard]:
         with contextlib.suppress(MuseError, FileNotFoundError):  # damaged: these rows are computed again
             shard = read_json(path, Shard)
             shards += [shard] if shard["file"] == f"{path.stem}.safetensors" else []  # else it is not ours
-    return sorted(shards, key=lambda shard: (shard.get("made", 0.0), shard["file"]))
+    return sorted(shards, key=lambda shard: (shard["made"], shard["file"]))
 
 
 def newest(shards: Iterable[Shard], maker: str) -> dict[str, Shard]:
@@ -183,8 +183,7 @@ def build_shards(
         """A row stays valid when its clip's file is deleted to save space."""
         if key not in rows or rows[key]["file"] not in whole:
             return False
-        then = rows[key].get("sources", {}).get(key) or []
-        return sources.get(key) in (None, [*then[:2], *then[-2:]])  # earlier versions stored a hash in the middle
+        return sources.get(key) in (None, rows[key].get("sources", {}).get(key))
 
     missing = [key for key in mine if not current(key)]
     if clips:  # a file's clips in their order, so that it is read once

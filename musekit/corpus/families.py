@@ -102,8 +102,7 @@ def parse_to(folder: Path, source: str) -> None:
 def read_scores(files: Iterable[Path]) -> list[Score]:
     """The works that `parse_to` has written to these files, in families, sorted by name."""
     lines = (line for path in files for line in path.read_text("utf-8").splitlines())
-    old = '{"aside"'  # a line of earlier versions
-    return group([decode(line, Score, "a parsed score") for line in lines if not line.startswith(old)])[0]
+    return group([decode(line, Score, "a parsed score") for line in lines])[0]
 
 
 def catalogue(
