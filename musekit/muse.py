@@ -129,10 +129,7 @@ class Muse:
 
     @property
     def turn(self):
-        """A context in which only one thread at a time uses a GPU.
-
-        CUDA graphs (`musekit.gpu`) use fixed memory, and several widgets share one system.
-        """
+        """A context in which only one thread at a time uses a GPU: CUDA graphs (`musekit.gpu`) use fixed memory."""
         return self.lock if self.device.type == "cuda" else contextlib.nullcontext()
 
     @cached_property
@@ -258,8 +255,8 @@ class Muse:
     ) -> tuple[list[Tensor], Tensor]:
         """Stage 2 and the codec for at most one micro-batch: n audios (2, N) and network evaluations (n,).
 
-        embeddings (n, 512). x_0 (n, C, frames): the noise; None: the noise of the recipes' seeds. Raises MuseError when
-        the audio contains NaN.
+        embeddings (n, 512). x_0 (n, C, frames): the noise; None: of the recipes' seeds. Raises MuseError for NaN in the
+        audio.
         """
         batch, n, codec = padded(recipes), len(recipes), self.config.codec
         frames = self.frames(batch[0].seconds)
@@ -312,9 +309,8 @@ class Muse:
         return torch.stack(audio)
 
     def stream(self, recipes: Iterable[Recipe], on_step: OnStep | None = None, cancel=None) -> Iterator[Piece]:
-        """Yields the pieces of each micro-batch when it is finished, so that memory does not grow with their number.
-
-        on_step(stage, i, n) is called before step i of n; cancel: a `threading.Event`.
+        """Yields the pieces of each micro-batch when it is finished. on_step(stage, i, n) is called before step i of n;
+        cancel: a `threading.Event`.
         """
         sample_rate = self.config.codec.sample_rate
         for batch in micro_batches(recipes):
@@ -345,9 +341,7 @@ class Muse:
         **settings,
     ) -> Generation:
         """n pieces for one prompt; piece i has the seed `seed + i`. settings: fields of `recipe.Settings`, or
-        controls=Controls(...) instead of those that are controls.
-
-        `stream` needs less memory for many pieces.
+        controls=Controls(...) instead of those that are controls. `stream` needs less memory for many pieces.
         """
         recipes = self.recipes(prompt, n, seed, settings_of(settings), negative_prompt)
         pieces = list(self.stream(recipes, on_step, cancel))
@@ -366,8 +360,8 @@ class Muse:
     ) -> Piece:
         """A piece, or audio (2, N), with new music from `start` to `stop` (s), rounded to latent frames.
 
-        prompt: of the new music; None: it fits the source. options: those of `continue_`. The rest of the source is
-        kept bit for bit, outside of a cross-fade of 46 ms on each side. Raises MuseError for an impossible range.
+        prompt: of the new music; None: it fits the source. options: those of `continue_`. The rest is kept bit for bit,
+        outside of a cross-fade of 46 ms on each side. Raises MuseError for an impossible range.
         """
         seconds = self._source(source).shape[1] / self.config.codec.sample_rate
         if not 0 <= start < stop <= seconds + 0.005 or stop - start < 0.1:
@@ -380,10 +374,11 @@ class Muse:
     def continue_(
         self, source: Piece | Tensor, seconds: float, prompt: str | None = None, seed: int = 0, **options
     ) -> Piece:
-        """A piece, or audio (2, N), that goes on for so many seconds, also beyond the window.
+        """A piece, or audio (2, N), that goes on for so many seconds, also beyond the window; kept bit for bit up to
+        its last 0.14 s.
 
-        The source is kept bit for bit up to its last 0.14 s. options: fields of `recipe.Settings`, controls, on_step,
-        cancel, and trained=False for the baseline (see `edit`). A piece's own controls are the default.
+        options: fields of `recipe.Settings`, controls, on_step, cancel, and trained=False for the baseline (see
+        `edit`). A piece's own controls are the default.
         """
         if not 0.1 <= seconds <= LONGEST:
             raise MuseError(f"cannot continue for {seconds:g} s: choose 0.1 to {LONGEST:g}")
