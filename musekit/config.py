@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import getpass
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -111,7 +109,6 @@ class EmbedderConfig:
     text_width: Width = 128
     head_width: Width = 256
     name: str = later("")  # "muq": hub name or folder
-    windows: Literal["spliced", "even"] = later("spliced")  # "muq", above 10 s: the last one wraps around, or overlaps
 
 
 @dataclass(frozen=True)
@@ -338,16 +335,3 @@ def home() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "musekit"
     except RuntimeError as error:
         raise MuseError("this user has no home folder: set MUSEKIT_HOME to a folder that can be written") from error
-
-
-def place_caches() -> None:
-    """For a user without a name or a home that can be written, as in a container: give torch, numba and matplotlib a
-    folder for their caches, without which they fail; under $MUSEKIT_HOME, else a temporary one."""
-    try:
-        if getpass.getuser() and os.access(Path.home(), os.W_OK):
-            return
-    except (RuntimeError, KeyError, OSError):
-        pass
-    folder = os.environ.get("MUSEKIT_HOME") or tempfile.mkdtemp(prefix="musekit-")
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"):
-        os.environ.setdefault(name, os.path.join(os.path.expanduser(folder), "libraries"))

@@ -59,10 +59,7 @@ class Controls:
             notes = read["melody"] = tuple((float(a), float(b), int(pitch)) for a, b, pitch in self.melody)
             sane = (0 <= a <= LONGEST and 0 < b <= LONGEST and 0 <= pitch <= 127 for a, b, pitch in notes)
             if not 0 < len(notes) <= MAX_NOTES or not all(sane):
-                raise MuseError(
-                    f"the melody must have 1 to {MAX_NOTES} notes (onset and duration in seconds, MIDI pitch) within"
-                    f" {LONGEST:g} s"
-                )
+                raise MuseError(f"the melody must have 1 to {MAX_NOTES} notes (onset, length, pitch) in {LONGEST:g} s")
         for name, value in read.items():
             object.__setattr__(self, name, value)
 

@@ -215,16 +215,12 @@ def prepare_folder(folder: Path, size: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        existing = sum(path.stat().st_size for path in folder.glob("*.wav"))
-        free = shutil.disk_usage(folder).free
+        room = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in folder.glob("*.wav"))
+        if size > room:
+            raise OSError(f"the pieces need {size / 2**20:,.0f} MiB, and it has room for {room / 2**20:,.0f} MiB")
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise MuseError(f"cannot write into {str(folder):.80}: {why}; choose another --out") from error
-    if size - existing > free:
-        raise MuseError(
-            f"the pieces need {size / 2**20:,.0f} MiB, and {folder} has {free / 2**20:,.0f} MiB free; reduce --n, or"
-            " choose another --out"
-        )
 
 
 def share(jobs: dict[Path, Recipe], rank: int, world: int) -> dict[Path, Recipe]:

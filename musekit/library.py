@@ -70,9 +70,7 @@ class Library:
                 pass
         except (OSError, NotImplementedError) as error:  # no locks on this file system
             why = getattr(error, "strerror", None) or error
-            raise MuseError(
-                f"cannot make the library {self.folder}: {why}; choose another folder (MUSEKIT_HOME)"
-            ) from error
+            raise MuseError(f"cannot make the library {self.folder}: {why}; choose another MUSEKIT_HOME") from error
 
     def file(self, entry: Entry) -> Path:
         """The FLAC file of an entry."""

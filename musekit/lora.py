@@ -59,9 +59,7 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
             found = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
             return file.metadata()["part"], found
     except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise MuseError(
-            f"{path} holds no LoRA ({error}): give a file that `musekit train --train.lora` wrote"
-        ) from error
+        raise MuseError(f"{path} holds no LoRA ({error}): `musekit train --train.lora` writes one") from error
 
 
 @torch.no_grad()

@@ -276,9 +276,7 @@ class Muse:
                     on_step("codec", i, n)
                 decoded = self.codec.decode(latents[i : i + 1])[0, :, :samples].cpu()
                 if not decoded.isfinite().all():
-                    raise MuseError(
-                        f"the audio of seed {batch[i].seed} is NaN; check the weights and the guidance scales"
-                    )
+                    raise MuseError(f"the audio of seed {batch[i].seed} is NaN; check weights and guidance scales")
                 audio.append(finish(decoded))
         return audio, nfe[:n]
 
@@ -365,10 +363,7 @@ class Muse:
         """
         seconds = self._source(source).shape[1] / self.config.codec.sample_rate
         if not 0 <= start < stop <= seconds + 0.005 or stop - start < 0.1:
-            raise MuseError(
-                f"cannot repaint from {start:g} to {stop:g} s: the sound lasts {seconds:.2f} s, and a region at least"
-                " 0.1 s"
-            )
+            raise MuseError(f"cannot repaint from {start:g} to {stop:g} s of {seconds:.2f} s, or less than 0.1 s")
         return self._edit(source, start, stop, seconds, prompt, seed, **options)
 
     def continue_(

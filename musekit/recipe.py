@@ -154,10 +154,7 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
     if recipe.stage1_autoguidance != 1.0 and not config.stage1.gaussian_rank:
         raise MuseError(f"{config.name}'s Stage 1 has no Gaussian for guidance; leave stage1_autoguidance at 1")
     if recipe.guidance_low > recipe.guidance_high:
-        raise MuseError(
-            f"guidance_low = {recipe.guidance_low:g} is above guidance_high = {recipe.guidance_high:g}; t runs from 0"
-            " (noise) to 1 (audio)"
-        )
+        raise MuseError(f"guidance_low = {recipe.guidance_low:g} is above guidance_high = {recipe.guidance_high:g}")
 
 
 def count(n: int) -> int:

@@ -46,7 +46,7 @@ class Clip:
     work: str  # the piece, or the recording's name in its dataset
     family: str  # works that must not be in two splits: variants of a tune, augmented copies, an artist
     split: str  # "train", "valid", "test", or "eval" (AudioSet's evaluation clips)
-    path: str  # of the audio file, relative to the cache's folder
+    path: str  # of the audio file, absolute or relative to the cache's folder
     seconds: float  # length of the clip
     sample_rate: int  # Hz, at which the clip is read
     captions: list[Caption] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """Readers: which dataset a folder holds, and its audio cut into clips with their records.
 
-Nothing is copied or converted: a record points into the dataset's folder through the link <out>/data, so a corpus of a
-terabyte stays where it is, and when it moves, the same command links it again.
+Nothing is copied or converted: a record has the absolute path of its file, and when the dataset moves, the same command
+writes the new ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from musekit.corpus.scores import slug
 from musekit.corpus.sound import SAMPLE_RATE, BadAudio, Sound
 from musekit.files import write_atomic
 
-LINK = "data"  # in the cache's folder
 CHUNK = 64  # files that a thread opens at a time
 NAMES = 3  # that are printed for a reason
 NO_CAPTION = f"no caption: neither in a table of the folder ({', '.join(CAPTION_TABLES)}) nor in a .txt beside the file"
@@ -86,7 +85,6 @@ def read_corpus(
     """
     listing = Listing(folder)
     items = join(READERS[name][0](listing))
-    link(folder, out)
     records, reasons = [], dict(listing.passed_over)
     chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
     pool = ThreadPoolExecutor(8)  # reading a header is waiting for the disk, not work
@@ -149,18 +147,6 @@ def join(items: Iterable[Item]) -> list[Item]:
     return [joined[name] for name in sorted(joined)]
 
 
-def link(folder: Path, out: Path) -> None:
-    """Make <out>/data a link to the folder. Raises MuseError when something else is there."""
-    place = out / LINK
-    theirs = place.is_symlink() and not (out / "set_aside.jsonl").exists() and place.resolve() != folder.resolve()
-    if theirs or place.exists() and not place.is_symlink():
-        raise MuseError(f"{place} is in the way: a cache keeps a link to its data there; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    if not place.exists() or place.resolve() != folder.resolve():
-        place.unlink(missing_ok=True)
-        place.symlink_to(folder.resolve(), target_is_directory=True)
-
-
 def look(listing: Listing, items: list[Item]) -> list[tuple | str]:
     """(path, seconds) of each item's file, or why it is not usable."""
     found = []
@@ -170,7 +156,7 @@ def look(listing: Listing, items: list[Item]) -> list[tuple | str]:
                 raise BadAudio(NO_CAPTION)
             path = listing.find(item.path)
             sound = Sound(listing.folder / path)
-            found.append((path, sound.frames / sound.samplerate))
+            found.append((str(listing.folder.absolute() / path), sound.frames / sound.samplerate))
         except (OSError, ValueError) as error:  # BadAudio, or a path that is too long or has a zero byte
             found.append(str(error))
     return found
@@ -188,7 +174,7 @@ def records_of(item: Item, path: str, length: float, seconds: float, source: str
     return [
         {
             "id": f"{stem}-{k:02d}", "work": item.name, "family": item.family, "split": item.split,
-            "path": f"{LINK}/{path}", "start": round(k * seconds, 6),
+            "path": path, "start": round(k * seconds, 6),
             "seconds": round(min(seconds, length - k * seconds), 6), "sample_rate": SAMPLE_RATE,
             "instruments": [], "mood": [], "title": os.path.splitext(os.path.basename(path))[0],
             "licence": None, "source": source, **dict.fromkeys(TABLES["unknown"]), **item.known, "captions": captions,

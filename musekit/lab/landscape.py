@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musekit.config import MuseError, place_caches
+from musekit.config import MuseError
 from musekit.lab.rendering import threads
 
 GRID = 72  # cells a side of the density
@@ -60,7 +60,6 @@ def umap_layout(rows: np.ndarray, seed: int = 0) -> np.ndarray:
     """UMAP by cosine (McInnes et al. 2018, arXiv 1802.03426): (n, 2)."""
     import warnings
 
-    place_caches()  # umap compiles with numba
     from umap import UMAP
 
     options = {"n_neighbors": min(NEIGHBOURS, len(rows) - 1), "min_dist": 0.15, "metric": "cosine"}

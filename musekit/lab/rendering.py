@@ -134,10 +134,7 @@ def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel
     if recipe is None:
         raise MuseError(f"{entry.id} was imported as plain sound; it has no recipe")
     if recipe.weights != muse.weights:
-        raise MuseError(
-            f"this piece was made by the weights {recipe.weights:.12} ({recipe.preset}), and these are "
-            f"{muse.weights:.12} ({muse.config.name}); load the weights that made it"
-        )
+        raise MuseError(f"this piece was made by the weights {recipe.weights:.12}, and these are {muse.weights:.12}")
     if origin is not None and entry.embedding is None:
         raise MuseError("this piece was rendered from an embedding that is not in its file; it cannot be made again")
     check(recipe, muse.config)  # the recipe may come from a stranger's file

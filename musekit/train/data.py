@@ -53,10 +53,7 @@ class _Clips:
         self.shards = self.open(kind) if kind else None
         self.clips = list(read_clips(self.cache, split))
         if not self.clips:
-            raise MuseError(
-                f"no clip of {self.cache} is in the split {split!r}, which training needs: add sounds of other families"
-                " (other songs), then run `musekit cache` again"
-            )
+            raise MuseError(f"{self.cache} has no clip in the split {split!r}: add other songs")
         if kind:
             self.clips = [c for c in self.clips if c["id"] in self.shards]
         if not self.clips:
@@ -80,9 +77,7 @@ class _Clips:
         """Open the captions' tokens. Raises MuseError for a clip without a caption."""
         self.tokens = self.open("tokens")
         if bare := [c["id"] for c in self.clips if not c.get("captions")]:
-            raise MuseError(
-                f"{self.cache / 'clips.jsonl'}: the clip {bare[0]!r:.60} has no caption; make the clips again"
-            )
+            raise MuseError(f"{self.cache}/clips.jsonl: the clip {bare[0]!r:.60} has no caption")
 
     def caption(self, clip: dict, rng: flow.SampleRNG) -> tuple[dict, dict]:
         """One of a clip's captions, and its {"tokens": (L, text width), "mask": (L,) bool: which tokens are real}."""
