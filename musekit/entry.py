@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -27,15 +26,10 @@ EMBEDDING_BYTES = 512 * 4
 
 @dataclass(frozen=True)
 class Origin:
-    """The source of a piece's embedding and noise, for a piece whose recipe did not draw them."""
+    """The source of a piece's embedding, for a piece whose recipe did not draw it."""
 
     how: str = ""  # for people: "half way from ... to ..."
     prompted: bool = True  # whether the recipe's prompt is what the user asked for, or only a label
-    # from noise(recipe.seed), x = slerp(x, noise(seed), position) for each pair (seed, position)
-    noise: Annotated[
-        tuple[tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[float, msgspec.Meta(ge=0, le=1)]], ...],
-        msgspec.Meta(max_length=1000),
-    ] = ()
 
 
 @dataclass(frozen=True)

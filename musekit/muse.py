@@ -251,11 +251,10 @@ class Muse:
         recipes: Sequence[Recipe],
         on_step: OnStep | None = None,
         cancel=None,
-        x_0: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor]:
         """Stage 2 and the codec for at most one micro-batch: n audios (2, N) and network evaluations (n,).
 
-        embeddings (n, 512). x_0 (n, C, frames): the noise; None: of the recipes' seeds. Raises MuseError for NaN in the
+        embeddings (n, 512).  Raises MuseError for NaN in the
         audio.
         """
         batch, n, codec = padded(recipes), len(recipes), self.config.codec
@@ -263,12 +262,12 @@ class Muse:
         samples, covered = round(batch[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
         index = [min(i, n - 1) for i in range(len(batch))]
         controls = [filled(self.stage2, *pair) for pair in zip(batch, embeddings[index], strict=True)]
-        embeddings, x_0 = embeddings[index].to(self.device), None if x_0 is None else x_0[index]
+        embeddings = embeddings[index].to(self.device)
         seconds = [covered + (GOES_ON if c.ends is False else 0.0) for c in controls]
         audio = []
         with self.turn:
             latents, nfe = sample_stage2(
-                self.inference2, embeddings, self._negatives(batch), batch, frames, seconds, on_step, cancel, x_0,
+                self.inference2, embeddings, self._negatives(batch), batch, frames, seconds, on_step, cancel,
                 controls=control_inputs(self.stage2, controls, 0, frames, codec.hop / codec.sample_rate),
             )  # fmt: skip
             for i in range(n):  # one at a time: memory stays small, and the bits do not depend on the batch

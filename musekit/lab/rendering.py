@@ -1,7 +1,6 @@
-"""Rendering pieces whose embedding or noise was chosen, and rendering a piece of the library once more.
+"""Rendering pieces whose embedding was chosen, and rendering a piece of the library once more, bit for bit.
 
-Mixes, paths, variations and uploaded sounds all end here: a given embedding, and Stage 2's noise of one seed or between
-those of two. A recipe, the embedding and the origin render such a piece again, bit for bit.
+Mixes, paths, variations and uploaded sounds all end here.
 
 Embeddings live on the unit sphere; angles are in radians, 0 to pi. Two samples of one prompt are typically 0.5 to 1
 apart.
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musekit import flow
 from musekit.config import MuseError
 from musekit.entry import Entry, Origin
 from musekit.inference import OnStep, filled, micro_batches
@@ -88,15 +86,6 @@ class RenderedPiece(Piece):
     origin: Origin | None = None
 
 
-def noise(muse: Muse, recipe: Recipe, origin: Origin) -> Tensor:
-    """Stage 2's x_0 of a piece, (C, frames)."""
-    frames, channels = muse.frames(recipe.seconds), muse.config.stage2.latent_dim
-    x = flow.noise(recipe.seed, 2, frames, channels)
-    for seed, position in origin.noise:
-        x = slerp(x, flow.noise(seed, 2, frames, channels), position)
-    return x
-
-
 def render(
     muse: Muse,
     embeddings: Tensor,
@@ -113,8 +102,7 @@ def render(
     for batch in micro_batches(recipes):
         index = slice(done, done + len(batch))
         given = embeddings[index].cpu()
-        x_0 = torch.stack([noise(muse, recipe, origin) for recipe, origin in zip(batch, origins[index], strict=True)])
-        audio, nfe = muse.render_batch(embeddings[index], batch, on_step, cancel, x_0)
+        audio, nfe = muse.render_batch(embeddings[index], batch, on_step, cancel)
         for i, (recipe, origin) in enumerate(zip(batch, origins[index], strict=True)):
             sound = muse.embedder.embed_audio(audio[i][None], rate)[0]
             target = muse.embedder.embed_text([recipe.prompt])[0] if origin.prompted else given[i]
