@@ -218,14 +218,17 @@ class MuseConfig:
         return self.stage2.max_frames * self.codec.hop / self.codec.sample_rate
 
 
+PRESETS = {name: convert(values | {"name": name}, MuseConfig) for name, values in TABLES["presets"].items()}
+
+
 def preset(name: str) -> MuseConfig:
     """The preset of that name (`presets.toml`). Raises MuseError with a suggestion."""
-    if name not in TABLES["presets"]:
-        raise suggest(name, TABLES["presets"], "preset")
-    return convert(TABLES["presets"][name] | {"name": name}, MuseConfig)
+    if name not in PRESETS:
+        raise suggest(name, PRESETS, "preset")
+    return PRESETS[name]
 
 
-mini, smoke, paper = (partial(preset, name) for name in TABLES["presets"])
+mini, smoke, paper = (partial(preset, name) for name in PRESETS)
 MINI_TRAINING = {part: convert(values, TrainConfig) for part, values in TABLES["training"]["mini"].items()}
 
 

@@ -23,8 +23,7 @@ class Controls:
     """What is asked of a piece beside its prompt; None: not asked. Raises MuseError for what cannot be read.
 
     key may name the mode as well ("D minor", "Am"). melody may be the path of a MIDI file: its tempo becomes bpm where
-    there is none, and otherwise it is played at bpm. Chords and melody begin with the piece, at a
-    downbeat, and again when they are over.
+    there is none, else it is played at bpm. Chords and melody begin with the piece and again when they are over.
     """
 
     bpm: float | None = None  # of the beat that one would tap, 30 to 300

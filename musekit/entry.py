@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from musekit.config import MuseError
-from musekit.corpus.sound import BLOCK, Sound
+from musekit.corpus.sound import Sound
 from musekit.files import decode
 from musekit.recipe import Recipe
 
@@ -58,10 +58,8 @@ class Entry:
 
 def entry_of(piece) -> Entry:
     """The entry of a `muse.Piece` or a `lab.rendering.RenderedPiece`."""
-    embedding = np.asarray(piece.embedding, dtype="<f4").tobytes()
-    origin, similarity = getattr(piece, "origin", None), float(piece.similarity)
-    return Entry(name=piece.recipe.prompt, recipe=piece.recipe, origin=origin, embedding=embedding,
-                 similarity=similarity)  # fmt: skip
+    how = {"recipe": piece.recipe, "origin": getattr(piece, "origin", None), "similarity": float(piece.similarity)}
+    return Entry(name=piece.recipe.prompt, embedding=np.asarray(piece.embedding, "<f4").tobytes(), **how)
 
 
 def clean_text(text: str, lines: bool = False) -> str:
@@ -93,12 +91,8 @@ def quantize(audio) -> np.ndarray:
 
 
 def fingerprint(audio: np.ndarray, sample_rate: int) -> str:
-    """SHA-256 of int16 samples (channels, N), at the top of 32 bits: the identity of a sound."""
-    digest = hashlib.sha256(f"{sample_rate} {len(audio)} ".encode())
-    for channel in audio:
-        for start in range(0, len(channel), BLOCK):
-            digest.update(channel[start : start + BLOCK].astype(np.int32) << 16)
-    return digest.hexdigest()
+    """SHA-256 of int16 samples (channels, N): the identity of a sound."""
+    return hashlib.sha256(f"{sample_rate} {len(audio)} ".encode() + audio.tobytes()).hexdigest()
 
 
 def measured(entry: Entry, audio: np.ndarray, sample_rate: int) -> Entry:
@@ -121,10 +115,11 @@ def flac(audio: np.ndarray, sample_rate: int, entry: Entry) -> bytes:
 def read_audio(
     source: Path | bytes, name: str, seconds: float | None = None, form=np.asarray
 ) -> tuple[np.ndarray, int]:
-    """The first `seconds` (None: all) of a file or its bytes: float32 (1 or 2, N), and its rate in Hz.
+    """The first `seconds` (None: all) of a file or its bytes: float32 (1 or 2, N), more channels averaged, and its rate
+    in Hz.
 
-    More than two channels are averaged. Decodes in blocks, each as `form` makes it, since a small file can hold hours.
-    Raises MuseError for what is not sound, or is to be read whole and is empty or longer than the bounds.
+    Decodes in blocks, each as `form` makes it, since a small file can hold hours. Raises MuseError for what is not
+    sound, or is to be read whole and is empty or longer than the bounds.
     """
     try:
         sound = Sound(source, least=0)

@@ -1,13 +1,10 @@
 """`musekit generate`: pieces as WAV files, each with its recipe. The same command makes only what is missing.
 
-A file of prompts is plain text (.txt), one prompt per line, or JSON Lines, one object per line:
-
-    {"prompt": "a sad piano melody"}
-    {"prompt": "an organ chorale", "negative_prompt": "slow", "seed": 7, "n": 4, "seconds": 6, "name": "chorale"}
+A file of prompts is plain text (.txt), one prompt per line, or JSON Lines: {"prompt": "an organ chorale",
+"negative_prompt": "slow", "seed": 7, "n": 4, "seconds": 6, "name": "chorale"}, all but the prompt optional.
 
 A piece is finished when its `<name>.json` exists: recipe, similarity, network evaluations and the hash of the WAV,
-which is written first. Both files are written atomically, so after a kill each file is whole. Under
-torchrun the ranks share the micro-batches; the bits of a piece depend on its recipe only.
+which is written first, both atomically. Under torchrun the ranks share the micro-batches.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""LoRA: fine-tuning by small matrices beside the frozen ones (Hu et al. 2021, arXiv 2106.09685).
+"""LoRA: fine-tuning by small matrices beside the frozen ones, W' = W + B A (Hu et al. 2021, arXiv 2106.09685).
 
-    W' = W + B A        A (rank, inputs) random, B (outputs, rank) zero at first
-
-of every product in a network's blocks. `save` writes A and B alone; `merge` adds B A to a network's weights, so that
-sampling is what it was.
+A (rank, inputs) begins random and B (outputs, rank) zero, for every product in a network's blocks. `save` writes A and
+B alone; `merge` adds B A to a network's weights, so that sampling is what it was.
 """
 
 from __future__ import annotations

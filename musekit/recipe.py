@@ -167,8 +167,7 @@ def count(n: int) -> int:
 def clean_prompt(prompt: str, what: str = "prompt", notice: Callable[[str], None] = lambda text: None) -> str:
     """A prompt in Unicode's NFC form, with control characters and runs of white space replaced by one space.
 
-    notice(text): called for what the user should know. Raises MuseError when the prompt has no Latin letter: the text
-    encoder was trained on English.
+    notice(text): called for what the user should know. Raises MuseError when the prompt has no Latin letter.
     """
     if len(prompt) > MAX_PROMPT_CHARS:
         notice(f"the {what} has {len(prompt):,} characters; only the first {MAX_PROMPT_CHARS:,} are read")

@@ -129,7 +129,7 @@ def exclusive(folder: Path, patience: float | None = None) -> Iterator[None]:
     """Hold the lock of a folder for the length of the block; it ends with the process, however that ends.
 
     patience: seconds to wait (None: `RESTART_PATIENCE_S` in a job that Slurm has restarted, else 0). Raises MuseError
-    that names the holder when another process has the lock. On a file system without locks it only prints a note.
+    that names the holder; on a file system without locks it only prints a note.
     """
     import filelock
 

@@ -316,7 +316,7 @@ def test_stage2_starts_from_stable_audio_open(home, tmp_path, monkeypatch, capsy
 
     torch.manual_seed(3)
     theirs, made = tmp_path / "theirs", tiny_paper()
-    monkeypatch.setitem(config.PRESETS, "tiny-paper", tiny_paper)
+    monkeypatch.setitem(config.PRESETS, "tiny-paper", tiny_paper())
     StableAudioDiTModel(
         in_channels=32, out_channels=32, num_layers=2, attention_head_dim=32, num_attention_heads=2,
         num_key_value_attention_heads=1, cross_attention_dim=32, cross_attention_input_dim=32, time_proj_dim=32,

@@ -110,7 +110,7 @@ def test_a_run_resumes_without_the_weights_that_it_began_from(tiny, tmp_path):
 
 REFUSED = [
     ("stage2", {"cache": "nowhere"}, "there is no cache at .*nowhere: give --cache FOLDER"),
-    ("stage2", {"preset": "paper"}, "latents holds 8 values a frame and the paper preset's Stage 2 wants 64"),
+    ("stage2", {"preset": "paper"}, "latents has 8 values a frame, and paper wants 64"),
     ("stage2", {"batch": 7, "micro_batch": 3}, "cannot be split evenly"),
     ("embedder", {"micro_batch": 4}, "split into 2 micro-batches; train it in one process"),
     ("stage2", {"lr": math.nan}, "--train.lr cannot be nan .expected"),

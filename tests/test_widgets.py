@@ -233,7 +233,7 @@ def test_make_this_again(muse, shelf):
     assert "the same bits" in shelf.label.value and shelf.player.label == "again: a waltz"
     choose(shelf, "piece 4")
     press(shelf, shelf.again, "failed")
-    assert "load the weights that made it" in shelf.label.value
+    assert "made by the weights wwwwwwwwwwww" in shelf.label.value
 
 
 # -- the Lab

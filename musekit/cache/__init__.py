@@ -78,10 +78,9 @@ class Manifest(TypedDict):
 
 
 def read_clips(cache: Path, split: str | None = None, fields: Collection[str] | None = None) -> list[dict]:
-    """The clip records of a cache (see `Clip`), sorted by id.
+    """The clip records of a cache (see `Clip`), sorted by id; `split` and `fields` keep only those in memory.
 
-    `split` and `fields` keep only those clips and attributes in memory: a million captions take gigabytes. Raises
-    MuseError when there are no clips, or names the line that is damaged.
+    Raises MuseError when there are no clips, or names the line that is damaged.
     """
     path, clips = Path(cache) / "clips.jsonl", []
     if not path.exists():
@@ -120,8 +119,7 @@ def newest(shards: Iterable[Shard], maker: str) -> dict[str, Shard]:
 def merge_manifest(folder: Path, wanted: Iterable[str], maker: str) -> Manifest:
     """Write manifest.json from the sidecars, and delete shards none of whose rows count any more.
 
-    Two ranks that finish together both write it. Each looks again after it has written, so the last one to write has
-    seen everything that was finished before.
+    Each of two ranks that finish together looks again after it has written, so the last one has seen everything.
     """
     wanted, before = list(wanted), None
     while (shards := read_shards(folder)) != before:
@@ -160,9 +158,8 @@ def build_shards(
 
     compute: ids -> ({name: (n, ...) tensor}, {id: reason}); ids with a reason have no row. `workers` processes call it.
     clips: the record of each id, where rows are made from audio. share: (rank, of how many); a rank owns an id by its
-    hash, so ranks need not know what the others have finished.
-    `remake=False` raises MuseError instead of replacing rows of another maker. verify: hash every shard, not only check
-    its size. Raises `Stopped` after the shards in work when `stop()` says so.
+    hash. `remake=False` raises MuseError instead of replacing rows of another maker. verify: hash every shard, not only
+    check its size. Raises `Stopped` after the shards in work when `stop()` says so.
     """
     folder, ids = Path(folder), sorted(ids)
     shards = read_shards(folder)
@@ -214,10 +211,7 @@ def write_shard(folder: Path, maker: str, compute: Callable, work: tuple[list[st
 
 
 class Shards:
-    """Reads rows of one kind by id from memory-mapped files.
-
-    Raises MuseError without a manifest, and when a file whose size is wrong is first used.
-    """
+    """Reads rows of one kind by id from memory-mapped files. Raises MuseError without a manifest or for a damaged file."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)

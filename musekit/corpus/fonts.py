@@ -125,9 +125,8 @@ def source(controller: int, key: float, velocity: float) -> float | None:
 
 
 def modulated(zones: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """Generators of a preset's zones (generators, modulators), with modulators by key and velocity among them.
-
-    Such a zone becomes zones of 16 keys by 16 velocities. MuseScore's piano is dull and silent without.
+    """Generators of a preset's zones (generators, modulators), with modulators by key and velocity among them: such a
+    zone becomes zones of 16 keys by 16 velocities. MuseScore's piano is dull and silent without.
     """
     if not any(len(modulators) for _, modulators in zones):
         return [rows for rows, _ in zones]

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from musekit.config import MuseError, suggest
 from musekit.corpus.datasets import CAPTION_TABLES, READERS, TABLES, Item, clean
 from musekit.corpus.listing import AUDIO, OTHER, Listing
+from musekit.corpus.processes import end_if
 from musekit.corpus.scores import slug
 from musekit.corpus.sound import SAMPLE_RATE, BadAudio, Sound
 from musekit.files import write_atomic
@@ -91,10 +92,7 @@ def read_corpus(
     try:
         looked = pool.map(partial(look, listing), chunks)
         for chunk, found in zip(chunks, tqdm(looked, name, len(chunks), disable=None), strict=True):
-            if code := stop():
-                from musekit.distributed import Stopped  # here, since it brings torch
-
-                raise Stopped(code)
+            end_if(stop)
             for item, about in zip(chunk, found, strict=True):
                 if isinstance(about, str):
                     reasons.setdefault(item.name, about)

@@ -37,8 +37,8 @@ def render(
     """Audio (2, seconds * 44100) float32 at the dynamic's level, the last 30 ms faded out.
 
     notes: rows [onset s, duration s, pitch, velocity, part]; players: each part's instrument; pans, reverb: 0 to 127;
-    font: a name in `fonts.toml`. Notes of equal velocity are about equally loud, whoever plays them. Raises BadAudio
-    when nothing sounds, or the first 0.15 s are silent, and MuseError without the font or for a player that it lacks.
+    font: a name in `fonts.toml`. Raises BadAudio when nothing sounds, or the first 0.15 s are silent, and MuseError
+    without the font or for a player that it lacks.
     """
     import soxr
 

@@ -121,14 +121,13 @@ def identity(folder: Path) -> str:
 
     Of a file above 8 MiB 128 evenly spaced pieces are read: other weights differ everywhere, and 2.5 GB cost nothing.
     """
-    digest = hashlib.sha256()
+    digest, piece = hashlib.sha256(), 2**16
     used = next((pattern for pattern in WEIGHTS if any(folder.glob(pattern))), WEIGHTS[0])
     for path in sorted(p for pattern in (used, *SETTINGS) for p in folder.glob(pattern)):
-        size, piece = path.stat().st_size, 2**16
+        size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
-        starts = range(0, size, piece) if size <= 2**23 else [i * (size - piece) // 127 for i in range(128)]
         with open(path, "rb") as file:
-            for start in starts:
+            for start in range(0, size, piece) if size <= 2**23 else [i * (size - piece) // 127 for i in range(128)]:
                 file.seek(start)
                 digest.update(file.read(piece))
     return digest.hexdigest()

@@ -42,11 +42,8 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, position: float) -> Tensor:
-    """The point at `position` (0: a, 1: b, both bit for bit; or beyond b) of the great circle from a to b, any shape.
-
-    (sin((1 - p) w) a + sin(p w) b) / sin w, with w their angle (Shoemake 1985). Vectors need not be unit: between two
-    independent Gaussian noises, nearly orthogonal in many dimensions, it keeps the variance. Raises MuseError for
-    opposite vectors, between which no path is the shortest.
+    """The point at `position` (0: a, 1: b, both bit for bit; or beyond b) of the great circle from a to b, any shape
+    (Shoemake 1985). Raises MuseError for opposite vectors, between which no path is the shortest.
     """
     if position in (0.0, 1.0):
         return a if position == 0.0 else b
@@ -113,10 +110,10 @@ def render(
 
 
 def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel=None) -> Piece:
-    """The piece of a library's entry once more: the same bits on the same kind of machine, whatever its batch was.
+    """The piece of a library's entry once more, with the recipe's dtypes and threads: the same bits on the same kind of
+    machine.
 
-    Runs with the recipe's dtypes and threads, whatever this session's are. Raises MuseError for an imported sound, for
-    other weights, or for an origin without its embedding.
+    Raises MuseError for an imported sound, for other weights, or for an origin without its embedding.
     """
     recipe, origin = entry.recipe, entry.origin
     if recipe is None:
@@ -151,10 +148,8 @@ def threads(n: int):
 
 
 def crossfade(clips: Sequence[Tensor], sample_rate: int, seconds: float = 1.0) -> Tensor:
-    """Clips (2, N_i) one after another, overlapping by at most `seconds`, at constant power: (2, N).
-
-    The weights are cos and sin of one angle, so two unrelated sounds keep their loudness. The result is scaled down
-    where it would clip.
+    """Clips (2, N_i) one after another, overlapping by at most `seconds`, at constant power: (2, N), scaled down where
+    it would clip.
     """
     joined = clips[0].float()
     for clip in clips[1:]:
