@@ -135,10 +135,8 @@ def read_chords(text: str) -> list[list[tuple[int, str]]]:
         elif found and found[3] in CHORD_SIGNS:
             chords[token] = (pitch_class(found[1], found[2]), CHORD_SIGNS[found[3]])
         else:
-            raise MuseError(
-                f"the chord {token!r:.24} cannot be read: give A to G, then # or b, then nothing, m, 7, m7, maj7, dim"
-                " or m7b5, and N for none; one chord per bar, such as Am F C G, or bars between |"
-            )
+            known = "A to G, then # or b, then nothing, m, 7, m7, maj7, dim or m7b5, and N for none"
+            raise MuseError(f"the chord {token!r:.24} cannot be read: give {known}; one per bar, or bars between |")
     return [[chords[token] for token in bar] for bar in bars]
 
 

@@ -199,10 +199,8 @@ def plan(muse, requests: dict[int, Request], options) -> dict[Path, Recipe]:
         for seed in range(request.seed, request.seed + request.n):
             path, recipe = options.out / f"{request.stem}-{seed}.wav", replace(recipes[number], seed=seed)
             if jobs.setdefault(path, recipe) != recipe:
-                raise MuseError(
-                    f"{options.prompts}, line {number}: another line makes {path.name} with other settings; give this"
-                    ' line a "name" or another seed'
-                )
+                other = f"another line makes {path.name} with other settings"
+                raise MuseError(f'{options.prompts}, line {number}: {other}; give this one a "name" or another seed')
     return jobs
 
 

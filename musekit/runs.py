@@ -104,10 +104,8 @@ class Run:
         except (OSError, RuntimeError, MuseError) as error:  # torch reports a full disk as RuntimeError
             aside.unlink(missing_ok=True)
             why, free = getattr(error.__context__, "strerror", None) or error, disk_usage(self.folder).free / 2**30
-            raise MuseError(
-                f"cannot write checkpoint {path}: {' '.join(str(why).split()):.80}; its disk has {free:.1f} GiB free;"
-                " the previous checkpoint is intact"
-            ) from error
+            why = f"{' '.join(str(why).split()):.80}; its disk has {free:.1f} GiB free"
+            raise MuseError(f"cannot write checkpoint {path}: {why}; the previous checkpoint is intact") from error
         newest = [p for p in self.checkpoints() if p <= path][-self.keep :]
         for old in {*self.checkpoints()} - {*newest}:  # also later ones: they are damaged, the run resumed before them
             old.unlink()

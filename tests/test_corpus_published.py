@@ -101,10 +101,10 @@ def test_a_wrong_folder_is_one_line_that_says_what_was_looked_for(tmp_path):
     for corpus, folder, said in [
         (None, tmp_path, "MusicBench_train.json.*captions.csv"),
         (None, tmp_path / "none", "no folder at"),
-        ("musicbench", None, "needs --data FOLDER, the unpacked dataset .musicbench: MusicBench_train.json"),
+        ("musicbench", None, "give --data FOLDER, the unpacked dataset .musicbench: MusicBench_train.json"),
         ("musicbenhc", tmp_path, "did you mean 'musicbench'"),
         (str(tmp_path / "gone"), None, "no folder"),
-        ("scores", tmp_path, "takes no --data"),
+        ("scores", tmp_path, "unknown corpus"),
     ]:  # fmt: skip
         with pytest.raises(MuseError, match=said) as caught:
             choose(corpus, folder)

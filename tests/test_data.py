@@ -84,7 +84,7 @@ def test_what_is_missing_or_not_finished_says_what_to_do(tiny, tmp_path):
     cache = shutil.copytree(tiny.cache, tmp_path / "cache", symlinks=True)
     manifest = json.loads((cache / "tokens" / "manifest.json").read_text())
     merge_manifest(cache / "tokens", ["one more"], manifest["maker"])  # as while other ranks are at work
-    with pytest.raises(MuseError, match="tokens is not finished: it has .* rows"):
+    with pytest.raises(MuseError, match="tokens is not finished"):
         Stage1Data(cache, "train", tiny.config)
     shutil.rmtree(cache / "tokens")
     with pytest.raises(MuseError, match="run `musekit cache`"):

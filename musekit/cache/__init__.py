@@ -165,10 +165,8 @@ def build_shards(
     shards = read_shards(folder)
     if other := [shard for shard in shards if shard["maker"] != maker]:
         if not remake:
-            raise MuseError(
-                f"{folder} was made by other weights or settings ({other[0]['maker']}, not {maker}): give --remake to"
-                f" make its {sum(len(shard['ids']) for shard in other):,} rows again, or another --out"
-            )
+            theirs = f"{sum(len(shard['ids']) for shard in other):,} rows of {other[0]['maker']}, not {maker}"
+            raise MuseError(f"{folder} has {theirs}: give --remake to make them again, or another --out")
         merge_manifest(folder, ids, maker)  # rows of another maker do not count any more
     rows = newest(shards, maker)
     there = [s for s in shards if (p := folder / s["file"]).exists() and p.stat().st_size == s["bytes"]]

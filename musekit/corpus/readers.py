@@ -39,25 +39,18 @@ def choose(corpus: str | None, data: Path | None) -> tuple[str, Path | None]:
     """
     if data is None and corpus in (None, "scores"):
         return "scores", None
-    if corpus == "scores":
-        raise MuseError("--corpus scores comes with music21 and takes no --data; leave one of the two out")
-    if corpus not in (None, *READERS):
-        if data is not None or not Path(corpus).expanduser().is_dir():
-            raise suggest(corpus, ["scores", *READERS], "corpus, and no folder,")
+    if data is None and corpus not in READERS and Path(corpus).expanduser().is_dir():
         corpus, data = None, Path(corpus)
+    if corpus not in (None, *READERS):
+        raise suggest(corpus, ["scores", *READERS], "corpus, and no folder,")
     names = [corpus] if corpus else [*READERS]
-    tables = {name: ", ".join([*READERS[name][1]][: None if corpus else 1]) for name in names}  # or the first of each
-    looked = "; ".join(f"{name}: {tables[name]}, {READERS[name][2]}" for name in names)
-    if data is None:
-        raise MuseError(f"--corpus {corpus} needs --data FOLDER, the unpacked dataset ({looked})")
-    folder = data.expanduser()
-    if not folder.is_dir():
-        raise MuseError(f"no folder at {data}: --data is the folder that the dataset was unpacked to")
+    looked = "; ".join(f"{name}: {[*READERS[name][1]][0]}, ..., {READERS[name][2]}" for name in names)
+    if data is None or not (folder := data.expanduser()).is_dir():
+        raise MuseError(f"no folder at {data}: give --data FOLDER, the unpacked dataset ({looked})")
     for name in names:
-        if any((folder / table).is_file() for table in READERS[name][1]):
+        sounds = name == "folder" and any(file.suffix.lower() in AUDIO + OTHER for file in folder.rglob("*"))
+        if sounds or any((folder / table).is_file() for table in READERS[name][1]):
             return name, folder
-    if "folder" in names and any(file.suffix.lower() in AUDIO + OTHER for file in folder.rglob("*")):
-        return "folder", folder
     raise MuseError(f"{data} does not hold {corpus or 'a known dataset'}. Looked for {looked}")
 
 

@@ -52,9 +52,9 @@ def folder(name: str, field: str, part: str = "", near: Path | None = None) -> P
     """
     found = on_this_machine(name, near)
     if found is None and name not in LICENCES:
+        trust = f"if you trust it: hf download {name} --local-dir {home() / 'models' / name.rpartition('/')[2]}"
         raise MuseError(
-            f"{field} is {name}, which is not on this machine and not a model that MUSE knows, so it is not fetched; if"
-            f" you trust it: hf download {name} --local-dir {home() / 'models' / name.rpartition('/')[2]}"
+            f"{field} is {name}, which is not here, and MUSE does not know it, so it is not fetched; {trust}"
         )
     if found is None:
         with loading(name, field):

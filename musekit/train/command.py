@@ -29,12 +29,12 @@ def train_part(options) -> Path:
     """
     from tqdm import tqdm
 
-    part, settings, config = options.part, options.train, preset(options.preset)
+    part, settings, config, init = options.part, options.train, preset(options.preset), options.init
     check(part, settings)
-    if settings.lora and (part not in ("stage1", "stage2") or getattr(options, "init", None) is None):
+    if settings.lora and (part not in ("stage1", "stage2") or init is None):
         raise MuseError("LoRA fine-tunes stage1 or stage2: give --init FOLDER, the trained weights that it begins with")
-    distributed.check_gpus(getattr(options, "require_gpus", 0))
-    first, init = distributed.rank() == 0, getattr(options, "init", None)
+    distributed.check_gpus(options.require_gpus)
+    first = distributed.rank() == 0
     folder = Path(options.run_folder or home() / "runs" / f"{options.preset}-{part}")
     out, cache = options.out or folder / "weights", options.cache or home() / "caches" / "scores"
 
@@ -92,10 +92,8 @@ def check(part: str, settings: TrainConfig) -> None:
     checked(dataclasses.asdict(settings), TrainConfig, lambda name: f"--train.{name.replace('_', '-')}")
     passes = accumulation(settings, distributed.world()) * distributed.world()
     if part == "embedder" and passes > 1:
-        raise MuseError(
-            f"the embedder's loss compares all clips of a batch, and this batch is split into {passes} micro-batches;"
-            " train it in one process, with --train.micro-batch as large as --train.batch"
-        )
+        why = f"the embedder's loss compares all clips of a batch, which is split into {passes} micro-batches"
+        raise MuseError(f"{why}; train in one process, with --train.micro-batch as large as --train.batch")
 
 
 @contextlib.contextmanager

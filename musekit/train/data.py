@@ -65,10 +65,7 @@ class _Clips:
         """The shards of a kind. Raises MuseError where the cache is not finished: a run would miss clips for good."""
         shards = Shards(self.cache / kind)
         if not shards.manifest["complete"]:
-            raise MuseError(
-                f"{shards.folder} is not finished: it has {shards.manifest['rows']:,} rows; wait for the jobs that"
-                " compute it, or run the same `musekit cache` command again"
-            )
+            raise MuseError(f"{shards.folder} is not finished: wait for its jobs, or run `musekit cache` again")
         self.made_by[kind] = shards.manifest["maker"]
         return shards
 

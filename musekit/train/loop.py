@@ -228,10 +228,8 @@ def accumulation(settings: TrainConfig, world: int) -> int:
     """Forward passes of each rank per optimizer step. Raises MuseError for a batch that does not split evenly."""
     accumulate = max(1, -(-settings.batch // (settings.micro_batch * world)))
     if settings.batch % (accumulate * world):
-        raise MuseError(
-            f"a batch of {settings.batch} cannot be split evenly over {world} rank(s) in micro-batches of at most"
-            f" {settings.micro_batch}; choose a batch that is a multiple of {accumulate * world}"
-        )
+        why = f"over {world} rank(s) in micro-batches of at most {settings.micro_batch}"
+        raise MuseError(f"a batch of {settings.batch} cannot be split {why}; choose a multiple of {accumulate * world}")
     return accumulate
 
 
@@ -312,8 +310,7 @@ class RankBatches:
                 batch = {k: v.share_memory_() if torch.is_tensor(v) else v for k, v in batch.items()}
             except RuntimeError as error:
                 raise MuseError(
-                    "/dev/shm is too small for the batches of --train.workers; give 0 workers, or a container more"
-                    " shared memory (docker run --shm-size)"
+                    "/dev/shm is too small for --train.workers; give 0 workers"
                 ) from error
         return batch
 
