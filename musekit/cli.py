@@ -1,7 +1,5 @@
 """The command line: tyro parses the options of `commands`; every error is one line with exit code 2."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

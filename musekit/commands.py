@@ -3,8 +3,6 @@
 `run` imports what it needs, so that help texts do not wait for torch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -166,7 +164,7 @@ class Train:
         if self.part not in MINI_TRAINING:
             raise suggest(self.part, MINI_TRAINING, "part to train")
 
-    def with_own_defaults(self) -> Train:
+    def with_own_defaults(self) -> "Train":
         """This command with the training settings of its part and preset as defaults."""
         return replace(self, train=train_config(self.preset, self.part, self.init is not None, self.train.lora))
 

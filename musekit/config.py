@@ -7,8 +7,6 @@ smoke  tiny and random, for tests; its audio is noise
 The types carry the ranges that `files.decode` checks when a config is read from a file.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import json

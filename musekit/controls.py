@@ -3,8 +3,6 @@
 Nothing here needs numpy or torch, so that the command line's help does not wait for them.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass, replace
@@ -66,7 +64,7 @@ class Controls:
         """Whether nothing is asked that the network is given (`ends` is part of the timing)."""
         return replace(self, ends=None) == Controls()
 
-    def filled(self, bpm: float, metre: int) -> Controls:
+    def filled(self, bpm: float, metre: int) -> "Controls":
         """These controls with a tempo and a metre where they have none."""
         return replace(self, bpm=self.bpm or bpm, metre=self.metre or metre)
 

@@ -4,8 +4,6 @@ The network is told what is given (`stage2.ControlInputs`), and at each time t t
 straight path (1 - t) x_0 + t x_1. Longer regions are filled window by window.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

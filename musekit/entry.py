@@ -1,7 +1,5 @@
 """Entry: one piece of the library, and the FLAC file whose comment carries the whole entry."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """File hashes, atomic writes, and typed JSON that is checked when it is read."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

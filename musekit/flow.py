@@ -6,8 +6,6 @@ Guidance v = v_uncond + w (v_cond - v_uncond) (Ho & Salimans 2022, arXiv 2207.12
 Foreign conventions (stable-audio-tools has noise at t = 1) are converted once, where foreign weights load.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -7,8 +7,6 @@ A piece is finished when its `<name>.json` exists: recipe, similarity, network e
 which is written first, both atomically. Under torchrun the ranks share the micro-batches.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import hashlib
@@ -55,7 +53,7 @@ class Request(Settings):
         """How to sample these pieces."""
         return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
 
-    def completed(self, options, note: Callable[[str], None]) -> Request:
+    def completed(self, options, note: Callable[[str], None]) -> "Request":
         """The request with the command line's values where it has none. Raises MuseError for an impossible one."""
         missing = [f.name for f in fields(self) if f.name != "name" and getattr(self, f.name) is None]
         full = replace(self, **{name: getattr(options, name) for name in missing})

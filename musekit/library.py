@@ -10,8 +10,6 @@ library.search("sad piano", tags=["slow"], sort="similarity")
 Several processes may use one folder.
 """
 
-from __future__ import annotations
-
 import datetime
 import secrets
 from collections.abc import Callable, Iterable

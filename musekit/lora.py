@@ -4,8 +4,6 @@ A (rank, inputs) begins random and B (outputs, rank) zero, for every product in 
 B alone; `merge` adds B A to a network's weights, so that sampling is what it was.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

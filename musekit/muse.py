@@ -7,8 +7,6 @@ Pieces are sampled in micro-batches of a fixed size, the last one padded, so tha
 recipe only. Each component is loaded when it is first used.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib

@@ -5,8 +5,6 @@ the recipe's micro-batch, and a sample does not depend on its position or on the
 micro-batches of 1, 4 (the default), 8 and 16. Other sizes may change the last bits: `inference` says where.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -72,7 +70,7 @@ class Recipe:
     stage1_guidance: str = "cfg"
 
     @classmethod
-    def checked(cls, **values) -> Recipe:
+    def checked(cls, **values) -> "Recipe":
         """A recipe of these values. Raises MuseError for a wrong type, or a value out of range."""
         return checked(values, cls)
 
@@ -86,7 +84,7 @@ class Recipe:
         return json.dumps(self.as_dict(), ensure_ascii=False, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Recipe:
+    def from_json(cls, text: str) -> "Recipe":
         """Inverse of `to_json`. Raises MuseError when the text is not a recipe."""
         return decode(text, cls, "the recipe", known_only=True)
 

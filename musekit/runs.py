@@ -7,8 +7,6 @@
 Files are written under another name, flushed to disk and renamed: a kill or a full disk leaves the previous one intact.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import json

@@ -10,8 +10,6 @@ cross-attention is one constant vector. On a fixed grid all samples share t: shi
 own.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -196,7 +194,7 @@ class Text:
     merged: bool
 
     @staticmethod
-    def stack(*texts: Text) -> Text:
+    def stack(*texts: "Text") -> "Text":
         """The texts of several batches as one batch."""
         parts = zip(*[(t.keys, t.values, t.bias) for t in texts], strict=True)
         return Text(*[torch.cat(part, 1) for part in parts], texts[0].merged)

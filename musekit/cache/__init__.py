@@ -6,8 +6,6 @@ a kill. Missing rows, and rows whose audio has changed, go into new shards, and 
 So more clips cost only their own rows, and fewer clips delete nothing. `manifest.json` is the sum of the sidecars.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

@@ -8,8 +8,6 @@ embeddings  joint embeddings of the audio      from audio, by the trained embedd
 Shards have a name (`maker`) for the weights or settings that computed them; those of another name are never mixed in.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

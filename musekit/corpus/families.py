@@ -4,8 +4,6 @@ Two works are one family when their titles agree, or when their melodies share e
 in all its harmonisations, a tune and its variants). Of near-identical works all but one are dropped.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

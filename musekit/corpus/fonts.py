@@ -5,8 +5,6 @@ with a few presets (SoundFont 2.04, section 7) that it plays the same to the las
 a sample's type) are decoded on the way, and modulators, which it would ignore, become generators.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import itertools

@@ -5,8 +5,6 @@ Clip i does not depend on the number of clips. `write_plan` writes the first cli
 machine that has the plan needs neither music21 nor the scores.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

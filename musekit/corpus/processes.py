@@ -3,8 +3,6 @@
 It imports no torch: workers that render start in a fraction of a second.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -4,8 +4,6 @@ Nothing is copied or converted: a record has the absolute path of its file, and 
 writes the new ones.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

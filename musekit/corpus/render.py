@@ -4,8 +4,6 @@ The synthesiser is midirenderer (rustysynth, 48 kHz stereo, 16 bit), with Genera
 It plays 64 voices, and one note may be several: parts that need more are rendered by several calls and added.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 libsndfile decodes. FLAC that was written into a pipe, whose header has no length, is decoded once to know it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

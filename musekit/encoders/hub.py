@@ -5,8 +5,6 @@ A name is a folder, or "owner/model" of the Hugging Face hub. A hub name is look
 a stranger's config.json may name any other.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import re

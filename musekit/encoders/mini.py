@@ -1,7 +1,5 @@
 """The mini preset's joint text-audio embedding: the audio tower's features, and two towers trained here."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """MuQ-MuLan (Zhu et al. 2025, arXiv 2501.01108): the paper preset's joint text-audio embedding, 512-d."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from pathlib import Path

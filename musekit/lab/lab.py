@@ -10,8 +10,6 @@
 All sounds of a Lab share one noise (`noise_seed`): two sounds differ by their embedding only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property

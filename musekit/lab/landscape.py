@@ -3,8 +3,6 @@
 Only neighbourhoods on the map have a meaning; the distance between two hills has none.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -6,8 +6,6 @@ Embeddings live on the unit sphere; angles are in radians, 0 to pi. Two samples 
 apart.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator, Sequence

@@ -7,8 +7,6 @@ studio.more_like(studio.results[2], degrees=20)
 studio.library.add(studio.results[0].piece, tags=["for the film"])
 """
 
-from __future__ import annotations
-
 import math
 import secrets
 from collections.abc import Callable, Iterable

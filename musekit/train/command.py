@@ -1,7 +1,5 @@
 """`musekit train`: which network, which data, which run folder; the loop itself is `train.loop`."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

@@ -7,8 +7,6 @@ the choice of caption are all drawn here, so that a batch (`loop.batches`) is a 
 Shapes: C channels and T frames of a latent, D = 512 of an embedding, L tokens of a caption.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

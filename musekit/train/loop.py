@@ -5,8 +5,6 @@ ahead, in the order of a keyed permutation. Progress is counted in samples, so t
 numbers of ranks. Only a rank's share of a batch depends on the rank: a run continues on any number of them.
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import copy
@@ -309,9 +307,7 @@ class RankBatches:
             try:
                 batch = {k: v.share_memory_() if torch.is_tensor(v) else v for k, v in batch.items()}
             except RuntimeError as error:
-                raise MuseError(
-                    "/dev/shm is too small for --train.workers; give 0 workers"
-                ) from error
+                raise MuseError("/dev/shm is too small for --train.workers; give 0 workers") from error
         return batch
 
 
