@@ -38,8 +38,7 @@ def sha256(path: Path) -> str:
 
 
 def temporary(path: Path) -> Path:
-    """A name beside `path` for a file that is being written; nobody can guess it, and `sweep` knows it."""
-    # not the process id: a process on another machine or in a container may have the same one
+    """A name beside `path` for a file that is being written; no other process guesses it, and `sweep` knows it."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 

@@ -20,20 +20,9 @@ import filelock
 import msgspec
 import numpy as np
 
+from musekit import entry as files
 from musekit.config import MuseError, home, suggest
-from musekit.entry import (
-    Entry,
-    clean_tags,
-    clean_text,
-    entry_of,
-    fingerprint,
-    flac,
-    measured,
-    quantize,
-    read_audio,
-    read_entry,
-    read_samples,
-)
+from musekit.entry import Entry, clean_tags, clean_text, measured, quantize, read_entry, read_samples
 from musekit.files import read_json, write_atomic
 from musekit.recipe import file_stem
 
@@ -103,7 +92,7 @@ class Library:
         The same sound of the same recipe is kept once: adding it again returns the entry that is there, out of the bin,
         with these tags too and with its file written again. Raises MuseError where the disk is full.
         """
-        entry = entry_of(piece)
+        entry = files.entry_of(piece)
         own = {"name": clean_text(name or entry.name), "notes": clean_text(notes, lines=True)}
         entry = replace(entry, **own, tags=clean_tags(tags), star=star)
         return self._keep(quantize(piece.audio), piece.sample_rate, entry)[0]
@@ -116,7 +105,7 @@ class Library:
             same = [e for e in self._all().values() if e.content == entry.content and entry.recipe in (None, e.recipe)]
             if same:
                 entry = replace(same[0], deleted=None, tags=clean_tags([*same[0].tags, *entry.tags]))
-            write_atomic(self.file(entry), flac(audio, sample_rate, entry))
+            write_atomic(self.file(entry), files.flac(audio, sample_rate, entry))
             self._put(entry)
         return entry, not same
 
@@ -151,11 +140,11 @@ class Library:
     def audio(self, identity: str) -> tuple[np.ndarray, int]:
         """The sound (channels, N) float32 and its rate in Hz. Raises MuseError where the file is gone or broken."""
         path = self.file(self.get(identity))
-        return read_audio(path, path.name)
+        return files.read_audio(path, path.name)
 
     def same_sound(self, identity: str, piece) -> bool:
         """Whether a piece has exactly the samples of an entry."""
-        return self.get(identity).content == fingerprint(quantize(piece.audio), piece.sample_rate)
+        return self.get(identity).content == files.fingerprint(quantize(piece.audio), piece.sample_rate)
 
     # -- change
 
@@ -219,7 +208,7 @@ class Library:
             except MuseError:
                 missing.append(f"the sound of {entry.id} is missing or broken and was not exported")
             else:
-                write_atomic(folder / f"{file_stem(entry.name, 30)}-{entry.id}.flac", flac(*samples, entry))
+                write_atomic(folder / f"{file_stem(entry.name, 30)}-{entry.id}.flac", files.flac(*samples, entry))
         return missing
 
     def import_folder(self, folder: str | Path) -> tuple[list[Entry], list[str]]:

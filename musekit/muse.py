@@ -22,23 +22,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from musekit import edit, flow, gpu, lora, pretrained
+from musekit import edit, flow, gpu, inference, lora, pretrained
 from musekit.config import MuseConfig, MuseError
 from musekit.controls import LONGEST, Controls, agreed
 from musekit.encoders.mini import JointEmbedder
 from musekit.encoders.muq import MuQ
 from musekit.encoders.text import text_encoder
 from musekit.files import sha256
-from musekit.inference import (
-    OnStep,
-    control_inputs,
-    filled,
-    finish,
-    micro_batches,
-    padded,
-    sample_stage1,
-    sample_stage2,
-)
+from musekit.inference import OnStep, micro_batches, padded
 from musekit.pretrained import load_part
 from musekit.prompts import read_prompt
 from musekit.recipe import CONTROLS, Edit, Recipe, Settings, check, clean_prompt, count, software
@@ -239,7 +230,7 @@ class Muse:
     ) -> tuple[Tensor, Tensor]:
         """Stage 1 for at most one micro-batch of recipes: embeddings (n, 512) and network evaluations (n,)."""
         with self.turn, torch.inference_mode():
-            embeddings, nfe = sample_stage1(self.inference1, self.text, padded(recipes), on_step, cancel)
+            embeddings, nfe = inference.sample_stage1(self.inference1, self.text, padded(recipes), on_step, cancel)
         return embeddings[: len(recipes)].cpu(), nfe[: len(recipes)]
 
     @torch.inference_mode()
@@ -259,14 +250,14 @@ class Muse:
         frames = self.frames(batch[0].seconds)
         samples, covered = round(batch[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
         index = [min(i, n - 1) for i in range(len(batch))]
-        controls = [filled(self.stage2, *pair) for pair in zip(batch, embeddings[index], strict=True)]
+        controls = [inference.filled(self.stage2, *pair) for pair in zip(batch, embeddings[index], strict=True)]
         embeddings = embeddings[index].to(self.device)
         seconds = [covered + (GOES_ON if c.ends is False else 0.0) for c in controls]
         audio = []
         with self.turn:
-            latents, nfe = sample_stage2(
+            latents, nfe = inference.sample_stage2(
                 self.inference2, embeddings, self._negatives(batch), batch, frames, seconds, on_step, cancel,
-                controls=control_inputs(self.stage2, controls, 0, frames, codec.hop / codec.sample_rate),
+                controls=inference.control_inputs(self.stage2, controls, 0, frames, codec.hop / codec.sample_rate),
             )  # fmt: skip
             for i in range(n):  # one at a time: memory stays small, and the bits do not depend on the batch
                 if on_step:
@@ -274,7 +265,7 @@ class Muse:
                 decoded = self.codec.decode(latents[i : i + 1])[0, :, :samples].cpu()
                 if not decoded.isfinite().all():
                     raise MuseError(f"the audio of seed {batch[i].seed} is NaN; check weights and guidance scales")
-                audio.append(finish(decoded))
+                audio.append(inference.finish(decoded))
         return audio, nfe[:n]
 
     def _negatives(self, recipes: Sequence[Recipe]) -> tuple[Tensor, Tensor]:
@@ -315,7 +306,7 @@ class Muse:
                 audio, nfe2 = self.render_batch(embeddings, batch, on_step, cancel)
             for i, recipe in enumerate(batch):
                 nfe = {"stage1": int(nfe1[i]), "stage2": int(nfe2[i])}
-                controls = filled(self.stage2, recipe, embeddings[i])
+                controls = inference.filled(self.stage2, recipe, embeddings[i])
                 similarity = self.similarity(recipe.prompt, audio[i])
                 yield Piece(audio[i], sample_rate, embeddings[i], recipe, similarity, nfe, controls)
 
@@ -383,7 +374,7 @@ class Muse:
             controls = recipe.controls or Controls()
         else:
             embedding = self.embed_batch([recipe])[0][0]
-            controls = filled(self.stage2, recipe, embedding)
+            controls = inference.filled(self.stage2, recipe, embedding)
         return Piece(audio, self.config.codec.sample_rate, embedding, recipe, math.nan, {}, controls)
 
     def _source(self, source: Piece | Tensor) -> Tensor:
@@ -422,8 +413,8 @@ class Muse:
             nonlocal nfe
             n, given = latents.shape[1], latents.expand(len(batch), *latents.shape)
             rest = (frames - begin) * second + (GOES_ON if controls.ends is False else 0.0)
-            inputs = control_inputs(network, [controls] * len(batch), begin, n, second, given)
-            found, count = sample_stage2(
+            inputs = inference.control_inputs(network, [controls] * len(batch), begin, n, second, given)
+            found, count = inference.sample_stage2(
                 self.inference2, embedding.to(self.device).expand(len(batch), -1), self._negatives(batch), batch, n,
                 min(rest, self.config.window_seconds + GOES_ON), on_step, cancel,
                 noise[:, begin : begin + n].expand_as(given), controls=inputs, given=given,
@@ -442,7 +433,7 @@ class Muse:
         made = made[:, begin - low * codec.hop : end - low * codec.hop]
         if not made.isfinite().all():
             raise MuseError(f"the audio of seed {seed} is NaN; check the weights and the guidance scales")
-        made = finish(made, 441 if last == frames else 0)
+        made = inference.finish(made, 441 if last == frames else 0)
         audio = edit.join(audio, made, first * codec.hop, samples)
         evaluations = {"stage1": 0, "stage2": nfe}
         similarity = self.similarity(recipe.prompt, audio)

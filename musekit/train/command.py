@@ -111,23 +111,14 @@ def locked(folder: Path):
 
 def summarise(run: Run, part: str, settings: TrainConfig, clips: int, init: str | Path | None) -> dict:
     """What <part>.train.json and the model card say of a run: length, last losses, settings, provenance and curve."""
-    records = run.metrics()
-    try:
+    records, provenance = run.metrics(), {}
+    with contextlib.suppress(OSError, MuseError):  # damaged; the weights are not
         provenance = read_json(run.folder / "provenance.json", dict)
-    except (OSError, MuseError):
-        provenance = {}  # damaged; the weights are not
+    minutes = round(sum(r.get("seconds", 0) for r in records) / 60, 1)
     last = {k: v for r in records for k, v in r.items() if k in ("loss", "floor") or k.startswith("valid_")}
-    return {
-        "part": part,
-        "samples": records[-1]["samples"] if records else settings.samples,
-        "minutes": round(sum(r.get("seconds", 0) for r in records) / 60, 1),
-        "clips": clips,
-        "last": last,
-        "init": init and Path(init).name,
-        "settings": dataclasses.asdict(settings),
-        "provenance": provenance,
-        "metrics": thinned(records),
-    }
+    about = {"samples": records[-1]["samples"] if records else settings.samples, "minutes": minutes, "clips": clips}
+    about |= {"last": last, "init": init and Path(init).name, "settings": dataclasses.asdict(settings)}
+    return {"part": part, **about, "provenance": provenance, "metrics": thinned(records)}
 
 
 def thinned(records: list[dict], most: int = CURVE_POINTS) -> list[dict]:

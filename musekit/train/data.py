@@ -47,12 +47,10 @@ class _Clips:
         self.made_by: dict[str, str] = {}  # of each kind that is read: the front end or the weights that computed it
         if not self.cache.is_dir():
             raise MuseError(f"there is no cache at {self.cache}: give --cache FOLDER, or make it with `musekit cache`")
-        self.shards = self.open(kind) if kind else None
-        self.clips = list(read_clips(self.cache, split))
-        if not self.clips:
+        self.shards, clips = self.open(kind) if kind else None, read_clips(self.cache, split)
+        if not clips:
             raise MuseError(f"{self.cache} has no clip in the split {split!r}: add other songs")
-        if kind:
-            self.clips = [c for c in self.clips if c["id"] in self.shards]
+        self.clips = [c for c in clips if kind is None or c["id"] in self.shards]
         if not self.clips:
             raise MuseError(f"{self.cache / kind} holds no clip of the split {split!r}; run `musekit cache` first")
 

@@ -300,15 +300,15 @@ class RankBatches:
         for counter, index in pairs[self.share]:
             shared = flow.SampleRNG(self.seed, BATCH_KEY + number)  # the same stream for each sample of the batch
             samples.append(self.dataset.sample(index, flow.SampleRNG(self.seed, counter), shared))
-        batch = collate(samples)
-        if not torch.utils.data.get_worker_info() and distributed.device().type == "cuda":
-            return {k: v.pin_memory() if torch.is_tensor(v) else v for k, v in batch.items()}  # copies need not wait
+        batch, move = collate(samples), None
         if torch.utils.data.get_worker_info():  # else the queue's own thread would move it, and keep an error to itself
-            try:
-                batch = {k: v.share_memory_() if torch.is_tensor(v) else v for k, v in batch.items()}
-            except RuntimeError as error:
-                raise MuseError("/dev/shm is too small for --train.workers; give 0 workers") from error
-        return batch
+            move = torch.Tensor.share_memory_
+        elif distributed.device().type == "cuda":
+            move = torch.Tensor.pin_memory  # copies need not wait
+        try:
+            return {k: move(v) if move and torch.is_tensor(v) else v for k, v in batch.items()}
+        except RuntimeError as error:
+            raise MuseError("/dev/shm is too small for --train.workers; give 0 workers") from error
 
 
 def batches(
