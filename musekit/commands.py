@@ -103,10 +103,7 @@ class Cache:
     n: int = 12_000  # Clips of 12 s to render from the scores
     seconds: Annotated[float | None, optional("FLOAT", "the preset's window")] = None
     """Longest clip; longer recordings are cut into several clips."""
-    kinds: tuple[Literal["clips", "tokens", "views", "latents", "embeddings"], ...] = (
-        "clips",
-        "tokens",
-    )
+    kinds: tuple[Literal["clips", "tokens", "views", "latents", "embeddings"], ...] = ("clips", "tokens")
     """What to compute. Latents and embeddings need trained weights."""
     preset: str = "mini"  # The preset whose inputs and encoders are used
     weights: str = "mini"  # Folder of trained weights, for latents and embeddings

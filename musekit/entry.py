@@ -13,7 +13,7 @@ import numpy as np
 
 from musekit.config import MuseError
 from musekit.corpus.sound import Sound
-from musekit.files import decode
+from musekit.files import decode, regular
 from musekit.recipe import Recipe
 
 MAX_SECONDS = 20 * 60.0  # of a file that is added to the library
@@ -144,9 +144,7 @@ def read_entry(path: Path) -> Entry:
     import soundfile
 
     try:
-        if not path.is_file():  # a pipe would wait for ever
-            raise OSError("no regular file")
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(regular(path)) as file:
             comment = file.comment
     except (OSError, RuntimeError) as error:
         raise MuseError(f"{path.name!r} cannot be read as sound") from error
@@ -157,10 +155,6 @@ def read_entry(path: Path) -> Entry:
         elif comment:
             entry = Entry(recipe=decode(comment, Recipe, path.name))
     name = entry.name or entry.prompt or path.stem.encode("utf-8", "replace").decode()
-    return replace(
-        entry,
-        name=clean_text(name[:MAX_CHARS]) or "sound",
-        tags=clean_tags(tag[:MAX_CHARS] for tag in entry.tags),
-        notes=clean_text(entry.notes[:MAX_CHARS], lines=True),
-        embedding=entry.embedding if len(entry.embedding or b"") == EMBEDDING_BYTES else None,
-    )
+    tags, notes = clean_tags(tag[:MAX_CHARS] for tag in entry.tags), clean_text(entry.notes[:MAX_CHARS], lines=True)
+    embedding = entry.embedding if len(entry.embedding or b"") == EMBEDDING_BYTES else None
+    return replace(entry, name=clean_text(name[:MAX_CHARS]) or "sound", tags=tags, notes=notes, embedding=embedding)

@@ -302,8 +302,7 @@ def show(pieces: dict[Path, Finished], options, requests: dict[int, Request]) ->
     name, title = request.stem, request.prompt
     if options.prompts is not None:
         name = file_stem(options.prompts.stem)
-        title = f"{name}: {len(pieces)} pieces"
-        title += f", the first {MAX_CLIPS_SHOWN}" if len(pieces) > MAX_CLIPS_SHOWN else ""
+        title = f"{name}: {len(pieces)} pieces, of which the first {min(len(pieces), MAX_CLIPS_SHOWN)} are shown"
     print(f"contact sheet: {draw(dict(list(pieces.items())[:MAX_CLIPS_SHOWN]), options.out / f'{name}.png', title)}")
     if next(iter(pieces.values())).recipe.preset == "smoke":
         print("these are the smoke preset's random weights: the audio is noise, not music")

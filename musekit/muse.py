@@ -178,12 +178,7 @@ class Muse:
         return hashlib.sha256(f"{own} {sha256(self.lora)}".encode()).hexdigest()[:16]
 
     def recipe(
-        self,
-        prompt: str,
-        seed: int,
-        settings: Settings,
-        negative_prompt: str | None = None,
-        edited: Edit | None = None,
+        self, prompt: str, seed: int, settings: Settings, negative_prompt: str | None = None, edited: Edit | None = None
     ) -> Recipe:
         """The complete recipe of one piece. Raises MuseError for a value that is out of range."""
         renamed = {"solver": "stage2_solver", "steps": "stage2_steps"}
@@ -235,11 +230,7 @@ class Muse:
 
     @torch.inference_mode()
     def render_batch(
-        self,
-        embeddings: Tensor,
-        recipes: Sequence[Recipe],
-        on_step: OnStep | None = None,
-        cancel=None,
+        self, embeddings: Tensor, recipes: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
     ) -> tuple[list[Tensor], Tensor]:
         """Stage 2 and the codec for at most one micro-batch: n audios (2, N) and network evaluations (n,).
 
@@ -285,12 +276,10 @@ class Muse:
     ) -> Tensor:
         """Audio (n, 2, N) of embeddings (n, 512). seed: of the first one, with the next ones following, or a list."""
         seeds = [seed + i for i in range(len(embeddings))] if isinstance(seed, int) else list(seed)
-        width = self.config.stage2.embedding_dim
+        width, audio = self.config.stage2.embedding_dim, []
         if embeddings.shape != (len(seeds), width) or not seeds:
             raise MuseError(f"render wants embeddings (n, {width}) and n seeds, not {tuple(embeddings.shape)}, {seed}")
-        recipes = [self.recipe(prompt, s, settings_of(settings)) for s in seeds]
-        audio: list[Tensor] = []
-        for batch in micro_batches(recipes):
+        for batch in micro_batches(self.recipe(prompt, s, settings_of(settings)) for s in seeds):
             audio += self.render_batch(embeddings[len(audio) : len(audio) + len(batch)], batch)[0]
         return torch.stack(audio)
 

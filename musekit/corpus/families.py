@@ -104,10 +104,7 @@ def read_scores(files: Iterable[Path]) -> list[Score]:
 
 
 def catalogue(
-    out: Path,
-    workers: int = 2,
-    only: list[str] | None = None,
-    stop: Callable[[], int] = lambda: 0,
+    out: Path, workers: int = 2, only: list[str] | None = None, stop: Callable[[], int] = lambda: 0
 ) -> list[Score]:
     """Parse missing scores into <out>/scores/*.jsonl (a kill loses one file), then group them into families.
 

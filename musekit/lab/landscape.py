@@ -95,12 +95,10 @@ def peaks(xy: np.ndarray, x: np.ndarray, y: np.ndarray, density: np.ndarray, mos
     from scipy.ndimage import maximum_filter
 
     tops = np.argwhere((density == maximum_filter(density, size=GRID // 8)) & (density > 0.15))
-    tops = sorted(tops.tolist(), key=lambda ij: -density[ij[0], ij[1]])[:most]
-    members = max(3, len(xy) // 25)
-    found = []
-    for i, j in tops:
+    found, members = [], max(3, len(xy) // 25)
+    for i, j in sorted(tops.tolist(), key=lambda ij: -density[ij[0], ij[1]])[:most]:
         order = ((xy - [x[j], y[i]]) ** 2).sum(1).argsort()[:members]
-        found.append(Peak(float(x[j]), float(y[i]), tuple(int(k) for k in order)))
+        found.append(Peak(float(x[j]), float(y[i]), tuple(order.tolist())))
     return tuple(found)
 
 

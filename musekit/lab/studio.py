@@ -160,14 +160,11 @@ class StudioView(View):
     def _show(self) -> None:
         """Update the widgets from the state; the newest piece is the chosen one."""
         self.show_job(self.job, self.generate, self.more, cancel=self.cancel)
-        new = self.state.results[self._shown :]
-        if new:
-            self._shown += len(new)
-            notes = [f"no. {r.number}" + (f" \N{MIDDLE DOT} {r.note}" if r.note else "") for r in reversed(new)]
-            cards = [w.HTML(card(r.piece, note)) for r, note in zip(reversed(new), notes)]
-            cards = [*cards, *self.cards.children]
+        for result in self.state.results[self._shown :]:
+            note = f"no. {result.number}" + (f" \N{MIDDLE DOT} {result.note}" if result.note else "")
+            cards = [w.HTML(card(result.piece, note)), *self.cards.children]
             self.cards.children = cards[:MAX_CARDS]
             for old in cards[MAX_CARDS:]:
                 old.close()
-            self.piece.options = [*((note, r.number) for r, note in zip(reversed(new), notes)), *self.piece.options]
-            self.piece.value = new[-1].number
+            self.piece.options = [(note, result.number), *self.piece.options]
+            self.piece.value = self._shown = result.number
