@@ -198,7 +198,7 @@ def plan(muse, requests: dict[int, Request], options) -> dict[Path, Recipe]:
             path, recipe = options.out / f"{request.stem}-{seed}.wav", replace(recipes[number], seed=seed)
             if jobs.setdefault(path, recipe) != recipe:
                 other = f"another line makes {path.name} with other settings"
-                raise MuseError(f'{options.prompts}, line {number}: {other}; give this one a "name" or another seed')
+                raise MuseError(f'{options.prompts}, line {number}: {other}; give this line a "name" or a seed')
     return jobs
 
 
