@@ -1,7 +1,8 @@
 """Continue or repaint a recording: its latents outside of the region are given, and Stage 2 samples the rest.
 
 The network is told what is given (`stage2.ControlInputs`), and at each time t the given frames are on their own
-straight path (1 - t) x_0 + t x_1. Longer regions are filled window by window.
+straight path (1 - t) x_0 + t x_1. Without the former this is the training-free baseline, which any weights can do
+(Lugmayr et al. 2022, arXiv 2201.09865, without its repetitions). Longer regions are filled window by window.
 """
 
 import math

@@ -349,7 +349,8 @@ class Muse:
         """A piece, or audio (2, N), that goes on for so many seconds, also beyond the window; kept bit for bit up to
         its last 0.14 s.
 
-        options: fields of `recipe.Settings`, controls, on_step and cancel. A piece's own controls are the default.
+        options: fields of `recipe.Settings`, controls, on_step, cancel, and trained=False for the baseline (see
+        `edit`). A piece's own controls are the default.
         """
         if not 0.1 <= seconds <= LONGEST:
             raise MuseError(f"cannot continue for {seconds:g} s: choose 0.1 to {LONGEST:g}")
@@ -373,7 +374,9 @@ class Muse:
         return audio.float().cpu().expand(2, -1)
 
     @torch.inference_mode()
-    def _edit(self, source, start, stop, seconds, prompt, seed, on_step=None, cancel=None, **settings) -> Piece:
+    def _edit(
+        self, source, start, stop, seconds, prompt, seed, trained=True, on_step=None, cancel=None, **settings
+    ) -> Piece:
         audio, codec, network = self._source(source), self.config.codec, self.stage2
         settings = settings_of({"micro_batch": 1, **settings, "seconds": seconds})
         if isinstance(source, Piece):  # its own controls, where there are no others
@@ -385,7 +388,7 @@ class Muse:
             embedding = source.embedding if own else self.embedder.embed_audio(audio[None], codec.sample_rate)[0].cpu()
             prompt = source.recipe.prompt if own else "music"
         parts = [part.contiguous().numpy().tobytes() for part in (audio, embedding) if part is not None]
-        told = Edit(hashlib.sha256(b"".join(parts)).hexdigest()[:20], round(start, 6), round(stop, 6))
+        told = Edit(hashlib.sha256(b"".join(parts)).hexdigest()[:20], round(start, 6), round(stop, 6), trained)
         recipe = self.recipe(prompt, seed, settings, None, told)
         if embedding is None:
             embedding = self.embed_batch([recipe], on_step, cancel)[0][0]
@@ -402,7 +405,8 @@ class Muse:
             nonlocal nfe
             n, given = latents.shape[1], latents.expand(len(batch), *latents.shape)
             rest = (frames - begin) * second + (GOES_ON if controls.ends is False else 0.0)
-            inputs = inference.control_inputs(network, [controls] * len(batch), begin, n, second, given)
+            known = given if trained else None
+            inputs = inference.control_inputs(network, [controls] * len(batch), begin, n, second, known)
             found, count = inference.sample_stage2(
                 self.inference2, embedding.to(self.device).expand(len(batch), -1), self._negatives(batch), batch, n,
                 min(rest, self.config.window_seconds + GOES_ON), on_step, cancel,

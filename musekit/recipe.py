@@ -36,6 +36,7 @@ class Edit:
     source: str  # hash of its samples, and of the embedding
     start: Annotated[float, Meta(ge=0, le=LONGEST)]
     stop: Annotated[float, Meta(ge=0, le=LONGEST)]
+    trained: bool = True  # False: the network is not told what is given (see `edit`)
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,10 @@ class Settings:
     chords: str | None = None  # Chords, one per bar, such as "Am F C G"; or bars of several chords: "Am F | C G |"
     melody: str | None = None  # A MIDI file, whose upper line the music follows
     ends: bool | None = None  # Whether the piece ends (the default), or goes on beyond what is heard
+    guided: bool | None = None  # Whether guidance strengthens these controls, too; by default it does not
 
 
-CONTROLS = ("bpm", "metre", "key", "chords", "melody", "ends")  # fields of `Settings` and of `Controls`
+CONTROLS = ("bpm", "metre", "key", "chords", "melody", "ends", "guided")  # fields of `Settings` and of `Controls`
 
 
 def software() -> str:

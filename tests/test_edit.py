@@ -35,20 +35,21 @@ def test_windows_fill_a_region_and_see_what_is_known():
 def test_a_repainted_and_a_continued_piece_keep_the_samples_of_their_source(muse):
     piece = next(muse.stream([muse.recipe("a flute", 0, Settings(seconds=2.0, bpm=100, chords="C G", **FAST))]))
     hop = muse.config.codec.hop
-    found = muse.repaint(piece, 0.7, 1.2, seed=5, **FAST)
-    changed = (found.audio != piece.audio).any(0).nonzero()[:, 0]
-    first, last = round(0.7 * 44100 / hop) * hop, round(1.2 * 44100 / hop) * hop
-    assert first - edit.FADE <= changed[0] < first - 0.9 * edit.FADE
-    assert last + 0.9 * edit.FADE < changed[-1] < last + edit.FADE
-    again = muse.repaint(piece, 0.7, 1.2, seed=5, **FAST)
-    assert torch.equal(again.audio, found.audio) and again.recipe == found.recipe
-    assert found.controls == piece.controls == Controls(bpm=100, chords="C G")
+    for trained in (True, False):
+        found = muse.repaint(piece, 0.7, 1.2, seed=5, trained=trained, **FAST)
+        changed = (found.audio != piece.audio).any(0).nonzero()[:, 0]
+        first, last = round(0.7 * 44100 / hop) * hop, round(1.2 * 44100 / hop) * hop
+        assert first - edit.FADE <= changed[0] < first - 0.9 * edit.FADE
+        assert last + 0.9 * edit.FADE < changed[-1] < last + edit.FADE
+        again = muse.repaint(piece, 0.7, 1.2, seed=5, trained=trained, **FAST)
+        assert torch.equal(again.audio, found.audio) and again.recipe == found.recipe
+        assert found.controls == piece.controls == Controls(bpm=100, chords="C G")
     longer = muse.continue_(piece.audio, 14.0, **FAST)  # beyond the window
     kept = (piece.audio.shape[1] // hop - 1) * hop - edit.FADE
     assert longer.audio.shape == (2, 16 * 44100) and torch.equal(longer.audio[:, :kept], piece.audio[:, :kept])
     assert longer.nfe["stage2"] == 4 and longer.audio[:, -44100:].abs().max() > 0
     for impossible in ((1.5, 3.0), (1.0, 0.5), (-1.0, 1.0), (1.0, 1.01)):
-        with pytest.raises(MuseError, match="cannot repaint from .* of 2.00 s"):
+        with pytest.raises(MuseError, match="cannot repaint from .* the sound lasts 2.00 s"):
             muse.repaint(piece, *impossible)
 
 

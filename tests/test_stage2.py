@@ -231,6 +231,16 @@ def test_controls_enter_the_tokens_of_their_frames_and_the_loss_is_over_frames_t
     torch.testing.assert_close(value, expected, **CLOSE)
 
 
+def test_guidance_is_on_the_controls_of_guided_samples():
+    network, inputs, some = stage2(CONTROLLED), conditions(CONTROLLED), controls_of(CONTROLLED)
+    nobody = torch.zeros(B, dtype=torch.bool)
+    kept, left = (some._replace(of_piece=some.of_piece * k, of_frames=some.of_frames * k) for k in (1, 0))
+    pair = network.condition_pair(*inputs, controls=some._replace(guided=torch.tensor([False, True, False])))
+    ours, without = (network.condition(*inputs, nobody, controls) for controls in (kept, left))
+    for got, full, bare in zip(pair, ours, without, strict=True):
+        torch.testing.assert_close(got[B:], torch.stack([full[0], bare[1], full[2]]), **CLOSE)
+
+
 def test_noise_belongs_to_its_key_and_tempo_is_read_out_of_an_embedding():
     x = torch.empty(3, 400, 12)
     noise = flow.keyed_noise([5, 2**62, 7], x)

@@ -43,6 +43,22 @@ def on_this_machine(name: str, near: Path | None = None) -> Path | None:
     return next((copy.absolute() for copy in copies if copy.is_dir()), None)
 
 
+def fetched(name: str, part: str) -> Path:
+    """The hub's copy of a model (of its subfolder `part`): from the hub's cache, else from the network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    folder = None
+    for offline in (True, False):
+        for weights in WEIGHTS:
+            patterns = [f"{part}/{p}" if part else p for p in (weights, *SETTINGS)]
+            with contextlib.suppress(*[LocalEntryNotFoundError] * offline):
+                folder = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=offline))
+            if folder and any((folder / part).glob(weights)):
+                return folder
+    raise FileNotFoundError(f"no weights in {name}")
+
+
 def folder(name: str, field: str, part: str = "", near: Path | None = None) -> Path:
     """The folder (its subfolder `part` if there is one) of the model that `field` of the config names.
 
@@ -56,11 +72,7 @@ def folder(name: str, field: str, part: str = "", near: Path | None = None) -> P
         )
     if found is None:
         with loading(name, field):
-            from huggingface_hub import snapshot_download
-
-            weights = "*.bin" if name.endswith("MuLan-large") else "*.safetensors"  # what is published
-            patterns = [f"{part}/{p}" if part else p for p in (weights, *SETTINGS)]
-            found = Path(snapshot_download(name, allow_patterns=patterns))
+            found = fetched(name, part)
     inside = found / part if part and (found / part).is_dir() else found
     if not (inside / "config.json").exists():
         raise MuseError(f"{inside} has no config.json; {field} needs a complete copy of such a model's folder")

@@ -31,13 +31,11 @@ class LibraryView(View):
         self.muse, self.job = muse, Job(self._show)
         shown = {name: self.refresh for name in ("query", "sort", "starred", "look")}
         self.make({"sort": {"options": list(SORTS)}}, shown | {
-            "list": self._show_text, "play": self._play, "star": self._star,
-            "delete": lambda: self._do(self.state.delete, "went into the bin; Undo brings them back"),
+            "list": self._show_text, "play": self._play, "star": self._star, "delete": self._delete,
             "undo": lambda: self._changed(f"{len(self.state.undo())} came back"), "purge": self._purge,
             "again": self._again, "export": self._export, "bring": self._import,
             "rename": lambda: self._write(self.state.rename), "note": lambda: self._write(self.state.note),
-            "tag": lambda: self._do(lambda ids: self.state.tag(ids, add=self._words()), "have these tags"),
-            "untag": lambda: self._do(lambda ids: self.state.tag(ids, remove=self._words()), "do not have these tags"),
+            "tag": lambda: self._tag("add"), "untag": lambda: self._tag("remove"),
         })  # fmt: skip
         self.refresh()
         if self.state.trouble:
@@ -80,17 +78,19 @@ class LibraryView(View):
         self.state.star(ids, on)
         self._changed("starred" if on else "no longer starred")
 
-    def _words(self) -> list[str]:
-        return self.text.value.split(",")
-
-    def _do(self, call, said: str) -> None:
+    def _tag(self, how: str) -> None:
         ids = self._some()
-        call(ids)
-        self._changed(f"{len(ids)} {said}")
+        self.state.tag(ids, **{how: self.text.value.split(",")})
+        self._changed(f"changed the tags of {len(ids)}")
 
     def _write(self, call) -> None:
         call(self._one(), self.text.value)
         self._changed("changed")
+
+    def _delete(self) -> None:
+        ids = self._some()
+        self.state.delete(ids)
+        self._changed(f"{len(ids)} went into the bin; Undo brings them back")
 
     def _purge(self) -> None:
         n = len(self.state.search(deleted=True))
