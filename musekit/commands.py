@@ -96,7 +96,7 @@ class Cache:
     """
 
     corpus: Annotated[str | None, optional("NAME", "the dataset in --data, else scores")] = None
-    """scores (music21's, rendered), musicbench, folder, or a folder's path."""
+    """scores (music21's, rendered), musicbench, music4all, folder, or a folder's path."""
     data: Annotated[Path | None, optional("FOLDER", "none")] = None
     """The unpacked dataset, or a folder of audio with captions (tables, or text files beside it)."""
     out: Annotated[Path | None, optional("PATH", "caches/<corpus> under MUSEKIT_HOME")] = None  # The cache's folder

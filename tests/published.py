@@ -1,5 +1,6 @@
 """Data sets in their published formats, tiny: what the tests of the readers write, odd rows included."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -59,4 +60,37 @@ def musicbench(folder: Path) -> Path:
     (folder / "MusicBench_test_A.json").write_text(lines([plain]))
     full = musicbench_row(f"data/{c}.wav", main_caption="plain words and controls", alt_caption="plain words")
     (folder / "MusicBench_test_B.json").write_text(json.dumps([full]))  # a copy that was saved as one list
+    return folder
+
+
+MUSIC4ALL = {
+    "id_information": [
+        ("id", "artist", "song", "album_name"),
+        ("AAAAAAAAAAAAAAA1", "Somebody", "A song, of sorts", "First"),
+        ("AAAAAAAAAAAAAAA2", "somebody", "Another", "Second"),
+        ("BBBBBBBBBBBBBBB3", "Nobody", "Third", "Third"),
+        ("CCCCCCCCCCCCCCC4", "", "Fourth", ""),
+        ("DDDDDDDDDDDDDDD5", "Else", "Fifth", ""),
+    ],
+    "id_metadata": [
+        tuple("id spotify_id popularity release danceability energy key mode valence tempo duration_ms".split()),
+        ("AAAAAAAAAAAAAAA1", "s1", "50.0", "2010", "0.9", "0.95", "10.0", "0.0", "0.1", "150.02", "200000"),
+        ("AAAAAAAAAAAAAAA2", "s2", "10.0", "2011", "0.5", "0.1", "0", "1", "0.9", "75.0", "200000"),
+        ("BBBBBBBBBBBBBBB3", "s3", "", "", "", "", "-1", "", "", "0.0", ""),
+        ("DDDDDDDDDDDDDDD5", "s5", "1", "2000", "nan", "2.0", "3", "1", "0.5", "100", "1"),
+    ],
+    "id_tags": [("id", "tags"), ("AAAAAAAAAAAAAAA1", "rock,loud guitars,rock"), ("BBBBBBBBBBBBBBB3", "calm")],
+    "id_genres": [("id", "genres"), ("AAAAAAAAAAAAAAA1", "rock,indie rock"), ("AAAAAAAAAAAAAAA2", "folk")],
+    "id_lang": [("id", "lang"), ("AAAAAAAAAAAAAAA1", "en"), ("BBBBBBBBBBBBBBB3", "INTRUMENTAL")],
+}  # fmt: skip
+
+
+def music4all(folder: Path) -> Path:
+    """Five tracks; the audio of the last is missing, nothing but a title is known of the fourth."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in MUSIC4ALL.items():
+        with open(folder / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
+    for row in MUSIC4ALL["id_information"][1:5]:
+        sound(folder / "audios" / f"{row[0]}.mp3", 3.0)
     return folder

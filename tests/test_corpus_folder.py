@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,11 +94,11 @@ def test_a_folder_with_bad_files_gives_the_good_ones(tmp_path):
     for r in records:
         audio = read_audio(out / r["path"], r["sample_rate"], r["start"], r["seconds"])
         assert audio.shape == (2, round(r["seconds"] * 44100)) and pitch(audio[0]) == pytest.approx(330, abs=2)
-    assert all(Path(r["path"]).is_relative_to(folder) for r in everything)  # nothing is copied
+    assert (out / "data").resolve() == folder.resolve()  # nothing is copied
     aside = {a["file"]: a["reason"] for a in map(json.loads, (out / "set_aside.jsonl").read_text().splitlines())}
     assert aside.keys() == {*wanted, "../secret.wav", "wordless.wav"} - hidden
     assert aside["../secret.wav"] == "outside the folder"
-    assert aside["wordless.wav"].startswith("no caption: neither in a table")
+    assert aside["wordless.wav"].startswith("no caption in the table; texts beside")
 
 
 def test_text_files_beside_the_audio_are_its_captions_and_the_same_command_reads_changes(tmp_path):
@@ -135,7 +134,7 @@ def test_a_numbered_series_is_many_sounds(tmp_path):
 )
 def test_tables_of_many_layouts(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    assert captions_of(Listing(tmp_path)) == {"a.wav": ["one"]}
+    assert captions_of(Listing(tmp_path)) == {("a.wav", None, None): ["one"]}
 
 
 @pytest.mark.parametrize("text, said", [("a,b\n1,2\n", "needs the columns"), ("", "no rows")])
@@ -161,6 +160,8 @@ def dataset(tmp_path, sounds=(), rows=(), columns="file,caption", **texts) -> tu
     [
         (6, '04.wav,"a tone'),  # to the end of the file
         (4, '02.wav,"a tone of 12" vinyl'),
+        (5, '03.wav,"a tone\n"04b.wav","plain"'),
+        (7, '05.wav,"a tone\n05b.wav,tone\n05c.wav,tone "'),
     ],
 )
 def test_an_open_quotation_mark_is_refused_with_its_line(tmp_path, line, row):
@@ -182,11 +183,28 @@ def test_lists_nulls_and_columns_of_later_rows(tmp_path):
     rows = [
         '{"file": "a.wav"}', '{"file": "b.wav", "caption": ["slow piano", "calm", null]}',
         '{"file": "c.wav", "caption": NaN}', '{"file": "d.wav", "caption": "N/A"}', '{"file": "e", "caption": null}',
-        '{"file": "g.wav", "caption": "[bright] bells"}',
+        """{"file": "f.wav", "caption": "['a fiddle', 'a reel']"}""", '{"file": "g.wav", "caption": "[bright] bells"}',
     ]  # fmt: skip
     (tmp_path / "captions.jsonl").write_text("\n".join(rows))
-    found = {path: said for path, said in captions_of(Listing(tmp_path)).items() if said}
-    assert found == {"b.wav": ["slow piano", "calm"], "g.wav": ["[bright] bells"]}
+    found = {path: said for (path, *_), said in captions_of(Listing(tmp_path)).items() if said}
+    assert found == {"b.wav": ["slow piano", "calm"], "f.wav": ["a fiddle", "a reel"], "g.wav": ["[bright] bells"]}
+
+
+def test_a_caption_of_a_stretch_belongs_to_its_clips_only(tmp_path):
+    folder = tmp_path / "in"
+    save(folder / "a.wav", tone(40))
+    save(folder / "ten.wav", tone(10))  # cut from a longer one, whose times its row has
+    rows = ["a.wav,0,12,first", "a.wav,12,36,then", "a.wav,39.5,60,late", "ten.wav,30,40,cut"]
+    rows += ["ten.wav,5,20,its second half", "ten.wav,-5,9,before it"]
+    (folder / "captions.csv").write_text("\n".join(["file,start_time,end_time,caption", *rows]))
+    records = clips_of(folder, tmp_path / "out")
+    found = [(r["path"], r["start"], r["seconds"], r["captions"][0]["text"]) for r in records]
+    assert sorted(found) == [
+        ("data/a.wav", 0, 12, "first"), ("data/a.wav", 12, 12, "then"), ("data/a.wav", 24, 12, "then"),
+        ("data/ten.wav", 0, 10, "cut"), ("data/ten.wav", 5, 5, "its second half"),
+    ]  # fmt: skip
+    assert "a.wav 39.5-60 s" in (tmp_path / "out" / "set_aside.jsonl").read_text()
+    assert len({r["family"] for r in records if "a.wav" in r["path"]}) == 1
 
 
 def test_a_hubs_snapshot_and_absolute_paths(tmp_path):
@@ -203,11 +221,11 @@ def test_a_hubs_snapshot_and_absolute_paths(tmp_path):
 
 def test_names_of_other_systems_are_found_where_only_one_file_can_be_meant(tmp_path):
     sounds = ("Rock/One.WAV", "rock2/two.wav", "cd1/intro.wav", "cd2/intro.wav", "Cafe\u0301.wav")
-    rows = [r"Rock\one.mp3,a", "TWO,b", "intro.wav,c", "cd2\\intro.wav,d", "three.wav,e", "caf\u00e9.wav,f"]
+    rows = [r"C:\music\Rock\one.wav,a", "TWO,b", "intro.wav,c", "cd2\\intro.wav,d", "jazz/two.wav,e", "caf\u00e9.wav,f"]
     taken, aside = dataset(tmp_path, sounds, rows)
     assert taken == {"Rock/One.WAV": ["a"], "rock2/two.wav": ["b"], "cd2/intro.wav": ["d"], "Cafe\u0301.wav": ["f"]}
     assert aside["intro.wav"] == "several files have this name (cd1/intro.wav, cd2/intro.wav)"
-    assert aside["three.wav"] == "no such file" and aside["cd1/intro.wav"].startswith("no caption")
+    assert aside["jazz/two.wav"] == "no such file" and aside["cd1/intro.wav"].startswith("no caption")
 
 
 @pytest.mark.parametrize("name", ["song {}.wav", "{}/mixture.wav"])
@@ -219,15 +237,30 @@ def test_a_few_songs_or_a_folder_for_each_have_families_in_train_and_valid(tmp_p
     assert len({r["family"] for r in records}) == n and {"train", "valid"} <= {r["split"] for r in records}
 
 
-def test_what_is_passed_over(tmp_path):
+def test_folders_made_for_other_trainers(tmp_path):
+    texts = {
+        "v1_prompt.txt": "funk, bass", "v1_lyrics.txt": "[verse]\nno caption", "v15.caption.txt": "a pop song",
+        "v15.txt": "la la la", "craft.json": '{\n "description": "a string quartet",\n "bpm": NaN\n}',
+        "old.txt": "[Verse 1]\nla la la", "sung.json": '["other"]', "sung.txt": "a choir\nsinging",
+    }  # fmt: skip
+    taken, aside = dataset(tmp_path, [f"{name}.wav" for name in ("v1", "v15", "craft", "old", "sung")], **texts)
+    assert taken == {
+        "v1.wav": ["funk, bass"], "v15.wav": ["a pop song"], "craft.wav": ["a string quartet"],
+        "sung.wav": ["a choir", "singing"],
+    }  # fmt: skip
+    assert aside["old.wav"].startswith("no caption: looked for captions.csv, ")
+
+
+def test_tables_of_sub_folders_and_what_is_passed_over(tmp_path):
+    table = "file_name,text\n1.wav,{}\n"
     save(tmp_path / "elsewhere" / "x.wav", tone())
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
-    taken, aside = dataset(
-        tmp_path, ("train/1.wav", ".Trashes/2.wav", "spare.wav"), ["train/1.wav,one"], **{"b.webm": ""}
-    )
-    assert taken == {"train/1.wav": ["one"]}
-    assert aside.keys() == {"b.webm", "linked", "spare.wav"} and "convert" in aside["b.webm"]
+    sounds = ("train/1.wav", "test/1.wav", ".Trashes/2.wav", "train/spare.wav")
+    texts = {"train/metadata.csv": table.format("one"), "test/metadata.csv": table.format("two"), "b.webm": ""}
+    taken, aside = dataset(tmp_path, sounds, **texts)
+    assert taken == {"train/1.wav": ["one"], "test/1.wav": ["two"]}
+    assert aside.keys() == {"b.webm", "linked", "train/spare.wav"} and "convert" in aside["b.webm"]
 
 
 def test_the_command_ends_with_a_table_and_fails_where_nothing_is_taken(tmp_path, capsys):

@@ -4,7 +4,7 @@ import json
 
 import published
 import pytest
-from published import YTIDS, sound
+from published import MUSIC4ALL, YTIDS, sound
 
 from musekit.claims import matches
 from musekit.config import MuseError
@@ -87,24 +87,48 @@ def test_musicbench(read, tmp_path):
     assert sorted(whys) == ["no caption", "no such file", "outside the folder"]
 
 
-def test_a_folder_says_which_data_set_it_holds(data):
-    folder = data("musicbench")
-    for asked in ((None, folder), (str(folder), None), ("musicbench", folder)):  # --corpus may be the folder
-        assert choose(*asked) == ("musicbench", folder)
-    with pytest.raises(MuseError, match="no folder at"):
-        choose("folder", folder / "nothing")
+def test_music4all(read):
+    clips, taken = read("music4all")
+    one, two, three, _ = (row[0] for row in MUSIC4ALL["id_information"][1:5])
+    assert set(clips) == {one, two, three} and len(taken) == 3 and "no caption: " in taken[1] + taken[2]
+    (first,), (second,), (third,) = (clips[i] for i in (one, two, three))
+    assert first["family"] == second["family"] == "somebody"  # however it is spelt
+    assert (first["key"], first["mode"], first["bpm"], first["tempo"]) == ("Bb", "minor", 150.02, "fast")
+    assert (first["energy"], first["valence"], first["danceability"]) == ("high", "low", "high")
+    assert first["tags"] == ["rock", "loud guitars"] and first["genre:indie rock"] is True and first["language"] == "en"
+    assert (second["tempo"], second["energy"], second["valence"], second["key"]) == ("slow", "low", "high", "C")
+    assert third["key"] is third["bpm"] is None and [c["text"] for c in third["captions"]] == [
+        "calm music",
+        "music, calm",
+    ]
+    said = [c for clip in (first, second) for c in clip["captions"]]
+    assert len({c["text"] for c in said}) == len(said) >= 5
+    assert any("150 bpm" in c["text"] and "in Bb minor" in c["text"] and c["asks"]["bpm"] == 150.02 for c in said)
+    assert not any(word in c["text"].lower() for c in said for word in ("somebody", "song", "first", "second"))
+    vague = first["captions"][0]
+    assert not matches(vague["asks"], second) and len(vague["asks"]) < len(first["captions"][-1]["asks"])
+
+
+@pytest.mark.parametrize("name", ["musicbench", "music4all"])
+def test_a_folder_says_which_data_set_it_holds(data, name):
+    assert choose(None, data(name)) == (name, data(name))
+    assert choose(str(data(name)), None) == (name, data(name))  # --corpus FOLDER
+    assert choose(name, data(name)) == (name, data(name))
+    other = "music4all" if name == "musicbench" else "musicbench"
+    with pytest.raises(MuseError, match=f"does not hold {other}. Looked for "):
+        choose(other, data(name))
 
 
 def test_a_wrong_folder_is_one_line_that_says_what_was_looked_for(tmp_path):
     assert choose(None, None) == choose("scores", None) == ("scores", None)
     (tmp_path / "notes.txt").write_text("no music")
     for corpus, folder, said in [
-        (None, tmp_path, "MusicBench_train.json.*captions.csv"),
+        (None, tmp_path, "MusicBench_train.json.*id_information.csv.*captions.csv"),
         (None, tmp_path / "none", "no folder at"),
-        ("musicbench", None, "give --data FOLDER, the unpacked dataset .musicbench: MusicBench_train.json"),
+        ("musicbench", None, "needs --data FOLDER, the unpacked dataset .musicbench: MusicBench_train.json"),
         ("musicbenhc", tmp_path, "did you mean 'musicbench'"),
         (str(tmp_path / "gone"), None, "no folder"),
-        ("scores", tmp_path, "unknown corpus"),
+        ("scores", tmp_path, "takes no --data"),
     ]:  # fmt: skip
         with pytest.raises(MuseError, match=said) as caught:
             choose(corpus, folder)
@@ -113,12 +137,17 @@ def test_a_wrong_folder_is_one_line_that_says_what_was_looked_for(tmp_path):
     assert choose(None, tmp_path)[0] == "folder"
 
 
-def test_a_data_set_that_moves_is_found_again(tmp_path):
-    first = published.musicbench(tmp_path / "one" / "D")
-    records, _ = read_corpus("musicbench", first, tmp_path / "out", 12.0)
+def test_a_data_set_that_moves_is_linked_again(data, tmp_path):
+    first = published.music4all(tmp_path / "one" / "D")
+    out = tmp_path / "out"
+    records, _ = read_corpus("music4all", first, out, 12.0)
     first.rename(tmp_path / "moved")
-    again, _ = read_corpus("musicbench", tmp_path / "moved", tmp_path / "out", 12.0)
-    assert [r["id"] for r in again] == [r["id"] for r in records] and (tmp_path / "out" / again[0]["path"]).is_file()
+    again, _ = read_corpus("music4all", tmp_path / "moved", out, 12.0)
+    assert again == records and (out / records[0]["path"]).is_file()
+    (out / "data").unlink()
+    (out / "data").mkdir()
+    with pytest.raises(MuseError, match="is in the way"):
+        read_corpus("music4all", tmp_path / "moved", out, 12.0)
 
 
 @pytest.mark.parametrize(

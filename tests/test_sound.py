@@ -1,4 +1,4 @@
-"""Sound files as encoders and pipes leave them: their length, and each of their samples."""
+"""Sound files as encoders, pipes and radio stations leave them: their length, and each of their samples."""
 
 import io
 import os
@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from musekit.corpus import sound
-from musekit.corpus.sound import BadAudio, Decoder, Sound, read_audio
+from musekit.corpus.sound import FRAMES, BadAudio, Decoder, Sound, read_audio
 
 RATE = 44100
 
@@ -34,20 +34,31 @@ def piped_flac(seconds: float = 8) -> bytes:
     return bytes(data)
 
 
+def mp3_without_xing() -> bytes:
+    data = encoded("MP3", 30, bitrate_mode="VARIABLE", compression_level=0.5)
+    return b"ID3\4\0\0\0\0\0\x0a" + bytes(10) + data[FRAMES[data[:3]] :] + b"TAG" + bytes(125)
+
+
 def wav(length: int) -> bytes:
     """The length that the data chunk claims, of 8 s."""
     data = encoded("WAV", 8)
     return data[:4] + b"\xff" * 4 + data[8:40] + length.to_bytes(4, "little") + data[44:]
 
 
+def chain(**how) -> bytes:
+    return encoded("OGG", 8, **how) + encoded("OGG", 5, **how)
+
+
 KINDS = {
     "FLAC in a pipe": (piped_flac, 8),
-    "Vorbis": (lambda: encoded("OGG", 13), 13),
-    "Opus": (lambda: encoded("OGG", 13, 48000, subtype="OPUS"), 13),
+    "a chain of Vorbis": (chain, 13),
+    "a chain of Opus": (lambda: chain(rate=48000, subtype="OPUS"), 13),
+    "MP3 without Xing": (mp3_without_xing, 30),
     "MP3 of variable rate": (lambda: encoded("MP3", 30, bitrate_mode="VARIABLE", compression_level=0.5), 30),
     "WAV by SoX": (lambda: wav(0x7FFFFFFF - 36), 8),
     "WAV by arecord": (lambda: wav(0x80000000), 8),
     "WAV with RIFF's size": (lambda: wav(8 * RATE * 4 + 36), 8),
+    "WAV of a killed recorder": (lambda: wav(0), 8),
 }
 
 
@@ -74,13 +85,14 @@ def test_what_cannot_be_used_says_why(tmp_path, monkeypatch):
     slow = encoded("WAV", 2)
     (tmp_path / "slow").write_bytes(slow[:24] + b"\1\0\0\0" + slow[28:])  # 88,200 s, by its header
     (tmp_path / "long").write_bytes(piped_flac(8))
+    (tmp_path / "chain").write_bytes(encoded("OGG", 8) + encoded("OGG", 5, 48000))
     (tmp_path / "cut").write_bytes(piped_flac(8)[:-50_000])
     assert 7.4 * RATE < Sound(tmp_path / "cut").frames < 8 * RATE
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr(sound, "MAX_HOURS", 6 / 3600)
     for name, reason in [
         ("slow", "a sample rate outside 2,000 to 768,000 Hz (1 Hz)"), ("long", "longer than"), ("pipe", "not a reg"),
-        ("gone", "no such file"), (".", "not a regular file"),
+        ("chain", "several sample rates"), ("gone", "no such file"), (".", "not a regular file"),
     ]:  # fmt: skip
         with pytest.raises(BadAudio, match=reason.replace("(", r"\(").replace(")", r"\)")):
             read_audio(tmp_path / name)

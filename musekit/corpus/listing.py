@@ -1,8 +1,11 @@
 """The files of a dataset's folder, and which of them a table means."""
 
+from __future__ import annotations
+
 import functools
 import os
 import posixpath
+import re
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -10,7 +13,13 @@ from pathlib import Path
 from musekit.corpus.sound import BadAudio
 
 AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus", ".oga", ".au", ".caf", ".w64")
+MOST = 1000  # files of one name that are compared with a path
 OTHER = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".ape", ".wv", ".mpc", ".ac3", ".amr")  # of other decoders
+
+
+def plain(path: str) -> str:
+    """A path by which paths of other systems are compared."""
+    return unicodedata.normalize("NFC", path).casefold()
 
 
 class Listing:
@@ -35,28 +44,36 @@ class Listing:
         return path in self.files and os.path.isfile(self.folder / path)
 
     @functools.cached_property
-    def by_stem(self) -> dict[str, list[str]]:
-        """Audio files by the last part of their path in Unicode's NFC form and lower case, without suffix."""
+    def plain(self) -> dict[str, list[str]]:
+        """Audio files by "/" and their plain path, and by its last part; with and without suffix."""
         found = defaultdict(list)
         for path in self.audio:
-            found[stem(path)].append(path)
+            whole = f"/{plain(path)}"
+            for key in {whole, whole.rpartition("/")[2]}:
+                found[key].append(path)
+                found[posixpath.splitext(key)[0]].append(path)
         return found
 
     def find(self, name: str) -> str:
-        """The path of the file that a table calls `name`: this path, also as an absolute one, or the one file that has
-        its name, in any case and with any suffix. Raises BadAudio.
+        """The path of the file that a table calls `name`: this path, or the one file that it can mean when it is of
+        another system, in another case, absolute, or without suffix. Raises BadAudio.
         """
-        path = posixpath.normpath(name.replace("\\", "/").removeprefix(f"{self.folder.absolute()}/"))
+        if name in self.files:
+            return name
+        path = posixpath.normpath(name.replace("\\", "/"))
+        for root in {str(self.folder.absolute()), str(self.folder.resolve())}:
+            path = path.removeprefix(f"{root}/")
         if path in self.files:
             return path
-        if path.startswith(("../", "/")):
+        wanted = f"/{plain(path)}"
+        found = self.plain.get(wanted, [])
+        for other in self.plain.get(wanted.rpartition("/")[2], [])[:MOST] if not found else ():
+            form = f"/{plain(other)}" if wanted.endswith(AUDIO) else posixpath.splitext(f"/{plain(other)}")[0]
+            found = [*found, other] if form.endswith(wanted) or wanted.endswith(form) else found
+        if path.startswith("../") or not found and re.match(r"/|[a-zA-Z]:/", path):
             raise BadAudio("outside the folder")
-        found = self.by_stem.get(stem(path), [])
-        if len(found) != 1:
-            raise BadAudio(f"several files have this name ({', '.join(found[:3])})" if found else "no such file")
+        if not found:
+            raise BadAudio("in a hidden or linked folder" if os.path.exists(self.folder / path) else "no such file")
+        if len(found) > 1:
+            raise BadAudio(f"several files have this name ({', '.join(found[:3])})")
         return found[0]
-
-
-def stem(path: str) -> str:
-    """The last part of a path by which paths of other systems are compared."""
-    return unicodedata.normalize("NFC", posixpath.splitext(posixpath.basename(path))[0]).casefold()

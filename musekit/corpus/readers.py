@@ -1,8 +1,10 @@
 """Readers: which dataset a folder holds, and its audio cut into clips with their records.
 
-Nothing is copied or converted: a record has the absolute path of its file, and when the dataset moves, the same command
-writes the new ones.
+Nothing is copied or converted: a record points into the dataset's folder through the link <out>/data, so a corpus of a
+terabyte stays where it is, and when it moves, the same command links it again.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -17,16 +19,20 @@ from pathlib import Path
 from tqdm import tqdm
 
 from musekit.config import MuseError, suggest
-from musekit.corpus.datasets import CAPTION_TABLES, READERS, TABLES, Item, clean
+from musekit.corpus.datasets import BESIDE, CAPTION_TABLES, READERS, TABLES, Item, clean
 from musekit.corpus.listing import AUDIO, OTHER, Listing
-from musekit.corpus.processes import end_if
 from musekit.corpus.scores import slug
-from musekit.corpus.sound import SAMPLE_RATE, BadAudio, Sound
+from musekit.corpus.sound import MIN_SECONDS, SAMPLE_RATE, BadAudio, Sound
 from musekit.files import write_atomic
 
+LINK = "data"  # in the cache's folder
 CHUNK = 64  # files that a thread opens at a time
 NAMES = 3  # that are printed for a reason
-NO_CAPTION = f"no caption: neither in a table of the folder ({', '.join(CAPTION_TABLES)}) nor in a .txt beside the file"
+NO_CAPTION = (
+    f"no caption: looked for {', '.join(CAPTION_TABLES)} in the folder or its sub-folders, and for"
+    f" {', '.join(f'<name>{ending}' for ending in BESIDE)} beside the file"
+)
+NOT_IN_TABLE = "no caption in the table; texts beside a file are read only where there is no table"
 SPLITS = ("train", "valid", "eval", "test")  # a family is in the last of these that any of its clips names
 
 
@@ -37,18 +43,25 @@ def choose(corpus: str | None, data: Path | None) -> tuple[str, Path | None]:
     """
     if data is None and corpus in (None, "scores"):
         return "scores", None
-    if data is None and corpus not in READERS and Path(corpus).expanduser().is_dir():
-        corpus, data = None, Path(corpus)
+    if corpus == "scores":
+        raise MuseError("--corpus scores comes with music21 and takes no --data; leave one of the two out")
     if corpus not in (None, *READERS):
-        raise suggest(corpus, ["scores", *READERS], "corpus, and no folder,")
+        if data is not None or not Path(corpus).expanduser().is_dir():
+            raise suggest(corpus, ["scores", *READERS], "corpus, and no folder,")
+        corpus, data = None, Path(corpus)
     names = [corpus] if corpus else [*READERS]
-    looked = "; ".join(f"{name}: {[*READERS[name][1]][0]}, ..., {READERS[name][2]}" for name in names)
-    if data is None or not (folder := data.expanduser()).is_dir():
-        raise MuseError(f"no folder at {data}: give --data FOLDER, the unpacked dataset ({looked})")
+    tables = {name: ", ".join([*READERS[name][1]][: None if corpus else 1]) for name in names}  # or the first of each
+    looked = "; ".join(f"{name}: {tables[name]}, {READERS[name][2]}" for name in names)
+    if data is None:
+        raise MuseError(f"--corpus {corpus} needs --data FOLDER, the unpacked dataset ({looked})")
+    folder = data.expanduser()
+    if not folder.is_dir():
+        raise MuseError(f"no folder at {data}: --data is the folder that the dataset was unpacked to")
     for name in names:
-        sounds = name == "folder" and any(file.suffix.lower() in AUDIO + OTHER for file in folder.rglob("*"))
-        if sounds or any((folder / table).is_file() for table in READERS[name][1]):
+        if any((folder / table).is_file() for table in READERS[name][1]):
             return name, folder
+    if "folder" in names and any(file.suffix.lower() in AUDIO + OTHER for file in folder.rglob("*")):
+        return "folder", folder
     raise MuseError(f"{data} does not hold {corpus or 'a known dataset'}. Looked for {looked}")
 
 
@@ -77,13 +90,19 @@ def read_corpus(
     """
     listing = Listing(folder)
     items = join(READERS[name][0](listing))
+    link(folder, out)
     records, reasons = [], dict(listing.passed_over)
     chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
     pool = ThreadPoolExecutor(8)  # reading a header is waiting for the disk, not work
     try:
-        looked = pool.map(partial(look, listing), chunks)
+        has_table = any(os.path.basename(path) in CAPTION_TABLES for path in listing.files)
+        no_caption = "no caption" if name != "folder" else NOT_IN_TABLE if has_table else NO_CAPTION
+        looked = pool.map(partial(look, listing, no_caption), chunks)
         for chunk, found in zip(chunks, tqdm(looked, name, len(chunks), disable=None), strict=True):
-            end_if(stop)
+            if code := stop():
+                from musekit.distributed import Stopped  # here, since it brings torch
+
+                raise Stopped(code)
             for item, about in zip(chunk, found, strict=True):
                 if isinstance(about, str):
                     reasons.setdefault(item.name, about)
@@ -136,26 +155,46 @@ def join(items: Iterable[Item]) -> list[Item]:
     return [joined[name] for name in sorted(joined)]
 
 
-def look(listing: Listing, items: list[Item]) -> list[tuple | str]:
-    """(path, seconds) of each item's file, or why it is not usable."""
+def link(folder: Path, out: Path) -> None:
+    """Make <out>/data a link to the folder. Raises MuseError when something else is there."""
+    place = out / LINK
+    theirs = place.is_symlink() and not (out / "set_aside.jsonl").exists() and place.resolve() != folder.resolve()
+    if theirs or place.exists() and not place.is_symlink():
+        raise MuseError(f"{place} is in the way: a cache keeps a link to its data there; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    if not place.exists() or place.resolve() != folder.resolve():
+        place.unlink(missing_ok=True)
+        place.symlink_to(folder.resolve(), target_is_directory=True)
+
+
+def look(listing: Listing, no_caption: str, items: list[Item]) -> list[tuple | str]:
+    """(path, first second, last second) of each item's file or stretch, or why it is not usable."""
     found = []
     for item in items:
         try:
             if not item.captions:
-                raise BadAudio(NO_CAPTION)
+                raise BadAudio(no_caption)
             path = listing.find(item.path)
-            sound = Sound(listing.folder / path)
-            found.append((str(listing.folder.absolute() / path), sound.frames / sound.samplerate))
+            sound = Sound(f"{listing.folder}/{path}")
+            start, length = item.start or 0.0, sound.frames / sound.samplerate
+            end = length if item.end is None else min(item.end, length)
+            cut = start >= length or abs(length - ((item.end or 0) - start)) <= 0.5
+            if item.end is not None and start >= 0 and cut and length <= item.end - start + 0.5:
+                start, end = 0.0, length  # the file is the stretch, cut from another one
+            if start < 0 or end - start < MIN_SECONDS:
+                raise BadAudio("its stretch is shorter than 1 s, or beyond the file's end")
+            found.append((path, start, end))
         except (OSError, ValueError) as error:  # BadAudio, or a path that is too long or has a zero byte
             found.append(str(error))
     return found
 
 
-def records_of(item: Item, path: str, length: float, seconds: float, source: str) -> list[dict]:
-    """The clip records of one file, cut every `seconds`; a rest shorter than half a clip is left off.
+def records_of(item: Item, path: str, start: float, end: float, seconds: float, source: str) -> list[dict]:
+    """The clip records of one file or stretch, cut every `seconds`; a rest shorter than half a clip is left off.
 
     A caption that claims nothing names the work: it counts as correct for this work only.
     """
+    length = end - start
     short = slug(os.path.splitext(item.name)[0])[-60:].strip("-") or "clip"
     # the name's hash keeps a/x.wav and a-x.mp3 apart
     stem = f"{short}-{hashlib.sha256(item.name.encode('utf-8', 'replace')).hexdigest()[:12]}"
@@ -163,7 +202,7 @@ def records_of(item: Item, path: str, length: float, seconds: float, source: str
     return [
         {
             "id": f"{stem}-{k:02d}", "work": item.name, "family": item.family, "split": item.split,
-            "path": path, "start": round(k * seconds, 6),
+            "path": f"{LINK}/{path}", "start": round(start + k * seconds, 6),
             "seconds": round(min(seconds, length - k * seconds), 6), "sample_rate": SAMPLE_RATE,
             "instruments": [], "mood": [], "title": os.path.splitext(os.path.basename(path))[0],
             "licence": None, "source": source, **dict.fromkeys(TABLES["unknown"]), **item.known, "captions": captions,
