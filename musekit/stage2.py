@@ -7,6 +7,8 @@ The mini preset adds adaLN-single modulation and joins two latent frames per tok
 Open's transformer weight for weight (`convert`), with its v-objective converted to our velocity.
 """
 
+from __future__ import annotations
+
 import copy
 import functools
 import math
@@ -49,12 +51,12 @@ class Condition(NamedTuple):
     local: Tensor | None = None  # (B, tokens, D): what controls add to the tokens of the frames
 
     @staticmethod
-    def stack(*conditions: "Condition") -> "Condition":
+    def stack(*conditions: Condition) -> Condition:
         """The prompts of several conditions as one batch."""
         parts = zip(*conditions, strict=True)
         return Condition(*(part[0] if part[0] is None else torch.cat(part) for part in parts))
 
-    def first(self, n: int) -> "Condition":
+    def first(self, n: int) -> Condition:
         """The condition of the first n prompts."""
         return Condition(*(part if part is None else part[:n] for part in self))
 

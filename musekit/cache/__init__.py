@@ -207,7 +207,7 @@ def write_shard(folder: Path, maker: str, compute: Callable, work: tuple[list[st
 
 
 class Shards:
-    """Reads rows of one kind by id from memory-mapped files. Raises MuseError without a manifest or for a damaged file."""
+    """Reads rows of one kind by id, memory-mapped. Raises MuseError without a manifest or for a damaged one."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
