@@ -132,15 +132,15 @@ def turns(spectrum: Tensor) -> Tensor:
     return F.pad((turned * quarter[:, None]).sgn(), (1, 0), value=1).transpose(1, 2)
 
 
-def angles(config: CodecConfig, cosine: Tensor) -> Tensor:
-    """Cosines (B, T, bands) of the angle between side and mid -> radians (B, n_fft / 2 + 1, T).
+def directions(config: CodecConfig, cosine: Tensor) -> Tensor:
+    """Cosines (B, T, bands) of the angle between side and mid -> e^(i angle) (B, n_fft / 2 + 1, T).
 
     A cosine does not know the angle's sign. It alternates by `BINS_PER_BAND` bins, so that what has no place between
     the speakers is spread over both.
     """
     cosine = to_bins(config, cosine.transpose(1, 2)).clamp(-1, 1)
     sign = 1 - 2 * (torch.arange(cosine.shape[1], device=cosine.device) // BINS_PER_BAND % 2)
-    return cosine.arccos() * sign[:, None]
+    return torch.complex(cosine, (1 - cosine.square()).sqrt() * sign[:, None])
 
 
 def loss_weight(config: CodecConfig) -> Tensor:
@@ -165,52 +165,58 @@ def mel_weights(config: CodecConfig) -> Tensor:
     return (1 - (hz[:, None] - edges[1:-1]).abs() / half).clamp_min(0) * size[:, None]
 
 
-def phase_slopes(m: Tensor, n_fft: int, hop: int, first: int = 0) -> tuple[Tensor, Tensor]:
-    """m (T, B, F) magnitudes of the bins from `first` on -> phase steps in radians from frame to frame (T - 1, B, F)
-    and from bin to bin (T, B, F - 1), with a frame's time origin at its centre, for hop = n_fft / 4."""
+def phase_steps(m: Tensor, n_fft: int, hop: int, first: int = 0) -> Tensor:
+    """m (T, B, F) magnitudes of the bins from `first` on -> phase steps in radians from frame to frame (T - 1, B, F),
+    for hop = n_fft / 4, from the slope over bins."""
     log = m.log()
-    over_bins = F.pad((log[..., 2:] - log[..., :-2]) / 2, (1, 1))
-    over_frames = torch.zeros_like(log)
-    over_frames[1:-1] = (log[2:] - log[:-2]) / 2
-    # near a peak the frequency is that of a Hann window's lobe: over_bins = atanh(d) + atanh(d / 2), d in bins
-    tangent = over_bins.tanh()
+    slope = F.pad((log[..., 2:] - log[..., :-2]) / 2, (1, 1))
+    # near a peak the frequency is that of a Hann window's lobe: slope = atanh(d) + atanh(d / 2), d in bins
+    tangent = slope.tanh()
     exact = 4 * tangent / (3 + (9 - 8 * tangent.square()).sqrt())
-    found = torch.where(over_bins.abs() < NEAR, exact, over_bins / (2 * math.pi * HANN))
+    found = torch.where(slope.abs() < NEAR, exact, slope / (2 * math.pi * HANN))
     step = (found + first + torch.arange(m.shape[-1], device=m.device)) * (2 * math.pi * hop / n_fft)
-    # a click d windows after the frame's centre: over_frames = log tan(pi d + pi / 4), and the phase turns by -2 pi d
-    turn = -2 * (over_frames / 2).tanh().atan()
-    return (step[1:] + step[:-1]) / 2, (turn[..., 1:] + turn[..., :-1]) / 2
+    return (step[1:] + step[:-1]) / 2
 
 
-def phase_of(m: Tensor, n_fft: int, hop: int, first: int = 0, turned: Tensor | None = None) -> Tensor:
+def phase_turns(m: Tensor) -> Tensor:
+    """m (T, B, F) magnitudes -> phase steps in radians from bin to bin (T, B, F - 1), with a frame's time origin at its
+    centre, from the slope over frames, for a hop of a quarter of the window."""
+    # a click d windows after the frame's centre: slope = log tan(pi d + pi / 4), and the phase turns by -2 pi d
+    half = F.pad(math.pi / 4 - (m[2:] / m[:-2]).sqrt().atan(), (0, 0, 0, 0, 1, 1))
+    return half[..., 1:] + half[..., :-1]
+
+
+def phase_of(
+    m: Tensor, n_fft: int, hop: int, first: int = 0, turned: Tensor | None = None, followed: int | None = None
+) -> Tensor:
     """m (B, F, T) magnitudes of the bins from `first` on -> phases as unit complex numbers (B, F, T).
 
     turned (B, n, T): `turns` of the lowest n bins, whose absolute values (0 to 1) say how sure they are. Those of the
-    others follow from `phase_slopes`.
+    others follow from `phase_steps`.
 
     Frame by frame it minimises sum_k |m_t m_t-1| |z_k - z_k' e^(i step)|^2 + |m_k m_k+1| |z_k+1 - z_k e^(i turn)|^2
     over the phases z of a frame, where z' are those of the frame before: every other bin at a time. It starts from the
-    frame before, and where a sound begins from the turns alone.
+    frame before, and where a sound begins from the turns alone, which are all there is above the lowest `followed` bins.
     """
     m = m.permute(2, 0, 1)
     m = (m / m.amax().clamp_min(1e-9)).clamp_min(FLOOR)
-    step, turn = phase_slopes(m, n_fft, hop, first)
-    past = torch.polar(m[1:] * m[:-1], step)  # what a bin takes from the frame before
-    if turned is not None:
-        n = turned.shape[1]
-        middle = torch.arange(first, first + n, device=m.device) * (2 * math.pi * hop / n_fft)
-        past[..., :n] = turned.permute(2, 0, 1)[1:] * torch.polar(
-            past[..., :n].abs(), middle.expand_as(past[..., :n].abs())
-        )
-    up = torch.polar(m[..., 1:] * m[..., :-1], turn)  # what bin k + 1 takes from bin k
-    begins = F.pad((m[:-1] < BEGINS * m[1:])[..., 1::2], (0, 0, 0, 0, 1, 0), value=True)
-    chain = torch.polar(torch.ones_like(turn), turn.cumsum(-1))[..., ::2].contiguous()  # of odd bins
+    turn, followed = phase_turns(m), followed or m.shape[-1]
+    low = m[..., :followed]
+    if turned is None:
+        past = torch.polar(low[1:] * low[:-1], phase_steps(low, n_fft, hop, first))  # from the frame before
+    else:
+        middle = torch.arange(first, first + followed, device=m.device) * (2 * math.pi * hop / n_fft)
+        past = turned.permute(2, 0, 1)[1:] * torch.polar(torch.ones_like(middle), middle) * (low[1:] * low[:-1])
+    up = torch.polar(torch.ones_like(turn[..., : followed - 1]), turn[..., : followed - 1])
+    chain = F.pad(up.cumprod(-1), (1, 0), value=1)[..., 1::2].contiguous()  # of odd bins
+    up = up * (low[..., 1:] * low[..., :-1])  # what bin k + 1 takes from bin k
+    begins = F.pad((low[:-1] < BEGINS * low[1:])[..., 1::2], (0, 0, 0, 0, 1, 0), value=True)
     past_even, past_odd = past[..., ::2].contiguous(), past[..., 1::2].contiguous()
     odd_up, even_up = up[..., ::2].contiguous(), up[..., 1::2].contiguous()  # to odd bins, to even bins from 2 on
     odd_down, even_down = even_up.conj().resolve_conj(), odd_up.conj().resolve_conj()
     n = odd_up.shape[-1]
     z = torch.empty(m.shape, dtype=past.dtype, device=m.device)
-    even, odd = torch.zeros_like(z[0, :, ::2]), torch.zeros_like(z[0, :, 1::2])
+    even, odd = torch.zeros_like(z[0, :, :followed:2]), torch.zeros_like(z[0, :, 1:followed:2])
     for t in range(len(m)):
         even, odd = (past_even[t - 1] * even, past_odd[t - 1] * odd) if t else (even, odd)
         from_past_even, from_past_odd = even, odd
@@ -223,26 +229,29 @@ def phase_of(m: Tensor, n_fft: int, hop: int, first: int = 0, turned: Tensor | N
             odd = torch.addcmul(from_past_odd, odd_up[t], even[:, :n])
             odd[:, : even.shape[1] - 1].addcmul_(odd_down[t], even[:, 1:])
             odd = odd.sgn()
-        z[t, :, ::2], z[t, :, 1::2] = even, odd
+        z[t, :, :followed:2], z[t, :, 1:followed:2] = even, odd
+    above = turn[..., followed - 1 :].cumsum(-1)
+    z[..., followed:] = z[..., followed - 1 : followed] * torch.polar(torch.ones_like(above), above)
     # a frame's time origin is its first sample, half a window before its centre: bin k turns by pi k
     z[..., 1::2] *= -1
     return z.permute(1, 2, 0)
 
 
-def audio_from_magnitudes(m: Tensor, angle: Tensor, n_fft: int, first: int = 0, turned: Tensor | None = None) -> Tensor:
-    """Magnitudes (B, 2, F, T) of mid and side in the bins from `first` on, the angle between them (B, F, T) -> audio
-    (B, 2, T * n_fft / 4). turned (B, n, T): as in `phase_of`."""
-    hop = n_fft // 4
-    length = m.shape[-1] * hop
+def audio_from_magnitudes(
+    m: Tensor, direction: Tensor, n_fft: int, first: int = 0, turned: Tensor | None = None, followed: int | None = None
+) -> Tensor:
+    """Magnitudes (B, 2, F, T) of mid and side in the bins from `first` on, unit complex numbers (B, F, T) of the angle
+    between them -> audio (B, 2, T * n_fft / 4). turned, followed: as in `phase_of`."""
+    length, hop = m.shape[-1] * n_fft // 4, n_fft // 4
     # T + 1 centred frames cover T * hop samples; the STFT's reflection needs more than half a window
     extra = max(1, 4 - m.shape[-1])
-    m, angle, turned = (
-        x if x is None else torch.cat([x, x[..., -1:].expand(*x.shape[:-1], extra)], dim=-1) for x in (m, angle, turned)
+    m, direction, turned = (
+        x if x is None else torch.cat([x, x[..., -1:].expand(*x.shape[:-1], extra)], dim=-1)
+        for x in (m, direction, turned)
     )
     both = m.square().sum(1).sqrt()  # where mid is silent, its phase is that of side
-    unit = phase_of(both, n_fft, hop, first, turned)
-    mid = m[:, 0] * unit
-    side = torch.polar(m[:, 1], angle) * unit
+    unit = phase_of(both, n_fft, hop, first, turned, followed)
+    mid, side = m[:, 0] * unit, m[:, 1] * direction * unit
     spectrum = F.pad(torch.cat([mid + side, mid - side]), (0, 0, first, n_fft // 2 + 1 - first - m.shape[2]))
     return torch.stack(istft(spectrum, n_fft, hop)[:, :length].chunk(2), dim=1)
 
@@ -450,15 +459,15 @@ def weighted(error: Tensor, strength: Tensor) -> Tensor:
 
 def synthesise(config: CodecConfig, spectra: Spectra) -> Tensor:
     """Spectra -> audio (B, 2, T * hop): the sum of both windows' sounds, which fade into each other over FADE bins."""
-    first, angle = first_band(config), angles(config, spectra.cosine)
+    first, direction = first_band(config), directions(config, spectra.cosine)
     magnitudes = (spectra.low, spectra.high)
     low, high = (x.clamp_min(0).pow(1 / config.power).permute(0, 2, 3, 1) for x in magnitudes)
     fade = torch.linspace(0, math.pi / 2, LONGER * FADE, device=low.device)[:, None]
     low[:, :, -len(fade) :] *= fade.cos()
-    below = angle[:, : config.low_bins // LONGER].repeat_interleave(LONGER, 1)
+    below = direction[:, : config.low_bins // LONGER].repeat_interleave(LONGER, 1)
     below = below.repeat_interleave(config.frames // LONGER, 2)
     audio = audio_from_magnitudes(low, below, LONGER * config.n_fft, 0, spectra.turned.transpose(1, 2))
     high = to_bins(config, F.pad(high, (0, 0, first, 0)))[:, :, first:]
     high[:, :, :FADE] *= fade[::LONGER].sin()
-    above = angle[:, first:].repeat_interleave(config.frames, 2)
-    return audio + audio_from_magnitudes(high, above, config.n_fft, first)
+    above = direction[:, first:].repeat_interleave(config.frames, 2)
+    return audio + audio_from_magnitudes(high, above, config.n_fft, first, followed=config.linear_bins - first)
