@@ -20,7 +20,6 @@ from torch import Tensor
 from musekit import conditions, flow, solve
 from musekit.controls import Controls
 from musekit.recipe import Recipe
-from musekit.solve.bespoke import Bespoke
 from musekit.stage1 import GuidedStage1, Stage1Inference, Text
 from musekit.stage2 import ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference
 
@@ -70,7 +69,6 @@ def sample_stage1(
         steps=first.stage1_steps,
         on_step=on_step and (lambda i, n: on_step("stage1", i, n)),
         cancel=cancel,
-        overshoot=False,
     )
     return inference.network.embedding(solution.x), solution.nfe
 
@@ -116,13 +114,9 @@ def filled(network: StableAudioMuQ, recipe: Recipe, embedding: Tensor) -> Contro
 
 
 def control_inputs(
-    network: StableAudioMuQ,
-    controls: Sequence[Controls],
-    start: int,
-    frames: int,
-    second: float,
+    network: StableAudioMuQ, controls: Sequence[Controls], start: int, frames: int, second: float,
     x_1: Tensor | None = None,
-) -> ControlInputs | None:
+) -> ControlInputs | None:  # fmt: skip
     """What the network is given of these controls from latent frame `start` on; second: length of a frame.
 
     x_1 (B, C, T): standardised latents, NaN in frames that are not given; None: none is given.
@@ -139,26 +133,16 @@ def control_inputs(
 
 
 def sample_stage2(
-    inference: Stage2Inference,
-    embeddings: Tensor,
-    negatives: tuple[Tensor, Tensor],
-    batch: Sequence[Recipe],
-    frames: int,
-    seconds: float | Sequence[float],
-    on_step: OnStep | None = None,
-    cancel=None,
-    x_0: Tensor | None = None,
-    table: Bespoke | None = None,
-    controls: ControlInputs | None = None,
-    given: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+    inference: Stage2Inference, embeddings: Tensor, negatives: tuple[Tensor, Tensor], batch: Sequence[Recipe],
+    frames: int, seconds: float | Sequence[float], on_step: OnStep | None = None, cancel=None,
+    x_0: Tensor | None = None, controls: ControlInputs | None = None, given: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Sample codec latents (B, C, frames) for embeddings (B, 512), and NFE (B,).
 
     Args:
         negatives: embeddings (B, 512) of the negative prompts, and which recipes have one (B,).
         seconds: the total length in the timing token, or one for each sample.
         x_0: noise (B, C, frames) instead of the seeds' own.
-        table: of a bespoke solver.
         given: standardised latents (B, C, frames) that the result has, NaN in frames that are sampled.
     """
     first, device, network = batch[0], inference.mean.device, inference.network
@@ -180,8 +164,6 @@ def sample_stage2(
         steps=first.stage2_steps,
         on_step=on_step and (lambda i, n: on_step("stage2", i, n)),
         cancel=cancel,
-        overshoot=False,
-        table=table,
     )
     x = solution.x if given is None else torch.where(known[0], given, solution.x)
     return network.latents(x), solution.nfe

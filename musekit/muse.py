@@ -24,7 +24,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from musekit import edit, fewstep, flow, gpu, lora, pretrained
+from musekit import edit, flow, gpu, lora, pretrained
 from musekit.config import MuseConfig, MuseError
 from musekit.controls import LONGEST, Controls, agreed
 from musekit.encoders.mini import JointEmbedder
@@ -44,7 +44,6 @@ from musekit.inference import (
 from musekit.pretrained import load_part
 from musekit.prompts import read_prompt
 from musekit.recipe import CONTROLS, Edit, Recipe, Settings, check, clean_prompt, count, software
-from musekit.solve.bespoke import PREFIX
 from musekit.stage1 import Stage1Inference
 from musekit.stage2 import Stage2Inference
 
@@ -206,14 +205,6 @@ class Muse:
         given = {k: v for k, v in vars(settings).items() if v is not None}
         controls = {name: given.pop(name) for name in CONTROLS if name in given}
         chosen |= {renamed.get(k, k): v for k, v in given.items()}
-        if str(chosen["stage2_solver"]).startswith(PREFIX):
-            learned = fewstep.named(self.folder, chosen["stage2_solver"])
-            own = {"guidance_scale": learned.guidance_scale, "guidance": "cfg"}
-            chosen |= {name: value for name, value in own.items() if getattr(settings, name) is None}
-            guidance = tuple(chosen[name] for name in ("guidance_scale", "guidance_low", "guidance_high"))
-            chosen["stage2_solver"], chosen["stage2_steps"] = fewstep.resolve(
-                self.folder, chosen["stage2_solver"], settings.steps, guidance
-            )
         prompt = clean_prompt(prompt, notice=self.notice)
         said = read_prompt(prompt) if self.config.stage2.controls else {}
         if negative_prompt is None and "without" in said:
@@ -271,18 +262,17 @@ class Muse:
         the audio contains NaN.
         """
         batch, n, codec = padded(recipes), len(recipes), self.config.codec
-        frames, solver = self.frames(batch[0].seconds), batch[0].stage2_solver
+        frames = self.frames(batch[0].seconds)
         samples, covered = round(batch[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
         index = [min(i, n - 1) for i in range(len(batch))]
         controls = [filled(self.stage2, *pair) for pair in zip(batch, embeddings[index], strict=True)]
         embeddings, x_0 = embeddings[index].to(self.device), None if x_0 is None else x_0[index]
         seconds = [covered + (GOES_ON if c.ends is False else 0.0) for c in controls]
-        table = fewstep.named(self.folder, solver) if solver.startswith(PREFIX) else None
         audio = []
         with self.turn:
             latents, nfe = sample_stage2(
                 self.inference2, embeddings, self._negatives(batch), batch, frames, seconds, on_step, cancel, x_0,
-                table, control_inputs(self.stage2, controls, 0, frames, codec.hop / codec.sample_rate),
+                control_inputs(self.stage2, controls, 0, frames, codec.hop / codec.sample_rate),
             )  # fmt: skip
             for i in range(n):  # one at a time: memory stays small, and the bits do not depend on the batch
                 if on_step:
@@ -452,7 +442,7 @@ class Muse:
             found, count = sample_stage2(
                 self.inference2, embedding.to(self.device).expand(len(batch), -1), self._negatives(batch), batch, n,
                 min(rest, self.config.window_seconds + GOES_ON), on_step, cancel,
-                noise[:, begin : begin + n].expand_as(given), None, inputs, given,
+                noise[:, begin : begin + n].expand_as(given), inputs, given,
             )  # fmt: skip
             nfe += int(count[0])
             return network.standardise(found[0])

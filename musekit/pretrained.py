@@ -11,14 +11,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import threading
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from musekit import convert, oobleck
 from musekit.codec import SpectralVAE
@@ -125,20 +123,11 @@ def load_part(folder: str | Path, part: str) -> tuple[nn.Module, str]:
     digest = sha256(path)
     if digest != read_hashes(folder).get(part):
         raise MuseError(f"{path} is not the file that weights.json names (truncated or altered); restore it")
-    thread, left = threading.get_ident(), path.stat().st_size // 2  # parameters that it may hold, in half precision
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal left
-        if threading.get_ident() == thread and parameter is not None:
-            left -= parameter.numel()
-            if left < 0:  # before its memory is touched: a stranger's config.json may claim anything
-                raise MuseError(f"{path} does not fit {folder / 'config.json'}, whose {part} is larger than this file")
-
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        model = build(part, config)
-    finally:
-        hook.remove()
+    with torch.device("meta"):  # takes no memory: a stranger's config.json may claim anything
+        size = sum(p.numel() for p in build(part, config).parameters())
+    if size > path.stat().st_size // 2:  # parameters that it may hold, in half precision
+        raise MuseError(f"{path} does not fit {folder / 'config.json'}, whose {part} is larger than this file")
+    model = build(part, config)
     try:
         model.load_state_dict({k: v.float() for k, v in load(path.read_bytes()).items()})
     except (SafetensorError, RuntimeError) as error:

@@ -98,8 +98,7 @@ class Settings:
 
     seconds: float | None = None  # Length of each piece
     steps: int | None = None  # Solver steps of Stage 2
-    solver: str | None = None
-    """Stage 2's solver: euler, midpoint, heun, rk4, dopri5 or torchdiffeq; or bespoke-8, trained for few steps."""
+    solver: str | None = None  # Stage 2's solver: euler, midpoint, heun, rk4 or dopri5
     guidance_scale: float | None = None  # Stage 2's classifier-free guidance; 1 is none
     guidance_low: float | None = None  # Guidance applies only for t from here (0 is noise, and the default) ...
     guidance_high: float | None = None  # ... to here (1 is audio, and the default); elsewhere it costs nothing
@@ -143,7 +142,6 @@ def software() -> str:
 def check(recipe: Recipe, config: MuseConfig) -> None:
     """Raise MuseError for a recipe that this system cannot sample."""
     from musekit import flow, solve  # imports torch, which prompts do not need
-    from musekit.solve.bespoke import PREFIX
 
     longest = math.floor(config.window_seconds * 100) / 100
     if recipe.edit and recipe.seconds > LONGEST:
@@ -155,13 +153,11 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
     if recipe.seconds * config.codec.sample_rate < config.codec.n_fft:
         raise MuseError(f"seconds = {recipe.seconds:g} is too short; choose at least 0.1")
     for solver in (recipe.stage1_solver, recipe.stage2_solver):
-        if solver not in solve.SOLVERS and (solver is recipe.stage1_solver or not solver.startswith(PREFIX)):
+        if solver not in solve.SOLVERS:
             raise suggest(solver, solve.SOLVERS, "solver")
     for mode, known in ((recipe.guidance, flow.MODES), (recipe.stage1_guidance, ("cfg", "apg"))):
         if mode not in known:
             raise suggest(mode, known, "guidance")
-    if recipe.stage2_solver.startswith(PREFIX) and recipe.guidance != "cfg":
-        raise MuseError(f"{recipe.stage2_solver} was learned for guidance cfg; leave guidance out, or use euler")
     if recipe.stage1_autoguidance != 1.0 and not config.stage1.gaussian_rank:
         raise MuseError(f"{config.name}'s Stage 1 has no Gaussian for guidance; leave stage1_autoguidance at 1")
     if recipe.guidance_low > recipe.guidance_high:

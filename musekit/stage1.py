@@ -309,23 +309,12 @@ class Stage1Inference:
         now = t if isinstance(t, Stage1Time) else self._time(t.to(self.mean.dtype))
         modulations = now.modulation + (self.table if now.modulation.dim() == 2 else self.table[:, None])
         h = F.linear(x.to(self.dtype), *self.proj_in).to(x.dtype)
-        if self.fuses(h, now, text):
-            from musekit import fused  # needs Triton, which torch's builds for GPUs bring
-
-            h = fused.blocks(self.layers, h, modulations, text.keys, text.values, text.bias, self.heads)
-        else:
-            for i, (layer, modulation) in enumerate(zip(self.layers, modulations.unbind(0), strict=True)):
-                bias = text.bias[i % len(text.bias)]
-                h = self.block(layer, h, modulation, text.keys[i], text.values[i], bias, text.merged)
+        for i, (layer, modulation) in enumerate(zip(self.layers, modulations.unbind(0), strict=True)):
+            bias = text.bias[i % len(text.bias)]
+            h = self.block(layer, h, modulation, text.keys[i], text.values[i], bias, text.merged)
         v = F.linear(F.layer_norm(h, h.shape[-1:]).to(self.dtype), *self.proj_out).to(x.dtype)
         v = v if autoguidance == 1.0 or now.gain is None else autoguidance * v
         return v if now.gain is None else v + self.network.gaussian(x, now.gain.to(x.dtype))
-
-    def fuses(self, h: Tensor, now: Stage1Time, text: Text) -> bool:
-        """Whether `fused.blocks` computes this batch: one guided sample on a GPU, in sizes that are powers of two."""
-        sizes = h.shape[1], self.config.ff_mult, text.keys.shape[2] // self.heads
-        pair = h.is_cuda and len(h) == 2 and len(text.keys[0]) == 1 and text.merged and now.modulation.dim() == 2
-        return pair and self.dtype == torch.bfloat16 and all(size & (size - 1) == 0 for size in sizes)
 
     def _block(self, layer: Stage1Layer, h: Tensor, modulation: Tensor, keys, values, bias, merged: bool) -> Tensor:
         """h (B, D); modulation (9, D) or (B, 9, D); this layer's keys, values and bias of the text."""

@@ -261,21 +261,6 @@ of specific prompts miss more of the right answers, which an average such as spr
 """)
 
 
-def controls() -> str:
-    """Which bars the planted faults fail, and whether an honest system passes all of them."""
-    if not (ROOT / "results" / "controls.json").exists():
-        return "Not measured yet: `musekit eval controls` writes results/controls.json.\n\n"
-    columns = {"group": "bars on", "control": "system", "must": "must", "as_expected": "does"}
-    table = [{title: r[k] for k, title in columns.items()} for r in rows("controls", measure="control")]
-    power = one("controls", measure="power")
-    text = (
-        "no share of copies"
-        if power["value"] is None
-        else f"copies that are {power['value']:.1%} of the pieces or more"
-    )
-    return grid(table) + prose(f"Of {power['pieces']} pieces the bars see {text} with probability 0.9.")
-
-
 def per_sample(ms: dict[int, float], batches) -> str:
     """Milliseconds per sample at each batch, and the gain of the largest batch."""
     if not ms:

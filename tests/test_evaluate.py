@@ -18,8 +18,8 @@ from musekit.corpus.captions import TEMPLATES, evaluation_prompts, fill
 from musekit.evaluate import conditional, controls, judge, memorisation, reproducibility, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.features import standardised
+from musekit.evaluate.judge import wordings, zero_shot
 from musekit.evaluate.memorisation import Nearest, normal
-from musekit.evaluate.prompts import wordings, zero_shot
 from musekit.evaluate.study import CLASSES, Study, target
 from musekit.muse import Muse, Settings
 from musekit.results import read_result

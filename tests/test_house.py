@@ -21,14 +21,13 @@ LAYERS = """
     solve
     recipe
     convert
-    fused
     stage1 stage2
     codec
     encoders
     oobleck
     inference
     lora pretrained
-    fewstep edit
+    edit
     muse
     generate
     runs
@@ -43,7 +42,7 @@ LAYERS = """
     commands cli __main__
 """
 # Lines and files of Python, so that the tree does not grow back unnoticed.
-BARS = {"musekit": (15_000, 125), "tests": (10_500, None), "scripts+poster": (1_650, None)}
+BARS = {"musekit": (16_500, 125), "tests": (10_500, None), "scripts+poster": (1_650, None)}
 
 
 def sources(package: Path) -> dict[str, ast.Module]:

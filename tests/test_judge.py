@@ -5,7 +5,7 @@ import pytest
 
 from musekit.config import TONICS, MuseError
 from musekit.corpus.render import SAMPLE_RATE, render
-from musekit.evaluate.features import features, rise
+from musekit.evaluate.features import features
 from musekit.evaluate.judge import Judge, KeyTemplates
 from musekit.evaluate.study import value_of
 
@@ -65,19 +65,6 @@ def test_features_have_their_shapes_and_mono_is_stereo():
         assert value.dtype == np.float32 and np.isfinite(value).all()
         np.testing.assert_allclose(value, stereo[name], rtol=1e-4, atol=1e-4)
     assert all(np.isfinite(v).all() for v in features(np.zeros((2, SAMPLE_RATE * 2)), SAMPLE_RATE).values())  # silence
-
-
-def test_a_rise_is_an_onset_and_vibrato_is_not():
-    s = np.zeros((9, 6))
-    s[4] = 1.0
-    assert rise(s, 1).sum() == 0
-    wandering = np.zeros((9, 6))
-    wandering[np.array([4, 5, 4, 3, 4, 5]), np.arange(6)] = 1.0  # one band up, one band down
-    assert rise(wandering, 1).sum() == 0
-    starts = np.zeros((9, 6))
-    starts[2, 3:] = 2.0
-    assert rise(starts, 1).tolist() == [0, 0, 2, 0, 0]
-    assert rise(starts, 2).tolist() == [0, 2, 2, 0]
 
 
 def planted(n, rng, noise=0.15):

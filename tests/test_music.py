@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from fixtures import sinusoids
 
-from musekit.evaluate import beat, harmony
+from musekit.evaluate import theory
 from musekit.evaluate.codec import onset_strength, through, width
-from musekit.evaluate.music import requests, rows_of
-from musekit.evaluate.seams import seam_auc
+from musekit.evaluate.music import requests, rows_of, seam_auc
 
 RATE = 44100
 TUNE = (0, 4, 7, 5, 9, 7, 4, 2)
@@ -29,42 +28,42 @@ def piece(bpm=80.0, seconds=12.0, jitter=0.0, seed=0):
 
 def test_a_grid_has_a_pulse_and_random_onsets_have_none():
     grid = np.arange(0, 12, 0.375)
-    assert beat.pulse(grid)[0] == pytest.approx(1, abs=0.01) and beat.met(beat.pulse(grid)[1], 160)
-    random = [beat.pulse(beat.at_random(grid, 12, seed))[0] for seed in range(60)]
+    assert theory.pulse(grid)[0] == pytest.approx(1, abs=0.01) and theory.met(theory.pulse(grid)[1], 160)
+    random = [theory.pulse(theory.at_random(grid, 12, seed))[0] for seed in range(60)]
     assert np.mean(random) < 0.2
-    jittered = [beat.pulse(grid + np.random.default_rng(1).normal(0, s, len(grid)))[0] for s in (0.01, 0.03, 0.15)]
+    jittered = [theory.pulse(grid + np.random.default_rng(1).normal(0, s, len(grid)))[0] for s in (0.01, 0.03, 0.15)]
     assert jittered[0] > 0.9 > jittered[1] > 0.6 and jittered[2] < 0.4
-    assert beat.pulse(grid[:5])[0] == 0 and np.isnan(beat.tempo(piece()[:5]))
+    assert theory.pulse(grid[:5])[0] == 0 and np.isnan(theory.tempo(piece()[:5]))
 
 
 def test_the_tempo_is_that_of_the_bass_and_is_kept():
     for bpm in (90.0, 104.0, 120.0):
-        found = beat.tempo(piece(bpm))
-        assert beat.met(found, bpm) and not beat.met(found, 1.05 * bpm) and not beat.met(found, bpm / 2)
-        assert beat.met(found, bpm / 2, beat.OCTAVES)
-    times = beat.onsets_of(piece())[0]
-    assert beat.steady(times, 12.0)
+        found = theory.tempo(piece(bpm))
+        assert theory.met(found, bpm) and not theory.met(found, 1.05 * bpm) and not theory.met(found, bpm / 2)
+        assert theory.met(found, bpm / 2, theory.OCTAVES)
+    times = theory.onsets_of(piece())[0]
+    assert theory.steady(times, 12.0)
     faster = np.r_[times[times < 6], 6 + 0.83 * (times[times >= 6] - 6)]
-    assert not beat.steady(faster, 12.0)
+    assert not theory.steady(faster, 12.0)
 
 
 def test_keys_chords_and_tunes_are_heard_and_others_are_not():
     notes = piece()
-    assert harmony.key(notes) == ("C", "major")
+    assert theory.key(notes) == ("C", "major")
     up = notes + [0, 0, 3, 0]
-    assert harmony.key(up) == ("Eb", "major") and not harmony.same_key(up, {"key": "C", "mode": "minor"})
-    assert harmony.chords_met(notes, LINE, 12.0).all() and not harmony.chords_met(up, LINE, 12.0).any()
+    assert theory.key(up) == ("Eb", "major")
+    assert theory.chords_met(notes, LINE, 12.0).all() and not theory.chords_met(up, LINE, 12.0).any()
     wrong = [[start, root, {"maj": "min"}.get(kind, "maj")] for start, root, kind in LINE]
-    assert not harmony.chords_met(notes, wrong, 12.0)[:3].any()
-    assert 4 <= harmony.distinct_chords(notes, 12.0) <= 6
+    assert not theory.chords_met(notes, wrong, 12.0)[:3].any()
+    assert 4 <= theory.distinct_chords(notes, 12.0) <= 6
     tune = notes[notes[:, 2] >= 72]
     melody = np.c_[tune[:, 0], tune[:, 1] - tune[:, 0], tune[:, 2]]
-    np.testing.assert_array_equal(harmony.upper_line(notes), tune)
-    assert harmony.melody_f1(notes, melody, 12.0) == pytest.approx(1)
-    assert harmony.melody_f1(notes + [0, 0, 2, 0], melody, 12.0) == 0
+    np.testing.assert_array_equal(theory.upper_line(notes), tune)
+    assert theory.melody_f1(notes, melody, 12.0) == pytest.approx(1)
+    assert theory.melody_f1(notes + [0, 0, 2, 0], melody, 12.0) == 0
     rng = np.random.default_rng(0)
     unlike = np.c_[tune[:, :2], rng.integers(60, 84, len(tune)), tune[:, 3]]
-    assert harmony.figures_return(tune) > 0.3 and harmony.figures_return(unlike) == 0
+    assert theory.figures_return(tune) > 0.3 and theory.figures_return(unlike) == 0
 
 
 def test_rows_of_real_and_of_planted_music():

@@ -1,24 +1,19 @@
 """The Studio's state and its job: results as they are ready, variations at an exact distance, the solver menu."""
 
-import json
 import math
-import shutil
 import time
 
 import pytest
 import soundfile
 import torch
 
-from musekit import fewstep
 from musekit.config import MuseError
 from musekit.entry import read_entry
-from musekit.files import sha256
 from musekit.lab.job import Job
 from musekit.lab.rendering import angle, render_again
-from musekit.lab.studio import Studio, StudioView
+from musekit.lab.studio import Studio
 from musekit.library import Library
 from musekit.muse import Muse
-from musekit.solve import SOLVERS
 
 PATIENCE = 120  # seconds; a busy machine is slow
 SHORT = {"seconds": 0.5, "steps": 2}
@@ -32,22 +27,6 @@ def muse(smoke_weights):
 @pytest.fixture
 def studio(muse, tmp_path):
     return Studio(muse, Library(tmp_path / "library"))
-
-
-@pytest.fixture(scope="module")
-def few_weights(smoke_weights, tmp_path_factory):
-    """The weights with a solver of 2 and one of 3 evaluations, which are Euler's."""
-    folder = shutil.copytree(smoke_weights, tmp_path_factory.mktemp("few") / "weights")
-    solvers = {}
-    for n in (3, 2):
-        weights = [[1.0, *[1 / n] * (i + 1)] for i in range(n)]
-        solvers[str(n)] = {"times": [i / n for i in range(n + 1)], "weights": weights, "held_out_error": 0.6 / n}
-    hashes = json.loads((folder / "weights.json").read_text())
-    content = {"stage2": hashes["stage2"], "guidance_scale": 3.0, "teacher": "euler, 10 steps", "solvers": solvers}
-    (folder / fewstep.FILE).write_text(json.dumps(content))
-    hashes[fewstep.PART] = sha256(folder / fewstep.FILE)
-    (folder / "weights.json").write_text(json.dumps(hashes))
-    return folder
 
 
 def finish(studio, status: str = "done") -> None:
@@ -102,23 +81,6 @@ def test_results_come_as_they_are_ready_and_stay(studio):
     assert ("running", 4) in seen and studio.job.message == "seeds 3 to 7"  # the first micro-batch was there
     made(studio, "a jig", n=1)
     assert len(studio.results) == 6 and all(-1 <= r.piece.similarity <= 1 for r in studio.results)
-
-
-def test_the_solver_menu_offers_few_steps(few_weights, tmp_path):
-    assert fewstep.offered(tmp_path) == {}
-    view = StudioView(few_weights, library=Library(tmp_path / "library"), n=1, seconds=0.5, steps=9)
-    assert view.solver.options == (*SOLVERS, "bespoke-2", "bespoke-3")
-    view.solver.value = "bespoke-3"
-    assert view.steps.disabled and view.guidance.disabled
-    view.generate.click()
-    finish(view)
-    recipe = view.state.results[0].piece.recipe
-    assert (recipe.stage2_steps, recipe.guidance_scale) == (3, 3.0) and recipe.stage2_solver.startswith("bespoke-3@")
-    view.solver.value = "euler"
-    assert not view.steps.disabled and view._options()["steps"] == 9
-    view.state.generate("a waltz", solver="bespoke-3", steps=7)
-    finish(view, "failed")
-    assert "has exactly 3 steps" in view.label.value
 
 
 def test_odd_options_and_prompts(studio):

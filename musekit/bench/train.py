@@ -62,12 +62,9 @@ def free_memory(device: torch.device) -> None:
 def step(stage: int, batch: int, options: tuple[str, ...], setup) -> Row:
     """One row of `train`."""
     device = setup.device
-    if stage == 1:
-        network = networks.stage1(networks.stage1_config("271M", setup.quick), device)
-        inputs = networks.training_batch(network.config, batch, device)
-    else:
-        network = networks.stage2(networks.stage2_config("1.05B", setup.quick), device)
-        inputs = networks.training_batch(network.config, batch, device, 16 if setup.quick else FRAMES)
+    network = networks.of_size(stage, "271M" if stage == 1 else "1.05B", setup.quick, device)
+    frames = None if stage == 1 else 16 if setup.quick else FRAMES
+    inputs = networks.training_batch(network.config, batch, device, frames)
     network.train().requires_grad_(True)
     work, chosen = training_flops(network, inputs), {option: option in options for option in SUFFIX}
     settings = replace(train_config("paper", f"stage{stage}"), batch=batch, micro_batch=batch, **chosen)
@@ -100,14 +97,9 @@ def ddp(setup: Setup) -> Iterator[Row]:
             launch(words, n, on_line=lambda line: None)  # the launcher that training uses
             row = json.loads(out.read_text())
         alone = alone or row
-        row |= {
-            "efficiency": row["throughput"] / (n * alone["throughput"]),
-            "share": row["sum_seconds"] / row["seconds"],
-        }
-        yield row | {
-            "predicted": alone["seconds"] / (n if kind == "strong" else 1) + row["sum_seconds"],
-            "scaling": kind,
-        }
+        row |= {"efficiency": row["throughput"] / (n * alone["throughput"]), "scaling": kind}
+        row |= {"share": row["sum_seconds"] / row["seconds"]}
+        yield row | {"predicted": alone["seconds"] / (n if kind == "strong" else 1) + row["sum_seconds"]}
 
 
 def rank(out: Path, quick: bool, strong: bool) -> None:

@@ -16,8 +16,8 @@ SYSTEM = "codec embedder stage1 stage2"
 MEASUREMENTS = {  # name: (module.function, the parts of the system that it needs, minutes on two cores, its question)
     "corpus": ("study.measure_corpus", "", 1, "the clips and their splits"),
     "codec": ("codec.measure_codec", "codec", 30, "how much of a sound survives the codec, Opus and MP3?"),
-    "embedder": ("prompts.measure_embedder", "codec embedder", 15, "zero-shot attributes"),
-    "prompts": ("prompts.measure_prompts", SYSTEM, 25, "do generated clips sound as their prompts ask?"),
+    "embedder": ("judge.measure_embedder", "codec embedder", 15, "zero-shot attributes"),
+    "prompts": ("judge.measure_prompts", SYSTEM, 25, "do generated clips sound as their prompts ask?"),
     "one-to-many": ("conditional.measure_one_to_many", "embedder stage1 regression", 25, "samples among right answers"),
     "music": ("music.measure_music", SYSTEM, 40, "a beat, the asked tempo, key and chords, a tune"),
     "memorisation": ("memorisation.measure_memorisation", SYSTEM, 30, "distance to the nearest training clip"),

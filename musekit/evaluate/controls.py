@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from musekit.evaluate import conditional, memorisation, reproducibility
-from musekit.evaluate.prompts import obedience
+from musekit.evaluate.judge import obedience
 from musekit.evaluate.right_answers import renderings
 from musekit.evaluate.study import PROMPT_LIKE, Study, progress
 from musekit.muse import Muse, Settings

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from musekit.config import TONICS
-from musekit.evaluate import beat, harmony
-from musekit.evaluate.prompts import evaluation_pieces
-from musekit.evaluate.seams import seam_auc
+from musekit.evaluate import theory
+from musekit.evaluate.features import features, onsets_and_timbre
+from musekit.evaluate.judge import evaluation_pieces
 from musekit.evaluate.study import Sound, Study, progress
 from musekit.evaluate.transcribe import notes_of
 from musekit.muse import Settings
@@ -27,6 +27,8 @@ from musekit.statistics import accuracy, mean_interval
 CLIPS, SEAMS = 120, 40  # held-out clips, and those that are continued and repainted
 SECONDS = 12.0  # of a piece; those with controls are made in the longest length, too
 SEED = 50_000  # of the pieces that are asked for a tempo and a key
+FOLDS = 5  # of the pieces that the judge of seams is fitted on
+RANDOM = 2  # random places per seam
 INSTRUMENTS = ("piano", "guitar", "strings", "organ")
 LOUD = 0.7  # of the median amplitude: softer notes are left out of the upper line
 
@@ -41,30 +43,33 @@ def music_rows(study: Study, records: Sequence[dict], sounds: Sequence[Sound], s
 
 def rows_of(records: Sequence[dict], notes: Sequence[np.ndarray], lengths: Sequence[float], source: str) -> list[dict]:
     """`music_rows` of notes (n, 4) and lengths in seconds."""
-    onsets = [beat.onsets_of(n) for n in notes]
-    lines = [harmony.loud(n, LOUD) for n in notes]
-    random = [beat.at_random(times, s, i) for i, ((times, _), s) in enumerate(zip(onsets, lengths))]
+    onsets = [theory.onsets_of(n) for n in notes]
+    lines = [theory.loud(n, LOUD) for n in notes]
+    random = [theory.at_random(times, s, i) for i, ((times, _), s) in enumerate(zip(onsets, lengths))]
     means = {
-        "pulse": [beat.pulse_in(times, s) for (times, _), s in zip(onsets, lengths)],
-        "pulse of as many onsets at random": [beat.pulse_in(times, s) for times, s in zip(random, lengths)],
+        "pulse": [theory.pulse_in(times, s) for (times, _), s in zip(onsets, lengths)],
+        "pulse of as many onsets at random": [theory.pulse_in(times, s) for times, s in zip(random, lengths)],
         "onsets per second": [len(times) / s for (times, _), s in zip(onsets, lengths)],
-        "figures of the tune that return": [f for n in lines if np.isfinite(f := harmony.figures_return(n))],
-        "distinct chords in 12 s": [harmony.distinct_chords(n, s) for n, s in zip(notes, lengths)],
+        "figures of the tune that return": [f for n in lines if np.isfinite(f := theory.figures_return(n))],
+        "distinct chords in 12 s": [theory.distinct_chords(n, s) for n, s in zip(notes, lengths)],
     }
     shares = {
-        "same tempo in both halves": [beat.steady(times, s) for (times, _), s in zip(onsets, lengths)],
-        "same tempo in both halves, onsets at random": [beat.steady(times, s) for times, s in zip(random, lengths)],
+        "same tempo in both halves": [theory.steady(times, s) for (times, _), s in zip(onsets, lengths)],
+        "same tempo in both halves, onsets at random": [theory.steady(times, s) for times, s in zip(random, lengths)],
     }
-    asked = [(r["bpm"], beat.tempo(n)) for r, n in zip(records, notes) if r.get("bpm")]
-    shares["tempo within 4 %"] = [beat.met(found, bpm) for bpm, found in asked]
-    shares["tempo within 4 %, or an octave of it"] = [beat.met(found, bpm, beat.OCTAVES) for bpm, found in asked]
-    shares["key, of 24"] = [harmony.same_key(n, r) for r, n in zip(records, notes) if r.get("key") and r.get("mode")]
+    asked = [(r["bpm"], theory.tempo(n)) for r, n in zip(records, notes) if r.get("bpm")]
+    shares["tempo within 4 %"] = [theory.met(found, bpm) for bpm, found in asked]
+    shares["tempo within 4 %, or an octave of it"] = [theory.met(found, bpm, theory.OCTAVES) for bpm, found in asked]
+    shares["key, of 24"] = [
+        len(n) > 0 and theory.key(n) == (r["key"], r["mode"])
+        for r, n in zip(records, notes) if r.get("key") and r.get("mode")
+    ]  # fmt: skip
     chords = [(n, r["chords"], s) for r, n, s in zip(records, notes, lengths) if r.get("chords")]
-    shares["chords: root and third"] = [hit for n, line, s in chords for hit in harmony.chords_met(n, line, s)]
-    shuffled = [(n, harmony.shuffled(line, i), s) for i, (n, line, s) in enumerate(chords)]
-    shares["chords: of the line in another order"] = [hit for c in shuffled for hit in harmony.chords_met(*c)]
+    shares["chords: root and third"] = [hit for n, line, s in chords for hit in theory.chords_met(n, line, s)]
+    shuffled = [(n, theory.shuffled(line, i), s) for i, (n, line, s) in enumerate(chords)]
+    shares["chords: of the line in another order"] = [hit for c in shuffled for hit in theory.chords_met(*c)]
     tunes = [(n, r["melody"], s) for r, n, s in zip(records, lines, lengths) if r.get("melody")]
-    means["melody: F1 within a semitone"] = [harmony.melody_f1(*tune) for tune in tunes]
+    means["melody: F1 within a semitone"] = [theory.melody_f1(*tune) for tune in tunes]
     rows = [{"measure": "music", "source": source, "name": k, "n": len(x), **mean_interval(x)}
             for k, x in means.items() if len(x)]  # fmt: skip
     for name, hits in shares.items():
@@ -127,6 +132,48 @@ def seam_rows(study: Study, n: int) -> list[dict]:
             with contextlib.suppress(ValueError):  # too few
                 rows.append({"measure": "seams", "name": name, "by": by, "n": len(some), "auc": seam_auc(some)})
     return rows
+
+
+def second_around(audio: np.ndarray, rate: int, at: float) -> np.ndarray:
+    """librosa's features of the second around a time, and how the log-mel spectrum changes across its middle."""
+    import librosa
+
+    start = round((at - 0.5) * rate)
+    x = np.ascontiguousarray(audio[:, start : start + rate])
+    mel = librosa.feature.melspectrogram(y=x.mean(0), sr=rate, n_mels=32, hop_length=rate // 100)
+    db = librosa.power_to_db(mel, ref=np.max)
+    jumps = np.abs(np.diff(db, axis=1)).mean(0)  # 100 a second
+    sides = np.abs(db[:, 30:48].mean(1) - db[:, 53:71].mean(1))
+    return np.r_[onsets_and_timbre([features(x, rate)])[0], sides, jumps[45:55].max() / (np.median(jumps) + 1e-6)]
+
+
+def seam_auc(pieces: Sequence[tuple[np.ndarray, int, Sequence[float]]], seed: int = 0) -> float:
+    """The area under the ROC curve, 0.5 where seams are not heard, of pieces (audio (2, N), rate, seams in s).
+
+    A logistic regression on standardised features judges pieces that it was not fitted on. Random places keep 1 s from
+    every seam. Raises ValueError for fewer than 5 pieces with a seam and room beside it.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rng, x, y, groups = np.random.default_rng(seed), [], [], []
+    for number, (audio, rate, seams) in enumerate(pieces):
+        seconds = audio.shape[1] / rate
+        seams = [at for at in seams if 0.5 <= at <= seconds - 0.5]
+        free = np.arange(0.5, seconds - 0.5, 0.05)
+        free = free[(np.abs(free[:, None] - np.array(seams)[None]) > 1).all(1)] if seams else free[:0]
+        places = [*seams, *rng.choice(free, min(len(free), RANDOM * len(seams)), replace=False)]
+        x += [second_around(audio, rate, at) for at in places]
+        y += [k < len(seams) for k in range(len(places))]
+        groups += [number] * len(places)
+    if len({*groups}) < FOLDS or len({*y}) < 2:
+        raise ValueError(f"a judge of seams needs {FOLDS} pieces with a seam and 2 s beside it")
+    judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=2000, class_weight="balanced"))
+    scores = cross_val_predict(judge, np.stack(x), y, groups=groups, cv=GroupKFold(FOLDS), method="decision_function")
+    return float(roc_auc_score(y, scores))
 
 
 def measure_music(study: Study) -> None:

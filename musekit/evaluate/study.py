@@ -54,11 +54,7 @@ def value_of(record: dict, attribute: str) -> str | None:
 class Study:
     """The system, the clips, and where results go; quick: tiny sizes, whose numbers mean nothing."""
 
-    on, module, parts = (
-        "valid",
-        "",
-        (),
-    )  # the held-out split, what measures on it, and which networks; `evaluate` sets them
+    on, module, parts = "valid", "", ()  # the held-out split, what measures on it, and which networks, by `evaluate`
     codecs: Sequence[str] = ()  # other folders of weights, in the measurement of codecs
 
     def __init__(self, weights: str | Path, cache: Path, results: Path, n: int, quick: bool = False):
@@ -127,9 +123,9 @@ class Study:
         return found
 
     def round_trips(self, clips: Sequence[Sound]) -> list[Path]:
-        """Files of decode(encode(clip)), named by the clip's sound, the codec and its phase iterations."""
+        """Files of decode(encode(clip)), named by the clip's sound and the codec."""
         config = self.muse.config.codec
-        folder = home() / "eval" / f"round-trips-{self.hashes['codec']}-{config.phase_iterations}"
+        folder = home() / "eval" / f"round-trips-{self.hashes['codec']}"
         paths = [folder / f"{self.key(c)}.flac" for c in clips]
         for clip, path in progress(list(zip(clips, paths)), "through the codec and back"):
             if not path.exists():

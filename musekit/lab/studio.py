@@ -18,7 +18,6 @@ from pathlib import Path
 import ipywidgets as w
 import torch
 
-from musekit import fewstep
 from musekit.config import MuseError
 from musekit.entry import Origin, entry_of, flac, quantize
 from musekit.lab.job import Job
@@ -129,38 +128,32 @@ class StudioView(View):
         super().__init__("Studio")
         self.state, self._shown = Studio(weights, library, self._show), 0
         self.job, sample = self.state.job, self.state.muse.config.sample
-        self.few_step = fewstep.offered(self.state.muse.folder)  # {name: its steps and guidance}
         steps, longest = steps or sample.stage2_steps, math.floor(self.state.muse.config.window_seconds * 10) / 10
         self.make(
             {
                 "prompt": {"value": prompt}, "n": {"value": n}, "guidance": {"value": sample.guidance_scale},
                 "seconds": {"value": seconds or sample.seconds, "max": longest},
                 "steps": {"value": steps, "max": max(200, steps)},
-                "solver": {"value": sample.stage2_solver, "options": [*SOLVERS, *self.few_step]},
+                "solver": {"value": sample.stage2_solver, "options": SOLVERS},
             },
             {
                 "generate": lambda: self.state.generate(**self._options()), "cancel": self.job.cancel,
                 "keep": self._keep, "save": lambda: self.player.download(*self.state.download(self._chosen())),
-                "more": self._more, "solver": self._set_solver,
+                "more": self._more,
             },
         )  # fmt: skip
 
-    def _set_solver(self) -> None:
-        """Disable the widgets whose values a learned solver decides."""
-        self.steps.disabled = self.guidance.disabled = self.solver.value in self.few_step
-
     def _options(self) -> dict:
         """The options of `Studio.generate` in the widgets."""
-        few = self.few_step.get(self.solver.value)
         return {
             "prompt": self.prompt.value,
             "negative_prompt": self.negative.value.strip() or None,
             "n": self.n.value,
             "seed": secrets.randbelow(MAX_SEED) if self.fresh.value else self.seed.value,
             "seconds": self.seconds.value,
-            "steps": None if few else self.steps.value,
+            "steps": self.steps.value,
             "solver": self.solver.value,
-            "guidance_scale": few.guidance_scale if few else self.guidance.value,
+            "guidance_scale": self.guidance.value,
         }
 
     def _chosen(self) -> Result:

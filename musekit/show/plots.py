@@ -43,15 +43,9 @@ class Picture:
 
 @drawn(8, 4.5)
 def sweep(
-    figure,
-    curves: Curves,
-    levels: Mapping[str, float] | None = None,
-    xlabel="",
-    ylabel="",
-    log="",
-    ylim=None,
+    figure, curves: Curves, levels: Mapping[str, float] | None = None, xlabel="", ylabel="", log="", ylim=None,
     marks=True,
-):
+):  # fmt: skip
     """Measured values at each setting: {name: (x, y)}; y may be (m, k), k runs drawn as faint points and their mean.
 
     levels: named horizontal lines. log: "", "x", "y" or "xy". marks: False for curves of very many points.
