@@ -144,8 +144,8 @@ def found() -> str:
   music covers {100 * made:.0f} % of held-out clips (recall; other held-out clips cover {100 * real:.0f} %).
 - **Regression gives an average that lies far from real music.** Its one embedding for a vague prompt lies
   {near["regression"]["mean"]:.2f} from the nearest training clip, samples {near["samples"]["mean"]:.2f}, held-out
-  clips that match {near["real"]["mean"]:.2f}. *But* it was trained on far fewer samples than Stage 1, the gap is smaller
-  against the fewer held-out clips, and for a specific prompt regression is nearer to those than samples are
+  clips that match {near["real"]["mean"]:.2f}. *But* it was trained on far fewer samples than Stage 1, the gap is
+  smaller against the fewer held-out clips, and for a specific prompt regression is nearer to those than samples are
   ([notebook 2](../notebooks/02_stage1.ipynb)).
 - **A batch pays where few tokens meet each weight.** A batch of four makes Stage 1 {gain[4]:.1f} times as fast per
   sample (sixteen: {gain[16]:.1f}), Stage 2 {gain2:.1f} times: Stage 1 has one token per sample, Stage 2 over a hundred.
