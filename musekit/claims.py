@@ -3,8 +3,6 @@
 One caption is true of many clips, and the claims say of which. Records of clips hold the same fields.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 `run` imports what it needs, so that help texts do not wait for torch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -105,10 +103,7 @@ class Cache:
     n: int = 12_000  # Clips of 12 s to render from the scores
     seconds: Annotated[float | None, optional("FLOAT", "the preset's window")] = None
     """Longest clip; longer recordings are cut into several clips."""
-    kinds: tuple[Literal["clips", "tokens", "views", "latents", "embeddings"], ...] = (
-        "clips",
-        "tokens",
-    )
+    kinds: tuple[Literal["clips", "tokens", "views", "latents", "embeddings"], ...] = ("clips", "tokens")
     """What to compute. Latents and embeddings need trained weights."""
     preset: str = "mini"  # The preset whose inputs and encoders are used
     weights: str = "mini"  # Folder of trained weights, for latents and embeddings
@@ -166,7 +161,7 @@ class Train:
         if self.part not in MINI_TRAINING:
             raise suggest(self.part, MINI_TRAINING, "part to train")
 
-    def with_own_defaults(self) -> Train:
+    def with_own_defaults(self) -> "Train":
         """This command with the training settings of its part and preset as defaults."""
         return replace(self, train=train_config(self.preset, self.part, self.init is not None, self.train.lora))
 

@@ -12,8 +12,6 @@ A single 512-d embedding cannot carry the phase of a beat; Music ControlNet (Wu 
 (Tal et al. 2024, arXiv 2406.10970) give chords and melody to each frame as is done here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 Nothing here needs numpy or torch, so that the command line's help does not wait for them.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass, replace
@@ -23,8 +21,7 @@ class Controls:
     """What is asked of a piece beside its prompt; None: not asked. Raises MuseError for what cannot be read.
 
     key may name the mode as well ("D minor", "Am"). melody may be the path of a MIDI file: its tempo becomes bpm where
-    there is none, and otherwise it is played at bpm. Chords and melody begin with the piece, at a
-    downbeat, and again when they are over.
+    there is none, else it is played at bpm. Chords and melody begin with the piece and again when they are over.
     """
 
     bpm: float | None = None  # of the beat that one would tap, 30 to 300
@@ -59,10 +56,7 @@ class Controls:
             notes = read["melody"] = tuple((float(a), float(b), int(pitch)) for a, b, pitch in self.melody)
             sane = (0 <= a <= LONGEST and 0 < b <= LONGEST and 0 <= pitch <= 127 for a, b, pitch in notes)
             if not 0 < len(notes) <= MAX_NOTES or not all(sane):
-                raise MuseError(
-                    f"the melody must have 1 to {MAX_NOTES} notes (onset and duration in seconds, MIDI pitch) within"
-                    f" {LONGEST:g} s"
-                )
+                raise MuseError(f"the melody must have 1 to {MAX_NOTES} notes (onset, length, pitch) in {LONGEST:g} s")
         for name, value in read.items():
             object.__setattr__(self, name, value)
 
@@ -71,7 +65,7 @@ class Controls:
         """Whether nothing is asked that the network is given (`ends` is part of the timing)."""
         return replace(self, ends=None, guided=None) == Controls()
 
-    def filled(self, bpm: float, metre: int) -> Controls:
+    def filled(self, bpm: float, metre: int) -> "Controls":
         """These controls with a tempo and a metre where they have none."""
         return replace(self, bpm=self.bpm or bpm, metre=self.metre or metre)
 
@@ -140,10 +134,8 @@ def read_chords(text: str) -> list[list[tuple[int, str]]]:
         elif found and found[3] in CHORD_SIGNS:
             chords[token] = (pitch_class(found[1], found[2]), CHORD_SIGNS[found[3]])
         else:
-            raise MuseError(
-                f"the chord {token!r:.24} cannot be read: give A to G, then # or b, then nothing, m, 7, m7, maj7, dim"
-                " or m7b5, and N for none; one chord per bar, such as Am F C G, or bars between |"
-            )
+            known = "A to G, then # or b, then nothing, m, 7, m7, maj7, dim or m7b5, and N for none"
+            raise MuseError(f"the chord {token!r:.24} cannot be read: give {known}; one per bar, or bars between |")
     return [[chords[token] for token in bar] for bar in bars]
 
 

@@ -5,8 +5,6 @@ straight path (1 - t) x_0 + t x_1. Without the former this is the training-free 
 (Lugmayr et al. 2022, arXiv 2201.09865, without its repetitions). Longer regions are filled window by window.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

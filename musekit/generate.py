@@ -1,16 +1,11 @@
 """`musekit generate`: pieces as WAV files, each with its recipe. The same command makes only what is missing.
 
-A file of prompts is plain text (.txt), one prompt per line, or JSON Lines, one object per line:
-
-    {"prompt": "a sad piano melody"}
-    {"prompt": "an organ chorale", "negative_prompt": "slow", "seed": 7, "n": 4, "seconds": 6, "name": "chorale"}
+A file of prompts is plain text (.txt), one prompt per line, or JSON Lines: {"prompt": "an organ chorale",
+"negative_prompt": "slow", "seed": 7, "n": 4, "seconds": 6, "name": "chorale"}, all but the prompt optional.
 
 A piece is finished when its `<name>.json` exists: recipe, similarity, network evaluations and the hash of the WAV,
-which is written first. Both files are written atomically, so after a kill each file is whole. Under
-torchrun the ranks share the micro-batches; the bits of a piece depend on its recipe only.
+which is written first, both atomically. Under torchrun the ranks share the micro-batches.
 """
-
-from __future__ import annotations
 
 import contextlib
 import datetime
@@ -58,7 +53,7 @@ class Request(Settings):
         """How to sample these pieces."""
         return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
 
-    def completed(self, options, note: Callable[[str], None]) -> Request:
+    def completed(self, options, note: Callable[[str], None]) -> "Request":
         """The request with the command line's values where it has none. Raises MuseError for an impossible one."""
         missing = [f.name for f in fields(self) if f.name != "name" and getattr(self, f.name) is None]
         full = replace(self, **{name: getattr(options, name) for name in missing})
@@ -202,10 +197,8 @@ def plan(muse, requests: dict[int, Request], options) -> dict[Path, Recipe]:
         for seed in range(request.seed, request.seed + request.n):
             path, recipe = options.out / f"{request.stem}-{seed}.wav", replace(recipes[number], seed=seed)
             if jobs.setdefault(path, recipe) != recipe:
-                raise MuseError(
-                    f"{options.prompts}, line {number}: another line makes {path.name} with other settings; give this"
-                    ' line a "name" or another seed'
-                )
+                other = f"another line makes {path.name} with other settings"
+                raise MuseError(f'{options.prompts}, line {number}: {other}; give this line a "name" or a seed')
     return jobs
 
 
@@ -215,16 +208,12 @@ def prepare_folder(folder: Path, size: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        existing = sum(path.stat().st_size for path in folder.glob("*.wav"))
-        free = shutil.disk_usage(folder).free
+        room = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in folder.glob("*.wav"))
+        if size > room:
+            raise OSError(f"the pieces need {size / 2**20:,.0f} MiB, and it has room for {room / 2**20:,.0f} MiB")
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise MuseError(f"cannot write into {str(folder):.80}: {why}; choose another --out") from error
-    if size - existing > free:
-        raise MuseError(
-            f"the pieces need {size / 2**20:,.0f} MiB, and {folder} has {free / 2**20:,.0f} MiB free; reduce --n, or"
-            " choose another --out"
-        )
 
 
 def share(jobs: dict[Path, Recipe], rank: int, world: int) -> dict[Path, Recipe]:
@@ -313,8 +302,7 @@ def show(pieces: dict[Path, Finished], options, requests: dict[int, Request]) ->
     name, title = request.stem, request.prompt
     if options.prompts is not None:
         name = file_stem(options.prompts.stem)
-        title = f"{name}: {len(pieces)} pieces"
-        title += f", the first {MAX_CLIPS_SHOWN}" if len(pieces) > MAX_CLIPS_SHOWN else ""
+        title = f"{name}: {len(pieces)} pieces, of which the first {min(len(pieces), MAX_CLIPS_SHOWN)} are shown"
     print(f"contact sheet: {draw(dict(list(pieces.items())[:MAX_CLIPS_SHOWN]), options.out / f'{name}.png', title)}")
     if next(iter(pieces.values())).recipe.preset == "smoke":
         print("these are the smoke preset's random weights: the audio is noise, not music")

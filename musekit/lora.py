@@ -1,12 +1,8 @@
-"""LoRA: fine-tuning by small matrices beside the frozen ones (Hu et al. 2021, arXiv 2106.09685).
+"""LoRA: fine-tuning by small matrices beside the frozen ones, W' = W + B A (Hu et al. 2021, arXiv 2106.09685).
 
-    W' = W + B A        A (rank, inputs) random, B (outputs, rank) zero at first
-
-of every product in a network's blocks. `save` writes A and B alone; `merge` adds B A to a network's weights, so that
-sampling is what it was.
+A (rank, inputs) begins random and B (outputs, rank) zero, for every product in a network's blocks. `save` writes A and
+B alone; `merge` adds B A to a network's weights, so that sampling is what it was.
 """
-
-from __future__ import annotations
 
 from pathlib import Path
 
@@ -59,9 +55,7 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
             found = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
             return file.metadata()["part"], found
     except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise MuseError(
-            f"{path} holds no LoRA ({error}): give a file that `musekit train --train.lora` wrote"
-        ) from error
+        raise MuseError(f"{path} holds no LoRA ({error}): `musekit train --train.lora` writes one") from error
 
 
 @torch.no_grad()

@@ -7,8 +7,6 @@ Pieces are sampled in micro-batches of a fixed size, the last one padded, so tha
 recipe only. Each component is loaded when it is first used.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib
@@ -24,23 +22,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from musekit import edit, flow, gpu, lora, pretrained
+from musekit import edit, flow, gpu, inference, lora, pretrained
 from musekit.config import MuseConfig, MuseError
 from musekit.controls import LONGEST, Controls, agreed
 from musekit.encoders.mini import JointEmbedder
 from musekit.encoders.muq import MuQ
 from musekit.encoders.text import text_encoder
 from musekit.files import sha256
-from musekit.inference import (
-    OnStep,
-    control_inputs,
-    filled,
-    finish,
-    micro_batches,
-    padded,
-    sample_stage1,
-    sample_stage2,
-)
+from musekit.inference import OnStep, micro_batches, padded
 from musekit.pretrained import load_part
 from musekit.prompts import read_prompt
 from musekit.recipe import CONTROLS, Edit, Recipe, Settings, check, clean_prompt, count, software
@@ -129,10 +118,7 @@ class Muse:
 
     @property
     def turn(self):
-        """A context in which only one thread at a time uses a GPU.
-
-        CUDA graphs (`musekit.gpu`) use fixed memory, and several widgets share one system.
-        """
+        """A context in which only one thread at a time uses a GPU: CUDA graphs (`musekit.gpu`) use fixed memory."""
         return self.lock if self.device.type == "cuda" else contextlib.nullcontext()
 
     @cached_property
@@ -192,12 +178,7 @@ class Muse:
         return hashlib.sha256(f"{own} {sha256(self.lora)}".encode()).hexdigest()[:16]
 
     def recipe(
-        self,
-        prompt: str,
-        seed: int,
-        settings: Settings,
-        negative_prompt: str | None = None,
-        edited: Edit | None = None,
+        self, prompt: str, seed: int, settings: Settings, negative_prompt: str | None = None, edited: Edit | None = None
     ) -> Recipe:
         """The complete recipe of one piece. Raises MuseError for a value that is out of range."""
         renamed = {"solver": "stage2_solver", "steps": "stage2_steps"}
@@ -244,45 +225,38 @@ class Muse:
     ) -> tuple[Tensor, Tensor]:
         """Stage 1 for at most one micro-batch of recipes: embeddings (n, 512) and network evaluations (n,)."""
         with self.turn, torch.inference_mode():
-            embeddings, nfe = sample_stage1(self.inference1, self.text, padded(recipes), on_step, cancel)
+            embeddings, nfe = inference.sample_stage1(self.inference1, self.text, padded(recipes), on_step, cancel)
         return embeddings[: len(recipes)].cpu(), nfe[: len(recipes)]
 
     @torch.inference_mode()
     def render_batch(
-        self,
-        embeddings: Tensor,
-        recipes: Sequence[Recipe],
-        on_step: OnStep | None = None,
-        cancel=None,
-        x_0: Tensor | None = None,
+        self, embeddings: Tensor, recipes: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
     ) -> tuple[list[Tensor], Tensor]:
         """Stage 2 and the codec for at most one micro-batch: n audios (2, N) and network evaluations (n,).
 
-        embeddings (n, 512). x_0 (n, C, frames): the noise; None: the noise of the recipes' seeds. Raises MuseError when
-        the audio contains NaN.
+        embeddings (n, 512).  Raises MuseError for NaN in the
+        audio.
         """
         batch, n, codec = padded(recipes), len(recipes), self.config.codec
         frames = self.frames(batch[0].seconds)
         samples, covered = round(batch[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
         index = [min(i, n - 1) for i in range(len(batch))]
-        controls = [filled(self.stage2, *pair) for pair in zip(batch, embeddings[index], strict=True)]
-        embeddings, x_0 = embeddings[index].to(self.device), None if x_0 is None else x_0[index]
+        controls = [inference.filled(self.stage2, *pair) for pair in zip(batch, embeddings[index], strict=True)]
+        embeddings = embeddings[index].to(self.device)
         seconds = [covered + (GOES_ON if c.ends is False else 0.0) for c in controls]
         audio = []
         with self.turn:
-            latents, nfe = sample_stage2(
-                self.inference2, embeddings, self._negatives(batch), batch, frames, seconds, on_step, cancel, x_0,
-                control_inputs(self.stage2, controls, 0, frames, codec.hop / codec.sample_rate),
+            latents, nfe = inference.sample_stage2(
+                self.inference2, embeddings, self._negatives(batch), batch, frames, seconds, on_step, cancel,
+                controls=inference.control_inputs(self.stage2, controls, 0, frames, codec.hop / codec.sample_rate),
             )  # fmt: skip
             for i in range(n):  # one at a time: memory stays small, and the bits do not depend on the batch
                 if on_step:
                     on_step("codec", i, n)
                 decoded = self.codec.decode(latents[i : i + 1])[0, :, :samples].cpu()
                 if not decoded.isfinite().all():
-                    raise MuseError(
-                        f"the audio of seed {batch[i].seed} is NaN; check the weights and the guidance scales"
-                    )
-                audio.append(finish(decoded))
+                    raise MuseError(f"the audio of seed {batch[i].seed} is NaN; check weights and guidance scales")
+                audio.append(inference.finish(decoded))
         return audio, nfe[:n]
 
     def _negatives(self, recipes: Sequence[Recipe]) -> tuple[Tensor, Tensor]:
@@ -302,19 +276,16 @@ class Muse:
     ) -> Tensor:
         """Audio (n, 2, N) of embeddings (n, 512). seed: of the first one, with the next ones following, or a list."""
         seeds = [seed + i for i in range(len(embeddings))] if isinstance(seed, int) else list(seed)
-        width = self.config.stage2.embedding_dim
+        width, audio = self.config.stage2.embedding_dim, []
         if embeddings.shape != (len(seeds), width) or not seeds:
             raise MuseError(f"render wants embeddings (n, {width}) and n seeds, not {tuple(embeddings.shape)}, {seed}")
-        recipes = [self.recipe(prompt, s, settings_of(settings)) for s in seeds]
-        audio: list[Tensor] = []
-        for batch in micro_batches(recipes):
+        for batch in micro_batches(self.recipe(prompt, s, settings_of(settings)) for s in seeds):
             audio += self.render_batch(embeddings[len(audio) : len(audio) + len(batch)], batch)[0]
         return torch.stack(audio)
 
     def stream(self, recipes: Iterable[Recipe], on_step: OnStep | None = None, cancel=None) -> Iterator[Piece]:
-        """Yields the pieces of each micro-batch when it is finished, so that memory does not grow with their number.
-
-        on_step(stage, i, n) is called before step i of n; cancel: a `threading.Event`.
+        """Yields the pieces of each micro-batch when it is finished. on_step(stage, i, n) is called before step i of n;
+        cancel: a `threading.Event`.
         """
         sample_rate = self.config.codec.sample_rate
         for batch in micro_batches(recipes):
@@ -324,7 +295,7 @@ class Muse:
                 audio, nfe2 = self.render_batch(embeddings, batch, on_step, cancel)
             for i, recipe in enumerate(batch):
                 nfe = {"stage1": int(nfe1[i]), "stage2": int(nfe2[i])}
-                controls = filled(self.stage2, recipe, embeddings[i])
+                controls = inference.filled(self.stage2, recipe, embeddings[i])
                 similarity = self.similarity(recipe.prompt, audio[i])
                 yield Piece(audio[i], sample_rate, embeddings[i], recipe, similarity, nfe, controls)
 
@@ -345,9 +316,7 @@ class Muse:
         **settings,
     ) -> Generation:
         """n pieces for one prompt; piece i has the seed `seed + i`. settings: fields of `recipe.Settings`, or
-        controls=Controls(...) instead of those that are controls.
-
-        `stream` needs less memory for many pieces.
+        controls=Controls(...) instead of those that are controls. `stream` needs less memory for many pieces.
         """
         recipes = self.recipes(prompt, n, seed, settings_of(settings), negative_prompt)
         pieces = list(self.stream(recipes, on_step, cancel))
@@ -366,24 +335,22 @@ class Muse:
     ) -> Piece:
         """A piece, or audio (2, N), with new music from `start` to `stop` (s), rounded to latent frames.
 
-        prompt: of the new music; None: it fits the source. options: those of `continue_`. The rest of the source is
-        kept bit for bit, outside of a cross-fade of 46 ms on each side. Raises MuseError for an impossible range.
+        prompt: of the new music; None: it fits the source. options: those of `continue_`. The rest is kept bit for bit,
+        outside of a cross-fade of 46 ms on each side. Raises MuseError for an impossible range.
         """
         seconds = self._source(source).shape[1] / self.config.codec.sample_rate
         if not 0 <= start < stop <= seconds + 0.005 or stop - start < 0.1:
-            raise MuseError(
-                f"cannot repaint from {start:g} to {stop:g} s: the sound lasts {seconds:.2f} s, and a region at least"
-                " 0.1 s"
-            )
+            raise MuseError(f"cannot repaint from {start:g} to {stop:g} s of {seconds:.2f} s, or less than 0.1 s")
         return self._edit(source, start, stop, seconds, prompt, seed, **options)
 
     def continue_(
         self, source: Piece | Tensor, seconds: float, prompt: str | None = None, seed: int = 0, **options
     ) -> Piece:
-        """A piece, or audio (2, N), that goes on for so many seconds, also beyond the window.
+        """A piece, or audio (2, N), that goes on for so many seconds, also beyond the window; kept bit for bit up to
+        its last 0.14 s.
 
-        The source is kept bit for bit up to its last 0.14 s. options: fields of `recipe.Settings`, controls, on_step,
-        cancel, and trained=False for the baseline (see `edit`). A piece's own controls are the default.
+        options: fields of `recipe.Settings`, controls, on_step, cancel, and trained=False for the baseline (see
+        `edit`). A piece's own controls are the default.
         """
         if not 0.1 <= seconds <= LONGEST:
             raise MuseError(f"cannot continue for {seconds:g} s: choose 0.1 to {LONGEST:g}")
@@ -397,7 +364,7 @@ class Muse:
             controls = recipe.controls or Controls()
         else:
             embedding = self.embed_batch([recipe])[0][0]
-            controls = filled(self.stage2, recipe, embedding)
+            controls = inference.filled(self.stage2, recipe, embedding)
         return Piece(audio, self.config.codec.sample_rate, embedding, recipe, math.nan, {}, controls)
 
     def _source(self, source: Piece | Tensor) -> Tensor:
@@ -438,11 +405,12 @@ class Muse:
             nonlocal nfe
             n, given = latents.shape[1], latents.expand(len(batch), *latents.shape)
             rest = (frames - begin) * second + (GOES_ON if controls.ends is False else 0.0)
-            inputs = control_inputs(network, [controls] * len(batch), begin, n, second, given if trained else None)
-            found, count = sample_stage2(
+            known = given if trained else None
+            inputs = inference.control_inputs(network, [controls] * len(batch), begin, n, second, known)
+            found, count = inference.sample_stage2(
                 self.inference2, embedding.to(self.device).expand(len(batch), -1), self._negatives(batch), batch, n,
                 min(rest, self.config.window_seconds + GOES_ON), on_step, cancel,
-                noise[:, begin : begin + n].expand_as(given), inputs, given,
+                noise[:, begin : begin + n].expand_as(given), controls=inputs, given=given,
             )  # fmt: skip
             nfe += int(count[0])
             return network.standardise(found[0])
@@ -458,7 +426,7 @@ class Muse:
         made = made[:, begin - low * codec.hop : end - low * codec.hop]
         if not made.isfinite().all():
             raise MuseError(f"the audio of seed {seed} is NaN; check the weights and the guidance scales")
-        made = finish(made, 441 if last == frames else 0)
+        made = inference.finish(made, 441 if last == frames else 0)
         audio = edit.join(audio, made, first * codec.hop, samples)
         evaluations = {"stage1": 0, "stage2": nfe}
         similarity = self.similarity(recipe.prompt, audio)

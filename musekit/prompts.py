@@ -3,8 +3,6 @@
 The words and the expressions that find them are in `prompts.toml`.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -5,8 +5,6 @@ the recipe's micro-batch, and a sample does not depend on its position or on the
 micro-batches of 1, 4 (the default), 8 and 16. Other sizes may change the last bits: `inference` says where.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -73,7 +71,7 @@ class Recipe:
     stage1_guidance: str = "cfg"
 
     @classmethod
-    def checked(cls, **values) -> Recipe:
+    def checked(cls, **values) -> "Recipe":
         """A recipe of these values. Raises MuseError for a wrong type, or a value out of range."""
         return checked(values, cls)
 
@@ -87,7 +85,7 @@ class Recipe:
         return json.dumps(self.as_dict(), ensure_ascii=False, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Recipe:
+    def from_json(cls, text: str) -> "Recipe":
         """Inverse of `to_json`. Raises MuseError when the text is not a recipe."""
         return decode(text, cls, "the recipe", known_only=True)
 
@@ -120,15 +118,7 @@ class Settings:
     guided: bool | None = None  # Whether guidance strengthens these controls, too; by default it does not
 
 
-CONTROLS = (
-    "bpm",
-    "metre",
-    "key",
-    "chords",
-    "melody",
-    "ends",
-    "guided",
-)  # fields of `Settings` that are a `Controls`
+CONTROLS = ("bpm", "metre", "key", "chords", "melody", "ends", "guided")  # fields of `Settings` and of `Controls`
 
 
 def software() -> str:
@@ -161,10 +151,7 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
     if recipe.stage1_autoguidance != 1.0 and not config.stage1.gaussian_rank:
         raise MuseError(f"{config.name}'s Stage 1 has no Gaussian for guidance; leave stage1_autoguidance at 1")
     if recipe.guidance_low > recipe.guidance_high:
-        raise MuseError(
-            f"guidance_low = {recipe.guidance_low:g} is above guidance_high = {recipe.guidance_high:g}; t runs from 0"
-            " (noise) to 1 (audio)"
-        )
+        raise MuseError(f"guidance_low = {recipe.guidance_low:g} is above guidance_high = {recipe.guidance_high:g}")
 
 
 def count(n: int) -> int:
@@ -177,8 +164,7 @@ def count(n: int) -> int:
 def clean_prompt(prompt: str, what: str = "prompt", notice: Callable[[str], None] = lambda text: None) -> str:
     """A prompt in Unicode's NFC form, with control characters and runs of white space replaced by one space.
 
-    notice(text): called for what the user should know. Raises MuseError when the prompt has no Latin letter: the text
-    encoder was trained on English.
+    notice(text): called for what the user should know. Raises MuseError when the prompt has no Latin letter.
     """
     if len(prompt) > MAX_PROMPT_CHARS:
         notice(f"the {what} has {len(prompt):,} characters; only the first {MAX_PROMPT_CHARS:,} are read")

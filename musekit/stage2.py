@@ -1,13 +1,10 @@
 """Stage 2, `StableAudioMuQ`: the velocity of codec latents, given one 512-d joint embedding.
 
-The transformer of Stable Audio Open (Evans et al. 2024, arXiv 2407.14358): a global token that carries time and
-timing, self-attention with rotary positions on half of each head, cross-attention to one conditioning token, and
-SwiGLU. Softmax over one key is 1, so cross-attention adds one vector to every position, computed once per prompt
-(`condition`). The mini preset adds adaLN-single modulation and joins two latent frames per token. The paper preset is
-Stable Audio Open's transformer weight for weight (`convert`), with its v-objective converted to our velocity.
-
-Training and sampling run the same blocks. `Stage2Inference` holds them in the products' dtype, where autocast would
-cast the weights again in every evaluation, and computes once per grid what depends on time only.
+The transformer of Stable Audio Open (Evans et al. 2024, arXiv 2407.14358): a global token that carries time and timing,
+self-attention with rotary positions on half of each head, cross-attention to one conditioning token, and SwiGLU.
+Softmax over one key is 1, so cross-attention adds one vector to every position, computed once per prompt (`condition`).
+The mini preset adds adaLN-single modulation and joins two latent frames per token. The paper preset is Stable Audio
+Open's transformer weight for weight (`convert`), with its v-objective converted to our velocity.
 """
 
 from __future__ import annotations
@@ -24,7 +21,6 @@ from torch import Tensor, nn
 
 from musekit import conditions, convert, flow
 from musekit.config import Stage2Config
-from musekit.files import accept_old_names
 from musekit.gpu import CudaGraph, compiled
 
 
@@ -75,9 +71,8 @@ class Stage2Time(NamedTuple):
 
 
 def rotary(tokens: int, head_dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin (tokens, head_dim / 2) of rotary positions (Su et al. 2021, arXiv 2104.09864).
-
-    They turn half of each head; the other half carries no position. The sign of the half-turn is in sin.
+    """cos and sin (tokens, head_dim / 2) of rotary positions (Su et al. 2021, arXiv 2104.09864) for half of each head.
+    The sign of the half-turn is in sin.
     """
     dim = head_dim // 2
     frequency = 10000.0 ** (-torch.arange(0, dim, 2, device=like.device, dtype=torch.float32) / dim)
@@ -94,9 +89,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k' / sqrt(d)) v for (B, H, T, d).
-
-    Training on a CPU writes it as plain batched products: torch's fused kernel takes 6 times as long backward.
+    """softmax(q k' / sqrt(d)) v for (B, H, T, d). Training on a CPU writes it out: torch's kernel is 6 times slower
+    backward.
     """
     if q.device.type != "cpu" or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v)
@@ -263,7 +257,6 @@ class StableAudioMuQ(nn.Module):
             self.register_buffer("tempo_spread", torch.zeros(()))
         for zero in zeros:
             nn.init.zeros_(zero)
-        accept_old_names(self)
 
     def standardise(self, latents: Tensor) -> Tensor:
         """Codec latents -> x_1 with about unit variance per channel."""
@@ -291,9 +284,8 @@ class StableAudioMuQ(nn.Module):
     def condition(
         self, embedding: Tensor, seconds: Tensor, keep: Tensor | None = None, controls: ControlInputs | None = None
     ) -> Condition:
-        """Condition on embedding (B, 512), unit length, seconds (B, 2), start and total, and controls.
-
-        Samples with keep (B,) = False get the null token instead of their embedding.
+        """Condition on embedding (B, 512), unit length, seconds (B, 2), start and total, and controls; keep (B,) =
+        False: the null token instead of the embedding.
         """
         config = self.config
         # unit length means 1/sqrt(512) per coordinate: scaled to unit variance, as networks expect
@@ -376,8 +368,8 @@ class StableAudioMuQ(nn.Module):
     ) -> Tensor:
         """Velocity (B, C, T) at x (B, C, T) by `blocks`, whose own modulation is `tables` (layers, 6, D).
 
-        dtype: of the blocks and the hidden state; None is that of x. Autocast would give the first block another dtype
-        than the rest, and torch.compile twice the work.
+        dtype: of the blocks and the hidden state (None: that of x), since autocast would give the first block another
+        one.
         """
         patch, frames = self.config.patch, x.shape[-1]
         h = x if now.affine is None else x * flow.match_dims(now.affine[0], x)
@@ -402,7 +394,7 @@ class StableAudioMuQ(nn.Module):
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Flow-matching loss over the frames that exist and are not given, beside its Gaussian floor.
 
-        Beside the data's own keys, "x_0" may hold the noise, instead of its keys in "noise".
+        "x_0" may hold the noise, instead of its keys in "noise".
         """
         x_1, mask, controls = self.standardise(batch["x_1"].to(self.mean.dtype)), batch["mask"], None
         if "given" in batch:
@@ -439,10 +431,10 @@ class Stage2Inference:
 class GuidedStage2:
     """The guided velocity v(t, x) of one batch for `solve.solve`, and `at` for the times of a fixed grid.
 
-    condition: of the B samples, or a `condition_pair`. interval: guidance acts for t in [low, high]. Elsewhere the
-    velocity is the conditional one, and on a fixed grid the unconditional samples are not computed there
-    (Kynkaanniemi et al. 2024, arXiv 2404.07724). given: which frames are given (B, 1, T), and their velocity
-    x_1 - x_0 (B, C, T), which keeps them on the straight path to x_1 that training saw. mode: of `flow.MODES`.
+    condition: of the B samples, or a `condition_pair`. interval: guidance acts for t in [low, high] (Kynkaanniemi et
+    al. 2024, arXiv 2404.07724); elsewhere a fixed grid does without the unconditional samples. given: which frames are
+    given (B, 1, T), and their velocity x_1 - x_0 (B, C, T), which keeps them on the path that training saw. mode: of
+    `flow.MODES`.
     """
 
     def __init__(

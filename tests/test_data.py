@@ -79,12 +79,12 @@ def test_a_batch_has_one_shape_whatever_the_clips_lengths(tiny, dataset):
 
 
 def test_what_is_missing_or_not_finished_says_what_to_do(tiny, tmp_path):
-    with pytest.raises(MuseError, match="no clip of .* is in the split 'tset'.*add sounds of other"):
+    with pytest.raises(MuseError, match="has no clip in the split 'tset'.*add other songs"):
         Stage1Data(tiny.cache, "tset", tiny.config)
     cache = shutil.copytree(tiny.cache, tmp_path / "cache", symlinks=True)
     manifest = json.loads((cache / "tokens" / "manifest.json").read_text())
     merge_manifest(cache / "tokens", ["one more"], manifest["maker"])  # as while other ranks are at work
-    with pytest.raises(MuseError, match="tokens is not finished: it has .* rows"):
+    with pytest.raises(MuseError, match="tokens is not finished"):
         Stage1Data(cache, "train", tiny.config)
     shutil.rmtree(cache / "tokens")
     with pytest.raises(MuseError, match="run `musekit cache`"):

@@ -193,18 +193,6 @@ def test_an_uploaded_sound_becomes_a_point(lab, muse):
     assert piece.recipe.prompt.startswith("like the sound") and piece.audio.shape == (2, 22050)
 
 
-def test_long_wide_and_fast_sounds_are_cut_mixed_and_resampled():
-    tone = sinusoids([440], 3.0)
-    tone[:, :100] = np.nan
-    audio = read_sound(wav(tone, 44100, subtype="FLOAT"), "long.wav", 1.0, 44100)
-    assert audio.shape == (2, 44100) and (audio[:, :100] == 0).all() and audio.isfinite().all()
-    tone = sinusoids([440], 3.0)
-    audio = read_sound(wav(np.repeat(tone[:1], 8, axis=0), 96000), "wide.wav", 9.0, 44100)
-    assert audio.shape[0] == 1 and abs(audio.shape[1] - 3 * 44100 * 44100 / 96000) < 2
-    spectrum = np.abs(np.fft.rfft(audio[0].numpy()))
-    assert abs(spectrum.argmax() * 44100 / audio.shape[1] - 440 * 96000 / 44100) < 3
-
-
 def test_a_file_that_is_no_sound_is_refused(lab):
     for source in (b"", b"<script>alert(1)</script>" * 99, "/nowhere/at all.wav", "a\0b.wav"):
         with pytest.raises(MuseError, match="cannot be read as sound"):

@@ -202,16 +202,6 @@ def test_on_independent_gaussian_data_the_loss_reaches_the_floor_and_the_velocit
     assert (v - exact).square().mean() < 0.02 < exact.square().mean() / 10
 
 
-def test_records_come_when_they_are_due(tmp_path):
-    settings = TrainConfig(samples=500, batch=48, micro_batch=48, log_every=100, validate_every=200, bf16=False)
-    records = train(new_network(config=TOY), Gaussian(), settings, tmp_path, validation=Gaussian())
-    assert [r["samples"] for r in records] == [144, 240, 336, 432, 528]
-    assert ["valid_loss" in r for r in records] == [False, True, False, True, True]
-    assert records == Run(tmp_path).metrics()
-    assert records[-1]["epoch"] == pytest.approx(528 / 4096) and records[-1]["lr"] == 0
-    assert records[-1]["samples_per_second"] == pytest.approx(96 / records[-1]["seconds"])
-
-
 @pytest.mark.parametrize("part", DATASETS)
 def test_validation_is_fixed_and_disturbs_nothing(tiny, part):
     """Neither the micro-batch nor global random numbers change a bit of it."""

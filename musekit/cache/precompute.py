@@ -8,8 +8,7 @@ embeddings  joint embeddings of the audio      from audio, by the trained embedd
 Shards have a name (`maker`) for the weights or settings that computed them; those of another name are never mixed in.
 """
 
-from __future__ import annotations
-
+import contextlib
 import dataclasses
 import functools
 import math
@@ -26,6 +25,7 @@ from musekit import distributed, gpu, pretrained
 from musekit.cache import Manifest, build_shards, caption_id, config_hash, read_clips
 from musekit.config import EmbedderConfig, MuseConfig, MuseError, identity, preset, suggest
 from musekit.corpus import plan, readers
+from musekit.corpus.processes import end_if
 from musekit.corpus.sound import Sound, read_audio
 from musekit.encoders.mini import JointEmbedder, features
 from musekit.encoders.muq import MuQ
@@ -190,16 +190,11 @@ def make_clips(
     clips, lock = out / "clips.jsonl", filelock.FileLock(out / ".lock")
     before = clips.stat().st_mtime_ns if clips.exists() else 0
     while not lock.is_locked:
-        if code := stop():
-            raise distributed.Stopped(code)
-        try:
+        end_if(stop)
+        with contextlib.suppress(filelock.Timeout):
             lock.acquire(timeout=0.2)
-        except filelock.Timeout:
-            continue
-        except OSError as error:
-            print(f"musekit: note: {out} has no locks ({error.strerror}): let no other command make its clips")
-            break
-    try:
+    with lock:
+        lock.release()  # the loop's own
         if clips.exists() and clips.stat().st_mtime_ns != before:
             return []
         if name == "scores":
@@ -207,8 +202,6 @@ def make_clips(
             return readers.table("clips", len(made), "of scores", {})
         seconds = options.seconds or float(math.floor(config.window_seconds))
         return readers.read_corpus(name, folder, out, seconds, stop)[1]
-    finally:
-        lock.release()
 
 
 def build_cache(options) -> None:

@@ -4,8 +4,6 @@ Time in a score is in quarter notes, time in a clip in seconds: t = (q - start) 
 shorter than its window is repeated from its first bar, as dances and hymns are.
 """
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path

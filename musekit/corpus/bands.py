@@ -1,7 +1,5 @@
 """Bands: what the players beside the lead play, from the chords of a clip and the patterns of `plan.toml`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import cycle, islice
 

@@ -3,8 +3,6 @@
 A template's slots are filled with words of `lexicon.toml` that are true of the clip; their claims are added up.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

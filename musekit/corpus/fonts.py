@@ -3,19 +3,13 @@
 midirenderer reads SF2 alone and parses all of it at each call: 148 MB of FluidR3_GM take 0.3 s. `subset` writes an SF2
 with a few presets (SoundFont 2.04, section 7) that it plays the same to the last bit. Vorbis samples (SF3: flag 0x10 of
 a sample's type) are decoded on the way, and modulators, which it would ignore, become generators.
-
-    python -m musekit.corpus.fonts FOLDER    # compressed fonts with all that the corpus plays, for a machine without
-                                             # packages: set MUSEKIT_FONTS to the folder there
 """
-
-from __future__ import annotations
 
 import hashlib
 import io
 import itertools
 import os
 import struct
-import sys
 import tomllib
 from collections.abc import Iterable
 from functools import cache
@@ -29,7 +23,6 @@ from musekit.config import MuseError, home, suggest
 from musekit.files import regular, sha256, write_atomic
 
 FONTS = tomllib.loads(Path(__file__).with_name("fonts.toml").read_text(encoding="utf-8"))
-QUALITY = 0.6  # of Vorbis, 0 to 1
 COMPRESSED, ROM = 0x10, 0x8000  # flags of a sample's type
 GUARD = 46  # points after each sample, into which a synthesiser may read
 MOST = 1 << 24  # points of one sample: 6 minutes
@@ -130,9 +123,8 @@ def source(controller: int, key: float, velocity: float) -> float | None:
 
 
 def modulated(zones: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """Generators of a preset's zones (generators, modulators), with modulators by key and velocity among them.
-
-    Such a zone becomes zones of 16 keys by 16 velocities. MuseScore's piano is dull and silent without.
+    """Generators of a preset's zones (generators, modulators), with modulators by key and velocity among them: such a
+    zone becomes zones of 16 keys by 16 velocities. MuseScore's piano is dull and silent without.
     """
     if not any(len(modulators) for _, modulators in zones):
         return [rows for rows, _ in zones]
@@ -185,27 +177,10 @@ def points(smpl: np.ndarray, row: np.ndarray) -> np.ndarray:
     return np.pad(wave, (0, int(row["end"]) + GUARD - len(wave)))
 
 
-def encoded(smpl: np.ndarray, row: np.ndarray, quality: float) -> np.ndarray:
-    """A sample's Ogg Vorbis bytes; those of a compressed one stay as they are."""
-    if row["type"] & COMPRESSED:
-        return smpl[row["start"] : row["end"]]
-    wave, buffer = points(smpl, row)[: int(row["end"])], io.BytesIO()
-    with soundfile.SoundFile(buffer, "w", 44100, 1, "VORBIS", format="OGG", compression_level=1 - quality) as file:
-        for at in range(0, len(wave), 4096):  # libsndfile overflows its stack on long blocks
-            file.write(wave[at : at + 4096])
-    row["type"] |= COMPRESSED
-    return np.frombuffer(buffer.getvalue(), np.uint8)
-
-
-def subset(
-    path: Path,
-    presets: Iterable[tuple[int, int]],
-    quality: float | None = None,
-    notes: dict[tuple[int, int], Notes] | None = None,
-) -> bytes:
+def subset(path: Path, presets: Iterable[tuple[int, int]], notes: dict[tuple[int, int], Notes] | None = None) -> bytes:
     """An SF2 that holds only these (bank, program) of a SoundFont. Raises MuseError for a damaged or missing one.
 
-    quality: 0 to 1, write an SF3 with Vorbis samples instead. notes: all that each preset will play.
+    notes: all that each preset will play.
     """
     out: dict[str, list[np.ndarray]] = {name: [] for name in RECORDS}
     counts = dict.fromkeys(RECORDS, 0)
@@ -254,13 +229,9 @@ def subset(
             if one["type"] & ROM or not one["start"] <= one["end"] <= len(smpl) // (1 + (not one["type"] & COMPRESSED)):
                 raise ValueError(f"the sample {one['name']!r} is not in the file")
             one["link"] = 0
-            if quality is None:
-                waves.append(points(smpl, one))
-                for field in POINTS:
-                    one[field] += at
-            else:
-                waves.append(encoded(smpl, one, quality))
-                one["start"], one["end"] = at, at + len(waves[-1])
+            waves.append(points(smpl, one))
+            for field in POINTS:
+                one[field] += at
             at += len(waves[-1])
             if at > 16 * MOST:
                 raise ValueError("it is larger than 512 MB")
@@ -283,12 +254,3 @@ def subset(
 def chunk(name: str, data: bytes) -> bytes:
     """A RIFF chunk of an even length."""
     return struct.pack("<4sI", name.encode(), len(data) + len(data) % 2) + data + bytes(len(data) % 2)
-
-
-if __name__ == "__main__":
-    for font, about in FONTS.items():
-        rows = [Preset(*row) for row in about["presets"].values()]
-        notes = {row[:2]: {(k, v) for k in range(row.low, row.high + 1) for v in range(4, 128, 8)} for row in rows}
-        data = subset(located(font), notes, QUALITY, notes)
-        write_atomic(Path(sys.argv[1]) / f"{font}.sf3", data)
-        print(f"{sys.argv[1]}/{font}.sf3: {len(data) / 2**20:.1f} MiB")

@@ -6,8 +6,6 @@ twelve roots) earns the share that lies in its tones and loses the share that do
 the Viterbi algorithm, with a price for each change.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from musekit.config import TONICS

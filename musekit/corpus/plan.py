@@ -1,11 +1,9 @@
 """The plan: an endless, seeded list of clips, of which every prefix is balanced over instrument, mode, speed and style.
 
-A longer corpus contains the shorter one, because clip i does not depend on the number of clips. `write_plan` writes the
-plan's first clips, notes and all, to <out>/plan.jsonl.xz. `build_clips` renders them to <out>/clips/*.flac and writes
-their records to <out>/clips.jsonl; a machine that has the plan needs neither music21 nor the scores for it.
+Clip i does not depend on the number of clips. `write_plan` writes the first clips, notes and all, to
+<out>/plan.jsonl.xz; `build_clips` renders them to <out>/clips/*.flac and writes their records to <out>/clips.jsonl. A
+machine that has the plan needs neither music21 nor the scores.
 """
-
-from __future__ import annotations
 
 import hashlib
 import io
@@ -29,7 +27,7 @@ from musekit.corpus.captions import write_captions
 from musekit.corpus.families import catalogue, split_of
 from musekit.corpus.harmony import chords_of
 from musekit.corpus.instruments import CHORDERS, DUETS, MIXED, SINGLE, players_of
-from musekit.corpus.processes import in_processes
+from musekit.corpus.processes import end_if, in_processes
 from musekit.corpus.render import render, write_flac
 from musekit.corpus.scores import Score, key_of, slug, third_is_clear
 from musekit.corpus.sound import BadAudio
@@ -285,9 +283,8 @@ def draw_clip(piece: Piece, cast: str, found: dict, number: int, rng: np.random.
 
 
 def render_clip(out: Path, clip: tuple[dict, list[list[float]], dict]) -> tuple[str, str]:
-    """Render a clip of the plan, unless it is rendered; returns (its id, why it is not usable or "").
-
-    A clip exists once its record file does. Audio and record are each written aside and renamed, the record last.
+    """Render a clip of the plan, unless it is rendered; returns (its id, why it is not usable or ""). A clip exists
+    once its record file does, which is written last.
     """
     record, notes, how = clip
     audio, target = out / record["path"], out / "records" / record["id"][:2] / f"{record['id']}.json"
@@ -321,10 +318,7 @@ def write_plan(
             rng = np.random.default_rng([seed, 3, *record["id"].encode()])
             record["captions"] = write_captions(record, rng)
             file.write(json.dumps([record, notes, how], separators=(",", ":")) + "\n")
-            if code := stop():
-                from musekit.distributed import Stopped
-
-                raise Stopped(code)
+            end_if(stop)
     write_atomic(out / "plan.jsonl.xz", buffer.getvalue())
 
 
@@ -361,8 +355,7 @@ def build_clips(
     """Render the first `n` clips of the plan into the folder `out`, in `workers` processes; returns their records.
 
     The same call again renders only what is missing, and plans again only when its arguments or the code have changed.
-    `only`: prefixes of corpus files, for a small repertoire. When `stop()` says so, clips in work are finished and
-    `distributed.Stopped` is raised.
+    `only`: prefixes of corpus files, for a small repertoire. Raises `distributed.Stopped` when `stop()` says so.
     """
     out, records, unusable = Path(out).expanduser(), [], set()
     if read_plan(out, n, seed, only) is None:

@@ -4,8 +4,6 @@ The synthesiser is midirenderer (rustysynth, 48 kHz stereo, 16 bit), with Genera
 It plays 64 voices, and one note may be several: parts that need more are rendered by several calls and added.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 
@@ -37,8 +35,8 @@ def render(
     """Audio (2, seconds * 44100) float32 at the dynamic's level, the last 30 ms faded out.
 
     notes: rows [onset s, duration s, pitch, velocity, part]; players: each part's instrument; pans, reverb: 0 to 127;
-    font: a name in `fonts.toml`. Notes of equal velocity are about equally loud, whoever plays them. Raises BadAudio
-    when nothing sounds, or the first 0.15 s are silent, and MuseError without the font or for a player that it lacks.
+    font: a name in `fonts.toml`. Raises BadAudio when nothing sounds, or the first 0.15 s are silent, and MuseError
+    without the font or for a player that it lacks.
     """
     import soxr
 

@@ -5,8 +5,6 @@ The key comes from the Krumhansl-Schmuckler key finder (Krumhansl 1990) with the
 2003), which is what music21's `analyze('key')` computes.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 import unicodedata

@@ -1,7 +1,5 @@
 """Job: one piece of work at a time in a thread, with progress and cancel. It needs no widget."""
 
-from __future__ import annotations
-
 import contextvars
 import threading
 from collections.abc import Callable

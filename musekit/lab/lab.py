@@ -10,8 +10,7 @@
 All sounds of a Lab share one noise (`noise_seed`): two sounds differ by their embedding only.
 """
 
-from __future__ import annotations
-
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -113,12 +112,9 @@ class Lab:
 
     def diversity(self) -> list[dict]:
         """For each group, and for held-out music: points, mean distance of pairs, mean angle in degrees."""
-        x = self.embeddings
-        sets = {name: x[index] for name, index in self.groups().items()}
-        try:
+        sets = {name: self.embeddings[index] for name, index in self.groups().items()}
+        with contextlib.suppress(MuseError):  # these weights come without a reference
             sets["held-out music"] = read_reference(self.muse.folder).embeddings
-        except MuseError:
-            pass  # these weights come without a reference
         rows = []
         for name, e in ((name, e) for name, e in sets.items() if len(e) > 1):
             chords = torch.pdist(e.double())
@@ -180,8 +176,7 @@ def read_sound(source: bytes | str | Path, name: str, seconds: float, rate: int)
     """
     import soxr
 
-    name = Path(name).name[:200]
-    x, own_rate = read_audio(source, name, seconds)
+    x, own_rate = read_audio(source, name := Path(name).name[:200], seconds)
     if x.shape[1] < MIN_SECONDS * own_rate or float(np.abs(x).max()) < SILENCE:
         raise MuseError(f"the first {seconds:.1f} s of {name!r} are silent or shorter than {MIN_SECONDS} s")
     return torch.from_numpy(soxr.resample(x.T, own_rate, rate).T)

@@ -1,7 +1,5 @@
 """LabView: the Lab as a panel. A map to click on, and a list of places for a path or a mix."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

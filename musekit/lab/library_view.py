@@ -1,7 +1,5 @@
 """LibraryView: the library as a panel. Search and filter, a list of pieces, and actions on the chosen ones."""
 
-from __future__ import annotations
-
 from musekit.config import MuseError
 from musekit.entry import Entry
 from musekit.lab.job import Job

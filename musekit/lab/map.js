@@ -62,7 +62,9 @@ async function render({ model, el }) {
     now.className = "muse-lab-chart";
     el.replaceChildren(now);
     const layout = structuredClone(LAYOUT);  // plotly writes into it
-    await library.newPlot(now, traces(land), layout, { responsive: true, displaylogo: false });
+    await library.newPlot(now, traces(land), layout, {
+      responsive: true, displaylogo: false, modeBarButtonsToRemove: ["sendChartToCloud"],  // nothing leaves the page
+    });
     now.on("plotly_click", ({ points: [{ curveNumber, pointIndex }] }) => {
       state.send({ point: land.groups[curveNumber - 1].index[pointIndex] });
     });

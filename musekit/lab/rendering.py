@@ -1,13 +1,10 @@
-"""Rendering pieces whose embedding or noise was chosen, and rendering a piece of the library once more.
+"""Rendering pieces whose embedding was chosen, and rendering a piece of the library once more, bit for bit.
 
-Mixes, paths, variations and uploaded sounds all end here: a given embedding, and Stage 2's noise of one seed or between
-those of two. A recipe, the embedding and the origin render such a piece again, bit for bit.
+Mixes, paths, variations and uploaded sounds all end here.
 
 Embeddings live on the unit sphere; angles are in radians, 0 to pi. Two samples of one prompt are typically 0.5 to 1
 apart.
 """
-
-from __future__ import annotations
 
 import contextlib
 import math
@@ -18,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musekit import flow
 from musekit.config import MuseError
 from musekit.entry import Entry, Origin
 from musekit.inference import OnStep, filled, micro_batches
@@ -44,11 +40,8 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, position: float) -> Tensor:
-    """The point at `position` (0: a, 1: b, both bit for bit; or beyond b) of the great circle from a to b, any shape.
-
-    (sin((1 - p) w) a + sin(p w) b) / sin w, with w their angle (Shoemake 1985). Vectors need not be unit: between two
-    independent Gaussian noises, nearly orthogonal in many dimensions, it keeps the variance. Raises MuseError for
-    opposite vectors, between which no path is the shortest.
+    """The point at `position` (0: a, 1: b, both bit for bit; or beyond b) of the great circle from a to b, any shape
+    (Shoemake 1985). Raises MuseError for opposite vectors, between which no path is the shortest.
     """
     if position in (0.0, 1.0):
         return a if position == 0.0 else b
@@ -88,15 +81,6 @@ class RenderedPiece(Piece):
     origin: Origin | None = None
 
 
-def noise(muse: Muse, recipe: Recipe, origin: Origin) -> Tensor:
-    """Stage 2's x_0 of a piece, (C, frames)."""
-    frames, channels = muse.frames(recipe.seconds), muse.config.stage2.latent_dim
-    x = flow.noise(recipe.seed, 2, frames, channels)
-    for seed, position in origin.noise:
-        x = slerp(x, flow.noise(seed, 2, frames, channels), position)
-    return x
-
-
 def render(
     muse: Muse,
     embeddings: Tensor,
@@ -113,8 +97,7 @@ def render(
     for batch in micro_batches(recipes):
         index = slice(done, done + len(batch))
         given = embeddings[index].cpu()
-        x_0 = torch.stack([noise(muse, recipe, origin) for recipe, origin in zip(batch, origins[index], strict=True)])
-        audio, nfe = muse.render_batch(embeddings[index], batch, on_step, cancel, x_0)
+        audio, nfe = muse.render_batch(embeddings[index], batch, on_step, cancel)
         for i, (recipe, origin) in enumerate(zip(batch, origins[index], strict=True)):
             sound = muse.embedder.embed_audio(audio[i][None], rate)[0]
             target = muse.embedder.embed_text([recipe.prompt])[0] if origin.prompted else given[i]
@@ -125,19 +108,16 @@ def render(
 
 
 def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel=None) -> Piece:
-    """The piece of a library's entry once more: the same bits on the same kind of machine, whatever its batch was.
+    """The piece of a library's entry once more, with the recipe's dtypes and threads: the same bits on the same kind of
+    machine.
 
-    Runs with the recipe's dtypes and threads, whatever this session's are. Raises MuseError for an imported sound, for
-    other weights, or for an origin without its embedding.
+    Raises MuseError for an imported sound, for other weights, or for an origin without its embedding.
     """
     recipe, origin = entry.recipe, entry.origin
     if recipe is None:
         raise MuseError(f"{entry.id} was imported as plain sound; it has no recipe")
     if recipe.weights != muse.weights:
-        raise MuseError(
-            f"this piece was made by the weights {recipe.weights:.12} ({recipe.preset}), and these are "
-            f"{muse.weights:.12} ({muse.config.name}); load the weights that made it"
-        )
+        raise MuseError(f"this piece was made by the weights {recipe.weights:.12}, and these are {muse.weights:.12}")
     if origin is not None and entry.embedding is None:
         raise MuseError("this piece was rendered from an embedding that is not in its file; it cannot be made again")
     check(recipe, muse.config)  # the recipe may come from a stranger's file
@@ -166,10 +146,8 @@ def threads(n: int):
 
 
 def crossfade(clips: Sequence[Tensor], sample_rate: int, seconds: float = 1.0) -> Tensor:
-    """Clips (2, N_i) one after another, overlapping by at most `seconds`, at constant power: (2, N).
-
-    The weights are cos and sin of one angle, so two unrelated sounds keep their loudness. The result is scaled down
-    where it would clip.
+    """Clips (2, N_i) one after another, overlapping by at most `seconds`, at constant power: (2, N), scaled down where
+    it would clip.
     """
     joined = clips[0].float()
     for clip in clips[1:]:

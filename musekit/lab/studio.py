@@ -7,8 +7,6 @@ studio.more_like(studio.results[2], degrees=20)
 studio.library.add(studio.results[0].piece, tags=["for the film"])
 """
 
-from __future__ import annotations
-
 import math
 import secrets
 from collections.abc import Callable, Iterable
@@ -57,16 +55,12 @@ class Studio:
         """Start pieces. Options: n, seed, negative_prompt and the fields of `recipe.Settings`, as `Muse.generate`."""
         self.job.start(lambda: self._answer(prompt, **options))
 
-    def more_like(self, result: Result, n: int = 4, degrees: float = 20.0, noise: float = 0.0) -> None:
-        """n variations of one result at an exact distance.
-
-        degrees: how far the embedding moves on the sphere, each time towards another sample of Stage 1 for the same
-        prompt. noise: 0 keeps Stage 2's noise, 1 draws another, a value between interpolates. Raises MuseError where
-        nothing would vary.
-        """
-        if not (0 <= degrees <= 180 and 0 <= noise <= 1) or (degrees == 0 and noise == 0):
-            raise MuseError("degrees go from 0 to 180 and noise from 0 to 1, and one of them must be above 0")
-        self.job.start(lambda: self._vary(result, n, degrees, noise))
+    def more_like(self, result: Result, n: int = 4, degrees: float = 20.0) -> None:
+        """n variations of one result: the embedding moves so far on the sphere, each time towards another sample of
+        Stage 1 for the same prompt."""
+        if not 0 < degrees <= 180:
+            raise MuseError("degrees go from above 0 to 180")
+        self.job.start(lambda: self._vary(result, n, degrees))
 
     def download(self, result: Result) -> tuple[str, bytes]:
         """A FLAC file of a result with its recipe inside: a plain name, and its bytes."""
@@ -85,22 +79,16 @@ class Studio:
             message += f"; only the first {recipes[0].max_tokens} tokens of the prompt are read"
         return message
 
-    def _vary(self, result: Result, n: int, degrees: float, noise: float) -> str:
+    def _vary(self, result: Result, n: int, degrees: float) -> str:
         source, origin = result.piece, getattr(result.piece, "origin", None)
-        first = secrets.randbelow(MAX_SEED)
+        first, note = secrets.randbelow(MAX_SEED), f"{degrees:g}\N{DEGREE SIGN} from no. {result.number}"
         recipe = replace(source.recipe, micro_batch=min(n, self.muse.config.sample.micro_batch))
-        far = f"{degrees:g}\N{DEGREE SIGN} from" if degrees else "other noise than"
-        note = f"{far} no. {result.number}"
-        steps, embeddings = origin.noise if origin else (), source.embedding[None].repeat(n, 1)
-        if degrees:
-            as_before = {"stage1_steps": recipe.stage1_steps, "stage1_solver": recipe.stage1_solver}
-            negative, seconds = recipe.negative_prompt, recipe.seconds
-            goals = self.muse.embed(recipe.prompt, n, first, negative, seconds=seconds, **as_before)
-            positions = (math.radians(degrees) / angle(source.embedding, goals)).tolist()
-            embeddings = torch.stack([slerp(source.embedding, *to) for to in zip(goals, positions)])
-        seeds, prompted = range(first, first + n), origin.prompted if origin else True
-        noises = [(*steps, (seed, noise)) if noise else steps for seed in seeds]
-        origins = [Origin(f"{note}, seed {seed}", prompted, x) for seed, x in zip(seeds, noises)]
+        as_before = {"stage1_steps": recipe.stage1_steps, "stage1_solver": recipe.stage1_solver}
+        goals = self.muse.embed(recipe.prompt, n, first, recipe.negative_prompt, seconds=recipe.seconds, **as_before)
+        positions = (math.radians(degrees) / angle(source.embedding, goals)).tolist()
+        embeddings = torch.stack([slerp(source.embedding, *to) for to in zip(goals, positions)])
+        prompted = origin.prompted if origin else True
+        origins = [Origin(f"{note}, seed {seed}", prompted) for seed in range(first, first + n)]
         follow = self.job.follow(-(-n // recipe.micro_batch))
         self._collect(render(self.muse, embeddings, [recipe] * n, origins, follow, self.job.flag), note)
         return f"{n} variations: {note}"
@@ -162,7 +150,7 @@ class StudioView(View):
         return self.state.results[self.piece.value - 1]
 
     def _more(self) -> None:
-        self.state.more_like(self._chosen(), self.n.value, self.degrees.value, self.noise.value)
+        self.state.more_like(self._chosen(), self.n.value, self.degrees.value)
 
     def _keep(self) -> None:
         entry = self.state.library.add(self._chosen().piece, tags=self.tags.value.split(","))
@@ -172,14 +160,11 @@ class StudioView(View):
     def _show(self) -> None:
         """Update the widgets from the state; the newest piece is the chosen one."""
         self.show_job(self.job, self.generate, self.more, cancel=self.cancel)
-        new = self.state.results[self._shown :]
-        if new:
-            self._shown += len(new)
-            notes = [f"no. {r.number}" + (f" \N{MIDDLE DOT} {r.note}" if r.note else "") for r in reversed(new)]
-            cards = [w.HTML(card(r.piece, note)) for r, note in zip(reversed(new), notes)]
-            cards = [*cards, *self.cards.children]
+        for result in self.state.results[self._shown :]:
+            note = f"no. {result.number}" + (f" \N{MIDDLE DOT} {result.note}" if result.note else "")
+            cards = [w.HTML(card(result.piece, note)), *self.cards.children]
             self.cards.children = cards[:MAX_CARDS]
             for old in cards[MAX_CARDS:]:
                 old.close()
-            self.piece.options = [*((note, r.number) for r, note in zip(reversed(new), notes)), *self.piece.options]
-            self.piece.value = new[-1].number
+            self.piece.options = [(note, result.number), *self.piece.options]
+            self.piece.value = self._shown = result.number

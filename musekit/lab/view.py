@@ -1,7 +1,5 @@
 """View: the common part of the three panels. A line of text, a progress bar, a player, controls with tooltips."""
 
-from __future__ import annotations
-
 import html
 import tomllib
 import weakref

@@ -1,7 +1,5 @@
 """`musekit train`: which network, which data, which run folder; the loop itself is `train.loop`."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json
@@ -29,12 +27,12 @@ def train_part(options) -> Path:
     """
     from tqdm import tqdm
 
-    part, settings, config = options.part, options.train, preset(options.preset)
+    part, settings, config, init = options.part, options.train, preset(options.preset), options.init
     check(part, settings)
-    if settings.lora and (part not in ("stage1", "stage2") or getattr(options, "init", None) is None):
+    if settings.lora and (part not in ("stage1", "stage2") or init is None):
         raise MuseError("LoRA fine-tunes stage1 or stage2: give --init FOLDER, the trained weights that it begins with")
-    distributed.check_gpus(getattr(options, "require_gpus", 0))
-    first, init = distributed.rank() == 0, getattr(options, "init", None)
+    distributed.check_gpus(options.require_gpus)
+    first = distributed.rank() == 0
     folder = Path(options.run_folder or home() / "runs" / f"{options.preset}-{part}")
     out, cache = options.out or folder / "weights", options.cache or home() / "caches" / "scores"
 
@@ -96,10 +94,8 @@ def check(part: str, settings: TrainConfig) -> None:
     checked(dataclasses.asdict(settings), TrainConfig, lambda name: f"--train.{name.replace('_', '-')}")
     passes = accumulation(settings, distributed.world()) * distributed.world()
     if part == "embedder" and passes > 1:
-        raise MuseError(
-            f"the embedder's loss compares all clips of a batch, and this batch is split into {passes} micro-batches;"
-            " train it in one process, with --train.micro-batch as large as --train.batch"
-        )
+        why = f"the embedder's loss compares all clips of a batch, which is split into {passes} micro-batches"
+        raise MuseError(f"{why}; train in one process, with --train.micro-batch as large as --train.batch")
 
 
 @contextlib.contextmanager
@@ -119,23 +115,14 @@ def locked(folder: Path):
 
 def summarise(run: Run, part: str, settings: TrainConfig, clips: int, init: str | Path | None) -> dict:
     """What <part>.train.json and the model card say of a run: length, last losses, settings, provenance and curve."""
-    records = run.metrics()
-    try:
+    records, provenance = run.metrics(), {}
+    with contextlib.suppress(OSError, MuseError):  # damaged; the weights are not
         provenance = read_json(run.folder / "provenance.json", dict)
-    except (OSError, MuseError):
-        provenance = {}  # damaged; the weights are not
+    minutes = round(sum(r.get("seconds", 0) for r in records) / 60, 1)
     last = {k: v for r in records for k, v in r.items() if k in ("loss", "floor") or k.startswith("valid_")}
-    return {
-        "part": part,
-        "samples": records[-1]["samples"] if records else settings.samples,
-        "minutes": round(sum(r.get("seconds", 0) for r in records) / 60, 1),
-        "clips": clips,
-        "last": last,
-        "init": init and Path(init).name,
-        "settings": dataclasses.asdict(settings),
-        "provenance": provenance,
-        "metrics": thinned(records),
-    }
+    about = {"samples": records[-1]["samples"] if records else settings.samples, "minutes": minutes, "clips": clips}
+    about |= {"last": last, "init": init and Path(init).name, "settings": dataclasses.asdict(settings)}
+    return {"part": part, **about, "provenance": provenance, "metrics": thinned(records)}
 
 
 def thinned(records: list[dict], most: int = CURVE_POINTS) -> list[dict]:

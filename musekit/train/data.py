@@ -7,13 +7,10 @@ the choice of caption are all drawn here, so that a batch (`loop.batches`) is a 
 Shapes: C channels and T frames of a latent, D = 512 of an embedding, L tokens of a caption.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 
 import numpy as np
-import soxr
 import torch
 from torch import Tensor
 
@@ -49,15 +46,10 @@ class _Clips:
         self.made_by: dict[str, str] = {}  # of each kind that is read: the front end or the weights that computed it
         if not self.cache.is_dir():
             raise MuseError(f"there is no cache at {self.cache}: give --cache FOLDER, or make it with `musekit cache`")
-        self.shards = self.open(kind) if kind else None
-        self.clips = list(read_clips(self.cache, split))
-        if not self.clips:
-            raise MuseError(
-                f"no clip of {self.cache} is in the split {split!r}, which training needs: add sounds of other families"
-                " (other songs), then run `musekit cache` again"
-            )
-        if kind:
-            self.clips = [c for c in self.clips if c["id"] in self.shards]
+        self.shards, clips = self.open(kind) if kind else None, read_clips(self.cache, split)
+        if not clips:
+            raise MuseError(f"{self.cache} has no clip in the split {split!r}: add other songs")
+        self.clips = [c for c in clips if kind is None or c["id"] in self.shards]
         if not self.clips:
             raise MuseError(f"{self.cache / kind} holds no clip of the split {split!r}; run `musekit cache` first")
 
@@ -68,19 +60,15 @@ class _Clips:
         """The shards of a kind. Raises MuseError where the cache is not finished: a run would miss clips for good."""
         shards = Shards(self.cache / kind)
         if not shards.manifest["complete"]:
-            raise MuseError(
-                f"{shards.folder} is not finished: it has {shards.manifest['rows']:,} rows; wait for the jobs that"
-                " compute it, or run the same `musekit cache` command again"
-            )
+            raise MuseError(f"{shards.folder} is not finished: wait for its jobs, or run `musekit cache` again")
         self.made_by[kind] = shards.manifest["maker"]
         return shards
 
-    def open_captions(self) -> None:
-        """Open the captions' tokens. Raises MuseError for a clip without a caption."""
-        self.tokens = self.open("tokens")
-        if bare := [c["id"] for c in self.clips if not c.get("captions")]:
+    def check_width(self, shards: Shards, wanted: int) -> None:
+        """Raise MuseError when cached rows have another number of values than the preset's."""
+        if (width := shards.row(next(iter(shards.index)), stop=1).shape[-1]) != wanted:
             raise MuseError(
-                f"{self.cache / 'clips.jsonl'}: the clip {bare[0]!r:.60} has no caption; make the clips again"
+                f"{shards.folder} has {width} values a frame, and {self.config.name} wants {wanted}: see --cache"
             )
 
     def caption(self, clip: dict, rng: flow.SampleRNG) -> tuple[dict, dict]:
@@ -88,14 +76,6 @@ class _Clips:
         caption = clip["captions"][rng.integer(len(clip["captions"]))]
         key = caption_id(caption["text"])
         return caption, {"tokens": self.tokens.row(key), "mask": self.tokens.row(key, "mask")}
-
-    def check_width(self, shards: Shards, key: str, wanted: int, what: str) -> None:
-        """Raise MuseError when a cached row has other than `wanted` values per frame: of another preset or weights."""
-        if (width := shards.row(key, stop=1).shape[-1]) != wanted:
-            raise MuseError(
-                f"{shards.folder} holds {width} values a frame and the {self.config.name} preset's {what} wants"
-                f" {wanted}; give the preset and weights of this cache, or make another one: `musekit cache --out`"
-            )
 
 
 class CodecData(_Clips):
@@ -105,10 +85,11 @@ class CodecData(_Clips):
         super().__init__(cache, split, None, config)
 
     def crop(self, index: int, place: float, samples: int) -> Tensor:
-        """(2, samples) of a clip, from the fraction `place` of what is left on; a shorter clip is repeated.
-
-        Of a file that cannot be read, the next clip's instead. Raises MuseError when there is no other.
+        """(2, samples) of a clip, from the fraction `place` of what is left on; a shorter clip is repeated. Of a file
+        that cannot be read, the next clip's instead; MuseError when there is no other.
         """
+        import soxr  # of the extra `corpus`
+
         for clip in (self.clips[i % len(self)] for i in range(index, index + len(self))):
             try:
                 sound = Sound(self.cache / clip["path"])
@@ -143,15 +124,14 @@ class EmbedderData(_Clips):
 
     def __init__(self, cache: Path, split: str, config: MuseConfig):
         super().__init__(cache, split, "views", config)
-        self.open_captions()
+        self.tokens = self.open("tokens")
         self.frames = min(EMBEDDER_FRAMES, max(self.shards.row_length(c["id"]) for c in self.clips))
 
     def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
-        """{"view": (T, bands + 1) features, "tokens", "mask", "asks": dict of what the caption says, "clip": dict, the
-        clip's (transposed) record}.
+        """{"view": (T, bands + 1) features, "tokens", "mask", "asks": what the caption says, "clip": the clip's
+        (transposed) record}.
 
-        T is the batch's: the first `frames` of the clip, or in training a crop of half as many or more. A clip that is
-        shorter is repeated.
+        T is the batch's: the first `frames` of the clip, or in training a crop of half as many or more.
         """
         clip = self.clips[index]
         caption, text = self.caption(clip, rng)
@@ -178,10 +158,9 @@ class Stage1Data(_Clips):
 
     def __init__(self, cache: Path, split: str, config: MuseConfig):
         super().__init__(cache, split, "embeddings", config)
-        self.open_captions()
-        self.check_width(self.shards, self.clips[0]["id"], config.stage1.dim, "Stage 1")
-        text = caption_id(self.clips[0]["captions"][0]["text"])
-        self.check_width(self.tokens, text, config.stage1.text_dim, "Stage 1")
+        self.tokens = self.open("tokens")
+        self.check_width(self.shards, config.stage1.dim)
+        self.check_width(self.tokens, config.stage1.text_dim)
         self.embeddings = self.shards.all(c["id"] for c in self.clips)[:, 0].float()  # (n, D)
 
     def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
@@ -201,9 +180,8 @@ class Stage1Data(_Clips):
 class Stage2Data(_Clips):
     """A clip's latents, cropped to the batch's length, and its embedding, with controls, noise level and dropout.
 
-    A window is at most as long as the split's longest clip (`window` frames). Behind a clip that ends with its piece
-    there is silence, which is learned, too. Other clips that are shorter than their batch's crop are padded: the loss
-    leaves the padding out, but self-attention sees it, as noise over zeros.
+    A window is at most as long as the split's longest clip. Behind a clip that ends with its piece there is silence,
+    which is learned, too; the loss leaves out other padding.
     """
 
     def __init__(self, cache: Path, split: str, config: MuseConfig):
@@ -212,8 +190,8 @@ class Stage2Data(_Clips):
         self.clips = [c for c in self.clips if c["id"] in embeddings]
         if not self.clips:
             raise MuseError(f"{embeddings.folder} and {self.shards.folder} share no clip; run `musekit cache` for both")
-        self.check_width(self.shards, self.clips[0]["id"], config.stage2.latent_dim, "Stage 2")
-        self.check_width(embeddings, self.clips[0]["id"], config.stage2.embedding_dim, "Stage 2")
+        self.check_width(self.shards, config.stage2.latent_dim)
+        self.check_width(embeddings, config.stage2.embedding_dim)
         patch, self.second = config.stage2.patch, config.codec.hop / config.codec.sample_rate
         longest = max(c["seconds"] for c in self.clips) / self.second  # latent frames
         self.window = min(config.stage2.max_frames, max(4 * patch, math.ceil(longest - 1e-6)))
@@ -267,9 +245,8 @@ DATA["regression"] = Stage1Data
 
 
 def fit_scale(part: str, model, dataset, n: int = 256) -> None:
-    """Set a new model's mean and scale from its data: every 4th or 8th frame of the first n clips (for the codec, of
-    crops of them), for Stage 2 of `SCALE_CLIPS` clips, for Stage 1 all embeddings. Stage 2's read-out of the tempo is
-    fitted, too.
+    """Set a new model's mean and scale from its data: of the first n clips (for the codec, of crops of them), for Stage
+    2 of `SCALE_CLIPS` clips, for Stage 1 of all embeddings. Stage 2's read-out of the tempo is fitted, too.
     """
     if DATA[part] is Stage1Data:
         model.fit_scale(dataset.embeddings)
