@@ -196,7 +196,7 @@ def phase_of(
 
     Frame by frame it minimises sum_k |m_t m_t-1| |z_k - z_k' e^(i step)|^2 + |m_k m_k+1| |z_k+1 - z_k e^(i turn)|^2
     over the phases z of a frame, where z' are those of the frame before: every other bin at a time. It starts from the
-    frame before, and where a sound begins from the turns alone, which are all there is above the lowest `followed` bins.
+    frame before, and where a sound begins from turns alone, which are all there is above the lowest `followed` bins.
     """
     m = m.permute(2, 0, 1)
     m = (m / m.amax().clamp_min(1e-9)).clamp_min(FLOOR)

@@ -340,7 +340,8 @@ class Muse:
         """
         seconds = self._source(source).shape[1] / self.config.codec.sample_rate
         if not 0 <= start < stop <= seconds + 0.005 or stop - start < 0.1:
-            raise MuseError(f"cannot repaint from {start:g} to {stop:g} s of {seconds:.2f} s, or less than 0.1 s")
+            region = f"cannot repaint from {start:g} to {stop:g} s"
+            raise MuseError(f"{region}: the sound lasts {seconds:.2f} s, and a region at least 0.1 s")
         return self._edit(source, start, stop, seconds, prompt, seed, **options)
 
     def continue_(

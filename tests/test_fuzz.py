@@ -55,6 +55,7 @@ def readers(tiny, tmp_path_factory):
     here = tmp_path_factory.mktemp("fuzz")
     cache, weights = shutil.copytree(tiny.cache, here / "cache"), shutil.copytree(tiny.weights, here / "weights")
     options = SimpleNamespace(part="stage1", preset="smoke", cache=cache, run_folder=here / "run", out=here / "out")
+    options.init, options.require_gpus = None, 0
     options.train = TrainConfig(samples=16, batch=8, micro_batch=8, log_every=8, warmup=8)
     command.train_part(options)
     run, claim = Run(here / "run"), json.loads((here / "run" / "config.json").read_text())

@@ -153,7 +153,7 @@ def test_recomputed_activations_change_no_bit_and_take_less_memory(tiny):
 def test_compiled_blocks_have_the_same_gradients(tiny):
     """With and without recomputed activations, in float64."""
     network, batch = stage2(tiny.config).double(), first_batch(tiny.config, tiny.cache)
-    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    batch = {k: v.double() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in batch.items()}
     found, names = [], list(network.state_dict())
     for change in ({}, {"compile": True}, {"recompute": True}):  # each after the one before
         loop.change_blocks(network, TrainConfig(**change))

@@ -154,7 +154,7 @@ def bits(study: Study) -> list[dict]:
     """Controls of the bars on reproducibility."""
 
     def bars(kind: type[Muse]) -> list[dict]:
-        rows = reproducibility.compared(kind.from_pretrained(study.muse.folder), ["a sad piano melody"], process=False)
+        rows = reproducibility.compared(kind.from_pretrained(study.muse.folder), ["a sad piano melody"])
         return [r for r in rows if r["measure"] == "bar"]
 
     rows = [row("the renderer", "reproducibility", bars(Muse), passes=True)]
