@@ -24,7 +24,7 @@ from musekit.muse import Settings
 from musekit.recipe import Recipe
 from musekit.statistics import accuracy, mean_interval
 
-CLIPS, SEAMS = 120, 40  # held-out clips, and those that are continued and repainted
+CLIPS, SEAMS = 60, 16  # held-out clips, and those that are continued and repainted
 SECONDS = 12.0  # of a piece; those with controls are made in the longest length, too
 SEED = 50_000  # of the pieces that are asked for a tempo and a key
 FOLDS = 5  # of the pieces that the judge of seams is fitted on
