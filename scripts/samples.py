@@ -16,8 +16,8 @@ PROMPTS = (  # prompt, seed: one sentence three times, then others
     ("a sad piano melody", 1),
     ("a sad piano melody", 2),
     ("cheerful music for harpsichord", 0),
-    ("slow organ music", 0),
-    ("a fast fiddle tune", 0),
+    ("a jazz trio in D minor at 140 BPM", 0),
+    ("a folk song with drums", 0),
 )
 LEVEL = 0.62  # of libsndfile's MP3 encoder: about 90 kbit/s for such music, 130 kB for 12 s
 
