@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from musekit.config import MuseError
-from musekit.entry import read_entry
+from musekit.entry import file_of, read_entry
 from musekit.lab.job import Job
 from musekit.lab.rendering import angle, render_again
 from musekit.lab.studio import Studio
@@ -172,12 +172,12 @@ def test_variations_are_kept_and_rendered_again_bit_for_bit(studio):
 
 def test_a_download_is_a_flac_file_with_its_recipe(studio, tmp_path):
     [result] = made(studio, "<b>../waltz</b>", n=1)
-    name, data = studio.download(result)
+    name, data = file_of(result.piece)
     assert name.endswith(".flac") and not set(name) & set("<>/\\ ") and ".." not in name
     (tmp_path / name).write_bytes(data)
     assert read_entry(tmp_path / name).recipe == result.piece.recipe
     studio.more_like(result, n=2)
     finish(studio)
-    assert len({studio.download(each)[0] for each in studio.results}) == 3  # a name for each
+    assert len({file_of(each.piece)[0] for each in studio.results}) == 3  # a name for each
     x, rate = soundfile.read(tmp_path / name)
     assert rate == 44100 and x.shape == (22050, 2)

@@ -194,7 +194,7 @@ def test_tag_rename_note_delete_undo_purge(shelf):
     shelf.text.value = "a note"
     shelf.note.click()
     assert [e.name for e in shelf.state.search("note")] == ["piece 2"] and "notes: a note" in shelf.facts.value
-    assert "5 pieces, 0:02 min; chosen: 1 pieces" in shelf.facts.value
+    assert "5 pieces, 0:02 min; chosen: 1 piece," in shelf.facts.value
     shelf.text.value = '<img src=x onerror=alert(1)>"'
     shelf.rename.click()
     assert '<img src=x onerror=alert(1)>"' in names(shelf) and "<img" not in shelf.label.value

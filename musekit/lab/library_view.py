@@ -24,7 +24,7 @@ def described(entry: Entry) -> str:
 def total(entries: list[Entry]) -> str:
     """How many pieces, and how long they are."""
     seconds = round(sum(entry.seconds for entry in entries))
-    return f"{len(entries):,} pieces, {seconds // 60}:{seconds % 60:02d} min"
+    return f"{len(entries):,} {'piece' if len(entries) == 1 else 'pieces'}, {seconds // 60}:{seconds % 60:02d} min"
 
 
 class LibraryView(View):

@@ -128,7 +128,15 @@ async function render({ model, el }) {
     clearTimeout(naming);
     naming = setTimeout(() => nameAll(view()), 200);
   });
-  setTimeout(() => { nameAll(view()); named.observe(view(), { childList: true, subtree: true }); }, 500);
+  setTimeout(() => {
+    nameAll(view());
+    named.observe(view(), { childList: true, subtree: true });
+    const head = view().querySelector(".muse-head");
+    if (!head || head.querySelector(".muse-keys")) return;
+    const ask = Object.assign(document.createElement("button"), { className: "muse-keys", textContent: "?", title: "keys" });
+    ask.addEventListener("click", help);
+    head.append(ask);
+  }, 500);
   const heard = ({ target }) => {  // a card of this view: the kernel knows what was heard last
     const card = view().contains(target) && target.closest("[data-piece]");
     if (card) state.send({ heard: Number(card.dataset.piece) });

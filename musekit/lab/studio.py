@@ -62,10 +62,6 @@ class Studio:
             raise MuseError("degrees go from above 0 to 180")
         self.job.start(lambda: self._vary(result, n, degrees))
 
-    def download(self, result: Result) -> tuple[str, bytes]:
-        """A FLAC file of a result with its recipe inside: a plain name of its own, and its bytes."""
-        return file_of(result.piece)
-
     def _batch(self, n: int) -> int:
         """Pieces in a micro-batch. On a CPU one: four together take a tenth less time, but the first is heard last."""
         return min(n, self.muse.config.sample.micro_batch if self.muse.device.type == "cuda" else 1)
@@ -128,7 +124,7 @@ class StudioView(View):
             },
             {
                 "generate": lambda: self.state.generate(**self._options()), "cancel": self.job.cancel,
-                "keep": self._keep, "save": lambda: self.player.download(*self.state.download(self._chosen())),
+                "keep": self._keep, "save": lambda: self.player.download(*file_of(self._chosen().piece)),
                 "more": self._more, "use": self._use, "clear": self._clear, "seed": self._hold,
             },
         )  # fmt: skip
