@@ -138,7 +138,7 @@ def test_the_page_is_played_by_keys_and_read_aloud(page):
     for i in (2, 0, 1):
         number = cards.nth(i).locator("xpath=..").get_attribute("data-piece")
         cards.nth(i).locator("audio").evaluate("async (audio) => { await audio.play(); audio.pause(); }")
-        ui.until(lambda n=number: chosen.inner_text() == f"no.\N{NO-BREAK SPACE}{n}", "choice of the card that was played")
+        ui.until(lambda n=number: chosen.inner_text() == f"no.\N{NO-BREAK SPACE}{n}", "choice of what was played")
     page.locator("button.muse-use").click()
     ui.until(lambda: page.locator(".muse-prompt input").input_value() == "two", "settings of the card")
     assert page.locator(".muse-seed input").input_value() == "1"
