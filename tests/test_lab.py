@@ -116,8 +116,15 @@ def test_the_path_between_clicked_points_is_one_sound(page):
     ui.until(lambda: page.locator(".muse-lab-places-list").inner_text().count("seed") == 2, "two places")
     whole = ui.new_sound(page, ui.LAB, lambda: page.locator("button.muse-lab-walk").click())
     assert whole["duration"] > 6
+    page.locator(".muse-library-query input").fill("")
     page.locator("button.muse-lab-keep").click()
-    page.locator(ui.LINES, has_text=" sounds from ").wait_for(state="attached")  # what was heard, not the last place
+    page.locator(ui.LINES, has_text="sounds from ").wait_for(state="attached")  # what was heard, not the last place
+    for i in (2, 4, 3):
+        ui.click_point(page, i)  # the latest wins
+    label = page.locator(f".{ui.LAB} .muse-player-label", has_text="(seed 3)")
+    label.wait_for()
+    page.wait_for_selector(f".{ui.LAB}:not(.muse-busy)")
+    assert label.count() == 1
 
 
 @pytest.mark.long
