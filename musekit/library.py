@@ -11,10 +11,9 @@ Several processes may use one folder.
 """
 
 import datetime
-import io
 import secrets
+import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -230,18 +229,15 @@ class Library:
         Raises MuseError where a sound is missing or broken, or all are too much for a browser.
         """
         with tempfile.TemporaryDirectory() as folder:
-            if missing := self.export(folder, ids):
+            if missing := self.export(pieces := Path(folder) / "pieces", ids):
                 raise MuseError(missing[0])
-            paths = sorted(Path(folder).iterdir())
+            paths = list(pieces.iterdir())
             if sum(path.stat().st_size for path in paths) > MAX_DOWNLOAD:
                 raise MuseError(f"{len(paths)} pieces are too much for one download: export them to a folder")
             if len(paths) == 1:
                 return paths[0].name, paths[0].read_bytes()
-            data = io.BytesIO()
-            with zipfile.ZipFile(data, "w") as file:
-                for path in paths:
-                    file.write(path, path.name)
-            return f"muse-{len(paths)}-pieces-{now()[:10]}.zip", data.getvalue()
+            archive = shutil.make_archive(f"{folder}/all", "zip", pieces)
+            return f"muse-{len(paths)}-pieces-{now()[:19].replace(':', '')}.zip", Path(archive).read_bytes()
 
     def import_folder(self, folder: str | Path) -> tuple[list[Entry], list[str]]:
         """Add the sounds of a folder and of its subfolders; the files there stay as they are.
