@@ -149,15 +149,9 @@ def test_the_page_is_played_by_keys_and_read_aloud(page):
     page.locator("button.muse-use").click()
     ui.until(lambda: page.locator(".muse-prompt input").input_value() == "two", "settings of the card")
     assert page.locator(".muse-seed input").input_value() == "1"
-    names = []
-    for i in (0, 1):
-        cards.nth(i).locator("audio").evaluate("async (audio) => { await audio.play(); audio.pause(); }")
-        page.locator("button.muse-use").focus()
-        page.wait_for_timeout(500)
-        with page.expect_download() as file:
-            page.keyboard.press("d")
-        names.append(file.value.suggested_filename)
-    assert len(set(names)) == 2 and all(name.endswith(".flac") for name in names)
+    with page.expect_download() as file:
+        page.keyboard.press("d")
+    assert re.fullmatch(r"two-[0-9a-f]{8}\.flac", file.value.suggested_filename)
     assert new_card(lambda: page.keyboard.press("g")) == "two"
     page.keyboard.press("?")
     page.get_by_role("dialog", name="keys").get_by_text("More like this").wait_for()
