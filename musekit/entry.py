@@ -14,7 +14,7 @@ import numpy as np
 from musekit.config import MuseError
 from musekit.corpus.sound import Sound
 from musekit.files import decode, regular
-from musekit.recipe import Recipe
+from musekit.recipe import Recipe, file_stem
 
 MAX_SECONDS = 20 * 60.0  # of a file that is added to the library
 MAX_RATE = 96_000  # Hz, at which MAX_SECONDS are taken
@@ -28,6 +28,7 @@ class Origin:
 
     how: str = ""  # for people: "half way from ... to ..."
     prompted: bool = True  # whether the recipe's prompt is what the user asked for, or only a label
+    recipes: tuple[Recipe, ...] = ()  # of sounds that fade one into the next: of each, in order
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Entry:
     deleted: str | None = None  # time of deletion, for a piece in the bin
     recipe: Recipe | None = None  # None for an imported sound
     origin: Origin | None = None  # None where Stage 1 drew the embedding
-    embedding: bytes | None = None  # 512 little-endian float32
+    embedding: bytes | None = None  # 512 little-endian float32, for each of the origin's recipes
     similarity: float | None = None
     seconds: float = 0.0
     content: str = ""  # fingerprint of the samples
@@ -58,6 +59,13 @@ def entry_of(piece) -> Entry:
     """The entry of a `muse.Piece` or a `lab.rendering.RenderedPiece`."""
     how = {"recipe": piece.recipe, "origin": getattr(piece, "origin", None), "similarity": float(piece.similarity)}
     return Entry(name=piece.recipe.prompt, embedding=np.asarray(piece.embedding, "<f4").tobytes(), **how)
+
+
+def file_of(piece, name: str = "") -> tuple[str, bytes]:
+    """A FLAC file of a piece with its entry inside: a plain name that no other sound has, and its bytes."""
+    entry, audio = entry_of(piece), quantize(piece.audio)
+    entry = measured(replace(entry, name=clean_text(name or entry.name)), audio, piece.sample_rate)
+    return f"{file_stem(entry.name)}-{entry.content[:8]}.flac", flac(audio, piece.sample_rate, entry)
 
 
 def clean_text(text: str, lines: bool = False) -> str:
@@ -156,5 +164,6 @@ def read_entry(path: Path) -> Entry:
             entry = Entry(recipe=decode(comment, Recipe, path.name))
     name = entry.name or entry.prompt or path.stem.encode("utf-8", "replace").decode()
     tags, notes = clean_tags(tag[:MAX_CHARS] for tag in entry.tags), clean_text(entry.notes[:MAX_CHARS], lines=True)
-    embedding = entry.embedding if len(entry.embedding or b"") == EMBEDDING_BYTES else None
+    rows = max(1, len(entry.origin.recipes)) if entry.origin else 1
+    embedding = entry.embedding if len(entry.embedding or b"") == rows * EMBEDDING_BYTES else None
     return replace(entry, name=clean_text(name[:MAX_CHARS]) or "sound", tags=tags, notes=notes, embedding=embedding)

@@ -12,6 +12,8 @@ Several processes may use one folder.
 
 import datetime
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from musekit.entry import Entry, clean_tags, clean_text, measured, quantize, rea
 from musekit.files import read_json, write_atomic
 from musekit.recipe import file_stem
 
+MAX_DOWNLOAD = 400 * 2**20  # bytes, through the connection of a page
 LOCK_SECONDS = 30.0  # to wait for another process's write
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")  # of sounds in an imported folder
 SORTS: dict[str, Callable[[Entry], object]] = {  # the smallest first; equal ones newest first
@@ -50,6 +53,7 @@ class Library:
     def __init__(self, folder: str | Path | None = None):
         """Open or make the library of a folder (default: MUSEKIT_HOME/library). Raises MuseError where it cannot."""
         self.folder, self.trouble = Path(folder).expanduser() if folder is not None else home() / "library", ""
+        self._past: list[tuple[Entry, ...]] = []  # before each change of this object, oldest first
         self.sounds, self.lock = self.folder / "sounds", filelock.FileLock(self.folder / ".lock", timeout=LOCK_SECONDS)
         try:
             self.sounds.mkdir(parents=True, exist_ok=True)
@@ -152,7 +156,9 @@ class Library:
         """Change several entries. Raises MuseError, before any change, where one does not exist."""
         with self.lock:
             there = self._all()
-            self._put(*[change(found(there, identity)) for identity in ids])
+            before = tuple(found(there, identity) for identity in ids)
+            self._put(*map(change, before))
+            self._past.append(before)
 
     def tag(self, ids: Iterable[str], add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
         """Add tags to pieces and remove tags from them."""
@@ -179,11 +185,17 @@ class Library:
         self._change(ids, lambda e: replace(e, deleted=time))
 
     def undo(self) -> list[str]:
-        """Bring back the pieces of the last `delete`; returns their ids, [] where the bin is empty."""
-        there = self.search(deleted=True)
-        back = [e.id for e in there if e.deleted == max(e.deleted for e in there)]
-        self._change(back, lambda e: replace(e, deleted=None))
-        return back
+        """Take back the last change of names, tags, stars, notes or deletions, or else the last `delete` of another
+        process; returns the ids of the pieces, [] where there is nothing to undo.
+        """
+        with self.lock:
+            there, back = self._all(), self._past.pop() if self._past else ()
+            if not back:
+                bin_ = [e for e in there.values() if e.deleted]
+                back = [replace(e, deleted=None) for e in bin_ if e.deleted == max(e.deleted for e in bin_)]
+            back = [e for e in back if e.id in there]
+            self._put(*back)
+        return [e.id for e in back]
 
     def purge(self) -> int:
         """Remove all pieces in the bin for ever, with their files; returns how many."""
@@ -210,6 +222,22 @@ class Library:
             else:
                 write_atomic(folder / f"{file_stem(entry.name, 30)}-{entry.id}.flac", files.flac(*samples, entry))
         return missing
+
+    def download(self, ids: Iterable[str]) -> tuple[str, bytes]:
+        """One piece as a FLAC file, or several as a ZIP of such files: its name, and its bytes.
+
+        Raises MuseError where a sound is missing or broken, or all are too much for a browser.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            if missing := self.export(pieces := Path(folder) / "pieces", ids):
+                raise MuseError(missing[0])
+            paths = list(pieces.iterdir())
+            if sum(path.stat().st_size for path in paths) > MAX_DOWNLOAD:
+                raise MuseError(f"{len(paths)} pieces are too much for one download: export them to a folder")
+            if len(paths) == 1:
+                return paths[0].name, paths[0].read_bytes()
+            archive = shutil.make_archive(f"{folder}/all", "zip", pieces)
+            return f"muse-{len(paths)}-pieces-{now()[:19].replace(':', '')}.zip", Path(archive).read_bytes()
 
     def import_folder(self, folder: str | Path) -> tuple[list[Entry], list[str]]:
         """Add the sounds of a folder and of its subfolders; the files there stay as they are.

@@ -152,6 +152,19 @@ def test_sounds_of_the_lab_are_kept_and_rendered_again_bit_for_bit(lab, muse, tm
     assert torch.equal(render_again(muse, kept).audio, piece.audio)
 
 
+def test_a_path_is_kept_as_one_piece_and_made_again_bit_for_bit(lab, muse, tmp_path):
+    lab.sample("a waltz at 90 bpm", n=1), lab.sample("a jig", n=1)
+    piece, library = lab.sequence(lab.path(lab.points, n=3)), Library(tmp_path / "library")
+    kept = library.add(piece)
+    assert piece.embedding.shape == (3, 512) and len({r.prompt for r in kept.origin.recipes}) == 3
+    assert torch.equal(render_again(muse, kept).audio, piece.audio)
+    library.file(kept).with_suffix(".json").unlink()  # the sound's file alone is enough
+    assert library.get(kept.id) == kept
+    short = replace(kept, embedding=kept.embedding[:2048])
+    with pytest.raises(MuseError, match="cannot be made again"):
+        render_again(muse, short)
+
+
 def test_a_piece_of_other_precision_is_rendered_again_bit_for_bit(smoke_weights, muse, tmp_path):
     other = Muse.from_pretrained(smoke_weights, dtype="bfloat16", stage1_dtype="bfloat16")
     [piece] = other.stream([other.recipe("a waltz", 0, Settings(seconds=0.5, steps=2, micro_batch=1))])
@@ -168,8 +181,8 @@ def test_a_recipe_from_a_file_that_asks_for_too_much_is_refused(muse, name):
 
 def test_a_sequence_fades_from_one_to_the_next(lab):
     lab.sample("a waltz", n=2)
-    audio, rate = lab.sequence(lab.path(lab.points, n=3))
-    assert rate == 44100 and audio.shape == (2, 2 * 22050) and float(audio.abs().max()) <= 0.9901
+    piece = lab.sequence(lab.path(lab.points, n=3))
+    assert piece.audio.shape == (2, 2 * 22050) and float(piece.audio.abs().max()) <= 0.9901
     left, right = torch.randn(2, 2, 40_000, generator=torch.Generator().manual_seed(0)) * 0.1
     power = crossfade([left, right], 10_000, 2.0)[:, 22_000:38_000].square().mean()
     assert float(power) == pytest.approx(0.01, rel=0.05)  # unrelated sounds keep their loudness

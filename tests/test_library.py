@@ -1,5 +1,6 @@
 """The library: what is kept stays, whatever happens to process, disk or file; foreign text is only text."""
 
+import io
 import json
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import secrets
 import shutil
 import signal
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from musekit.entry import Entry, flac, quantize, read_audio, read_entry
 from musekit.files import write_atomic
 from musekit.library import Library
 from musekit.muse import Piece
-from musekit.recipe import Recipe
+from musekit.recipe import Recipe, file_stem
 from musekit.runs import Run
 
 RECIPE = Recipe(
@@ -124,6 +126,11 @@ def test_delete_undo_restore_purge(library):
     assert library.search() == [] and ids(library.search(deleted=True)) == {one.id, two.id}
     assert library.file(one).exists()
     assert set(library.undo()) == {one.id, two.id} and library.undo() == []
+    library.rename(one.id, "other"), library.star([one.id, two.id])
+    assert set(library.undo()) == {one.id, two.id} and not library.get(two.id).star
+    assert library.undo() == [one.id] and library.get(one.id) == one
+    library.delete([two.id])
+    assert again(library).undo() == [two.id]  # also where another process deleted it
     library.delete([one.id])
     assert library.purge() == 1 and not library.file(one).exists() and library.undo() == []
     assert ids(again(library).search()) == {two.id}
@@ -286,6 +293,17 @@ def test_export_and_import_bring_everything_back(library, tmp_path):
     assert other.import_folder(tmp_path / "out") == ([], [])
     with pytest.raises(MuseError, match="choose another folder"):
         library.export("/dev/null/x")
+
+
+def test_downloads_are_a_file_or_a_zip_of_files(library, tmp_path, monkeypatch):
+    kept = [library.add(piece(i)).id for i in (1, 2)]
+    name, data = library.download(kept[:1])
+    assert data[:4] == b"fLaC" and name == f"{file_stem(RECIPE.prompt)}-{kept[0]}.flac"
+    name, data = library.download(kept)
+    assert name.startswith("muse-2-pieces-") and len(zipfile.ZipFile(io.BytesIO(data)).namelist()) == 2
+    monkeypatch.setattr("musekit.library.MAX_DOWNLOAD", 1)
+    with pytest.raises(MuseError, match="export them"):
+        library.download(kept)
 
 
 def test_a_folder_of_foreign_sounds(library, tmp_path):

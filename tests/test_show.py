@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from musekit.show import pictures, plots, style
-from musekit.show.players import player, players
+from musekit.show.players import LUFS, loudness_of, player, players
 
 RATE = 44100
 RNG = np.random.default_rng(0)
@@ -102,9 +102,22 @@ def test_a_picture_is_a_small_png_with_its_command(monkeypatch):
     monkeypatch.setattr(plots.Picture, "command", "make notebooks NOTEBOOKS=x.ipynb")
     figure = pictures.strip([("noise", np.tile(NOISE, 6))] * 4, RATE, title="four", caption="C")
     picture = plots.Picture(figure)
-    data = picture._repr_mimebundle_()
+    data, metadata = picture._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == "four"
     assert base64.b64decode(data["image/png"]) == picture.png and "four" in data["text/plain"]
     assert len(picture.png) < 60_000 and figure.get_supxlabel() == "C\nmake notebooks NOTEBOOKS=x.ipynb"
+
+
+def test_loudness_is_that_of_the_standard_and_playback_is_matched():
+    tone = np.sin(2 * np.pi * 997 * np.arange(5 * RATE) / RATE).astype(np.float32)  # BS.1770: full scale is -3.01 LUFS
+    assert loudness_of(tone, RATE) == pytest.approx(-3.01, abs=0.06)
+    assert loudness_of(np.tile(0.1 * tone, (2, 1)), RATE) == pytest.approx(-20.0, abs=0.06)
+    gap = np.concatenate([0.1 * tone, np.zeros(5 * RATE, np.float32)])
+    assert loudness_of(gap, RATE) == pytest.approx(-23.0, abs=0.3)  # silence is gated
+    assert loudness_of(np.zeros((2, RATE)), RATE) == -np.inf
+    for level in (0.02, 0.3):
+        played = sound_in(player(level * tone, RATE, "x", seconds=None, rate=RATE, matched=True).data)
+        assert loudness_of(played[0][0].T, RATE) == pytest.approx(LUFS, abs=0.3)
 
 
 def sound_in(markup: str) -> list[tuple[np.ndarray, int]]:

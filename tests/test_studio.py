@@ -1,6 +1,7 @@
 """The Studio's state and its job: results as they are ready, variations at an exact distance."""
 
 import math
+import threading
 import time
 
 import pytest
@@ -8,7 +9,7 @@ import soundfile
 import torch
 
 from musekit.config import MuseError
-from musekit.entry import read_entry
+from musekit.entry import file_of, read_entry
 from musekit.lab.job import Job
 from musekit.lab.rendering import angle, render_again
 from musekit.lab.studio import Studio
@@ -59,6 +60,37 @@ def test_a_job_runs_one_piece_of_work_and_reports_its_end():
         assert job.wait(5) == "failed" and message in job.message
 
 
+def test_the_latest_of_two_replaces_the_other_and_nothing_else():
+    job, done, go = Job(), [], threading.Event()
+
+    def work(name):
+        go.set()
+        assert name != "first" or job.flag.wait(PATIENCE)
+        done.append(name)
+        return name
+
+    job.start(lambda: work("first"), latest=True)
+    go.wait(PATIENCE)
+    with pytest.raises(MuseError, match="still at work"):
+        job.start(lambda: "a map")
+    for name in ("second", "third"):
+        job.start(lambda name=name: work(name), latest=True)
+    assert job.wait(PATIENCE) == "done" and job.message == "third" and done[0] == "first" and done[-1] == "third"
+
+
+def test_seconds_left_follow_from_the_pace(monkeypatch):
+    job, now = Job(), [100.0]
+    monkeypatch.setattr("musekit.lab.job.time.monotonic", lambda: now[0])
+
+    def work() -> str:
+        now[0] += 6.0
+        job.report("half a quarter", 0.25)
+        return f"{job.left}"
+
+    job.start(work)
+    assert job.wait(5) == "done" and job.message == "18.0" and job.left is None
+
+
 def test_progress_of_several_micro_batches_rises_through_all_stages():
     job, seen = Job(), []
     job.on_change = lambda: seen.append(job.fraction)
@@ -78,7 +110,7 @@ def test_results_come_as_they_are_ready_and_stay(studio):
     studio.job.on_change = lambda: seen.append((studio.job.status, len(studio.results)))
     first = made(studio, "a waltz", n=5, seed=3)
     assert [r.piece.recipe.seed for r in first] == [3, 4, 5, 6, 7] and [r.number for r in first] == [1, 2, 3, 4, 5]
-    assert ("running", 4) in seen and studio.job.message == "seeds 3 to 7"  # the first micro-batch was there
+    assert ("running", 1) in seen and studio.job.message == "seeds 3 to 7"  # each was there when it was done
     made(studio, "a jig", n=1)
     assert len(studio.results) == 6 and all(-1 <= r.piece.similarity <= 1 for r in studio.results)
 
@@ -138,9 +170,12 @@ def test_variations_are_kept_and_rendered_again_bit_for_bit(studio):
 
 def test_a_download_is_a_flac_file_with_its_recipe(studio, tmp_path):
     [result] = made(studio, "<b>../waltz</b>", n=1)
-    name, data = studio.download(result)
-    assert name.endswith("-0.flac") and not set(name) & set("<>/\\ ") and ".." not in name
+    name, data = file_of(result.piece)
+    assert name.endswith(".flac") and not set(name) & set("<>/\\ ") and ".." not in name
     (tmp_path / name).write_bytes(data)
     assert read_entry(tmp_path / name).recipe == result.piece.recipe
+    studio.more_like(result, n=2)
+    finish(studio)
+    assert len({file_of(each.piece)[0] for each in studio.results}) == 3  # a name for each
     x, rate = soundfile.read(tmp_path / name)
     assert rate == 44100 and x.shape == (22050, 2)

@@ -76,7 +76,7 @@ def along(stops: Tensor, n: int) -> Tensor:
 
 @dataclass
 class RenderedPiece(Piece):
-    """A `muse.Piece` of a given embedding."""
+    """A `muse.Piece` of a given embedding (512,), or of several (n, 512) whose sounds fade one into the next."""
 
     origin: Origin | None = None
 
@@ -118,20 +118,22 @@ def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel
         raise MuseError(f"{entry.id} was imported as plain sound; it has no recipe")
     if recipe.weights != muse.weights:
         raise MuseError(f"this piece was made by the weights {recipe.weights:.12}, and these are {muse.weights:.12}")
-    if origin is not None and entry.embedding is None:
+    recipes = origin.recipes if origin and origin.recipes else (recipe,)
+    if origin is not None and (len(entry.embedding or b"") != 2048 * len(recipes) or len(recipes) > MOST):
         raise MuseError("this piece was rendered from an embedding that is not in its file; it cannot be made again")
-    check(recipe, muse.config)  # the recipe may come from a stranger's file
-    for name in ("threads", "micro_batch"):
-        if not 1 <= getattr(recipe, name) <= MOST:
-            raise MuseError(f"this piece's recipe has {name} = {getattr(recipe, name)}; at most {MOST} are run here")
+    for one in recipes:  # they may come from a stranger's file
+        check(one, muse.config)
+        for name in ("threads", "micro_batch"):
+            if not 1 <= getattr(one, name) <= MOST:
+                raise MuseError(f"this piece's recipe has {name} = {getattr(one, name)}; at most {MOST} are run here")
     dtypes = {"dtype": recipe.dtype, "stage1_dtype": recipe.stage1_dtype}
     if dtypes != {"dtype": str(muse.autocast_dtype).removeprefix("torch."), "stage1_dtype": muse.stage1_dtype}:
         muse = replace(muse, **dtypes)  # with networks of its own
     with threads(recipe.threads):
         if origin is None:
             return next(iter(muse.stream([recipe], on_step, cancel)))
-        embedding = torch.from_numpy(np.frombuffer(entry.embedding, "<f4").copy())
-        return next(render(muse, embedding[None], [recipe], [origin], on_step, cancel))
+        rows = torch.from_numpy(np.frombuffer(entry.embedding, "<f4").reshape(-1, 512).copy())
+        return sequence(list(render(muse, rows, recipes, [origin] * len(recipes), on_step, cancel)), origin.how)
 
 
 @contextlib.contextmanager
@@ -143,6 +145,17 @@ def threads(n: int):
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def sequence(pieces: Sequence[RenderedPiece], how: str) -> RenderedPiece:
+    """Pieces one after another, each fading into the next, as one piece that can be made again."""
+    if len(pieces) == 1:
+        return pieces[0]
+    audio = crossfade([piece.audio for piece in pieces], pieces[0].sample_rate)
+    origin = Origin(how[:500], False, tuple(piece.recipe for piece in pieces))
+    similarity = float(np.mean([piece.similarity for piece in pieces]))
+    rows, middle = torch.stack([piece.embedding for piece in pieces]), pieces[len(pieces) // 2]
+    return replace(middle, audio=audio, embedding=rows, similarity=similarity, origin=origin)
 
 
 def crossfade(clips: Sequence[Tensor], sample_rate: int, seconds: float = 1.0) -> Tensor:

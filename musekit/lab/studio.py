@@ -17,13 +17,13 @@ import ipywidgets as w
 import torch
 
 from musekit.config import MuseError
-from musekit.entry import Origin, entry_of, flac, quantize
+from musekit.entry import Origin, file_of
 from musekit.lab.job import Job
 from musekit.lab.rendering import angle, render, slerp
-from musekit.lab.view import View
+from musekit.lab.view import PANELS, View
 from musekit.library import Library
 from musekit.muse import Muse, Piece
-from musekit.recipe import Settings, count, file_stem
+from musekit.recipe import Settings, count
 from musekit.show.players import card
 from musekit.solve import SOLVERS
 
@@ -62,16 +62,14 @@ class Studio:
             raise MuseError("degrees go from above 0 to 180")
         self.job.start(lambda: self._vary(result, n, degrees))
 
-    def download(self, result: Result) -> tuple[str, bytes]:
-        """A FLAC file of a result with its recipe inside: a plain name, and its bytes."""
-        entry = entry_of(result.piece)
-        name = f"{file_stem(entry.prompt)}-{result.piece.recipe.seed}.flac"
-        return name, flac(quantize(result.piece.audio), result.piece.sample_rate, entry)
+    def _batch(self, n: int) -> int:
+        """Pieces in a micro-batch. On a CPU one: four together take less time, but the first is heard last."""
+        return min(n, self.muse.config.sample.micro_batch if self.muse.device.type == "cuda" else 1)
 
     # -- inside the job's thread
 
     def _answer(self, prompt: str, n: int = 4, seed: int = 0, negative_prompt: str | None = None, **settings) -> str:
-        batch = min(self.muse.config.sample.micro_batch, count(n))  # no padding beyond n
+        batch = self._batch(count(n))
         recipes = self.muse.recipes(prompt, n, seed, Settings(micro_batch=batch, **settings), negative_prompt)
         self._collect(self.muse.stream(recipes, self.job.follow(-(-n // batch)), self.job.flag))
         message = f"seeds {recipes[0].seed} to {recipes[-1].seed}" if n > 1 else f"seed {seed}"
@@ -82,7 +80,7 @@ class Studio:
     def _vary(self, result: Result, n: int, degrees: float) -> str:
         source, origin = result.piece, getattr(result.piece, "origin", None)
         first, note = secrets.randbelow(MAX_SEED), f"{degrees:g}\N{DEGREE SIGN} from no. {result.number}"
-        recipe = replace(source.recipe, micro_batch=min(n, self.muse.config.sample.micro_batch))
+        recipe = replace(source.recipe, micro_batch=self._batch(n))
         as_before = {"stage1_steps": recipe.stage1_steps, "stage1_solver": recipe.stage1_solver}
         goals = self.muse.embed(recipe.prompt, n, first, recipe.negative_prompt, seconds=recipe.seconds, **as_before)
         positions = (math.radians(degrees) / angle(source.embedding, goals)).tolist()
@@ -114,7 +112,7 @@ class StudioView(View):
     ):
         """A system, its folder or its name, and first values of the widgets (None: the preset's)."""
         super().__init__("Studio")
-        self.state, self._shown = Studio(weights, library, self._show), 0
+        self.state, self._shown, self._drawn = Studio(weights, library, self._show), 0, None
         self.job, sample = self.state.job, self.state.muse.config.sample
         steps, longest = steps or sample.stage2_steps, math.floor(self.state.muse.config.window_seconds * 10) / 10
         self.make(
@@ -126,18 +124,26 @@ class StudioView(View):
             },
             {
                 "generate": lambda: self.state.generate(**self._options()), "cancel": self.job.cancel,
-                "keep": self._keep, "save": lambda: self.player.download(*self.state.download(self._chosen())),
-                "more": self._more,
+                "keep": self._keep, "save": lambda: self.player.download(*file_of(self._chosen().piece)),
+                "more": self._more, "use": self._use, "clear": self._clear, "seed": self._hold,
             },
         )  # fmt: skip
+        self.player.on_msg(lambda _, message, __: self._choose(message.get("heard")))
+        for text in PANELS["Studio"]["examples"]:
+            example = w.Button(description=text, tooltip="hear pieces for this prompt")
+            example.on_click(self.safely(lambda text=text: self._example(text)))
+            self.examples.children += (example,)
 
     def _options(self) -> dict:
-        """The options of `Studio.generate` in the widgets."""
+        """The options of `Studio.generate` in the widgets; a new seed, if one is to be drawn, is shown."""
+        if self.fresh.value:
+            self._drawn = secrets.randbelow(MAX_SEED)
+            self.seed.value = self._drawn
         return {
             "prompt": self.prompt.value,
             "negative_prompt": self.negative.value.strip() or None,
             "n": self.n.value,
-            "seed": secrets.randbelow(MAX_SEED) if self.fresh.value else self.seed.value,
+            "seed": self.seed.value,
             "seconds": self.seconds.value,
             "steps": self.steps.value,
             "solver": self.solver.value,
@@ -148,6 +154,37 @@ class StudioView(View):
         if self.piece.value is None:
             raise MuseError("generate a piece first")
         return self.state.results[self.piece.value - 1]
+
+    def _hold(self) -> None:
+        """A seed that somebody wrote is used."""
+        self.fresh.value = self.fresh.value and self.seed.value == self._drawn
+
+    def _example(self, text: str) -> None:
+        self.prompt.value = text
+        self.state.generate(**self._options())
+
+    def _choose(self, number: int | None) -> None:
+        """The card that was played last is the chosen piece."""
+        if number in [n for _, n in self.piece.options]:
+            self.piece.value = number
+
+    def _use(self) -> None:
+        recipe = self._chosen().piece.recipe
+        self.prompt.value, self.negative.value = recipe.prompt, recipe.negative_prompt or ""
+        self.seconds.value, self.steps.value = recipe.seconds, recipe.stage2_steps
+        self.solver.value, self.guidance.value = recipe.stage2_solver, recipe.guidance_scale
+        self.seed.value, self.fresh.value = recipe.seed, False
+        self.say(f"the settings of no. {self.piece.value}, and its seed, which is held")
+
+    def _clear(self) -> None:
+        self._drop(list(self.cards.children))
+        self.piece.options = ()
+        self.say("no cards; what was kept is in the library")
+
+    def _drop(self, old: list[w.Widget]) -> None:
+        self.cards.children = [one for one in self.cards.children if one not in old]
+        for one in old:
+            one.close()
 
     def _more(self) -> None:
         self.state.more_like(self._chosen(), self.n.value, self.degrees.value)
@@ -162,9 +199,8 @@ class StudioView(View):
         self.show_job(self.job, self.generate, self.more, cancel=self.cancel)
         for result in self.state.results[self._shown :]:
             note = f"no. {result.number}" + (f" \N{MIDDLE DOT} {result.note}" if result.note else "")
-            cards = [w.HTML(card(result.piece, note)), *self.cards.children]
-            self.cards.children = cards[:MAX_CARDS]
-            for old in cards[MAX_CARDS:]:
-                old.close()
+            new = w.HTML(f'<div data-piece="{result.number}">{card(result.piece, note)}</div>')
+            self.cards.children = [new, *self.cards.children]
+            self._drop(list(self.cards.children[MAX_CARDS:]))
             self.piece.options = [(note, result.number), *self.piece.options]
             self.piece.value = self._shown = result.number
