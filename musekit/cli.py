@@ -1,7 +1,5 @@
 """The command line: tyro parses the options of `commands`; every error is one line with exit code 2."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
@@ -14,7 +12,7 @@ import tyro
 
 from musekit import __version__
 from musekit.commands import COMMANDS, SUBCOMMANDS, Bench, Cache, Evaluate, Generate, Info, Train
-from musekit.config import MuseError, place_caches, suggest
+from musekit.config import MuseError, suggest
 
 __all__ = ["COMMANDS", "Bench", "Cache", "Evaluate", "Generate", "Info", "Train", "main", "parse"]
 
@@ -31,6 +29,7 @@ EXTRAS = {
         "jupyterlab", "ipywidgets", "anywidget", "traitlets", "ipykernel", "IPython", "nbformat", "nbclient", "voila",
         "plotly", "umap", "sklearn", "scipy", "pandas", "librosa",
     ),
+    "judge": ("onnxruntime", "mir_eval", "resampy"),
     "paper": ("transformers", "diffusers", "muq", "torchvision", "huggingface_hub"),
 }  # fmt: skip
 
@@ -40,7 +39,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # a prompt may contain characters that the terminal cannot show
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")
-    place_caches()
     try:
         parse(sys.argv[1:] if argv is None else argv).run()
     except BrokenPipeError:  # `musekit ... | head`

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from musekit import distributed
 from musekit.config import MuseError, home
 
 NUMBERS = {"cuda": 2**26, "cpu": 2**22}  # float32 numbers that all ranks sum: 256 MiB, 16 MiB
-ROOM, FILES = 100.0, 100_000  # GiB and files that caches and checkpoints of the paper preset need
+ROOM = 100.0  # GiB that caches and checkpoints of the paper preset need
 CLOCK, FLUSH = 5.0, 0.2  # s: by how much clocks may differ, and how long a file of 4 KiB may take to reach the disk
 
 
@@ -37,22 +39,17 @@ def check_cluster() -> None:
     print(f"{len(found)} processes on {len(hosts)} machines; torch {torch.__version__}")
     print(f"GPU: {one['gpu'] or 'none'}; driver {one['driver'] or 'none'}; torch's CUDA {cuda}")
     print(f"all-reduce: {speed / 1e9:.1f} GB/s per rank" if speed else "all-reduce: one process, nothing to measure")
-    print(f"{folder}: {one['free']:,.0f} GiB and {one['files']:,} files are free; a flushed file takes"
-          f" {1000 * one['flush']:.1f} ms; clocks differ by {apart:.2f} s")  # fmt: skip
+    print(f"{folder}: {one['free']:,.0f} GiB are free; a flushed file takes {1000 * one['flush']:.1f} ms")
     wrong = {
-        "the clocks differ: of two cached rows the older one could count; set them by NTP": apart > CLOCK,
+        f"the clocks differ by {apart:.2f} s: of two cached rows the older one could count; set NTP": apart > CLOCK,
         "GPUs or drivers differ between the machines": len({(each["gpu"], each["driver"]) for each in found}) > 1,
     }
     for each in found:
-        wrong |= {
-            f"{each['host']}: driver {each['driver']} is too old for CUDA {cuda}: install another torch"
-            : each["driver"] and not each["gpu"],
-            f"{each['host']}: no file locks in {folder}: let no two jobs train in one folder": not each["locks"],
-            f"{each['host']}: {folder} needs {ROOM:g} GiB and {FILES:,} files: set MUSEKIT_HOME to another disk"
-            : each["free"] < ROOM or each["files"] < FILES,
-            f"{each['host']}: {folder} takes {each['flush']:.1f} s to flush a small file: choose another disk"
-            : each["flush"] > FLUSH,
-        }  # fmt: skip
+        host, old = each["host"], each["driver"] and not each["gpu"]
+        wrong[f"{host}: driver {each['driver']} is too old for CUDA {cuda}: install another torch"] = old
+        wrong[f"{host}: no file locks in {folder}: let no two jobs train in one folder"] = not each["locks"]
+        wrong[f"{host}: {folder} needs {ROOM:g} GiB: set MUSEKIT_HOME to another disk"] = each["free"] < ROOM
+        wrong[f"{host}: {folder} is slow to flush a small file: choose another disk"] = each["flush"] > FLUSH
     for line in (wrong := [line for line, holds in wrong.items() if holds]):
         print(f"WRONG: {line}")
     if wrong:
@@ -68,28 +65,23 @@ def gpu() -> dict[str, str]:
 
 
 def disk(folder: Path) -> dict:
-    """GiB and files that are free, seconds until a small file is on the disk, and whether locks work."""
+    """GiB that are free, seconds until a small file is on the disk, and whether locks work."""
     import fcntl
 
     folder.mkdir(parents=True, exist_ok=True)
-    path, began, locks = folder / f".check-{platform.node()}-{os.getpid()}", time.perf_counter(), False
-    try:
-        with open(path, "wb") as file, open(path) as other:
-            file.write(b"x" * 4096)
-            file.flush()
-            os.fsync(file.fileno())
-            flush = time.perf_counter() - began
-            with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                try:
-                    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    locks = True
-    finally:
-        path.unlink(missing_ok=True)
-    room = os.statvfs(folder)
-    files = room.f_favail or FILES * (room.f_files == 0)  # some file systems do not count them
-    return {"free": room.f_bavail * room.f_frsize / 2**30, "files": files, "flush": flush, "locks": locks}
+    began, locks = time.perf_counter(), False
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".check-") as file, open(file.name) as other:
+        file.write(b"x" * 4096)
+        file.flush()
+        os.fsync(file.fileno())
+        flush = time.perf_counter() - began
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locks = True
+    return {"free": shutil.disk_usage(folder).free / 2**30, "flush": flush, "locks": locks}
 
 
 def all_reduce_speed() -> float:

@@ -1,18 +1,25 @@
 """Codecs: audio (B, 2, N) <-> latents (B, C, T). `SpectralVAE` is the mini preset's; `oobleck` has the paper preset's.
 
 `SpectralVAE` is a variational autoencoder (Kingma & Welling 2013, arXiv 1312.6114) of compressed magnitude spectra
-c = |STFT(x)| ** power. A power law keeps the peaks (the notes) apart from the floor and is zero for silence. Bins up
-to `linear_bins` are represented one by one, the octave above as `high_bands` bands of 8 bins, nothing higher. All its
-layers are matrix products.
+c = |STFT(x)| ** power of mid (L + R) / 2 and side (L - R) / 2. A power law keeps the peaks (the notes) apart from the
+floor and is zero for silence. Bins up to `linear_bins` are represented one by one, those above as `high_bands` bands of
+8 bins. The angle between side and mid, which is where a sound comes from, is represented once per latent frame by its
+cosine. All its layers are matrix products.
 
-Decoding recovers the phase. A first guess follows each spectral peak as a sinusoid: its frequency by parabolic
-interpolation, its phase advanced by the hop, shared by the bins around it (Beauregard, Harish & Wyse 2015, "Single Pass
-Spectrogram Inversion"). Steps of Griffin-Lim with momentum refine it (Perraudin, Balazs & Sondergaard 2013).
+Decoding needs no search for the phase. It adds two sounds. Below about 2 kHz, where notes lie close together, a window
+twice as long tells them apart, and the decoder predicts by how much each bin's phase turns from frame to frame. Above,
+the short window keeps attacks sharp, and the turns follow from the slope of the magnitudes over bins. The other
+derivative of the phase is a delay, and follows from their slope over frames (Prusa, Balazs & Sondergaard 2017, "A
+noniterative method for reconstruction of phase from STFT magnitude"; arXiv 1609.00291). Both are integrated frame by
+frame by least squares: a bin's phase agrees with its own past and with its neighbours, by the strength of each
+(Masuyama et al. 2020, arXiv 2002.05832). So sustained partials go on and attacks stay sharp.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +28,14 @@ from torch import Tensor, nn
 from musekit.config import CodecConfig, MuseError
 
 BINS_PER_BAND = 8  # STFT bins in a high band
+LONGER = 2  # the long window by the short one
+FADE = 8  # bins in which one window's sound fades into the other's
+HANN = 0.25645  # a Hann window of n samples is nearest to the Gaussian exp(-pi x^2 / (HANN n^2))
+FLOOR = 1e-6  # of the loudest magnitude: what is quieter has no phase to follow
+SWEEPS = 2  # of the least squares of one frame
+NEAR = 0.8  # slope of log magnitude over bins up to which a bin is in the middle of a peak
+BEGINS = 0.4  # a bin begins to sound where its magnitude was less than this share of what it is
+MELS, MEL_FLOOR = 128, 1e-3  # bands of the loss in decibels, and the power below which they do not count
 
 
 def bands(config: CodecConfig) -> int:
@@ -28,115 +43,246 @@ def bands(config: CodecConfig) -> int:
     return config.linear_bins + config.high_bands
 
 
+def values(config: CodecConfig) -> int:
+    """Values of one latent frame: magnitudes of mid and side in each STFT frame, and the angles' cosines."""
+    return (2 * config.frames + 1) * bands(config)
+
+
+def first_band(config: CodecConfig) -> int:
+    """The lowest band that the decoder repeats in the short window."""
+    return config.low_bins // LONGER - FADE
+
+
 def latent_frames(config: CodecConfig, samples: int) -> int:
     """Latent frames that cover so many samples."""
     return -(-samples // config.hop)
 
 
-def window(config: CodecConfig, like: Tensor) -> Tensor:
-    """The Hann window of the STFT."""
-    return torch.hann_window(config.n_fft, device=like.device, dtype=like.dtype)
+def stft(audio: Tensor, n_fft: int, hop: int) -> Tensor:
+    """Centred STFT with a Hann window: audio (B, N) -> (B, n_fft / 2 + 1, N / hop + 1)."""
+    window = torch.hann_window(n_fft, device=audio.device, dtype=audio.dtype)
+    return torch.stft(audio, n_fft, hop, window=window, return_complex=True)
 
 
-def compress(config: CodecConfig, audio: Tensor) -> Tensor:
-    """audio (B, 2, N) -> c (B, T, frames * 2 * bands), T = ceil(N / hop), every frame of the last one included."""
-    batch, channels, samples = audio.shape
-    frames = latent_frames(config, samples)
-    length = max(frames * config.hop, config.n_fft // 2 + 1)  # the STFT reflects half a window at the edges
-    audio = torch.nn.functional.pad(audio, (0, length - samples)).reshape(batch * channels, -1)
-    stft = torch.stft(audio, config.n_fft, config.stft_hop, window=window(config, audio), return_complex=True)
-    m = stft.abs()[:, :, : frames * config.frames].reshape(batch, channels, config.n_fft // 2 + 1, -1)
-    low = m[:, :, : config.linear_bins]
-    high = m[:, :, config.linear_bins : config.linear_bins + BINS_PER_BAND * config.high_bands]
-    high = high.unflatten(2, (config.high_bands, BINS_PER_BAND)).square().mean(3).sqrt()  # keeps the band's energy
-    c = torch.cat([low, high], dim=2).pow(config.power)  # (B, 2, bands, frames)
-    return c.permute(0, 3, 1, 2).reshape(batch, frames, -1)
+def istft(spectrum: Tensor, n_fft: int, hop: int) -> Tensor:
+    """Inverse of `stft` for hop = n_fft / 4: (B, n_fft / 2 + 1, T) -> audio (B, (T - 1) hop), by shifted additions.
+
+    The squares of a Hann window at that hop add up to 3/2; only the edges differ.
+    """
+    window = torch.hann_window(n_fft, device=spectrum.device, dtype=spectrum.real.dtype)
+    pieces = (torch.fft.irfft(spectrum.transpose(1, 2), n_fft) * window).unflatten(2, (4, hop))  # (B, T, 4, hop)
+    frames, squares = pieces.shape[1], window.square().view(4, hop)
+    audio, weight = pieces.new_zeros(len(pieces), frames + 3, hop), window.new_zeros(frames + 3, hop)
+    for j in range(4):
+        audio[:, j : j + frames] += pieces[:, :, j]
+        weight[j : j + frames] += squares[j]
+    return (audio / weight.clamp_min(1e-8))[:, 2:-2].flatten(1)
 
 
-def magnitudes(config: CodecConfig, c: Tensor) -> Tensor:
-    """Inverse of `compress` up to the bands: c (B, T, frames * 2 * bands) -> m (B, 2, n_fft / 2 + 1, T * frames)."""
-    batch, frames = c.shape[:2]
-    c = c.reshape(batch, frames * config.frames, 2, bands(config)).permute(0, 2, 3, 1)
-    m = c.clamp_min(0).pow(1 / config.power)
-    low, high = m[:, :, : config.linear_bins], m[:, :, config.linear_bins :]
-    m = torch.cat([low, high.repeat_interleave(BINS_PER_BAND, dim=2)], dim=2)
-    return torch.nn.functional.pad(m, (0, 0, 0, config.n_fft // 2 + 1 - m.shape[2]))
+def to_bands(config: CodecConfig, power: Tensor) -> Tensor:
+    """(..., n_fft / 2 + 1, T) -> (..., bands, T): bins one by one, and means over the bins of each high band."""
+    low, high = config.linear_bins, config.linear_bins + BINS_PER_BAND * config.high_bands
+    grouped = power[..., low:high, :].unflatten(-2, (config.high_bands, BINS_PER_BAND)).mean(-2)
+    return torch.cat([power[..., :low, :], grouped], dim=-2)
+
+
+def to_bins(config: CodecConfig, x: Tensor) -> Tensor:
+    """(..., bands, T) -> (..., n_fft / 2 + 1, T): each band's value at all of its bins, and 0 above them."""
+    low, high = x[..., : config.linear_bins, :], x[..., config.linear_bins :, :]
+    x = torch.cat([low, high.repeat_interleave(BINS_PER_BAND, dim=-2)], dim=-2)
+    return F.pad(x, (0, 0, 0, config.n_fft // 2 + 1 - x.shape[-2]))
+
+
+def power(spectrum: Tensor) -> Tensor:
+    """Squared absolute values."""
+    return torch.view_as_real(spectrum).square().sum(-1)
+
+
+def compress(config: CodecConfig, spectrum: Tensor) -> Tensor:
+    """`middles` of audio -> c (B, T, values).
+
+    A latent frame's values: compressed magnitudes (frames, 2, bands), then the cosines (bands,) of the angle between
+    side and mid, averaged by strength.
+    """
+    batch, frames, squares = len(spectrum), spectrum.shape[-1] // config.frames, power(spectrum)
+    c = to_bands(config, squares).pow(config.power / 2)  # (B, 2, bands, frames T)
+    c = c.permute(0, 3, 1, 2).reshape(batch, frames, -1)
+    (mid, side), both = torch.view_as_real(spectrum).unbind(1), squares.prod(1).sqrt()
+    shared, both = (to_bands(config, x).unflatten(2, (frames, -1)).mean(3) for x in ((mid * side).sum(-1), both))
+    cosine = torch.where(both > 1e-7, shared / both.clamp_min(1e-7), 1.0)
+    return torch.cat([c, cosine.transpose(1, 2)], dim=2)
+
+
+def middles(config: CodecConfig, audio: Tensor, longer: int = 1) -> Tensor:
+    """audio (B, 2, N) -> the spectrum of mid and side (B, 2, longer n_fft / 2 + 1, T frames / longer), in a window
+    `longer` times as long, every frame of the last latent frame included."""
+    n_fft, hop, frames = longer * config.n_fft, longer * config.stft_hop, latent_frames(config, audio.shape[2])
+    length = max(frames * config.hop, n_fft // 2 + 1)  # the STFT reflects half a window at the edges
+    left, right = F.pad(audio, (0, length - audio.shape[2])).unbind(1)
+    spectrum = stft(torch.stack([left + right, left - right], 1).flatten(0, 1) / 2, n_fft, hop)
+    return spectrum[..., : frames * config.frames // longer].unflatten(0, (len(audio), 2))
+
+
+def turns(spectrum: Tensor) -> Tensor:
+    """Spectra of mid and side in the lowest bins (B, 2, K, F) -> by how much their phases turn from frame to frame
+    beyond what the bins' middles do, of both together: complex numbers of length 1 (B, F, K)."""
+    turned = (spectrum[..., 1:] * spectrum[..., :-1].conj()).sum(1)
+    bins = torch.arange(turned.shape[1], device=turned.device)
+    quarter = torch.tensor([1, -1j, -1, 1j], device=turned.device)[bins % 4]  # a middle turns by a quarter per frame
+    return F.pad((turned * quarter[:, None]).sgn(), (1, 0), value=1).transpose(1, 2)
+
+
+def directions(config: CodecConfig, cosine: Tensor) -> Tensor:
+    """Cosines (B, T, bands) of the angle between side and mid -> e^(i angle) (B, n_fft / 2 + 1, T).
+
+    A cosine does not know the angle's sign. It alternates by `BINS_PER_BAND` bins, so that what has no place between
+    the speakers is spread over both.
+    """
+    cosine = to_bins(config, cosine.transpose(1, 2)).clamp(-1, 1)
+    sign = 1 - 2 * (torch.arange(cosine.shape[1], device=cosine.device) // BINS_PER_BAND % 2)
+    return torch.complex(cosine, (1 - cosine.square()).sqrt() * sign[:, None])
 
 
 def loss_weight(config: CodecConfig) -> Tensor:
     """Weight of each band in the codec's error, mean 1: falls as (1 + f / 1 kHz)^-0.7, as melodies live low."""
-    bin_hz = config.sample_rate / config.n_fft
-    low = torch.arange(config.linear_bins) * bin_hz
-    high = (config.linear_bins + BINS_PER_BAND * (torch.arange(config.high_bands) + 0.5)) * bin_hz
-    weight = (1 + torch.cat([low, high]) / 1000) ** -0.7
+    weight = (1 + centres(config) / 1000) ** -0.7
     return weight / weight.mean()
 
 
-def single_pass_phase(m: Tensor, n_fft: int, hop: int) -> Tensor:
-    """m (B, F, T) magnitudes -> phase (B, F, T) in radians, for a centred `torch.stft`."""
-    batch, bins, frames = m.shape
-    log = m.clamp_min(1e-8).log().transpose(1, 2)  # (B, T, F)
-    left, mid, right = log[..., :-2], log[..., 1:-1], log[..., 2:]
-    is_peak = torch.nn.functional.pad((mid > left) & (mid >= right), (1, 1))
-    curve = (left - 2 * mid + right).clamp_max(-1e-6)
-    shift = (0.5 * (left - right) / curve).clamp(-0.5, 0.5)
-    shift = torch.nn.functional.pad(shift, (1, 1))
-    index = torch.arange(bins, device=m.device).expand_as(log)
-    advance = 2 * math.pi * hop / n_fft * (index + shift)  # radians a frame, at peaks
-
-    # nearest peak of every bin: the last one at or below it, or the first one at or above it
-    below = torch.where(is_peak, index, -(bins * 4)).cummax(dim=-1).values
-    above = torch.where(is_peak, index, bins * 4).flip(-1).cummin(dim=-1).values.flip(-1)
-    nearest = torch.where(index - below <= above - index, below, above).clamp(0, bins - 1)
-    advance = advance.gather(-1, nearest)
-
-    phase = torch.zeros(batch, bins, device=m.device, dtype=m.dtype)
-    out = []
-    for t in range(frames):
-        phase = torch.remainder(phase.gather(1, nearest[:, t]) + advance[:, t], 2 * math.pi)
-        out.append(phase)
-    # a frame's time origin is its first sample, half a window before its centre: bin k turns by -pi k
-    return torch.stack(out, dim=-1) - math.pi * torch.arange(bins, device=m.device)[:, None]
+def centres(config: CodecConfig) -> Tensor:
+    """Frequency of each band in Hz."""
+    high = config.linear_bins + BINS_PER_BAND * (torch.arange(config.high_bands) + 0.5)
+    return torch.cat([torch.arange(config.linear_bins), high]) * config.sample_rate / config.n_fft
 
 
-def griffin_lim(m: Tensor, phase: Tensor, n_fft: int, hop: int, iterations: int, momentum: float = 0.99) -> Tensor:
-    """Fast Griffin-Lim from a first phase: m, phase (B, F, T) -> consistent phase as unit complex numbers (B, F, T)."""
-    window = torch.hann_window(n_fft, device=m.device, dtype=m.dtype)
-    unit = torch.polar(torch.ones_like(m), phase)
-    previous = torch.zeros_like(unit)
-    for _ in range(iterations):
-        audio = torch.istft(m * unit, n_fft, hop, window=window)
-        rebuilt = torch.stft(audio, n_fft, hop, window=window, return_complex=True)
-        step = rebuilt - momentum / (1 + momentum) * previous
-        previous = rebuilt
-        unit = step / step.abs().clamp_min(1e-9)
-    return unit
+def mel_weights(config: CodecConfig) -> Tensor:
+    """Triangles evenly spaced on the mel scale up to half the sample rate, over `bands`: (bands, MELS)."""
+    hz, top = centres(config), 2595 * math.log10(1 + config.sample_rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, MELS + 2) / 2595) - 1)
+    half = (edges[2:] - edges[:-2]).div(2).clamp_min(config.sample_rate / config.n_fft)  # no band without a bin
+    size = torch.ones(bands(config))
+    size[config.linear_bins :] = BINS_PER_BAND
+    return (1 - (hz[:, None] - edges[1:-1]).abs() / half).clamp_min(0) * size[:, None]
 
 
-def audio_from_magnitudes(m: Tensor, n_fft: int, hop: int, iterations: int) -> Tensor:
-    """m (B, 2, F, T) stereo magnitudes -> audio (B, 2, T * hop).
+def phase_steps(m: Tensor, n_fft: int, hop: int, first: int = 0) -> Tensor:
+    """m (T, B, F) magnitudes of the bins from `first` on -> phase steps in radians from frame to frame (T - 1, B, F),
+    for hop = n_fft / 4, from the slope over bins."""
+    log = m.log()
+    slope = F.pad((log[..., 2:] - log[..., :-2]) / 2, (1, 1))
+    # near a peak the frequency is that of a Hann window's lobe: slope = atanh(d) + atanh(d / 2), d in bins
+    tangent = slope.tanh()
+    exact = 4 * tangent / (3 + (9 - 8 * tangent.square()).sqrt())
+    found = torch.where(slope.abs() < NEAR, exact, slope / (2 * math.pi * HANN))
+    step = (found + first + torch.arange(m.shape[-1], device=m.device)) * (2 * math.pi * hop / n_fft)
+    return (step[1:] + step[:-1]) / 2
 
-    Both channels share the phase found for their mean, so the stereo image stays where the magnitudes put it.
+
+def phase_turns(m: Tensor) -> Tensor:
+    """m (T, B, F) magnitudes -> phase steps in radians from bin to bin (T, B, F - 1), with a frame's time origin at its
+    centre, from the slope over frames, for a hop of a quarter of the window."""
+    # a click d windows after the frame's centre: slope = log tan(pi d + pi / 4), and the phase turns by -2 pi d
+    half = F.pad(math.pi / 4 - (m[2:] / m[:-2]).sqrt().atan(), (0, 0, 0, 0, 1, 1))
+    return half[..., 1:] + half[..., :-1]
+
+
+def phase_of(
+    m: Tensor, n_fft: int, hop: int, first: int = 0, turned: Tensor | None = None, followed: int | None = None
+) -> Tensor:
+    """m (B, F, T) magnitudes of the bins from `first` on -> phases as unit complex numbers (B, F, T).
+
+    turned (B, n, T): `turns` of the lowest n bins, whose absolute values (0 to 1) say how sure they are. Those of the
+    others follow from `phase_steps`.
+
+    Frame by frame it minimises sum_k |m_t m_t-1| |z_k - z_k' e^(i step)|^2 + |m_k m_k+1| |z_k+1 - z_k e^(i turn)|^2
+    over the phases z of a frame, where z' are those of the frame before: every other bin at a time. It starts from the
+    frame before, and where a sound begins from turns alone, which are all there is above the lowest `followed` bins.
     """
-    length = m.shape[-1] * hop
-    # istft of T + 1 centred frames covers T * hop samples; the STFT's reflection needs more than half a window
-    extra = max(1, n_fft // (2 * hop) + 2 - m.shape[-1])
-    m = torch.cat([m, m[..., -1:].expand(*m.shape[:-1], extra)], dim=-1)
-    mid = m.mean(dim=1)
-    unit = griffin_lim(mid, single_pass_phase(mid, n_fft, hop), n_fft, hop, iterations)
-    window = torch.hann_window(n_fft, device=m.device, dtype=m.dtype)
-    audio = torch.istft((m * unit[:, None]).flatten(0, 1), n_fft, hop, window=window)
-    return audio.unflatten(0, (-1, 2))[..., :length]
+    m = m.permute(2, 0, 1)
+    m = (m / m.amax().clamp_min(1e-9)).clamp_min(FLOOR)
+    turn, followed = phase_turns(m), followed or m.shape[-1]
+    low = m[..., :followed]
+    if turned is None:
+        past = torch.polar(low[1:] * low[:-1], phase_steps(low, n_fft, hop, first))  # from the frame before
+    else:
+        middle = torch.arange(first, first + followed, device=m.device) * (2 * math.pi * hop / n_fft)
+        past = turned.permute(2, 0, 1)[1:] * torch.polar(torch.ones_like(middle), middle) * (low[1:] * low[:-1])
+    up = torch.polar(torch.ones_like(turn[..., : followed - 1]), turn[..., : followed - 1])
+    chain = F.pad(up.cumprod(-1), (1, 0), value=1)[..., 1::2].contiguous()  # of odd bins
+    up = up * (low[..., 1:] * low[..., :-1])  # what bin k + 1 takes from bin k
+    begins = F.pad((low[:-1] < BEGINS * low[1:])[..., 1::2], (0, 0, 0, 0, 1, 0), value=True)
+    past_even, past_odd = past[..., ::2].contiguous(), past[..., 1::2].contiguous()
+    odd_up, even_up = up[..., ::2].contiguous(), up[..., 1::2].contiguous()  # to odd bins, to even bins from 2 on
+    odd_down, even_down = even_up.conj().resolve_conj(), odd_up.conj().resolve_conj()
+    n = odd_up.shape[-1]
+    z = torch.empty(m.shape, dtype=past.dtype, device=m.device)
+    even, odd = torch.zeros_like(z[0, :, :followed:2]), torch.zeros_like(z[0, :, 1:followed:2])
+    for t in range(len(m)):
+        even, odd = (past_even[t - 1] * even, past_odd[t - 1] * odd) if t else (even, odd)
+        from_past_even, from_past_odd = even, odd
+        odd = torch.where(begins[t], chain[t], odd.sgn())
+        for _ in range(SWEEPS):
+            even = from_past_even.clone()
+            even[:, :n].addcmul_(even_down[t], odd)
+            even[:, 1:].addcmul_(even_up[t], odd[:, : even.shape[1] - 1])
+            even = even.sgn()
+            odd = torch.addcmul(from_past_odd, odd_up[t], even[:, :n])
+            odd[:, : even.shape[1] - 1].addcmul_(odd_down[t], even[:, 1:])
+            odd = odd.sgn()
+        z[t, :, :followed:2], z[t, :, 1:followed:2] = even, odd
+    above = turn[..., followed - 1 :].cumsum(-1)
+    z[..., followed:] = z[..., followed - 1 : followed] * torch.polar(torch.ones_like(above), above)
+    # a frame's time origin is its first sample, half a window before its centre: bin k turns by pi k
+    z[..., 1::2] *= -1
+    return z.permute(1, 2, 0)
+
+
+def audio_from_magnitudes(
+    m: Tensor, direction: Tensor, n_fft: int, first: int = 0, turned: Tensor | None = None, followed: int | None = None
+) -> Tensor:
+    """Magnitudes (B, 2, F, T) of mid and side in the bins from `first` on, unit complex numbers (B, F, T) of the angle
+    between them -> audio (B, 2, T * n_fft / 4). turned, followed: as in `phase_of`."""
+    length, hop = m.shape[-1] * n_fft // 4, n_fft // 4
+    # T + 1 centred frames cover T * hop samples; the STFT's reflection needs more than half a window
+    extra = max(1, 4 - m.shape[-1])
+    m, direction, turned = (
+        x if x is None else torch.cat([x, x[..., -1:].expand(*x.shape[:-1], extra)], dim=-1)
+        for x in (m, direction, turned)
+    )
+    both = m.square().sum(1).sqrt()  # where mid is silent, its phase is that of side
+    unit = phase_of(both, n_fft, hop, first, turned, followed)
+    mid, side = m[:, 0] * unit, m[:, 1] * direction * unit
+    spectrum = F.pad(torch.cat([mid + side, mid - side]), (0, 0, first, n_fft // 2 + 1 - first - m.shape[2]))
+    return torch.stack(istft(spectrum, n_fft, hop)[:, :length].chunk(2), dim=1)
+
+
+class Spectra(NamedTuple):
+    """What the decoder says of T latent frames. Magnitudes are compressed, those of mid and side; turns are complex."""
+
+    high: Tensor  # (B, T * frames, 2, bands - first) in the short window
+    low: Tensor  # (B, T * frames / 2, 2, low_bins) in the long window
+    turned: Tensor  # (B, T * frames / 2, low_bins) as in `turns`
+    cosine: Tensor  # (B, T, bands) of the angle between side and mid
+
+
+def spectra_of(config: CodecConfig, audio: Tensor) -> tuple[Spectra, Tensor]:
+    """The true ones of audio (B, 2, N), and the encoder's input c (B, T, values)."""
+    size, first, short = bands(config), first_band(config), middles(config, audio)
+    long, c = middles(config, audio, LONGER)[:, :, : config.low_bins], compress(config, short)
+    low = power(long).pow(config.power / 2).permute(0, 3, 1, 2)
+    high = c[..., :-size].unflatten(2, (config.frames, 2, size)).flatten(1, 2)[..., first:]
+    return Spectra(high, low, turns(long), c[..., -size:]), c
 
 
 class TemporalBlock(nn.Module):
-    """x + W2 silu(W1 [x_{t-1}, x_t, x_{t+1}]): a convolution of width 3 over time, written as one matrix product.
+    """x + W2 silu(W1 [x_{t-d}, x_t, x_{t+d}]): a convolution of width 3 over time, written as one matrix product.
 
     CPUs with matrix units run bf16 products many times faster than convolutions; x is (B, T, D).
     """
 
-    def __init__(self, width: int, expand: int = 2):
+    def __init__(self, width: int, expand: int = 2, dilation: int = 1):
         super().__init__()
+        self.dilation = dilation
         self.norm = nn.LayerNorm(width)
         self.inner = nn.Linear(3 * width, expand * width)
         self.outer = nn.Linear(expand * width, width)
@@ -144,40 +290,90 @@ class TemporalBlock(nn.Module):
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.pad(self.norm(x), (0, 0, 1, 1))
-        y = torch.cat([y[:, :-2], y[:, 1:-1], y[:, 2:]], dim=-1)  # (B, T, 3 D)
+        d = self.dilation
+        y = F.pad(self.norm(x), (0, 0, d, d))
+        y = torch.cat([y[:, : -2 * d], y[:, d:-d], y[:, 2 * d :]], dim=-1)  # (B, T, 3 D)
         return x + self.outer(F.silu(self.inner(y)))
 
 
+class Encoder(nn.Module):
+    """Scaled values (B, T, values) -> (B, T, 2 C): blocks at the rate of the STFT, then at that of the latents."""
+
+    def __init__(self, config: CodecConfig):
+        super().__init__()
+        self.config, size = config, bands(config)
+        self.frame_in = nn.Linear(2 * size, config.frame_width)
+        self.frame_blocks = nn.Sequential(*[TemporalBlock(config.frame_width) for _ in range(config.encoder_depth)])
+        self.join = nn.Linear(config.frames * config.frame_width, config.width)
+        self.angle_in = nn.Linear(size, config.width)
+        blocks = [TemporalBlock(config.width) for _ in range(config.encoder_depth)]
+        self.blocks = nn.Sequential(*blocks, nn.LayerNorm(config.width), nn.Linear(config.width, 2 * config.latent_dim))
+
+    def forward(self, y: Tensor) -> Tensor:
+        size = bands(self.config)
+        h = self.frame_in(y[..., :-size].reshape(len(y), -1, 2 * size))
+        h = self.frame_blocks(h).unflatten(1, (-1, self.config.frames)).flatten(2)
+        return self.blocks(self.join(h) + self.angle_in(y[..., -size:]))
+
+
+class Decoder(nn.Module):
+    """Latents (B, T, C) -> `Spectra`: blocks at the rate of the latents, then at that of the short window's frames. The
+    long window's frames have blocks of their own, with dilations: a note's frequency is clear from its whole length."""
+
+    def __init__(self, config: CodecConfig):
+        super().__init__()
+        self.config, width = config, config.frame_width
+        blocks = [TemporalBlock(config.width) for _ in range(config.decoder_depth)]
+        self.blocks = nn.Sequential(nn.Linear(config.latent_dim, config.width), *blocks, nn.LayerNorm(config.width))
+        self.angle_out = nn.Linear(config.width, bands(config))
+        self.split = nn.Linear(config.width, config.frames * width)
+        blocks = [TemporalBlock(width) for _ in range(config.decoder_depth)]
+        last = nn.Linear(width, 2 * (bands(config) - first_band(config)))
+        self.frame_blocks = nn.Sequential(*blocks, nn.LayerNorm(width), last)
+        blocks = [TemporalBlock(width, dilation=dilation) for dilation in config.low_dilations]
+        last = nn.Linear(width, 4 * config.low_bins * config.frames // LONGER)
+        self.low_blocks = nn.Sequential(nn.Linear(config.width, width), *blocks, nn.LayerNorm(width), last)
+
+    def forward(self, z: Tensor) -> Spectra:
+        h, frames = self.blocks(z), self.config.frames
+        high = self.frame_blocks(self.split(h).unflatten(2, (frames, -1)).flatten(1, 2)).unflatten(2, (2, -1))
+        return Spectra(high, *self.lows(h), self.angle_out(h))
+
+    def lows(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """`Spectra.low` and `.turned` of what `blocks` return."""
+        low = self.low_blocks(h).unflatten(2, (self.config.frames // LONGER, 2, -1)).flatten(1, 2)
+        low, turned = low.unbind(2)
+        return low.unflatten(2, (2, -1)), torch.view_as_complex(turned.float().unflatten(2, (-1, 2)))
+
+
 class SpectralVAE(nn.Module):
-    """Two STFT frames of both channels become one latent frame of C channels, every 46 ms."""
+    """`frames` STFT frames of mid and side become one latent frame of C channels, every 46 ms."""
 
     def __init__(self, config: CodecConfig):
         super().__init__()
         self.config = config
         self.sample_rate, self.hop = config.sample_rate, config.hop
-        values = config.frames * 2 * bands(config)
         # the network's input is y = (c - mean) * gain and its loss is the error in y: gain weighs low bands more
-        self.register_buffer("mean", torch.zeros(values))  # of c over the training clips; set by `fit_scale`
-        self.register_buffer("gain", torch.ones(values))
-        self.encoder = nn.Sequential(
-            nn.Linear(values, config.width),
-            *[TemporalBlock(config.width) for _ in range(config.encoder_depth)],
-            nn.LayerNorm(config.width),
-            nn.Linear(config.width, 2 * config.latent_dim),
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(config.latent_dim, config.width),
-            *[TemporalBlock(config.width) for _ in range(config.decoder_depth)],
-            nn.LayerNorm(config.width),
-            nn.Linear(config.width, values),
-        )
+        self.register_buffer("mean", torch.zeros(values(config)))  # of c over the training clips; set by `fit_scale`
+        self.register_buffer("gain", torch.ones(values(config)))
+        self.register_buffer("low_mean", torch.zeros(2, config.low_bins))  # the same for the long window
+        self.register_buffer("low_gain", torch.ones(2, config.low_bins))
+        self.register_buffer("mels", mel_weights(config)[first_band(config) :], persistent=False)
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
 
-    def fit_scale(self, c: Tensor) -> None:
-        """Set mean and gain from training spectra c (n, values): one scale for all bands, so floors stay small."""
-        self.mean.copy_(c.float().mean(0))
-        weight = loss_weight(self.config).repeat(self.config.frames * 2)
-        self.gain.copy_(weight / ((c.float() - self.mean) * weight).std())
+    def fit_scale(self, audio: Sequence[Tensor]) -> None:
+        """Set means and gains from crops of the training clips, (2, N) each: one scale for all bands, so floors stay
+        small."""
+        config, size = self.config, bands(self.config)
+        found = [spectra_of(config, x[None]) for x in audio]
+        low, c = torch.cat([x.low[0, ::4] for x, _ in found]), torch.cat([c[0, ::8] for _, c in found])
+        self.mean.copy_(c.mean(0))
+        self.low_mean.copy_(low.mean(0))
+        weight = torch.cat([loss_weight(config).repeat(config.frames * 2), torch.ones(size, device=c.device)])
+        self.gain.copy_(weight)
+        self.gain[:-size] /= ((c - self.mean) * weight)[:, :-size].std()
+        weight = loss_weight(config)[: config.low_bins // LONGER].repeat_interleave(LONGER)
+        self.low_gain.copy_(weight / ((low - self.low_mean) * weight).std())
 
     def posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | y), each (B, T, C)."""
@@ -188,29 +384,90 @@ class SpectralVAE(nn.Module):
         """Compressed spectra c -> y."""
         return (c - self.mean) * self.gain
 
+    def scales(self) -> tuple[Tensor, Tensor]:
+        """Mean and gain of `Spectra.high`, of each of the frames in a latent frame: (frames, 2, bands - first)."""
+        shape, first = (self.config.frames, 2, bands(self.config)), first_band(self.config)
+        mean, gain = (x[: -shape[2]].view(shape)[..., first:] for x in (self.mean, self.gain))
+        return mean, gain
+
+    def unscaled(self, guess: Spectra) -> Spectra:
+        """The decoder's output in the units of `spectra_of`."""
+        (mean, gain), size, frames = self.scales(), bands(self.config), self.config.frames
+        return guess._replace(
+            high=(guess.high.unflatten(1, (-1, frames)) / gain + mean).flatten(1, 2),
+            low=guess.low / self.low_gain + self.low_mean,
+            cosine=guess.cosine / self.gain[-size:] + self.mean[-size:],
+        )
+
+    def log_mels(self, high: Tensor) -> Tensor:
+        """Log mel power of left and right together, of magnitudes `Spectra.high`: (B, T * frames, MELS)."""
+        power = high.clamp_min(1e-3).pow(2 / self.config.power).sum(-2)
+        return (power @ self.mels + MEL_FLOOR).log()
+
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """mean |e| + mean e^2 + kl_weight KL; batch: c (B, T, values), the posterior's noise epsilon (B, T, C)."""
-        y = torch.addcmul(-self.mean * self.gain, batch["c"].float(), self.gain)
-        if torch.is_autocast_enabled(y.device.type):
-            y = y.to(torch.get_autocast_dtype(y.device.type))  # a third of the memory traffic of float32
-        mean, log_variance = self.posterior(y)
-        error = self.decoder(mean + batch["epsilon"] * (0.5 * log_variance).exp()) - y
-        absolute, squared = error.abs().mean(dtype=torch.float32), error.square().mean(dtype=torch.float32)
+        """mean |e| + mean e^2 of both windows + turn_weight turn + angle_weight angle + mel_weight mel + kl_weight KL.
+
+        batch: audio (B, 2, N), the posterior's noise epsilon (B, T, C). e: error of the scaled magnitudes. turn:
+        squared error of how phases turn, and angle: of the cosines, each weighted by strength. mel: mean absolute error
+        of log mel power.
+        """
+        config, size = self.config, bands(self.config)
+        with torch.no_grad(), torch.autocast(batch["audio"].device.type, enabled=False):
+            true, c = spectra_of(config, batch["audio"].float())
+            mid, side = c[..., :-size].unflatten(-1, (config.frames, 2, size)).mean(-3).unbind(-2)
+            both = mid * side
+        mean, log_variance = self.posterior(self.scaled(c))
+        z = mean + batch["epsilon"] * (0.5 * log_variance).exp()
+        decoded = self.decoder(z)
+        with torch.autocast(c.device.type, enabled=False):
+            guess = self.unscaled(Spectra(*(x if x.is_complex() else x.float() for x in decoded)))
+            mel = (self.log_mels(guess.high) - self.log_mels(true.high)).abs().mean()
+        gain = self.scales()[1]
+        errors = [
+            (guess.high - true.high).unflatten(1, (-1, config.frames)) * gain,
+            (guess.low - true.low) * self.low_gain,
+        ]
+        absolute, squared = (sum(how(e).mean() for e in errors) / 2 for how in (torch.abs, torch.square))
+        turn = weighted(guess.turned - true.turned, true.low.pow(1 / config.power).sum(2))
+        angle = weighted(guess.cosine - true.cosine, both)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
-        return absolute + squared + self.config.kl_weight * kl, {"l1": absolute, "l2": squared, "kl": kl}
+        loss = absolute + squared + config.turn_weight * turn + config.angle_weight * angle
+        loss = loss + config.mel_weight * mel + config.kl_weight * kl
+        return loss, {"l1": absolute, "l2": squared, "turn": turn, "angle": angle, "mel": mel, "kl": kl}
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
         """audio (B, 2, N) -> latents (B, C, ceil(N / hop)): the posterior's mean. Raises MuseError on a wrong shape."""
         if audio.dim() != 3 or audio.shape[1] != 2 or audio.shape[2] < self.hop:
             raise MuseError(f"the codec encodes audio of shape (B, 2, N >= {self.hop}), not {tuple(audio.shape)}")
-        return self.posterior(self.scaled(compress(self.config, audio.float())))[0].transpose(1, 2)
+        return self.posterior(self.scaled(compress(self.config, middles(self.config, audio.float()))))[0].transpose(
+            1, 2
+        )
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """latents (B, C, T) -> audio (B, 2, T * hop). Raises MuseError on a wrong shape."""
         if latents.dim() != 3 or latents.shape[1] != self.config.latent_dim:
             raise MuseError(f"the codec decodes latents (B, {self.config.latent_dim}, T), not {tuple(latents.shape)}")
-        c = self.decoder(latents.float().transpose(1, 2)) / self.gain + self.mean
-        m = magnitudes(self.config, c)
-        return audio_from_magnitudes(m, self.config.n_fft, self.config.stft_hop, self.config.phase_iterations)
+        return synthesise(self.config, self.unscaled(self.decoder(latents.float().transpose(1, 2))))
+
+
+def weighted(error: Tensor, strength: Tensor) -> Tensor:
+    """Mean squared error, weighted by strength."""
+    return (strength * error.abs().square()).mean() / strength.mean().clamp_min(1e-6)
+
+
+def synthesise(config: CodecConfig, spectra: Spectra) -> Tensor:
+    """Spectra -> audio (B, 2, T * hop): the sum of both windows' sounds, which fade into each other over FADE bins."""
+    first, direction = first_band(config), directions(config, spectra.cosine)
+    magnitudes = (spectra.low, spectra.high)
+    low, high = (x.clamp_min(0).pow(1 / config.power).permute(0, 2, 3, 1) for x in magnitudes)
+    fade = torch.linspace(0, math.pi / 2, LONGER * FADE, device=low.device)[:, None]
+    low[:, :, -len(fade) :] *= fade.cos()
+    below = direction[:, : config.low_bins // LONGER].repeat_interleave(LONGER, 1)
+    below = below.repeat_interleave(config.frames // LONGER, 2)
+    audio = audio_from_magnitudes(low, below, LONGER * config.n_fft, 0, spectra.turned.transpose(1, 2))
+    high = to_bins(config, F.pad(high, (0, 0, first, 0)))[:, :, first:]
+    high[:, :, :FADE] *= fade[::LONGER].sin()
+    above = direction[:, first:].repeat_interleave(config.frames, 2)
+    return audio + audio_from_magnitudes(high, above, config.n_fft, first, followed=config.linear_bins - first)

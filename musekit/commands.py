@@ -3,8 +3,6 @@
 `run` imports what it needs, so that help texts do not wait for torch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,12 +34,21 @@ class Generate(Settings):
         musekit generate "a sad piano melody"
         musekit generate "a fast fiddle tune" --n 8 --seed 100 --out fiddle
         musekit generate "an organ chorale" --negative-prompt "slow" --seconds 6
+        musekit generate "a jazz trio" --seconds 47.5 --bpm 120 --chords "Dm7 G7 C C" --metre 4
+        musekit generate --continue-from demo/a-sad-piano-melody-0.wav --seconds 20
+        musekit generate "a flute" --repaint demo/a-sad-piano-melody-0.wav --start 4 --stop 8
         musekit generate --n 1 -- "- a prompt that starts with a dash"
         torchrun --nproc-per-node 4 -m musekit -- generate --prompts prompts.jsonl --out many
     """
 
     prompt: Annotated[str | None, Positional, arg(metavar="PROMPT", help_behavior_hint="(or --prompts)")] = None
     """The music, for example "a sad piano melody"."""
+    continue_from: Annotated[Path | None, optional("FILE", "none")] = None
+    """A sound file that the music continues, for --seconds more; without a prompt, in its own manner."""
+    repaint: Annotated[Path | None, optional("FILE", "none")] = None
+    """A sound file in which the music from --start to --stop is made again."""
+    start: Annotated[float | None, optional("FLOAT", "none")] = None  # Seconds at which --repaint begins
+    stop: Annotated[float | None, optional("FLOAT", "none")] = None  # Seconds at which it stops
     prompts: Annotated[Path | None, optional("FILE", "none")] = None
     """Many prompts: .txt, one per line, or .jsonl, one object per line: prompt, and any of negative_prompt, seed, n,
     seconds, name (of its files) and the settings of sampling. Ranks under torchrun share the pieces."""
@@ -52,14 +59,22 @@ class Generate(Settings):
     threads: Annotated[int | None, optional("INT", "torch's choice, or OMP_NUM_THREADS")] = None
     """CPU threads of each process; part of the recipe."""
     weights: str = "mini"  # A folder of weights, or the name of a packaged preset
+    lora: Annotated[Path | None, optional("FILE", "none")] = (
+        None  # Fine-tuning of a stage: `musekit train --train.lora`
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # Precision of Stage 2's matrix products
     out: Path = Path("demo")  # Folder for the WAV files, recipes and the contact sheet
 
     def run(self) -> None:
         """Generate the files."""
-        from musekit.generate import generate_files
+        from musekit.generate import edit_files, generate_files
 
-        generate_files(self)
+        if self.continue_from or self.repaint:
+            from musekit.lab.lab import read_sound
+
+            edit_files(self, read_sound)
+        else:
+            generate_files(self)
 
 
 @dataclass
@@ -69,7 +84,7 @@ class Cache:
     For example: the scores of music21, rendered, and the inputs of the mini networks; your own folder; a published
     dataset; the same with four processes, each on its GPU (slurm/cache.sh: with an array of jobs):
 
-        musekit cache --n 12000 --kinds clips tokens spectra views
+        musekit cache --n 12000 --kinds clips tokens views
         musekit cache --kinds latents embeddings --weights my-weights --remake
         musekit cache --data my-music --out my-cache
         musekit cache --corpus musicbench --data /data/MusicBench --preset paper
@@ -88,10 +103,7 @@ class Cache:
     n: int = 12_000  # Clips of 12 s to render from the scores
     seconds: Annotated[float | None, optional("FLOAT", "the preset's window")] = None
     """Longest clip; longer recordings are cut into several clips."""
-    kinds: tuple[Literal["clips", "tokens", "spectra", "views", "latents", "embeddings"], ...] = (
-        "clips",
-        "tokens",
-    )
+    kinds: tuple[Literal["clips", "tokens", "views", "latents", "embeddings"], ...] = ("clips", "tokens")
     """What to compute. Latents and embeddings need trained weights."""
     preset: str = "mini"  # The preset whose inputs and encoders are used
     weights: str = "mini"  # Folder of trained weights, for latents and embeddings
@@ -149,9 +161,9 @@ class Train:
         if self.part not in MINI_TRAINING:
             raise suggest(self.part, MINI_TRAINING, "part to train")
 
-    def with_own_defaults(self) -> Train:
+    def with_own_defaults(self) -> "Train":
         """This command with the training settings of its part and preset as defaults."""
-        return replace(self, train=train_config(self.preset, self.part, self.init is not None))
+        return replace(self, train=train_config(self.preset, self.part, self.init is not None, self.train.lora))
 
     def run(self) -> None:
         """Train, and write the weights."""
@@ -171,7 +183,7 @@ class Evaluate:
 
     The same command resumes. For example:
 
-        musekit eval codec
+        musekit eval codec --codecs runs/codec/weights
         musekit eval one-to-many --split test
         musekit eval prompts --n 24 --results quick
     """
@@ -183,6 +195,7 @@ class Evaluate:
     n: int = 240  # Number of generated clips, in measurements that generate
     split: Literal["valid", "test"] = "valid"
     """The held-out clips to measure on. Choices are made on valid; the result file counts the openings of test."""
+    codecs: list[str] = field(default_factory=list)  # For codec: other folders of weights, measured beside this one
     quick: bool = False  # Tiny sizes, to test that everything runs
 
     def run(self) -> None:
@@ -193,7 +206,7 @@ class Evaluate:
         from musekit.evaluate import evaluate
 
         cache = self.cache or home() / "caches" / "scores"
-        evaluate(self.what, self.weights, cache, self.results, self.n, self.quick, self.split)
+        evaluate(self.what, self.weights, cache, self.results, self.n, self.quick, self.split, self.codecs)
 
 
 @dataclass

@@ -7,20 +7,18 @@ smoke  tiny and random, for tests; its audio is noise
 The types carry the ranges that `files.decode` checks when a config is read from a file.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
-import getpass
 import json
 import os
-import tempfile
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, convert
 
 Count = Annotated[int, Meta(ge=1, le=2**20)]
 CountOrNone = Annotated[int, Meta(ge=0, le=2**20)]
@@ -37,7 +35,7 @@ Nonnegative = Annotated[float, Meta(ge=0, le=1e6)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Scale = Annotated[float, Meta(ge=0, le=100)]
 
-REMOVED = frozenset({"idle_weights"})  # fields of older config files, which are ignored
+TABLES = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # as metadata and prompts spell them
 
 
@@ -65,17 +63,22 @@ class CodecConfig:
     kind: Literal["spectral", "oobleck"] = "spectral"  # trained here, or Stable Audio Open's
     sample_rate: Hertz = 44100  # Hz
     latent_dim: Annotated[int, Meta(ge=1, le=4096)] = 64  # channels C
-    n_fft: Annotated[int, Meta(ge=16, le=2**17)] = 4096  # samples; long, so that the partials of a chord do not beat
-    stft_hop: Count = 1024  # samples
-    frames: Count = 2  # STFT frames per latent frame; hop = frames * stft_hop = 2048 samples (46 ms)
-    linear_bins: CountOrNone = 1024  # STFT bins without averaging (0 to 11.0 kHz)
-    high_bands: CountOrNone = 64  # bands of 8 bins above them (11.0 to 16.5 kHz); higher frequencies are dropped
+    n_fft: Annotated[int, Meta(ge=16, le=2**17)] = 2048  # samples
+    stft_hop: Count = 512  # samples, a quarter of the window
+    frames: Count = 4  # STFT frames per latent frame; hop = frames * stft_hop = 2048 samples (46 ms)
+    linear_bins: CountOrNone = 512  # STFT bins without averaging (0 to 11.0 kHz)
+    high_bands: CountOrNone = 64  # bands of 8 bins above them (11.0 to 22.05 kHz)
+    low_bins: Annotated[int, Meta(ge=16, le=2**16)] = 96  # bins of a window twice as long (0 to 1.0 kHz)
+    low_dilations: tuple[Count, ...] = (1, 2, 4, 1)  # of the layers for it
     power: Annotated[float, Meta(ge=0.01, le=1)] = 0.3  # the network's input is magnitude**power
-    width: Width = 384
-    encoder_depth: Depth = 2
+    width: Width = 384  # of the layers at the rate of the latents
+    frame_width: Width = 256  # and of those at the rate of the STFT
+    encoder_depth: Depth = 1
     decoder_depth: Depth = 2
     kl_weight: Nonnegative = 4e-4  # of the KL divergence, summed over the channels of a latent frame
-    phase_iterations: Annotated[int, Meta(ge=0, le=1000)] = 16  # fast Griffin-Lim steps after the first phase estimate
+    angle_weight: Nonnegative = 0.2
+    mel_weight: Nonnegative = 0.1
+    turn_weight: Nonnegative = 1.0
     name: str = later("")  # "oobleck": hub name or folder of a diffusers pipeline or of its vae/
 
     @property
@@ -109,7 +112,6 @@ class EmbedderConfig:
     text_width: Width = 128
     head_width: Width = 256
     name: str = later("")  # "muq": hub name or folder
-    windows: Literal["spliced", "even"] = later("spliced")  # "muq", above 10 s: the last one wraps around, or overlaps
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ class Stage2Config:
     time_dim: Width = later(256)  # its Fourier features of time
     number_dim: Width = later(256)  # its Fourier features of start and total seconds
     max_seconds: Positive = later(512.0)  # the largest number of seconds that its timing token resolves
+    controls: bool = later(False)  # inputs for tempo, key, metre, beats, chords, melody (`conditions`) and given frames
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,7 @@ class TrainConfig:
     """How to train one component. The defaults of each preset and component are in `train_config`."""
 
     samples: Samples = 100_000  # training samples in total, over all epochs and ranks
+    minutes: Nonnegative = 0.0  # instead of samples: as many as fit into so many minutes; 0: as said
     batch: Count = 64  # samples per optimizer step, over all ranks and accumulation steps
     micro_batch: Count = 64  # samples per forward pass on one rank
     lr: Nonnegative = 1e-3
@@ -191,6 +195,9 @@ class TrainConfig:
     validate_every: Samples = 64_000  # samples
     checkpoint_minutes: Nonnegative = 3.0
     keep: Count = 2  # newest checkpoints that are retained
+    lora: Annotated[int, Meta(ge=0, le=1024)] = 0
+    """Rank of the small matrices that are trained instead of the weights (`lora`), from --init; 0: the weights."""
+    only: str = ""  # train only the parameters whose names begin so ("decoder": a codec whose latents stay)
     workers: Feeders = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
 
 
@@ -212,93 +219,31 @@ class MuseConfig:
         return self.stage2.max_frames * self.codec.hop / self.codec.sample_rate
 
 
-def mini() -> MuseConfig:
-    """The laptop preset: ~22M parameters, 12 s window, weights in the package."""
-    # the noise keeps Stage 2 from recognising a training clip by its exact embedding; this autoguidance makes prompts
-    # obeyed, and costs variety that other guidance would keep (results/part/guidance-valid.json)
-    stage2, sample = Stage2Config(embedding_noise=0.01), SampleConfig(stage1_autoguidance=2.0)
-    return MuseConfig(name="mini", stage2=stage2, sample=sample)
-
-
-def smoke() -> MuseConfig:
-    """Tiny and random, with the same classes: for tests. Its audio is noise."""
-    return MuseConfig(
-        name="smoke",
-        codec=CodecConfig(width=32, encoder_depth=1, decoder_depth=1, latent_dim=8, phase_iterations=2),
-        embedder=EmbedderConfig(width=32, depth=1, text_width=32),
-        stage1=Stage1Config(width=32, depth=2, heads=2, gaussian_rank=8),
-        stage2=Stage2Config(latent_dim=8, condition_dim=16, width=32, depth=2, head_dim=16, kv_heads=2, max_frames=259),
-        sample=SampleConfig(stage1_steps=3, stage2_steps=3, seconds=2.0),
-    )
-
-
-def paper() -> MuseConfig:
-    """The full-size system on public encoders: 238M + 1.06B, a window of 47.55 s, without trained weights.
-
-    The frozen components are given by hub name; a folder's path works as well (`encoders.hub`).
-    """
-    return MuseConfig(
-        name="paper",
-        codec=CodecConfig(kind="oobleck", name="stabilityai/stable-audio-open-1.0"),
-        text=TextConfig(
-            kind="t5", name="google/flan-t5-base", dim=768, max_tokens=128, lengths=(16, 32, 64, 128)
-        ),
-        embedder=EmbedderConfig(kind="muq", name="OpenMuQ/MuQ-MuLan-large", sample_rate=24000),
-        stage1=Stage1Config(text_dim=768, width=1024, depth=16, heads=16, ff_mult=4),
-        stage2=Stage2Config(
-            condition_dim=768, width=1536, depth=24, kv_heads=12, ff_mult=4.0, patch=1, max_frames=1024,
-            modulation=False, stable_audio=True,
-        ),
-        # the original's Stage 1 solver is dopri5, which costs 3 times as many evaluations, and a GPU cannot record it
-        sample=SampleConfig(stage2_steps=100, stage1_guidance_scale=3.0, stage1_dtype="auto", seconds=47.5),
-    )  # fmt: skip
-
-
-PRESETS = {"mini": mini, "smoke": smoke, "paper": paper}
+PRESETS = {name: convert(values | {"name": name}, MuseConfig) for name, values in TABLES["presets"].items()}
 
 
 def preset(name: str) -> MuseConfig:
-    """The preset of that name. Raises MuseError with a suggestion."""
+    """The preset of that name (`presets.toml`). Raises MuseError with a suggestion."""
     if name not in PRESETS:
         raise suggest(name, PRESETS, "preset")
-    return PRESETS[name]()
+    return PRESETS[name]
 
 
-# mini's settings. The packaged Stage 1 and Stage 2 were trained in several runs with other settings (`before` in their
-# train.json).
-MINI_TRAINING = {
-    "codec": TrainConfig(samples=330_000, batch=32, micro_batch=32, lr=1.2e-3),
-    "embedder": TrainConfig(
-        samples=80_000, batch=128, micro_batch=128, lr=1e-3, weight_decay=0.05, ema=0.995, validate_every=25_600
-    ),
-    "stage1": TrainConfig(
-        samples=2_000_000, batch=128, micro_batch=128, lr=8e-4, ema=0.9985, warmup=20_000, decay=0.6,
-        validate_every=128_000,
-    ),
-    "regression": TrainConfig(samples=150_000, batch=256, micro_batch=256, lr=1e-3, weight_decay=0.01),
-    "stage2": TrainConfig(samples=360_000, batch=32, micro_batch=32, lr=1e-3, validate_every=32_000),
-}  # fmt: skip
-# The full-size networks take a lower learning rate and a longer warm-up. A checkpoint of Stage 2 is 17 GB: training
-# waits for seconds while it is copied to the host, and goes on while it is written. Stage 2's micro-batch of
-# whole windows (1,024 frames) should fit into 80 GB with all its activations: reckoned from shorter crops, never run.
-PAPER_TRAINING = {
-    "stage1": replace(MINI_TRAINING["stage1"], lr=1e-4, checkpoint_minutes=10.0, compile=True),
-    "regression": replace(MINI_TRAINING["regression"], lr=1e-4, checkpoint_minutes=10.0),
-    "stage2": replace(
-        MINI_TRAINING["stage2"], micro_batch=16, lr=1e-4, warmup=32_000, checkpoint_minutes=10.0, compile=True
-    ),
-}
-FINE_TUNING = {"lr": 5e-5, "warmup": 8_000}  # of paper's Stage 2 from Stable Audio Open's weights
+mini, smoke, paper = (partial(preset, name) for name in PRESETS)
+MINI_TRAINING = {part: convert(values, TrainConfig) for part, values in TABLES["training"]["mini"].items()}
 
 
-def train_config(preset: str, component: str, init: bool = False) -> TrainConfig:
+def train_config(preset: str, component: str, init: bool = False, lora: int = 0) -> TrainConfig:
     """The default training settings of a preset's component.
 
     preset: "mini", "smoke" (mini's settings) or "paper". component: "codec", "embedder", "stage1", "regression" or
-    "stage2". init: whether training starts from trained weights.
+    "stage2". init: whether training starts from trained weights. lora: its rank, 0 for none.
     """
-    settings = (MINI_TRAINING | PAPER_TRAINING if preset == "paper" else MINI_TRAINING)[component]
-    return replace(settings, **FINE_TUNING) if init and (preset, component) == ("paper", "stage2") else settings
+    full, change = TABLES["training"]["paper"], {}
+    if preset == "paper":
+        change = full.get(component, {}) | (full["fine_tuning"] if init and component == "stage2" else {})
+        change |= full["lora"] if lora else {}
+    return replace(MINI_TRAINING[component], **change, lora=lora)
 
 
 def identity(config) -> dict:
@@ -327,16 +272,3 @@ def home() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "musekit"
     except RuntimeError as error:
         raise MuseError("this user has no home folder: set MUSEKIT_HOME to a folder that can be written") from error
-
-
-def place_caches() -> None:
-    """For a user without a name or a home that can be written, as in a container: give torch, numba and matplotlib a
-    folder for their caches, without which they fail; under $MUSEKIT_HOME, else a temporary one."""
-    try:
-        if getpass.getuser() and os.access(Path.home(), os.W_OK):
-            return
-    except (RuntimeError, KeyError, OSError):
-        pass
-    folder = os.environ.get("MUSEKIT_HOME") or tempfile.mkdtemp(prefix="musekit-")
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"):
-        os.environ.setdefault(name, os.path.join(os.path.expanduser(folder), "libraries"))

@@ -5,9 +5,7 @@ stable-audio-tools and diffusers put the noise at tau = 1 of a circle. With thet
     z = cos(theta) x_1 + sin(theta) x_0        the network's input, x_1 data and x_0 unit noise
     v = cos(theta) x_0 - sin(theta) x_1        the network's output, dz / d theta
 
-(Salimans & Ho 2022, arXiv 2202.00512). diffusers' schedulers (EDM, Cosine) say the same with sigma = tan(theta) and
-sigma_data = 1: c_in (x_1 + sigma x_0) = z, c_noise = 2 atan(sigma) / pi = tau, and c_skip (x_1 + sigma x_0) + c_out v
-= cos(theta) z - sin(theta) v is their denoised x_1.
+(Salimans & Ho 2022, arXiv 2202.00512). diffusers' schedulers say the same with sigma = tan(theta), sigma_data = 1.
 
 Our path is the chord of that circle's quarter. Let s = sqrt(t^2 + (1 - t)^2), between sqrt(1/2) and 1. Then
 
@@ -17,12 +15,10 @@ so tau = 2 atan2(1 - t, t) / pi. Solving z and v for x_1 = cos z - sin v and x_0
 
     u = x_1 - x_0 = (cos - sin) z - (cos + sin) v = ((2 t - 1) x_t - s v) / s^2
 
-which is finite everywhere and affine in v, so guidance of v is guidance of u. An output of v = 0 gives
-(2 t - 1) x_t / s^2, the exact velocity of standard normal data.
+which is finite everywhere and affine in v, so guidance of v is guidance of u.
 
 A diffusers pipeline's folder holds transformer/ (`StableAudioDiTModel`) and projection_model/ (the embedders of start
-and total seconds), each a config.json and safetensors. Its text projection has no counterpart: our one conditioning
-token comes from the joint embedding.
+and total seconds). Its text projection has no counterpart: our one conditioning token comes from the joint embedding.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Entry: one piece of the library, and the FLAC file whose comment carries the whole entry."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io
@@ -9,34 +7,28 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from musekit.config import MuseError
-from musekit.corpus.sound import BLOCK, Sound
-from musekit.files import decode
-from musekit.recipe import Recipe
+from musekit.corpus.sound import Sound
+from musekit.files import decode, regular
+from musekit.recipe import Recipe, file_stem
 
 MAX_SECONDS = 20 * 60.0  # of a file that is added to the library
 MAX_RATE = 96_000  # Hz, at which MAX_SECONDS are taken
 MAX_CHARS = 20_000  # of a name, a tag or a note
 EMBEDDING_BYTES = 512 * 4
-OLD_FORMAT = "open its library once with commit a887462 of musekit, which converts it and its files"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The source of a piece's embedding and noise, for a piece whose recipe did not draw them."""
+    """The source of a piece's embedding, for a piece whose recipe did not draw it."""
 
     how: str = ""  # for people: "half way from ... to ..."
     prompted: bool = True  # whether the recipe's prompt is what the user asked for, or only a label
-    # from noise(recipe.seed), x = slerp(x, noise(seed), position) for each pair (seed, position)
-    noise: Annotated[
-        tuple[tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[float, msgspec.Meta(ge=0, le=1)]], ...],
-        msgspec.Meta(max_length=1000),
-    ] = ()
+    recipes: tuple[Recipe, ...] = ()  # of sounds that fade one into the next: of each, in order
 
 
 @dataclass(frozen=True)
@@ -52,7 +44,7 @@ class Entry:
     deleted: str | None = None  # time of deletion, for a piece in the bin
     recipe: Recipe | None = None  # None for an imported sound
     origin: Origin | None = None  # None where Stage 1 drew the embedding
-    embedding: bytes | None = None  # 512 little-endian float32
+    embedding: bytes | None = None  # 512 little-endian float32, for each of the origin's recipes
     similarity: float | None = None
     seconds: float = 0.0
     content: str = ""  # fingerprint of the samples
@@ -65,10 +57,15 @@ class Entry:
 
 def entry_of(piece) -> Entry:
     """The entry of a `muse.Piece` or a `lab.rendering.RenderedPiece`."""
-    embedding = np.asarray(piece.embedding, dtype="<f4").tobytes()
-    origin, similarity = getattr(piece, "origin", None), float(piece.similarity)
-    return Entry(name=piece.recipe.prompt, recipe=piece.recipe, origin=origin, embedding=embedding,
-                 similarity=similarity)  # fmt: skip
+    how = {"recipe": piece.recipe, "origin": getattr(piece, "origin", None), "similarity": float(piece.similarity)}
+    return Entry(name=piece.recipe.prompt, embedding=np.asarray(piece.embedding, "<f4").tobytes(), **how)
+
+
+def file_of(piece, name: str = "") -> tuple[str, bytes]:
+    """A FLAC file of a piece with its entry inside: a plain name that no other sound has, and its bytes."""
+    entry, audio = entry_of(piece), quantize(piece.audio)
+    entry = measured(replace(entry, name=clean_text(name or entry.name)), audio, piece.sample_rate)
+    return f"{file_stem(entry.name)}-{entry.content[:8]}.flac", flac(audio, piece.sample_rate, entry)
 
 
 def clean_text(text: str, lines: bool = False) -> str:
@@ -100,12 +97,8 @@ def quantize(audio) -> np.ndarray:
 
 
 def fingerprint(audio: np.ndarray, sample_rate: int) -> str:
-    """SHA-256 of int16 samples (channels, N), at the top of 32 bits: the identity of a sound."""
-    digest = hashlib.sha256(f"{sample_rate} {len(audio)} ".encode())
-    for channel in audio:
-        for start in range(0, len(channel), BLOCK):
-            digest.update(channel[start : start + BLOCK].astype(np.int32) << 16)
-    return digest.hexdigest()
+    """SHA-256 of int16 samples (channels, N): the identity of a sound."""
+    return hashlib.sha256(f"{sample_rate} {len(audio)} ".encode() + audio.tobytes()).hexdigest()
 
 
 def measured(entry: Entry, audio: np.ndarray, sample_rate: int) -> Entry:
@@ -128,10 +121,11 @@ def flac(audio: np.ndarray, sample_rate: int, entry: Entry) -> bytes:
 def read_audio(
     source: Path | bytes, name: str, seconds: float | None = None, form=np.asarray
 ) -> tuple[np.ndarray, int]:
-    """The first `seconds` (None: all) of a file or its bytes: float32 (1 or 2, N), and its rate in Hz.
+    """The first `seconds` (None: all) of a file or its bytes: float32 (1 or 2, N), more channels averaged, and its rate
+    in Hz.
 
-    More than two channels are averaged. Decodes in blocks, each as `form` makes it, since a small file can hold hours.
-    Raises MuseError for what is not sound, or is to be read whole and is empty or longer than the bounds.
+    Decodes in blocks, each as `form` makes it, since a small file can hold hours. Raises MuseError for what is not
+    sound, or is to be read whole and is empty or longer than the bounds.
     """
     try:
         sound = Sound(source, least=0)
@@ -153,19 +147,13 @@ def read_samples(path: Path) -> tuple[np.ndarray, int]:
 def read_entry(path: Path) -> Entry:
     """The entry in a file of a library or of `musekit generate`; any other file has only a name.
 
-    Anyone may have written the file: a malformed comment counts as none. Raises MuseError where it is not sound, or
-    where an older musekit wrote it.
+    Anyone may have written the file: a malformed comment counts as none. Raises MuseError where it is not sound.
     """
     import soundfile
 
     try:
-        if not path.is_file():  # a pipe would wait for ever
-            raise OSError("no regular file")
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(regular(path)) as file:
             comment = file.comment
-        with open(path, "rb") as file:
-            if b"MUSE_ID=" in file.read(2**16):  # a comment of its own, which libsndfile does not report
-                raise MuseError(f"{path.name!r} is of an older musekit; {OLD_FORMAT}")
     except (OSError, RuntimeError) as error:
         raise MuseError(f"{path.name!r} cannot be read as sound") from error
     entry = Entry()
@@ -175,10 +163,7 @@ def read_entry(path: Path) -> Entry:
         elif comment:
             entry = Entry(recipe=decode(comment, Recipe, path.name))
     name = entry.name or entry.prompt or path.stem.encode("utf-8", "replace").decode()
-    return replace(
-        entry,
-        name=clean_text(name[:MAX_CHARS]) or "sound",
-        tags=clean_tags(tag[:MAX_CHARS] for tag in entry.tags),
-        notes=clean_text(entry.notes[:MAX_CHARS], lines=True),
-        embedding=entry.embedding if len(entry.embedding or b"") == EMBEDDING_BYTES else None,
-    )
+    tags, notes = clean_tags(tag[:MAX_CHARS] for tag in entry.tags), clean_text(entry.notes[:MAX_CHARS], lines=True)
+    rows = max(1, len(entry.origin.recipes)) if entry.origin else 1
+    embedding = entry.embedding if len(entry.embedding or b"") == rows * EMBEDDING_BYTES else None
+    return replace(entry, name=clean_text(name[:MAX_CHARS]) or "sound", tags=tags, notes=notes, embedding=embedding)

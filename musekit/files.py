@@ -1,7 +1,5 @@
 """File hashes, atomic writes, and typed JSON that is checked when it is read."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -16,13 +14,11 @@ from typing import TypeVar, get_type_hints
 
 import msgspec
 
-from musekit.config import REMOVED, MuseError, suggest
+from musekit.config import MuseError, suggest
 
 T = TypeVar("T")
 TEMPORARY = re.compile(r"\..+\.(?:[0-9a-f]{8}){1,2}\.part")
 type_hints = functools.cache(get_type_hints)  # evaluating annotations takes longer than decoding a line
-OLD_NAMES = {"enter": "proj_in", "leave": "proj_out", "before": "preprocess", "after": "postprocess"}
-OLD_NAMES |= {"table": "scale_shift_table", "null": "null_token"}
 
 
 def regular(path: Path) -> Path:
@@ -42,8 +38,7 @@ def sha256(path: Path) -> str:
 
 
 def temporary(path: Path) -> Path:
-    """A name beside `path` for a file that is being written; nobody can guess it, and `sweep` knows it."""
-    # not the process id: a process on another machine or in a container may have the same one
+    """A name beside `path` for a file that is being written; no other process guesses it, and `sweep` knows it."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 
@@ -104,7 +99,7 @@ def refuse_unknown_fields(value, kind: type, where: str) -> None:
     """Raise MuseError with a suggestion for a key that is no field of the dataclass `kind`; nested ones included."""
     hints = type_hints(kind)
     for name, inner in value.items() if isinstance(value, dict) else ():
-        if name not in hints and name not in REMOVED:
+        if name not in hints:
             raise suggest(name, hints, f"field in {where}")
         if dataclasses.is_dataclass(hints.get(name)):
             refuse_unknown_fields(inner, hints[name], f"{where}, {name}")
@@ -113,14 +108,3 @@ def refuse_unknown_fields(value, kind: type, where: str) -> None:
 def read_json(path: Path, kind: type[T], known_only: bool = False) -> T:
     """The JSON of a file as a value of `kind` (see `decode`). Raises MuseError, and FileNotFoundError as it is."""
     return decode(regular(Path(path)).read_bytes(), kind, str(path), known_only)
-
-
-def accept_old_names(network) -> None:
-    """Let a network load earlier files of weights, in which some attributes have other names."""
-
-    def rename(_, state: dict, prefix: str, *__) -> None:
-        for key in [key for key in state if key.startswith(prefix)]:
-            words = [OLD_NAMES.get(word, word) for word in key.removeprefix(prefix).split(".")]
-            state[prefix + ".".join(words)] = state.pop(key)
-
-    network.register_load_state_dict_pre_hook(rename)

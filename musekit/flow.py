@@ -6,9 +6,8 @@ Guidance v = v_uncond + w (v_cond - v_uncond) (Ho & Salimans 2022, arXiv 2207.12
 Foreign conventions (stable-audio-tools has noise at t = 1) are converted once, where foreign weights load.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -47,10 +46,10 @@ def share_along(a: Tensor, b: Tensor) -> Tensor:
 def adapted(mode: str, pair: Tensor, scale: float | Tensor, t: float | Tensor, x: Tensor) -> Tensor:
     """The guided velocity in a mode other than "cfg".
 
-    pair (2 B, ...): conditional velocities, then unconditional ones; scale: one, or shaped for x (B, ...).
-    "apg" (adaptive projected guidance, Sadat et al. 2024, arXiv 2410.02416, with eta 0) leaves out what guidance adds
-    along the predicted x_1, which oversaturates. A limit of 0.2 and a momentum of -0.5 helped nothing here.
-    "cfg-zero" (Fan et al. 2025, arXiv 2503.18886) scales v_uncond to the least distance to v_cond, and starts at 0.
+    pair (2 B, ...): conditional velocities, then unconditional ones; scale: one, or shaped for x (B, ...). "apg"
+    (adaptive projected guidance, Sadat et al. 2024, arXiv 2410.02416, with eta 0) leaves out what guidance adds along
+    the predicted x_1. "cfg-zero" (Fan et al. 2025, arXiv 2503.18886) scales v_uncond to the least distance to v_cond,
+    and starts at 0.
     """
     v, unconditional = pair.chunk(2)
     if mode == "cfg-zero":
@@ -80,11 +79,7 @@ def loss(v: Tensor, u: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def gaussian_floor(t: Tensor) -> Tensor:
-    """The least possible loss at time t when x_1 ~ N(0, 1) is independent of the condition.
-
-    For standard normal x_0 and x_1, Var[x_1 - x_0 | x_t] = 1 / ((1 - t)^2 + t^2). A model below this line has
-    learned something beyond each coordinate's mean and variance.
-    """
+    """The least possible loss at time t when x_1 ~ N(0, 1) is independent of the condition: 1 / ((1 - t)^2 + t^2)."""
     return 1.0 / ((1 - t) ** 2 + t**2)
 
 
@@ -95,10 +90,8 @@ def generator(seed: int, counter: int) -> np.random.Generator:
 
 
 class SampleRNG:
-    """The random draws of one training sample, keyed by (seed, draw counter), never by rank.
-
-    counter = epoch * dataset length + position, so the world size and the batch size change nothing. Philox is
-    counter-based: a draw costs no state and any sample of any epoch can be redone alone.
+    """The random draws of one training sample, keyed by (seed, draw counter = epoch * dataset length + position), never
+    by rank. Philox is counter-based: any sample of any epoch can be drawn alone.
     """
 
     def __init__(self, seed: int, counter: int):
@@ -135,9 +128,19 @@ def stratified_time(n: int) -> Tensor:
 
 
 def noise(seed: int, stage: int, frames: int, channels: int) -> Tensor:
-    """The initial noise of the sample with that seed in that stage, (channels, frames).
-
-    A pure function of its arguments on every device; fewer frames get a prefix of the same noise.
+    """The initial noise of the sample with that seed in that stage, (channels, frames): the same on every device; fewer
+    frames get a prefix of it.
     """
     rng = generator(seed, 0x4D555345 + stage)
     return torch.from_numpy(rng.standard_normal((frames, channels), dtype=np.float32)).T.contiguous()
+
+
+def keyed_noise(keys: Sequence[int], like: Tensor) -> Tensor:
+    """Standard normal noise of the shape, dtype and device of `like` (B, ...): sample i is a function of keys[i].
+
+    Drawn where it is used, since it would be half of what training data sends. Kinds of devices draw different numbers.
+    """
+    x, rng = torch.empty_like(like), torch.Generator(like.device)
+    for row, key in zip(x, keys, strict=True):
+        torch.randn(row.shape, generator=rng.manual_seed(key), out=row)
+    return x

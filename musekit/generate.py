@@ -1,16 +1,11 @@
 """`musekit generate`: pieces as WAV files, each with its recipe. The same command makes only what is missing.
 
-A file of prompts is plain text (.txt), one prompt per line, or JSON Lines, one object per line:
-
-    {"prompt": "a sad piano melody"}
-    {"prompt": "an organ chorale", "negative_prompt": "slow", "seed": 7, "n": 4, "seconds": 6, "name": "chorale"}
+A file of prompts is plain text (.txt), one prompt per line, or JSON Lines: {"prompt": "an organ chorale",
+"negative_prompt": "slow", "seed": 7, "n": 4, "seconds": 6, "name": "chorale"}, all but the prompt optional.
 
 A piece is finished when its `<name>.json` exists: recipe, similarity, network evaluations and the hash of the WAV,
-which is written first. Both files are written atomically, so after a kill each file is whole. Under
-torchrun the ranks share the micro-batches; the bits of a piece depend on its recipe only.
+which is written first, both atomically. Under torchrun the ranks share the micro-batches.
 """
-
-from __future__ import annotations
 
 import contextlib
 import datetime
@@ -27,7 +22,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from musekit.config import MuseError
-from musekit.files import decode, read_json, write_atomic
+from musekit.controls import LONGEST
+from musekit.files import decode, read_json, sha256, write_atomic
+from musekit.prompts import read_prompt
 from musekit.recipe import Recipe, Settings, clean_prompt, count, file_stem
 
 STAGES = {"stage1": "text to embedding", "stage2": "embedding to latents", "codec": "latents to audio"}
@@ -56,7 +53,7 @@ class Request(Settings):
         """How to sample these pieces."""
         return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
 
-    def completed(self, options, note: Callable[[str], None]) -> Request:
+    def completed(self, options, note: Callable[[str], None]) -> "Request":
         """The request with the command line's values where it has none. Raises MuseError for an impossible one."""
         missing = [f.name for f in fields(self) if f.name != "name" and getattr(self, f.name) is None]
         full = replace(self, **{name: getattr(options, name) for name in missing})
@@ -92,7 +89,8 @@ def generate_files(options) -> dict[Path, Finished]:
     from musekit import distributed
     from musekit.muse import Muse
 
-    muse, first = Muse.from_pretrained(options.weights, dtype=options.dtype), distributed.rank() == 0
+    muse = Muse.from_pretrained(options.weights, dtype=options.dtype, lora=options.lora)
+    first = distributed.rank() == 0
     if options.threads is not None:
         if not 1 <= options.threads <= 4096:
             raise MuseError(f"--threads must be from 1 to 4096, not {options.threads}")
@@ -115,6 +113,38 @@ def generate_files(options) -> dict[Path, Finished]:
     if missing:
         seconds = sum(recipe.seconds for recipe in missing.values())
         print(f"{seconds:.0f} s of audio in {time.perf_counter() - began:.1f} s, including loading", flush=True)
+    return pieces
+
+
+def edit_files(options, read_sound: Callable) -> dict[Path, Finished]:
+    """Continue or repaint a sound file, n times; returns {WAV: piece}. Raises MuseError before any sampling.
+
+    read_sound: file, name, most seconds, rate in Hz -> (1 or 2, N).
+    """
+    path, repaint = options.continue_from or options.repaint, options.repaint is not None
+    if options.prompts or options.negative_prompt or (options.continue_from and repaint):
+        raise MuseError("give one of --continue-from and --repaint, with a PROMPT or none, and no other prompts")
+    if repaint == (None in (options.start, options.stop)):
+        raise MuseError("--repaint FILE needs --start and --stop, in seconds")
+
+    from musekit.muse import Muse
+
+    muse, pieces = Muse.from_pretrained(options.weights, dtype=options.dtype), {}
+    audio, stem = read_sound(path, path.name, LONGEST, muse.config.codec.sample_rate), path.stem.replace("-", " ")
+    with contextlib.suppress(OSError, MuseError):  # without its recipe a file is a recording
+        found = read_json(path.with_suffix(".json"), Finished)
+        if found.sha256 == sha256(path):
+            audio = muse.piece(audio, found.recipe)
+    settings = {f.name: getattr(options, f.name) for f in fields(Settings)}
+    settings = {name: value for name, value in settings.items() if name != "seconds" and value is not None}
+    edit, where = (muse.repaint, (options.start, options.stop)) if repaint else (muse.continue_, (options.seconds,))
+    for seed in range(options.seed, options.seed + count(options.n)):
+        piece = edit(audio, *where, options.prompt, seed, **settings)
+        target = options.out / f"{file_stem(stem)}-{'repainted' if repaint else 'continued'}-{seed}.wav"
+        prepare_folder(options.out, piece.audio.numel() * 2)
+        write(target, piece)
+        pieces[target] = read_json(target.with_suffix(".json"), Finished)
+    show(pieces, options, {0: Request(prompt=options.prompt or "music", name=stem)})
     return pieces
 
 
@@ -167,10 +197,8 @@ def plan(muse, requests: dict[int, Request], options) -> dict[Path, Recipe]:
         for seed in range(request.seed, request.seed + request.n):
             path, recipe = options.out / f"{request.stem}-{seed}.wav", replace(recipes[number], seed=seed)
             if jobs.setdefault(path, recipe) != recipe:
-                raise MuseError(
-                    f"{options.prompts}, line {number}: another line makes {path.name} with other settings; give this"
-                    ' line a "name" or another seed'
-                )
+                other = f"another line makes {path.name} with other settings"
+                raise MuseError(f'{options.prompts}, line {number}: {other}; give this line a "name" or a seed')
     return jobs
 
 
@@ -180,16 +208,12 @@ def prepare_folder(folder: Path, size: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        existing = sum(path.stat().st_size for path in folder.glob("*.wav"))
-        free = shutil.disk_usage(folder).free
+        room = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in folder.glob("*.wav"))
+        if size > room:
+            raise OSError(f"the pieces need {size / 2**20:,.0f} MiB, and it has room for {room / 2**20:,.0f} MiB")
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise MuseError(f"cannot write into {str(folder):.80}: {why}; choose another --out") from error
-    if size - existing > free:
-        raise MuseError(
-            f"the pieces need {size / 2**20:,.0f} MiB, and {folder} has {free / 2**20:,.0f} MiB free; reduce --n, or"
-            " choose another --out"
-        )
 
 
 def share(jobs: dict[Path, Recipe], rank: int, world: int) -> dict[Path, Recipe]:
@@ -206,6 +230,9 @@ def load(muse, requests: list[Request], note: Callable[[str], None]) -> None:
     for text in dict.fromkeys(t for r in requests for t in (r.prompt, r.negative_prompt) if t is not None):
         if muse.text.is_cut(text):
             note(f"the text encoder reads the first {tokens} tokens (about {tokens * 3 // 4} words) of {text[:80]!r}")
+        said = read_prompt(text) if muse.config.stage2.controls else {}
+        if read := ", ".join(f"{name} {value}" for name, value in said.items() if name != "text"):
+            note(f"read in {text[:80]!r}: {read}")
     for part in ("stage1", "stage2", "codec", "embedder"):
         getattr(muse, part)
 
@@ -241,13 +268,17 @@ def write(path: Path, piece) -> None:
     recipe, data, sidecar = piece.recipe, io.BytesIO(), path.with_suffix(".json")
     with soundfile.SoundFile(data, "w", piece.sample_rate, 2, subtype="PCM_16", format="WAV") as file:
         file.comment = recipe.to_json()
-        file.write(piece.audio.T.numpy())
+        sound = piece.audio.T
+        if recipe.edit:  # the scale of reading, so that what is kept of a file keeps its bits
+            sound = (sound * 2**15).round().clamp(-(2**15), 2**15 - 1).short()
+        file.write(sound.numpy())
     if path.exists() or sidecar.exists():
         notice(f"{path} existed with another recipe, or unfinished, and is replaced")
     sidecar.unlink(missing_ok=True)
     write_atomic(path, data.getvalue())
     content = Finished(recipe, round(piece.similarity, 6), piece.nfe, hashlib.sha256(data.getvalue()).hexdigest())
-    write_atomic(sidecar, json.dumps(asdict(content), indent=1, ensure_ascii=False) + "\n")
+    record = asdict(content) | {"recipe": recipe.as_dict()}
+    write_atomic(sidecar, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def is_finished(path: Path, recipe: Recipe) -> bool:
@@ -271,8 +302,7 @@ def show(pieces: dict[Path, Finished], options, requests: dict[int, Request]) ->
     name, title = request.stem, request.prompt
     if options.prompts is not None:
         name = file_stem(options.prompts.stem)
-        title = f"{name}: {len(pieces)} pieces"
-        title += f", the first {MAX_CLIPS_SHOWN}" if len(pieces) > MAX_CLIPS_SHOWN else ""
+        title = f"{name}: {len(pieces)} pieces, of which the first {min(len(pieces), MAX_CLIPS_SHOWN)} are shown"
     print(f"contact sheet: {draw(dict(list(pieces.items())[:MAX_CLIPS_SHOWN]), options.out / f'{name}.png', title)}")
     if next(iter(pieces.values())).recipe.preset == "smoke":
         print("these are the smoke preset's random weights: the audio is noise, not music")

@@ -33,7 +33,7 @@ MAX_CLIPS = 600  # 600 x 512 half-precision numbers are 614 kB
 SPLITS = ("valid", "test")
 CLIP_FIELDS = (
     "id", "work", "family", "split", "title", "composer", "era", "form", "instrumentation", "texture", "key", "mode",
-    "bpm", "onset_rate", "speed", "metre", "dynamic", "mood", "captions",
+    "bpm", "onset_rate", "speed", "metre", "dynamic", "mood", "style", "instruments", "bars", "captions",
 )  # fmt: skip
 
 

@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from musekit import flow, solve
+from musekit import conditions, flow, solve
+from musekit.controls import Controls
 from musekit.recipe import Recipe
-from musekit.solve.bespoke import Bespoke
 from musekit.stage1 import GuidedStage1, Stage1Inference, Text
-from musekit.stage2 import GuidedStage2, Stage2Inference
+from musekit.stage2 import ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference
 
 OnStep = Callable[[str, int, int], None]  # (stage, i, n)
 
 
 def micro_batches(recipes: Iterable[Recipe]) -> Iterator[list[Recipe]]:
-    """Consecutive recipes that differ in prompts and seed only, at most `micro_batch` of them at a time."""
+    """Consecutive recipes that differ in prompts, controls and seed only, at most `micro_batch` of them at a time."""
     batch: list[Recipe] = []
     for recipe in recipes:
         if batch and (len(batch) == batch[0].micro_batch or shared(recipe) != shared(batch[0])):
@@ -40,7 +40,7 @@ def micro_batches(recipes: Iterable[Recipe]) -> Iterator[list[Recipe]]:
 
 def shared(recipe: Recipe) -> Recipe:
     """What the recipes of a micro-batch must have in common."""
-    return dataclasses.replace(recipe, prompt="", negative_prompt=None, seed=0)
+    return dataclasses.replace(recipe, prompt="", negative_prompt=None, seed=0, controls=None)
 
 
 def padded(recipes: Sequence[Recipe]) -> list[Recipe]:
@@ -69,7 +69,6 @@ def sample_stage1(
         steps=first.stage1_steps,
         on_step=on_step and (lambda i, n: on_step("stage1", i, n)),
         cancel=cancel,
-        overshoot=False,
     )
     return inference.network.embedding(solution.x), solution.nfe
 
@@ -98,50 +97,81 @@ def _encode(encode, texts: Sequence[str], length: int, device) -> tuple[Tensor, 
     return tokens[index].to(device), mask[index].to(device)
 
 
+def filled(network: StableAudioMuQ, recipe: Recipe, embedding: Tensor) -> Controls:
+    """The recipe's controls, with a tempo and a metre where it names none, so that the network knows where beats are.
+
+    They are drawn by the recipe's seed around what the embedding (512,) tells of them (`StableAudioMuQ.fit_tempo`).
+    """
+    controls = recipe.controls or Controls()
+    if not network.config.controls or not network.tempo.any():
+        return controls
+    read = network.tempo.cpu().double() @ torch.cat([embedding.cpu().double(), torch.ones(1).double()])
+    rng = flow.generator(recipe.seed, 0x4D555345 + 3)
+    octaves = float(read[0]) + float(network.tempo_spread) * rng.standard_normal()
+    metres = read[1:].clamp_min(1e-6) / read[1:].clamp_min(1e-6).sum()
+    bpm = round(min(max(120 * 2**octaves, 40.0), 220.0), 1)
+    return controls.filled(bpm, 1 + int(rng.choice(12, p=metres.numpy())))
+
+
+def control_inputs(
+    network: StableAudioMuQ, controls: Sequence[Controls], start: int, frames: int, second: float,
+    x_1: Tensor | None = None,
+) -> ControlInputs | None:  # fmt: skip
+    """What the network is given of these controls from latent frame `start` on; second: length of a frame.
+
+    x_1 (B, C, T): standardised latents, NaN in frames that are not given; None: none is given.
+    """
+    if not network.config.controls or (x_1 is None and all(c.is_empty for c in controls)):
+        return None
+    device, records = network.mean.device, [conditions.compact(c.record((start + frames) * second)) for c in controls]
+    piece = torch.stack([torch.from_numpy(conditions.of_piece(r)) for r in records])
+    local = torch.stack([torch.from_numpy(conditions.of_frames(r, start, frames, second)) for r in records])
+    if x_1 is None:
+        x_1 = torch.full((len(records), network.config.latent_dim, frames), torch.nan)
+    given, guided = ~x_1[:, 0].isnan(), torch.tensor([c.is_guided for c in controls])
+    return ControlInputs(*(part.to(device) for part in (piece, local, given, x_1.nan_to_num(), guided)))
+
+
 def sample_stage2(
-    inference: Stage2Inference,
-    embeddings: Tensor,
-    negatives: tuple[Tensor, Tensor],
-    batch: Sequence[Recipe],
-    frames: int,
-    seconds: float,
-    on_step: OnStep | None = None,
-    cancel=None,
-    x_0: Tensor | None = None,
-    table: Bespoke | None = None,
-) -> tuple[Tensor, Tensor]:
+    inference: Stage2Inference, embeddings: Tensor, negatives: tuple[Tensor, Tensor], batch: Sequence[Recipe],
+    frames: int, seconds: float | Sequence[float], on_step: OnStep | None = None, cancel=None,
+    x_0: Tensor | None = None, controls: ControlInputs | None = None, given: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Sample codec latents (B, C, frames) for embeddings (B, 512), and NFE (B,).
 
     Args:
         negatives: embeddings (B, 512) of the negative prompts, and which recipes have one (B,).
-        seconds: the total length in the timing token.
+        seconds: the total length in the timing token, or one for each sample.
         x_0: noise (B, C, frames) instead of the seeds' own.
-        table: of a bespoke solver.
+        given: standardised latents (B, C, frames) that the result has, NaN in frames that are sampled.
     """
     first, device, network = batch[0], inference.mean.device, inference.network
-    timing = torch.tensor([[0.0, seconds]], device=device).expand(len(batch), 2)
+    timing = torch.zeros(len(batch), 2, device=device)
+    timing[:, 1] = torch.as_tensor(seconds)
     if first.guidance_scale == 1.0:
-        condition = network.condition(embeddings, timing)
+        condition = network.condition(embeddings, timing, None, controls)
     else:
-        condition = network.condition_pair(embeddings, timing, *negatives)
+        condition = network.condition_pair(embeddings, timing, *negatives, controls)
     if x_0 is None:
         x_0 = torch.stack([flow.noise(r.seed, 2, frames, inference.config.latent_dim) for r in batch])
-    interval = first.guidance_low, first.guidance_high
+    x_0, known, interval = x_0.to(device), None, (first.guidance_low, first.guidance_high)
+    if given is not None:
+        known = ~given[:, :1].isnan(), given.nan_to_num() - x_0
     solution = solve.solve(
-        GuidedStage2(inference, condition, first.guidance_scale, interval, first.guidance),
-        x_0.to(device),
+        GuidedStage2(inference, condition, first.guidance_scale, interval, known, first.guidance),
+        x_0,
         solver=first.stage2_solver,
         steps=first.stage2_steps,
         on_step=on_step and (lambda i, n: on_step("stage2", i, n)),
         cancel=cancel,
-        overshoot=False,
-        table=table,
     )
-    return network.latents(solution.x), solution.nfe
+    x = solution.x if given is None else torch.where(known[0], given, solution.x)
+    return network.latents(x), solution.nfe
 
 
 def finish(audio: Tensor, fade: int = 441) -> Tensor:
-    """Fade the last 10 ms out, and scale down audio (2, N) that would clip."""
+    """Fade the last 10 ms out (no samples: 0), and scale down audio (2, N) that would clip."""
     audio = audio.clone()
-    audio[:, -fade:] *= torch.linspace(1, 0, min(fade, audio.shape[1]))
+    if fade:
+        audio[:, -fade:] *= torch.linspace(1, 0, min(fade, audio.shape[1]))
     return audio / (audio.abs().max() / 0.99).clamp_min(1.0)

@@ -7,10 +7,9 @@ Pieces are sampled in micro-batches of a fixed size, the last one padded, so tha
 recipe only. Each component is loaded when it is first used.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
+import hashlib
 import math
 import threading
 import time
@@ -23,19 +22,22 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from musekit import fewstep, gpu, pretrained
+from musekit import edit, flow, gpu, inference, lora, pretrained
 from musekit.config import MuseConfig, MuseError
+from musekit.controls import LONGEST, Controls, agreed
 from musekit.encoders.mini import JointEmbedder
 from musekit.encoders.muq import MuQ
 from musekit.encoders.text import text_encoder
-from musekit.inference import OnStep, finish, micro_batches, padded, sample_stage1, sample_stage2
+from musekit.files import sha256
+from musekit.inference import OnStep, micro_batches, padded
 from musekit.pretrained import load_part
-from musekit.recipe import Recipe, Settings, check, clean_prompt, count, software
-from musekit.solve.bespoke import PREFIX
+from musekit.prompts import read_prompt
+from musekit.recipe import CONTROLS, Edit, Recipe, Settings, check, clean_prompt, count, software
 from musekit.stage1 import Stage1Inference
 from musekit.stage2 import Stage2Inference
 
-__all__ = ["Generation", "Muse", "Piece", "Settings", "micro_batches", "count"]
+GOES_ON = 6.0  # s: by how much longer than its sound a piece is said to be that does not end
+__all__ = ["Controls", "Generation", "Muse", "Piece", "Settings", "micro_batches", "count"]
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Piece:
     recipe: Recipe
     similarity: float  # cosine of the embeddings of the prompt and of the generated audio
     nfe: dict[str, int]  # {"stage1": ..., "stage2": ...}: network evaluations
+    controls: Controls = Controls()  # the recipe's, with the tempo and the metre that were drawn
 
 
 @dataclass
@@ -70,6 +73,15 @@ def precision(name: str) -> torch.dtype:
     return getattr(torch, name)
 
 
+def settings_of(options: dict) -> Settings:
+    """`Settings` of keyword arguments, among which `controls` may be a `Controls` that stands for its fields."""
+    controls = options.pop("controls", None) or Controls()
+    told = {name: getattr(controls, name) for name in CONTROLS if getattr(controls, name) is not None}
+    if controls.key is not None:
+        told["key"] = f"{controls.key} {controls.mode}"
+    return Settings(**options, **told)
+
+
 @dataclass
 class Muse:
     """Both stages, the codec and the encoders of one folder of weights."""
@@ -78,6 +90,7 @@ class Muse:
     config: MuseConfig
     dtype: str = "auto"  # of Stage 2's matrix products: "float32", "bfloat16", or the faster one on this machine
     stage1_dtype: str = ""  # of Stage 1's; "bfloat16" is faster and rounds the embedding. "": the preset's
+    lora: Path | None = None  # small matrices that fine-tune a stage (`musekit.lora`)
     notice: Callable[[str], None] = lambda text: None  # called for what the user should know about a prompt
     timings: dict[str, float] = field(default_factory=dict)  # seconds spent in each stage, for benchmarks
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)  # see `turn`
@@ -105,10 +118,7 @@ class Muse:
 
     @property
     def turn(self):
-        """A context in which only one thread at a time uses a GPU.
-
-        CUDA graphs (`musekit.gpu`) use fixed memory, and several widgets share one system.
-        """
+        """A context in which only one thread at a time uses a GPU: CUDA graphs (`musekit.gpu`) use fixed memory."""
         return self.lock if self.device.type == "cuda" else contextlib.nullcontext()
 
     @cached_property
@@ -130,7 +140,7 @@ class Muse:
     @cached_property
     def stage1(self):
         """Text -> embedding."""
-        return load_part(self.folder, "stage1")[0].to(self.device)
+        return self._stage("stage1")
 
     @cached_property
     def inference1(self) -> Stage1Inference:
@@ -140,7 +150,13 @@ class Muse:
     @cached_property
     def stage2(self):
         """Embedding -> latents."""
-        return load_part(self.folder, "stage2")[0].to(self.device)
+        return self._stage("stage2")
+
+    def _stage(self, part: str):
+        network = load_part(self.folder, part)[0]
+        if self.lora is not None and (found := lora.read(self.lora))[0] == part:
+            lora.merge(network, found[1])
+        return network.to(self.device)
 
     @cached_property
     def inference2(self) -> Stage2Inference:
@@ -155,22 +171,25 @@ class Muse:
     @cached_property
     def weights(self) -> str:
         """Hash of the weights; part of every recipe."""
-        return pretrained.weights_hash(self.folder)
+        own = pretrained.weights_hash(self.folder)
+        if self.lora is None:
+            return own
+        lora.read(self.lora)  # no other file
+        return hashlib.sha256(f"{own} {sha256(self.lora)}".encode()).hexdigest()[:16]
 
-    def recipe(self, prompt: str, seed: int, settings: Settings, negative_prompt: str | None = None) -> Recipe:
+    def recipe(
+        self, prompt: str, seed: int, settings: Settings, negative_prompt: str | None = None, edited: Edit | None = None
+    ) -> Recipe:
         """The complete recipe of one piece. Raises MuseError for a value that is out of range."""
         renamed = {"solver": "stage2_solver", "steps": "stage2_steps"}
         chosen = dataclasses.asdict(self.config.sample)
-        chosen |= {renamed.get(k, k): v for k, v in vars(settings).items() if v is not None}
-        if str(chosen["stage2_solver"]).startswith(PREFIX):
-            learned = fewstep.named(self.folder, chosen["stage2_solver"])
-            own = {"guidance_scale": learned.guidance_scale, "guidance": "cfg"}
-            chosen |= {name: value for name, value in own.items() if getattr(settings, name) is None}
-            guidance = tuple(chosen[name] for name in ("guidance_scale", "guidance_low", "guidance_high"))
-            chosen["stage2_solver"], chosen["stage2_steps"] = fewstep.resolve(
-                self.folder, chosen["stage2_solver"], settings.steps, guidance
-            )
+        given = {k: v for k, v in vars(settings).items() if v is not None}
+        controls = {name: given.pop(name) for name in CONTROLS if name in given}
+        chosen |= {renamed.get(k, k): v for k, v in given.items()}
         prompt = clean_prompt(prompt, notice=self.notice)
+        said = read_prompt(prompt) if self.config.stage2.controls else {}
+        if negative_prompt is None and "without" in said:
+            negative_prompt = ", ".join(said["without"])
         negative_prompt = None if negative_prompt is None else clean_prompt(negative_prompt, "negative prompt")
         lengths = self.config.text.lengths  # without a choice the tokenizer need not be loaded yet
         recipe = Recipe.checked(
@@ -184,6 +203,8 @@ class Muse:
             device=self.device.type,
             threads=torch.get_num_threads(),
             versions=software(),
+            controls=agreed(controls, said),
+            edit=edited,
             **chosen | {"stage1_dtype": str(precision(self.stage1_dtype)).removeprefix("torch.")},
         )
         check(recipe, self.config)
@@ -204,43 +225,38 @@ class Muse:
     ) -> tuple[Tensor, Tensor]:
         """Stage 1 for at most one micro-batch of recipes: embeddings (n, 512) and network evaluations (n,)."""
         with self.turn, torch.inference_mode():
-            embeddings, nfe = sample_stage1(self.inference1, self.text, padded(recipes), on_step, cancel)
+            embeddings, nfe = inference.sample_stage1(self.inference1, self.text, padded(recipes), on_step, cancel)
         return embeddings[: len(recipes)].cpu(), nfe[: len(recipes)]
 
     @torch.inference_mode()
     def render_batch(
-        self,
-        embeddings: Tensor,
-        recipes: Sequence[Recipe],
-        on_step: OnStep | None = None,
-        cancel=None,
-        x_0: Tensor | None = None,
+        self, embeddings: Tensor, recipes: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
     ) -> tuple[list[Tensor], Tensor]:
         """Stage 2 and the codec for at most one micro-batch: n audios (2, N) and network evaluations (n,).
 
-        embeddings (n, 512). x_0 (n, C, frames): the noise; None: the noise of the recipes' seeds. Raises MuseError when
-        the audio contains NaN.
+        embeddings (n, 512).  Raises MuseError for NaN in the
+        audio.
         """
         batch, n, codec = padded(recipes), len(recipes), self.config.codec
-        frames, solver = self.frames(batch[0].seconds), batch[0].stage2_solver
+        frames = self.frames(batch[0].seconds)
         samples, covered = round(batch[0].seconds * codec.sample_rate), frames * codec.hop / codec.sample_rate
         index = [min(i, n - 1) for i in range(len(batch))]
-        embeddings, x_0 = embeddings[index].to(self.device), None if x_0 is None else x_0[index]
-        table = fewstep.named(self.folder, solver) if solver.startswith(PREFIX) else None
+        controls = [inference.filled(self.stage2, *pair) for pair in zip(batch, embeddings[index], strict=True)]
+        embeddings = embeddings[index].to(self.device)
+        seconds = [covered + (GOES_ON if c.ends is False else 0.0) for c in controls]
         audio = []
         with self.turn:
-            latents, nfe = sample_stage2(
-                self.inference2, embeddings, self._negatives(batch), batch, frames, covered, on_step, cancel, x_0, table
-            )
+            latents, nfe = inference.sample_stage2(
+                self.inference2, embeddings, self._negatives(batch), batch, frames, seconds, on_step, cancel,
+                controls=inference.control_inputs(self.stage2, controls, 0, frames, codec.hop / codec.sample_rate),
+            )  # fmt: skip
             for i in range(n):  # one at a time: memory stays small, and the bits do not depend on the batch
                 if on_step:
                     on_step("codec", i, n)
                 decoded = self.codec.decode(latents[i : i + 1])[0, :, :samples].cpu()
                 if not decoded.isfinite().all():
-                    raise MuseError(
-                        f"the audio of seed {batch[i].seed} is NaN; check the weights and the guidance scales"
-                    )
-                audio.append(finish(decoded))
+                    raise MuseError(f"the audio of seed {batch[i].seed} is NaN; check weights and guidance scales")
+                audio.append(inference.finish(decoded))
         return audio, nfe[:n]
 
     def _negatives(self, recipes: Sequence[Recipe]) -> tuple[Tensor, Tensor]:
@@ -252,7 +268,7 @@ class Muse:
 
     def embed(self, prompt: str, n: int = 1, seed: int = 0, negative_prompt: str | None = None, **settings) -> Tensor:
         """n samples of Stage 1, (n, 512); sample i has the seed `seed + i`."""
-        recipes = self.recipes(prompt, n, seed, Settings(**settings), negative_prompt)
+        recipes = self.recipes(prompt, n, seed, settings_of(settings), negative_prompt)
         return torch.cat([self.embed_batch(batch)[0] for batch in micro_batches(recipes)])
 
     def render(
@@ -260,19 +276,16 @@ class Muse:
     ) -> Tensor:
         """Audio (n, 2, N) of embeddings (n, 512). seed: of the first one, with the next ones following, or a list."""
         seeds = [seed + i for i in range(len(embeddings))] if isinstance(seed, int) else list(seed)
-        width = self.config.stage2.embedding_dim
+        width, audio = self.config.stage2.embedding_dim, []
         if embeddings.shape != (len(seeds), width) or not seeds:
             raise MuseError(f"render wants embeddings (n, {width}) and n seeds, not {tuple(embeddings.shape)}, {seed}")
-        recipes = [self.recipe(prompt, s, Settings(**settings)) for s in seeds]
-        audio: list[Tensor] = []
-        for batch in micro_batches(recipes):
+        for batch in micro_batches(self.recipe(prompt, s, settings_of(settings)) for s in seeds):
             audio += self.render_batch(embeddings[len(audio) : len(audio) + len(batch)], batch)[0]
         return torch.stack(audio)
 
     def stream(self, recipes: Iterable[Recipe], on_step: OnStep | None = None, cancel=None) -> Iterator[Piece]:
-        """Yields the pieces of each micro-batch when it is finished, so that memory does not grow with their number.
-
-        on_step(stage, i, n) is called before step i of n; cancel: a `threading.Event`.
+        """Yields the pieces of each micro-batch when it is finished. on_step(stage, i, n) is called before step i of n;
+        cancel: a `threading.Event`.
         """
         sample_rate = self.config.codec.sample_rate
         for batch in micro_batches(recipes):
@@ -281,11 +294,16 @@ class Muse:
             with self._timed("stage2 and codec"):
                 audio, nfe2 = self.render_batch(embeddings, batch, on_step, cancel)
             for i, recipe in enumerate(batch):
-                with self._timed("similarity"):
-                    text = self.embedder.embed_text([recipe.prompt])[0]
-                    similarity = float(text @ self.embedder.embed_audio(audio[i][None], sample_rate)[0])
                 nfe = {"stage1": int(nfe1[i]), "stage2": int(nfe2[i])}
-                yield Piece(audio[i], sample_rate, embeddings[i], recipe, similarity, nfe)
+                controls = inference.filled(self.stage2, recipe, embeddings[i])
+                similarity = self.similarity(recipe.prompt, audio[i])
+                yield Piece(audio[i], sample_rate, embeddings[i], recipe, similarity, nfe, controls)
+
+    def similarity(self, prompt: str, audio: Tensor) -> float:
+        """Cosine of the embeddings of a prompt and of audio (2, N)."""
+        with self._timed("similarity"):
+            text = self.embedder.embed_text([prompt])[0]
+            return float(text @ self.embedder.embed_audio(audio[None], self.config.codec.sample_rate)[0])
 
     def generate(
         self,
@@ -297,11 +315,10 @@ class Muse:
         cancel=None,
         **settings,
     ) -> Generation:
-        """n pieces for one prompt; piece i has the seed `seed + i`. settings: fields of `recipe.Settings`.
-
-        `stream` needs less memory for many pieces.
+        """n pieces for one prompt; piece i has the seed `seed + i`. settings: fields of `recipe.Settings`, or
+        controls=Controls(...) instead of those that are controls. `stream` needs less memory for many pieces.
         """
-        recipes = self.recipes(prompt, n, seed, Settings(**settings), negative_prompt)
+        recipes = self.recipes(prompt, n, seed, settings_of(settings), negative_prompt)
         pieces = list(self.stream(recipes, on_step, cancel))
         return Generation(
             audio=torch.stack([p.audio for p in pieces]),
@@ -312,6 +329,109 @@ class Muse:
             similarity=[p.similarity for p in pieces],
             nfe={stage: [p.nfe[stage] for p in pieces] for stage in ("stage1", "stage2")},
         )
+
+    def repaint(
+        self, source: Piece | Tensor, start: float, stop: float, prompt: str | None = None, seed: int = 0, **options
+    ) -> Piece:
+        """A piece, or audio (2, N), with new music from `start` to `stop` (s), rounded to latent frames.
+
+        prompt: of the new music; None: it fits the source. options: those of `continue_`. The rest is kept bit for bit,
+        outside of a cross-fade of 46 ms on each side. Raises MuseError for an impossible range.
+        """
+        seconds = self._source(source).shape[1] / self.config.codec.sample_rate
+        if not 0 <= start < stop <= seconds + 0.005 or stop - start < 0.1:
+            region = f"cannot repaint from {start:g} to {stop:g} s"
+            raise MuseError(f"{region}: the sound lasts {seconds:.2f} s, and a region at least 0.1 s")
+        return self._edit(source, start, stop, seconds, prompt, seed, **options)
+
+    def continue_(
+        self, source: Piece | Tensor, seconds: float, prompt: str | None = None, seed: int = 0, **options
+    ) -> Piece:
+        """A piece, or audio (2, N), that goes on for so many seconds, also beyond the window; kept bit for bit up to
+        its last 0.14 s.
+
+        options: fields of `recipe.Settings`, controls, on_step, cancel, and trained=False for the baseline (see
+        `edit`). A piece's own controls are the default.
+        """
+        if not 0.1 <= seconds <= LONGEST:
+            raise MuseError(f"cannot continue for {seconds:g} s: choose 0.1 to {LONGEST:g}")
+        start = self._source(source).shape[1] / self.config.codec.sample_rate
+        return self._edit(source, start, start + seconds, start + seconds, prompt, seed, **options)
+
+    def piece(self, audio: Tensor, recipe: Recipe) -> Piece:
+        """The piece of a file and its recipe, as a source of edits: with its embedding and the tempo that was drawn."""
+        if recipe.edit or recipe.weights != self.weights:
+            embedding = self.embedder.embed_audio(audio[None], self.config.codec.sample_rate)[0].cpu()
+            controls = recipe.controls or Controls()
+        else:
+            embedding = self.embed_batch([recipe])[0][0]
+            controls = inference.filled(self.stage2, recipe, embedding)
+        return Piece(audio, self.config.codec.sample_rate, embedding, recipe, math.nan, {}, controls)
+
+    def _source(self, source: Piece | Tensor) -> Tensor:
+        audio = source.audio if isinstance(source, Piece) else source
+        if audio.dim() != 2 or len(audio) not in (1, 2) or audio.shape[1] < 4 * self.config.codec.n_fft:
+            raise MuseError(f"an edit wants sound (1 or 2, N) of 0.4 s or more, not {tuple(audio.shape)}")
+        return audio.float().cpu().expand(2, -1)
+
+    @torch.inference_mode()
+    def _edit(
+        self, source, start, stop, seconds, prompt, seed, trained=True, on_step=None, cancel=None, **settings
+    ) -> Piece:
+        audio, codec, network = self._source(source), self.config.codec, self.stage2
+        settings = settings_of({"micro_batch": 1, **settings, "seconds": seconds})
+        if isinstance(source, Piece):  # its own controls, where there are no others
+            own = vars(settings_of({"controls": dataclasses.replace(source.controls, ends=None)}))
+            settings = Settings(**{name: own[name] if v is None else v for name, v in vars(settings).items()})
+        embedding = None
+        if prompt is None:
+            own = isinstance(source, Piece)
+            embedding = source.embedding if own else self.embedder.embed_audio(audio[None], codec.sample_rate)[0].cpu()
+            prompt = source.recipe.prompt if own else "music"
+        parts = [part.contiguous().numpy().tobytes() for part in (audio, embedding) if part is not None]
+        told = Edit(hashlib.sha256(b"".join(parts)).hexdigest()[:20], round(start, 6), round(stop, 6), trained)
+        recipe = self.recipe(prompt, seed, settings, None, told)
+        if embedding is None:
+            embedding = self.embed_batch([recipe], on_step, cancel)[0][0]
+        frames, samples, nfe = self.frames(seconds), round(seconds * codec.sample_rate), 0
+        first, last = round(start * codec.sample_rate / codec.hop), round(stop * codec.sample_rate / codec.hop)
+        if start * codec.sample_rate >= audio.shape[1] - 1:  # to be continued
+            first, last = audio.shape[1] // codec.hop - 1, frames
+        last = min(frames, max(last, first + 1))
+        batch, controls = padded([recipe]), recipe.controls or Controls()  # nobody knows where a recording's beats are
+        noise = flow.noise(recipe.seed, 2, frames, codec.latent_dim).to(self.device)
+        second = codec.hop / codec.sample_rate
+
+        def sample(begin: int, latents: Tensor) -> Tensor:
+            nonlocal nfe
+            n, given = latents.shape[1], latents.expand(len(batch), *latents.shape)
+            rest = (frames - begin) * second + (GOES_ON if controls.ends is False else 0.0)
+            known = given if trained else None
+            inputs = inference.control_inputs(network, [controls] * len(batch), begin, n, second, known)
+            found, count = inference.sample_stage2(
+                self.inference2, embedding.to(self.device).expand(len(batch), -1), self._negatives(batch), batch, n,
+                min(rest, self.config.window_seconds + GOES_ON), on_step, cancel,
+                noise[:, begin : begin + n].expand_as(given), controls=inputs, given=given,
+            )  # fmt: skip
+            nfe += int(count[0])
+            return network.standardise(found[0])
+
+        with self.turn:
+            known = network.standardise(self.codec.encode(audio[None].to(self.device))[0])
+            latents = torch.full((codec.latent_dim, frames), torch.nan, device=self.device)
+            latents[:, :first], latents[:, last:] = known[:, :first], known[:, last:frames]
+            latents = network.latents(edit.fill(latents, self.config.stage2.max_frames, sample))
+            low, high = max(0, first - edit.CONTEXT), min(frames, last + edit.CONTEXT)
+            made = self.codec.decode(latents[None, :, low:high])[0].cpu()
+        begin, end = max(0, first * codec.hop - edit.FADE), min(samples, last * codec.hop + edit.FADE)
+        made = made[:, begin - low * codec.hop : end - low * codec.hop]
+        if not made.isfinite().all():
+            raise MuseError(f"the audio of seed {seed} is NaN; check the weights and the guidance scales")
+        made = inference.finish(made, 441 if last == frames else 0)
+        audio = edit.join(audio, made, first * codec.hop, samples)
+        evaluations = {"stage1": 0, "stage2": nfe}
+        similarity = self.similarity(recipe.prompt, audio)
+        return Piece(audio, codec.sample_rate, embedding, recipe, similarity, evaluations, controls)
 
     @contextlib.contextmanager
     def _timed(self, name: str):

@@ -18,10 +18,13 @@ from musekit import gpu
 from musekit.config import CodecConfig, MuseError
 from musekit.encoders import hub
 
+REACH = 10  # latents on either side of a frame on which its samples depend
 PIECE_FRAMES = {"cpu": 128, "cuda": 1024}  # latent frames decoded at a time; on a CPU 47.55 s at once would take 5 GB
 
 
-def decode_overlapping(call: Callable[[Tensor], Tensor], latents: Tensor, hop: int, reach: int, frames: int) -> Tensor:
+def decode_overlapping(
+    call: Callable[[Tensor], Tensor], latents: Tensor, hop: int, frames: int, reach: int = REACH
+) -> Tensor:
     """call(latents (B, C, T)) -> (B, 2, T * hop) in pieces of at most `frames` latents and their neighbours."""
     length = latents.shape[-1]
     if length <= frames + 2 * reach:
@@ -32,19 +35,6 @@ def decode_overlapping(call: Callable[[Tensor], Tensor], latents: Tensor, hop: i
         audio = call(latents[..., low : min(length, end + reach)])
         pieces.append(audio[..., (start - low) * hop : (end - low) * hop])
     return torch.cat(pieces, dim=-1)
-
-
-def decoder_reach(decoder: nn.Module, hop: int) -> int:
-    """Latents on either side of a frame that its `hop` samples depend on, from the convolutions in their order."""
-    low, high = 0, hop - 1
-    for layer in reversed([m for m in decoder.modules() if isinstance(m, (nn.Conv1d, nn.ConvTranspose1d))]):
-        (size,), (stride,), (pad,), (spread,) = layer.kernel_size, layer.stride, layer.padding, layer.dilation
-        span = spread * (size - 1)
-        if isinstance(layer, nn.ConvTranspose1d):  # output i * stride - pad + k is made by input i, 0 <= k <= span
-            low, high = -((span - low - pad) // stride), (high + pad) // stride
-        else:
-            low, high = low * stride - pad, high * stride - pad + span
-    return max(-low, high)
 
 
 class Oobleck(nn.Module):
@@ -63,7 +53,6 @@ class Oobleck(nn.Module):
             warnings.simplefilter("ignore", FutureWarning)  # diffusers norms its weights by torch's older function
             self.vae = AutoencoderOobleck() if vae is None else vae
         self.sample_rate, self.hop = self.vae.config.sampling_rate, self.vae.hop_length
-        self.reach = decoder_reach(self.vae.decoder, self.hop)
         is_so = {
             "sample_rate": (self.sample_rate, config.sample_rate),
             "hop": (self.hop, config.hop),
@@ -89,9 +78,8 @@ class Oobleck(nn.Module):
         if latents.dim() != 3 or latents.shape[1] != self.config.latent_dim:
             raise MuseError(f"the codec decodes latents (B, {self.config.latent_dim}, T), not {tuple(latents.shape)}")
         latents = latents.float().to(next(self.parameters()).device)
-        return decode_overlapping(
-            lambda z: self.vae.decode(z).sample, latents, self.hop, self.reach, PIECE_FRAMES[latents.device.type]
-        )
+        frames = PIECE_FRAMES[latents.device.type]
+        return decode_overlapping(lambda z: self.vae.decode(z).sample, latents, self.hop, frames)
 
 
 def load(config: CodecConfig) -> Oobleck:

@@ -11,14 +11,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import threading
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from musekit import convert, oobleck
 from musekit.codec import SpectralVAE
@@ -97,8 +95,7 @@ def misfits(config: MuseConfig) -> list[str]:
         "stage2.time_dim and stage2.number_dim are even": two.time_dim % 2 == two.number_dim % 2 == 0,
         "stage2.stable_audio has modulation = false and patch = 1": as_published or not two.stable_audio,
         "embedder.bands is a multiple of 24": config.embedder.bands % 24 == 0,  # quarter tones of an octave
-        "codec.n_fft is even": codec.n_fft % 2 == 0,
-        "codec.stft_hop <= codec.n_fft": codec.stft_hop <= codec.n_fft,
+        "codec.n_fft = 4 * codec.stft_hop": codec.n_fft == 4 * codec.stft_hop,
         "1 <= codec.linear_bins + 8 * codec.high_bands <= codec.n_fft / 2 + 1": 1 <= bins <= codec.n_fft // 2 + 1,
     }
     return [name for name, holds in conditions.items() if not holds]
@@ -126,20 +123,11 @@ def load_part(folder: str | Path, part: str) -> tuple[nn.Module, str]:
     digest = sha256(path)
     if digest != read_hashes(folder).get(part):
         raise MuseError(f"{path} is not the file that weights.json names (truncated or altered); restore it")
-    thread, left = threading.get_ident(), path.stat().st_size // 2  # parameters that it may hold, in half precision
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal left
-        if threading.get_ident() == thread and parameter is not None:
-            left -= parameter.numel()
-            if left < 0:  # before its memory is touched: a stranger's config.json may claim anything
-                raise MuseError(f"{path} does not fit {folder / 'config.json'}, whose {part} is larger than this file")
-
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        model = build(part, config)
-    finally:
-        hook.remove()
+    with torch.device("meta"):  # takes no memory: a stranger's config.json may claim anything
+        size = sum(p.numel() for p in build(part, config).parameters())
+    if size > path.stat().st_size // 2:  # parameters that it may hold, in half precision
+        raise MuseError(f"{path} does not fit {folder / 'config.json'}, whose {part} is larger than this file")
+    model = build(part, config)
     try:
         model.load_state_dict({k: v.float() for k, v in load(path.read_bytes()).items()})
     except (SafetensorError, RuntimeError) as error:
@@ -156,8 +144,8 @@ def load_public(part: str, config: MuseConfig) -> tuple[oobleck.Oobleck | MuQ, s
 def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
     """Copy weights into `model` from a folder of weights or from Stable Audio Open (a diffusers folder or hub name).
 
-    Stable Audio Open fits paper's Stage 2 only. Returns whether the source sets the latents' scale as well, as Stable
-    Audio Open does. Raises MuseError for weights that do not fit.
+    Stable Audio Open fits paper's Stage 2 only. Returns whether the source sets the data's scale as well, as Stable
+    Audio Open and a codec do. Raises MuseError for weights that do not fit.
     """
     where, known = Path(source), "stabilityai/stable-audio-open-1.0"
     if part == "stage2" and str(source) == known and not where.is_dir():
@@ -169,10 +157,13 @@ def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
         convert.initialise(model, where)
         return True
     try:
-        model.load_state_dict(load_part(source, part)[0].state_dict())
+        weights = load_part(source, part)[0].state_dict()
+        if part == "stage2":  # older weights have no controls, whose new layers begin at zero
+            weights = {k: v for k, v in model.state_dict().items() if k.startswith(("control_", "tempo"))} | weights
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise MuseError(f"{source} holds a {part} of another shape: {str(error).splitlines()[-1].strip()}") from error
-    return False
+    return part == "codec"
 
 
 def save_part(folder: Path, part: str, model: nn.Module, config: MuseConfig, half: bool = True) -> Path:

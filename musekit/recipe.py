@@ -5,8 +5,6 @@ the recipe's micro-batch, and a sample does not depend on its position or on the
 micro-batches of 1, 4 (the default), 8 and 16. Other sizes may change the last bits: `inference` says where.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -21,13 +19,24 @@ from typing import Annotated
 from msgspec import Meta
 
 from musekit.config import Fraction, MuseConfig, MuseError, Positive, Scale, Seed, suggest
+from musekit.controls import LONGEST, Controls
 from musekit.files import checked, decode
 
-SAMPLER = 3  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
+SAMPLER = 4  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
 MAX_PROMPT_CHARS = 2000  # the text encoder reads far fewer tokens than that
 Number = Annotated[int, Meta(ge=1, le=10_000)]  # of steps
 Micro = Annotated[int, Meta(ge=1, le=1024)]  # pieces in a micro-batch, or threads: files from others name them
 EXAMPLE = 'describe the music, for example "a sad piano melody"'
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A recording whose music from `start` to `stop` (in s) is replaced, or which is continued from `start`."""
+
+    source: str  # hash of its samples, and of the embedding
+    start: Annotated[float, Meta(ge=0, le=LONGEST)]
+    stop: Annotated[float, Meta(ge=0, le=LONGEST)]
+    trained: bool = True  # False: the network is not told what is given (see `edit`)
 
 
 @dataclass(frozen=True)
@@ -56,20 +65,27 @@ class Recipe:
     guidance_high: Fraction = 1.0
     stage1_dtype: str = "float32"
     stage1_autoguidance: Scale = 1.0
+    controls: Controls | None = None  # the rest came later: a recipe without them has the JSON that it always had
+    edit: Edit | None = None
     guidance: str = "cfg"  # how guidance works, in Stage 2 and in Stage 1
     stage1_guidance: str = "cfg"
 
     @classmethod
-    def checked(cls, **values) -> Recipe:
+    def checked(cls, **values) -> "Recipe":
         """A recipe of these values. Raises MuseError for a wrong type, or a value out of range."""
         return checked(values, cls)
 
+    def as_dict(self) -> dict:
+        """The fields of the recipe's JSON."""
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if v is not None or k not in ("controls", "edit")}
+
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, sort_keys=True)
+        return json.dumps(self.as_dict(), ensure_ascii=False, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Recipe:
+    def from_json(cls, text: str) -> "Recipe":
         """Inverse of `to_json`. Raises MuseError when the text is not a recipe."""
         return decode(text, cls, "the recipe", known_only=True)
 
@@ -80,8 +96,7 @@ class Settings:
 
     seconds: float | None = None  # Length of each piece
     steps: int | None = None  # Solver steps of Stage 2
-    solver: str | None = None
-    """Stage 2's solver: euler, midpoint, heun, rk4, dopri5 or torchdiffeq; or bespoke-8, trained for few steps."""
+    solver: str | None = None  # Stage 2's solver: euler, midpoint, heun, rk4 or dopri5
     guidance_scale: float | None = None  # Stage 2's classifier-free guidance; 1 is none
     guidance_low: float | None = None  # Guidance applies only for t from here (0 is noise, and the default) ...
     guidance_high: float | None = None  # ... to here (1 is audio, and the default); elsewhere it costs nothing
@@ -94,6 +109,16 @@ class Settings:
     guidance: str | None = None  # How Stage 2's guidance works: cfg, apg or cfg-zero
     stage1_guidance: str | None = None  # How Stage 1's guidances work: cfg or apg
     micro_batch: int | None = None  # Pieces per batch; part of the recipe
+    bpm: float | None = None  # Tempo in beats per minute, 30 to 300; the default is drawn, as the embedding suggests
+    metre: int | None = None  # Beats per bar; the default is drawn, too
+    key: str | None = None  # Key, such as "D minor" or F#
+    chords: str | None = None  # Chords, one per bar, such as "Am F C G"; or bars of several chords: "Am F | C G |"
+    melody: str | None = None  # A MIDI file, whose upper line the music follows
+    ends: bool | None = None  # Whether the piece ends (the default), or goes on beyond what is heard
+    guided: bool | None = None  # Whether guidance strengthens these controls, too; by default, chords and melodies
+
+
+CONTROLS = ("bpm", "metre", "key", "chords", "melody", "ends", "guided")  # fields of `Settings` and of `Controls`
 
 
 def software() -> str:
@@ -107,28 +132,26 @@ def software() -> str:
 def check(recipe: Recipe, config: MuseConfig) -> None:
     """Raise MuseError for a recipe that this system cannot sample."""
     from musekit import flow, solve  # imports torch, which prompts do not need
-    from musekit.solve.bespoke import PREFIX
 
     longest = math.floor(config.window_seconds * 100) / 100
-    if recipe.seconds > config.window_seconds:
+    if recipe.edit and recipe.seconds > LONGEST:
+        raise MuseError(f"the piece would last {recipe.seconds:g} s; at most {LONGEST:g} s are edited")
+    if recipe.controls and not config.stage2.controls and recipe.controls != Controls():
+        raise MuseError(f"{config.name}'s Stage 2 knows no tempo, key, metre, chords, melody or ends: leave them out")
+    if recipe.seconds > config.window_seconds and not recipe.edit:
         raise MuseError(f"seconds = {recipe.seconds:g} is above the {config.name} preset's window of {longest:g} s")
     if recipe.seconds * config.codec.sample_rate < config.codec.n_fft:
         raise MuseError(f"seconds = {recipe.seconds:g} is too short; choose at least 0.1")
     for solver in (recipe.stage1_solver, recipe.stage2_solver):
-        if solver not in solve.SOLVERS and (solver is recipe.stage1_solver or not solver.startswith(PREFIX)):
+        if solver not in solve.SOLVERS:
             raise suggest(solver, solve.SOLVERS, "solver")
     for mode, known in ((recipe.guidance, flow.MODES), (recipe.stage1_guidance, ("cfg", "apg"))):
         if mode not in known:
             raise suggest(mode, known, "guidance")
-    if recipe.stage2_solver.startswith(PREFIX) and recipe.guidance != "cfg":
-        raise MuseError(f"{recipe.stage2_solver} was learned for guidance cfg; leave guidance out, or use euler")
     if recipe.stage1_autoguidance != 1.0 and not config.stage1.gaussian_rank:
         raise MuseError(f"{config.name}'s Stage 1 has no Gaussian for guidance; leave stage1_autoguidance at 1")
     if recipe.guidance_low > recipe.guidance_high:
-        raise MuseError(
-            f"guidance_low = {recipe.guidance_low:g} is above guidance_high = {recipe.guidance_high:g}; t runs from 0"
-            " (noise) to 1 (audio)"
-        )
+        raise MuseError(f"guidance_low = {recipe.guidance_low:g} is above guidance_high = {recipe.guidance_high:g}")
 
 
 def count(n: int) -> int:
@@ -141,8 +164,7 @@ def count(n: int) -> int:
 def clean_prompt(prompt: str, what: str = "prompt", notice: Callable[[str], None] = lambda text: None) -> str:
     """A prompt in Unicode's NFC form, with control characters and runs of white space replaced by one space.
 
-    notice(text): called for what the user should know. Raises MuseError when the prompt has no Latin letter: the text
-    encoder was trained on English.
+    notice(text): called for what the user should know. Raises MuseError when the prompt has no Latin letter.
     """
     if len(prompt) > MAX_PROMPT_CHARS:
         notice(f"the {what} has {len(prompt):,} characters; only the first {MAX_PROMPT_CHARS:,} are read")

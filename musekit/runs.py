@@ -7,8 +7,6 @@
 Files are written under another name, flushed to disk and renamed: a kill or a full disk leaves the previous one intact.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import json
@@ -41,20 +39,15 @@ class Run:
     def claim(self, config: dict, write: bool = True, **machine: int) -> None:
         """Write the run's configuration, or raise MuseError where the folder belongs to another one.
 
-        A configuration that lacks one of the entries, because it is older, is not compared in that entry. machine:
-        ranks and threads, which only decide the last bits; a note says where they have changed.
+        machine: ranks and threads, which only decide the last bits; a note says where they have changed.
         """
         path = self.folder / "config.json"
         if path.exists():
             stored, config = read_json(path, dict), json.loads(json.dumps(config))  # tuples are lists in JSON
             began = stored.pop("machine", machine)
-            there, here = flatten(stored), flatten({k: v for k, v in config.items() if k in stored})
-            if different := [name for name in {**there, **here} if there.get(name) != here.get(name)]:
-                name = different[0]
-                raise MuseError(
-                    f"{self.folder} holds a run with another configuration ({name:.60} is {there.get(name)!r:.60} there"
-                    f" and {here.get(name)!r:.60} here); choose another --run-folder or remove it"
-                )
+            if different := [name for name in stored if stored[name] != config.get(name)]:
+                told = f"{', '.join(different)} differ; it has {stored[different[0]]!s:.80}"
+                raise MuseError(f"{self.folder} is of another configuration ({told}); choose another --run-folder")
             if write and began != machine:
                 now_and_then = f"{began!s:.60}, and has {machine} now"
                 print(f"musekit: note: this run began with {now_and_then}: its last bits will differ", file=sys.stderr)
@@ -109,10 +102,8 @@ class Run:
         except (OSError, RuntimeError, MuseError) as error:  # torch reports a full disk as RuntimeError
             aside.unlink(missing_ok=True)
             why, free = getattr(error.__context__, "strerror", None) or error, disk_usage(self.folder).free / 2**30
-            raise MuseError(
-                f"cannot write checkpoint {path}: {' '.join(str(why).split()):.80}; its disk has {free:.1f} GiB free;"
-                " the previous checkpoint is intact"
-            ) from error
+            why = f"{' '.join(str(why).split()):.80}; its disk has {free:.1f} GiB free"
+            raise MuseError(f"cannot write checkpoint {path}: {why}; the previous checkpoint is intact") from error
         newest = [p for p in self.checkpoints() if p <= path][-self.keep :]
         for old in {*self.checkpoints()} - {*newest}:  # also later ones: they are damaged, the run resumed before them
             old.unlink()
@@ -129,20 +120,12 @@ class Run:
         return None
 
 
-def flatten(value: dict, prefix: str = "") -> dict:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat = {}
-    for name, inner in value.items():
-        flat |= flatten(inner, f"{prefix}{name}.") if isinstance(inner, dict) else {f"{prefix}{name}": inner}
-    return flat
-
-
 @contextlib.contextmanager
 def exclusive(folder: Path, patience: float | None = None) -> Iterator[None]:
     """Hold the lock of a folder for the length of the block; it ends with the process, however that ends.
 
     patience: seconds to wait (None: `RESTART_PATIENCE_S` in a job that Slurm has restarted, else 0). Raises MuseError
-    that names the holder when another process has the lock. On a file system without locks it only prints a note.
+    that names the holder; on a file system without locks it only prints a note.
     """
     import filelock
 
@@ -216,19 +199,10 @@ def now() -> str:
 
 
 def command_line() -> str:
-    """The command as a person would type it. Absolute paths become relative to the working folder, ~ or $MUSEKIT_HOME,
-    or are cut to their name."""
+    """The command as a person would type it, absolute paths cut to their names."""
     program = Path(sys.argv[0])
-    if program.name == "__main__.py":
-        name = program.parent.name if program.parent.name == "musekit" else f"python -m {program.parent.name}"
-    else:
-        name = program.name if program.name in ("musekit", "pytest") else f"python {program}"
-    line = f"{name} {shlex.join(sys.argv[1:])}".strip()
-    user = os.path.expanduser("~")
-    for place, short in (os.environ.get("MUSEKIT_HOME"), "$MUSEKIT_HOME/"), (Path.cwd(), ""), (user, "~/"):
-        if place and str(place) != "/":
-            line = line.replace(f"{place}/", short)
-    return re.sub(r"(?<![^\s='])/\S*/", ".../", line)
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return shlex.join([name, *(re.sub(r"(^|=)/\S*/", r"\1.../", word) for word in sys.argv[1:])])
 
 
 def provenance(**more) -> dict:

@@ -1,21 +1,14 @@
 """Stage 1, `Text2MuQFlow`: the velocity of a 512-d joint embedding, given text tokens.
 
-The sequence is one token long, so self-attention is its value and output projections: softmax over one key is 1. Only
-that token changes along the ODE. The text's cross-attention keys and values do not, and are computed once (`context`).
+The sequence is one token long, so self-attention is its value and output projections: softmax over one key is 1. The
+text's cross-attention keys and values do not change along the ODE, and are computed once (`context`).
 
-`Stage1Inference` is the form for sampling. Its algebra is exact; only rounding differs from the training form:
-
-- Self-attention over one token, W_o (W_v x + b_v) + b_o, becomes one matrix W_o W_v and one vector W_o b_v + b_o.
-- For few samples the text's keys and values absorb the projections around them. A head's scores are (k W_q) x + k b_q
-  and its output is softmax(scores) (v W_o'). With A = k W_q and C = v W_o' attention reads H L D numbers twice per
-  sample instead of two D x D matrices, which pays where samples * H * L < D.
-- A sample without text attends to the null token only, so its cross-attention is one constant vector. Such samples
-  come last in the batch and need no keys.
-- On a fixed grid all samples share t. Shift and scale become the layer norm's own bias and weight, and the time network
-  runs once for all times of the grid (`at`).
+`Stage1Inference` is the form for sampling. Its algebra is exact; only rounding differs from the training form. Products
+of two matrices become one. For few samples the text's keys and values absorb the projections around them, A = k W_q and
+C = v W_o', which pays where samples * H * L < D. A sample without text attends to the null token only, so its
+cross-attention is one constant vector. On a fixed grid all samples share t: shift and scale become the layer norm's
+own.
 """
-
-from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
@@ -27,7 +20,6 @@ from torch import Tensor, nn
 
 from musekit import flow
 from musekit.config import Stage1Config
-from musekit.files import accept_old_names
 from musekit.gpu import CudaGraph, compiled
 
 Context = list[tuple[Tensor, Tensor, Tensor]]
@@ -95,7 +87,6 @@ class Text2MuQFlow(nn.Module):
         for zero in (self.proj_out, self.time[-1]):
             nn.init.zeros_(zero.weight)
             nn.init.zeros_(zero.bias)
-        accept_old_names(self)
 
     def standardise(self, embedding: Tensor) -> Tensor:
         """Embedding -> x_1 with about unit variance per coordinate."""
@@ -119,8 +110,7 @@ class Text2MuQFlow(nn.Module):
         """The exact velocity at x (B, 512) if x_1 were Gaussian with the training embeddings' covariance.
 
         Along a direction of variance s the flow of N(0, 1) to N(0, s) has v = (s t - (1 - t)) / (s t^2 + (1 - t)^2) x.
-        Embeddings vary in few of their 512 directions. In the others the noise must vanish exactly, which a network
-        narrower than 512 cannot do, so the network learns only what is not Gaussian.
+        Noise must vanish exactly in most of the 512 directions, which a narrower network cannot do: it learns the rest.
         """
         return self.gaussian(x, self.gain(t[:, None]))
 
@@ -134,9 +124,8 @@ class Text2MuQFlow(nn.Module):
         return gain[..., -1:] * x + ((gain[..., :-1] - gain[..., -1:]) * along) @ self.basis
 
     def context(self, tokens: Tensor, mask: Tensor, keep: Tensor | None = None) -> Context:
-        """Per-layer keys and values of tokens (B, L, text_dim) under mask (B, L), computed once per prompt.
-
-        Samples with keep (B,) = False get the null token instead: no text.
+        """Per-layer keys and values of tokens (B, L, text_dim) under mask (B, L); keep (B,) = False: the null token, no
+        text.
         """
         if keep is not None:
             first = torch.arange(tokens.shape[1], device=tokens.device)[None] == 0
@@ -149,8 +138,7 @@ class Text2MuQFlow(nn.Module):
         """Velocity (B, 512) at x (B, 512), t (B,).
 
         autoguidance w: v_gauss + w (v - v_gauss), guidance by a worse version of the model (Karras et al. 2024, arXiv
-        2406.02507). The worse version is the exact Gaussian, which is computed anyway, so w > 1 costs nothing. It
-        sharpens what is not Gaussian, such as the key, at the price of some variety. w = 1 is the learned velocity.
+        2406.02507), the exact Gaussian. w > 1 sharpens what is not Gaussian, such as the key, and costs some variety.
         """
         features = flow.time_features(t, self.config.width, MAX_TIME_TURNS)
         modulation = self.time(features.to(x.dtype)).unflatten(-1, (9, -1))
@@ -176,13 +164,12 @@ class Text2MuQFlow(nn.Module):
 
 
 class TextRegression(Text2MuQFlow):
-    """The baseline: the same network, trained by squared error to predict one embedding per text.
-
-    Its optimum is the conditional mean E[x_1 | text], which lies between the many right answers.
+    """The baseline: the same network with one block, trained by squared error to predict E[x_1 | text], between the
+    many right answers. One block, so that the packaged weights stay below 48 MiB.
     """
 
     def __init__(self, config: Stage1Config):
-        super().__init__(dataclasses.replace(config, gaussian_rank=0))
+        super().__init__(dataclasses.replace(config, gaussian_rank=0, depth=1))
 
     def predict(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """The predicted mean (B, 512), not normalised: the more the answers differ, the shorter it is."""
@@ -207,7 +194,7 @@ class Text:
     merged: bool
 
     @staticmethod
-    def stack(*texts: Text) -> Text:
+    def stack(*texts: "Text") -> "Text":
         """The texts of several batches as one batch."""
         parts = zip(*[(t.keys, t.values, t.bias) for t in texts], strict=True)
         return Text(*[torch.cat(part, 1) for part in parts], texts[0].merged)
@@ -309,23 +296,12 @@ class Stage1Inference:
         now = t if isinstance(t, Stage1Time) else self._time(t.to(self.mean.dtype))
         modulations = now.modulation + (self.table if now.modulation.dim() == 2 else self.table[:, None])
         h = F.linear(x.to(self.dtype), *self.proj_in).to(x.dtype)
-        if self.fuses(h, now, text):
-            from musekit import fused  # needs Triton, which torch's builds for GPUs bring
-
-            h = fused.blocks(self.layers, h, modulations, text.keys, text.values, text.bias, self.heads)
-        else:
-            for i, (layer, modulation) in enumerate(zip(self.layers, modulations.unbind(0), strict=True)):
-                bias = text.bias[i % len(text.bias)]
-                h = self.block(layer, h, modulation, text.keys[i], text.values[i], bias, text.merged)
+        for i, (layer, modulation) in enumerate(zip(self.layers, modulations.unbind(0), strict=True)):
+            bias = text.bias[i % len(text.bias)]
+            h = self.block(layer, h, modulation, text.keys[i], text.values[i], bias, text.merged)
         v = F.linear(F.layer_norm(h, h.shape[-1:]).to(self.dtype), *self.proj_out).to(x.dtype)
         v = v if autoguidance == 1.0 or now.gain is None else autoguidance * v
         return v if now.gain is None else v + self.network.gaussian(x, now.gain.to(x.dtype))
-
-    def fuses(self, h: Tensor, now: Stage1Time, text: Text) -> bool:
-        """Whether `fused.blocks` computes this batch: one guided sample on a GPU, in sizes that are powers of two."""
-        sizes = h.shape[1], self.config.ff_mult, text.keys.shape[2] // self.heads
-        pair = h.is_cuda and len(h) == 2 and len(text.keys[0]) == 1 and text.merged and now.modulation.dim() == 2
-        return pair and self.dtype == torch.bfloat16 and all(size & (size - 1) == 0 for size in sizes)
 
     def _block(self, layer: Stage1Layer, h: Tensor, modulation: Tensor, keys, values, bias, merged: bool) -> Tensor:
         """h (B, D); modulation (9, D) or (B, 9, D); this layer's keys, values and bias of the text."""
@@ -356,9 +332,8 @@ class Stage1Inference:
         return torch.cat([attended, layer.null.to(attended.dtype).expand(len(y) - prompts, -1)])
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """query (R, D), keys and values (R, H, L, d), bias (R, 1, 1, L) -> (R, D).
-
-        Written out on CPUs, where the bits of PyTorch's fused attention over one query can depend on the thread.
+        """query (R, D), keys and values (R, H, L, d), bias (R, 1, 1, L) -> (R, D). Written out on CPUs, where the bits
+        of PyTorch's fused attention over one query can depend on the thread.
         """
         query = query.unflatten(-1, (self.heads, 1, -1))
         if len(query) < self.min_written:
@@ -372,9 +347,8 @@ class Stage1Inference:
 class GuidedStage1:
     """The guided velocity v(t, x) of one batch for `solve.solve`; conditional and unconditional samples run together.
 
-    text: of the B samples, or of 2 B if the unconditional ones have texts of their own (negative prompts).
-    autoguidance: see `Text2MuQFlow.forward`. mode "apg": of what both guidances change, the part along the predicted
-    unit vector is left out (`flow.adapted`): a unit vector has no length that could carry it.
+    text: of the B samples, or of 2 B if the unconditional ones have texts of their own. mode "apg": of what guidance
+    changes, the part along the predicted unit vector is left out (`flow.adapted`): its length cannot carry it.
     """
 
     def __init__(

@@ -1,13 +1,10 @@
 """Stage 2, `StableAudioMuQ`: the velocity of codec latents, given one 512-d joint embedding.
 
-The transformer of Stable Audio Open (Evans et al. 2024, arXiv 2407.14358): a global token that carries time and
-timing, self-attention with rotary positions on half of each head, cross-attention to one conditioning token, and
-SwiGLU. Softmax over one key is 1, so cross-attention adds one vector to every position, computed once per prompt
-(`condition`). The mini preset adds adaLN-single modulation and joins two latent frames per token. The paper preset is
-Stable Audio Open's transformer weight for weight (`convert`), with its v-objective converted to our velocity.
-
-Training and sampling run the same blocks. `Stage2Inference` holds them in the products' dtype, where autocast would
-cast the weights again in every evaluation, and computes once per grid what depends on time only.
+The transformer of Stable Audio Open (Evans et al. 2024, arXiv 2407.14358): a global token that carries time and timing,
+self-attention with rotary positions on half of each head, cross-attention to one conditioning token, and SwiGLU.
+Softmax over one key is 1, so cross-attention adds one vector to every position, computed once per prompt (`condition`).
+The mini preset adds adaLN-single modulation and joins two latent frames per token. The paper preset is Stable Audio
+Open's transformer weight for weight (`convert`), with its v-objective converted to our velocity.
 """
 
 from __future__ import annotations
@@ -22,10 +19,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musekit import convert, flow
+from musekit import conditions, convert, flow
 from musekit.config import Stage2Config
-from musekit.files import accept_old_names
 from musekit.gpu import CudaGraph, compiled
+
+
+class ControlInputs(NamedTuple):
+    """What B samples are given beside embedding and timing (`conditions`); zeros are the same as no controls."""
+
+    of_piece: Tensor  # (B, GLOBALS)
+    of_frames: Tensor  # (B, T, LOCALS)
+    given: Tensor  # (B, T) bool: frames whose latents are given, to continue or to repaint a piece
+    x_1: Tensor  # (B, C, T) standardised latents; only the given frames are read
+    guided: Tensor | None = None  # (B,) bool: whose unconditional half has given frames only
+
+    @property
+    def unguided(self) -> ControlInputs:
+        """What the unconditional half of a guided pair has of them."""
+        if self.guided is None:
+            return self
+        keep = ~self.guided[:, None]
+        return self._replace(of_piece=self.of_piece * keep, of_frames=self.of_frames * keep[..., None])
 
 
 class Condition(NamedTuple):
@@ -34,15 +48,17 @@ class Condition(NamedTuple):
     timing: Tensor  # (B, D): the global token without its time
     modulation: Tensor  # (B, D)
     cross: Tensor  # (B, layers, D): each layer's cross-attention output
+    local: Tensor | None = None  # (B, tokens, D): what controls add to the tokens of the frames
 
     @staticmethod
     def stack(*conditions: Condition) -> Condition:
         """The prompts of several conditions as one batch."""
-        return Condition(*map(torch.cat, zip(*conditions, strict=True)))
+        parts = zip(*conditions, strict=True)
+        return Condition(*(part[0] if part[0] is None else torch.cat(part) for part in parts))
 
     def first(self, n: int) -> Condition:
         """The condition of the first n prompts."""
-        return Condition(*(part[:n] for part in self))
+        return Condition(*(part if part is None else part[:n] for part in self))
 
 
 class Stage2Time(NamedTuple):
@@ -55,9 +71,8 @@ class Stage2Time(NamedTuple):
 
 
 def rotary(tokens: int, head_dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin (tokens, head_dim / 2) of rotary positions (Su et al. 2021, arXiv 2104.09864).
-
-    They turn half of each head; the other half carries no position. The sign of the half-turn is in sin.
+    """cos and sin (tokens, head_dim / 2) of rotary positions (Su et al. 2021, arXiv 2104.09864) for half of each head.
+    The sign of the half-turn is in sin.
     """
     dim = head_dim // 2
     frequency = 10000.0 ** (-torch.arange(0, dim, 2, device=like.device, dtype=torch.float32) / dim)
@@ -74,9 +89,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k' / sqrt(d)) v for (B, H, T, d).
-
-    Training on a CPU writes it as plain batched products: torch's fused kernel takes 6 times as long backward.
+    """softmax(q k' / sqrt(d)) v for (B, H, T, d). Training on a CPU writes it out: torch's kernel is 6 times slower
+    backward.
     """
     if q.device.type != "cpu" or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v)
@@ -232,9 +246,17 @@ class StableAudioMuQ(nn.Module):
             zeros += [self.null_token, self.preprocess.weight, self.postprocess.weight]
         else:
             zeros += [self.proj_out.bias]
+        if config.controls:  # without bias: absent controls change no bit
+            self.control_piece = two_layers(conditions.GLOBALS, width, bias=False)
+            self.control_frames = nn.Linear(config.patch * conditions.LOCALS, width, bias=False)
+            self.control_given = nn.Linear(config.patch * (1 + config.latent_dim), width, bias=False)
+            zeros += [self.control_piece[-1].weight, self.control_frames.weight, self.control_given.weight]
+            # log2(bpm / 120) and the 12 metres' probabilities, by linear regression on embedding and 1; and what is
+            # left of log2(bpm / 120), as a standard deviation
+            self.register_buffer("tempo", torch.zeros(13, config.embedding_dim + 1))
+            self.register_buffer("tempo_spread", torch.zeros(()))
         for zero in zeros:
             nn.init.zeros_(zero)
-        accept_old_names(self)
 
     def standardise(self, latents: Tensor) -> Tensor:
         """Codec latents -> x_1 with about unit variance per channel."""
@@ -249,10 +271,21 @@ class StableAudioMuQ(nn.Module):
         self.mean.copy_(latents.mean(0)[:, None])
         self.std.copy_(latents.std(0).clamp_min(1e-4)[:, None])
 
-    def condition(self, embedding: Tensor, seconds: Tensor, keep: Tensor | None = None) -> Condition:
-        """Condition on embedding (B, 512), unit length, and seconds (B, 2), start and total.
+    def fit_tempo(self, embeddings: Tensor, bpm: Tensor, metre: Tensor) -> None:
+        """Regress tempo and metre on training embeddings (n, 512); bpm (n,), metre (n,) from 1 to 12."""
+        octaves = (bpm / 120).log2()
+        x = torch.cat([embeddings, torch.ones(len(embeddings), 1)], 1).double()
+        y = torch.cat([octaves[:, None], F.one_hot(metre - 1, 12)], 1).double()
+        # unit length means 1/sqrt(512) per coordinate: the ridge is that of one clip
+        weight = torch.linalg.solve(x.T @ x + torch.eye(x.shape[1]).to(x) / embeddings.shape[1], x.T @ y).T
+        self.tempo.copy_(weight)
+        self.tempo_spread.copy_((octaves - x @ weight[0]).std())
 
-        Samples with keep (B,) = False get the null token instead of their embedding.
+    def condition(
+        self, embedding: Tensor, seconds: Tensor, keep: Tensor | None = None, controls: ControlInputs | None = None
+    ) -> Condition:
+        """Condition on embedding (B, 512), unit length, seconds (B, 2), start and total, and controls; keep (B,) =
+        False: the null token instead of the embedding.
         """
         config = self.config
         # unit length means 1/sqrt(512) per coordinate: scaled to unit variance, as networks expect
@@ -264,21 +297,40 @@ class StableAudioMuQ(nn.Module):
         else:
             features = [flow.time_features(s / 60.0, config.width) for s in seconds.unbind(1)]
             timing = self.timing(torch.cat(features, dim=-1).to(embedding.dtype))
+        local = None
+        if controls is not None:  # the timing is part of the modulation as well
+            timing, local = timing + self.control_piece(controls.of_piece.to(self.mean.dtype)), self.local(controls)
         modulation = self.modulation_condition(token) if config.modulation else torch.zeros_like(timing)
-        return Condition(timing, modulation, torch.stack([b.cross_vector(token) for b in self.blocks], 1))
+        return Condition(timing, modulation, torch.stack([b.cross_vector(token) for b in self.blocks], 1), local)
+
+    def local(self, controls: ControlInputs) -> Tensor:
+        """What the controls of the frames add to their tokens, (B, tokens, D)."""
+        given = controls.given[..., None].to(self.mean.dtype)
+        known = torch.cat([given, given * controls.x_1.transpose(1, 2)], dim=-1)
+        pairs = (controls.of_frames.to(given), self.control_frames), (known, self.control_given)
+        joined = [(F.pad(x, (0, 0, 0, -x.shape[1] % self.config.patch)), layer) for x, layer in pairs]
+        return sum(layer(x.unflatten(1, (-1, self.config.patch)).flatten(2)) for x, layer in joined)
 
     def condition_pair(
-        self, embedding: Tensor, seconds: Tensor, negative: Tensor | None = None, has_negative: Tensor | None = None
+        self,
+        embedding: Tensor,
+        seconds: Tensor,
+        negative: Tensor | None = None,
+        has_negative: Tensor | None = None,
+        controls: ControlInputs | None = None,
     ) -> Condition:
         """The 2 B conditions of classifier-free guidance: the B conditional ones, then the B unconditional ones.
 
         negative (B, 512): embeddings of negative prompts, which replace the null token where has_negative (B,) is true.
+        Both halves have the controls, so that guidance is on the embedding only, but for those of `guided` samples.
         """
         if negative is None:
             negative = torch.zeros_like(embedding)
         if has_negative is None:
             has_negative = torch.zeros(len(embedding), dtype=torch.bool, device=embedding.device)
-        return Condition.stack(self.condition(embedding, seconds), self.condition(negative, seconds, has_negative))
+        prompted = self.condition(embedding, seconds, None, controls)
+        controls = controls and controls.unguided
+        return Condition.stack(prompted, self.condition(negative, seconds, has_negative, controls))
 
     def at(self, t: Tensor) -> Stage2Time:
         """What depends on times t (n,) only, with n in front (`affine`: (3, n))."""
@@ -316,18 +368,20 @@ class StableAudioMuQ(nn.Module):
     ) -> Tensor:
         """Velocity (B, C, T) at x (B, C, T) by `blocks`, whose own modulation is `tables` (layers, 6, D).
 
-        dtype: of the blocks and the hidden state; None leaves it to autocast.
+        dtype: of the blocks and the hidden state (None: that of x), since autocast would give the first block another
+        one.
         """
         patch, frames = self.config.patch, x.shape[-1]
         h = x if now.affine is None else x * flow.match_dims(now.affine[0], x)
         h = F.pad(h, (0, -frames % patch)).unflatten(-1, (-1, patch)).permute(0, 2, 1, 3).flatten(2)
         h = self.proj_in(self.preprocess(h))  # (B, T / patch, D)
+        h = h if condition.local is None else h + condition.local
         h = torch.cat([(condition.timing + now.token)[:, None], h], dim=1)
-        h, cross, modulations = h.to(dtype or h.dtype), condition.cross, [None] * len(blocks)
-        cross = cross.to(dtype or cross.dtype)
+        h, modulations = h.to(dtype or x.dtype), [None] * len(blocks)
+        cross = condition.cross.to(dtype or x.dtype)
         if now.modulation is not None:
             modulations = now.modulation + tables[:, None]  # (layers, B, 6, D)
-            modulations = modulations.to(dtype or modulations.dtype)
+            modulations = modulations.to(dtype or x.dtype)
         positions = rotary(h.shape[1], self.config.head_dim, h)
         for block, modulation, vector in zip(blocks, modulations, cross.unbind(1), strict=True):
             h = block(h, vector, positions, modulation)
@@ -338,10 +392,18 @@ class StableAudioMuQ(nn.Module):
         return flow.match_dims(now.affine[1], x) * x + flow.match_dims(now.affine[2], x) * v
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """Flow-matching loss over the frames that exist, beside its Gaussian floor."""
-        x_t, u = flow.interpolate(batch["x_0"], self.standardise(batch["x_1"]), batch["t"])
-        v = self(x_t, batch["t"], self.condition(batch["embedding"], batch["seconds"], batch["keep"]))
-        value = flow.loss(v, u, batch["mask"]).mean()
+        """Flow-matching loss over the frames that exist and are not given, beside its Gaussian floor.
+
+        "x_0" may hold the noise, instead of its keys in "noise".
+        """
+        x_1, mask, controls = self.standardise(batch["x_1"].to(self.mean.dtype)), batch["mask"], None
+        if "given" in batch:
+            controls = ControlInputs(batch["of_piece"], batch["of_frames"], batch["given"], x_1)
+            mask = mask & ~batch["given"]
+        x_0 = batch["x_0"] if "x_0" in batch else flow.keyed_noise(batch["noise"], x_1)
+        x_t, u = flow.interpolate(x_0, x_1, batch["t"])
+        v = self(x_t, batch["t"], self.condition(batch["embedding"], batch["seconds"], batch["keep"], controls))
+        value = flow.loss(v, u, mask).mean()
         return value, {"floor": flow.gaussian_floor(batch["t"]).mean()}
 
 
@@ -369,16 +431,23 @@ class Stage2Inference:
 class GuidedStage2:
     """The guided velocity v(t, x) of one batch for `solve.solve`, and `at` for the times of a fixed grid.
 
-    condition: of the B samples, or a `condition_pair`. interval: guidance acts for t in [low, high]. Elsewhere the
-    velocity is the conditional one, and on a fixed grid the unconditional samples are not computed there
-    (Kynkaanniemi et al. 2024, arXiv 2404.07724). mode: of `flow.MODES`.
+    condition: of the B samples, or a `condition_pair`. interval: guidance acts for t in [low, high] (Kynkaanniemi et
+    al. 2024, arXiv 2404.07724); elsewhere a fixed grid does without the unconditional samples. given: which frames are
+    given (B, 1, T), and their velocity x_1 - x_0 (B, C, T), which keeps them on the path that training saw. mode: of
+    `flow.MODES`.
     """
 
     def __init__(
-        self, inference: Stage2Inference, condition: Condition, scale: float,
-        interval: tuple[float, float] = (0.0, 1.0), mode: str = "cfg",
-    ):  # fmt: skip
+        self,
+        inference: Stage2Inference,
+        condition: Condition,
+        scale: float,
+        interval: tuple[float, float] = (0.0, 1.0),
+        given: tuple[Tensor, Tensor] | None = None,
+        mode: str = "cfg",
+    ):
         self.inference, self.condition, self.scale, self.interval = inference, condition, scale, interval
+        self.given = given
         self.guide = None if mode == "cfg" else functools.partial(flow.adapted, mode)
 
     def at(self, times: Tensor) -> list[Stage2Time]:
@@ -390,6 +459,10 @@ class GuidedStage2:
         return list(map(Stage2Time, now.token, *parts, times.tolist()))
 
     def __call__(self, t: Tensor | Stage2Time, x: Tensor) -> Tensor:
+        v = self._guided(t, x)
+        return v if self.given is None else torch.where(self.given[0], self.given[1], v)
+
+    def _guided(self, t: Tensor | Stage2Time, x: Tensor) -> Tensor:
         if not isinstance(t, Stage2Time):
             return self._at_own_times(t, x)
         guided = self.scale != 1.0 and self.interval[0] <= t.t <= self.interval[1]
@@ -399,13 +472,15 @@ class GuidedStage2:
     def _graph(self, t: Stage2Time, x: Tensor, guided: bool) -> Tensor:
         """`_velocity` by a recorded CUDA graph."""
         has_modulation, has_affine = t.modulation is not None, t.affine is not None
+        fixed = [part for part in self.condition if part is not None]
 
-        def velocity(timing, modulation, cross, x, token, *of_time):
+        def velocity(*tensors: Tensor) -> Tensor:
+            condition, (x, token, *of_time) = Condition(*tensors[: len(fixed)]), tensors[len(fixed) :]
             now = Stage2Time(token, of_time[0] if has_modulation else None, of_time[-1] if has_affine else None)
-            return self._velocity(x, now, Condition(timing, modulation, cross), guided)
+            return self._velocity(x, now, condition, guided)
 
-        key = (guided, self.scale, self.guide is None, x.shape, len(self.condition.timing))
-        graph = CudaGraph.cached(self.inference.graphs, key, velocity, self.condition)
+        key = (guided, self.scale, self.guide is None, x.shape, len(self.condition.timing), len(fixed))
+        graph = CudaGraph.cached(self.inference.graphs, key, velocity, fixed)
         return graph(x, t.token, *(part for part in (t.modulation, t.affine) if part is not None))
 
     def _velocity(self, x: Tensor, now: Stage2Time, condition: Condition, guided: bool) -> Tensor:

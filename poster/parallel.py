@@ -93,7 +93,7 @@ def ddp(figure, result):
         "results/bench-ddp.json")  # fmt: skip
 def scaling(figure, result):
     """Data-parallel training on more CPU ranks: samples per second, measured."""
-    found = rows(result)
+    found = [r for r in rows(result) if r.get("scaling", "weak") == "weak"]
     axes = figure.add_subplot()
     most = max(r["throughput"] for r in found)
     for k, r in enumerate(found):

@@ -29,11 +29,40 @@ SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"  # where slurmd is, off a plain user's
 
 @pytest.fixture(scope="session", autouse=True)
 def musekit_home(tmp_path_factory: pytest.TempPathFactory):
-    """MUSEKIT_HOME for the whole session, subprocesses included: nothing reaches the user's own caches."""
+    """MUSEKIT_HOME for the whole session, subprocesses included: nothing reaches the user's own caches.
+
+    TimGM, which pretty_midi ships, stands in for the SoundFonts that Debian packages have, its steel guitar for their
+    mandolin.
+    """
+    import pretty_midi
+
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("musekit-home")
         patch.setenv("MUSEKIT_HOME", str(home))
+        data = bytearray(Path(pretty_midi.__file__).with_name("TimGM6mb.sf2").read_bytes())
+        data[data.index(b"Steel Guitar") + 22] = 16  # the bank
+        for font in ("musescore", "fluid"):
+            (home / f"{font}.sf2").write_bytes(data)
+        patch.setenv("MUSEKIT_FONTS", str(home))
         yield home
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch):
+    """A function: the file of a SoundFont itself, not of its stand-in; skips where its package is missing."""
+    from musekit.config import MuseError
+    from musekit.corpus import fonts
+
+    def find(font: str) -> Path:
+        try:
+            return fonts.located(font)
+        except MuseError as error:
+            pytest.skip(str(error))
+
+    monkeypatch.delenv("MUSEKIT_FONTS")
+    fonts.ready.cache_clear()
+    yield find
+    fonts.ready.cache_clear()
 
 
 @pytest.fixture

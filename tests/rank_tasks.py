@@ -24,7 +24,7 @@ class Double:
 
     def sample(self, index, draws, batch_draws):
         sample = self.dataset.sample(index, draws, batch_draws)
-        return {k: v.double() if v.is_floating_point() else v for k, v in sample.items()}
+        return {k: v.double() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in sample.items()}
 
 
 class Remembering(torch.optim.SGD):

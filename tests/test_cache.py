@@ -12,8 +12,7 @@ from fixtures import SAMPLE_RATE, sinusoids, write_clips
 from musekit import pretrained
 from musekit.cache import SHARD, Shards, build_shards, caption_id, read_clips
 from musekit.cache.precompute import maker, named, precompute, read_clip
-from musekit.codec import compress
-from musekit.config import CodecConfig, MuseConfig, MuseError, TextConfig, mini, paper, smoke
+from musekit.config import MuseError, TextConfig, mini, paper, smoke
 from musekit.encoders.mini import features
 
 IDS = [f"clip-{i:03d}" for i in range(2 * SHARD + 10)]
@@ -181,7 +180,7 @@ def test_each_kind_has_the_rows_of_its_network(tiny, minilm):
     """Each kind's rows against the function that computes them, clip by clip, to half precision."""
     clips = read_clips(tiny.cache)
     codec = pretrained.load_part(tiny.weights, "codec")[0]
-    shards = {kind: Shards(tiny.cache / kind) for kind in ("spectra", "views", "latents", "embeddings", "tokens")}
+    shards = {kind: Shards(tiny.cache / kind) for kind in ("views", "latents", "embeddings", "tokens")}
     assert all(s.manifest["complete"] and not s.manifest["set_aside"] for s in shards.values())
     digest = json.loads((tiny.weights / "weights.json").read_text())["codec"]
     assert shards["latents"].manifest["maker"] == f"latents {digest[:16]}"
@@ -191,7 +190,6 @@ def test_each_kind_has_the_rows_of_its_network(tiny, minilm):
         assert torch.equal(read_clip(tiny.cache, clip), audio[0])
         frames = -(-audio.shape[-1] // 2048)
         expected = {
-            "spectra": compress(tiny.config.codec, audio)[0],
             "views": features(tiny.config.embedder, audio, rate)[0],
             "latents": codec.encode(audio)[0].T,
         }
@@ -226,11 +224,8 @@ def test_bad_audio_is_set_aside_and_never_ends_the_run(tiny, tmp_path):
 
 def test_caches_that_exist_keep_their_makers():
     """The names of shards that took hours to compute must not change with new fields or presets."""
-    assert maker("spectra", mini()) == "spectra 65070cf112e5"
     assert maker("views", mini()) == maker("views", smoke()) == "views 753a35a76454"
     assert named(TextConfig()) == "52fabfbc8551"
-    changed = [{"linear_bins": 512}, {"high_bands": 32}, {"sample_rate": 48000}, {"n_fft": 2048}, {}]
-    assert len({maker("spectra", MuseConfig("x", codec=CodecConfig(**c))) for c in changed}) == 5
     assert named(TextConfig(kind="t5")) != named(TextConfig())  # a later field, when it is not at its default
 
 
@@ -239,18 +234,18 @@ def test_mistakes_are_one_clear_line(tiny, tmp_path):
         precompute("latent", tiny.cache, tiny.config)
     with pytest.raises(MuseError, match="needs trained weights; give --weights"):
         precompute("latents", tiny.cache, tiny.config)
-    with pytest.raises(MuseError, match="has no spectra: .* leave it out"):
-        precompute("spectra", tmp_path, paper(), show=False)
+    with pytest.raises(MuseError, match="has no views: .* leave it out"):
+        precompute("views", tmp_path, paper(), show=False)
 
 
 def test_changed_audio_and_another_part_of_a_file_are_noticed(tmp_path):
-    records, folder = write_clips(tmp_path, "rrv"), tmp_path / "spectra"
-    precompute("spectra", tmp_path, smoke())
+    records, folder = write_clips(tmp_path, "rrv"), tmp_path / "views"
+    precompute("views", tmp_path, smoke())
 
     def again() -> list[str]:
         """Which clips the same call computes."""
         before = files(folder)
-        assert precompute("spectra", tmp_path, smoke())["complete"]
+        assert precompute("views", tmp_path, smoke())["complete"]
         names = [name for name, time in files(folder).items() if before.get(name) != time]
         new = [json.loads((folder / name).read_text()) for name in names if name.endswith(".json")]
         return [key for shard in new for key in (*shard["ids"], *shard["set_aside"])]

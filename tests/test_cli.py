@@ -51,7 +51,7 @@ def test_a_job_on_a_node_whose_gpus_torch_does_not_see_ends_at_once(musekit, tin
 
 def test_the_check_of_a_cluster_says_what_is_wrong(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MUSEKIT_HOME", str(tmp_path))
-    for name, value in {"ROOM": 0.0, "FILES": 0, "FLUSH": 60.0}.items():
+    for name, value in {"ROOM": 0.0, "FLUSH": 60.0}.items():
         monkeypatch.setattr(cluster, name, value)
     cluster.check_cluster()
     said = capsys.readouterr().out

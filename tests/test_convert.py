@@ -92,18 +92,6 @@ def test_our_velocity_is_that_of_diffusers_scheduler_and_transformer(theirs, our
         torch.testing.assert_close(u[sample], x_1 - x_0, atol=2e-5, rtol=0)  # they rotate queries and keys in float32
 
 
-def test_guidance_of_u_is_guidance_of_v(theirs, ours):
-    """As their pipeline does it, unconditional with a zero token; u is affine in v."""
-    x, t = state_at((4, T))
-    dropped = condition(ours, keep=torch.zeros(B, dtype=torch.bool))
-    assert not dropped.cross.any()  # without biases the zero token adds nothing
-    u = flow.guided(ours(x, t, condition(ours)), ours(x, t, dropped), 3.0)
-    a, b, c = (flow.match_dims(part, x) for part in convert.affine(t))
-    tau = convert.foreign_time(t)
-    v = flow.guided(*(their_v(theirs, a * x, tau, token, SECONDS) for token in (TOKEN, 0 * TOKEN)), 3.0)
-    torch.testing.assert_close(u, b * x + c * v, atol=5e-5, rtol=0)
-
-
 @pytest.mark.parametrize("std", [0.3, 1.0, 2.0])
 def test_gaussian_data_has_the_exact_velocity(std):
     """x_1 ~ N(0, d^2): the best v on the circle and the best u on the chord are known; also at t = 0 and t = 1."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from musekit.config import TONICS
-from musekit.corpus import arrange, families, instruments, plan, scores
+from musekit.corpus import arrange, bands, families, harmony, instruments, plan, scores
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +112,49 @@ def test_players_stay_in_their_ranges(chorale):
         for player, fitted in zip(players, arrange.to_range(parts, players, transpose=4)):
             about = instruments.INSTRUMENTS[player]
             assert fitted[:, 2].min() >= about.low and fitted[:, 2].max() <= about.high, (name, player)
+
+
+def test_chords_are_those_that_a_score_states():
+    """Two tunes of the corpus carry chord symbols, which the analysis does not see."""
+    from music21 import converter
+    from music21.harmony import ChordSymbol
+
+    source = "nottingham-dataset/reelsa-c.abc"
+    tunes = converter.parse(scores.corpus_folder() / source, forceSource=True).scores
+    agree = []
+    for tune, score in zip(tunes, scores.parse(source), strict=True):
+        stated = sorted((float(c.getOffsetInHierarchy(tune)), c.root().pitchClass) for c in tune[ChordSymbol])
+        edges = np.arange(stated[0][0], score.length, 2.0)
+        found = harmony.chords_of(
+            [np.array(score.parts[0])], edges, np.arange(len(edges) - 1) % 2 == 0, score.key, score.mode
+        )
+        agree += [root == [r for t, r in stated if t <= at + 1e-3][-1] for (root, _), at in zip(found, edges)]
+    assert np.mean(agree) >= 0.7
+
+
+def test_chords_of_a_progression_that_sounds():
+    progression = [(0, "maj"), (9, "min"), (2, "min"), (7, "7"), (0, "maj")]
+    rows = [[4 * k, 4, 60 + (r + s) % 12] for k, (r, q) in enumerate(progression) for s in harmony.TONES[q]]
+    found = harmony.chords_of([np.array(rows, float)], np.arange(0, 24, 4.0), np.ones(5, bool), "C", "major")
+    assert found == progression
+
+
+def test_a_band_plays_the_chords_on_the_grid(jig):
+    """Bass roots on the downbeats, chord tones in the comping, drums on the steps, the final chord at the stop."""
+    progression = [(0, "maj"), (5, "maj"), (7, "7"), (0, "maj")] * 3
+    clock = bands.Clock(120.0, 1.0, 4.0, 0.5, 12, "four")
+    assert clock(0.5) == pytest.approx(0.25) and clock(2.5) == pytest.approx(1.25) and clock.end == 48.5
+    chords = bands.Harmony(progression, 0.5 + 4.0 * np.arange(13), stop=46.5)
+    lead = np.array([[0.5 + k, 1, 72] for k in range(47)], float)
+    for name, style in bands.STYLES.items():
+        if "four" not in bands.metres_of(style):
+            continue
+        for who, rows, *_ in bands.band(style, lead, style["lead"][0], clock, chords, np.random.default_rng(0))[1:]:
+            assert np.allclose((rows[:, 0] - 0.5) * 4 % 1, 0) and rows[:, 0].max() <= 46.5 + 1e-6, (name, who)
+            if "bass" in who:
+                for k, (root, _) in enumerate(progression[:-1]):
+                    first = rows[np.abs(rows[:, 0] - 0.5 - 4 * k) < 1e-6]
+                    assert not len(first) or first[0, 2] % 12 == root, (name, k)
+                assert rows[-1, 2] % 12 == 0
+    swing = replace(clock, swing=2 / 3)
+    assert swing([0.5, 1.0, 1.5]) == pytest.approx([0.25, 0.25 + 1 / 3, 0.75])

@@ -9,10 +9,12 @@ import shutil
 import signal
 import threading
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
-from musekit import flow
+from musekit import conditions, flow
 from musekit.cache import Shards, caption_id, merge_manifest, read_clips
 from musekit.config import TONICS, MuseError
 from musekit.train import data, loop
@@ -77,12 +79,12 @@ def test_a_batch_has_one_shape_whatever_the_clips_lengths(tiny, dataset):
 
 
 def test_what_is_missing_or_not_finished_says_what_to_do(tiny, tmp_path):
-    with pytest.raises(MuseError, match="no clip of .* is in the split 'tset'.*add sounds of other"):
+    with pytest.raises(MuseError, match="has no clip in the split 'tset'.*add other songs"):
         Stage1Data(tiny.cache, "tset", tiny.config)
     cache = shutil.copytree(tiny.cache, tmp_path / "cache", symlinks=True)
     manifest = json.loads((cache / "tokens" / "manifest.json").read_text())
     merge_manifest(cache / "tokens", ["one more"], manifest["maker"])  # as while other ranks are at work
-    with pytest.raises(MuseError, match="tokens is not finished: it has .* rows"):
+    with pytest.raises(MuseError, match="tokens is not finished"):
         Stage1Data(cache, "train", tiny.config)
     shutil.rmtree(cache / "tokens")
     with pytest.raises(MuseError, match="run `musekit cache`"):
@@ -145,19 +147,25 @@ def index_of(dataset, seconds):
     return next(i for i, c in enumerate(dataset.clips) if c["seconds"] == seconds)
 
 
-def test_codec_crops_are_frames_of_the_clip(tiny):
+def test_codec_crops_are_stretches_of_the_clip(tiny):
     dataset = CodecData(tiny.cache, "train", tiny.config)
     starts = set()
     for counter in range(20):
         found = sample(dataset, 0, counter)
-        whole = dataset.shards.row(dataset.clips[0]["id"])
-        start = next(s for s in range(13) if torch.equal(whole[s : s + 32], found["c"]))
-        starts.add(start)
+        whole = torch.from_numpy(soundfile.read(tiny.cache / dataset.clips[0]["path"], dtype="float32")[0].T)
+        audio = found["audio"] if torch.isclose(whole, found["audio"][:, :1]).all(0).any() else found["audio"].flip(0)
+        starts.add(
+            next(
+                s
+                for s in torch.nonzero(whole[0] == audio[0, 0])[:, 0].tolist()
+                if torch.equal(whole[:, s : s + 65_536], audio)
+            )
+        )
         assert found["epsilon"].shape == (32, 8)
     assert len(starts) > 5
-    short = index_of(dataset, 1.2)  # 26 frames: repeated, padding is not learned
-    whole = dataset.shards.row(dataset.clips[short]["id"])
-    assert torch.equal(sample(dataset, short)["c"], torch.cat([whole[:26], whole[:6]]))
+    short = index_of(dataset, 1.2)  # repeated: padding is not learned
+    audio, n = dataset.crop(short, 0.5, 65_536), round(1.2 * 44100)
+    assert audio.shape == (2, 65_536) and torch.equal(audio[:, :12_000], audio[:, n : n + 12_000])
 
 
 def test_stage1_samples(tiny):
@@ -174,31 +182,55 @@ def test_stage1_samples(tiny):
     assert t.mean() == pytest.approx(1 / 3, abs=0.03) and t.var() == pytest.approx(4 / 45, abs=0.01)  # of u ** 2
 
 
-def test_stage2_samples(tiny):
+def test_stage2_samples(tiny, monkeypatch):
+    monkeypatch.setattr(data, "SHORTEST", 8)
     dataset = Stage2Data(tiny.cache, "train", tiny.config)
-    second = 2048 / 44100
-    frames_seen = set()
-    for number in range(30):
+    assert dataset.lengths == [44, 22, 10, 8]  # 2 s: no crop is longer than any clip
+    second, seen, starts = 2048 / 44100, set(), []
+    for number in range(40):
         found = sample(dataset, 0, 100 + number, number)
         frames = found["x_1"].shape[1]
-        frames_seen.add(frames)
-        assert found["x_1"].shape == found["x_0"].shape == (8, frames) and found["mask"].shape == (frames,)
-        assert frames == 44 or (10 <= frames <= 22 and frames % 2 == 0)  # 2 s: no crop is longer than any clip
+        seen.add(frames)
         start = round(found["seconds"][0].item() / second)
         whole = dataset.shards.row(dataset.clips[0]["id"])
-        assert found["mask"].all() and torch.equal(found["x_1"].T.half(), whole[start : start + frames])
-        assert found["seconds"].tolist() == pytest.approx([start * second, frames * second])
-        assert found["embedding"].norm().item() == pytest.approx(1, abs=1e-5)
-    assert 44 in frames_seen and len(frames_seen) > 4
+        assert found["mask"].all() and torch.equal(found["x_1"].T, whole[start : start + frames])
+        assert 2 <= found["seconds"][1] <= 14 and found["embedding"].norm().item() == pytest.approx(1, abs=1e-5)
+        starts.append(start)
+    assert seen == {44, 22, 10, 8} and starts.count(0) > 10 and max(starts) > 20
     number = next(n for n in range(20) if sample(dataset, 0, 0, n)["x_1"].shape[1] == 44)
-    short = sample(dataset, index_of(dataset, 1.2), number=number)
-    assert int(short["mask"].sum()) == 26 and not short["x_1"][:, 26:].any()  # the rest is masked
-    assert short["seconds"].tolist() == pytest.approx([0.0, 26 * second])  # the music's own length
+    short = index_of(dataset, 1.2)
+    found = sample(dataset, short, number=number)
+    assert int(found["mask"].sum()) == 26 and not found["x_1"][:, 26:].any()  # the rest is masked
+    dataset.clips[short] = {**dataset.clips[short], "ends": True}  # what follows is silence; the length is the piece's
+    found, silence = (sample(dataset, short, number=number), dataset.shards.row(dataset.clips[short]["id"], "silence"))
+    assert found["mask"].all() and (found["x_1"][:, 26:] == silence[:, None]).all() and silence.any()
+    assert found["seconds"].tolist() == pytest.approx([0.0, 1.2])
     drawn = loop.collate([sample(dataset, 0, counter) for counter in range(600)])
     assert drawn["keep"].float().mean().item() == pytest.approx(0.7, abs=0.06)
     z = torch.logit(drawn["t"])
     assert z.mean().item() == pytest.approx(data.STAGE2_LOGIT_MEAN, abs=0.15)
     assert z.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_stage2_controls_are_those_of_the_crop(tiny, monkeypatch):
+    """Each group is dropped on its own, and the frames of a crop have what the whole clip's frames have."""
+    monkeypatch.setattr(data, "SHORTEST", 8)
+    dataset = Stage2Data(tiny.cache, "train", tiny.config)
+    record = {"bpm": 100.0, "beats_per_bar": 3, "first_beat": 0.05, "key": "A", "mode": "minor"}
+    record |= {"chords": [[0.05, 9, "min"]], "melody": [[0.1, 0.4, 64], [0.7, 0.5, 67]]}
+    dataset.controls[0] = conditions.compact(record)
+    whole, present, given = conditions.of_frames(dataset.controls[0], 0, 44, dataset.second), [], []
+    for counter in range(600):
+        found = sample(dataset, 0, counter, counter)
+        start, frames = round(found["seconds"][0].item() / dataset.second), found["x_1"].shape[1]
+        here = [bool(found["of_frames"][0, last]) for last in (6, 31, 46)]
+        expected = torch.from_numpy(whole[start : start + frames] * np.repeat(here, [7, 25, 15]))
+        torch.testing.assert_close(found["of_frames"].float(), expected, atol=2e-3, rtol=0)
+        present.append([bool(part.any()) for part in found["of_piece"].split([8, 24, 12])] + here)
+        given.append(found["given"].float().mean().item())
+    expected = [0.9 * p for p in data.GIVEN.values()]
+    assert torch.tensor(present).float().mean(0).tolist() == pytest.approx(expected, abs=0.07)
+    assert given.count(0.0) / 600 == pytest.approx(0.6, abs=0.08) and 0.8 < max(given) < 1
 
 
 def test_embedder_samples(tiny):

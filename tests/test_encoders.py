@@ -178,7 +178,7 @@ def test_the_loss_weighs_matches_and_the_others_as_written_out(network):
             total += sum(float(group.mean()) for group in groups if len(group))
         # one linear layer predicts the known attributes: two clips' modes, one clip's scale, one caption's mode
         mode = (8 * network.attributes(torch.cat([a, b]))[:, :2]).log_softmax(1)
-        scale = (8 * network.attributes(a[0])[-24:]).log_softmax(0)
+        scale = (8 * network.attributes(a[0])[8:32]).log_softmax(0)
         attributes = float(-(mode[0, 1] + mode[1, 0]) / 2 - mode[3, 1] - scale[2 * TONICS.index("A") + 1])
         top = float(matches[torch.arange(3), logits.argmax(1)].float().mean())
     assert float(metrics["attributes"].detach()) == pytest.approx(attributes, rel=1e-5)

@@ -1,17 +1,14 @@
 """pyproject.toml, constraints.txt and environment.yml agree, and the base package works without the extras."""
 
-import os
 import re
 import subprocess
 import sys
-import tempfile
 import textwrap
 import tomllib
 from collections import Counter
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -111,19 +108,3 @@ def test_a_command_that_needs_an_extra_names_it_in_one_line(tmp_path):
     done = without_extras(tmp_path, "cache", "--corpus=scores", "--kinds=clips", "--n=2", "--out=c")
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.endswith("pip install 'musekit[corpus]'\n")
-
-
-@pytest.mark.system("setpriv")
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a name")
-def test_a_containers_user_needs_no_name_and_no_home():
-    """What `docker run --user` gives. `info` imports torch's compiler, which wants a folder for its cache."""
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        os.chmod(folder, 0o777)
-        for words, given, code, said in (
-            (["info", "smoke"], {"MUSEKIT_HOME": folder}, 0, "M parameters"),
-            (["train", "stage1"], {}, 2, "set MUSEKIT_HOME"),
-        ):
-            command = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", sys.executable, "-m", "musekit"]
-            done = subprocess.run(command + words, cwd=folder, env=env | given, capture_output=True, text=True)
-            assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ from fixtures import sinusoids, write_clips
 from musekit import evaluate as evaluation
 from musekit import pretrained
 from musekit.claims import matches
-from musekit.config import MuseError, smoke
+from musekit.config import CodecConfig, MuseError, smoke
 from musekit.corpus.captions import TEMPLATES, evaluation_prompts, fill
 from musekit.evaluate import conditional, controls, judge, memorisation, reproducibility, right_answers
 from musekit.evaluate.codec import chroma_correlation, log_mel_l1, phase_alone
 from musekit.evaluate.features import standardised
+from musekit.evaluate.judge import wordings, zero_shot
 from musekit.evaluate.memorisation import Nearest, normal
-from musekit.evaluate.prompts import wordings, zero_shot
 from musekit.evaluate.study import CLASSES, Study, target
 from musekit.muse import Muse, Settings
 from musekit.results import read_result
@@ -46,7 +47,7 @@ def test_half_the_amplitude_is_six_decibels():
 
 def test_true_magnitudes_alone_keep_a_chord():
     x = sinusoids([220, 277])
-    y = phase_alone(x, 4096, 1024, 16)
+    y = phase_alone(CodecConfig(), x)
     assert y.shape == x.shape
     assert chroma_correlation(y, x, RATE) > 0.97
 
@@ -243,7 +244,7 @@ def test_renderings_match_their_prompt_and_come_from_held_out_works(tmp_path):
         written.append(
             scores.Score(
                 work=f"hand/tune{i}", title=f"tune {i}", composer="traditional", era="folk", form="jig", kind="tune",
-                family=f"hand/tune{i}", source="hand", licence="none", metre="6/8", key="D", mode="major",
+                family=f"hand/tune{i}", source="hand", licence="none", metre="4/4", key="D", mode="major",
                 key_confidence=0.9, key_gap=0.1, length=50.0, bars=bars, parts=[rows],
             )
         )  # fmt: skip
@@ -291,14 +292,17 @@ def recorded(what, results):
 
 
 def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monkeypatch, capsys):
-    for what in evaluation.MEASUREMENTS:
+    missing = set() if find_spec("basic_pitch") else {"codec", "music"}  # pip install --no-deps basic-pitch==0.4.0
+    for what in {*evaluation.MEASUREMENTS} - missing:
         run(what, small, tmp_path)
-    rows = {what: recorded(what, tmp_path)["rows"] for what in evaluation.MEASUREMENTS}
+    rows = {what: recorded(what, tmp_path)["rows"] for what in {*evaluation.MEASUREMENTS} - missing}
     bars = {what: [r["met"] for r in some if r["measure"] == "bar"] for what, some in rows.items()}
     barred = {"codec", "embedder", "prompts", "one-to-many", "memorisation", "reproducibility"}
-    assert {what for what in bars if bars[what]} == barred and all(bars["reproducibility"])
+    assert {what for what in bars if bars[what]} == barred - missing and all(bars["reproducibility"])
     assert all(isinstance(met, bool) for some in bars.values() for met in some)
     for what, (place, needs, *_) in evaluation.MEASUREMENTS.items():
+        if what in missing:
+            continue
         about = recorded(what, tmp_path)["provenance"]
         assert about["preset"] == "smoke" and "noise" in about["note"]
         assert list(about["weights"]) == needs.split() and place.startswith(about["module"].rpartition(".")[2])

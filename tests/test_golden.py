@@ -25,7 +25,6 @@ from musekit.recipe import software
 FILE, THREADS, LONG = Path(__file__).with_name("golden.json"), 2, pytest.mark.long
 PIANO, DTYPES = "a sad piano melody", {"10-bfloat16": "bfloat16"}
 RK4, DOPRI5 = {"stage1_solver": "rk4", "stage1_steps": 8}, {"stage1_solver": "dopri5"}
-TORCHDIFFEQ = {"stage1_solver": "torchdiffeq", "stage1_guidance_scale": 2.0}
 INTERVAL = {"guidance_low": 0.1, "guidance_high": 0.6, "stage1_autoguidance": 1.0}
 RECIPES = {  # name: weights, prompt, n, seed, settings
     "01-default": ("mini", PIANO, 1, 0, {"seconds": 6.0}),
@@ -36,10 +35,15 @@ RECIPES = {  # name: weights, prompt, n, seed, settings
     "06-mixed": ("mini", "", 3, 1, {"seconds": 2.0, "steps": 6, "stage1_guidance_scale": 3.0}),
     "07-dopri5-stage1": ("mini", "something sad", 2, 21, {"seconds": 2.0, "solver": "rk4", "steps": 3, **DOPRI5}),
     "08-dopri5-stage2": ("mini", "flute", 1, 2, {"seconds": 1.0, "solver": "dopri5", "micro_batch": 2}),
-    "09-bespoke": ("mini", "a string quartet in D minor", 3, 100, {"seconds": 12.0, "solver": "bespoke-8"}),
     "10-bfloat16": ("mini", "music", 2, 9, {"seconds": 4.0, "steps": 8, "micro_batch": 2, **INTERVAL}),
     "11-smoke": ("smoke", PIANO, 3, 0, {"seconds": 2.0, "stage1_guidance_scale": 3.0}),
-    "12-stable-audio": ("stable audio", PIANO, 2, 1, {"seconds": 1.5, "steps": 4, **TORCHDIFFEQ}),
+    "12-stable-audio": (
+        "stable audio",
+        PIANO,
+        2,
+        1,
+        {"seconds": 1.5, "steps": 4, "stage1_guidance_scale": 2.0, **DOPRI5},
+    ),
 }
 NEGATIVE = {"05-negative": "slow"}
 MIXED = [(PIANO, 1, None), (PIANO, 2, "piano"), ("a reel", 3, "slow organ")]  # prompt, seed, negative prompt
@@ -54,7 +58,8 @@ def machine() -> str:
 
 
 def config(weights: str) -> MuseConfig:
-    small = smoke()
+    small = smoke()  # without the layers that came later, whose random numbers would change those of the others
+    small = dataclasses.replace(small, stage2=dataclasses.replace(small.stage2, controls=False))
     stable_audio = dataclasses.replace(small.stage2, stable_audio=True, modulation=False, patch=1)
     return small if weights == "smoke" else dataclasses.replace(small, stage2=stable_audio)
 

@@ -11,24 +11,23 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up, as in ARCHITECTURE.md: a module imports from its own line or from lines above it.
 LAYERS = """
-    config files claims
+    config files claims prompts controls
     gpu
     distributed launch
     cluster
     statistics
     show
-    flow toy
+    flow toy conditions
     solve
     recipe
     convert
-    fused
     stage1 stage2
     codec
     encoders
     oobleck
     inference
-    pretrained
-    fewstep
+    lora pretrained
+    edit
     muse
     generate
     runs
@@ -43,7 +42,7 @@ LAYERS = """
     commands cli __main__
 """
 # Lines and files of Python, so that the tree does not grow back unnoticed.
-BARS = {"musekit": (15_000, 125), "tests": (10_500, None), "scripts+poster": (1_650, None)}
+BARS = {"musekit": (16_600, 125), "tests": (11_100, None), "scripts+poster": (1_650, None)}
 
 
 def sources(package: Path) -> dict[str, ast.Module]:

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from musekit.config import TONICS, MuseError
-from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.render import SAMPLE_RATE, render
-from musekit.evaluate.features import features, rise
+from musekit.evaluate.features import features
 from musekit.evaluate.judge import Judge, KeyTemplates
 from musekit.evaluate.study import value_of
 
@@ -22,8 +21,7 @@ def piece(player, mode, speed, tonic, rng, seconds=4.0):
     times = step * np.arange(len(degrees))
     notes = [[t, 0.9 * step, 72 + tonic + SCALES[mode][d], 80, 0] for t, d in zip(times, degrees)]
     notes += [[t, 3.8 * step, 60 + tonic + i, 60, 0] for t in times[::4] for i in TRIADS[mode]]
-    program = INSTRUMENTS[player].program
-    audio = render(sorted(notes), programs=[program], pans=[64], seconds=seconds, dynamic="medium")
+    audio = render(sorted(notes), players=[player], pans=[64], seconds=seconds, dynamic="medium")
     names = {"instrumentation": player, "mode": mode, "speed": speed, "key": TONICS[tonic]}
     return {**names, "onset_rate": 1 / step}, audio
 
@@ -67,19 +65,6 @@ def test_features_have_their_shapes_and_mono_is_stereo():
         assert value.dtype == np.float32 and np.isfinite(value).all()
         np.testing.assert_allclose(value, stereo[name], rtol=1e-4, atol=1e-4)
     assert all(np.isfinite(v).all() for v in features(np.zeros((2, SAMPLE_RATE * 2)), SAMPLE_RATE).values())  # silence
-
-
-def test_a_rise_is_an_onset_and_vibrato_is_not():
-    s = np.zeros((9, 6))
-    s[4] = 1.0
-    assert rise(s, 1).sum() == 0
-    wandering = np.zeros((9, 6))
-    wandering[np.array([4, 5, 4, 3, 4, 5]), np.arange(6)] = 1.0  # one band up, one band down
-    assert rise(wandering, 1).sum() == 0
-    starts = np.zeros((9, 6))
-    starts[2, 3:] = 2.0
-    assert rise(starts, 1).tolist() == [0, 0, 2, 0, 0]
-    assert rise(starts, 2).tolist() == [0, 2, 2, 0]
 
 
 def planted(n, rng, noise=0.15):

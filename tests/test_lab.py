@@ -3,6 +3,8 @@
 One server, one browser and one page with all cells run serve the module; each test brings what it needs.
 """
 
+import re
+
 import browser as ui
 import pytest
 
@@ -114,14 +116,73 @@ def test_the_path_between_clicked_points_is_one_sound(page):
     ui.until(lambda: page.locator(".muse-lab-places-list").inner_text().count("seed") == 2, "two places")
     whole = ui.new_sound(page, ui.LAB, lambda: page.locator("button.muse-lab-walk").click())
     assert whole["duration"] > 6
+    page.locator(".muse-library-query input").fill("")
+    page.locator("button.muse-lab-keep").click()
+    page.locator(ui.LINES, has_text="sounds from ").wait_for(state="attached")  # what was heard, not the last place
+    for i in (2, 4, 3):
+        ui.click_point(page, i)  # the latest wins
+    label = page.locator(f".{ui.LAB} .muse-player-label", has_text="(seed 3)")
+    label.wait_for()
+    page.wait_for_selector(f".{ui.LAB}:not(.muse-busy)")
+    assert label.count() == 1
+
+
+@pytest.mark.long
+def test_the_page_is_played_by_keys_and_read_aloud(page):
+    cards, cells = page.locator(".muse-card"), len(page.evaluate(ui.CELLS))
+    ui.generate(page, "one"), ui.generate(page, "two", 1)
+
+    def new_card(act) -> str:
+        before = cards.count()
+        act()
+        ui.until(lambda: cards.count() > before, "card")
+        page.wait_for_selector(f".{ui.STUDIO}:not(.muse-busy)")
+        return cards.first.locator("figcaption").inner_text()
+
+    page.locator(".muse-prompt input").fill("three")
+    assert new_card(lambda: page.keyboard.press("Enter")) == "three"
+    chosen = page.locator(".muse-piece select option:checked")
+    for i in (2, 0, 1):
+        number = cards.nth(i).locator("xpath=..").get_attribute("data-piece")
+        cards.nth(i).locator("audio").evaluate("async (audio) => { await audio.play(); audio.pause(); }")
+        ui.until(lambda n=number: chosen.inner_text() == f"no.\N{NO-BREAK SPACE}{n}", "choice of what was played")
+    page.locator("button.muse-use").click()
+    ui.until(lambda: page.locator(".muse-prompt input").input_value() == "two", "settings of the card")
+    assert page.locator(".muse-seed input").input_value() == "1"
+    with page.expect_download() as file:
+        page.keyboard.press("d")
+    assert re.fullmatch(r"two-[0-9a-f]{8}\.flac", file.value.suggested_filename)
+    assert new_card(lambda: page.keyboard.press("g")) == "two"
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="keys").get_by_text("More like this").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog", name="keys").wait_for(state="detached")
+    assert new_card(lambda: page.get_by_role("button", name="a happy flute tune").click()) == "a happy flute tune"
+
+    ui.mapped(page)
+    chart = page.get_by_role("application", name="answers to")
+    chart.focus()
+    page.keyboard.press("ArrowRight")
+    ui.new_sound(page, ui.LAB, lambda: page.keyboard.press("Enter"))
+    assert chart.get_attribute("aria-description") == page.locator(f".{ui.LAB} .muse-player-label").inner_text()
+    for role, name in (("slider", "pieces"), ("slider", "of each"), ("checkbox", "starred only"), ("listbox", "list")):
+        page.get_by_role(role, name=name).first.wait_for()
+    tree = "\n".join(view.aria_snapshot() for view in page.locator(".muse-view").all())
+    kinds = "slider|textbox|combobox|listbox|spinbutton|checkbox|button"
+    assert re.findall(rf"^.*- (?:{kinds})(?: \[.*| ?:.*)?$", tree, re.MULTILINE) == []
+    assert len(page.evaluate(ui.CELLS)) == cells  # no key reached the notebook
+    page.locator("button.muse-clear").click()
+    ui.until(lambda: cards.count() == 0, "empty list of cards")
 
 
 @pytest.mark.long
 def test_map_and_players_live_after_a_reload(page):
     ui.mapped(page)
+    ui.generate(page, "before the reload")
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     page.reload()
     page.wait_for_function(ui.IDLE)
     page.locator(f".{ui.LAB}").scroll_into_view_if_needed()
     page.locator(".muse-lab-map .scatterlayer .point").first.wait_for(state="attached")
     ui.new_sound(page, ui.LAB, lambda: ui.click_point(page, 3))
+    assert page.locator(".muse-card figcaption").first.inner_text() == "before the reload"

@@ -121,17 +121,15 @@ def test_muq_of_one_clip_is_the_librarys_own_and_of_several_their_normalised_mea
     torch.testing.assert_close(ours.norm(dim=-1), torch.ones(1))
 
 
-def test_muq_reads_a_beginning_twice_as_published_or_even_windows(home, muq):
-    """Of 1.2 windows: the published way splices the end to the start, the even way overlaps."""
+def test_muq_reads_a_beginning_twice_as_published(muq):
+    """Of 1.2 windows the end is spliced to the start."""
     length = 24000 * SECONDS
     audio = noise(2 * SECONDS, 24000)[..., : length * 6 // 5]
-    even = MuQ(EmbedderConfig("muq", sample_rate=24000, name=str(home / "models" / "MuQ-MuLan-large"), windows="even"))
     spliced = torch.cat([audio[0, 0, length:], audio[0, 0, : 2 * length - audio.shape[-1]]])
-    for reader, second in ((muq, spliced), (even, audio[0, 0, -length:])):
-        with torch.no_grad():
-            both = [muq.network.mulan_module.get_audio_latents(w[None]) for w in (audio[0, 0, :length], second)]
-        expected = F.normalize(torch.cat(both).mean(0, keepdim=True), dim=-1)
-        torch.testing.assert_close(reader.embed_audio(audio, 24000), expected, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        both = [muq.network.mulan_module.get_audio_latents(w[None]) for w in (audio[0, 0, :length], spliced)]
+    expected = F.normalize(torch.cat(both).mean(0, keepdim=True), dim=-1)
+    torch.testing.assert_close(muq.embed_audio(audio, 24000), expected, atol=1e-5, rtol=0)
 
 
 def test_muq_resamples_to_24_khz_mono(muq):
@@ -212,7 +210,7 @@ def test_a_missing_or_gated_model_is_one_line_that_says_what_to_do(name, empty_h
         raise GatedRepoError("Access to this model is restricted.", response=response)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(MuseError, match="is gated: accept its licence") as caught:
+    with pytest.raises(MuseError, match="accept its licence on the Hugging Face hub, run `hf auth login`") as caught:
         LOADERS[name](name)
     assert hub.LICENCES[name] in str(caught.value) and "\n" not in str(caught.value)
 
@@ -242,24 +240,6 @@ def test_a_folder_with_truncated_weights_is_one_line(name, home, empty_home):
     with pytest.raises(MuseError) as caught:
         LOADERS[name](str(folder))
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value) and len(str(caught.value)) < 600
-
-
-@pytest.mark.parametrize(
-    ("file", "entry"),
-    [
-        ("config.json", {"auto_map": {"AutoModel": "elsewhere--module.Class"}}),
-        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["module.Class", None]}}),
-        ("config.json", {"text_config": [{"attn_implementation": "owner/kernel"}]}),
-        ("config.json", {"_attn_implementation_internal": "owner/kernel"}),
-        ("adapter_config.json", {"base_model_name_or_path": "owner/model"}),
-    ],
-)
-def test_a_folder_that_names_code_is_refused(tmp_path, file, entry):
-    (tmp_path / "config.json").write_text('{"model_type": "t5", "_attn_implementation": "sdpa", "auto_map": null}')
-    assert hub.folder(str(tmp_path), "text.name") == tmp_path
-    (tmp_path / file).write_text(json.dumps({"model_type": "t5", **entry}))
-    with pytest.raises(MuseError, match="names code to load"):
-        hub.folder(str(tmp_path), "text.name")
 
 
 def test_a_model_that_muse_does_not_know_is_not_fetched(tmp_path, monkeypatch):
@@ -336,7 +316,7 @@ def test_stage2_starts_from_stable_audio_open(home, tmp_path, monkeypatch, capsy
 
     torch.manual_seed(3)
     theirs, made = tmp_path / "theirs", tiny_paper()
-    monkeypatch.setitem(config.PRESETS, "tiny-paper", tiny_paper)
+    monkeypatch.setitem(config.PRESETS, "tiny-paper", tiny_paper())
     StableAudioDiTModel(
         in_channels=32, out_channels=32, num_layers=2, attention_head_dim=32, num_attention_heads=2,
         num_key_value_attention_heads=1, cross_attention_dim=32, cross_attention_input_dim=32, time_proj_dim=32,

@@ -147,14 +147,10 @@ def test_a_run_folder_belongs_to_one_configuration(tmp_path, capsys):
     run.claim(config, ranks=2, threads=1)
     assert not capsys.readouterr().err
     before = (run.folder / "provenance.json").read_text()
-    run.claim(
-        {"config": {"sizes": [1, 2], "width": 320}, "part": "stage2", "tokens": "newer than the run"},
-        ranks=1,
-        threads=1,
-    )
+    run.claim({"config": {"sizes": [1, 2], "width": 320}, "part": "stage2"}, ranks=1, threads=1)
     assert "began with {'ranks': 2, 'threads': 1}, and has {'ranks': 1," in capsys.readouterr().err
     assert (run.folder / "provenance.json").read_text() == before
-    told = r"another configuration .config\.width is 320 there and 8 here.; choose another --run-folder"
+    told = r"another configuration .config differ; it has {'width': 320, .*; choose another --run-folder"
     with pytest.raises(MuseError, match=told):
         run.claim({"part": "stage2", "config": {"width": 8, "sizes": (1, 2)}})
     (run.folder / "config.json").write_text("{")
@@ -212,19 +208,13 @@ def test_a_result_carries_its_provenance(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["codec.json"]
 
 
-def test_the_command_is_as_typed_without_this_machines_paths(monkeypatch, tmp_path):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("MUSEKIT_HOME", "/scratch/someone/muse")
-    home, muse = tmp_path, "/scratch/someone/muse"
-    paths = f"train {home}/here/out --cache={home}/music --run-folder {muse}/runs/a /data/b a/b 3/4"
+def test_the_command_is_as_typed_without_this_machines_paths(monkeypatch):
     for words, shown in (
-        (["scripts/measure.py", "a sad melody"], "python scripts/measure.py 'a sad melody'"),
-        (["/opt/x/site-packages/pytest/__main__.py", "-q"], "python -m pytest -q"),
+        (["scripts/measure.py", "a sad melody"], "measure.py 'a sad melody'"),
+        (["/opt/x/site-packages/pytest/__main__.py", "-q"], "pytest -q"),
         (
-            ["/opt/x/bin/musekit", *paths.split()],
-            "musekit train out --cache=~/music --run-folder $MUSEKIT_HOME/runs/a .../b a/b 3/4",
+            ["/opt/x/bin/musekit", "train", "--cache=/home/me/music", "/data/b", "3/4"],
+            "musekit train --cache=.../music .../b 3/4",
         ),
     ):
         monkeypatch.setattr(sys, "argv", words)

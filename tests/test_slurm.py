@@ -224,14 +224,14 @@ def test_a_cache_by_an_array_of_jobs(cluster, submit, tiny, tmp_path):
     """Two jobs, each with its share; one is signalled and continues; together they compute all."""
     cache, n = tmp_path / "cache", 256
     write_clips(cache, "r" * n, lambda i: 1.2)
-    words = ["--preset", "smoke", "--out", str(cache), "--kinds", "spectra", "views", "latents", "--workers", "1"]
+    words = ["--preset", "smoke", "--out", str(cache), "--kinds", "views", "latents", "--workers", "1"]
     job = submit("cache", *words, "--weights", str(tiny.weights), options=("--array=0-1",), MUSE_PROCS="1")
-    until("a shard of the first job", lambda: list((cache / "spectra").glob("*.safetensors")), 90)
+    until("a shard of the first job", lambda: list((cache / "views").glob("*.safetensors")), 90)
     cluster.run("scancel", "--signal=USR1", "--batch", f"{job}_0")
     cluster.restart_now(f"{job}_0")
     for task in (0, 1):
         cluster.wait(f"{job}_{task}", "COMPLETED")
-    for kind in ("spectra", "latents"):
+    for kind in ("views", "latents"):
         shards = Shards(cache / kind)
         assert shards.manifest["complete"] and len(shards.index) == n
     assert "start 2 at" in log(cache, f"{job}_0") and "start 2 at" not in log(cache, f"{job}_1")

@@ -112,6 +112,6 @@ def test_a_long_file_is_opened_and_decoded_once(tmp_path, monkeypatch):
     monkeypatch.setattr(Decoder, "seek", lambda *_: pytest.fail("a seek"))
     read = Decoder.read
     monkeypatch.setattr(Decoder, "read", lambda file, n, *how, **more: decoded.append(n) or read(file, n, *how, **more))
-    precompute("spectra", out, smoke(), show=False)
+    precompute("views", out, smoke(), show=False)
     assert [len(records), sum(decoded)] == [102, 102 * 1.5 * 16000]
-    assert len(Shards(out / "spectra")) == 102
+    assert len(Shards(out / "views")) == 102

@@ -1,9 +1,6 @@
 """Stage 1 against slow, obvious references: exact in float64, and hardly less exact in float32."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -201,26 +198,3 @@ def test_attention_by_elementwise_kernels_is_attention():
     fused.min_written, (x, t) = 10**6, state_at((STAGE1.dim,))
     text = fused.text(tokens, mask, merge=False)
     torch.testing.assert_close(written(x, t, text), fused(x, t, text), atol=1e-6, rtol=1e-6)  # it sums in float32
-
-
-@torch.no_grad()
-def test_the_kernels_for_one_guided_sample_are_the_blocks():
-    pytest.importorskip("triton")
-    if os.environ.get("TRITON_INTERPRET") != "1":  # Triton's interpreter, which is chosen before it is imported
-        me = f"{__file__}::test_the_kernels_for_one_guided_sample_are_the_blocks"
-        subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", me], env=os.environ | {"TRITON_INTERPRET": "1"}, check=True
-        )
-        return
-    from musekit import fused
-
-    config = dataclasses.replace(NO_GAUSSIAN, width=32, heads=2, ff_mult=4)
-    inference, (tokens, mask) = Stage1Inference(stage1(config, torch.float32, std=0.2)), texts(config, torch.float32)
-    mask[0, 2:] = False
-    text = inference.text(tokens[:1, :4], mask[:1, :4], merge=True)
-    modulations = inference.at(torch.tensor([0.3]))[0].modulation + inference.table
-    h = expected = torch.randn(2, config.width)
-    for i, layer in enumerate(inference.layers):
-        expected = inference.block(layer, expected, modulations[i], text.keys[i], text.values[i], text.bias[i], True)
-    got = fused.blocks(inference.layers, h.clone(), modulations, text.keys, text.values, text.bias, config.heads)
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)

@@ -1,5 +1,6 @@
 """Stage 2 against the velocity written out sample by sample: exact in float64, and hardly less exact in float32."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,8 +9,9 @@ import torch.nn.functional as F
 from networks import STABLE_AUDIO, STAGE2, STAGE2_WIDE, B, T, conditions, randomise, relative_error, stage2, state_at
 
 from musekit import flow
+from musekit.conditions import GLOBALS, LOCALS
 from musekit.flow import time_features
-from musekit.stage2 import GuidedStage2, StableAudioMuQ, Stage2Inference, rotary, rotate
+from musekit.stage2 import ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference, rotary, rotate
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-10}
 BOTH = pytest.mark.parametrize("config", [STAGE2, STABLE_AUDIO], ids=["modulation", "stable audio"])
@@ -142,7 +144,7 @@ def test_negative_prompts_replace_the_null_token_where_there_is_one(config):
     pair = network.condition_pair(embedding, seconds, negative, has_negative)
     null = network.condition(embedding, seconds, torch.zeros(B, dtype=torch.bool))
     conditional, negated = (network.condition(e, seconds) for e in (embedding, negative))
-    for got, *expected in zip(pair, conditional, negated, null, strict=True):
+    for got, *expected in zip(pair[:3], conditional, negated, null):
         yes, no, dropped = expected
         expected = torch.cat([yes, torch.stack([(no if has else dropped)[i] for i, has in enumerate(has_negative)])])
         torch.testing.assert_close(got, expected, **CLOSE)
@@ -162,7 +164,7 @@ def test_guidance_acts_in_its_interval_only(config):
     expected = torch.stack([never(mixed, x)[0], always(mixed, x)[1], never(mixed, x)[2]])
     torch.testing.assert_close(some(mixed, x), expected, **CLOSE)
     velocities = torch.cat([never(mixed, x), GuidedStage2(inference, pair, 0.0)(mixed, x)])
-    apg = GuidedStage2(inference, pair, 3.0, (0.2, 0.6), "apg")
+    apg = GuidedStage2(inference, pair, 3.0, (0.2, 0.6), mode="apg")
     expected[1] = flow.adapted("apg", velocities, 3.0, mixed, x)[1]
     torch.testing.assert_close(apg(mixed, x), expected, **CLOSE)
     for now, t in zip(apg.at(times), times):
@@ -181,3 +183,70 @@ def test_float32_errs_at_most_three_times_as_much_as_the_slow_way_and_bfloat16_n
     assert all(v.dtype == torch.float32 for v in results)
     fast, half = (relative_error(v, truth) for v in results)
     assert 0 < fast < 3 * slow < 3e-4 and 1e-4 < half < 1.5 * autocast
+
+
+CONTROLLED = dataclasses.replace(STAGE2, controls=True)
+
+
+def controls_of(config, frames: int = T) -> ControlInputs:
+    rng = torch.Generator().manual_seed(3)
+    shapes = (B, GLOBALS), (B, frames, LOCALS), (B, config.latent_dim, frames)
+    of_piece, of_frames, x_1 = (torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in shapes)
+    return ControlInputs(of_piece, of_frames, torch.arange(frames)[None] < torch.tensor([[0], [4], [7]]), x_1)
+
+
+def test_controls_begin_as_todays_function_and_absent_ones_change_no_bit():
+    """Weights without controls are a beginning for a network with them, whose new layers give exactly zero."""
+    old, (x, t), inputs = stage2(dtype=torch.float32), state_at((4, T), torch.float32), conditions(dtype=torch.float32)
+    new, some = StableAudioMuQ(CONTROLLED), controls_of(STAGE2)
+    missing, unexpected = new.load_state_dict(old.state_dict(), strict=False)
+    assert not unexpected and all(name.startswith(("control_", "tempo")) for name in missing)
+    some = ControlInputs(*(part.float() if part.is_floating_point() else part for part in some[:4]))
+    expected = old(x, t, old.condition(*inputs))
+    assert torch.equal(new(x, t, new.condition(*inputs, None, some)), expected)
+    trained = randomise(StableAudioMuQ(CONTROLLED), 0.2, torch.float32)
+    trained.load_state_dict(old.state_dict(), strict=False)
+    absent = ControlInputs(*map(torch.zeros_like, some[:4]))
+    for controls in (None, absent):
+        assert torch.equal(trained(x, t, trained.condition(*inputs, None, controls)), expected)
+    assert not torch.equal(trained(x, t, trained.condition(*inputs, None, some)), expected)
+
+
+def test_controls_enter_the_tokens_of_their_frames_and_the_loss_is_over_frames_that_are_not_given():
+    network, batch = stage2(CONTROLLED), batch_of(CONTROLLED, [T, T, T])
+    some = controls_of(CONTROLLED)
+    local = network.local(some)
+    for token in range(T // 2):  # two frames a token
+        frames = slice(2 * token, 2 * token + 2)
+        known = torch.cat([some.given[:, frames, None], (some.given[:, None] * some.x_1)[:, :, frames].mT], 2)
+        expected = network.control_frames(some.of_frames[:, frames].flatten(1))
+        torch.testing.assert_close(local[:, token], expected + network.control_given(known.flatten(1)), **CLOSE)
+    told = {"of_piece": some.of_piece, "of_frames": some.of_frames, "given": some.given}
+    value, _ = network.training_loss(batch | told)
+    x_t, u = flow.interpolate(batch["x_0"], batch["x_1"], batch["t"])
+    controls = some._replace(x_1=batch["x_1"])
+    condition = network.condition(batch["embedding"], batch["seconds"], batch["keep"], controls)
+    error = (network(x_t, batch["t"], condition) - u) ** 2
+    expected = sum(error[i][:, ~some.given[i]].mean() for i in range(B)) / B
+    torch.testing.assert_close(value, expected, **CLOSE)
+
+
+def test_guidance_is_on_the_controls_of_guided_samples():
+    network, inputs, some = stage2(CONTROLLED), conditions(CONTROLLED), controls_of(CONTROLLED)
+    nobody = torch.zeros(B, dtype=torch.bool)
+    kept, left = (some._replace(of_piece=some.of_piece * k, of_frames=some.of_frames * k) for k in (1, 0))
+    pair = network.condition_pair(*inputs, controls=some._replace(guided=torch.tensor([False, True, False])))
+    ours, without = (network.condition(*inputs, nobody, controls) for controls in (kept, left))
+    for got, full, bare in zip(pair, ours, without, strict=True):
+        torch.testing.assert_close(got[B:], torch.stack([full[0], bare[1], full[2]]), **CLOSE)
+
+
+def test_noise_belongs_to_its_key_and_tempo_is_read_out_of_an_embedding():
+    x = torch.empty(3, 400, 12)
+    noise = flow.keyed_noise([5, 2**62, 7], x)
+    assert torch.equal(noise[2:], flow.keyed_noise([7], x[:1])) and abs(noise.std() - 1) < 0.02
+    network, embeddings = StableAudioMuQ(CONTROLLED), F.normalize(noise[0], dim=1)
+    bpm, metre = 120 * 2 ** (2 * embeddings[:, 0] + 0.1 * noise[1, :, 0]), torch.full((400,), 3)
+    network.fit_tempo(embeddings, bpm, metre)
+    assert network.tempo[0, 0] == pytest.approx(2, abs=0.1) and network.tempo_spread == pytest.approx(0.1, abs=0.02)
+    assert (network.tempo[1:] @ torch.cat([embeddings[0], torch.ones(1)])).argmax() == 2  # three beats per bar

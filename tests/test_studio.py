@@ -1,24 +1,20 @@
-"""The Studio's state and its job: results as they are ready, variations at an exact distance, the solver menu."""
+"""The Studio's state and its job: results as they are ready, variations at an exact distance."""
 
-import json
 import math
-import shutil
+import threading
 import time
 
 import pytest
 import soundfile
 import torch
 
-from musekit import fewstep
 from musekit.config import MuseError
-from musekit.entry import read_entry
-from musekit.files import sha256
+from musekit.entry import file_of, read_entry
 from musekit.lab.job import Job
 from musekit.lab.rendering import angle, render_again
-from musekit.lab.studio import Studio, StudioView
+from musekit.lab.studio import Studio
 from musekit.library import Library
 from musekit.muse import Muse
-from musekit.solve import SOLVERS
 
 PATIENCE = 120  # seconds; a busy machine is slow
 SHORT = {"seconds": 0.5, "steps": 2}
@@ -32,22 +28,6 @@ def muse(smoke_weights):
 @pytest.fixture
 def studio(muse, tmp_path):
     return Studio(muse, Library(tmp_path / "library"))
-
-
-@pytest.fixture(scope="module")
-def few_weights(smoke_weights, tmp_path_factory):
-    """The weights with a solver of 2 and one of 3 evaluations, which are Euler's."""
-    folder = shutil.copytree(smoke_weights, tmp_path_factory.mktemp("few") / "weights")
-    solvers = {}
-    for n in (3, 2):
-        weights = [[1.0, *[1 / n] * (i + 1)] for i in range(n)]
-        solvers[str(n)] = {"times": [i / n for i in range(n + 1)], "weights": weights, "held_out_error": 0.6 / n}
-    hashes = json.loads((folder / "weights.json").read_text())
-    content = {"stage2": hashes["stage2"], "guidance_scale": 3.0, "teacher": "euler, 10 steps", "solvers": solvers}
-    (folder / fewstep.FILE).write_text(json.dumps(content))
-    hashes[fewstep.PART] = sha256(folder / fewstep.FILE)
-    (folder / "weights.json").write_text(json.dumps(hashes))
-    return folder
 
 
 def finish(studio, status: str = "done") -> None:
@@ -80,6 +60,37 @@ def test_a_job_runs_one_piece_of_work_and_reports_its_end():
         assert job.wait(5) == "failed" and message in job.message
 
 
+def test_the_latest_of_two_replaces_the_other_and_nothing_else():
+    job, done, go = Job(), [], threading.Event()
+
+    def work(name):
+        go.set()
+        assert name != "first" or job.flag.wait(PATIENCE)
+        done.append(name)
+        return name
+
+    job.start(lambda: work("first"), latest=True)
+    go.wait(PATIENCE)
+    with pytest.raises(MuseError, match="still at work"):
+        job.start(lambda: "a map")
+    for name in ("second", "third"):
+        job.start(lambda name=name: work(name), latest=True)
+    assert job.wait(PATIENCE) == "done" and job.message == "third" and done[0] == "first" and done[-1] == "third"
+
+
+def test_seconds_left_follow_from_the_pace(monkeypatch):
+    job, now = Job(), [100.0]
+    monkeypatch.setattr("musekit.lab.job.time.monotonic", lambda: now[0])
+
+    def work() -> str:
+        now[0] += 6.0
+        job.report("half a quarter", 0.25)
+        return f"{job.left}"
+
+    job.start(work)
+    assert job.wait(5) == "done" and job.message == "18.0" and job.left is None
+
+
 def test_progress_of_several_micro_batches_rises_through_all_stages():
     job, seen = Job(), []
     job.on_change = lambda: seen.append(job.fraction)
@@ -99,26 +110,9 @@ def test_results_come_as_they_are_ready_and_stay(studio):
     studio.job.on_change = lambda: seen.append((studio.job.status, len(studio.results)))
     first = made(studio, "a waltz", n=5, seed=3)
     assert [r.piece.recipe.seed for r in first] == [3, 4, 5, 6, 7] and [r.number for r in first] == [1, 2, 3, 4, 5]
-    assert ("running", 4) in seen and studio.job.message == "seeds 3 to 7"  # the first micro-batch was there
+    assert ("running", 1) in seen and studio.job.message == "seeds 3 to 7"  # each was there when it was done
     made(studio, "a jig", n=1)
     assert len(studio.results) == 6 and all(-1 <= r.piece.similarity <= 1 for r in studio.results)
-
-
-def test_the_solver_menu_offers_few_steps(few_weights, tmp_path):
-    assert fewstep.offered(tmp_path) == {}
-    view = StudioView(few_weights, library=Library(tmp_path / "library"), n=1, seconds=0.5, steps=9)
-    assert view.solver.options == (*SOLVERS, "bespoke-2", "bespoke-3")
-    view.solver.value = "bespoke-3"
-    assert view.steps.disabled and view.guidance.disabled
-    view.generate.click()
-    finish(view)
-    recipe = view.state.results[0].piece.recipe
-    assert (recipe.stage2_steps, recipe.guidance_scale) == (3, 3.0) and recipe.stage2_solver.startswith("bespoke-3@")
-    view.solver.value = "euler"
-    assert not view.steps.disabled and view._options()["steps"] == 9
-    view.state.generate("a waltz", solver="bespoke-3", steps=7)
-    finish(view, "failed")
-    assert "has exactly 3 steps" in view.label.value
 
 
 def test_odd_options_and_prompts(studio):
@@ -155,23 +149,16 @@ def test_variations_lie_at_exactly_the_distance(studio):
     assert not torch.equal(vary[0].piece.embedding, vary[1].piece.embedding)
 
 
-def test_variations_of_noise_alone_keep_the_embedding_and_chain(studio):
+def test_odd_distances_are_refused(studio):
     [source] = made(studio, "a waltz", n=1)
-    studio.more_like(source, n=2, degrees=0, noise=0.4)
-    finish(studio)
-    studio.more_like(studio.results[1], n=1, degrees=0, noise=1.0)
-    finish(studio)
-    one, two, chained = (r.piece for r in studio.results[1:])
-    assert torch.equal(one.embedding, source.piece.embedding) and not torch.equal(one.audio, two.audio)
-    assert len(chained.origin.noise) == 2 and chained.origin.noise[0] == one.origin.noise[0]
-    for arguments in ({"degrees": 0, "noise": 0}, {"degrees": 200}, {"noise": -1}):
+    for degrees in (0, 200):
         with pytest.raises(MuseError, match="degrees go from"):
-            studio.more_like(source, **arguments)
+            studio.more_like(source, degrees=degrees)
 
 
 def test_variations_are_kept_and_rendered_again_bit_for_bit(studio):
     [source] = made(studio, "a waltz", n=1)
-    studio.more_like(source, n=2, degrees=20, noise=0.5)
+    studio.more_like(source, n=2, degrees=20)
     finish(studio)
     result = studio.results[2]
     kept = studio.library.add(result.piece, tags=["odd"])
@@ -183,9 +170,12 @@ def test_variations_are_kept_and_rendered_again_bit_for_bit(studio):
 
 def test_a_download_is_a_flac_file_with_its_recipe(studio, tmp_path):
     [result] = made(studio, "<b>../waltz</b>", n=1)
-    name, data = studio.download(result)
-    assert name.endswith("-0.flac") and not set(name) & set("<>/\\ ") and ".." not in name
+    name, data = file_of(result.piece)
+    assert name.endswith(".flac") and not set(name) & set("<>/\\ ") and ".." not in name
     (tmp_path / name).write_bytes(data)
     assert read_entry(tmp_path / name).recipe == result.piece.recipe
+    studio.more_like(result, n=2)
+    finish(studio)
+    assert len({file_of(each.piece)[0] for each in studio.results}) == 3  # a name for each
     x, rate = soundfile.read(tmp_path / name)
     assert rate == 44100 and x.shape == (22050, 2)

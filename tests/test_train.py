@@ -153,7 +153,7 @@ def test_recomputed_activations_change_no_bit_and_take_less_memory(tiny):
 def test_compiled_blocks_have_the_same_gradients(tiny):
     """With and without recomputed activations, in float64."""
     network, batch = stage2(tiny.config).double(), first_batch(tiny.config, tiny.cache)
-    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    batch = {k: v.double() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in batch.items()}
     found, names = [], list(network.state_dict())
     for change in ({}, {"compile": True}, {"recompute": True}):  # each after the one before
         loop.change_blocks(network, TrainConfig(**change))
@@ -200,16 +200,6 @@ def test_on_independent_gaussian_data_the_loss_reaches_the_floor_and_the_velocit
         v = network(x, t, network.context(torch.ones(500, 1, 4), torch.ones(500, 1, dtype=torch.bool)))
     exact = ((2 * t - 1) / ((1 - t) ** 2 + t**2))[:, None] * x
     assert (v - exact).square().mean() < 0.02 < exact.square().mean() / 10
-
-
-def test_records_come_when_they_are_due(tmp_path):
-    settings = TrainConfig(samples=500, batch=48, micro_batch=48, log_every=100, validate_every=200, bf16=False)
-    records = train(new_network(config=TOY), Gaussian(), settings, tmp_path, validation=Gaussian())
-    assert [r["samples"] for r in records] == [144, 240, 336, 432, 528]
-    assert ["valid_loss" in r for r in records] == [False, True, False, True, True]
-    assert records == Run(tmp_path).metrics()
-    assert records[-1]["epoch"] == pytest.approx(528 / 4096) and records[-1]["lr"] == 0
-    assert records[-1]["samples_per_second"] == pytest.approx(96 / records[-1]["seconds"])
 
 
 @pytest.mark.parametrize("part", DATASETS)

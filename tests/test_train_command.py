@@ -44,8 +44,8 @@ def test_few_files_take_part(tiny, tmp_path):
     words += ["--train.samples=24", "--train.batch=8", "--train.micro-batch=8", "--train.log-every=8"]
     system = Muse.from_pretrained(tiny.weights)
     training, sampling = files_at_work(lambda: cli.main(words)), files_at_work(lambda: system.generate("a harp", n=1))
-    assert 8 < len(training) <= 14, sorted(training)
-    assert 8 < len(sampling) <= 14, sorted(sampling)
+    assert 8 < len(training) <= 15, sorted(training)
+    assert 8 < len(sampling) <= 17, sorted(sampling)
 
 
 def options(tiny, tmp_path, part, **changes):
@@ -53,7 +53,7 @@ def options(tiny, tmp_path, part, **changes):
     settings = TrainConfig(samples=24, batch=8, micro_batch=8, log_every=8, warmup=8)
     settings = dataclasses.replace(settings, **changes)
     folders = {"cache": tiny.cache, "run_folder": tmp_path / "run", "out": tmp_path / "weights"}
-    return SimpleNamespace(part=part, preset="smoke", train=settings, **folders)
+    return SimpleNamespace(part=part, preset="smoke", train=settings, init=None, require_gpus=0, **folders)
 
 
 @pytest.mark.parametrize("part", DATA)
@@ -91,7 +91,7 @@ def test_more_samples_continue_and_what_is_another_run_is_refused(tiny, tmp_path
     given.cache = shutil.copytree(tiny.cache, tmp_path / "cache")
     other = pretrained.init_random(tmp_path / "other", tiny.config, seed=1)
     precompute("embeddings", given.cache, tiny.config, other, show=False)
-    with pytest.raises(MuseError, match=r"another configuration \(made_by\.embeddings is 'embeddings .* there and"):
+    with pytest.raises(MuseError, match=r"another configuration \(made_by differ"):
         command.train_part(given)
 
 
@@ -110,9 +110,9 @@ def test_a_run_resumes_without_the_weights_that_it_began_from(tiny, tmp_path):
 
 REFUSED = [
     ("stage2", {"cache": "nowhere"}, "there is no cache at .*nowhere: give --cache FOLDER"),
-    ("stage2", {"preset": "paper"}, "latents holds 8 values a frame and the paper preset's Stage 2 wants 64"),
-    ("stage2", {"batch": 7, "micro_batch": 3}, "cannot be split evenly"),
-    ("embedder", {"micro_batch": 4}, "split into 2 micro-batches; train it in one process"),
+    ("stage2", {"preset": "paper"}, "latents has 8 values a frame, and paper wants 64"),
+    ("stage2", {"batch": 7, "micro_batch": 3}, "cannot be split over"),
+    ("embedder", {"micro_batch": 4}, "split into 2 micro-batches; train in one process"),
     ("stage2", {"lr": math.nan}, "--train.lr cannot be nan .expected"),
     ("stage2", {"ema": math.nan}, "--train.ema cannot be nan"),
     ("stage2", {"clip": -0.1}, "--train.clip cannot be -0.1"),
@@ -134,7 +134,7 @@ def test_what_cannot_work_is_refused_before_any_work(tiny, tmp_path, monkeypatch
 
 def test_ranks_and_gpus_that_do_not_fit_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(MuseError, match=r"a batch of 8 cannot be split evenly over 3 rank\(s\)"):
+    with pytest.raises(MuseError, match=r"a batch of 8 cannot be split over 3 rank\(s\)"):
         command.check("stage2", TrainConfig(batch=8))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
+import torch
 from fixtures import sinusoids
 from test_library import piece
 
@@ -63,12 +64,13 @@ def test_generate_shows_a_card_for_each_piece(studio):
         assert 'src="data:audio/ogg;base64,' in text and "<svg" in text
         assert "<img" not in text and "&lt;img src=x onerror=alert(1)&gt;&quot;&amp;" in text
         assert re.search(r"similarity [+-][01]\.\d\d", text)
-    assert f"0.5 s, 2 steps, guidance {studio.guidance.value:g}" in cards[0]
+    assert f"0.5 s, 2 steps of euler, guidance {studio.guidance.value:g}" in cards[0]
     assert not studio.generate.disabled and studio.cancel.disabled and "onerror" not in studio.label.value
     recipe = studio.state.results[1].piece.recipe
     assert (recipe.seed, recipe.seconds, recipe.stage2_steps) == (8, 0.5, 2)
+    assert not studio.fresh.value  # a seed that somebody wrote is held
     studio.fresh.value = True
-    assert studio._options()["seed"] != studio._options()["seed"]
+    assert studio._options()["seed"] != studio._options()["seed"] == studio.seed.value and studio.fresh.value
 
 
 def test_the_caller_stays_free_and_cancel_stops_at_the_next_step(studio):
@@ -104,6 +106,23 @@ def test_a_waveform_is_the_outline_of_the_sound():
     assert len(points) == 520 and heights == sorted(heights, reverse=True) and min(heights) > 0
 
 
+def test_what_was_heard_is_chosen_and_its_settings_make_it_again(studio):
+    studio.negative.value, studio.solver.value, studio.guidance.value = "<b>drums", "heun", 2.0
+    assert "not: &lt;b&gt;drums" in made(studio)[0] and "2 steps of heun, guidance 2" in shown(studio)[0]
+    studio.negative.value, studio.solver.value, studio.guidance.value = "", "euler", 3.0
+    studio.examples.children[1].click()
+    assert studio.job.wait(PATIENCE) == "done" and studio.state.results[1].piece.recipe.prompt == "a happy flute tune"
+    studio.player._handle_custom_msg({"heard": 1}, [])
+    studio.use.click()
+    assert (studio.piece.value, studio.negative.value, studio.solver.value) == (1, "<b>drums", "heun")
+    made(studio)
+    first, _, again = (result.piece for result in studio.state.results)
+    assert again.recipe == first.recipe and torch.equal(again.audio, first.audio)
+    studio.clear.click()
+    assert shown(studio) == [] and studio.piece.options == ()
+    assert len(made(studio)) == 1 and studio.piece.value == 4
+
+
 def test_keep_variations_and_download(studio, monkeypatch):
     made(studio)
     studio.tags.value = " slow , <i>odd</i>,, "
@@ -113,15 +132,15 @@ def test_keep_variations_and_download(studio, monkeypatch):
     studio.degrees.value = 30.0
     press(studio, studio.more)
     assert len(shown(studio)) == 2 and "30\N{DEGREE SIGN} from no. 1" in shown(studio)[0]
-    studio.degrees.value = studio.noise.value = 0.0
+    studio.degrees.value = 0.0
     studio.more.click()
-    assert "one of them must be above 0" in studio.label.value
+    assert "degrees go from above 0" in studio.label.value
     sent = []
     monkeypatch.setattr(studio.player, "send", lambda content, buffers: sent.append((content, buffers[0][:4])))
     assert studio.piece.value == 2  # the newest
     studio.piece.value = 1
     studio.save.click()
-    assert sent[0][0]["name"].endswith("-0.flac") and sent[0][1] == b"fLaC"
+    assert sent[0][0]["name"].startswith("a-sad-piano-melody-") and sent[0][1] == b"fLaC"
 
 
 # -- the Library
@@ -174,7 +193,8 @@ def test_tag_rename_note_delete_undo_purge(shelf):
     assert shelf.text.value == "piece 2"
     shelf.text.value = "a note"
     shelf.note.click()
-    assert [e.name for e in shelf.state.search("note")] == ["piece 2"]
+    assert [e.name for e in shelf.state.search("note")] == ["piece 2"] and "notes: a note" in shelf.facts.value
+    assert "5 pieces, 0:02 min; chosen: 1 piece," in shelf.facts.value
     shelf.text.value = '<img src=x onerror=alert(1)>"'
     shelf.rename.click()
     assert '<img src=x onerror=alert(1)>"' in names(shelf) and "<img" not in shelf.label.value
@@ -182,7 +202,7 @@ def test_tag_rename_note_delete_undo_purge(shelf):
     shelf.delete.click()
     assert len(shelf.state) == 3 and "Undo" in shelf.label.value
     shelf.undo.click()
-    assert len(shelf.state) == 5 and "2 came back" in shelf.label.value
+    assert len(shelf.state) == 5 and "2 are as before" in shelf.label.value
     choose(shelf, "piece 4")
     shelf.delete.click()
     shelf.purge.click()
@@ -205,6 +225,13 @@ def test_play_export_and_import(shelf, tmp_path):
     choose(shelf, "piece 2")
     shelf.play.click()
     assert shelf.player.turn == 1 and shelf.player.label == "piece 2" and shelf.player.sound[:4] == b"OggS"
+    sent = []
+    shelf.player.send = lambda content, buffers: sent.append(content["name"])
+    shelf.save.click()
+    choose(shelf, "piece 1", "piece 2")
+    shelf.save.click()
+    assert sent[0].endswith(f"{shelf.list.value[-1]}.flac") and sent[1].startswith("muse-2-pieces-")
+    choose(shelf, "piece 2")
     shelf.state.file(shelf.state.get(shelf.list.value[0])).unlink()
     shelf.play.click()
     assert "cannot be read as sound" in shelf.label.value
@@ -219,8 +246,8 @@ def test_play_export_and_import(shelf, tmp_path):
     for place in (str(tmp_path / "nowhere"), "~nobody-of-that-name/x", "a\0b"):
         other.path.value = place
         press(other, other.bring, "failed")
-    other.state.path.write_bytes(b"no database")
-    assert "was damaged" in LibraryView(Library(other.state.folder)).label.value
+    (other.state.sounds / "odd.flac").write_bytes(b"no music")
+    assert "cannot be read: odd" in LibraryView(Library(other.state.folder)).label.value
 
 
 def test_make_this_again(muse, shelf):
@@ -233,7 +260,7 @@ def test_make_this_again(muse, shelf):
     assert "the same bits" in shelf.label.value and shelf.player.label == "again: a waltz"
     choose(shelf, "piece 4")
     press(shelf, shelf.again, "failed")
-    assert "load the weights that made it" in shelf.label.value
+    assert "made by the weights wwwwwwwwwwww" in shelf.label.value
 
 
 # -- the Lab
@@ -276,6 +303,15 @@ def test_sample_lays_out_a_map_and_a_click_is_played_and_kept(lab):
     assert "write a prompt" in lab.label.value
 
 
+def test_of_two_clicks_the_latest_is_heard(lab):
+    press(lab, lab.sample)
+    lab.state.steps = 40
+    for point in (1, 2, 3):
+        lab.map._handle_custom_msg({"point": point}, [])
+    assert lab.job.wait(PATIENCE) == "done" and lab.player.label.endswith("(seed 3)")
+    assert lab.player.turn == 1 and lab.heard[2].seed == 3
+
+
 def test_uploads_become_points_or_are_refused(lab):
     data = io.BytesIO()
     soundfile.write(data, sinusoids([440], 1.0).T, 48000, format="WAV")
@@ -313,6 +349,11 @@ def test_a_path_and_a_mix_are_played(lab):
     lab.steps.value = 3
     press(lab, lab.walk)
     assert lab.player.turn == 4 and "3 sounds" in lab.label.value
+    lab.keep.click()
+    [entry] = lab.library.search()
+    assert len(entry.origin.recipes) == 3 and entry.name == lab.player.label  # what was heard, not the last place
+    lab.add.click()
+    assert "is a path" in lab.label.value
     press(lab, lab.mix)
     assert lab.player.label.startswith("mix of <u>a jig</u> (seed 3), ")
     lab.forget.click()

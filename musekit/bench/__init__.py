@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from musekit import distributed
-from musekit.bench.measure import Row, Setup, file_name, instructions, line
+from musekit.bench.measure import Row, Setup, file_name, instructions
 from musekit.config import MuseError, suggest
 from musekit.results import write_result
 
@@ -37,10 +37,10 @@ def bench(
     quick: tiny networks and single runs, to see that everything runs; its numbers mean nothing, and the file says so.
     budget: seconds, for `paper`. The file is written after each row: a bench that is stopped loses none.
     """
-    if what == "ddp-rank":  # started by `ddp` in other processes
+    if what.startswith("ddp-rank-"):  # started by `ddp` in other processes
         from musekit.bench import train
 
-        train.rank(results, quick)
+        train.rank(results, quick, strong=what.endswith("strong"))
         return []
     if what not in BENCHES:
         raise suggest(what, BENCHES, "bench")
@@ -73,7 +73,8 @@ def bench(
     for row in getattr(importlib.import_module(f"musekit.bench.{module}"), function)(setup):
         row = {"steps": None, "nfe": None, **ran, **row, "load": os.getloadavg()[0]}
         rows.append(row | {"bar": None, "met": None} if quick else row)
-        print(line(rows[-1]), flush=True)
+        shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items() if v is not None and k not in ran}
+        print(*(f"{k} {v}" for k, v in shown.items()), sep=", ", flush=True)
         path = write_result(file_name(what, on_gpu), rows, results, f"musekit.bench.{module}", **about)
     print(f"written: {path}")
     return rows

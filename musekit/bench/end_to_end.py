@@ -78,11 +78,9 @@ def stage1_rates(muse: Muse, batches: tuple[int, ...]) -> Iterator[Row]:
     for size in batches:
         recipes = [muse.recipe(PROMPT, seed, Settings(micro_batch=size)) for seed in range(size)]
         times = timed(lambda recipes=recipes: muse.embed_batch(recipes), muse.device)
-        how, nfe = (
-            f"{recipes[0].stage1_solver}, {recipes[0].stage1_steps} steps",
-            int(muse.embed_batch(recipes)[1].max()),
-        )
-        ran = {"steps": recipes[0].stage1_steps, "nfe": nfe, "dtype": recipes[0].stage1_dtype}
+        first, nfe = recipes[0], int(muse.embed_batch(recipes)[1].max())
+        how = f"{first.stage1_solver}, {first.stage1_steps} steps"
+        ran = {"steps": first.stage1_steps, "nfe": nfe, "dtype": first.stage1_dtype}
         yield row(f"Stage 1, micro-batch {size}", [1000 * t / size for t in times], "ms a sample", how) | ran
 
 

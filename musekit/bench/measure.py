@@ -171,16 +171,6 @@ def row(what: str, values: Sequence[float], unit: str, how: str, bar: tuple[str,
     return {"what": what, "value": middle, "unit": unit, **span, "bar": shown, "met": met, "how": how}
 
 
-def line(row: Row) -> str:
-    """A row as one line of a terminal."""
-    if "what" in row:
-        return f"{row['what']:58s} {row['value']:10.4g} {row['unit']}"
-    if "ranks" in row:
-        return f"{row['ranks']} rank(s) {1000 * row['seconds']:10.1f} ms a step, efficiency {row['efficiency']:.2f}"
-    name = f"stage {row['stage']}, {row['peer']}, batch {row['batch']}, {row['dtype']}, {row['steps']} steps"
-    return f"{name:70s} {row['ms_a_sample']:10.1f} ms a sample {row['speedup']:6.2f} x"
-
-
 # -- recorded rows
 
 

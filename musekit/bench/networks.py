@@ -135,6 +135,11 @@ def oobleck_codec(device: torch.device, quick: bool) -> oobleck.Oobleck:
     return oobleck.Oobleck(paper().codec, vae).eval().requires_grad_(False).to(device)
 
 
+def of_size(stage: int, size: str, quick: bool, device="cpu") -> Text2MuQFlow | StableAudioMuQ:
+    """A stage's network of one of SIZES."""
+    return stage1(stage1_config(size, quick), device) if stage == 1 else stage2(stage2_config(size, quick), device)
+
+
 def parameters(network: nn.Module) -> int:
     """The number of parameters."""
     return sum(p.numel() for p in network.parameters())

@@ -26,7 +26,6 @@ from musekit.stage1 import GuidedStage1, Stage1Inference
 from musekit.stage2 import GuidedStage2, StableAudioMuQ, Stage2Inference
 
 TOKENS, SCALE, STEPS, FRAMES = 16, 3.0, 50, 256
-PIPELINE_TOKENS = 130  # conditioning tokens of diffusers' pipeline: 128 of the text, two of the timing
 DTYPES = (torch.float32, torch.bfloat16)
 BARS = {  # (stage, precision, device, batch): what our inference code is to reach on two CPU cores or one H100
     (1, "float32", "cpu", 1): (">= 3.5 x naive", lambda r: r["speedup"] >= 3.5),
@@ -66,17 +65,13 @@ def stage1(setup: Setup) -> Iterator[Row]:
     sizes = (1, 2) if setup.quick else (1, 2, 4, 8, 16, 32, 64, 256) if device.type == "cuda" else (1, 4, 8, 16, 32)
     alone = {}
     for batch in sizes:
-        peers = [naive_peer(naive, batch, device), *(prepared1(network, f, batch, device) for f in fast)]
+        x_0 = torch.randn(batch, network.config.dim, device=device)
+        velocity = naive.guided(*networks.prompt(network.config, batch, TOKENS, device), SCALE)
+        peers = [Peer("naive", lambda n, v=velocity, x=x_0: solve.solve(v, x, steps=n), network, torch.float32)]
+        peers += [prepared1(network, f, batch, device) for f in fast]
         for row in compare(peers, 1, batch, setup, steps):
             seconds = alone.setdefault((row["peer"], row["dtype"]), row["seconds"])
             yield barred(row | {"efficiency": seconds / row["seconds"]})
-
-
-def naive_peer(naive: Naive1, batch: int, device) -> Peer:
-    """A sample by the naive design."""
-    tokens, mask = networks.prompt(naive.network.config, batch, TOKENS, device)
-    x_0, velocity = torch.randn(batch, naive.network.config.dim, device=device), naive.guided(tokens, mask, SCALE)
-    return Peer("naive", lambda n: solve.solve(velocity, x_0, steps=n), naive.network, torch.float32)
 
 
 def prepared1(network, fast: Stage1Inference, batch: int, device, whole: bool = True) -> Peer:
@@ -110,8 +105,6 @@ def stage2(setup: Setup) -> Iterator[Row]:
         for batch in sizes if dtype == torch.bfloat16 else sizes[:1]:
             x = torch.randn(batch, network.config.latent_dim, frames, device=device)
             peers = [diffusers_peer(theirs, network, x, dtype)]
-            if dtype == torch.float32:  # the pipeline's own precision
-                peers.append(diffusers_peer(theirs, network, x, dtype, PIPELINE_TOKENS, "diffusers, as called"))
             if device.type == "cuda":  # the fair peer of our compiled blocks and recorded graphs
                 fair = torch.compile(theirs, mode="reduce-overhead")
                 peers.append(diffusers_peer(fair, network, x, dtype, name="diffusers, compiled"))
@@ -129,15 +122,15 @@ def prepared2(network: StableAudioMuQ, fast: Stage2Inference, x: Tensor) -> Peer
     return Peer("prepared", lambda n: velocity(moment, x), network, fast.dtype, work)
 
 
-def diffusers_peer(theirs, network, x: Tensor, dtype: torch.dtype, tokens: int = 1, name: str = "diffusers") -> Peer:
-    """diffusers' transformer: a guided step at x (B, C, T) as in its pipeline's loop; tokens: of the conditioning.
+def diffusers_peer(theirs, network, x: Tensor, dtype: torch.dtype, name: str = "diffusers") -> Peer:
+    """diffusers' transformer: a guided step at x (B, C, T) as in its pipeline's loop, with one conditioning token.
 
     Everything that the pipeline makes once per sample is made before the timed step, the rotary table included.
     """
     from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
     config, device, rows = network.config, x.device, 2 * len(x)
-    text = torch.randn(rows, tokens, config.condition_dim, device=device).to(dtype)
+    text = torch.randn(rows, 1, config.condition_dim, device=device).to(dtype)
     timing = torch.randn(rows, 1, 2 * config.condition_dim, device=device).to(dtype)
     t = torch.full((1,), 0.5, device=device, dtype=dtype)
     rotary = get_1d_rotary_pos_embed(config.head_dim // 2, x.shape[-1] + 1, use_real=True, repeat_interleave_real=False)
@@ -179,18 +172,13 @@ def sizes(setup: Setup) -> Iterator[Row]:
     device, dtype, quick = setup.device, fast_precision(setup.device), setup.quick
     for stage, size in ((stage, size) for stage in (1, 2) for size in networks.SIZES):
         rows, frames = [], None if stage == 1 else 8 if quick else SIZES_FRAMES
-        if stage == 1:
-            network = networks.stage1(networks.stage1_config(size, quick), device)
-            fast = Stage1Inference(network, dtype)
-        else:
-            network = networks.stage2(networks.stage2_config(size, quick), device)
-            fast = Stage2Inference(network, dtype)
+        network = networks.of_size(stage, size, quick, device)
+        fast = (Stage1Inference if stage == 1 else Stage2Inference)(network, dtype)
         for batch in SIZES_BATCHES[device.type][stage][: 2 if quick else None]:
             if stage == 1:
                 peer = prepared1(network, fast, batch, device, whole=False)
             else:
-                x = torch.randn(batch, network.config.latent_dim, frames, device=device)
-                peer = prepared2(network, fast, x)
+                peer = prepared2(network, fast, torch.randn(batch, network.config.latent_dim, frames, device=device))
             (row,) = compare([peer], stage, batch, setup)
             row |= {"frames": frames, "peer": f"stage {stage}'s design, {size}"}
             alone = rows[0] if rows else row

@@ -3,13 +3,15 @@
 train   steps of `musekit train` (`train.loop.Training`, moving average included) without data loading, both stages at
         full size. MFU = the model's operations per second / the measured dense rate; recomputation does not count.
 ddp     a network of Stage 1's design on the ranks of this machine, one thread each, with a fixed batch per rank (weak
-        scaling), and the time of one all-reduce of its gradients.
+        scaling) or in total (strong), and the time of one all-reduce of its gradients. Beside it the prediction: what
+        one rank takes for a rank's share, and the all-reduce. Without GPUs: CUDA_VISIBLE_DEVICES= musekit bench ddp
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -60,12 +62,9 @@ def free_memory(device: torch.device) -> None:
 def step(stage: int, batch: int, options: tuple[str, ...], setup) -> Row:
     """One row of `train`."""
     device = setup.device
-    if stage == 1:
-        network = networks.stage1(networks.stage1_config("271M", setup.quick), device)
-        inputs = networks.training_batch(network.config, batch, device)
-    else:
-        network = networks.stage2(networks.stage2_config("1.05B", setup.quick), device)
-        inputs = networks.training_batch(network.config, batch, device, 16 if setup.quick else FRAMES)
+    network = networks.of_size(stage, "271M" if stage == 1 else "1.05B", setup.quick, device)
+    frames = None if stage == 1 else 16 if setup.quick else FRAMES
+    inputs = networks.training_batch(network.config, batch, device, frames)
     network.train().requires_grad_(True)
     work, chosen = training_flops(network, inputs), {option: option in options for option in SUFFIX}
     settings = replace(train_config("paper", f"stage{stage}"), batch=batch, micro_batch=batch, **chosen)
@@ -85,27 +84,32 @@ def step(stage: int, batch: int, options: tuple[str, ...], setup) -> Row:
 
 
 def ddp(setup: Setup) -> Iterator[Row]:
-    """A row per number of ranks: seconds per step and per all-reduce, samples per second, efficiency."""
+    """A row per kind of scaling and number of ranks: seconds per step and per all-reduce, samples per second,
+    efficiency, share of the communication, and the predicted seconds."""
     from musekit.launch import launch
 
-    devices, alone = torch.cuda.device_count(), None
-    for n in [n for n in (1, 2, 4, 8) if n <= devices] if devices else (1, 2):
+    most = 2 if setup.quick else torch.cuda.device_count() or max(2, os.cpu_count() or 1)
+    counts, alone = [n for n in (1, 2, 4, 8, 16) if n <= most], {}
+    for kind, n in [("weak", n) for n in counts] + [("strong", n) for n in counts[1:]]:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "row.json"
-            words = ["bench", "ddp-rank", "--results", str(out)] + (["--quick"] if setup.quick else [])
+            words = ["bench", f"ddp-rank-{kind}", "--results", str(out)] + (["--quick"] if setup.quick else [])
             launch(words, n, on_line=lambda line: None)  # the launcher that training uses
             row = json.loads(out.read_text())
-        alone = alone or row["throughput"]
-        yield row | {"efficiency": row["throughput"] / (n * alone)}
+        alone = alone or row
+        row |= {"efficiency": row["throughput"] / (n * alone["throughput"]), "scaling": kind}
+        row |= {"share": row["sum_seconds"] / row["seconds"]}
+        yield row | {"predicted": alone["seconds"] / (n if kind == "strong" else 1) + row["sum_seconds"]}
 
 
-def rank(out: Path, quick: bool) -> None:
+def rank(out: Path, quick: bool, strong: bool) -> None:
     """The work of one rank of `ddp`; rank 0 writes the row to `out`."""
     torch.set_num_threads(1)  # one core per rank: a single rank must not use both
     config, steps, device = networks.stage1_config("50M", quick), 2 if quick else RANK_STEPS, distributed.device()
     with distributed.process_group():
         network = networks.stage1(config, device).requires_grad_(True)
-        batch = networks.training_batch(config, 4 if quick else RANK_BATCH, device)
+        own = (4 if quick else RANK_BATCH) // (distributed.world() if strong else 1)
+        batch = networks.training_batch(config, own, device)
         size = len(batch["t"]) * distributed.world()
         training = Training(network, TrainConfig(batch=size, micro_batch=len(batch["t"]), lr=1e-4, bf16=False))
         times, summed = timed(lambda: training.step(batch), device, steps), [0.0]

@@ -6,8 +6,6 @@ a kill. Missing rows, and rows whose audio has changed, go into new shards, and 
 So more clips cost only their own rows, and fewer clips delete nothing. `manifest.json` is the sum of the sidecars.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -46,7 +44,7 @@ class Clip:
     work: str  # the piece, or the recording's name in its dataset
     family: str  # works that must not be in two splits: variants of a tune, augmented copies, an artist
     split: str  # "train", "valid", "test", or "eval" (AudioSet's evaluation clips)
-    path: str  # of the audio file, relative to the cache's folder
+    path: str  # of the audio file, absolute or relative to the cache's folder
     seconds: float  # length of the clip
     sample_rate: int  # Hz, at which the clip is read
     captions: list[Caption] = field(default_factory=list)
@@ -62,7 +60,7 @@ class Shard(TypedDict):
     set_aside: dict[str, str]  # ids without a row, with the reason
     sha256: str
     bytes: int
-    made: NotRequired[float]  # seconds since 1970; missing in shards of the first version
+    made: float  # seconds since 1970
     sources: NotRequired[dict[str, list | None]]  # see `source_of`
 
 
@@ -78,10 +76,9 @@ class Manifest(TypedDict):
 
 
 def read_clips(cache: Path, split: str | None = None, fields: Collection[str] | None = None) -> list[dict]:
-    """The clip records of a cache (see `Clip`), sorted by id.
+    """The clip records of a cache (see `Clip`), sorted by id; `split` and `fields` keep only those in memory.
 
-    `split` and `fields` keep only those clips and attributes in memory: a million captions take gigabytes. Raises
-    MuseError when there are no clips, or names the line that is damaged.
+    Raises MuseError when there are no clips, or names the line that is damaged.
     """
     path, clips = Path(cache) / "clips.jsonl", []
     if not path.exists():
@@ -109,7 +106,7 @@ def read_shards(folder: Path) -> list[Shard]:
         with contextlib.suppress(MuseError, FileNotFoundError):  # damaged: these rows are computed again
             shard = read_json(path, Shard)
             shards += [shard] if shard["file"] == f"{path.stem}.safetensors" else []  # else it is not ours
-    return sorted(shards, key=lambda shard: (shard.get("made", 0.0), shard["file"]))
+    return sorted(shards, key=lambda shard: (shard["made"], shard["file"]))
 
 
 def newest(shards: Iterable[Shard], maker: str) -> dict[str, Shard]:
@@ -120,8 +117,7 @@ def newest(shards: Iterable[Shard], maker: str) -> dict[str, Shard]:
 def merge_manifest(folder: Path, wanted: Iterable[str], maker: str) -> Manifest:
     """Write manifest.json from the sidecars, and delete shards none of whose rows count any more.
 
-    Two ranks that finish together both write it. Each looks again after it has written, so the last one to write has
-    seen everything that was finished before.
+    Each of two ranks that finish together looks again after it has written, so the last one has seen everything.
     """
     wanted, before = list(wanted), None
     while (shards := read_shards(folder)) != before:
@@ -160,18 +156,15 @@ def build_shards(
 
     compute: ids -> ({name: (n, ...) tensor}, {id: reason}); ids with a reason have no row. `workers` processes call it.
     clips: the record of each id, where rows are made from audio. share: (rank, of how many); a rank owns an id by its
-    hash, so ranks need not know what the others have finished.
-    `remake=False` raises MuseError instead of replacing rows of another maker. verify: hash every shard, not only check
-    its size. Raises `Stopped` after the shards in work when `stop()` says so.
+    hash. `remake=False` raises MuseError instead of replacing rows of another maker. verify: hash every shard, not only
+    check its size. Raises `Stopped` after the shards in work when `stop()` says so.
     """
     folder, ids = Path(folder), sorted(ids)
     shards = read_shards(folder)
     if other := [shard for shard in shards if shard["maker"] != maker]:
         if not remake:
-            raise MuseError(
-                f"{folder} was made by other weights or settings ({other[0]['maker']}, not {maker}): give --remake to"
-                f" make its {sum(len(shard['ids']) for shard in other):,} rows again, or another --out"
-            )
+            theirs = f"{sum(len(shard['ids']) for shard in other):,} rows of {other[0]['maker']}, not {maker}"
+            raise MuseError(f"{folder} has {theirs}: give --remake to make them again, or another --out")
         merge_manifest(folder, ids, maker)  # rows of another maker do not count any more
     rows = newest(shards, maker)
     there = [s for s in shards if (p := folder / s["file"]).exists() and p.stat().st_size == s["bytes"]]
@@ -183,8 +176,7 @@ def build_shards(
         """A row stays valid when its clip's file is deleted to save space."""
         if key not in rows or rows[key]["file"] not in whole:
             return False
-        then = rows[key].get("sources", {}).get(key) or []
-        return sources.get(key) in (None, [*then[:2], *then[-2:]])  # earlier versions stored a hash in the middle
+        return sources.get(key) in (None, rows[key].get("sources", {}).get(key))
 
     missing = [key for key in mine if not current(key)]
     if clips:  # a file's clips in their order, so that it is read once
@@ -215,10 +207,7 @@ def write_shard(folder: Path, maker: str, compute: Callable, work: tuple[list[st
 
 
 class Shards:
-    """Reads rows of one kind by id from memory-mapped files.
-
-    Raises MuseError without a manifest, and when a file whose size is wrong is first used.
-    """
+    """Reads rows of one kind by id, memory-mapped. Raises MuseError without a manifest or for a damaged one."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
@@ -255,6 +244,10 @@ class Shards:
             raise MuseError(f"{key!r} is not in {self.folder}; run `musekit cache` again")
         number, row = self.index[key]
         return self._arrays(number)[name][row, start:stop].clone()
+
+    def has(self, key: str, name: str) -> bool:
+        """Whether that id has an array of this name."""
+        return name in self._arrays(self.index[key][0])
 
     def row_length(self, key: str) -> int:
         """Length of the first axis of that id's array, padding left out."""

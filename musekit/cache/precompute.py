@@ -1,6 +1,5 @@
 """`musekit cache`: the clips of a corpus, then each kind of rows; in one process, several ranks, or a Slurm array.
 
-spectra     the codec's compressed spectra     from audio (to train the mini codec)
 views       the embedder's features            from audio (to train the mini embedder)
 tokens      text token states and masks        from captions, by the frozen text encoder
 latents     codec latents                      from audio, by the trained codec
@@ -9,13 +8,13 @@ embeddings  joint embeddings of the audio      from audio, by the trained embedd
 Shards have a name (`maker`) for the weights or settings that computed them; those of another name are never mixed in.
 """
 
-from __future__ import annotations
-
+import contextlib
 import dataclasses
 import functools
 import math
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
@@ -24,17 +23,17 @@ from torch import Tensor
 
 from musekit import distributed, gpu, pretrained
 from musekit.cache import Manifest, build_shards, caption_id, config_hash, read_clips
-from musekit.codec import compress
-from musekit.config import CodecConfig, EmbedderConfig, MuseConfig, MuseError, identity, preset, suggest
+from musekit.config import EmbedderConfig, MuseConfig, MuseError, identity, preset, suggest
 from musekit.corpus import plan, readers
+from musekit.corpus.processes import end_if
 from musekit.corpus.sound import Sound, read_audio
 from musekit.encoders.mini import JointEmbedder, features
 from musekit.encoders.muq import MuQ
 from musekit.encoders.text import text_encoder
 
-KINDS = ("tokens", "spectra", "views", "latents", "embeddings")
+KINDS = ("tokens", "views", "latents", "embeddings")
 PARTS = {"latents": "codec", "embeddings": "embedder"}  # kinds that need a part's weights
-FRONTS = {"spectra": "codec", "views": "embedder"}  # the input features of the parts that are trained here
+FRONTS = {"views": "embedder"}  # the input features of the embedder that is trained here
 
 
 def named(config) -> str:
@@ -57,10 +56,6 @@ def maker(kind: str, config: MuseConfig, weights: Path | None = None) -> str:
         return f"{kind} {pretrained.public_hash(part, config)[:16]}{length}"
     if kind == "tokens":
         return f"tokens {named(config.text)}"
-    if kind == "spectra":
-        names = ("n_fft", "stft_hop", "frames", "power", "linear_bins", "high_bands", "sample_rate")
-        settings, plain = ([getattr(front, name) for name in names] for front in (config.codec, CodecConfig()))
-        return f"spectra {config_hash(*settings[: 4 if settings[4:] == plain[4:] else 7])}"  # the last 3 came later
     if kind == "views":
         full = config.embedder  # a view depends on these three fields only
         front = EmbedderConfig(sample_rate=full.sample_rate, bands=full.bands, onset_bands=full.onset_bands)
@@ -73,8 +68,6 @@ def maker(kind: str, config: MuseConfig, weights: Path | None = None) -> str:
 def from_audio(kind: str, config: MuseConfig, weights: Path | None) -> Callable[[Tensor], Tensor]:
     """The function from a clip's audio (1, 2, N) to its row (1, T, D), on this rank's GPU."""
     rate, device = config.codec.sample_rate, gpu.device()
-    if kind == "spectra":
-        return lambda audio: compress(config.codec, audio.to(device))
     if kind == "views":
         return lambda audio: features(config.embedder, audio.to(device), rate)
     if pretrained.public(PARTS[kind], config):
@@ -102,24 +95,39 @@ def inputs_of(kind: str, cache: Path) -> dict[str, dict | str]:
     return {c["id"]: c for c in read_clips(cache, fields=["id", "path", "start", "seconds", "sample_rate"])}
 
 
-def compute_of(kind: str, cache: Path, config: MuseConfig, weights: Path | None, inputs: dict) -> Callable:
-    """`compute` for `build_shards`, with its network loaded. A clip that cannot be read is set aside."""
+def compute_of(
+    kind: str, cache: Path, config: MuseConfig, weights: Path | None, inputs: dict, readers: int = 1
+) -> Callable:
+    """`compute` for `build_shards`, with its network loaded. A clip that cannot be read is set aside.
+
+    readers: threads that read whole files ahead of the network. The clips of a long file come one after another.
+    """
+    opened, threads = functools.lru_cache(1)(Sound), ThreadPoolExecutor(readers)
     network = text_encoder(config.text) if kind == "tokens" else from_audio(kind, config, weights)
-    opened = functools.lru_cache(1)(Sound)  # the clips of a long file come one after another
+    if kind == "tokens":
+        network.model.to(gpu.device())
 
     def encode_texts(ids: list[str]) -> tuple[dict, dict]:
         tokens, mask = network.encode_batch([inputs[i] for i in ids])
         return {"x": tokens.half().cpu(), "mask": mask.cpu()}, {}
 
+    def read(key: str) -> Tensor | str:
+        try:
+            return read_clip(cache, inputs[key], opened if "start" in inputs[key] else Sound)
+        except Exception as error:  # noqa: BLE001 - one bad file never ends the run; the manifest says why
+            return f"{type(error).__name__}: {error}"
+
+    # the latents of silence, which follows a piece that has ended: the middle frame of 2 s
+    silence = network(torch.zeros(1, 2, 2 * config.codec.sample_rate))[0].half().cpu() if kind == "latents" else None
+
     def encode_clips(ids: list[str]) -> tuple[dict, dict]:
         rows, set_aside = [], {}
-        for key in ids:
-            try:
-                audio = read_clip(cache, inputs[key], opened)[None]
-            except Exception as error:  # noqa: BLE001 - one bad file never ends the run; the manifest says why
-                set_aside[key] = f"{type(error).__name__}: {error}"
+        ahead = readers > 1 and not any("start" in inputs[key] for key in ids)
+        for key, audio in zip(ids, (threads.map if ahead else map)(read, ids)):
+            if isinstance(audio, str):
+                set_aside[key] = audio
                 continue
-            row = network(audio)[0].half().cpu()
+            row = network(audio[None])[0].half().cpu()
             if row.isfinite().all():
                 rows.append(row)
             else:
@@ -127,7 +135,10 @@ def compute_of(kind: str, cache: Path, config: MuseConfig, weights: Path | None,
         if not rows:
             return {"x": torch.zeros(0, 1, 1)}, set_aside
         lengths = torch.tensor([len(row) for row in rows])
-        return {"x": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), "length": lengths}, set_aside
+        found = {"x": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), "length": lengths}
+        if silence is not None:
+            found["silence"] = silence[len(silence) // 2].expand(len(rows), -1)
+        return found, set_aside
 
     return encode_texts if kind == "tokens" else encode_clips
 
@@ -155,7 +166,7 @@ def precompute(
     cache, name = Path(cache), maker(kind, config, weights)
     inputs = inputs_of(kind, cache)
     if workers == 1 or gpu.device().type == "cuda":
-        workers, compute = 1, compute_of(kind, cache, config, weights, inputs)
+        workers, compute = 1, compute_of(kind, cache, config, weights, inputs, workers)
     else:
         compute = functools.partial(compute_in_worker, (kind, cache, config, weights))
     clips = None if kind == "tokens" else inputs
@@ -179,16 +190,11 @@ def make_clips(
     clips, lock = out / "clips.jsonl", filelock.FileLock(out / ".lock")
     before = clips.stat().st_mtime_ns if clips.exists() else 0
     while not lock.is_locked:
-        if code := stop():
-            raise distributed.Stopped(code)
-        try:
+        end_if(stop)
+        with contextlib.suppress(filelock.Timeout):
             lock.acquire(timeout=0.2)
-        except filelock.Timeout:
-            continue
-        except OSError as error:
-            print(f"musekit: note: {out} has no locks ({error.strerror}): let no other command make its clips")
-            break
-    try:
+    with lock:
+        lock.release()  # the loop's own
         if clips.exists() and clips.stat().st_mtime_ns != before:
             return []
         if name == "scores":
@@ -196,8 +202,6 @@ def make_clips(
             return readers.table("clips", len(made), "of scores", {})
         seconds = options.seconds or float(math.floor(config.window_seconds))
         return readers.read_corpus(name, folder, out, seconds, stop)[1]
-    finally:
-        lock.release()
 
 
 def build_cache(options) -> None:

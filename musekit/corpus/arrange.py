@@ -4,18 +4,58 @@ Time in a score is in quarter notes, time in a clip in seconds: t = (q - start) 
 shorter than its window is repeated from its first bar, as dances and hymns are.
 """
 
-from __future__ import annotations
-
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from musekit.config import TONICS
 from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.scores import Score
 
 TABLES = tomllib.loads(Path(__file__).with_name("plan.toml").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A score on its grid: bars of `bar` quarters begin at `upbeat` + k * bar; the loop lasts whole bars.
+
+    parts: rows [onset, duration, pitch] in quarters, from the highest part to the lowest; density: distinct onsets per
+    quarter of all parts and of the highest; metre: "four", "three" or
+    "six" (the kind of pattern), beats: what may be tapped, as quarters, the most natural first.
+    """
+
+    score: Score
+    parts: list[np.ndarray]
+    density: tuple[float, float]
+    bar: float
+    upbeat: float
+    length: float
+    metre: str
+    beats: list[float]
+
+    def on_grid(self, start: float, bars: int) -> bool:
+        """Whether nine in ten bar lines from `start` on are bar lines of the score."""
+        lines = np.round((start + self.bar * np.arange(bars)) % self.length, 3)
+        return bool(np.mean(np.isin(lines, np.round(self.score.bars, 3))) >= 0.9)
+
+
+def piece_of(score: Score) -> Piece | None:
+    """The score on its grid, or None when its metre is none of two, three or four beats."""
+    count, _, unit = score.metre.partition("/")
+    if not unit or int(count) not in (2, 3, 4, 6, 9, 12):
+        return None
+    bar, note = 4 * int(count) / int(unit), 4 / int(unit)
+    if int(count) in (6, 9, 12):
+        metre, beats = "six", [3 * note]
+    elif int(count) == 3:
+        metre, beats = "three", [note]
+    else:
+        metre, beats = "four", {"2/2": [2.0, 1.0], "2/4": [1.0, 0.5], "4/4": [1.0, 2.0]}.get(score.metre, [note])
+    upbeat = score.bars[1] if len(score.bars) > 1 and score.bars[1] < bar - 1e-3 else 0.0
+    parts = [np.asarray(p, float) for p in ordered(score)]
+    density = (len(onset_times(parts)) / score.length, len(onset_times(parts[:1])) / score.length)
+    return Piece(score, parts, density, bar, upbeat, bar * np.ceil(score.length / bar - 1e-3), metre, beats)
 
 
 def window(part: list[list[float]], start: float, quarters: float, length: float) -> np.ndarray:
@@ -23,7 +63,7 @@ def window(part: list[list[float]], start: float, quarters: float, length: float
 
     A note that begins before `start` and still sounds for a quarter or more begins at onset 0.
     """
-    turns = range(int(np.ceil((start + quarters) / length)) + 1)
+    turns = range(int(start // length), int(np.ceil((start + quarters) / length)) + 1)
     moved = np.concatenate([np.asarray(part, float) + [turn * length - start, 0, 0] for turn in turns])
     first = moved[: len(part)]
     held = first[(first[:, 0] < -1e-6) & (first[:, 0] + first[:, 1] >= 1)]
@@ -39,45 +79,30 @@ def onset_times(parts: list[np.ndarray], tolerance: float = 1e-3) -> np.ndarray:
     return times[np.r_[True, np.diff(times) > tolerance]] if len(times) else times
 
 
+def top_line(part: np.ndarray) -> np.ndarray:
+    """The highest note of each onset, each ended by the next."""
+    rows = part[np.lexsort((-part[:, 2], np.round(part[:, 0], 3)))]
+    rows = rows[np.r_[True, np.diff(rows[:, 0]) > 1e-3]] if len(rows) else rows
+    rows[:-1, 1] = np.minimum(rows[:-1, 1], np.diff(rows[:, 0]))
+    return rows
+
+
 def texture_of(parts: list[np.ndarray]) -> str:
     """Texture: "solo" for one line, "chordal" when most parts share most onsets, else "polyphonic"."""
     if len(parts) == 1:
         alone = np.mean(np.diff(np.sort(parts[0][:, 0])) > 1e-3) if len(parts[0]) > 1 else 1.0
         return "solo" if alone > 0.95 else "chordal"
     times = onset_times(parts)
-    together = [sum(bool(np.any(np.abs(p[:, 0] - t) < 1e-3)) for p in parts) for t in times]
-    return "chordal" if np.mean(np.array(together) >= max(2, 0.6 * len(parts))) > 0.5 else "polyphonic"
+    together = sum(np.isin(np.round(times, 2), np.round(p[:, 0], 2)).astype(int) for p in parts)
+    return "chordal" if np.mean(together >= max(2, 0.6 * len(parts))) > 0.5 else "polyphonic"
 
 
-def accompany(melody: np.ndarray, bars: np.ndarray, key: str, mode: str | None, style: str) -> np.ndarray:
-    """A second part under a melody: in each bar the triad that shares most sounding time with the melody's notes."""
-    tonic = TONICS.index(key)
-    rows: list[list[float]] = []
-    floor = 48 + (tonic - 48) % 12 - (12 if tonic > 7 else 0)  # tonic between F2 and E3
-    for left, right in zip(bars[:-1], bars[1:]):
-        if right - left < 0.75:
-            continue
-        sounding = melody[(melody[:, 0] < right) & (melody[:, 0] + melody[:, 1] > left)]
-        best, most = (0, 4 if mode != "minor" else 3), -1.0
-        for rank, (root, third) in enumerate(TABLES["triads"].get(mode, ())):
-            members = {(tonic + root + step) % 12 for step in (0, third, 7)}
-            share = sum(r[1] for r in sounding if int(r[2]) % 12 in members) - 0.05 * rank
-            if share > most:
-                best, most = (root, third), share
-        root = floor + best[0] - (12 if best[0] > 7 else 0)
-        chord = [root, root + best[1], root + 7]
-        span = right - left
-        if style == "drone" or mode is None:
-            rows += [[left, span, p] for p in (floor - 12, floor - 5)]
-        elif style == "chords":
-            rows += [[left, span, p] for p in [root - 12, *chord]]
-        elif style == "oom-pah":
-            rows.append([left, span / 2, root - 12])
-            rows += [[left + span / 2, span / 2, p] for p in chord]
-        else:
-            step = span / 4
-            rows += [[left + i * step, span - i * step, p] for i, p in enumerate([root - 12, *chord])]
-    return np.array(sorted(rows)) if rows else np.zeros((0, 3))
+def fold(rows: np.ndarray, name: str) -> np.ndarray:
+    """Single notes that lie outside of the player's range, moved into it by octaves."""
+    about = INSTRUMENTS[name]
+    for _ in range(4):
+        rows[:, 2] += 12 * (rows[:, 2] < about.low) - 12 * (rows[:, 2] > about.high)
+    return rows
 
 
 def to_range(parts: list[np.ndarray], players: list[str], transpose: int) -> list[np.ndarray]:
@@ -93,47 +118,42 @@ def to_range(parts: list[np.ndarray], players: list[str], transpose: int) -> lis
     together = min(shifts, key=lambda s: sum(cost(p[:, 2] + transpose, n, s) for p, n in zip(parts, players)))
     fitted = []
     for part, name in zip(parts, players):
-        about = INSTRUMENTS[name]
         shift = together
         if len(set(players)) > 1:
             own = [cost(part[:, 2] + transpose, name, s) + 0.002 * abs(s - together) for s in shifts]
             shift = shifts[int(np.argmin(own))]
-        moved = part.copy()
-        moved[:, 2] += transpose + shift
-        for _ in range(4):
-            moved[:, 2] += 12 * (moved[:, 2] < about.low) - 12 * (moved[:, 2] > about.high)
-        fitted.append(moved)
+        fitted.append(fold(part + [0, 0, transpose + shift], name))
     return fitted
 
 
+def swung(beats: np.ndarray, ratio: float) -> np.ndarray:
+    """Times in beats, the second half of each beat moved to `ratio` of the beat (0: straight)."""
+    whole, part = np.floor(beats + 1e-6), beats - np.floor(beats + 1e-6)
+    late = np.where(part < 0.5, part * 2 * ratio, ratio + (part - 0.5) * 2 * (1 - ratio))
+    return whole + late if ratio else beats
+
+
 def perform(
-    parts: list[np.ndarray], seconds_per_quarter: float, bars: np.ndarray, dynamic: str, rng: np.random.Generator
+    parts: list[np.ndarray], levels: list[int], timing, dynamic: str, legato: float, rng: np.random.Generator
 ) -> list[list[float]]:
-    """Rows [onset s, duration s, pitch, velocity, part] with a swell every four bars, accents and uneven timing."""
-    bar = float(np.median(np.diff(bars))) if len(bars) > 1 else 4.0
+    """Rows [onset s, duration s, pitch, velocity, part] with a swell every four bars, accents and uneven timing.
+
+    parts: rows [onset, duration, pitch, accent] in quarters; levels: velocity above the clip's, by part; timing: a
+    function from quarters to seconds, its `bar` and `first` (the first downbeat) in quarters.
+    """
     phase, depth = rng.uniform(0, 2 * np.pi), rng.uniform(3, 7)
-    legato = rng.uniform(0.88, 0.99)
     notes = []
-    for index, part in enumerate(parts):
-        lead = 5 if index == 0 and len(parts) > 1 else 0
-        for onset, duration, pitch in part:
-            accent = 5 if np.min(np.abs(bars - onset)) < 1e-3 else 0
-            swell = depth * np.sin(2 * np.pi * onset / (4 * bar) + phase)
-            velocity = TABLES["velocity"][dynamic] + lead + accent + swell + rng.normal(0, 2.5)
-            late = float(np.clip(rng.normal(0, 0.006), -0.015, 0.015))
-            t = max(0.0, onset * seconds_per_quarter + late)
-            length = max(0.05, duration * seconds_per_quarter * legato)
-            notes.append([round(t, 4), round(length, 4), int(pitch), int(np.clip(velocity, 20, 122)), index])
+    for index, (part, level) in enumerate(zip(parts, levels)):
+        onset, duration, pitch, accent = part.T
+        downbeat = np.abs((onset - timing.first + 1e-4) % timing.bar) < 1e-3
+        swell = depth * np.sin(2 * np.pi * onset / (4 * timing.bar) + phase)
+        velocity = TABLES["velocity"][dynamic] + level + accent + 5 * downbeat + swell + rng.normal(0, 2.5, len(part))
+        t = np.maximum(0, timing(onset) + np.clip(rng.normal(0, 0.006, len(part)), -0.015, 0.015))
+        length = timing(onset + duration) - timing(onset)
+        length = np.maximum(0.05, np.maximum(length * legato, length - 0.25))  # long notes are held, staccato or not
+        columns = [np.round(t, 3), np.round(length, 3), pitch.astype(int), np.clip(velocity, 20, 122).astype(int)]
+        notes += [[*row, index] for row in zip(*(c.tolist() for c in columns))]
     return sorted(notes)
-
-
-def bars_in(score: Score, start: float, quarters: float) -> np.ndarray:
-    """Bar lines of the looped piece inside the window, counted from its start, and the window's end."""
-    marks = np.asarray(score.bars or np.arange(0, score.length, 4), float)
-    turns = int(np.ceil((start + quarters) / score.length)) + 1
-    every = np.concatenate([marks + k * score.length for k in range(turns)]) - start
-    inside = every[(every > -1e-6) & (every < quarters)]
-    return np.unique(np.round(np.r_[0.0, inside, quarters], 4))
 
 
 def ordered(score: Score) -> list[list[list[float]]]:

@@ -3,24 +3,25 @@
 A template's slots are filled with words of `lexicon.toml` that are true of the clip; their claims are added up.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path
 
 import numpy as np
 
-from musekit.claims import matches
-from musekit.corpus.instruments import SINGLE
+from musekit.claims import matches, members
+from musekit.corpus.instruments import DUETS, INSTRUMENTATIONS, SINGLE
 
 LEVELS = ("vague", "plain", "specific")
 SLOT = re.compile(r"\{(\w+)\}")
+CHOICE = re.compile(r"\[([^\]]*)\]")  # alternatives within a template, "[music|a track]"
+LISTS = ("instruments", "without")  # claims that are lists of words
 
 
 def claims(text: str) -> dict:
-    """The claims of "minor + slow + era=folk", as {"mode": "minor", "speed": "slow", "era": "folk"}."""
-    return dict(CLAIMS.get(claim, claim).split("=") for claim in text.split(" + "))
+    """The claims of "minor + era=folk + without=bass/drums", as {"mode": "minor", "era": "folk", "without": [...]}."""
+    pairs = dict(CLAIMS.get(claim, claim).split("=") for claim in text.split(" + "))
+    return {name: value.split("/") if name in LISTS else value for name, value in pairs.items()}
 
 
 def _words(table: dict[str, list[str]]) -> list[tuple[str, dict]]:
@@ -33,6 +34,7 @@ CLAIMS = {**{name: f"instrument={name}" for name in SINGLE}, **_LEXICON["claims"
 WORDS = {slot: _words(table) for slot, table in _LEXICON["words"].items()}  # the words of each slot
 HELD_OUT_WORDS = {slot: _words(table) for slot, table in _LEXICON["held_out_words"].items()}
 TEMPLATES, HELD_OUT = _LEXICON["templates"], _LEXICON["held_out_templates"]  # by level: how much they claim
+HELD_OUT_FACTS = _LEXICON["held_out_facts"]  # beside HELD_OUT for clips; the evaluation's prompts have none of these
 
 
 def _played(name: str, called: list[str]) -> list[str]:
@@ -41,7 +43,7 @@ def _played(name: str, called: list[str]) -> list[str]:
     if name in _LEXICON["groups"]:
         return [f"played by a {c}" for c in called]
     if " and " in name:
-        return [f"played by {name}", f"by a duo of {name}"]
+        return [f"played by {name}", f"performed by {name}"]
     article = "an" if name[0] in "aeiou" else "a"
     return [f"{how} {c}" for c in called for how in ("played on the", "on the")] + [f"on {article} {name}"]
 
@@ -49,12 +51,15 @@ def _played(name: str, called: list[str]) -> list[str]:
 def words(slot: str, record: dict, held_out: bool = False) -> list[tuple[str, dict]]:
     """All (text, claims) for a slot that are true of the record. Raises KeyError for an unknown slot."""
     name, texture, mode = (record.get(field) for field in ("instrumentation", "texture", "mode"))
-    asks = {"instrument": name}
+    name = name if name in INSTRUMENTATIONS else None  # a band has a style instead
+    asks = {"instruments": name.split(" and ")} if name in DUETS and " and " in name else {"instrument": name}
     called = _LEXICON["called"].get(name, [name]) if name else []
     if slot == "noun":
         found = [(n, {}) for n in _LEXICON["nouns"].get(texture, _LEXICON["nouns"]["other"])]
     elif slot == "instrument":
         found = [(c, asks) for c in called]
+    elif slot == "only":  # and nothing else
+        found = [(c, {"instrument": name}) for c in called]
     elif slot == "played":
         found = [(said, asks) for said in _played(name, called)] if name else []
     elif slot == "solo":  # one line on one instrument
@@ -63,26 +68,50 @@ def words(slot: str, record: dict, held_out: bool = False) -> list[tuple[str, di
         found = [(said, {**asks, "texture": "solo"}) for said in sounding]
     elif slot == "fiddle":
         found = [("fiddle tune", {**asks, "era": "folk", "texture": "solo"})] if name == "violin" else []
-    elif slot == "key":
+    elif slot in ("key", "scale"):
         key = record.get("key") if mode else None
-        spelled = [key, key.replace("b", " flat").replace("#", " sharp")] if key else []  # "Bb", "B flat"
-        found = [(f"in {k} {mode}", {"key": key, "mode": mode}) for k in dict.fromkeys(spelled)]
+        names = [name for name in (key, key, _LEXICON["enharmonic"].get(key)) if name]  # "Eb", "D#"
+        names += [n[0] + " -"[i % 2] + {"b": "flat", "#": "sharp"}[n[1]] for i, n in enumerate(names) if n[1:]]
+        forms = [form.replace("#mode", mode) for form in _LEXICON["forms"][slot] if key]
+        found = [(form.replace("#key", n), {"key": key, "mode": mode}) for form in forms for n in names]
+    elif slot in ("tempo", "bpm", "bars"):  # "around 120 bpm" is rounded to fives
+        name = "bars" if slot == "bars" else "bpm"
+        number = record.get(name)
+        steps = [(f, 5 if "around" in f else 1) for f in _LEXICON["forms"][slot] if number]
+        found = [(f.replace("#", str(n)), {name: n}) for f, by in steps for n in [by * round(number / by)]]
+    elif slot in ("player", "lead"):  # one of several instruments, the one with the melody
+        several = WORDS["player"] if len(record.get("instruments", ())) > 1 else ()
+        found = [(text, a | {"lead": a["instruments"][0]} if slot == "lead" else a) for text, a in several]
     else:
         found = [*WORDS[slot], *(HELD_OUT_WORDS.get(slot, ()) if held_out else ())]
     return [(text, a) for text, a in found if matches(a, record)]
 
 
-def fill(template: str, record: dict, rng: np.random.Generator, held_out: bool = False) -> dict | None:
-    """The template as {"text", "asks"} with words that are true of the record; None when a slot has none."""
-    text, asks, said = template, {}, set()
-    for slot in SLOT.findall(template):
-        choices = [c for c in words(slot, record, held_out) if not said & set(re.findall(r"[a-z]{4,}", c[0]))]
+def fill(
+    template: str, record: dict, rng: np.random.Generator, held_out: bool = False, known: dict | None = None
+) -> dict | None:
+    """The template as {"text", "asks"} with words that are true of the record; None when a slot has none.
+
+    known: the record's words by slot, which the call adds to.
+    """
+    known = {} if known is None else known
+    text = CHOICE.sub(lambda m: (options := m[1].split("|"))[int(rng.integers(len(options)))], template)
+    asks, said = {}, set()
+    for slot in SLOT.findall(text):
+        if slot not in known:
+            known[slot] = words(slot, record, held_out)
+        choices = known[slot]
+        if said:
+            choices = [c for c in choices if not said & set(re.findall(r"[a-z]{4,}", c[0]))]
+        if "instruments" in asks:  # nor the same instrument
+            heard = frozenset().union(*map(members, asks["instruments"]))
+            choices = [c for c in choices if not any(heard & members(n) for n in c[1].get("instruments", ()))]
         if not choices:
             return None
         word, asked = choices[int(rng.integers(len(choices)))]
         said |= set(re.findall(r"[a-z]{4,}", word))  # never the same word twice
         text = text.replace("{" + slot + "}", word, 1)
-        asks.update(asked)
+        asks |= {k: [*asks.get(k, ()), *v] if k in LISTS else v for k, v in asked.items()}
     text = re.sub(r"\b(a|an) (?=(\w))", lambda m: "an " if m[2].lower() in "aeiou" else "a ", text)
     return {"text": text, "asks": asks}
 
@@ -90,15 +119,17 @@ def fill(template: str, record: dict, rng: np.random.Generator, held_out: bool =
 def write_captions(record: dict, rng: np.random.Generator, n: int = 6) -> list[dict]:
     """n distinct captions of a clip, from vague to specific; clips of valid and test have held-out wordings."""
     held_out = record.get("split") in ("valid", "test")
-    templates = HELD_OUT if held_out else TEMPLATES
+    templates = {level: HELD_OUT[level] + HELD_OUT_FACTS[level] for level in LEVELS} if held_out else TEMPLATES
     captions: dict[str, dict] = {}
+    known: dict[str, list] = {}
     for i in range(n):
         level = LEVELS[i * len(LEVELS) // n]
         order = rng.permutation(templates[level]).tolist()
         for template in order + [t for name in LEVELS for t in templates[name]]:  # any that applies
-            caption = fill(template, record, rng, held_out)
+            caption = fill(template, record, rng, held_out, known)
             if caption and caption["asks"] and caption["text"] not in captions:
-                captions[caption["text"]] = caption
+                text = caption["text"]
+                captions[text] = {**caption, "text": text[0].upper() + text[1:] if rng.random() < 0.2 else text}
                 break
     return list(captions.values())
 

@@ -25,10 +25,10 @@ from musekit.corpus.listing import Listing
 from musekit.corpus.scores import slug
 from musekit.corpus.sound import BadAudio
 from musekit.files import decode
+from musekit.prompts import keys_of, tonic_of
 
 MAX_CAPTION_CHARS = 4000
 TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-SCALE = re.compile(r"\b([A-G](?:[#b]|[ -](?:sharp|flat))?)[ -]?(major|minor)\b")
 BPM = re.compile(r"\b(\d{2,3}(?:\.\d+)?) ?(?:bpm|beats per minute)|\bbpm (?:of|is|:) ?(\d{2,3}(?:\.\d+)?)", re.I)
 CAPTION_TABLES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json", "metadata.csv", "metadata.jsonl")
 MUSICBENCH_TABLES = {f"MusicBench_{name.replace(' ', '_')}.json": name for name in ("train", "test A", "test B")}
@@ -116,13 +116,13 @@ def tonic(value) -> str | None:
         return TONICS[int(step)] if step in range(12) else None
     text = str(value).replace("-", " ").replace(" flat", "b").replace(" sharp", "#")
     found = re.fullmatch(r"([A-G])([#b]?)", text.strip())
-    return TONICS[(TABLES["naturals"][found[1]] + {"#": 1, "b": -1, "": 0}[found[2]]) % 12] if found else None
+    return tonic_of(found[1], found[2]) if found else None
 
 
 def claimed(text: str, known: dict) -> dict:
     """The claims of a caption about key, mode and tempo that agree with what is known of its clip."""
-    asks, scale, bpm = {}, SCALE.search(text), BPM.search(text)
-    if scale and (tonic(scale[1]), scale[2]) == (known.get("key"), known.get("mode")):
+    asks, bpm = {}, BPM.search(text)
+    if (known.get("key"), known.get("mode")) in keys_of(text):
         asks |= {"key": known["key"], "mode": known["mode"]}
     if bpm and known.get("bpm") and abs(float(bpm[1] or bpm[2]) - known["bpm"]) < 1:
         asks["bpm"] = known["bpm"]

@@ -4,8 +4,6 @@ Two works are one family when their titles agree, or when their melodies share e
 in all its harmonisations, a tune and its variants). Of near-identical works all but one are dropped.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -102,15 +100,11 @@ def parse_to(folder: Path, source: str) -> None:
 def read_scores(files: Iterable[Path]) -> list[Score]:
     """The works that `parse_to` has written to these files, in families, sorted by name."""
     lines = (line for path in files for line in path.read_text("utf-8").splitlines())
-    old = '{"aside"'  # a line of earlier versions
-    return group([decode(line, Score, "a parsed score") for line in lines if not line.startswith(old)])[0]
+    return group([decode(line, Score, "a parsed score") for line in lines])[0]
 
 
 def catalogue(
-    out: Path,
-    workers: int = 2,
-    only: list[str] | None = None,
-    stop: Callable[[], int] = lambda: 0,
+    out: Path, workers: int = 2, only: list[str] | None = None, stop: Callable[[], int] = lambda: 0
 ) -> list[Score]:
     """Parse missing scores into <out>/scores/*.jsonl (a kill loses one file), then group them into families.
 

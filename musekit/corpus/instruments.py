@@ -1,7 +1,5 @@
 """Instruments and instrumentations (`instruments.toml`): General MIDI programs, ranges, and who plays which part."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 It imports no torch: workers that render start in a fraction of a second.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -46,7 +44,12 @@ def in_processes(function: Callable, items: Iterable, workers: int, stop: Callab
         except BrokenProcessPool:
             if not stop():  # else the signal ended a worker that was starting
                 raise MuseError("a worker process died; run the same command again to go on") from None
+    end_if(stop)
+
+
+def end_if(stop: Callable[[], int]) -> None:
+    """Raise `distributed.Stopped` when `stop()` says so."""
     if code := stop():
-        from musekit.distributed import Stopped
+        from musekit.distributed import Stopped  # here, since it brings torch
 
         raise Stopped(code)

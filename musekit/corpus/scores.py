@@ -5,8 +5,6 @@ The key comes from the Krumhansl-Schmuckler key finder (Krumhansl 1990) with the
 2003), which is what music21's `analyze('key')` computes.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 import unicodedata
@@ -28,6 +26,7 @@ FORMS, SAME_FORM, OTHER_FORMS = (_TABLES[name] for name in ("forms", "same_form"
 
 #: Duration-weighted pitch-class profiles of Aarden (2003), as in music21.analysis.discrete.AardenEssen.
 MAJOR, MINOR = (np.array(_TABLES["profiles"][mode]) for mode in ("major", "minor"))
+KEYS = np.stack([np.roll(row - row.mean(), k) for row in (MAJOR, MINOR) for k in range(12)])  # (24, 12), centred
 #: A piece's key is trusted above this correlation, and this far ahead of the second-best key.
 MIN_CORRELATION, MIN_GAP = 0.70, 0.04
 
@@ -118,9 +117,8 @@ def key_of(pitches: np.ndarray, durations: np.ndarray) -> tuple[str, str, float,
     histogram = np.bincount(np.asarray(pitches, int) % 12, weights=durations, minlength=12)
     if histogram.std() == 0:
         return "C", "major", 0.0, 0.0
-    keys = np.stack([np.roll(profile, k) for profile in (MAJOR, MINOR) for k in range(12)])  # (24, 12)
-    keys, h = keys - keys.mean(1, keepdims=True), histogram - histogram.mean()
-    r = keys @ h / np.sqrt((keys**2).sum(1) * (h**2).sum())
+    h = histogram - histogram.mean()
+    r = KEYS @ h / np.sqrt((KEYS**2).sum(1) * (h**2).sum())
     best, second = np.argsort(-r)[:2]
     return TONICS[best % 12], ("major", "minor")[best // 12], float(r[best]), float(r[best] - r[second])
 

@@ -2,11 +2,8 @@
 
 A name is a folder, or "owner/model" of the Hugging Face hub. A hub name is looked for in models/ under MUSEKIT_HOME
 (models/flan-t5-base for "google/flan-t5-base"), then in the hub's own cache. Only the models of `LICENCES` are fetched:
-a stranger's config.json may name any other. A model's folder is data: one that names code, classes or other places to
-load from is refused before any library reads it (`refuse_code`).
+a stranger's config.json may name any other.
 """
-
-from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -18,7 +15,6 @@ from pathlib import Path
 import torch
 
 from musekit.config import MuseError, home
-from musekit.files import read_json
 
 LICENCES = {
     "google/flan-t5-base": "Apache-2.0",
@@ -30,7 +26,6 @@ LICENCES = {
 }
 WEIGHTS = ("*.safetensors", "*.bin")  # the second only where the first is missing; read with weights_only
 SETTINGS = ("*.json", "*.model", "*.txt")
-CODE = re.compile(r"auto_map|custom_pipelines|quantization_config|base_model_name_or_path|_?(attn|experts)_impl\w+")
 
 
 def on_this_machine(name: str, near: Path | None = None) -> Path | None:
@@ -71,9 +66,9 @@ def folder(name: str, field: str, part: str = "", near: Path | None = None) -> P
     """
     found = on_this_machine(name, near)
     if found is None and name not in LICENCES:
+        trust = f"if you trust it: hf download {name} --local-dir {home() / 'models' / name.rpartition('/')[2]}"
         raise MuseError(
-            f"{field} is {name}, which is not on this machine and not a model that MUSE knows, so it is not fetched; if"
-            f" you trust it: hf download {name} --local-dir {home() / 'models' / name.rpartition('/')[2]}"
+            f"{field} is {name}, which is not here, and MUSE does not know it, so it is not fetched; {trust}"
         )
     if found is None:
         with loading(name, field):
@@ -81,25 +76,7 @@ def folder(name: str, field: str, part: str = "", near: Path | None = None) -> P
     inside = found / part if part and (found / part).is_dir() else found
     if not (inside / "config.json").exists():
         raise MuseError(f"{inside} has no config.json; {field} needs a complete copy of such a model's folder")
-    refuse_code(inside)
     return inside
-
-
-def refuse_code(folder: Path) -> None:
-    """Raise MuseError where a JSON file of a model's folder names code, a class or another place to load from.
-
-    transformers would import it: `auto_map` names modules, `attn_implementation` a kernel on the hub, and an
-    adapter's `base_model_name_or_path` another model.
-    """
-    for path in sorted(folder.glob("*.json")):
-        nodes = [read_json(path, dict | list)]
-        while nodes:
-            node = nodes.pop()
-            for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-                if CODE.fullmatch(str(key)) and value not in (None, "eager", "sdpa"):
-                    raise MuseError(f"{path} names code to load ({key}); MUSE reads weights only, so remove that entry")
-                if isinstance(value, dict | list):
-                    nodes.append(value)
 
 
 @contextlib.contextmanager
@@ -117,22 +94,14 @@ def loading(name: str, field: str) -> Iterator[None]:
 def load_error(name: str, field: str, error: Exception) -> MuseError:
     """What is wrong or missing, the model's licence, and where to put it."""
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    here = on_this_machine(name)
-    if here is not None:
+    if (here := on_this_machine(name)) is not None:
         return MuseError(f"{here} is not a complete copy of the model in {field} ({reason}); fetch it again")
+    gated = re.search(r"gated|\b40[13]\b", f"{reason} {error.__cause__}", re.IGNORECASE)
+    first = "accept its licence on the Hugging Face hub, run `hf auth login` and " if gated else ""
     place = f"put a copy into {home() / 'models' / name.rpartition('/')[2]}, or name its folder in {field}"
-    licence, gated = LICENCES.get(name, "see its page on the hub"), False
-    while error is not None:
-        gated = gated or bool(re.search(r"gated|\b40[13]\b", f"{type(error).__name__} {error}", re.IGNORECASE))
-        error = error.__cause__ or error.__context__
-    if gated:
-        return MuseError(
-            f"{name} is gated: accept its licence ({licence}) on its page of the Hugging Face hub, run `hf auth login`"
-            f" and this again; or {place}"
-        )
     return MuseError(
-        f"{name} (licence: {licence}) is not on this machine and could not be fetched ({reason}): run"
-        f" `hf download {name}` where there is a network, or {place}"
+        f"{name} (licence: {LICENCES.get(name)}) is not on this machine and could not be fetched ({reason}): {first}run"
+        f" `hf download {name}`, or {place}"
     )
 
 
@@ -150,14 +119,13 @@ def identity(folder: Path) -> str:
 
     Of a file above 8 MiB 128 evenly spaced pieces are read: other weights differ everywhere, and 2.5 GB cost nothing.
     """
-    digest = hashlib.sha256()
+    digest, piece = hashlib.sha256(), 2**16
     used = next((pattern for pattern in WEIGHTS if any(folder.glob(pattern))), WEIGHTS[0])
     for path in sorted(p for pattern in (used, *SETTINGS) for p in folder.glob(pattern)):
-        size, piece = path.stat().st_size, 2**16
+        size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
-        starts = range(0, size, piece) if size <= 2**23 else [i * (size - piece) // 127 for i in range(128)]
         with open(path, "rb") as file:
-            for start in starts:
+            for start in range(0, size, piece) if size <= 2**23 else [i * (size - piece) // 127 for i in range(128)]:
                 file.seek(start)
                 digest.update(file.read(piece))
     return digest.hexdigest()

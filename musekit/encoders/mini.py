@@ -1,7 +1,5 @@
 """The mini preset's joint text-audio embedding: the audio tower's features, and two towers trained here."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -55,10 +53,9 @@ def features_size(config: EmbedderConfig) -> int:
 
 
 def features(config: EmbedderConfig, audio: Tensor, sample_rate: int) -> Tensor:
-    """audio (B, 1 or 2, N) at `sample_rate` Hz -> the audio tower's input (B, T, D), one frame per 46 ms.
-
-    The mono signal at equal loudness, through log-frequency bands of a long window (pitch) and mel bands of a
-    short one (attacks); log1p compressed, zero for silence. Raises MuseError for another shape.
+    """audio (B, 1 or 2, N) at `sample_rate` Hz -> the audio tower's input (B, T, D), one frame per 46 ms: the mono
+    signal at equal loudness through log-frequency bands of a long window (pitch) and mel bands of a short one
+    (attacks), log1p compressed. Raises MuseError for another shape.
     """
     x = mono(audio, sample_rate, config.sample_rate)
     level = x.square().mean(-1, keepdim=True).sqrt()
@@ -114,9 +111,7 @@ class AttentionPool(nn.Module):
 
 class TonalPool(nn.Module):
     """Features of a pitch-class profile that do not depend on the key: one network on all 12 rotations, then a maximum.
-
-    Major and minor differ by the pitch classes around the tonic, wherever the tonic is. Without this layer the audio
-    tower did not learn the mode.
+    Without this layer the audio tower did not learn the mode.
     """
 
     REGISTERS = ((0, 2), (2, 4), (4, 6))  # octaves from 55 Hz: bass, middle, treble
@@ -140,10 +135,8 @@ class TonalPool(nn.Module):
 
 
 class MiniEmbedder(nn.Module):
-    """Two towers into one sphere, trained with a sigmoid loss on true matches (Zhai et al. 2023, arXiv 2303.15343).
-
-    A caption matches every clip for which all its claims are true, not only its own clip. The loss knows which pairs
-    of a batch match, so a vague caption may lie near many clips.
+    """Two towers into one sphere, trained with a sigmoid loss on true matches (Zhai et al. 2023, arXiv 2303.15343): a
+    caption matches every clip for which all its claims are true, so a vague one may lie near many clips.
     """
 
     PATCH = 2  # feature frames per frame of the audio tower
@@ -156,6 +149,7 @@ class MiniEmbedder(nn.Module):
         "speed": ("slow", "medium", "fast"),
         "dynamic": ("soft", "medium", "loud"),
         "scale": tuple(f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor")),
+        "tempo": tuple(map(str, range(18))),  # each 8 % faster, from 50 BPM on
     }
 
     def __init__(self, config: EmbedderConfig, text: TextConfig):

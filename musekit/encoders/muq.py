@@ -1,7 +1,5 @@
 """MuQ-MuLan (Zhu et al. 2025, arXiv 2501.01108): the paper preset's joint text-audio embedding, 512-d."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,9 +32,7 @@ class MuQ:
             for tower, kind in BACKBONES.items():
                 backbone = hub.folder(about[tower]["name"], f"{tower}.name in {where / 'config.json'}", near=where)
                 if kind not in (str(backbone).lower() if kind == "muq" else str(backbone)):  # as the library asks
-                    raise MuseError(
-                        f"{where / 'config.json'} names {backbone.name} as {tower}; only a {kind} is loaded"
-                    )
+                    raise MuseError(f"{where}/config.json names {backbone.name} as {tower}; only a {kind} is loaded")
                 about[tower]["name"] = str(backbone)
             self.network = self._loaded(where, about)
         if self.network.mulan.dim_latent != config.dim:
@@ -69,19 +65,13 @@ class MuQ:
 
         The network takes 24 kHz mono in windows of 10 s; shorter audio is repeated. As published, longer audio is cut
         into windows, the last of which wraps around to the start: of 12 s it reads 0 to 10 s, then 10 to 12 s spliced
-        to 0 to 8 s, which count twice. With the config's windows = "even" they overlap instead: 0 to 10 s, 2 to 12 s.
-        The mean over several windows is normalised to unit length again.
+        to 0 to 8 s. The mean over several windows is normalised to unit length again.
         """
         x = mono(audio, sample_rate, self.sample_rate)
         length = int(self.network.clip_secs * self.sample_rate)
         if x.shape[1] < length:
             x = x.repeat(1, -(-length // x.shape[1]))[:, :length]
-        if self.config.windows == "even":
-            starts = torch.linspace(0, x.shape[1] - length, -(-x.shape[1] // length)).round().long().tolist()
-            windows = [torch.stack([clip[start : start + length] for start in starts]) for clip in x]
-        else:
-            windows = x[:, None]  # the library cuts each into its own
-        embeddings = [self.network(wavs=w.to(self.network.device)).mean(0, keepdim=True) for w in windows]
+        embeddings = [self.network(wavs=clip[None].to(self.network.device)).mean(0, keepdim=True) for clip in x]
         return F.normalize(torch.cat(embeddings).float(), dim=-1).cpu()
 
     def _shortened(self, text: str) -> str:

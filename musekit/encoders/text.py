@@ -1,7 +1,5 @@
 """Frozen text encoders: texts -> token states (B, L, D) and their mask (B, L)."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Sequence
@@ -124,7 +122,7 @@ class Bert(nn.Module):
         return x
 
     @classmethod
-    def load(cls, folder: Path) -> Bert:
+    def load(cls, folder: Path) -> "Bert":
         """The weights of a folder in transformers' format (config.json, model.safetensors)."""
         from safetensors.torch import load_file
 

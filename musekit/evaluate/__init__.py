@@ -7,6 +7,7 @@ files, and which of them are stale.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from musekit.config import MuseError, suggest
@@ -14,10 +15,11 @@ from musekit.config import MuseError, suggest
 SYSTEM = "codec embedder stage1 stage2"
 MEASUREMENTS = {  # name: (module.function, the parts of the system that it needs, minutes on two cores, its question)
     "corpus": ("study.measure_corpus", "", 1, "the clips and their splits"),
-    "codec": ("codec.measure_codec", "codec", 10, "how much of a clip survives the codec?"),
-    "embedder": ("prompts.measure_embedder", "codec embedder", 15, "zero-shot attributes"),
-    "prompts": ("prompts.measure_prompts", SYSTEM, 25, "do generated clips sound as their prompts ask?"),
+    "codec": ("codec.measure_codec", "codec", 30, "how much of a sound survives the codec, Opus and MP3?"),
+    "embedder": ("judge.measure_embedder", "codec embedder", 15, "zero-shot attributes"),
+    "prompts": ("judge.measure_prompts", SYSTEM, 25, "do generated clips sound as their prompts ask?"),
     "one-to-many": ("conditional.measure_one_to_many", "embedder stage1 regression", 25, "samples among right answers"),
+    "music": ("music.measure_music", SYSTEM, 40, "a beat, the asked tempo, key and chords, a tune"),
     "memorisation": ("memorisation.measure_memorisation", SYSTEM, 30, "distance to the nearest training clip"),
     "distances": ("distances.measure_distances", SYSTEM, 15, "kernel distance, precision and recall"),
     "controls": ("controls.measure_controls", SYSTEM + " regression", 30, "does each planted fault fail its bar?"),
@@ -30,12 +32,13 @@ QUICK = 4  # generated clips with quick=True
 
 def evaluate(
     what: str, weights: str | Path, cache: Path, results: Path = Path("results"), n: int = 240, quick: bool = False,
-    split: str = "valid",
+    split: str = "valid", codecs: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Make one measurement, or `all` of them. The same command goes on where it was stopped.
 
     n: clips of the measurements that generate. quick: tiny sizes, for tests. split: the held-out clips to measure on;
-    every opening of "test" is counted in the result file. Raises MuseError for an unknown measurement, a missing cache
+    every opening of "test" is counted in the result file. codecs: folders of weights whose codecs are compared with
+    that of `weights`. Raises MuseError for an unknown measurement, a missing cache
     or missing weights, and for a choice that would be made on the test split.
     """
     known = (*MEASUREMENTS, "all", "gallery", "summary")
@@ -61,6 +64,7 @@ def evaluate(
     from musekit.evaluate.study import Study
 
     study = Study(weights, cache, results, min(n, QUICK) if quick else n, quick)
+    study.codecs = codecs
     for name in MEASUREMENTS if what == "all" else (what,):
         place, needs, minutes, question = MEASUREMENTS[name]
         missing = [part for part in needs.split() if part not in study.hashes]

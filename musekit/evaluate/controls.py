@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from musekit.evaluate import conditional, memorisation, reproducibility
-from musekit.evaluate.prompts import obedience
+from musekit.evaluate.judge import obedience
 from musekit.evaluate.right_answers import renderings
 from musekit.evaluate.study import PROMPT_LIKE, Study, progress
 from musekit.muse import Muse, Settings
@@ -112,7 +112,6 @@ def copies(study: Study) -> list[dict]:
 def melodies(study: Study) -> list[dict]:
     """Controls of the bars on melodies: held-out clips, some replaced by the melodies of accompanied training works, on
     another instrument, in another key, without their chords."""
-    from musekit.corpus.instruments import INSTRUMENTS
     from musekit.corpus.render import SAMPLE_RATE, render
 
     library, planted = memorisation.training_library(study, "melody"), []
@@ -122,7 +121,7 @@ def melodies(study: Study) -> list[dict]:
     works = (work for work in works if work[0]["accompaniment"])  # the tune is their first part
     for _, notes, how in progress(islice(works, 2 if study.quick else COPIES), "copied melodies"):
         tune = [[*note[:2], note[2] + 3, *note[3:]] for note in notes if note[4] == 0]
-        other = {**how, "programs": [INSTRUMENTS["flute"].program], "pans": [64]}
+        other = {**how, "players": ["flute"], "pans": [64]}
         pair = [render(some, **about) for some, about in ((notes, how), (tune, other))]
         original, copied = (memorisation.melody(audio, SAMPLE_RATE) for audio in pair)
         planted.append(memorisation.Nearest([original]).distances(copied)[0])
@@ -155,7 +154,7 @@ def bits(study: Study) -> list[dict]:
     """Controls of the bars on reproducibility."""
 
     def bars(kind: type[Muse]) -> list[dict]:
-        rows = reproducibility.compared(kind.from_pretrained(study.muse.folder), ["a sad piano melody"], process=False)
+        rows = reproducibility.compared(kind.from_pretrained(study.muse.folder), ["a sad piano melody"])
         return [r for r in rows if r["measure"] == "bar"]
 
     rows = [row("the renderer", "reproducibility", bars(Muse), passes=True)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from musekit.evaluate.features import standardised
-from musekit.evaluate.prompts import PROMPT_SEED, evaluation_pieces
+from musekit.evaluate.judge import PROMPT_SEED, evaluation_pieces
 from musekit.evaluate.study import Study
 from musekit.statistics import NEIGHBOURS, KernelDistance, precision_and_recall
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-VERSION = 1  # names the cache of features: raise it when `features` changes
+VERSION = 2  # names the cache of features: raise it when `features` changes
 RATE, HOP, OCTAVES, STEPS = 22050, 1024, 7, 3  # Hz, samples, octaves from C1, CQT bins per semitone
 
 
@@ -68,25 +68,22 @@ def chroma(semitones: np.ndarray) -> np.ndarray:
 def onsets(flux: np.ndarray, s: np.ndarray) -> np.ndarray:
     """Statistics of five onset envelopes: mel flux, and the rise of CQT magnitudes s (84, T) over 2 and 5 frames
     (93 and 232 ms: bowed and sung notes start slowly), in log and in square root; and how fast the spectrum turns.
+
+    A rise is against the loudest of a band and its neighbours, since vibrato is no onset (SuperFlux: Boeck & Widmer
+    2013).
     """
+    import librosa
+
     s = s / (np.percentile(s, 99) + 1e-9)
     log = np.log1p(100 * s)
     values = envelope(flux, 43.07)
     for compressed in (log, np.sqrt(s)):
         for lag in (2, 5):
-            values += envelope(rise(compressed, lag), 21.53)
+            rise = librosa.onset.onset_strength(S=compressed, lag=lag, max_size=3, center=False)
+            values += envelope(rise, 21.53)
     direction = log / (np.linalg.norm(log, axis=0) + 1e-6)
     values += [float((direction[:, lag:] * direction[:, :-lag]).sum(0).mean()) for lag in (2, 4, 8, 16)]
     return np.array(values)
-
-
-def rise(s: np.ndarray, lag: int) -> np.ndarray:
-    """Summed rise of bands (F, T) over `lag` frames, against the loudest of a band and its neighbours (T - lag,).
-
-    Vibrato moves energy between neighbours, so it is no onset (SuperFlux: Boeck & Widmer 2013).
-    """
-    wide = np.maximum.reduce([s, np.pad(s, ((1, 0), (0, 0)))[:-1], np.pad(s, ((0, 1), (0, 0)))[1:]])
-    return np.maximum(0, s[:, lag:] - wide[:, :-lag]).sum(0)
 
 
 def envelope(e: np.ndarray, frame_rate: float) -> list[float]:

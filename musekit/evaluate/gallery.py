@@ -21,7 +21,8 @@ from musekit import flow, solve
 from musekit.config import MuseError, preset
 from musekit.corpus.captions import prompts
 from musekit.heldout import Reference, read_reference
-from musekit.muse import Muse
+from musekit.inference import control_inputs, filled, finish
+from musekit.muse import Muse, Settings
 from musekit.pretrained import BASELINE, build, read_hashes
 from musekit.results import write_result
 from musekit.show.pictures import log_frequency
@@ -107,14 +108,17 @@ def moment_rows(muse: Muse, x: torch.Tensor, seed: int) -> list[dict]:
     """States of the first piece's flow at MOMENTS, latents and sound, for an embedding x (1, 512)."""
     codec, network, defaults = muse.config.codec, muse.stage2, muse.config.sample
     frames, steps = muse.frames(defaults.seconds), defaults.stage2_steps
+    samples = round(defaults.seconds * codec.sample_rate)
     timing = torch.tensor([[0.0, frames * codec.hop / codec.sample_rate]], device=muse.device)
-    condition = network.condition_pair(x.to(muse.device), timing)
+    controls = [filled(network, muse.recipe("an embedding", seed, Settings()), x[0])]
+    inputs = control_inputs(network, controls, 0, frames, codec.hop / codec.sample_rate)
+    condition = network.condition_pair(x.to(muse.device), timing, controls=inputs)
     velocity = GuidedStage2(muse.inference2, condition, defaults.guidance_scale)
     x_0 = flow.noise(seed, 2, frames, network.config.latent_dim)[None].to(muse.device)
     path, rows = solve.solve(velocity, x_0, steps=steps, trajectory=True).trajectory[:, 0], []
     for t in MOMENTS:
         z = path[round(t * steps)][None]
-        audio = muse.codec.decode(muse.stage2.latents(z))[0].cpu().numpy()
+        audio = finish(muse.codec.decode(network.latents(z))[0, :, :samples].cpu()).numpy()
         latents = png(np.clip(z[0].cpu().numpy()[:, : 2 * z.shape[1]] / 6 + 0.5, 0, 1))
         row = {"measure": "moment", "t": t, "seed": seed, "latents": latents, "latents_span": [-3.0, 3.0]}
         rows.append(row | spectrogram(audio, codec.sample_rate))

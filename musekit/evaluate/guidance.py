@@ -14,8 +14,7 @@ from musekit.corpus.captions import evaluation_prompts
 from musekit.evaluate.conditional import LEVELS, asked, compare, enough, halves
 from musekit.evaluate.distances import LIBROSA
 from musekit.evaluate.features import standardised
-from musekit.evaluate.judge import accuracy_rows, as_record
-from musekit.evaluate.prompts import zero_shot
+from musekit.evaluate.judge import accuracy_rows, as_record, zero_shot
 from musekit.evaluate.study import Study, progress
 from musekit.muse import Settings
 from musekit.statistics import KernelDistance, spread

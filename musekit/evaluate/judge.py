@@ -1,9 +1,11 @@
-"""The judge: which instrument, major or minor, slow or fast? It decides from librosa's features, not our embedder.
+"""prompts: do generated clips sound as their prompts ask?  embedder: does it place sounds near their words?
+
+The judge says which instrument plays, major or minor, slow or fast, from librosa's features, not our embedder. It hears
+generated clips, held-out originals and codec round trips, so the three accuracies compare. The embedder answers the
+same questions zero-shot: a sound has the class whose held-out sentences are nearest.
 
 Linear classifiers are fitted on originals *and* codec round trips of training clips, so that what the codec does to a
-sound is not mistaken for another instrument; and on training works through a SoundFont that the corpus does not
-use, where it is installed, so that a font is not mistaken for an instrument. Held-out works through that font
-give the judge's own error.
+sound is not mistaken for another instrument.
 
     instrument   linear discriminant analysis (shrunk) of MFCC and spectral-contrast statistics
     mode         24 learned key templates on chroma: one weight vector per mode, rotated to each tonic
@@ -12,28 +14,25 @@ give the judge's own error.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from musekit.cache import config_hash
-from musekit.config import TONICS, MuseError, home
-from musekit.corpus.instruments import SINGLE
-from musekit.corpus.render import SAMPLE_RATE, installed, render
-from musekit.corpus.sound import BadAudio
-from musekit.evaluate import features
+from musekit.config import TONICS, MuseError
+from musekit.corpus.captions import HELD_OUT, evaluation_prompts, fill
 from musekit.evaluate.features import onsets_and_timbre
-from musekit.evaluate.right_answers import renderings
-from musekit.evaluate.study import CLASSES, Study, cached, progress, value_of
+from musekit.evaluate.study import CLASSES, Sound, Study, target, value_of
+from musekit.muse import Settings
 from musekit.statistics import accuracy
 
 ATTRIBUTES = tuple(CLASSES)
 SPEED_LIMIT = 2.75  # onsets per second: between the corpus's slow (below 1.8) and fast (above 4.2)
 FITTING = 1000  # training clips of single instruments that the judge is fitted on
 FITTING_ROUND_TRIPS = 400  # of these, also through the codec
-OTHER_FONT, OTHERS = "fluid", {"train": 12, "valid": 8, "test": 8}  # renderings of each instrument through it
+PROMPT_SEED = 20_000  # piece i of the prompts has the seed 20,000 + i
+WORDINGS = 12  # sentences per class, at most
 
 
 class KeyTemplates:
@@ -116,25 +115,7 @@ def fitted(study: Study) -> Judge:
     clips = study.singles("train")[:FITTING]
     through_codec = clips[:FITTING_ROUND_TRIPS]
     found = study.features(clips) + study.features(study.round_trips(through_codec))
-    records, others = other_font(study, "train")
-    return Judge().fit(clips + through_codec + records, found + others)
-
-
-@functools.lru_cache(maxsize=3)
-def other_font(study: Study, split: str) -> tuple[list[dict], list[dict]]:
-    """Records and features of a split's works through OTHER_FONT; empty where the font or the scores are missing."""
-    if study.quick or not installed(OTHER_FONT):
-        return [], []
-    records, found, folder = [], [], home() / "eval" / f"heard-{features.VERSION}" / OTHER_FONT
-    for instrument in progress(SINGLE, f"{split} works through another SoundFont"):
-        for record, notes, how in renderings(study.cache, split, {"instrument": instrument}, OTHERS[split]):
-            how |= {"font": OTHER_FONT}
-            place = folder / f"{config_hash(notes, sorted(how.items()))}.npz"
-            with contextlib.suppress(BadAudio):
-                make = functools.partial(render, notes, **how)
-                found.append(cached(place, lambda make=make: features.features(make(), SAMPLE_RATE)))
-                records.append(record)
-    return records, found
+    return Judge().fit(clips + through_codec, found)
 
 
 def as_record(asks: dict) -> dict:
@@ -144,8 +125,6 @@ def as_record(asks: dict) -> dict:
 
 def accuracy_rows(study: Study, records: Sequence[dict], found: Sequence[dict], source: str) -> list[dict]:
     """The judge's accuracy on features of sounds, a row per attribute; `records` give the truth where it is known."""
-    if not found:
-        return []
     judged, rows = fitted(study).judge(found), []
     for attribute in ATTRIBUTES:
         truth = [value_of(r, attribute) for r in records]
@@ -158,7 +137,6 @@ def ceiling_rows(study: Study) -> list[dict]:
     """The judge's accuracy on held-out originals and on their codec round trips: what generated clips can reach."""
     originals, clips = study.singles(study.on), study.prompt_like()
     rows = accuracy_rows(study, originals, study.features(originals), "held-out originals")
-    rows += accuracy_rows(study, *other_font(study, study.on), "held-out works, another SoundFont")
     return rows + accuracy_rows(study, clips, study.features(study.round_trips(clips)), "held-out round trips")
 
 
@@ -169,3 +147,79 @@ def ratio(rows: Sequence[dict], attribute: str, source: str, of: str) -> float |
     }
     value, other = accuracies.get(source), accuracies.get(of)
     return value / other if value is not None and other else None
+
+
+# -- what it measures
+
+
+def evaluation_pieces(study: Study) -> tuple[list[dict], list[Path], np.ndarray]:
+    """The n evaluation prompts, a piece for each with the preset's defaults, and Stage 1's embeddings (n, 512)."""
+    prompts = evaluation_prompts(study.n)
+    recipes = study.recipes([p["text"] for p in prompts], PROMPT_SEED, Settings())
+    x, _ = study.sample(recipes)
+    return prompts, study.render(x, recipes), x
+
+
+def measure_prompts(study: Study) -> None:
+    """Writes results/prompts.json."""
+    prompts, paths, sampled = evaluation_pieces(study)
+    records = [as_record(p["asks"]) for p in prompts]
+    rows = obedience(study, records, paths)
+    rows += zero_shot(study, records, sampled, "embedder, of Stage 1's embeddings")
+    study.write("prompts", rows, seed=PROMPT_SEED)
+
+
+def obedience(study: Study, records: Sequence[dict], pieces: Sequence[Sound]) -> list[dict]:
+    """The judge's accuracy on pieces and on held-out clips, and the bars on their ratio; records: what was wanted."""
+    rows = ceiling_rows(study) + accuracy_rows(study, records, study.features(pieces), "generated")
+    for attribute in ATTRIBUTES:
+        found = next(r for r in rows if (r["source"], r["attribute"]) == ("generated", attribute))
+        value = ratio(rows, attribute, "generated", of="held-out round trips")
+        share = value / found["accuracy"] if value else 0.0
+        ends = {"low": share * found["low"], "high": share * found["high"]} if value else {}
+        rows.append(target(f"prompts are obeyed, {attribute}: generated / round trips", value, at_least=0.9, **ends))
+    return rows
+
+
+@functools.cache
+def wordings(attribute: str, value: str, n: int = WORDINGS, seed: int = 0) -> list[str]:
+    """Up to n held-out sentences that assert only {attribute: value}."""
+    about = {"instrumentation" if attribute == "instrument" else attribute: value}
+    rng, found = np.random.default_rng(seed), {}
+    templates = [t for level in HELD_OUT.values() for t in level]
+    for _ in range(40):
+        for template in templates:
+            caption = fill(template, about, rng, held_out=True)
+            if caption and caption["asks"] == {attribute: value}:
+                found[caption["text"]] = None
+    return list(rng.permutation(sorted(found)))[:n]
+
+
+def zero_shot(study: Study, records: Sequence[dict], x: np.ndarray, source: str) -> list[dict]:
+    """Accuracy per attribute: each embedding of x (n, 512) gets the class whose sentences are nearest.
+
+    A class is the mean text embedding of its wordings, of unit length.
+    """
+    rows = []
+    for attribute in ATTRIBUTES:
+        words = study.unit([study.embed_text(wordings(attribute, v)).mean(0) for v in CLASSES[attribute]])
+        truth = [value_of(r, attribute) for r in records]
+        known = [i for i, t in enumerate(truth) if t is not None]
+        guess = (x[known] @ words.T).argmax(1)
+        right = np.array([CLASSES[attribute][g] == truth[i] for g, i in zip(guess, known)], bool)
+        rows.append({"measure": "accuracy", "attribute": attribute, "source": source, **accuracy(right)})
+    return rows
+
+
+def measure_embedder(study: Study) -> None:
+    """Writes results/embedder.json: zero-shot attributes of held-out clips, in held-out wordings."""
+    clips, source = study.split(study.on), "embedder, of held-out clips"
+    rows = zero_shot(study, clips, study.embed(clips), source) + ceiling_rows(study)
+    instrument, _, speed = (row["accuracy"] for row in rows[: len(ATTRIBUTES)])
+    mode = ratio(rows, "mode", source, of="held-out originals")
+    bars = [
+        target("embedder, zero-shot instrument", instrument, at_least=0.95),
+        target("embedder, zero-shot speed", speed, at_least=0.90),
+        target("embedder, zero-shot mode / the judge's ceiling", mode, at_least=0.85),
+    ]
+    study.write("embedder", rows + bars)

@@ -23,7 +23,7 @@ import torch
 
 from musekit.cache import config_hash
 from musekit.config import home
-from musekit.evaluate.prompts import PROMPT_SEED, evaluation_pieces
+from musekit.evaluate.judge import PROMPT_SEED, evaluation_pieces
 from musekit.evaluate.study import Sound, Study, cached, progress, target
 from musekit.statistics import two_sample
 

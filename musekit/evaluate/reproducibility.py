@@ -29,7 +29,6 @@ from musekit.recipe import Recipe
 
 RECIPES, SEED = 20, 140_000
 SETTINGS = Settings(seconds=1.0, steps=4, stage1_steps=8, micro_batch=16)  # short, so that all recipes are affordable
-PROCESS = "in another process"
 
 
 def digests(muse: Muse, recipes: Sequence[Recipe]) -> list[str]:
@@ -85,11 +84,8 @@ def bars(rows: Sequence[dict], cases: Sequence[str]) -> list[dict]:
     return [target(f"the same bits {case}", sum(row[case] for row in rows), at_least=len(rows)) for case in cases]
 
 
-def compared(muse: Muse, prompts: Sequence[str], process: bool = True) -> list[dict]:
-    """A row per recipe: its digest alone, and whether each other case gives the same one. Then a bar per case.
-
-    process: also generate in another process.
-    """
+def compared(muse: Muse, prompts: Sequence[str]) -> list[dict]:
+    """A row per recipe: its digest alone, and whether each other case gives the same one. Then a bar per case."""
     rows, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)
     for i in progress(range(len(prompts)), "recipes"):
@@ -97,10 +93,9 @@ def compared(muse: Muse, prompts: Sequence[str], process: bool = True) -> list[d
         found = {case: digests(muse, recipes)[place] for case, (recipes, place) in cases.items()}
         row = {"measure": "recipe", "prompt": prompts[i], "seed": SEED + i, "sha256": found.pop("alone")}
         rows.append(row | {case: digest == row["sha256"] for case, digest in found.items()})
-    if process:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            for row, digest in zip(rows, pool.submit(alone, muse.folder, prompts).result(), strict=True):
-                row[PROCESS] = digest == row["sha256"]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        for row, digest in zip(rows, pool.submit(alone, muse.folder, prompts).result(), strict=True):
+            row["in another process"] = digest == row["sha256"]
     torch.set_num_threads(threads)
     return rows + bars(rows, [name for name in rows[0] if name not in ("measure", "prompt", "seed", "sha256")])
 

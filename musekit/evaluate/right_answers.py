@@ -22,6 +22,7 @@ from musekit.evaluate.study import Study, cached
 ENOUGH = 32  # matching works; with fewer, works of no matching clip are rendered
 ATTEMPTS = 4000  # scores tried for one prompt
 DRAWS = 150  # of key and dynamic for one arrangement: 1 in 33 has a given key and dynamic
+SECONDS = 12.0  # about how long a rendering lasts: whole bars
 
 
 def right_answers(study: Study, asks: dict) -> tuple[np.ndarray, int]:
@@ -62,7 +63,7 @@ def renderings(
     Scores are drawn by the corpus's own shares of kinds, so the renderings are distributed as the training clips are.
     """
     from musekit.corpus import plan
-    from musekit.corpus.arrange import texture_of
+    from musekit.corpus.arrange import piece_of, texture_of
     from musekit.corpus.instruments import SINGLE
 
     fixed = {name: asks[name] for name in ("era", "form", "composer", "metre") if name in asks}
@@ -80,11 +81,12 @@ def renderings(
         if not pool:
             continue
         score = pool[int(rng.integers(len(pool)))]
-        clip = plan.attempt(score, player, mode, speed, rng)
+        piece = piece_of(score)
+        clip = piece and plan.attempt(piece, player, mode, speed, rng, SECONDS)
         if clip is None or asks.get("texture") not in (None, texture_of(clip["parts"])):
             continue
         for _ in range(DRAWS):  # key and dynamic are drawn here, until they match
-            record, notes, how = plan.draw_clip(score, player, clip, found, rng)
+            record, notes, how = plan.draw_clip(piece, player, clip, found, rng)
             if matches(asks, record):
                 used.add(score.family)
                 yield record, notes, how

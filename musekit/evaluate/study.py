@@ -39,7 +39,7 @@ Sound = dict | Path  # the record of a clip in the cache, or the file of a gener
 
 def usable(cache: Path) -> list[dict]:
     """The clips of a cache without those whose sound could not be read or encoded when it was filled."""
-    folders = [cache / kind for kind in ("spectra", "views", "latents", "embeddings")]
+    folders = [cache / kind for kind in ("views", "latents", "embeddings")]
     there = [folder for folder in folders if (folder / "manifest.json").exists()]
     aside = {i for folder in there for i in Shards(folder).manifest["set_aside"]}
     return [clip for clip in read_clips(cache) if clip["id"] not in aside]
@@ -54,11 +54,8 @@ def value_of(record: dict, attribute: str) -> str | None:
 class Study:
     """The system, the clips, and where results go; quick: tiny sizes, whose numbers mean nothing."""
 
-    on, module, parts = (
-        "valid",
-        "",
-        (),
-    )  # the held-out split, what measures on it, and which networks; `evaluate` sets them
+    on, module, parts = "valid", "", ()  # the held-out split, what measures on it, and which networks, by `evaluate`
+    codecs: Sequence[str] = ()  # other folders of weights, in the measurement of codecs
 
     def __init__(self, weights: str | Path, cache: Path, results: Path, n: int, quick: bool = False):
         """n: pieces of the measurements that generate. Raises MuseError for missing weights or a missing cache."""
@@ -125,17 +122,17 @@ class Study:
             found.append(cached(place, lambda s=sound: features.features(*self.read(s, seconds))))
         return found
 
-    def round_trips(self, clips: Sequence[dict]) -> list[Path]:
-        """Files of decode(encode(clip)), named by the clip's sound, the codec and its phase iterations."""
+    def round_trips(self, clips: Sequence[Sound]) -> list[Path]:
+        """Files of decode(encode(clip)), named by the clip's sound and the codec."""
         config = self.muse.config.codec
-        folder = home() / "eval" / f"round-trips-{self.hashes['codec']}-{config.phase_iterations}"
+        folder = home() / "eval" / f"round-trips-{self.hashes['codec']}"
         paths = [folder / f"{self.key(c)}.flac" for c in clips]
         for clip, path in progress(list(zip(clips, paths)), "through the codec and back"):
             if not path.exists():
                 write_flac(path, self.round_trip(clip), config.sample_rate)
         return paths
 
-    def round_trip(self, clip: dict) -> np.ndarray:
+    def round_trip(self, clip: Sound) -> np.ndarray:
         """decode(encode(clip)), (2, N)."""
         audio, codec = self.read(clip)[0], self.muse.codec
         decoded = codec.decode(codec.encode(torch.from_numpy(audio)[None].to(self.muse.device)))

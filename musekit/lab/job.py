@@ -1,9 +1,8 @@
 """Job: one piece of work at a time in a thread, with progress and cancel. It needs no widget."""
 
-from __future__ import annotations
-
 import contextvars
 import threading
+import time
 from collections.abc import Callable
 
 from musekit.config import MuseError
@@ -24,18 +23,33 @@ class Job:
         self.on_change = on_change
         self.status, self.fraction, self.message = "ready", 0.0, ""
         self.flag, self._thread, self._lock = threading.Event(), None, threading.Lock()
+        self._latest, self._next, self._began = False, None, 0.0
 
     @property
     def running(self) -> bool:
         """Whether the thread is working."""
         return self.status == "running"
 
-    def start(self, work: Callable[[], str]) -> None:
-        """Run `work()`, which returns the last message, in a thread. Raises MuseError while other work runs."""
+    @property
+    def left(self) -> float | None:
+        """Seconds until the end at the pace so far; None where that is not known."""
+        passed = time.monotonic() - self._began
+        return passed * (1 / self.fraction - 1) if self.running and self.fraction > 0.05 and passed > 1 else None
+
+    def start(self, work: Callable[[], str], latest: bool = False) -> None:
+        """Run `work()`, which returns the last message, in a thread. Raises MuseError while other work runs.
+
+        latest: other such work is cancelled, and this begins when it has stopped.
+        """
         with self._lock:
-            if self.running:
+            if self.running and not (latest and self._latest):
                 raise MuseError("this is still at work; wait for it, or cancel it first")
+            if self.running:
+                self._next = work
+                self.flag.set()
+                return
             self.status, self.fraction, self.message = "running", 0.0, "starting"
+            self._latest, self._began = latest, time.monotonic()
         self.on_change()
         # the thread shares the notebook's context: ipykernel looks there for the cell that a message belongs to
         run = contextvars.copy_context().run
@@ -46,6 +60,7 @@ class Job:
         """Stop the work at its next evaluation of the velocity."""
         with self._lock:
             if self.running:
+                self._next = None
                 self.flag.set()
 
     def wait(self, timeout: float | None = None) -> str:
@@ -68,7 +83,7 @@ class Job:
             batch += last == "codec" and stage != "codec"  # the next micro-batch
             low, high = SPANS[stage]
             part, last = low + (high - low) * i / max(1, n), stage
-            of = f", micro-batch {batch + 1} of {batches}" if batches > 1 else ""
+            of = f", part {batch + 1} of {batches}" if batches > 1 else ""
             self.report(f"{STAGES[stage]}: {i} of {n}{of}", start + (end - start) * min(1.0, (batch + part) / batches))
 
         return on_step
@@ -83,7 +98,13 @@ class Job:
         except Exception as error:  # noqa: BLE001 - an exception of a thread would go unseen
             status, message = "failed", f"{type(error).__name__}: {error}"
         with self._lock:
-            self.fraction = 1.0 if status == "done" else self.fraction
-            self.message, self.status = message, status
             self.flag = threading.Event()  # a cancel ends with its job
+            work, self._next = self._next, None
+            if work is None:
+                self.fraction = 1.0 if status == "done" else self.fraction
+                self.message, self.status = message, status
+            else:
+                self.fraction, self._began = 0.0, time.monotonic()
         self.on_change()
+        if work is not None:
+            self._run(work)

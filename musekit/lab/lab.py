@@ -5,14 +5,13 @@
     land = lab.map()                                      # UMAP, density, named hills
     lab.sound(lab.points[land.peaks[0].points[0]]).audio  # the second time from the cache
     way = lab.path([lab.points[3], lab.points[250]], n=7)
-    audio, rate = lab.sequence(way)                       # the path as one sound
+    lab.sequence(way)                                     # the path as one piece
 
 All sounds of a Lab share one noise (`noise_seed`): two sounds differ by their embedding only.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,7 @@ from musekit.heldout import read_reference
 from musekit.inference import micro_batches
 from musekit.lab.job import Job
 from musekit.lab.landscape import Landscape, landscape, named, sentences
-from musekit.lab.rendering import RenderedPiece, along, crossfade, render, unit
+from musekit.lab.rendering import RenderedPiece, along, render, sequence, unit
 from musekit.muse import Muse
 from musekit.recipe import MAX_PROMPT_CHARS, Recipe, Settings, count
 
@@ -113,12 +112,9 @@ class Lab:
 
     def diversity(self) -> list[dict]:
         """For each group, and for held-out music: points, mean distance of pairs, mean angle in degrees."""
-        x = self.embeddings
-        sets = {name: x[index] for name, index in self.groups().items()}
-        try:
+        sets = {name: self.embeddings[index] for name, index in self.groups().items()}
+        with contextlib.suppress(MuseError):  # these weights come without a reference
             sets["held-out music"] = read_reference(self.muse.folder).embeddings
-        except MuseError:
-            pass  # these weights come without a reference
         rows = []
         for name, e in ((name, e) for name, e in sets.items() if len(e) > 1):
             chords = torch.pdist(e.double())
@@ -167,10 +163,10 @@ class Lab:
                 self._cache.pop(next(iter(self._cache)))
         return self._cache[key]
 
-    def sequence(self, points: Iterable[Point]) -> tuple[Tensor, int]:
-        """Places one after another, each fading into the next: audio (2, N) and its rate in Hz."""
-        rate = self.muse.config.codec.sample_rate
-        return crossfade([self.sound(point).audio for point in points], rate), rate
+    def sequence(self, points: Sequence[Point]) -> RenderedPiece:
+        """Places one after another, each fading into the next, as one piece."""
+        names = points[0].label.rpartition(": ")[0] or points[0].label
+        return sequence([self.sound(point) for point in points], names)
 
 
 def read_sound(source: bytes | str | Path, name: str, seconds: float, rate: int) -> Tensor:
@@ -180,8 +176,7 @@ def read_sound(source: bytes | str | Path, name: str, seconds: float, rate: int)
     """
     import soxr
 
-    name = Path(name).name[:200]
-    x, own_rate = read_audio(source, name, seconds)
+    x, own_rate = read_audio(source, name := Path(name).name[:200], seconds)
     if x.shape[1] < MIN_SECONDS * own_rate or float(np.abs(x).max()) < SILENCE:
         raise MuseError(f"the first {seconds:.1f} s of {name!r} are silent or shorter than {MIN_SECONDS} s")
     return torch.from_numpy(soxr.resample(x.T, own_rate, rate).T)

@@ -1,7 +1,5 @@
 """LabView: the Lab as a panel. A map to click on, and a list of places for a path or a mix."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import ipywidgets as w
 import traitlets
 
 from musekit.config import MuseError
+from musekit.entry import file_of
 from musekit.lab.lab import Lab, Point
 from musekit.lab.landscape import MIN_POINTS, Landscape
 from musekit.lab.rendering import RenderedPiece
@@ -17,6 +16,7 @@ from musekit.library import Library
 from musekit.muse import Muse
 from musekit.recipe import clean_prompt
 from musekit.show.style import PALETTE
+from musekit.solve import Cancelled
 
 NO_PLACES = "<i>no places yet: add two or more, then play the path between them, or their mix</i>"
 
@@ -66,13 +66,14 @@ class LabView(View):
         self.state = Lab(weights, on_change=self._show, **options)
         self.job, self.library = self.state.job, Library() if library is None else library
         self.map = Map(lambda i: self.safely(lambda: self.play(self.state.points[i]))())
-        self.played: tuple[Point, RenderedPiece] | None = None  # the place that was played last, and its sound
+        self.heard: tuple[str, RenderedPiece, Point | None] | None = None  # the last sound; a path is no place
         self.make(
             {"prompts": {"value": "; ".join(prompts)}, "n": {"value": n}},
             {
                 "sample": lambda: self.job.start(self._sample), "cancel": self.job.cancel, "keep": self._keep,
+                "save": lambda: self.player.download(*file_of(self._last()[1], self._last()[0])),
                 "upload": self._upload, "clear": self._clear, "walk": self._walk,
-                "add": lambda: self._list([*self.places, self._last()[0]]), "forget": lambda: self._list([]),
+                "add": self._add, "forget": lambda: self._list([]),
                 "mix": lambda: self.play(self.state.mix(self.places)),
             },
             map=Face(self.map, "map.js", "muse-lab-map"),
@@ -80,7 +81,7 @@ class LabView(View):
         self._list([])
 
     def _show(self) -> None:
-        self.show_job(self.job, self.sample, self.clear, self.walk, self.mix, cancel=self.cancel)
+        self.show_job(self.job, self.sample, self.clear, cancel=self.cancel)
 
     # -- the map
 
@@ -116,28 +117,40 @@ class LabView(View):
     # -- sounds
 
     def play(self, point: Point) -> None:
-        """Play a place when its sound is rendered. Raises MuseError while something else runs."""
+        """Play a place when its sound is rendered, instead of a sound that is not yet. Raises MuseError while a map is
+        made.
+        """
+        self._hear(point.label, lambda: self.state.sound(point, self.job.follow(1)), point)
 
+    def _hear(self, label: str, render: Callable[[], RenderedPiece], point: Point | None = None) -> None:
         def work() -> str:
-            piece = self.state.sound(point, self.job.follow(1))
-            self.played = point, piece
-            self.player.play(piece.audio, piece.sample_rate, point.label)
-            return f"{point.label}, similarity {piece.similarity:+.2f}"
+            piece = render()
+            if self.job.flag.is_set():  # another was asked for meanwhile
+                raise Cancelled
+            self.heard = label, piece, point
+            self.player.play(piece.audio, piece.sample_rate, label)
+            return f"{label}, {piece.audio.shape[1] / piece.sample_rate:.1f} s, similarity {piece.similarity:+.2f}"
 
-        self.job.start(work)
+        self.job.start(work, latest=True)
 
-    def _last(self) -> tuple[Point, RenderedPiece]:
-        if self.played is None:
+    def _last(self) -> tuple[str, RenderedPiece, Point | None]:
+        if self.heard is None:
             raise MuseError("no sound was played yet; click a point first")
-        return self.played
+        return self.heard
 
     def _keep(self) -> None:
-        point, piece = self._last()
-        entry = self.library.add(piece, name=point.label, tags=self.tags.value.split(","))
+        label, piece, _ = self._last()
+        entry = self.library.add(piece, name=label, tags=self.tags.value.split(","))
         self.say(f"kept {entry.name}")
         self.library_changed()
 
     # -- a path or a mix
+
+    def _add(self) -> None:
+        label, _, point = self._last()
+        if point is None:
+            raise MuseError(f"{label[:80]} is a path; click a point, or play a mix, and add that")
+        self._list([*self.places, point])
 
     def _list(self, places: list[Point]) -> None:
         self.places = places
@@ -146,11 +159,9 @@ class LabView(View):
     def _walk(self) -> None:
         points = self.state.path(self.places, self.steps.value)
 
-        def work() -> str:
+        def render() -> RenderedPiece:
             for i, point in enumerate(points):
                 self.state.sound(point, self.job.follow(1, i / len(points), (i + 1) / len(points)))
-            audio, rate = self.state.sequence(points)
-            self.player.play(audio, rate, points[0].label.rpartition(":")[0])
-            return f"{len(points)} sounds, {audio.shape[1] / rate:.1f} s"
+            return self.state.sequence(points)
 
-        self.job.start(work)
+        self._hear(f"{len(points)} sounds from {points[0].label.rpartition(':')[0]}", render)

@@ -3,15 +3,13 @@
 Only neighbourhoods on the map have a meaning; the distance between two hills has none.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from musekit.config import MuseError, place_caches
+from musekit.config import MuseError
 from musekit.lab.rendering import threads
 
 GRID = 72  # cells a side of the density
@@ -60,7 +58,6 @@ def umap_layout(rows: np.ndarray, seed: int = 0) -> np.ndarray:
     """UMAP by cosine (McInnes et al. 2018, arXiv 1802.03426): (n, 2)."""
     import warnings
 
-    place_caches()  # umap compiles with numba
     from umap import UMAP
 
     options = {"n_neighbors": min(NEIGHBOURS, len(rows) - 1), "min_dist": 0.15, "metric": "cosine"}
@@ -98,12 +95,10 @@ def peaks(xy: np.ndarray, x: np.ndarray, y: np.ndarray, density: np.ndarray, mos
     from scipy.ndimage import maximum_filter
 
     tops = np.argwhere((density == maximum_filter(density, size=GRID // 8)) & (density > 0.15))
-    tops = sorted(tops.tolist(), key=lambda ij: -density[ij[0], ij[1]])[:most]
-    members = max(3, len(xy) // 25)
-    found = []
-    for i, j in tops:
+    found, members = [], max(3, len(xy) // 25)
+    for i, j in sorted(tops.tolist(), key=lambda ij: -density[ij[0], ij[1]])[:most]:
         order = ((xy - [x[j], y[i]]) ** 2).sum(1).argsort()[:members]
-        found.append(Peak(float(x[j]), float(y[i]), tuple(int(k) for k in order)))
+        found.append(Peak(float(x[j]), float(y[i]), tuple(order.tolist())))
     return tuple(found)
 
 

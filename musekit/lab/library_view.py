@@ -1,12 +1,10 @@
 """LibraryView: the library as a panel. Search and filter, a list of pieces, and actions on the chosen ones."""
 
-from __future__ import annotations
-
 from musekit.config import MuseError
 from musekit.entry import Entry
 from musekit.lab.job import Job
 from musekit.lab.rendering import render_again
-from musekit.lab.view import PANELS, View
+from musekit.lab.view import PANELS, View, escaped
 from musekit.library import SORTS, Library
 from musekit.muse import Muse
 
@@ -23,6 +21,12 @@ def described(entry: Entry) -> str:
     return ", ".join([*facts, *(f"#{tag:.40}" for tag in entry.tags[:12])])
 
 
+def total(entries: list[Entry]) -> str:
+    """How many pieces, and how long they are."""
+    seconds = round(sum(entry.seconds for entry in entries))
+    return f"{len(entries):,} {'piece' if len(entries) == 1 else 'pieces'}, {seconds // 60}:{seconds % 60:02d} min"
+
+
 class LibraryView(View):
     """`state` is the `library.Library` behind it. A system is needed for "Make this again" only."""
 
@@ -34,7 +38,8 @@ class LibraryView(View):
         shown = {name: self.refresh for name in ("query", "sort", "starred", "look")}
         self.make({"sort": {"options": list(SORTS)}}, shown | {
             "list": self._show_text, "play": self._play, "star": self._star, "delete": self._delete,
-            "undo": lambda: self._changed(f"{len(self.state.undo())} came back"), "purge": self._purge,
+            "undo": lambda: self._changed(f"{len(self.state.undo())} are as before"), "purge": self._purge,
+            "save": lambda: self.player.download(*self.state.download(self._some())),
             "again": self._again, "export": self._export, "bring": self._import,
             "rename": lambda: self._write(self.state.rename), "note": lambda: self._write(self.state.note),
             "tag": lambda: self._tag("add"), "untag": lambda: self._tag("remove"),
@@ -46,16 +51,30 @@ class LibraryView(View):
 
     def refresh(self) -> None:
         """Read the library again; another notebook may have changed it. Chosen pieces stay chosen."""
-        found = self.state.search(self.query.value, starred=self.starred.value, sort=self.sort.value)
+        found = self.found = self.state.search(self.query.value, starred=self.starred.value, sort=self.sort.value)
         chosen = set(self.list.value)
         with self.list.hold_sync():  # one message to the page
             self.list.options = [(described(entry), entry.id) for entry in found[:MAX_SHOWN]]
             self.list.value = tuple(entry.id for entry in found[:MAX_SHOWN] if entry.id in chosen)
         self.purge.description = EMPTY_BIN
+        self._tell()
 
     def _show_text(self) -> None:
         if len(self.list.value) == 1:
             self.text.value = self.state.get(self.list.value[0]).name
+        self._tell()
+
+    def _tell(self) -> None:
+        """Totals, and all about the one chosen piece."""
+        chosen = [entry for entry in self.found if entry.id in self.list.value]
+        lines = [f"{total(self.found)}; chosen: {total(chosen)}"]
+        lines[0] += f"; the first {MAX_SHOWN} are shown" if len(self.found) > MAX_SHOWN else ""
+        if len(chosen) == 1:
+            recipe, notes = chosen[0].recipe, chosen[0].notes
+            lines += [f"prompt: {recipe.prompt}"] if recipe else []
+            lines += [f"not: {recipe.negative_prompt}"] if recipe and recipe.negative_prompt else []
+            lines += [f"notes: {notes}"] if notes else []
+        self.facts.value = "<br>".join(escaped(line, 2000).replace("\n", "<br>") for line in lines)
 
     def _some(self) -> list[str]:
         if not self.list.value:

@@ -43,6 +43,27 @@ function traces({ hills, groups, peaks }) {
   ];
 }
 
+// The keyboard's way: arrows choose a point, Enter plays it
+function walk(chart, land, library, state) {
+  const points = land.groups.flatMap(({ index, x }, group) => x.map((_, i) => [group + 1, i, index[i]]));
+  let at = -1;
+  chart.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (step) {
+      at = (at + step + points.length) % points.length;
+      const [curveNumber, pointNumber] = points[at];
+      library.Fx.hover(chart, [{ curveNumber, pointNumber }]);  // its label is shown
+      chart.setAttribute("aria-description", land.groups[curveNumber - 1].text[pointNumber]);
+    } else if (event.key === "Enter" && at >= 0) {
+      state.send({ point: points[at][2] });
+    } else {
+      return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  });
+}
+
 async function render({ model, el }) {
   const state = await model.widget_manager.get_model(model.get("state"));
   let chart = null;
@@ -62,7 +83,15 @@ async function render({ model, el }) {
     now.className = "muse-lab-chart";
     el.replaceChildren(now);
     const layout = structuredClone(LAYOUT);  // plotly writes into it
-    await library.newPlot(now, traces(land), layout, { responsive: true, displaylogo: false });
+    await library.newPlot(now, traces(land), layout, {
+      responsive: true, displaylogo: false, modeBarButtonsToRemove: ["sendChartToCloud"],  // nothing leaves the page
+    });
+    now.tabIndex = 0;
+    now.dataset.lmSuppressShortcuts = "true";  // JupyterLab's: arrows would go to another cell
+    now.setAttribute("role", "application");
+    now.setAttribute("aria-label", `map of ${land.groups.map(({ name, x }) => `${x.length} answers to ${name}`).join(", ")}`
+      + "; arrow keys go from point to point, Enter plays one");
+    walk(now, land, library, state);
     now.on("plotly_click", ({ points: [{ curveNumber, pointIndex }] }) => {
       state.send({ point: land.groups[curveNumber - 1].index[pointIndex] });
     });

@@ -1,13 +1,10 @@
-"""Rendering pieces whose embedding or noise was chosen, and rendering a piece of the library once more.
+"""Rendering pieces whose embedding was chosen, and rendering a piece of the library once more, bit for bit.
 
-Mixes, paths, variations and uploaded sounds all end here: a given embedding, and Stage 2's noise of one seed or between
-those of two. A recipe, the embedding and the origin render such a piece again, bit for bit.
+Mixes, paths, variations and uploaded sounds all end here.
 
 Embeddings live on the unit sphere; angles are in radians, 0 to pi. Two samples of one prompt are typically 0.5 to 1
 apart.
 """
-
-from __future__ import annotations
 
 import contextlib
 import math
@@ -18,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musekit import flow
 from musekit.config import MuseError
 from musekit.entry import Entry, Origin
-from musekit.inference import OnStep, micro_batches
+from musekit.inference import OnStep, filled, micro_batches
 from musekit.muse import Muse, Piece
 from musekit.recipe import Recipe, check
 
@@ -44,11 +40,8 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, position: float) -> Tensor:
-    """The point at `position` (0: a, 1: b, both bit for bit; or beyond b) of the great circle from a to b, any shape.
-
-    (sin((1 - p) w) a + sin(p w) b) / sin w, with w their angle (Shoemake 1985). Vectors need not be unit: between two
-    independent Gaussian noises, nearly orthogonal in many dimensions, it keeps the variance. Raises MuseError for
-    opposite vectors, between which no path is the shortest.
+    """The point at `position` (0: a, 1: b, both bit for bit; or beyond b) of the great circle from a to b, any shape
+    (Shoemake 1985). Raises MuseError for opposite vectors, between which no path is the shortest.
     """
     if position in (0.0, 1.0):
         return a if position == 0.0 else b
@@ -83,18 +76,9 @@ def along(stops: Tensor, n: int) -> Tensor:
 
 @dataclass
 class RenderedPiece(Piece):
-    """A `muse.Piece` of a given embedding."""
+    """A `muse.Piece` of a given embedding (512,), or of several (n, 512) whose sounds fade one into the next."""
 
     origin: Origin | None = None
-
-
-def noise(muse: Muse, recipe: Recipe, origin: Origin) -> Tensor:
-    """Stage 2's x_0 of a piece, (C, frames)."""
-    frames, channels = muse.frames(recipe.seconds), muse.config.stage2.latent_dim
-    x = flow.noise(recipe.seed, 2, frames, channels)
-    for seed, position in origin.noise:
-        x = slerp(x, flow.noise(seed, 2, frames, channels), position)
-    return x
 
 
 def render(
@@ -113,44 +97,43 @@ def render(
     for batch in micro_batches(recipes):
         index = slice(done, done + len(batch))
         given = embeddings[index].cpu()
-        x_0 = torch.stack([noise(muse, recipe, origin) for recipe, origin in zip(batch, origins[index], strict=True)])
-        audio, nfe = muse.render_batch(embeddings[index], batch, on_step, cancel, x_0)
+        audio, nfe = muse.render_batch(embeddings[index], batch, on_step, cancel)
         for i, (recipe, origin) in enumerate(zip(batch, origins[index], strict=True)):
             sound = muse.embedder.embed_audio(audio[i][None], rate)[0]
             target = muse.embedder.embed_text([recipe.prompt])[0] if origin.prompted else given[i]
             counts = {"stage1": 0, "stage2": int(nfe[i])}
-            yield RenderedPiece(audio[i], rate, given[i], recipe, float(target @ sound), counts, origin)
+            controls, similarity = filled(muse.stage2, recipe, given[i]), float(target @ sound)
+            yield RenderedPiece(audio[i], rate, given[i], recipe, similarity, counts, controls, origin)
         done += len(batch)
 
 
 def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel=None) -> Piece:
-    """The piece of a library's entry once more: the same bits on the same kind of machine, whatever its batch was.
+    """The piece of a library's entry once more, with the recipe's dtypes and threads: the same bits on the same kind of
+    machine.
 
-    Runs with the recipe's dtypes and threads, whatever this session's are. Raises MuseError for an imported sound, for
-    other weights, or for an origin without its embedding.
+    Raises MuseError for an imported sound, for other weights, or for an origin without its embedding.
     """
     recipe, origin = entry.recipe, entry.origin
     if recipe is None:
         raise MuseError(f"{entry.id} was imported as plain sound; it has no recipe")
     if recipe.weights != muse.weights:
-        raise MuseError(
-            f"this piece was made by the weights {recipe.weights:.12} ({recipe.preset}), and these are "
-            f"{muse.weights:.12} ({muse.config.name}); load the weights that made it"
-        )
-    if origin is not None and entry.embedding is None:
+        raise MuseError(f"this piece was made by the weights {recipe.weights:.12}, and these are {muse.weights:.12}")
+    recipes = origin.recipes if origin and origin.recipes else (recipe,)
+    if origin is not None and (len(entry.embedding or b"") != 2048 * len(recipes) or len(recipes) > MOST):
         raise MuseError("this piece was rendered from an embedding that is not in its file; it cannot be made again")
-    check(recipe, muse.config)  # the recipe may come from a stranger's file
-    for name in ("threads", "micro_batch"):
-        if not 1 <= getattr(recipe, name) <= MOST:
-            raise MuseError(f"this piece's recipe has {name} = {getattr(recipe, name)}; at most {MOST} are run here")
+    for one in recipes:  # they may come from a stranger's file
+        check(one, muse.config)
+        for name in ("threads", "micro_batch"):
+            if not 1 <= getattr(one, name) <= MOST:
+                raise MuseError(f"this piece's recipe has {name} = {getattr(one, name)}; at most {MOST} are run here")
     dtypes = {"dtype": recipe.dtype, "stage1_dtype": recipe.stage1_dtype}
     if dtypes != {"dtype": str(muse.autocast_dtype).removeprefix("torch."), "stage1_dtype": muse.stage1_dtype}:
         muse = replace(muse, **dtypes)  # with networks of its own
     with threads(recipe.threads):
         if origin is None:
             return next(iter(muse.stream([recipe], on_step, cancel)))
-        embedding = torch.from_numpy(np.frombuffer(entry.embedding, "<f4").copy())
-        return next(render(muse, embedding[None], [recipe], [origin], on_step, cancel))
+        rows = torch.from_numpy(np.frombuffer(entry.embedding, "<f4").reshape(-1, 512).copy())
+        return sequence(list(render(muse, rows, recipes, [origin] * len(recipes), on_step, cancel)), origin.how)
 
 
 @contextlib.contextmanager
@@ -164,11 +147,20 @@ def threads(n: int):
         torch.set_num_threads(before)
 
 
-def crossfade(clips: Sequence[Tensor], sample_rate: int, seconds: float = 1.0) -> Tensor:
-    """Clips (2, N_i) one after another, overlapping by at most `seconds`, at constant power: (2, N).
+def sequence(pieces: Sequence[RenderedPiece], how: str) -> RenderedPiece:
+    """Pieces one after another, each fading into the next, as one piece that can be made again."""
+    if len(pieces) == 1:
+        return pieces[0]
+    audio = crossfade([piece.audio for piece in pieces], pieces[0].sample_rate)
+    origin = Origin(how[:500], False, tuple(piece.recipe for piece in pieces))
+    similarity = float(np.mean([piece.similarity for piece in pieces]))
+    rows, middle = torch.stack([piece.embedding for piece in pieces]), pieces[len(pieces) // 2]
+    return replace(middle, audio=audio, embedding=rows, similarity=similarity, origin=origin)
 
-    The weights are cos and sin of one angle, so two unrelated sounds keep their loudness. The result is scaled down
-    where it would clip.
+
+def crossfade(clips: Sequence[Tensor], sample_rate: int, seconds: float = 1.0) -> Tensor:
+    """Clips (2, N_i) one after another, overlapping by at most `seconds`, at constant power: (2, N), scaled down where
+    it would clip.
     """
     joined = clips[0].float()
     for clip in clips[1:]:

@@ -7,8 +7,6 @@ studio.more_like(studio.results[2], degrees=20)
 studio.library.add(studio.results[0].piece, tags=["for the film"])
 """
 
-from __future__ import annotations
-
 import math
 import secrets
 from collections.abc import Callable, Iterable
@@ -18,15 +16,14 @@ from pathlib import Path
 import ipywidgets as w
 import torch
 
-from musekit import fewstep
 from musekit.config import MuseError
-from musekit.entry import Origin, entry_of, flac, quantize
+from musekit.entry import Origin, file_of
 from musekit.lab.job import Job
 from musekit.lab.rendering import angle, render, slerp
-from musekit.lab.view import View
+from musekit.lab.view import PANELS, View
 from musekit.library import Library
 from musekit.muse import Muse, Piece
-from musekit.recipe import Settings, count, file_stem
+from musekit.recipe import Settings, count
 from musekit.show.players import card
 from musekit.solve import SOLVERS
 
@@ -58,27 +55,21 @@ class Studio:
         """Start pieces. Options: n, seed, negative_prompt and the fields of `recipe.Settings`, as `Muse.generate`."""
         self.job.start(lambda: self._answer(prompt, **options))
 
-    def more_like(self, result: Result, n: int = 4, degrees: float = 20.0, noise: float = 0.0) -> None:
-        """n variations of one result at an exact distance.
+    def more_like(self, result: Result, n: int = 4, degrees: float = 20.0) -> None:
+        """n variations of one result: the embedding moves so far on the sphere, each time towards another sample of
+        Stage 1 for the same prompt."""
+        if not 0 < degrees <= 180:
+            raise MuseError("degrees go from above 0 to 180")
+        self.job.start(lambda: self._vary(result, n, degrees))
 
-        degrees: how far the embedding moves on the sphere, each time towards another sample of Stage 1 for the same
-        prompt. noise: 0 keeps Stage 2's noise, 1 draws another, a value between interpolates. Raises MuseError where
-        nothing would vary.
-        """
-        if not (0 <= degrees <= 180 and 0 <= noise <= 1) or (degrees == 0 and noise == 0):
-            raise MuseError("degrees go from 0 to 180 and noise from 0 to 1, and one of them must be above 0")
-        self.job.start(lambda: self._vary(result, n, degrees, noise))
-
-    def download(self, result: Result) -> tuple[str, bytes]:
-        """A FLAC file of a result with its recipe inside: a plain name, and its bytes."""
-        entry = entry_of(result.piece)
-        name = f"{file_stem(entry.prompt)}-{result.piece.recipe.seed}.flac"
-        return name, flac(quantize(result.piece.audio), result.piece.sample_rate, entry)
+    def _batch(self, n: int) -> int:
+        """Pieces in a micro-batch. On a CPU one: four together take less time, but the first is heard last."""
+        return min(n, self.muse.config.sample.micro_batch if self.muse.device.type == "cuda" else 1)
 
     # -- inside the job's thread
 
     def _answer(self, prompt: str, n: int = 4, seed: int = 0, negative_prompt: str | None = None, **settings) -> str:
-        batch = min(self.muse.config.sample.micro_batch, count(n))  # no padding beyond n
+        batch = self._batch(count(n))
         recipes = self.muse.recipes(prompt, n, seed, Settings(micro_batch=batch, **settings), negative_prompt)
         self._collect(self.muse.stream(recipes, self.job.follow(-(-n // batch)), self.job.flag))
         message = f"seeds {recipes[0].seed} to {recipes[-1].seed}" if n > 1 else f"seed {seed}"
@@ -86,22 +77,16 @@ class Studio:
             message += f"; only the first {recipes[0].max_tokens} tokens of the prompt are read"
         return message
 
-    def _vary(self, result: Result, n: int, degrees: float, noise: float) -> str:
+    def _vary(self, result: Result, n: int, degrees: float) -> str:
         source, origin = result.piece, getattr(result.piece, "origin", None)
-        first = secrets.randbelow(MAX_SEED)
-        recipe = replace(source.recipe, micro_batch=min(n, self.muse.config.sample.micro_batch))
-        far = f"{degrees:g}\N{DEGREE SIGN} from" if degrees else "other noise than"
-        note = f"{far} no. {result.number}"
-        steps, embeddings = origin.noise if origin else (), source.embedding[None].repeat(n, 1)
-        if degrees:
-            as_before = {"stage1_steps": recipe.stage1_steps, "stage1_solver": recipe.stage1_solver}
-            negative, seconds = recipe.negative_prompt, recipe.seconds
-            goals = self.muse.embed(recipe.prompt, n, first, negative, seconds=seconds, **as_before)
-            positions = (math.radians(degrees) / angle(source.embedding, goals)).tolist()
-            embeddings = torch.stack([slerp(source.embedding, *to) for to in zip(goals, positions)])
-        seeds, prompted = range(first, first + n), origin.prompted if origin else True
-        noises = [(*steps, (seed, noise)) if noise else steps for seed in seeds]
-        origins = [Origin(f"{note}, seed {seed}", prompted, x) for seed, x in zip(seeds, noises)]
+        first, note = secrets.randbelow(MAX_SEED), f"{degrees:g}\N{DEGREE SIGN} from no. {result.number}"
+        recipe = replace(source.recipe, micro_batch=self._batch(n))
+        as_before = {"stage1_steps": recipe.stage1_steps, "stage1_solver": recipe.stage1_solver}
+        goals = self.muse.embed(recipe.prompt, n, first, recipe.negative_prompt, seconds=recipe.seconds, **as_before)
+        positions = (math.radians(degrees) / angle(source.embedding, goals)).tolist()
+        embeddings = torch.stack([slerp(source.embedding, *to) for to in zip(goals, positions)])
+        prompted = origin.prompted if origin else True
+        origins = [Origin(f"{note}, seed {seed}", prompted) for seed in range(first, first + n)]
         follow = self.job.follow(-(-n // recipe.micro_batch))
         self._collect(render(self.muse, embeddings, [recipe] * n, origins, follow, self.job.flag), note)
         return f"{n} variations: {note}"
@@ -127,40 +112,42 @@ class StudioView(View):
     ):
         """A system, its folder or its name, and first values of the widgets (None: the preset's)."""
         super().__init__("Studio")
-        self.state, self._shown = Studio(weights, library, self._show), 0
+        self.state, self._shown, self._drawn = Studio(weights, library, self._show), 0, None
         self.job, sample = self.state.job, self.state.muse.config.sample
-        self.few_step = fewstep.offered(self.state.muse.folder)  # {name: its steps and guidance}
         steps, longest = steps or sample.stage2_steps, math.floor(self.state.muse.config.window_seconds * 10) / 10
         self.make(
             {
                 "prompt": {"value": prompt}, "n": {"value": n}, "guidance": {"value": sample.guidance_scale},
                 "seconds": {"value": seconds or sample.seconds, "max": longest},
                 "steps": {"value": steps, "max": max(200, steps)},
-                "solver": {"value": sample.stage2_solver, "options": [*SOLVERS, *self.few_step]},
+                "solver": {"value": sample.stage2_solver, "options": SOLVERS},
             },
             {
                 "generate": lambda: self.state.generate(**self._options()), "cancel": self.job.cancel,
-                "keep": self._keep, "save": lambda: self.player.download(*self.state.download(self._chosen())),
-                "more": self._more, "solver": self._set_solver,
+                "keep": self._keep, "save": lambda: self.player.download(*file_of(self._chosen().piece)),
+                "more": self._more, "use": self._use, "clear": self._clear, "seed": self._hold,
             },
         )  # fmt: skip
-
-    def _set_solver(self) -> None:
-        """Disable the widgets whose values a learned solver decides."""
-        self.steps.disabled = self.guidance.disabled = self.solver.value in self.few_step
+        self.player.on_msg(lambda _, message, __: self._choose(message.get("heard")))
+        for text in PANELS["Studio"]["examples"]:
+            example = w.Button(description=text, tooltip="hear pieces for this prompt")
+            example.on_click(self.safely(lambda text=text: self._example(text)))
+            self.examples.children += (example,)
 
     def _options(self) -> dict:
-        """The options of `Studio.generate` in the widgets."""
-        few = self.few_step.get(self.solver.value)
+        """The options of `Studio.generate` in the widgets; a new seed, if one is to be drawn, is shown."""
+        if self.fresh.value:
+            self._drawn = secrets.randbelow(MAX_SEED)
+            self.seed.value = self._drawn
         return {
             "prompt": self.prompt.value,
             "negative_prompt": self.negative.value.strip() or None,
             "n": self.n.value,
-            "seed": secrets.randbelow(MAX_SEED) if self.fresh.value else self.seed.value,
+            "seed": self.seed.value,
             "seconds": self.seconds.value,
-            "steps": None if few else self.steps.value,
+            "steps": self.steps.value,
             "solver": self.solver.value,
-            "guidance_scale": few.guidance_scale if few else self.guidance.value,
+            "guidance_scale": self.guidance.value,
         }
 
     def _chosen(self) -> Result:
@@ -168,8 +155,39 @@ class StudioView(View):
             raise MuseError("generate a piece first")
         return self.state.results[self.piece.value - 1]
 
+    def _hold(self) -> None:
+        """A seed that somebody wrote is used."""
+        self.fresh.value = self.fresh.value and self.seed.value == self._drawn
+
+    def _example(self, text: str) -> None:
+        self.prompt.value = text
+        self.state.generate(**self._options())
+
+    def _choose(self, number: int | None) -> None:
+        """The card that was played last is the chosen piece."""
+        if number in [n for _, n in self.piece.options]:
+            self.piece.value = number
+
+    def _use(self) -> None:
+        recipe = self._chosen().piece.recipe
+        self.prompt.value, self.negative.value = recipe.prompt, recipe.negative_prompt or ""
+        self.seconds.value, self.steps.value = recipe.seconds, recipe.stage2_steps
+        self.solver.value, self.guidance.value = recipe.stage2_solver, recipe.guidance_scale
+        self.seed.value, self.fresh.value = recipe.seed, False
+        self.say(f"the settings of no. {self.piece.value}, and its seed, which is held")
+
+    def _clear(self) -> None:
+        self._drop(list(self.cards.children))
+        self.piece.options = ()
+        self.say("no cards; what was kept is in the library")
+
+    def _drop(self, old: list[w.Widget]) -> None:
+        self.cards.children = [one for one in self.cards.children if one not in old]
+        for one in old:
+            one.close()
+
     def _more(self) -> None:
-        self.state.more_like(self._chosen(), self.n.value, self.degrees.value, self.noise.value)
+        self.state.more_like(self._chosen(), self.n.value, self.degrees.value)
 
     def _keep(self) -> None:
         entry = self.state.library.add(self._chosen().piece, tags=self.tags.value.split(","))
@@ -179,14 +197,10 @@ class StudioView(View):
     def _show(self) -> None:
         """Update the widgets from the state; the newest piece is the chosen one."""
         self.show_job(self.job, self.generate, self.more, cancel=self.cancel)
-        new = self.state.results[self._shown :]
-        if new:
-            self._shown += len(new)
-            notes = [f"no. {r.number}" + (f" \N{MIDDLE DOT} {r.note}" if r.note else "") for r in reversed(new)]
-            cards = [w.HTML(card(r.piece, note)) for r, note in zip(reversed(new), notes)]
-            cards = [*cards, *self.cards.children]
-            self.cards.children = cards[:MAX_CARDS]
-            for old in cards[MAX_CARDS:]:
-                old.close()
-            self.piece.options = [*((note, r.number) for r, note in zip(reversed(new), notes)), *self.piece.options]
-            self.piece.value = new[-1].number
+        for result in self.state.results[self._shown :]:
+            note = f"no. {result.number}" + (f" \N{MIDDLE DOT} {result.note}" if result.note else "")
+            new = w.HTML(f'<div data-piece="{result.number}">{card(result.piece, note)}</div>')
+            self.cards.children = [new, *self.cards.children]
+            self._drop(list(self.cards.children[MAX_CARDS:]))
+            self.piece.options = [(note, result.number), *self.piece.options]
+            self.piece.value = self._shown = result.number

@@ -1,7 +1,5 @@
 """View: the common part of the three panels. A line of text, a progress bar, a player, controls with tooltips."""
 
-from __future__ import annotations
-
 import html
 import tomllib
 import weakref
@@ -54,14 +52,15 @@ class Player(w.Widget):
     turn = traitlets.Int(0).tag(sync=True)  # counts the sounds; its change starts the player
 
     def play(self, audio, sample_rate: int, label: str) -> None:
-        """Play audio (channels, N); `label` is shown and read aloud."""
-        data = compressed(audio, sample_rate, seconds=None, rate=sample_rate)
+        """Play audio (channels, N); `label` is shown and read aloud. All sounds are played equally loud."""
+        data = compressed(audio, sample_rate, seconds=None, rate=sample_rate, matched=True)
         with self.hold_sync():  # one message, so that the page never has half of it
             self.sound, self.label, self.turn = data, label[:400], self.turn + 1
 
     def download(self, name: str, data: bytes) -> None:
-        """Save a FLAC file in the browser's downloads."""
-        self.send({"kind": "download", "name": name, "mime": "audio/flac"}, [data])
+        """Save a FLAC or ZIP file in the browser's downloads."""
+        mime = "audio/flac" if name.endswith(".flac") else "application/zip"
+        self.send({"kind": "download", "name": name, "mime": mime}, [data])
 
 
 class View:
@@ -124,7 +123,8 @@ class View:
         (self.view.add_class if job.running else self.view.remove_class)("muse-busy")
         self.bar.value, self.bar.bar_style = job.fraction, BAR_STYLES.get(job.status, "info")
         if job.message:
-            self.say(job.message, bad=job.status == "failed")
+            left = "" if job.left is None else f", about {job.left:.0f} s left"
+            self.say(job.message + left, bad=job.status == "failed")
 
     def library_changed(self) -> None:
         """Refresh all views of this kernel that show a library."""

@@ -23,6 +23,8 @@ MAX_VORBIS_RATE = 96_000  # Hz; libsndfile's Vorbis crashes the process above 20
 OPUS_RATE = 24_000  # Hz, one of the few that Opus supports
 FADE_SECONDS = 0.05  # fade-out where a clip is cut
 PEAK = 0.9  # louder clips are turned down to this, so that compression does not clip
+LUFS = -20.0  # of matched sounds
+MOST_GAIN = 20.0  # dB, for a sound that is nearly silent
 PLAYER_STYLE = "display:inline-block;margin:4px 14px 4px 0;vertical-align:top;width:230px"
 CARD_STYLE = (
     "display:inline-block;width:280px;margin:6px;padding:8px 10px;vertical-align:top;"
@@ -37,13 +39,26 @@ def as_array(audio) -> np.ndarray:
     return np.nan_to_num(np.atleast_2d(x), posinf=0.0, neginf=0.0)
 
 
+def loudness_of(audio, sample_rate: int) -> float:
+    """The loudness of audio (channels, N) in LUFS (ITU-R BS.1770-4), -inf for silence."""
+    import torch
+    from torchaudio.functional import loudness
+
+    x = as_array(audio)
+    x = np.tile(x, -(-sample_rate // max(1, x.shape[1])))  # its blocks have 0.4 s
+    found = float(loudness(torch.from_numpy(x) / 2, sample_rate))  # by half: its filters clip at full scale
+    return -np.inf if np.isnan(found) else found + 20 * np.log10(2)
+
+
 def compressed(
-    audio, sample_rate: int, seconds: float | None = DEFAULT_SECONDS, mono=False, rate=DEFAULT_RATE, kbps=None
-) -> bytes:
+    audio, sample_rate: int, seconds: float | None = DEFAULT_SECONDS, mono=False, rate=DEFAULT_RATE, kbps=None,
+    matched=False,
+) -> bytes:  # fmt: skip
     """The first `seconds` (None: all) of audio (channels, N) at `sample_rate` Hz as an OGG file.
 
     The coding is Vorbis at its lowest quality and at most `rate` Hz, or Opus at 24 kHz if `kbps` is set (kbit/s per
-    channel, 6 to 256). Opus needs half the bytes for short clips: 3 s of mono at 20 kbit/s take 8 kB.
+    channel, 6 to 256). Opus needs half the bytes for short clips: 3 s of mono at 20 kbit/s take 8 kB. With
+    `matched` the sound is at `LUFS`, or as near to it as `MOST_GAIN` and `PEAK` allow.
     """
     import soundfile
     import soxr
@@ -58,6 +73,8 @@ def compressed(
     rate = min(rate, sample_rate, MAX_VORBIS_RATE) if kbps is None else OPUS_RATE
     if rate != sample_rate:
         x = soxr.resample(x.T, sample_rate, rate).T
+    if matched:
+        x = x * 10 ** (min(LUFS - loudness_of(x, rate), MOST_GAIN) / 20)
     x = x * min(1.0, PEAK / max(float(np.abs(x).max(initial=0.0)), 1e-9))
     level = 1.0 if kbps is None else 1 - (kbps - 6) / 250  # libsndfile: 6 kbit/s at 1, 256 at 0
     options = {"format": "OGG", "subtype": "VORBIS" if kbps is None else "OPUS", "compression_level": level}
@@ -115,12 +132,15 @@ def card(piece, note: str = "") -> str:
     recipe = piece.recipe
     prompt = html.escape(recipe.prompt, quote=True)
     label = f"seed {recipe.seed}: {recipe.prompt}"
-    sound = audio_tag(piece.audio, piece.sample_rate, label, seconds=None, rate=piece.sample_rate)
+    sound = audio_tag(piece.audio, piece.sample_rate, label, seconds=None, rate=piece.sample_rate, matched=True)
     facts = f"seed {recipe.seed} &middot; similarity {piece.similarity:+.2f}"
     facts += f"<br>{html.escape(note)}" if note else ""
-    settings = f"{recipe.seconds:g} s, {recipe.stage2_steps} steps, guidance {recipe.guidance_scale:g}"
+    settings = f"{recipe.seconds:g} s, {recipe.stage2_steps} steps of {recipe.stage2_solver}"
+    settings += f", guidance {recipe.guidance_scale:g}"
+    level = f"played at {LUFS:g} LUFS, the file has {loudness_of(piece.audio, piece.sample_rate):.1f}"
+    facts += f"<br>not: {html.escape(recipe.negative_prompt)}" if recipe.negative_prompt else ""
     return (
         f'<figure class="muse-card" style="{CARD_STYLE}"><figcaption style="{PROMPT_STYLE}" title="{prompt}">{prompt}'
         f"</figcaption>{waveform(piece.audio)}{sound}<div>{facts}</div>"
-        f'<div style="font-size:85%;opacity:.7">{settings}, NFE {sum(piece.nfe.values())}</div></figure>'
+        f'<div style="font-size:85%;opacity:.7">{settings}, NFE {sum(piece.nfe.values())}<br>{level}</div></figure>'
     )

@@ -34,8 +34,9 @@ class Picture:
         image.save(small, format="PNG", optimize=True)
         self.png, self.alt = small.getvalue(), figure.get_suptitle()
 
-    def _repr_mimebundle_(self, **options) -> dict[str, str]:
-        return {"image/png": base64.b64encode(self.png).decode("ascii"), "text/plain": repr(self)}
+    def _repr_mimebundle_(self, **options) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+        data = {"image/png": base64.b64encode(self.png).decode("ascii"), "text/plain": repr(self)}
+        return data, {"image/png": {"alt": self.alt}}  # read aloud on a page
 
     def __repr__(self) -> str:
         return f"Picture({self.alt!r}, {len(self.png) / 1000:.0f} kB)"
@@ -43,15 +44,9 @@ class Picture:
 
 @drawn(8, 4.5)
 def sweep(
-    figure,
-    curves: Curves,
-    levels: Mapping[str, float] | None = None,
-    xlabel="",
-    ylabel="",
-    log="",
-    ylim=None,
+    figure, curves: Curves, levels: Mapping[str, float] | None = None, xlabel="", ylabel="", log="", ylim=None,
     marks=True,
-):
+):  # fmt: skip
     """Measured values at each setting: {name: (x, y)}; y may be (m, k), k runs drawn as faint points and their mean.
 
     levels: named horizontal lines. log: "", "x", "y" or "xy". marks: False for curves of very many points.

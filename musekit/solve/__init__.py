@@ -1,13 +1,10 @@
 """Solvers of the flow's ordinary differential equation, dx/dt = v(t, x) from noise at t = 0 to data at t = 1.
 
     euler, midpoint, heun, rk4   `steps` equal steps                                in this file
-    dopri5                       adaptive: t, step size, acceptance per sample      dopri5.py
-    torchdiffeq                  adaptive: one step size for the whole batch        batch_dopri5.py
-    bespoke-n                    n evaluations, learned for one network             bespoke.py
+    dopri5                       adaptive: each sample by itself, by torchdiffeq    adaptive.py
 
 NFE, the number of evaluations of the velocity, is the cost of a sample; it is counted per sample.
-Every solver but `torchdiffeq` treats each sample by itself: its bits depend on the rest of the batch only where the
-velocity's do.
+Every solver treats each sample by itself: its bits depend on the rest of the batch only where the velocity's do.
 
 One step from t to t + h (Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, sec. II.1):
 
@@ -34,11 +31,10 @@ from torch import Tensor
 
 from musekit.config import MuseError, suggest
 
-from . import batch_dopri5, bespoke, dopri5
-from .bespoke import Bespoke
+from . import adaptive
 from .types import Cancelled, Solution, Velocity, time_dtype
 
-__all__ = ["ADAPTIVE", "NFE_PER_STEP", "SOLVERS", "Bespoke", "Cancelled", "Solution", "solve"]
+__all__ = ["NFE_PER_STEP", "SOLVERS", "Cancelled", "Solution", "solve"]
 
 
 class Step(NamedTuple):
@@ -77,19 +73,13 @@ def rk4(v: Velocity, x: Tensor, s: Step) -> Tensor:
 
 
 STEPS: dict[str, tuple[Callable[[Velocity, Tensor, Step], Tensor], int]] = {
-    "euler": (euler, 1),
-    "midpoint": (midpoint, 2),
-    "heun": (heun, 2),
-    "rk4": (rk4, 4),
-}
+    "euler": (euler, 1), "midpoint": (midpoint, 2), "heun": (heun, 2), "rk4": (rk4, 4),
+}  # fmt: skip
 """Name -> (step, evaluations of the velocity per step)."""
 USES_MIDDLE, USES_END = ("midpoint", "rk4"), ("heun", "rk4")
-
-ADAPTIVE = ("dopri5", "torchdiffeq")
-SOLVERS = (*STEPS, *ADAPTIVE)
-NFE_PER_STEP = {name: nfe for name, (_, nfe) in STEPS.items()}
-NFE_PER_STEP |= dict.fromkeys(ADAPTIVE, dopri5.NFE_STEP)
-"""Evaluations per step. Adaptive solvers spend them on rejected steps too, and 2 more at the start."""
+SOLVERS = (*STEPS, "dopri5")
+NFE_PER_STEP = {name: nfe for name, (_, nfe) in STEPS.items()} | {"dopri5": 6}
+"""Evaluations per step. dopri5 spends them on rejected steps too, and 2 more at the start."""
 
 
 def solve(
@@ -103,9 +93,6 @@ def solve(
     on_step: Callable[[int, int], None] | None = None,
     cancel: threading.Event | None = None,
     trajectory: bool = False,
-    overshoot: bool = True,
-    max_attempts: int = 10_000,
-    table: Bespoke | None = None,
 ) -> Solution:
     r"""Integrate dx/dt = velocity(t, x) from x_0 at t = 0 to t = 1.
 
@@ -117,39 +104,31 @@ def solve(
         x_0: (B, ...) floating point, the state at t = 0; not modified. The state keeps its dtype: pass float32
             where the velocity runs in bfloat16.
         solver: one of `SOLVERS`.
-        steps: number n of equal steps of a fixed solver. An adaptive solver chooses its own steps: there n
-            is only the number of progress reports.
-        rtol, atol: an adaptive step is accepted where the root mean square over a sample of
+        steps: number n of equal steps of a fixed solver. dopri5 chooses its own steps: there n is only the number of
+            progress reports.
+        rtol, atol: a step of dopri5 is accepted where the root mean square over a sample of
             error / (atol + rtol max(|x|, |x_new|)) is at most 1.
-        on_step: `on_step(i, n)`, i rising to n: steps done, or the part of the way that the slowest sample has
-            covered. A fixed solver reports queued steps: a GPU may still be computing them.
+        on_step: `on_step(i, n)`, i rising to n: steps done. A fixed solver reports queued steps: a GPU may still be
+            computing them.
         cancel: checked before each evaluation.
-        trajectory: keep x at all n + 1 times, for n + 1 times the memory; fixed-grid and bespoke solvers only.
-        overshoot: an adaptive solver's last step may pass t = 1 and x(1) comes from its interpolant, as in
-            torchdiffeq. False ends the last step at t = 1, for a velocity that is undefined beyond.
-        max_attempts: most steps, accepted and rejected, that an adaptive solver may try per sample.
-        table: the learned times and weights of the solver "bespoke-n"; steps are then ignored.
+        trajectory: keep x at all n + 1 times, for n + 1 times the memory; not with dopri5.
 
     Returns:
-        Solution: x (B, ...), nfe, accepted, rejected (B,) and, if requested, trajectory (n + 1, B, ...).
+        Solution: x (B, ...), nfe (B,) and, if requested, trajectory (n + 1, B, ...).
 
     Raises:
-        MuseError: unknown solver, steps < 1, an unusable tolerance, x_0 or velocity, an adaptive solver that does
-            not reach t = 1 or is asked for its trajectory.
+        MuseError: unknown solver, steps < 1, an unusable tolerance, x_0 or velocity; dopri5 does not reach t = 1 or is
+            asked for its trajectory.
         Cancelled: the flag was set.
     """
-    if solver.startswith(bespoke.PREFIX):
-        if table is None or table.nfe != bespoke.evaluations(solver):
-            raise MuseError(f"{solver} is learned for one network: solve needs its table of that many steps")
-    elif solver not in SOLVERS or table is not None:
-        raise suggest(solver, (*SOLVERS, "bespoke-8"), "solver")
+    if solver not in SOLVERS:
+        raise suggest(solver, SOLVERS, "solver")
     if x_0.dim() == 0 or x_0.numel() == 0 or not x_0.is_floating_point():
         raise MuseError(
             f"x_0 must be a batch (B, ...) of floating-point numbers, not {tuple(x_0.shape)} of {x_0.dtype}"
         )
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise MuseError(f"steps must be a whole number of 1 or more, not {steps!r}")
-    times = [i / steps for i in range(steps + 1)] if table is None else list(table.times)
 
     def evaluate(t: Tensor, x: Tensor) -> Tensor:
         if cancel is not None and cancel.is_set():
@@ -159,72 +138,49 @@ def solve(
             raise MuseError(f"the velocity gave {tuple(v.shape)} for a state of {tuple(x.shape)}; they must agree")
         return v.to(x.dtype)
 
-    on_time = _progress(on_step, times)
-    x_0 = x_0.contiguous()
-    if solver in STEPS or table is not None:
-        at = getattr(velocity, "at", None)
-        options = {"trajectory": trajectory, "on_time": on_time, "at": at}
-        return _fixed_grid(evaluate, x_0, times, solver=solver, table=table, **options)
+    x_0, at = x_0.contiguous(), getattr(velocity, "at", None)
+    if solver in STEPS:
+        times = [i / steps for i in range(steps + 1)]
+        return _fixed_grid(evaluate, x_0, times, STEPS[solver], at, trajectory, on_step, solver)
+    if not (rtol >= 0 and 0 < atol < math.inf and rtol < math.inf) or trajectory:
+        raise MuseError(f"dopri5 needs rtol of 0 or more (here {rtol}), atol above 0 ({atol}), and keeps no trajectory")
+    reported = 0
 
-    if not (rtol >= 0 and 0 < atol < math.inf and rtol < math.inf) or max_attempts < 1 or trajectory:
-        raise MuseError(
-            f"{solver} needs rtol of 0 or more (here {rtol}), atol above 0 ({atol}), max_attempts of 1 or more"
-            f" ({max_attempts}), and keeps no trajectory"
-        )
-    integrate = batch_dopri5.integrate if solver == "torchdiffeq" else dopri5.integrate
-    options = {"rtol": rtol, "atol": atol, "overshoot": overshoot, "max_attempts": max_attempts}
-    return integrate(evaluate, x_0, on_time=on_time, **options)
+    def on_time(share: float) -> None:
+        nonlocal reported
+        if on_step is not None and (reached := min(steps, math.floor(steps * share + 1e-9))) > reported:
+            reported = reached
+            on_step(reached, steps)
+
+    return adaptive.integrate(evaluate, x_0, rtol, atol, on_time)
 
 
 def _fixed_grid(
-    velocity: Velocity,
-    x_0: Tensor,
-    times: list[float],
-    *,
-    solver: str,
-    table: Bespoke | None,
-    trajectory: bool,
-    on_time: Callable[[float], None],
-    at: Callable[[Tensor], Sequence] | None = None,
-) -> Solution:
-    """Step through the n + 1 `times` from x_0 (B, ...). `on_time(t)` is called when each step is queued.
+    velocity: Velocity, x: Tensor, times: Sequence[float], method: tuple[Callable, int],
+    at: Callable[[Tensor], Sequence] | None, trajectory: bool, on_step: Callable[[int, int], None] | None,
+    solver: str = "",
+) -> Solution:  # fmt: skip
+    """Step through the n + 1 `times` from x (B, ...).
 
-    at: turns times (m,) float64 into the m items that the velocity gets instead; None: (B,) tensors.
+    method: the step, and its evaluations. at: turns times (m,) float64 into the m items that the velocity gets instead;
+    None: (B,) tensors.
     """
-    step, nfe_per_step = STEPS[solver] if table is None else (bespoke.stepper(table, x_0), 1)
-    batch, n, x = len(x_0), len(times) - 1, x_0
+    (step, nfe_per_step), batch, n = method, len(x), len(times) - 1
     if at is None:
 
         def at(moments: Tensor) -> Tensor:  # (m, B): all samples share their times
-            return moments.to(x_0.device, time_dtype(x_0))[:, None].expand(-1, batch).contiguous()
+            return moments.to(x.device, time_dtype(x))[:, None].expand(-1, batch).contiguous()
 
     # Middles and lengths come from float64 and are rounded once: lengths of float32 times would jitter.
     grid = torch.tensor(times, dtype=torch.float64)
     t = at(grid if solver in USES_END else grid[:-1])
     t_mid = at((grid[1:] + grid[:-1]) / 2) if solver in USES_MIDDLE else [None] * n
     t_end = t[1:] if solver in USES_END else [None] * n
-    h = grid.diff().to(device=x_0.device, dtype=x_0.dtype)  # (n,)
-
-    path = [x_0] * trajectory
+    h = grid.diff().to(device=x.device, dtype=x.dtype)  # (n,)
+    path = [x] * trajectory
     for i in range(n):
         x = step(velocity, x, Step(t[i], t_mid[i], t_end[i], h[i]))
         path += [x] * trajectory
-        on_time(times[i + 1])
-    counts = (torch.full((batch,), count) for count in (nfe_per_step * n, n, 0))
-    return Solution(x, *counts, torch.stack(path) if trajectory else None)
-
-
-def _progress(on_step: Callable[[int, int], None] | None, times: list[float]) -> Callable[[float], None]:
-    """Turns a reached time into `on_step(i, n)`, called only when i has risen."""
-    reported, n = 0, len(times) - 1
-
-    def on_time(t: float) -> None:
-        nonlocal reported
-        reached = reported
-        while reached < n and times[reached + 1] <= t:
-            reached += 1
-        if on_step is not None and reached > reported:
-            on_step(reached, n)
-        reported = reached
-
-    return on_time
+        if on_step is not None:
+            on_step(i + 1, n)
+    return Solution(x, torch.full((batch,), nfe_per_step * n), torch.stack(path) if trajectory else None)

@@ -18,16 +18,11 @@ class Cancelled(Exception):  # noqa: N818 - the user's wish, not an error
 
 @dataclass(frozen=True)
 class Solution:
-    """The end of an integration of dx/dt = velocity(t, x), and what it cost.
+    """The end of an integration of dx/dt = velocity(t, x), and what it cost."""
 
-    The three counts are on the CPU whatever the device of x, so reading them never waits for a GPU.
-    """
-
-    x: Tensor  # (B, ...) the state at t_1
-    nfe: Tensor  # (B,) int64, evaluations of the velocity per sample
-    accepted: Tensor  # (B,) int64, steps taken
-    rejected: Tensor  # (B,) int64, steps tried and discarded; 0 on a fixed grid
-    trajectory: Tensor | None = None  # (n + 1, B, ...) x at `times`, if requested
+    x: Tensor  # (B, ...) the state at t = 1
+    nfe: Tensor  # (B,) int64 on the CPU, evaluations of the velocity per sample: reading it never waits for a GPU
+    trajectory: Tensor | None = None  # (n + 1, B, ...) x at all times, if requested
 
 
 def time_dtype(x: Tensor) -> torch.dtype:

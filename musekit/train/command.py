@@ -1,7 +1,5 @@
 """`musekit train`: which network, which data, which run folder; the loop itself is `train.loop`."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json
@@ -10,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from musekit import distributed, pretrained
+from musekit import distributed, lora, pretrained
 from musekit.config import MuseError, TrainConfig, home, identity, preset
 from musekit.files import checked, read_json, write_atomic
 from musekit.runs import Run, exclusive
@@ -29,10 +27,12 @@ def train_part(options) -> Path:
     """
     from tqdm import tqdm
 
-    part, settings, config = options.part, options.train, preset(options.preset)
+    part, settings, config, init = options.part, options.train, preset(options.preset), options.init
     check(part, settings)
-    distributed.check_gpus(getattr(options, "require_gpus", 0))
-    first, init = distributed.rank() == 0, getattr(options, "init", None)
+    if settings.lora and (part not in ("stage1", "stage2") or init is None):
+        raise MuseError("LoRA fine-tunes stage1 or stage2: give --init FOLDER, the trained weights that it begins with")
+    distributed.check_gpus(options.require_gpus)
+    first = distributed.rank() == 0
     folder = Path(options.run_folder or home() / "runs" / f"{options.preset}-{part}")
     out, cache = options.out or folder / "weights", options.cache or home() / "caches" / "scores"
 
@@ -41,7 +41,9 @@ def train_part(options) -> Path:
         run = Run(folder, settings.keep)
         network = config.stage1 if part == "regression" else getattr(config, part)
         claim = {"part": part, "config": identity(network)}  # sampling settings may change during a run
-        claim |= {"data": f"{dataset.shards.manifest['maker']}, {len(dataset)} clips", "made_by": dataset.made_by}
+        claim |= {"lora": settings.lora} if settings.lora else {}
+        maker = dataset.shards.manifest["maker"] if dataset.shards else "audio"
+        claim |= {"data": f"{maker}, {len(dataset)} clips", "made_by": dataset.made_by}
         run.claim(claim, write=first, ranks=distributed.world(), threads=torch.get_num_threads())
         torch.manual_seed(settings.seed)
         model = pretrained.build(part, config)
@@ -51,10 +53,20 @@ def train_part(options) -> Path:
             if init is None or not pretrained.initialise(model, part, init):
                 fit_scale(part, model, dataset)
 
+        if settings.lora:  # the frozen weights stay what they are, their scale included
+            if not run.checkpoints() and pretrained.initialise(model, part, init):
+                raise MuseError(f"{init} has no network for our embeddings: train {part} from it first, without LoRA")
+            lora.adapt(model, settings.lora)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and name.startswith(settings.only))
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise MuseError(f"--train.only {settings.only}: no parameter of {part} begins so")
+
         # a progress bar on a terminal, lines in a log
         with tqdm(total=settings.samples, unit="sample", unit_scale=True, disable=None if first else True) as bar:
             bar.set_description(f"train {part}", refresh=False)
-            for record in train(model, dataset, validation, settings, run, stop, initialise):
+            begin = (lambda: None) if settings.lora else initialise
+            for record in train(model, dataset, validation, settings, run, stop, begin):
                 losses = {k: f"{record[k]:.4f}" for k in ("loss", "floor", "valid_loss") if k in record}
                 bar.set_postfix(losses, refresh=False)
                 bar.update(record["samples"] - bar.n)
@@ -65,8 +77,12 @@ def train_part(options) -> Path:
         if not first:
             return out / f"{part}.safetensors"
         with exclusive(Path(out), EXPORT_PATIENCE_S) if Path(out) != folder else contextlib.nullcontext():
-            model.cpu().load_state_dict(run.load()["ema"])
-            path = pretrained.save_part(out, part, model, config)
+            if settings.lora:
+                path = Path(out) / f"{part}.lora.safetensors"
+                lora.save(path, part, run.load()["ema"])
+            else:
+                model.cpu().load_state_dict(run.load()["ema"])
+                path = pretrained.save_part(out, part, model, config)
         summary = summarise(run, part, settings, len(dataset), init)
         write_atomic(path.with_suffix(".train.json"), json.dumps(summary, indent=1) + "\n")
         print(f"{part}: {path}")
@@ -78,10 +94,8 @@ def check(part: str, settings: TrainConfig) -> None:
     checked(dataclasses.asdict(settings), TrainConfig, lambda name: f"--train.{name.replace('_', '-')}")
     passes = accumulation(settings, distributed.world()) * distributed.world()
     if part == "embedder" and passes > 1:
-        raise MuseError(
-            f"the embedder's loss compares all clips of a batch, and this batch is split into {passes} micro-batches;"
-            " train it in one process, with --train.micro-batch as large as --train.batch"
-        )
+        why = f"the embedder's loss compares all clips of a batch, which is split into {passes} micro-batches"
+        raise MuseError(f"{why}; train in one process, with --train.micro-batch as large as --train.batch")
 
 
 @contextlib.contextmanager
@@ -101,23 +115,14 @@ def locked(folder: Path):
 
 def summarise(run: Run, part: str, settings: TrainConfig, clips: int, init: str | Path | None) -> dict:
     """What <part>.train.json and the model card say of a run: length, last losses, settings, provenance and curve."""
-    records = run.metrics()
-    try:
+    records, provenance = run.metrics(), {}
+    with contextlib.suppress(OSError, MuseError):  # damaged; the weights are not
         provenance = read_json(run.folder / "provenance.json", dict)
-    except (OSError, MuseError):
-        provenance = {}  # damaged; the weights are not
+    minutes = round(sum(r.get("seconds", 0) for r in records) / 60, 1)
     last = {k: v for r in records for k, v in r.items() if k in ("loss", "floor") or k.startswith("valid_")}
-    return {
-        "part": part,
-        "samples": records[-1]["samples"] if records else settings.samples,
-        "minutes": round(sum(r.get("seconds", 0) for r in records) / 60, 1),
-        "clips": clips,
-        "last": last,
-        "init": init and Path(init).name,
-        "settings": dataclasses.asdict(settings),
-        "provenance": provenance,
-        "metrics": thinned(records),
-    }
+    about = {"samples": records[-1]["samples"] if records else settings.samples, "minutes": minutes, "clips": clips}
+    about |= {"last": last, "init": init and Path(init).name, "settings": dataclasses.asdict(settings)}
+    return {"part": part, **about, "provenance": provenance, "metrics": thinned(records)}
 
 
 def thinned(records: list[dict], most: int = CURVE_POINTS) -> list[dict]:

@@ -1,17 +1,14 @@
 """The one training loop, for the codec, the embedder and both stages.
 
-    for record in train(model, data, validation, settings, run): ...
-
-`Training` is one optimizer step and what a checkpoint holds; `train` is the loop: it resumes, logs and saves; `batches`
-are built ahead, in the order of a keyed permutation. Progress is counted in samples, so that runs compare over batch
-sizes and numbers of ranks. Only a rank's share of a batch depends on the rank: a run continues on any number of them.
+`Training` is one optimizer step and what a checkpoint holds; `train` resumes, logs and saves; `batches` are built
+ahead, in the order of a keyed permutation. Progress is counted in samples, so that runs compare over batch sizes and
+numbers of ranks. Only a rank's share of a batch depends on the rank: a run continues on any number of them.
 """
-
-from __future__ import annotations
 
 import collections
 import contextlib
 import copy
+import dataclasses
 import functools
 import math
 import time
@@ -42,6 +39,9 @@ class Training:
         """state: a checkpoint (`state_dict`) to continue from, under these settings instead of the checkpoint's."""
         self.model, self.settings, self.device = model.to(distributed.device()).train(), settings, distributed.device()
         self.ema = copy.deepcopy(model).requires_grad_(False)
+        for average, p in zip(self.ema.parameters(), model.parameters(), strict=True):
+            if not p.requires_grad:
+                average.data = p.data  # one copy in memory: it does not change
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.98), fused=True
         )
@@ -122,8 +122,7 @@ def train(
 
     Continues from the run's newest checkpoint; where there is none, calls `initialise` first. The last checkpoint's
     "ema" is the result. stop: called after each step; where it returns other than 0 on any rank, all ranks save and
-    raise `distributed.Stopped`.
-    The speed that a record gives leaves out validation, checkpoints and the caller.
+    raise `distributed.Stopped`. With `settings.minutes` each record estimates anew how many samples they allow.
     """
     rank, world = distributed.rank(), distributed.world()
     state = run.load(print if rank == 0 else lambda text: None)
@@ -134,7 +133,8 @@ def train(
     if distributed.all_reduce_max(training.samples) != -distributed.all_reduce_max(-training.samples):
         raise MuseError(f"the ranks see different checkpoints in {run.folder}; put it where all machines see it")
     ahead = batches(dataset, settings.batch, training.samples, settings.seed, rank, world, settings.workers)
-    saved, writing = time.monotonic(), None
+    saved = began = time.monotonic()
+    writing = None
     with contextlib.closing(ahead), ThreadPoolExecutor(1) as writer:
         while training.samples < settings.samples:
             training.step(next(ahead))
@@ -142,6 +142,12 @@ def train(
             if training.passed(settings.log_every) or done:
                 seen = training.samples - training.counted
                 record, paused = training.record(len(dataset)), time.monotonic()
+                if settings.minutes:
+                    left = began + 60 * settings.minutes - paused
+                    more = distributed.all_reduce_max(int(max(0.0, left) * record["samples_per_second"]))
+                    total = training.samples + more // settings.batch * settings.batch
+                    settings = training.settings = dataclasses.replace(settings, samples=total)
+                    done = done or training.samples >= total
                 if validation is not None and (training.passed(settings.validate_every, seen) or done):
                     record |= {f"valid_{k}": v for k, v in validate(training.ema, validation, settings).items()}
                 if rank == 0:
@@ -171,8 +177,7 @@ def train(
 def validate(model: nn.Module, dataset, settings: TrainConfig, limit: int = VALIDATION_CLIPS) -> dict[str, float]:
     """Mean metrics over the first `limit` clips of a held-out split, with fixed noise and stratified times.
 
-    Clips are evaluated in groups of `dataset.group_size`, which ranks share: neither the micro-batch nor the number of
-    ranks changes a bit of the result, which all ranks return.
+    Ranks share groups of `dataset.group_size` clips: neither the micro-batch nor the ranks change a bit of the result.
     """
     training = model.training
     model.eval()
@@ -211,7 +216,7 @@ def update_ema(ema: nn.Module, model: nn.Module, decay: float, step: int) -> Non
     """ema <- d ema + (1 - d) model, with d = min(decay, (1 + step) / (10 + step)): a warm-up. Buffers are copied."""
     decay = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
-        pairs = list(zip(ema.parameters(), model.parameters(), strict=True))
+        pairs = [(e, p) for e, p in zip(ema.parameters(), model.parameters(), strict=True) if p.requires_grad]
         torch._foreach_lerp_([e for e, _ in pairs], [p.detach() for _, p in pairs], 1 - decay)
         for old, new in zip(ema.buffers(), model.buffers(), strict=True):
             old.copy_(new)
@@ -221,10 +226,8 @@ def accumulation(settings: TrainConfig, world: int) -> int:
     """Forward passes of each rank per optimizer step. Raises MuseError for a batch that does not split evenly."""
     accumulate = max(1, -(-settings.batch // (settings.micro_batch * world)))
     if settings.batch % (accumulate * world):
-        raise MuseError(
-            f"a batch of {settings.batch} cannot be split evenly over {world} rank(s) in micro-batches of at most"
-            f" {settings.micro_batch}; choose a batch that is a multiple of {accumulate * world}"
-        )
+        why = f"over {world} rank(s) in micro-batches of at most {settings.micro_batch}"
+        raise MuseError(f"a batch of {settings.batch} cannot be split {why}; choose a multiple of {accumulate * world}")
     return accumulate
 
 
@@ -271,8 +274,7 @@ def collate(samples: list[dict]) -> dict:
 def counters(length: int, batch: int, start: int, seed: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
     """(batch number, [(draw counter, dataset index), ...]) of global batches from sample number `start` on.
 
-    counter = epoch * length + position; each epoch is a permutation keyed by (seed, epoch). A batch may straddle two
-    epochs, so that no sample is left out.
+    counter = epoch * length + position; each epoch is a permutation keyed by (seed, epoch). No sample is left out.
     """
     epoch, order = -1, None
     while True:
@@ -298,18 +300,15 @@ class RankBatches:
         for counter, index in pairs[self.share]:
             shared = flow.SampleRNG(self.seed, BATCH_KEY + number)  # the same stream for each sample of the batch
             samples.append(self.dataset.sample(index, flow.SampleRNG(self.seed, counter), shared))
-        batch = collate(samples)
-        if not torch.utils.data.get_worker_info() and distributed.device().type == "cuda":
-            return {k: v.pin_memory() if torch.is_tensor(v) else v for k, v in batch.items()}  # copies need not wait
+        batch, move = collate(samples), None
         if torch.utils.data.get_worker_info():  # else the queue's own thread would move it, and keep an error to itself
-            try:
-                batch = {k: v.share_memory_() if torch.is_tensor(v) else v for k, v in batch.items()}
-            except RuntimeError as error:
-                raise MuseError(
-                    "/dev/shm is too small for the batches of --train.workers; give 0 workers, or a container more"
-                    " shared memory (docker run --shm-size)"
-                ) from error
-        return batch
+            move = torch.Tensor.share_memory_
+        elif distributed.device().type == "cuda":
+            move = torch.Tensor.pin_memory  # copies need not wait
+        try:
+            return {k: move(v) if move and torch.is_tensor(v) else v for k, v in batch.items()}
+        except RuntimeError as error:
+            raise MuseError("/dev/shm is too small for --train.workers; give 0 workers") from error
 
 
 def batches(
@@ -317,8 +316,7 @@ def batches(
 ) -> Iterator[dict]:
     """Endless batches of this rank's share from sample number `start` on, built ahead; errors are raised here.
 
-    workers: processes that build batches, in pinned memory where there is a GPU; 0: a thread. Both give the same bits
-    in the same order. The batch is a multiple of `world`.
+    workers: processes that build batches; 0: a thread. Both give the same bits in the same order.
     """
     shares = RankBatches(dataset, seed, slice(rank * batch // world, (rank + 1) * batch // world))
     order = counters(len(dataset), batch, start, seed)
