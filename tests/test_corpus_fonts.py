@@ -128,3 +128,17 @@ def test_the_table_of_presets_is_what_was_measured():
             assert fonts.preset(font, name) == fonts.Preset(*(row[field] for field in fonts.Preset._fields))
             assert row["low"] <= INSTRUMENTS[name].low and INSTRUMENTS[name].high <= row["high"]
     assert all(len(fonts.fonts_of([name])) >= 2 for name in INSTRUMENTS)
+
+
+def test_timgm_stands_in_for_fonts_whose_packages_are_missing(monkeypatch, tmp_path):
+    monkeypatch.delenv("MUSEKIT_FONTS")  # and comes back after the test
+    others = [font for font in fonts.FONTS if font != "timgm"]
+    for font in others:
+        monkeypatch.setitem(fonts.FONTS[font], "file", f"/nowhere/{font}.sf2")
+    assert fonts.stand_in(tmp_path) == others and fonts.located("fluid") == tmp_path / "fluid.sf2"
+    fonts.ready.cache_clear()
+    try:
+        audio = render([[0, 0.9, 69, 90, 0]], players=["mandolin"], pans=[64], seconds=1.0, dynamic="loud", font="fluid")
+    finally:
+        fonts.ready.cache_clear()
+    assert np.abs(audio).max() > 0.1
