@@ -11,6 +11,7 @@ import soundfile
 from musekit.config import MuseError
 from musekit.corpus import fonts
 from musekit.corpus.instruments import INSTRUMENTS
+from musekit.corpus.render import render
 from musekit.results import read_result
 
 FLUTE, VIOLIN = (0, 73), (0, 40)
@@ -138,7 +139,8 @@ def test_timgm_stands_in_for_fonts_whose_packages_are_missing(monkeypatch, tmp_p
     assert fonts.stand_in(tmp_path) == others and fonts.located("fluid") == tmp_path / "fluid.sf2"
     fonts.ready.cache_clear()
     try:
-        audio = render([[0, 0.9, 69, 90, 0]], players=["mandolin"], pans=[64], seconds=1.0, dynamic="loud", font="fluid")
+        how = {"pans": [64], "seconds": 1.0, "dynamic": "loud", "font": "fluid"}
+        audio = render([[0, 0.9, 69, 90, 0]], players=["mandolin"], **how)
     finally:
         fonts.ready.cache_clear()
     assert np.abs(audio).max() > 0.1
