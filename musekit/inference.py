@@ -57,7 +57,7 @@ def sample_stage1(
     negative = [recipe.negative_prompt is not None for recipe in batch]
     if scale != 1.0 and len(set(negative)) == 2:
         return _sample_stage1_by_kind(inference, encode, batch, negative, on_step, cancel)
-    text = inference.text(*_encode(encode, [r.prompt for r in batch], first.max_tokens, device))
+    text = inference.text(*_encode(encode, [r.sentence for r in batch], first.max_tokens, device))
     if scale != 1.0 and all(negative):
         negative_text = _encode(encode, [r.negative_prompt for r in batch], first.max_tokens, device)
         text = Text.stack(text, inference.text(*negative_text))

@@ -21,6 +21,7 @@ from msgspec import Meta
 from musekit.config import Fraction, MuseConfig, MuseError, Positive, Scale, Seed, suggest
 from musekit.controls import LONGEST, Controls
 from musekit.files import checked, decode
+from musekit.prompts import read_prompt
 
 SAMPLER = 4  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
 MAX_PROMPT_CHARS = 2000  # the text encoder reads far fewer tokens than that
@@ -74,6 +75,13 @@ class Recipe:
     def checked(cls, **values) -> "Recipe":
         """A recipe of these values. Raises MuseError for a wrong type, or a value out of range."""
         return checked(values, cls)
+
+    @property
+    def sentence(self) -> str:
+        """The prompt, with the key and the tempo that are asked for beside it: Stage 1's embedding agrees with them."""
+        asked, said = self.controls or Controls(), read_prompt(self.prompt)
+        key = f" in {asked.key} {asked.mode}" if asked.key and "key" not in said else ""
+        return self.prompt + key + (f" at {asked.bpm:g} BPM" if asked.bpm and "bpm" not in said else "")
 
     def as_dict(self) -> dict:
         """The fields of the recipe's JSON."""

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from musekit import config, pretrained
 from musekit.config import MuseError
+from musekit.controls import Controls
 from musekit.pretrained import load_part
 from musekit.recipe import Recipe
 
@@ -43,7 +44,7 @@ def test_saving_one_component_leaves_the_others(tiny, tmp_path):
 
 def test_the_packaged_weights_keep_their_hash():
     """Recipes inside generated files name it; sampling defaults do not change it."""
-    assert pretrained.weights_hash(pretrained.find("mini")) == "c4d23861bb28326b"
+    assert pretrained.weights_hash(pretrained.find("mini")) == "67163ef7b1d15ce2"
     shape = config.identity(config.mini())["stage2"]
     assert "stable_audio" not in shape and config.identity(config.paper())["stage2"]["stable_audio"] is True
 
@@ -76,3 +77,10 @@ def test_a_config_that_claims_more_than_the_file_holds_is_refused_before_memory_
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(MuseError, match="does not fit .*, whose stage1 is larger"):
         pretrained.load_part(folder, "stage1")
+
+
+def test_the_sentence_says_the_key_and_the_tempo_that_the_prompt_leaves_out():
+    asked = Controls(key="D minor", bpm=90)
+    said = {text: dataclasses.replace(recipe(), prompt=text, controls=asked).sentence for text in ("a flute", "90 BPM")}
+    assert said == {"a flute": "a flute in D minor at 90 BPM", "90 BPM": "90 BPM in D minor"}
+    assert recipe().sentence == recipe().prompt
