@@ -78,10 +78,10 @@ class Recipe:
 
     @property
     def sentence(self) -> str:
-        """The prompt, with the key and the tempo that are asked for beside it: Stage 1's embedding agrees with them."""
-        asked, said = self.controls or Controls(), read_prompt(self.prompt)
-        key = f" in {asked.key} {asked.mode}" if asked.key and "key" not in said else ""
-        return self.prompt + key + (f" at {asked.bpm:g} BPM" if asked.bpm and "bpm" not in said else "")
+        """The prompt, with the key that is asked for beside it: Stage 1's embedding has a key, which would win."""
+        asked = self.controls or Controls()
+        said = asked.key is None or "key" in read_prompt(self.prompt)
+        return self.prompt if said else f"{self.prompt} in {asked.key} {asked.mode}"
 
     def as_dict(self) -> dict:
         """The fields of the recipe's JSON."""

@@ -201,8 +201,13 @@ def now() -> str:
 def command_line() -> str:
     """The command as a person would type it, absolute paths cut to their names."""
     program = Path(sys.argv[0])
-    name = program.parent.name if program.name == "__main__.py" else program.name
-    return shlex.join([name, *(re.sub(r"(^|=)/\S*/", r"\1.../", word) for word in sys.argv[1:])])
+    name, folder = program.name, program.parent.name
+    if name == "__main__.py":
+        name = folder if folder == "musekit" else f"python -m {folder}"
+    elif program.suffix == ".py":
+        name = f"python {folder}/{name}" if folder else f"python {name}"
+    words = (re.sub(r"(^|=)/\S*/", r"\1.../", word) for word in sys.argv[1:])
+    return f"{name} {shlex.join(words)}".strip()
 
 
 def provenance(**more) -> dict:

@@ -210,8 +210,8 @@ def test_a_result_carries_its_provenance(tmp_path):
 
 def test_the_command_is_as_typed_without_this_machines_paths(monkeypatch):
     for words, shown in (
-        (["scripts/measure.py", "a sad melody"], "measure.py 'a sad melody'"),
-        (["/opt/x/site-packages/pytest/__main__.py", "-q"], "pytest -q"),
+        (["scripts/measure.py", "a sad melody"], "python scripts/measure.py 'a sad melody'"),
+        (["/opt/x/site-packages/pytest/__main__.py", "-q"], "python -m pytest -q"),
         (
             ["/opt/x/bin/musekit", "train", "--cache=/home/me/music", "/data/b", "3/4"],
             "musekit train --cache=.../music .../b 3/4",
