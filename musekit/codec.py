@@ -440,9 +440,8 @@ class SpectralVAE(nn.Module):
         """audio (B, 2, N) -> latents (B, C, ceil(N / hop)): the posterior's mean. Raises MuseError on a wrong shape."""
         if audio.dim() != 3 or audio.shape[1] != 2 or audio.shape[2] < self.hop:
             raise MuseError(f"the codec encodes audio of shape (B, 2, N >= {self.hop}), not {tuple(audio.shape)}")
-        return self.posterior(self.scaled(compress(self.config, middles(self.config, audio.float()))))[0].transpose(
-            1, 2
-        )
+        c = compress(self.config, middles(self.config, audio.float()))
+        return self.posterior(self.scaled(c))[0].transpose(1, 2)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

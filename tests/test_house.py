@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,17 @@ def upward(graph: dict[str, set[str]], layers: str) -> list[str]:
             f"{name} imports {to}" for to in sorted(graph[name]) if None not in (at, level[to]) and at < level[to]
         ]
     return found
+
+
+def test_what_functions_import_late_exists():
+    """An import inside a function is not run by importing its module: a benchmark for GPUs once kept a dead one."""
+    for name, tree in sources(ROOT / "musekit").items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "musekit" and not node.level:
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    if not hasattr(module, alias.name):
+                        assert importlib.util.find_spec(f"{node.module}.{alias.name}"), f"{name}: {alias.name}"
 
 
 def test_imports_go_one_way():

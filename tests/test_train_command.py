@@ -74,6 +74,19 @@ def test_every_part_trains_and_its_weights_load(tiny, tmp_path, part):
     assert path.read_bytes() == first and len(Run(tmp_path / "run").metrics()) == 3
 
 
+def test_a_decoder_trains_alone_and_the_latents_stay(tiny, tmp_path):
+    first = command.train_part(options(tiny, tmp_path / "0", "codec", samples=8)).parent
+    given = options(tiny, tmp_path / "1", "codec", samples=16, only="decoder.low_blocks")
+    given.init = first
+    command.train_part(given)
+    before, after = (pretrained.load_part(x, "codec")[0].state_dict() for x in (first, given.out))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("decoder.low_blocks.") for name in changed)
+    given = options(tiny, tmp_path / "2", "codec", only="decodr")
+    with pytest.raises(MuseError, match="--train.only decodr: no parameter of codec begins so"):
+        command.train_part(given)
+
+
 def test_more_samples_continue_and_what_is_another_run_is_refused(tiny, tmp_path, monkeypatch):
     """Another network, a cache computed by other weights, a folder of weights that another training writes to."""
     given = options(tiny, tmp_path, "stage2")

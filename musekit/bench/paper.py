@@ -42,7 +42,6 @@ def paper(setup: Setup) -> Iterator[Row]:
         ("Stage 2 against diffusers", 60, lambda: stage2(made, True, setup)),
         ("training, recomputed", 15, lambda: training(("compile", "recompute"), setup)),
         ("training, as written", 10, lambda: training((), setup)),
-        ("Stage 1, batch 1, no early launch", 10, lambda: stage1(made, 1, 16, setup, early=False)),
         ("Stage 1, dopri5", 20, lambda: stage1(made, 1, 16, setup, stage1_solver="dopri5")),
     ]
     for name, seconds, rows in cases:
@@ -66,8 +65,8 @@ def training(options: tuple[str, ...], setup: Setup) -> Iterator[Row]:
     yield found
 
 
-def stage1(made: dict, batch: int, tokens: int, setup: Setup, early: bool = True, **settings) -> Iterator[Row]:
-    """Milliseconds per sample of Stage 1 for prompts that are padded to so many tokens; early: `fused.EARLY`."""
+def stage1(made: dict, batch: int, tokens: int, setup: Setup, **settings) -> Iterator[Row]:
+    """Milliseconds per sample of Stage 1 for prompts that are padded to so many tokens."""
     if "muse" not in made:
         made["muse"] = networks.system(setup.quick)
     muse: Muse = made["muse"]
@@ -75,10 +74,6 @@ def stage1(made: dict, batch: int, tokens: int, setup: Setup, early: bool = True
     if "stage1_solver" in settings:  # an adaptive one, whose tolerance is below bfloat16's rounding
         muse = replace(muse, stage1_dtype="float32")
         muse.stage1, muse.text, muse.weights = made["muse"].stage1, made["muse"].text, "random"
-    if muse.device.type == "cuda":
-        from musekit import fused
-
-        fused.EARLY = early
     batch = min(batch, 4) if setup.quick else batch
     settings |= {"micro_batch": batch, **({"stage1_steps": 3} if setup.quick else {})}
     recipes = [muse.recipe(PROMPTS[tokens], seed, Settings(**settings)) for seed in range(batch)]
@@ -91,7 +86,7 @@ def stage1(made: dict, batch: int, tokens: int, setup: Setup, early: bool = True
     how = f"{at.stage1_solver}, {at.stage1_steps} steps, guidance {at.stage1_guidance_scale:g}; all defaults but "
     how += ", ".join(f"{name} {value}" for name, value in settings.items())
     bar = BARS.get(batch) if not settings.keys() & {"stage1_solver"} and muse.device.type == "cuda" else None
-    name = f"Stage 1, batch {batch}, {tokens} tokens, {at.stage1_solver}{'' if early else ', no early launch'}"
+    name = f"Stage 1, batch {batch}, {tokens} tokens, {at.stage1_solver}"
     found = row(name, [1000 * t / batch for t in times], "ms a sample", how, bar and ("<", bar))
     found |= {"stage": 1, "batch": batch, "tokens": tokens, "dtype": at.stage1_dtype, "steps": at.stage1_steps}
     found |= {"nfe": int(nfe.max()), "cosine_to_float32": float((embedding * exact).sum(-1).min())}
