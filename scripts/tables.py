@@ -331,6 +331,19 @@ def corpus() -> str:
     return grid([{"": r["what"], **{k: r[k] for k in splits}} for r in rows("corpus", measure="size")])
 
 
+def music() -> str:
+    """What a transcriber hears of beat, tempo, key, chords and tune, by source of the sounds."""
+    bars = {"pulse": 0.4, "same tempo in both halves": 0.65, "tempo within 4 %": 0.85, "key, of 24": 0.97,
+            "chords: root and third": 0.8, "melody: F1 within a semitone": 0.7, "figures of the tune that return": 0.03,
+            "pulse of as many onsets at random": None, "chords: of the line in another order": None}  # fmt: skip
+    found = {(r["source"], r["name"]): r["mean"] for r in rows("music-valid", measure="music")}
+    sources = [x for x in dict.fromkeys(source for source, _ in found) if "47" not in x]
+    return grid([
+        {"": name, **{x.removeprefix("generated, "): found.get((x, name)) for x in sources}, "bar": bar}
+        for name, bar in bars.items()
+    ])  # fmt: skip
+
+
 def bench() -> str:
     """The speed of generation, and the bars it had to reach."""
     about = read("bench")["provenance"]
