@@ -1,4 +1,5 @@
-"""`musekit info --cluster`: what a job meets on these machines, before the first hour of GPUs is spent.
+"""`musekit info --devices`: what this machine computes with. `musekit info --cluster`: what a job meets on these
+machines, before the first hour of GPUs is spent.
 
 Every rank measures; rank 0 prints. A line that begins with "WRONG" is one with which training would fail, or with which
 it could lose work; it says what to do.
@@ -19,6 +20,8 @@ import torch
 
 from musekit import distributed
 from musekit.config import MuseError, home
+from musekit.gpu import fast_precision, matrix_units
+from musekit.runs import hardware
 
 NUMBERS = {"cuda": 2**26, "cpu": 2**22}  # float32 numbers that all ranks sum: 256 MiB, 16 MiB
 ROOM = 100.0  # GiB that caches and checkpoints of the paper preset need
@@ -54,6 +57,33 @@ def check_cluster() -> None:
         print(f"WRONG: {line}")
     if wrong:
         raise MuseError(f"{len(wrong)} lines above begin with WRONG: change what they name before you train here")
+
+
+def print_devices() -> None:
+    """Print this machine's devices, in which precision MUSE computes on each, and how fast a product is in both."""
+    print(f"torch {torch.__version__}, built for CUDA {torch.version.cuda or torch.version.hip or 'no GPU'}")
+    units = f"{torch.get_num_threads()} threads, bfloat16 by {matrix_units() or 'no instruction of its own'}"
+    print(f"cpu: {hardware()['cpu']}, {units}; {rates(torch.device('cpu'))}")
+    for i in range(torch.cuda.device_count()):
+        known = torch.cuda.get_device_properties(i)
+        about = f"{known.name}, {known.total_memory / 2**30:.0f} GiB, capability {known.major}.{known.minor}"
+        print(f"cuda:{i}: {about}; {distributed.too_old(i) or rates(torch.device('cuda', i))}")
+    print("Tried: CPUs of Intel and AMD; NVIDIA's H100 and H200. Not tried: NVIDIA's other GPUs (those before the A100")
+    print("compute in float32), AMD's (ROCm). Not used: Apple's and Intel's GPUs, TPUs; the CPU computes instead.")
+
+
+def rates(device: torch.device) -> str:
+    """The precision that MUSE takes on a device, and how fast products are in both."""
+    speed, (n, k) = [], (8192, 8192) if device.type == "cuda" else (2048, 256)
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix, seconds = torch.ones(n, k, dtype=dtype, device=device), []
+        for _ in range(4):
+            began = time.perf_counter()
+            (matrix @ matrix.T)[0, 0].item()  # waits for the GPU
+            seconds.append(time.perf_counter() - began)
+        speed.append(2 * n * n * k / min(seconds) / 1e12)
+    chosen = str(fast_precision(device)).removeprefix("torch.")
+    return f"products in {chosen} (float32 {speed[0]:.2g} TFLOP/s, bfloat16 {speed[1]:.2g})"
 
 
 def gpu() -> dict[str, str]:

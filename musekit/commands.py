@@ -242,18 +242,20 @@ class Info:
     For example (slurm/check.sh: the last one as a job):
 
         musekit info paper
+        musekit info --devices
         torchrun --nproc-per-node 2 -m musekit -- info --cluster
     """
 
     preset: Annotated[str, Positional, arg(metavar="[PRESET]")] = "mini"  # mini, smoke or paper
+    devices: bool = False  # Print what this machine computes with, and in which precision, instead
     cluster: bool = False  # Check GPUs, their driver and network, the disk of MUSEKIT_HOME and the clocks instead
 
     def run(self) -> None:
         """Print the preset, or the check."""
-        if self.cluster:
-            from musekit.cluster import check_cluster
+        if self.cluster or self.devices:
+            from musekit.cluster import check_cluster, print_devices
 
-            return check_cluster()
+            return check_cluster() if self.cluster else print_devices()
         config = preset(self.preset)
         from musekit.pretrained import sizes
 

@@ -45,6 +45,8 @@ def check_gpus(required: int = 0) -> None:
     """Raise MuseError where torch sees fewer GPUs than `required` (or MUSEKIT_GPUS, which a job script sets), or some
     but not one for each process here. Where Slurm binds one GPU to each process, a process sees only its own.
     """
+    for old in filter(None, map(too_old, range(torch.cuda.device_count()))):
+        raise MuseError(old)
     required = max(required, int(os.environ.get("MUSEKIT_GPUS") or 0))
     visible, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if visible == 1 < processes and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ","):
@@ -54,6 +56,23 @@ def check_gpus(required: int = 0) -> None:
             f"{max(required, processes)} GPUs are required and torch sees {visible} on this machine; start fewer"
             " processes, or check nvidia-smi, its driver version and CUDA_VISIBLE_DEVICES"
         )
+
+
+def too_old(index: int) -> str:
+    """Why this torch has no kernels for a GPU that is older than all that it was built for; "" where it has."""
+    capability = torch.cuda.get_device_capability(index)
+    built = [
+        (int(name[3:-1]), int(name[-1]))
+        for name in torch.cuda.get_arch_list()
+        if name[:3] == "sm_" and name[-1].isdigit()
+    ]
+    if not built or capability >= min(built):
+        return ""
+    name, needs = torch.cuda.get_device_name(index), ".".join(map(str, min(built)))
+    return (
+        f"{name} is too old for this torch (CUDA {torch.version.cuda}), which needs compute capability {needs}: "
+        "install torch built for an older CUDA, or set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU"
+    )
 
 
 @contextlib.contextmanager

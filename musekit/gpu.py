@@ -26,9 +26,20 @@ def device() -> torch.device:
 
 
 def fast_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it natively (GPU, AMX), else float32."""
-    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    """bfloat16 where the hardware multiplies it natively (NVIDIA's GPUs from the A100 on, AMD's GPUs, CPUs with
+    `matrix_units`), else float32. It is decided by what the device is, not measured: a recipe's bits never change.
+    """
+    on_gpu = device.type == "cuda"
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else bool(matrix_units())
     return torch.bfloat16 if fast else torch.float32
+
+
+def matrix_units() -> str:
+    """The CPU's instructions that multiply bfloat16: "AMX" (Intel), "AVX512_BF16" (AMD from Zen 4 on, some of Intel's),
+    or "" where it has none that torch uses."""
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX512_BF16" if torch.cpu._is_avx512_bf16_supported() else ""
 
 
 def compiled(block: Callable[..., Tensor], network: nn.Module) -> Callable[..., Tensor]:

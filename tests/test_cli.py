@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from musekit import __version__, cli, cluster
+from musekit import __version__, cli, cluster, distributed
 from musekit.config import MuseError
 from musekit.launch import launch
 
@@ -66,6 +67,19 @@ def test_the_check_of_a_cluster_says_what_is_wrong(tmp_path, monkeypatch, capsys
     with contextlib.suppress(MuseError):  # this disk may be a small one
         launch(["info", "--cluster"], 2, lines.append)
     assert any(line.startswith("2 processes") for line in lines) and any("GB/s per rank" in line for line in lines)
+
+
+def test_devices_are_told_with_their_precision_and_a_gpu_too_old_for_torch_is_refused_by_name(monkeypatch, capsys):
+    cli.main(["info", "--devices"])
+    assert re.search(r"cpu: .* products in (float32|bfloat16) \(float32 [\d.]+ TFLOP/s", capsys.readouterr().out)
+    volta = {"device_count": 1, "get_device_capability": (7, 0), "get_device_name": "Tesla V100"}
+    for name, value in volta.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_100", "sm_90a", "compute_120"])
+    with pytest.raises(MuseError, match="Tesla V100 is too old for this torch .* capability 7.5"):
+        distributed.check_gpus()
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_70", "sm_75"])
+    distributed.check_gpus()
 
 
 @pytest.mark.parametrize(

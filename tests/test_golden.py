@@ -2,8 +2,8 @@
 
 Last bits depend on the machine, so hashes are compared on machines that golden.json knows. Everywhere the number of
 evaluations must agree, within 15 % for an adaptive solver, which last bits can turn to other steps, and the level of
-each piece (RMS) within 2 %. If the arithmetic changes on purpose, raise `SAMPLER` in recipe.py and write the new values
-of `sample` into golden.json.
+each piece (RMS) within 2 %, or 5 % in bfloat16, which CPUs multiply in several ways. If the arithmetic changes on
+purpose, raise `SAMPLER` in recipe.py and write the new values of `sample` into golden.json.
 """
 
 import dataclasses
@@ -101,6 +101,6 @@ def test_the_music_is_unchanged(name):
         torch.set_num_threads(before)
     expected = golden["recipes"][name]
     assert torch.tensor(got["nfe"]) == pytest.approx(torch.tensor(expected["nfe"]), rel=0.15 if "dopri5" in name else 0)
-    assert got["rms"] == pytest.approx(expected["rms"], rel=0.02)
+    assert got["rms"] == pytest.approx(expected["rms"], rel=0.05 if name in DTYPES else 0.02)
     if known := golden["hashes"].get(machine()):
         assert {kind: got[kind] for kind in ("audio", "embedding")} == known[name]

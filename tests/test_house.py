@@ -15,7 +15,6 @@ LAYERS = """
     config files claims prompts controls
     gpu
     distributed launch
-    cluster
     statistics
     show
     flow toy conditions
@@ -32,7 +31,7 @@ LAYERS = """
     muse
     generate
     runs
-    results
+    cluster results
     corpus
     cache
     train

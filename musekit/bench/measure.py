@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from musekit.gpu import matrix_units
 from musekit.results import faults
 
 RUNS = 3
@@ -87,10 +88,10 @@ def peak_bytes(call: Callable[[], object], device: torch.device | str = "cpu") -
 
 
 def instructions(device: torch.device) -> str:
-    """The widest vector instructions of this CPU, with AMX where it has bfloat16 matrix units; a GPU's name."""
+    """The widest vector instructions of this CPU, and those that multiply bfloat16; a GPU's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
-    return torch.backends.cpu.get_cpu_capability() + " + AMX" * torch.cpu._is_amx_tile_supported()
+    return " + ".join(filter(None, [torch.backends.cpu.get_cpu_capability(), matrix_units()]))
 
 
 # -- rows

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from musekit.bench.measure import Work, timed
 from musekit.config import Stage1Config, Stage2Config
+from musekit.gpu import matrix_units
 from musekit.stage2 import StableAudioMuQ
 
 
@@ -32,7 +33,7 @@ def ceilings(device: torch.device | str = "cpu", quick: bool = False) -> dict[st
 
 def side(dtype: torch.dtype) -> int:
     """Rows of the square product that measures a CPU's rate: fewer where half precision is emulated, which is slow."""
-    return 2048 if dtype == torch.float32 else 4096 if torch.cpu._is_amx_tile_supported() else 512
+    return 2048 if dtype == torch.float32 else 4096 if matrix_units() else 512
 
 
 def triad_rate(device: torch.device | str, size: int) -> float:
