@@ -191,6 +191,7 @@ class TrainConfig:
     bf16: bool = True  # bfloat16 autocast, where the device has units for it
     recompute: bool = False  # recompute each block's activations in the backward pass: less memory, a third more work
     compile: bool = False  # torch.compile each block; needs a C++ compiler
+    shard: bool = False  # of a stage: each rank holds a part of the weights, gradients and moments (FSDP2)
     log_every: Samples = 6_400  # samples
     validate_every: Samples = 64_000  # samples
     checkpoint_minutes: Nonnegative = 3.0

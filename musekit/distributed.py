@@ -17,6 +17,8 @@ import weakref
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from musekit.config import MuseError
 from musekit.gpu import device
@@ -159,18 +161,55 @@ class TrainingLoss(nn.Module):
     def forward(self, batch: dict):
         return self.model.training_loss(batch)
 
+    training_loss = nn.Module.__call__
 
-def wrap(model: nn.Module) -> nn.Module:
+
+def wrap(model: nn.Module, shard: bool = False) -> nn.Module:
     """A module whose forward is the model's training loss, under DDP when there are several ranks.
 
     `find_unused_parameters` fixes the order in which gradients are summed, so that a resumed run has the same bits.
+    shard: instead each rank of a machine holds a part of every weight, and gathers a layer's when it is computed
+    (FSDP2; on several machines HSDP). Weights, gradients and the optimizer's state are `DTensor` then.
     """
     if world() == 1:
         return TrainingLoss(model)
+    if shard:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", world()))
+        mesh = torch.distributed.init_device_mesh(
+            device().type, (world() // local, local), mesh_dim_names=("machines", "ranks")
+        )
+        loss = TrainingLoss(model)
+        layers = [layer for layer in model.blocks.modules() if isinstance(layer, nn.Linear)]
+        for part in (*layers, loss):
+            fully_shard(part, mesh=mesh if world() > local else mesh["ranks"])
+        return loss
     ids = [device().index] if device().type == "cuda" else None
     wrapped = nn.parallel.DistributedDataParallel(TrainingLoss(model), device_ids=ids, find_unused_parameters=True)
     WRAPPED.add(wrapped)
     return wrapped
+
+
+def sum_over_ranks(loss: nn.Module, now: bool):
+    """A context for a forward and backward pass of a wrapped model: whether gradients are summed over ranks in it."""
+    if isinstance(loss, FSDPModule):
+        loss.set_requires_gradient_sync(now)
+    return (
+        loss.no_sync()
+        if isinstance(loss, nn.parallel.DistributedDataParallel) and not now
+        else contextlib.nullcontext()
+    )
+
+
+def whole(value: torch.Tensor) -> torch.Tensor:
+    """A tensor of which each rank holds a part, whole; all ranks call this. Any other tensor is as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def share(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A whole tensor, of which each rank keeps the part that it has of `like`."""
+    if isinstance(like, DTensor) and value.shape == like.shape:
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value
 
 
 class Stopped(SystemExit):

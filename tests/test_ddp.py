@@ -16,13 +16,17 @@ from musekit.runs import Run
 from musekit.train.data import DATA
 
 CASES = {"1 rank": (1, 8), "2 ranks": (2, 4), "4 ranks": (4, 2), "2 ranks x 2 steps": (2, 2)}  # world, micro-batch
+PARTS = {  # each rank holds a part of the weights: of all ranks', or of those of its machine
+    "2 ranks x 2 steps with parts": (2, 2, {"shard": True}),
+    "2 x 2 ranks with parts": (4, 2, {"shard": True, "machines": 2}),
+}
 
 
-def trained(ranks, tiny, folder: Path, world: int, micro_batch: int) -> list[tuple[dict, dict]]:
+def trained(ranks, tiny, folder: Path, world: int, micro_batch: int, more: dict | None = None) -> list:
     """Tensors and metrics of each rank, trained in float64 with SGD."""
     folder.mkdir()
     job = {"task": "equivalence", "cache": str(tiny.cache), "folder": str(folder), "micro_batch": micro_batch}
-    ranks.run(world, job, folder / "log")
+    ranks.run(world, job | (more or {}), folder / "log")
     files = [folder / f"rank{r}" for r in range(world)]
     return [(load_file(f"{file}.safetensors"), json.loads(Path(f"{file}.json").read_text())) for file in files]
 
@@ -33,11 +37,14 @@ def single(ranks, tiny, tmp_path_factory):
     return trained(ranks, tiny, tmp_path_factory.mktemp("single") / "run", *CASES["1 rank"])[0]
 
 
-@pytest.mark.parametrize("case", ["2 ranks x 2 steps", pytest.param("4 ranks", marks=pytest.mark.long)])
+LONG = [pytest.param(case, marks=pytest.mark.long) for case in ("4 ranks", "2 x 2 ranks with parts")]
+
+
+@pytest.mark.parametrize("case", ["2 ranks x 2 steps", "2 ranks x 2 steps with parts", *LONG])
 def test_several_ranks_are_one(ranks, tiny, single, tmp_path, case):
     """20 steps with clipping, a moving average and dropout: exact algebra, so 1e-10 in float64. All ranks end with the
     same bits, and validation is the same to the bit on any number of ranks."""
-    (one, metrics), found = single, trained(ranks, tiny, tmp_path / "run", *CASES[case])
+    (one, metrics), found = single, trained(ranks, tiny, tmp_path / "run", *(CASES | PARTS)[case])
     assert max(metrics["norms"]) > 0.5  # some steps were clipped
     for tensors, also in found:
         for name, value in tensors.items():
@@ -50,6 +57,17 @@ def test_several_ranks_are_one(ranks, tiny, single, tmp_path, case):
     moved = one["weights.proj_out.weight"] - one["ema.proj_out.weight"]
     assert moved.abs().max() > 1e-4 and one["gradients.0"].abs().max() > 1e-6  # there is something to compare
     assert len(metrics["losses"]) == 20 and metrics["validation"].keys() == DATA.keys()
+
+
+def test_a_run_goes_on_with_other_ranks_and_with_parts_of_the_weights(ranks, tiny, single, tmp_path):
+    """Stopped on 2 ranks with parts, then on 1, ended on 2 with whole weights: as a single rank without a stop."""
+    job = {"task": "equivalence", "cache": str(tiny.cache), "folder": str(tmp_path), "micro_batch": 4}
+    ranks.run(2, job | {"shard": True, "steps": 7}, tmp_path / "log")
+    ranks.run(1, job | {"steps": 6}, tmp_path / "log")
+    assert Run(tmp_path).load()["samples"] == 13 * 8
+    ranks.run(2, job, tmp_path / "log")
+    for name, value in load_file(tmp_path / "rank0.safetensors").items():
+        torch.testing.assert_close(value, single[0][name], atol=1e-10, rtol=0, msg=name)
 
 
 ENDING = """

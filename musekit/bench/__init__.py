@@ -25,6 +25,7 @@ BENCHES = {  # name: (module.function, whether it needs the measured ceilings, w
     "train": ("train.train", True, "full size, an optimizer step of both stages"),
     "paper": ("paper.paper", True, "full size, training and sampling by the preset's own defaults, in a time budget"),
     "sizes": ("stages.sizes", True, "50M to 1.05B: what decides how much a batch gains"),
+    "checkpoint": ("train.checkpoint", False, "how long a checkpoint holds training up"),
     "ddp": ("train.ddp", False, "data-parallel training on the ranks of this machine"),
 }
 

@@ -5,6 +5,8 @@ train   steps of `musekit train` (`train.loop.Training`, moving average included
 ddp     a network of Stage 1's design on the ranks of this machine, one thread each, with a fixed batch per rank (weak
         scaling) or in total (strong), and the time of one all-reduce of its gradients. Beside it the prediction: what
         one rank takes for a rank's share, and the all-reduce. Without GPUs: CUDA_VISIBLE_DEVICES= musekit bench ddp
+checkpoint  how long training stands still for a checkpoint of a full-size stage (Stage 2 on a GPU, Stage 1 on a CPU),
+        and how long the copy is written meanwhile
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,10 +28,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from musekit import distributed
 from musekit.bench import networks
-from musekit.bench.measure import Row, Setup, median, peak_bytes, timed
+from musekit.bench.measure import Row, Setup, median, now, peak_bytes, timed
 from musekit.config import TrainConfig, train_config
 from musekit.files import write_atomic
-from musekit.train.loop import Training
+from musekit.runs import Run
+from musekit.train.loop import Training, host_copy
 
 FRAMES = 256
 BAR = 0.45  # MFU that the best of Stage 2's rows is to reach
@@ -37,6 +41,7 @@ CASES = {  # {stage: (samples per step, options of `TrainConfig`)}
     2: ((8, ()), (32, ("recompute",)), (32, ()), (32, ("compile",)), (64, ("compile",))),
 }
 STEPS = 4  # timed together, since the host runs ahead of a GPU
+STILL = 0.02  # of the time, at most, for which checkpoints may hold training up
 SUFFIX = {"recompute": ", recomputed", "compile": ", compiled"}
 RANK_BATCH, RANK_STEPS = 64, 12  # of `ddp`: samples per rank and step; timed steps
 
@@ -100,6 +105,33 @@ def ddp(setup: Setup) -> Iterator[Row]:
         row |= {"efficiency": row["throughput"] / (n * alone["throughput"]), "scaling": kind}
         row |= {"share": row["sum_seconds"] / row["seconds"]}
         yield row | {"predicted": alone["seconds"] / (n if kind == "strong" else 1) + row["sum_seconds"]}
+
+
+def checkpoint(setup: Setup) -> Iterator[Row]:
+    """Seconds for which training stands still, as a share of the preset's interval; steps while the file is written."""
+    stage, size = (2, "1.05B") if setup.device.type == "cuda" else (1, "271M")
+    network = networks.of_size(stage, size, setup.quick, setup.device).train().requires_grad_(True)
+    inputs = networks.training_batch(network.config, 4, setup.device, None if stage == 1 else 16)
+    settings = replace(train_config("paper", f"stage{stage}"), batch=4, micro_batch=4, compile=False)
+    training = Training(network, settings)
+    alone = median(timed(lambda: training.step(inputs), setup.device, 2 if setup.quick else 5))
+    times, meanwhile, last = [], [], 0.0
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as writer:
+        for number in range(2 if setup.quick else 3):
+            began = now(setup.device)
+            copy = host_copy(training.state_dict())
+            times.append((last := now(setup.device)) - began)
+            writing = writer.submit(Run(Path(folder)).save, number, copy)
+            while not writing.done():
+                began = now(setup.device)
+                training.step(inputs)
+                meanwhile.append(now(setup.device) - began)
+            written, last = writing.result().stat().st_size, now(setup.device) - last
+    share = max(times) / (60 * settings.checkpoint_minutes)
+    row = {"what": f"Stage {stage}, a checkpoint: training stands still", "value": median(times), "unit": "s"}
+    row |= {"least": min(times), "most": max(times), "runs": len(times), "parameters": networks.parameters(network)}
+    row |= {"bytes": written, "write_seconds": last, "step": alone, "step_meanwhile": median(meanwhile or [alone])}
+    yield row | {"share": share, "dtype": "float32", "bar": "<= 2 % of the time", "met": share <= STILL}
 
 
 def rank(out: Path, quick: bool, strong: bool) -> None:

@@ -92,6 +92,8 @@ def train_part(options) -> Path:
 def check(part: str, settings: TrainConfig) -> None:
     """Raise MuseError for settings that train nothing, or not what they say."""
     checked(dataclasses.asdict(settings), TrainConfig, lambda name: f"--train.{name.replace('_', '-')}")
+    if settings.shard and (part in ("codec", "embedder") or settings.lora):
+        raise MuseError("--train.shard splits the weights of stage1, stage2 or regression, all of which are trained")
     passes = accumulation(settings, distributed.world()) * distributed.world()
     if part == "embedder" and passes > 1:
         why = f"the embedder's loss compares all clips of a batch, which is split into {passes} micro-batches"

@@ -42,19 +42,26 @@ class Training:
         for average, p in zip(self.ema.parameters(), model.parameters(), strict=True):
             if not p.requires_grad:
                 average.data = p.data  # one copy in memory: it does not change
+        if state is not None:
+            model.load_state_dict(state["model"])
+            self.ema.load_state_dict(state["ema"])
+        change_blocks(model, settings)
+        self.loss, self.accumulate = (
+            distributed.wrap(model, settings.shard),
+            accumulation(settings, distributed.world()),
+        )
+        self.average = distributed.wrap(self.ema, shard=True) if settings.shard else self.ema
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.98), fused=True
         )
         self.samples = self.steps = 0
         if state is not None:
-            model.load_state_dict(state["model"])
-            self.ema.load_state_dict(state["ema"])
             for saved, new in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
                 saved |= {k: v for k, v in new.items() if k != "params"}
             self.optimizer.load_state_dict(state["optimizer"])
+            for parameter, moments in self.optimizer.state.items():
+                moments |= {name: distributed.share(value, parameter) for name, value in moments.items()}
             self.samples, self.steps = state["samples"], state["step"]
-        change_blocks(model, settings)
-        self.loss, self.accumulate = distributed.wrap(model), accumulation(settings, distributed.world())
         self.start_record()
 
     def start_record(self) -> None:
@@ -75,12 +82,12 @@ class Training:
             group["lr"] = learning_rate(settings, self.samples)
         for i, part in enumerate(split(distributed.to_device(batch), self.accumulate)):
             summed = distributed.world() == 1 or i == self.accumulate - 1  # the last backward pass sums over ranks
-            with contextlib.nullcontext() if summed else self.loss.no_sync(), autocast(settings):
+            with distributed.sum_over_ranks(self.loss, summed), autocast(settings):
                 value, metrics = self.loss(part)
             (value / self.accumulate).backward()
             for name, number in {"loss": value, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + number.detach() / self.accumulate
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf)
+        norm = distributed.whole(nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf))
         sums["gradient_norm"] = sums.get("gradient_norm", 0.0) + norm
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -149,7 +156,7 @@ def train(
                     settings = training.settings = dataclasses.replace(settings, samples=total)
                     done = done or training.samples >= total
                 if validation is not None and (training.passed(settings.validate_every, seen) or done):
-                    record |= {f"valid_{k}": v for k, v in validate(training.ema, validation, settings).items()}
+                    record |= {f"valid_{k}": v for k, v in validate(training.average, validation, settings).items()}
                 if rank == 0:
                     run.log(record)
                 yield record
@@ -159,8 +166,9 @@ def train(
                 writing.result()  # raises what the write has met
                 writing = None
             if due:
-                if rank == 0:  # training goes on while a copy is written
-                    writing = writer.submit(run.save, training.samples, host_copy(training.state_dict()))
+                if rank == 0 or settings.shard:  # training goes on while a copy is written
+                    copied = host_copy(training.state_dict(), keep=rank == 0)
+                    writing = writer.submit(run.save, training.samples, copied) if rank == 0 else None
                 saved = time.monotonic()
             if done or code:
                 if writing is not None:
@@ -178,13 +186,15 @@ def validate(model: nn.Module, dataset, settings: TrainConfig, limit: int = VALI
     """Mean metrics over the first `limit` clips of a held-out split, with fixed noise and stratified times.
 
     Ranks share groups of `dataset.group_size` clips: neither the micro-batch nor the ranks change a bit of the result.
+    Where each holds a part of the weights, all compute every group together.
     """
     training = model.training
     model.eval()
     n, size = min(limit, len(dataset)), getattr(dataset, "group_size", 16)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     found = {}
-    for group, start in list(enumerate(range(0, n, size)))[distributed.rank() :: distributed.world()]:
+    first, step = (0, 1) if settings.shard else (distributed.rank(), distributed.world())
+    for group, start in list(enumerate(range(0, n, size)))[first::step]:
         indices = list(range(start, min(n, start + size)))
         batch = collate([dataset.sample(i, flow.SampleRNG(1, i), flow.SampleRNG(2, start)) for i in indices])
         if "t" in batch:
@@ -247,13 +257,17 @@ def change_blocks(model: nn.Module, settings: TrainConfig) -> None:
             block.forward = functools.partial(recomputed, block.forward, use_reentrant=False)
 
 
-def host_copy(state):
-    """A state with copies of its tensors in the host's memory: the next step changes the tensors themselves."""
+def host_copy(state, keep: bool = True):
+    """A state with copies of its tensors in the host's memory: the next step changes the tensors themselves.
+
+    Tensors of which each rank holds a part are gathered: all ranks call this, and those that do not `keep` get nothing.
+    """
     if torch.is_tensor(state):
-        return state.detach().to("cpu", copy=True)
+        value = distributed.whole(state.detach())
+        return value.to("cpu", copy=True) if keep else None
     if isinstance(state, dict):
-        return {key: host_copy(value) for key, value in state.items()}
-    return [host_copy(value) for value in state] if isinstance(state, list) else state
+        return {key: host_copy(value, keep) for key, value in state.items()}
+    return [host_copy(value, keep) for value in state] if isinstance(state, list) else state
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
