@@ -22,13 +22,13 @@ GLOBALS, LOCALS = 8 + 24 + 12, 7 + 25 + 15
 BEATS, CHORDS, MELODY = slice(0, 7), slice(7, 32), slice(32, 47)
 QUALITIES = {"maj": (0, 4, 7), "min": (0, 3, 7), "dim": (0, 3, 6), "7": (0, 4, 7, 10), "none": ()}
 GROUPS = ("tempo", "key", "metre", "beats", "chords", "melody")
+FIELDS = ("bpm", "beats_per_bar", "first_beat", "key", "mode", "chords", "melody")  # of a clip's record
 
 
 def compact(record: Mapping) -> dict:
     """The fields of a clip's record that are read here, lists as arrays: "chords" (n, 3) of onset, root and index of
     the quality; "melody" (n, 3) of onset, duration and MIDI pitch, in the order of their onsets."""
-    names = ("bpm", "beats_per_bar", "first_beat", "key", "mode")
-    found: dict = {name: record[name] for name in names if record.get(name) is not None}
+    found: dict = {name: record[name] for name in FIELDS[:5] if record.get(name) is not None}
     if found.get("beats_per_bar", 1) not in range(1, 13):
         del found["beats_per_bar"]
     if record.get("chords"):

@@ -47,7 +47,7 @@ def check_gpus(required: int = 0) -> None:
     """Raise MuseError where torch sees fewer GPUs than `required` (or MUSEKIT_GPUS, which a job script sets), or some
     but not one for each process here. Where Slurm binds one GPU to each process, a process sees only its own.
     """
-    for old in filter(None, map(too_old, range(torch.cuda.device_count()))):
+    for old in filter(None, map(too_old, range(torch.cuda.device_count() if torch.cuda.is_available() else 0))):
         raise MuseError(old)
     required = max(required, int(os.environ.get("MUSEKIT_GPUS") or 0))
     visible, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))

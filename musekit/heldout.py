@@ -70,7 +70,7 @@ def build_reference(cache: str | Path, weights: str | Path) -> Path:
         raise MuseError(
             f"{cache} lacks embeddings by {folder}; make them: musekit cache --kinds embeddings --weights {folder}"
         )
-    embeddings = shards.all(clip["id"] for clip in clips)[:, 0]
+    embeddings = shards.all([clip["id"] for clip in clips])[:, 0]
     records = json.dumps([{k: clip[k] for k in CLIP_FIELDS if k in clip} for clip in clips], ensure_ascii=False)
     packed = torch.frombuffer(bytearray(zlib.compress(records.encode(), 9)), dtype=torch.uint8)
     about = {"embedder": digest, "splits": ",".join(SPLITS), "clips": str(len(clips)), "records": "JSON, zlib"}

@@ -72,7 +72,7 @@ def test_the_check_of_a_cluster_says_what_is_wrong(tmp_path, monkeypatch, capsys
 def test_devices_are_told_with_their_precision_and_a_gpu_too_old_for_torch_is_refused_by_name(monkeypatch, capsys):
     cli.main(["info", "--devices"])
     assert re.search(r"cpu: .* products in (float32|bfloat16) \(float32 [\d.]+ TFLOP/s", capsys.readouterr().out)
-    volta = {"device_count": 1, "get_device_capability": (7, 0), "get_device_name": "Tesla V100"}
+    volta = {"is_available": True, "device_count": 1, "get_device_capability": (7, 0), "get_device_name": "Tesla V100"}
     for name, value in volta.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_100", "sm_90a", "compute_120"])

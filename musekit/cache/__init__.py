@@ -10,12 +10,13 @@ import contextlib
 import functools
 import hashlib
 import json
+import sys
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -81,14 +82,22 @@ def read_clips(cache: Path, split: str | None = None, fields: Collection[str] | 
     Raises MuseError when there are no clips, or names the line that is damaged.
     """
     path, clips = Path(cache) / "clips.jsonl", []
+    # what is not kept is skipped, not read: of 100,000 clips that is most of time and memory
+    kept = dict.fromkeys(("id", "split", *(fields or ())), Any) | get_type_hints(Clip)
+    kind = dict if fields is None else TypedDict("Kept", {k: NotRequired[kept[k]] for k in {"id", "split", *fields}})
     if not path.exists():
         raise MuseError(f"{path} is missing; make the cache first: musekit cache --corpus scores")
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
             where = f"{path}, line {number}, (`musekit cache --kinds clips` makes it again)"
-            if split in (None, decode(line, Clip, where).split):
-                clip = decode(line, dict, where)
-                clips.append(clip if fields is None else {k: clip[k] for k in fields if k in clip})
+            if fields is None:
+                decode(line, Clip, where)
+            clip = decode(line, kind, where)
+            if split in (None, clip["split"]):
+                clip["id"] = sys.intern(clip["id"])  # one copy for all kinds of shards
+                clips.append(clip)
+                if fields and "split" not in fields:
+                    del clip["split"]
     return sorted(clips, key=lambda clip: clip["id"])
 
 
@@ -215,7 +224,9 @@ class Shards:
             self.manifest = read_json(self.folder / "manifest.json", Manifest)
         except (OSError, MuseError) as error:
             raise MuseError(f"{self.folder} has no whole manifest; run `musekit cache` again") from error
-        places = {key: (n, row) for n, s in enumerate(self.manifest["shards"]) for row, key in enumerate(s["ids"])}
+        places = {}
+        for n, shard in enumerate(self.manifest["shards"]):
+            places |= {sys.intern(key): (n, row) for row, key in enumerate(shard.pop("ids"))}
         self.index = {key: places[key] for key in sorted(places) if key not in self.manifest["set_aside"]}
         self._open: dict[int, dict[str, torch.Tensor]] = {}
 
@@ -255,9 +266,13 @@ class Shards:
         arrays = self._arrays(number)
         return int(arrays["length"][row]) if "length" in arrays else arrays["x"].shape[1]
 
-    def all(self, keys: Iterable[str]) -> torch.Tensor:
+    def all(self, keys: Sequence[str]) -> torch.Tensor:
         """The arrays of these ids, stacked."""
-        return torch.stack([self.row(key) for key in keys])
+        first = self.row(keys[0])
+        found = first.new_empty(len(keys), *first.shape)
+        for row, key in zip(found, keys, strict=True):
+            row[:] = self.row(key)
+        return found
 
 
 def caption_id(text: str) -> str:

@@ -8,6 +8,7 @@ Shapes: C channels and T frames of a latent, D = 512 of an embedding, L tokens o
 """
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +41,17 @@ class _Clips:
 
     group_size = 16  # clips that validation evaluates together
 
-    def __init__(self, cache: Path, split: str, kind: str | None, config: MuseConfig):
-        """kind: of the rows that are read, None for those that read the audio."""
+    def __init__(
+        self, cache: Path, split: str, kind: str | None, config: MuseConfig, fields: Collection[str] | None = None
+    ):
+        """kind: of the rows that are read, None for those that read the audio. fields: those of each clip's record that
+        stay in memory, None for all.
+        """
         self.cache, self.split, self.config = Path(cache), split, config
         self.made_by: dict[str, str] = {}  # of each kind that is read: the front end or the weights that computed it
         if not self.cache.is_dir():
             raise MuseError(f"there is no cache at {self.cache}: give --cache FOLDER, or make it with `musekit cache`")
-        self.shards, clips = self.open(kind) if kind else None, read_clips(self.cache, split)
+        self.shards, clips = self.open(kind) if kind else None, read_clips(self.cache, split, fields)
         if not clips:
             raise MuseError(f"{self.cache} has no clip in the split {split!r}: add other songs")
         self.clips = [c for c in clips if kind is None or c["id"] in self.shards]
@@ -157,20 +162,24 @@ class Stage1Data(_Clips):
     """A clip's embedding and one of its captions, with noise, noise level and condition dropout."""
 
     def __init__(self, cache: Path, split: str, config: MuseConfig):
-        super().__init__(cache, split, "embeddings", config)
+        super().__init__(cache, split, "embeddings", config, ("id", "captions"))
         self.tokens = self.open("tokens")
         self.check_width(self.shards, config.stage1.dim)
         self.check_width(self.tokens, config.stage1.text_dim)
-        self.embeddings = self.shards.all(c["id"] for c in self.clips)[:, 0].float()  # (n, D)
+
+    def embeddings(self) -> Tensor:
+        """Of all clips, (n, D)."""
+        return self.shards.all([c["id"] for c in self.clips])[:, 0].float()
 
     def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
         """{"x_1": (D,) embedding, "x_0": (D,) noise, "t": () in [0, 1), "tokens", "mask", "keep": () bool, False where
         the condition is dropped}.
         """
-        _, text = self.caption(self.clips[index], rng)
+        clip = self.clips[index]
+        _, text = self.caption(clip, rng)
         return {
             **text,
-            "x_1": self.embeddings[index],
+            "x_1": self.shards.row(clip["id"])[0].float(),
             "x_0": rng.normal(self.config.stage1.dim),
             "t": torch.tensor(rng.uniform() ** 2),  # leans towards noise, where key and instrument are decided
             "keep": torch.tensor(rng.uniform() >= self.config.stage1.condition_dropout),
@@ -185,20 +194,25 @@ class Stage2Data(_Clips):
     """
 
     def __init__(self, cache: Path, split: str, config: MuseConfig):
-        super().__init__(cache, split, "latents", config)
-        embeddings = self.open("embeddings")
-        self.clips = [c for c in self.clips if c["id"] in embeddings]
+        fields = ("id", "seconds", "ends", *(conditions.FIELDS if config.stage2.controls else ()))
+        super().__init__(cache, split, "latents", config, fields)
+        self.vectors = self.open("embeddings")
+        self.clips = [c for c in self.clips if c["id"] in self.vectors]
         if not self.clips:
-            raise MuseError(f"{embeddings.folder} and {self.shards.folder} share no clip; run `musekit cache` for both")
+            raise MuseError(
+                f"{self.vectors.folder} and {self.shards.folder} share no clip; run `musekit cache` for both"
+            )
         self.check_width(self.shards, config.stage2.latent_dim)
-        self.check_width(embeddings, config.stage2.embedding_dim)
+        self.check_width(self.vectors, config.stage2.embedding_dim)
         patch, self.second = config.stage2.patch, config.codec.hop / config.codec.sample_rate
         longest = max(c["seconds"] for c in self.clips) / self.second  # latent frames
         self.window = min(config.stage2.max_frames, max(4 * patch, math.ceil(longest - 1e-6)))
         shortest = min(SHORTEST, self.window)
         self.lengths = [self.window, *(max(shortest, self.window // (patch * n) * patch) for n in (2, 4, 8))]
-        self.embeddings = embeddings.all(c["id"] for c in self.clips)[:, 0].float()  # (n, D)
-        self.controls = [conditions.compact(c) for c in self.clips]
+        self.controls = [conditions.compact(c) for c in self.clips] if config.stage2.controls else []
+        for clip in self.clips:
+            for name in fields[3:]:
+                clip.pop(name, None)
 
     def sample(self, index: int, rng: flow.SampleRNG, batch_rng: flow.SampleRNG) -> dict:
         """{"x_1": (C, T) latents, half precision, "noise": key of `flow.keyed_noise`, "t": () in (0, 1), "mask": (T,)
@@ -224,7 +238,7 @@ class Stage2Data(_Clips):
         found = {
             "x_1": x_1.half(),
             "mask": mask,
-            "embedding": torch.nn.functional.normalize(self.embeddings[index] + noise, dim=0),
+            "embedding": torch.nn.functional.normalize(self.vectors.row(clip["id"])[0].float() + noise, dim=0),
             "seconds": torch.tensor([start * self.second, total]),
             "noise": rng.integer(2**63 - 1),
             "t": flow.logit_normal_time(rng.normal(1), STAGE2_LOGIT_MEAN)[0],
@@ -249,7 +263,7 @@ def fit_scale(part: str, model, dataset, n: int = 256) -> None:
     2 of `SCALE_CLIPS` clips, for Stage 1 of all embeddings. Stage 2's read-out of the tempo is fitted, too.
     """
     if DATA[part] is Stage1Data:
-        model.fit_scale(dataset.embeddings)
+        model.fit_scale(dataset.embeddings())
         return
     if part == "codec":
         crops = (dataset.crop(i, 0.5, CODEC_FRAMES * dataset.config.codec.hop) for i in range(min(n, len(dataset))))
@@ -261,7 +275,8 @@ def fit_scale(part: str, model, dataset, n: int = 256) -> None:
         timed = [i for i, c in enumerate(dataset.controls) if {"bpm", "beats_per_bar", "first_beat"} <= c.keys()]
         if model.config.controls and len(timed) > 1:
             bpm, metre = (torch.tensor([dataset.controls[i][k] for i in timed]) for k in ("bpm", "beats_per_bar"))
-            model.fit_tempo(dataset.embeddings[timed], bpm.float(), metre)
+            vectors = dataset.vectors.all([dataset.clips[i]["id"] for i in timed])[:, 0].float()
+            model.fit_tempo(vectors, bpm.float(), metre)
     # a row's length leaves out the padding of a short clip
     frames = [shards.row(c["id"], stop=shards.row_length(c["id"]))[::every].float() for c in clips]
     model.fit_scale(torch.cat(frames))
