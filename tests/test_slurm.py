@@ -6,10 +6,12 @@ Everything runs on CPUs (gloo) with the smoke preset, as many processes as GPUs 
 import json
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
 from fixtures import write_clips
+from published import lines, musicbench_row, sound
 from slurm_cluster import NODES, PROGRAMS, ROOT, STEP, VENV, log, samples, saved, train_words, until
 
 from musekit.cache import Shards
@@ -235,3 +237,44 @@ def test_a_cache_by_an_array_of_jobs(cluster, submit, tiny, tmp_path):
         shards = Shards(cache / kind)
         assert shards.manifest["complete"] and len(shards.index) == n
     assert "start 2 at" in log(cache, f"{job}_0") and "start 2 at" not in log(cache, f"{job}_1")
+
+
+@pytest.mark.long
+def test_the_readmes_road_from_a_data_set_to_pieces(cluster, tiny, tmp_path):
+    """Its very lines, with fewer tasks, small settings and a data set of the published layout added at their ends."""
+    names = [f"data/{i:011d}.wav" for i in range(48)]
+    for i, name in enumerate(names):
+        sound(tmp_path / "MusicBench" / "datashare" / name, 2.0, 220.0 + 10 * i)
+    (tmp_path / "MusicBench" / "MusicBench_train.json").write_text(lines([musicbench_row(name) for name in names]))
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a slow waltz", "n": 2}\n')
+    shutil.copytree(tiny.weights, tmp_path / "weights", ignore=lambda *_: ["stage1.safetensors", "stage2.safetensors"])
+    small = f"--train.samples {2 * STEP} --train.batch 16 --train.micro-batch 8 --train.workers 0 --train.no-compile"
+    more = {
+        "cache": f"--weights {tiny.weights}", "stage1": f"--preset smoke {small}", "stage2": f"--preset smoke {small}",
+        "generate": "--seconds 1 --steps 2",
+    }  # fmt: skip
+    given = {
+        "/data": str(tmp_path),
+        "--preset paper": "--preset smoke",
+        "0-15": "0-1",
+        "--out pieces": f"--out {tmp_path}/pieces",
+    }
+    given |= {" --init stabilityai/stable-audio-open-1.0": "", "prompts.jsonl": f"{tmp_path}/prompts.jsonl"}
+    road = (ROOT / "slurm" / "README.md").read_text().partition("## From nothing to trained weights")[2]
+    commands = re.findall(r"^    sbatch (.*?)slurm/(\w+)\.sh(.*)$", road, re.M)[:5]
+    assert [name for _, name, _ in commands] == ["check", "cache", "stage1", "stage2", "generate"]
+    env = {"MUSE_ENV": VENV, "OMP_NUM_THREADS": "1", "MUSEKIT_HOME": str(tmp_path), "MUSE_PROCS": "2"}
+    for options, name, words in commands[1:]:
+        for old, new in given.items():
+            options, words = options.replace(old, new), words.replace(old, new)
+        words = f"--output={tmp_path}/{name}-%j.out {options} slurm/{name}.sh {words} {more[name]}"
+        done = subprocess.run(
+            ["sbatch", *words.split()], env=cluster.env | env, cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, (
+            name,
+            done.stderr,
+            [p.read_text()[-2000:] for p in tmp_path.glob(f"{name}-*.out")],
+        )
+    assert len(list((tmp_path / "pieces").rglob("*.wav"))) == 2
+    assert {"stage1.safetensors", "stage2.safetensors"} <= {p.name for p in (tmp_path / "weights").iterdir()}
