@@ -28,7 +28,7 @@ def test_a_script_is_accepted_as_written(cluster, name, tmp_path):
     assert "to start at" in cluster.submit("--test-only", script)
     shown = cluster.job(job := cluster.submit("--hold", f"--output={tmp_path}/%j", script))
     cluster.run("scancel", job)
-    assert shown["TresPerNode"] == f"gres:gpu:{GPUS[name]}"
+    assert shown["TresPerNode"].replace("/", ":") == f"gres:gpu:{GPUS[name]}"  # "gres/gpu" from 23.02 on
     assert (shown["Requeue"], shown["NumNodes"], shown["JobName"]) == ("1", "1-1", f"muse-{name}")
     assert re.search(r"^#SBATCH --signal=B:USR1@\d+$", text, re.M)
     directives = [line for line in text.splitlines() if "SBATCH" in line and "sbatch" not in line]
