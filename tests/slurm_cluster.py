@@ -82,7 +82,7 @@ class Cluster:
         values = {"base": self.base, "user": user, "controller": controller, "node0": node0, "node1": node1}
         (self.base / "slurm.conf").write_text(CONF.format(**values))
         (self.base / "gres.conf").write_text(f"Name=gpu File={self.base}/fakegpu/gpu[0-7]\n")
-        if self.run("slurmctld", "-V").split()[-1] >= "23.11":  # it would insist on cgroups; older ones do not know this
+        if self.run("slurmctld", "-V").split()[-1] >= "23.11":  # it would insist on cgroups; older ones refuse the line
             (self.base / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         for i in range(8):
             device = self.base / "fakegpu" / f"gpu{i}"
