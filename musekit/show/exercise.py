@@ -1,0 +1,32 @@
+"""The self-check of a notebook's exercise: the reader replaces `...` by an answer, and the cell below compares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+UNANSWERED = "not answered yet"
+
+
+def check(answer, right: object | Callable, hint: str, measured: float | None = None, unit: str = "") -> None:
+    """Print whether `answer` is right. Raises ValueError with the hint when it is wrong.
+
+    right: a number, met within 2 %; a function of the answer that gives a bool; or what the answer must equal.
+    measured: what a prediction of this machine is to be read beside; it is printed, answered or not.
+    """
+    beside = "" if measured is None else f"; measured: {measured:.3g} {unit}".rstrip()
+    if answer is ...:
+        print(UNANSWERED + beside)
+        return
+    try:
+        if callable(right):
+            fine = bool(right(answer))
+        elif isinstance(right, float):
+            fine = math.isclose(answer, right, rel_tol=0.02, abs_tol=1e-9)
+        else:
+            fine = answer == right
+    except Exception as error:  # whatever a reader's function does
+        raise ValueError(f"{hint} (your answer ends in {type(error).__name__}: {error})") from error
+    if not fine:
+        raise ValueError(f"not yet: {hint}")
+    print("right" + (f": {answer:.3g} {unit}".rstrip() + beside if measured is not None else ""))
