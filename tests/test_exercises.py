@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from musekit.show.exercise import UNANSWERED, check
 
 ROOT = Path(__file__).resolve().parent.parent
-BOOKS = ("02",)  # notebooks with exercises
+BOOKS = ("02", "04")  # notebooks with exercises
 CELLS, LEAST, OPEN = 45, 3, 1  # cells at most; exercises with a check in each; open ones in all, at least
 SOLUTION = re.compile(r"<details><summary>Solution</summary>\n\n```python\n(.*?)```\n.*</details>", re.DOTALL)
 GOOD = "<details><summary>What a good answer looks like</summary>"
@@ -42,12 +42,14 @@ def exercises(notebook: nbformat.NotebookNode) -> list[tuple[int, dict[str, obje
     found, cells = [], notebook.cells
     for i, cell in enumerate(cells):
         if "exercise" in tags(cell) and "open" not in tags(cell):
-            answer, below = cells[i + 1 : i + 3]
-            assert "answer" in tags(answer) and "check" in tags(below), cell.source
+            # between them may stand cells with the inputs
+            at = next(k for k in range(i, len(cells)) if "answer" in tags(cells[k]))
+            answer, below = cells[at : at + 2]
+            assert "check" in tags(below), cell.source
             solution = SOLUTION.search(cell.source)
             assert solution, f"no folded solution: {cell.source}"
             one = {"answer": answer.source, "check": below.source, "solution": solution[1]}
-            found.append((i + 2, one | {"wrong": list(answer.metadata["wrong"])}))
+            found.append((at + 1, one | {"wrong": list(answer.metadata["wrong"])}))
     return found
 
 
