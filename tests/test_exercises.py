@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from musekit.show.exercise import UNANSWERED, check
 
 ROOT = Path(__file__).resolve().parent.parent
-BOOKS = ("01", "02", "04")  # notebooks with exercises
+BOOKS = ("01", "02", "03", "04")  # notebooks with exercises
 CELLS, LEAST, OPEN = 45, 3, 1  # cells at most; exercises with a check in each; open ones in all, at least
 SOLUTION = re.compile(r"<details><summary>Solution</summary>\n\n```python\n(.*?)```\n.*</details>", re.DOTALL)
 GOOD = "<details><summary>What a good answer looks like</summary>"
