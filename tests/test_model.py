@@ -40,8 +40,7 @@ def test_what_was_recorded_is_predicted_and_not_by_a_wrong_model():
     right, wrong, seconds, far = [], {"no latency, no activations": [], "latency alone": []}, [], []
     for gpu in (False, True):
         sweep = Recorded("sizes", gpu=gpu)
-        rows = [r for r in sweep.rows if not gpu or r["stage"] == 2 or r["batch"] > 2]  # kernels that have gone
-        fitted, larger = model.fit(rows, sweep.ceilings), [r for r in rows if model.size(r) != "50M"]
+        fitted, larger = model.predicting(sweep)
         seconds += [r["seconds"] for r in larger]
         right += map(fitted, larger)
         wrong["no latency, no activations"] += map(model.Model(sweep.ceilings, 0.0, 0.0), larger)

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from musekit.bench.measure import Row
-from musekit.bench.networks import SHAPES1, SHAPES2
+from musekit.bench.measure import Recorded, Row
+from musekit.bench.networks import SHAPES1, SHAPES2, SIZES
+
+SMALLEST = SIZES[0]  # the networks on which the constants are fitted
 
 
 def size(row: Row) -> str:
@@ -45,13 +47,22 @@ class Model:
         return self.latency + roof + self.passes * activations(row) / self.ceilings["bandwidth"]
 
 
-def fit(rows: Iterable[Row], ceilings: dict, smallest: str = "50M") -> Model:
+def fit(rows: Iterable[Row], ceilings: dict) -> Model:
     """The two constants that predict the smallest network's rows with the least relative squared error."""
-    rows = [row for row in rows if size(row) == smallest]
+    rows = [row for row in rows if size(row) == SMALLEST]
     seconds, bare = np.array([row["seconds"] for row in rows]), Model(ceilings, 0.0, 0.0)
     moved = np.array([activations(row) for row in rows]) / ceilings["bandwidth"]
     rest = 1 - np.array([bare(row) for row in rows]) / seconds
     return Model(ceilings, *np.linalg.lstsq(np.stack([1 / seconds, moved / seconds], 1), rest, rcond=None)[0].tolist())
+
+
+def predicting(sweep: Recorded) -> tuple[Model, list[Row]]:
+    """The model fitted on a recorded sweep's smallest networks, and the rows of the larger ones, which it predicts.
+
+    Old rows of Stage 1 with a batch of one or two on a GPU are left out: they ran on kernels that have gone since.
+    """
+    kept = [r for r in sweep.rows if "instructions" in r or r["backend"] == "cpu" or r["stage"] == 2 or r["batch"] > 2]
+    return fit(kept, sweep.ceilings), [row for row in kept if size(row) != SMALLEST]
 
 
 def errors(predicted: Iterable[float], measured: Iterable[float]) -> tuple[float, float]:
