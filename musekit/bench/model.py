@@ -1,10 +1,9 @@
-"""A model that predicts times, which the roofline alone only bounds: a call's seconds, an all-reduce, Amdahl's law.
+"""A model that predicts times, which the roofline alone only bounds: of a call, of an all-reduce, of a training step.
 
     T = latency + max(bytes / bandwidth, FLOPs / rate) + passes * activations / bandwidth
 
-The maximum is the roofline of the products with the weights. What lies between two products (norms, gates, rotations)
-reads and writes every number of the activations some times and hardly computes, so its own roofline is memory. `fit`
-takes latency and passes from the smallest network of a sweep, and every larger one is a prediction.
+The maximum is the roofline of the products with the weights. What lies between two (norms, gates, rotations) moves every
+number of the activations some times and hardly computes, so its own roofline is memory.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from musekit.bench.measure import Recorded, Row
 from musekit.bench.networks import SHAPES1, SHAPES2, SIZES
-
-SMALLEST = SIZES[0]  # the networks on which the constants are fitted
 
 
 def size(row: Row) -> str:
@@ -48,21 +45,19 @@ class Model:
 
 
 def fit(rows: Iterable[Row], ceilings: dict) -> Model:
-    """The two constants that predict the smallest network's rows with the least relative squared error."""
-    rows = [row for row in rows if size(row) == SMALLEST]
-    seconds, bare = np.array([row["seconds"] for row in rows]), Model(ceilings, 0.0, 0.0)
+    """The two constants that predict the rows of the smallest networks with the least relative squared error."""
+    rows, bare = [row for row in rows if size(row) == SIZES[0]], Model(ceilings, 0.0, 0.0)
+    seconds = np.array([row["seconds"] for row in rows])
     moved = np.array([activations(row) for row in rows]) / ceilings["bandwidth"]
     rest = 1 - np.array([bare(row) for row in rows]) / seconds
     return Model(ceilings, *np.linalg.lstsq(np.stack([1 / seconds, moved / seconds], 1), rest, rcond=None)[0].tolist())
 
 
 def predicting(sweep: Recorded) -> tuple[Model, list[Row]]:
-    """The model fitted on a recorded sweep's smallest networks, and the rows of the larger ones, which it predicts.
-
-    Old rows of Stage 1 with a batch of one or two on a GPU are left out: they ran on kernels that have gone since.
-    """
+    """The model of a sweep's smallest networks, and the rows that it predicts: not old ones of kernels that have gone,
+    Stage 1's on a GPU for a batch of one or two."""
     kept = [r for r in sweep.rows if "instructions" in r or r["backend"] == "cpu" or r["stage"] == 2 or r["batch"] > 2]
-    return fit(kept, sweep.ceilings), [row for row in kept if size(row) != SMALLEST]
+    return fit(kept, sweep.ceilings), [row for row in kept if size(row) != SIZES[0]]
 
 
 def errors(predicted: Iterable[float], measured: Iterable[float]) -> tuple[float, float]:
@@ -79,16 +74,6 @@ def all_reduce(size: float, ranks: int, bandwidth: float, latency: float = 0.0) 
 def ddp_step(compute: float, communication: float, overlap: float = 0.0) -> float:
     """Seconds of a data-parallel step; overlap: the share of `compute` behind which an all-reduce can hide."""
     return compute + max(0.0, communication - overlap * compute)
-
-
-def amdahl(serial: float, n: float) -> float:
-    """Speedup of a fixed amount of work when all but the share `serial` of its time gets n times faster."""
-    return 1 / (serial + (1 - serial) / n)
-
-
-def gustafson(serial: float, n: float) -> float:
-    """How much more work n workers do in the time in which one does one, if `serial` of that time is not shared."""
-    return serial + (1 - serial) * n
 
 
 class Launches(TorchDispatchMode):
