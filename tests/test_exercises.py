@@ -58,8 +58,9 @@ def probed(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def assigned(code: str) -> set[str]:
-    names = [n for node in ast.parse(code).body if isinstance(node, ast.Assign) for n in ast.walk(node)]
-    return {n.id for n in names if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    nodes = list(ast.walk(ast.parse(code)))
+    functions = {n.name for n in nodes if isinstance(n, ast.FunctionDef)}
+    return functions | {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def test_the_notebooks_have_exercises_and_are_short():

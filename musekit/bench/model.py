@@ -2,7 +2,7 @@
 
     T = latency + max(bytes / bandwidth, FLOPs / rate) + passes * activations / bandwidth
 
-The maximum is the roofline of the products with the weights. What lies between two (norms, gates, rotations) moves every
+The maximum is the roofline of the products with the weights. What lies between two (norms, gates) moves every
 number of the activations some times and hardly computes, so its own roofline is memory.
 """
 
