@@ -41,8 +41,7 @@ def exercises(cells: list[nbformat.NotebookNode]) -> list[tuple[int, dict[str, o
     found = []
     for i, cell in enumerate(cells):
         if tagged(cell, "exercise") and not tagged(cell, "open"):
-            # between them may stand cells with the inputs
-            at = next(k for k in range(i, len(cells)) if tagged(cells[k], "answer"))
+            at = next(k for k in range(i, len(cells)) if tagged(cells[k], "answer"))  # behind inputs, if any
             answer, below = cells[at : at + 2]
             assert tagged(below, "check"), cell.source
             one = {"answer": answer.source, "check": below.source, "solution": SOLUTION.search(cell.source)[1]}
@@ -76,28 +75,23 @@ def test_the_notebooks_have_exercises_and_are_short():
     assert len(books) == 4 and len(told) >= OPEN and all(GOOD in text for text in told)
 
 
-def small(wrong: tuple[str, ...] = ("n = 3", "n = 'two'"), right: str = "n = 2") -> nbformat.NotebookNode:
+def tried(wrong: tuple[str, ...] = ("n = 3", "n = 'two'"), right: str = "n = 2") -> object:
+    """What `n` is after a probed notebook of one exercise."""
     task = f"Two?\n\n<details><summary>Solution</summary>\n\n```python\n{right}\n```\n\nCount.\n</details>"
-    cells = [
-        new_markdown_cell(task, metadata={"tags": ["exercise"]}),
-        new_code_cell("n = ...", metadata={"tags": ["answer"], "wrong": list(wrong)}),
-        new_code_cell("check(n, 2.0, 'count')", metadata={"tags": ["check"]}),
-    ]
-    return probed(new_notebook(cells=cells))
-
-
-def run(notebook: nbformat.NotebookNode) -> dict:
+    cells = [new_markdown_cell(task, metadata={"tags": ["exercise"]})]
+    cells.append(new_code_cell("n = ...", metadata={"tags": ["answer"], "wrong": list(wrong)}))
+    cells.append(new_code_cell("check(n, 2.0, 'count')", metadata={"tags": ["check"]}))
     names = {"check": check}
-    exec("\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code"), names)
-    return names
+    exec("\n".join(cell.source for cell in probed(new_notebook(cells=cells)).cells[1:]), names)
+    return names["n"]
 
 
 def test_a_trial_sees_what_is_accepted_wrongly_and_refused_wrongly(capsys):
-    assert run(small())["n"] is ... and capsys.readouterr().out == f"{UNANSWERED}\nright\n"
+    assert tried() is ... and capsys.readouterr().out == f"{UNANSWERED}\nright\n"
     with pytest.raises(AssertionError, match="taken for right: n = 2.01"):
-        run(small(("n = 3", "n = 2.01")))
+        tried(("n = 3", "n = 2.01"))
     with pytest.raises(ValueError, match="not yet: count"):
-        run(small(right="n = 5"))
+        tried(right="n = 5")
 
 
 def test_an_answer_is_a_number_a_value_or_a_function(capsys):
