@@ -390,6 +390,18 @@ def music() -> str:
     ])  # fmt: skip
 
 
+def peers() -> str:
+    """Every peer of the benches of one stage, as they were recorded."""
+    table = []
+    for r in (r for n in ("stage1", "stage1-gpu", "stage2", "stage2-gpu") for r in rows(f"bench-{n}", solver="euler")):
+        above = (r["peak_bytes"] - r["before_bytes"]) / 2**30 if r["backend"] == "cuda" and r["peak_bytes"] else None
+        what = {"stage": r["stage"], "on": r["backend"], "peer": r["peer"], "batch": r["batch"], "dtype": r["dtype"]}
+        what |= {"evaluations": r["nfe"], "ms per sample": r["ms_a_sample"], "speedup": r["speedup"]}
+        what |= {"of the roofline": r["floor_share"], "GiB above the weights": above, "bar": r["bar"], "met": r["met"]}
+        table.append(what)
+    return grid(table)
+
+
 def bench() -> str:
     """The speed of generation, and the bars it had to reach."""
     about = read("bench")["provenance"]
