@@ -21,8 +21,8 @@ FOLDER = Path(__file__).resolve().parent
 FIGURES = {
     draw.__name__: draw
     for draw in (
-        idea.problem, idea.architecture, idea.prompts, answers.answers, answers.pieces, answers.regression,
-        answers.diversity, parallel.batching, parallel.roofline, parallel.ddp, parallel.scaling,
+        idea.problem, idea.architecture, idea.prompts, answers.nearest, answers.pieces, parallel.waterfall,
+        answers.diversity, parallel.prediction, parallel.ddp, parallel.scaling,
     )
 }  # fmt: skip
 PPI = 72  # of poster.png: 3370 x 2384 pixels

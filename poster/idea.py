@@ -125,9 +125,9 @@ def _sphere(axes):
 
 
 @figure((268, 114), "Share of pieces in which a judge recognises the prompted instrument, speed and mode.",
-        "results/prompts.json")  # fmt: skip
+        "results/prompts-valid.json")  # fmt: skip
 def prompts(figure, result):
-    """An independent judge on generated pieces and on real ones, with 95 % intervals; the dotted line is chance."""
+    """A judge that never saw the embedder, on generated and on real pieces, with 95 % intervals; dotted: chance."""
     sources = (("held-out round trips", "real music", REAL), ("generated", "MUSE", SAMPLED))
     axes = figure.add_subplot()
     dots = {"color": MUTED, "linestyle": (0, (1.5, 1.5)), "linewidth": 4}

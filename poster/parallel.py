@@ -1,68 +1,65 @@
-"""Figures of the right column: what a batch gains, the roofline, and training on several ranks."""
+"""Figures of parallel work: what each step removes, times that were predicted, and training on several ranks."""
 
-import re
+from types import SimpleNamespace
 
 import numpy as np
 
+from musekit.bench import model
 from musekit.show.style import INK, MUTED, PALETTE
-from poster.sheet import figure, rows
+from poster.sheet import figure, row, rows
+
+STEPS = {  # {name: which row of `musekit bench stage1`}
+    "naive design": {"peer": "naive", "batch": 1},
+    "one pass, text once": {"peer": "one batch, text cached", "batch": 1},
+    "algebra, one graph": {"peer": "prepared", "dtype": "float32", "batch": 1},
+    "bfloat16": {"peer": "prepared", "dtype": "bfloat16", "batch": 1},
+    "batch of 16": {"peer": "prepared", "dtype": "bfloat16", "batch": 16},
+    "batch of 256": {"peer": "prepared", "dtype": "bfloat16", "batch": 256},
+}
 
 
-@figure((268, 124), "Speed-up per sample against micro-batch: Stage 1 gains far more than Stage 2 and the codec.",
-        "results/bench.json")  # fmt: skip
-def batching(figure, result):
-    """Times faster per sample than at micro-batch 1, on logarithmic axes, beside the ideal."""
-    value = {r["what"]: r["value"] for r in rows(result)}
-    matches = ((re.fullmatch(r"Stage 1, micro-batch (\d+)", what), ms) for what, ms in value.items())
-    stage1 = {int(m[1]): ms for m, ms in matches if m}
-    axes, batches = figure.add_subplot(), sorted(stage1)
-    axes.plot(batches, batches, color=MUTED, linestyle=(0, (4, 3)), linewidth=3)
-    place = {"textcoords": "offset points", "va": "center"}
-    axes.annotate("ideal", (batches[-2], batches[-2]), (-16, 22), ha="right", color=MUTED, **place)
-    curves = {"Stage 1": (batches, [stage1[batches[0]] / stage1[b] for b in batches])}
-    for name, part in (("Stage 2", "embedding to latents"), ("codec", "latents to sound")):
-        curves[name] = ([1, 4], [1, 4 * value[f"1 x 12 s, warm: {part}"] / value[f"4 x 12 s, warm: {part}"]])
-    for k, (name, (x, y)) in enumerate(curves.items()):
-        axes.plot(x, y, color=PALETTE[k], marker="os^"[k], markersize=20, markeredgecolor="white", zorder=4)
-        look = {"color": PALETTE[k] if k != 1 else INK, "fontweight": "bold", "fontsize": 27, "ha": "left"}
-        axes.annotate(f"{name}: {y[-1]:.2g}×", (x[-1], y[-1]), (18, 0), **place, **look)
-    axes.set(xscale="log", yscale="log", xlabel="pieces in one batch (faster: time per piece)", ylabel="times faster")
-    axes.set_xticks(batches, [f"{b}" for b in batches])
-    axes.set_yticks(batches, [f"{b}×" for b in batches])
+@figure((262, 176), "Milliseconds per sample from the naive design to ours, on a logarithmic axis: six falling bars.",
+        "results/bench-stage1-gpu.json")  # fmt: skip
+def waterfall(figure, result):
+    """What each step leaves of a sample's time, and its factor."""
+    steps = [(name, row(result, stage=1, solver="euler", **where)["ms_a_sample"]) for name, where in STEPS.items()]
+    axes, times, y = figure.add_subplot(), np.array([ms for _, ms in steps]), -np.arange(len(steps))
+    least, before = times.min() / 2, np.maximum(times, np.roll(times, 1))
+    before[0] = times[0]
+    axes.barh(y, times - least, 0.75, left=least, color=[MUTED] + [PALETTE[0]] * (len(steps) - 1))
+    axes.barh(y, before - times, 0.75, left=times, color=PALETTE[1], alpha=0.35)
+    for k, (_, ms) in enumerate(steps):
+        factor = f"  (÷ {times[k - 1] / ms:.2g})" if k else ""
+        text = {"textcoords": "offset points", "va": "center", "fontsize": 27, "fontweight": "bold"}
+        axes.annotate(
+            f"{ms:,.{0 if ms > 100 else 1 if ms > 10 else 2}f} ms{factor}", (before[k], y[k]), (10, 0), **text
+        )
+    axes.set_yticks(y, [name for name, _ in steps], color=INK)
+    axes.set(xscale="log", xlim=(least, 60 * times.max()), xticks=[1, 10, 100], xticklabels=["1", "10", "100"])
+    axes.set_xlabel("milliseconds per sample")
     axes.minorticks_off()
-    axes.set_xlim(0.9, 2.6 * batches[-1])
+    axes.grid(False, axis="y")
 
 
-@figure((268, 116), "Speed against operations per byte: Stage 1's design climbs the memory roof as the batch grows.",
-        "results/bench-sizes-gpu.json")  # fmt: skip
-def roofline(figure, result):
-    """Measured operations per second over counted operations per byte: a line per model size, a mark per batch."""
-    found, ceilings = rows(result), result["provenance"]["ceilings"]
-    axes = figure.add_subplot()
-    x = np.array([r["flops"] / r["bytes"] for r in found])
-    y = np.array([r["flops"] / r["seconds"] for r in found]) / 1e12
-    bandwidth, rate = ceilings["bandwidth"] / 1e12, ceilings["bfloat16"] / 1e12
-    reach = np.geomspace(0.6 * x.min(), 1.8 * x.max(), 200)
-    roof = np.minimum(bandwidth * reach, rate)
-    axes.plot(reach, roof, color=INK, linewidth=4, zorder=2)
-    axes.fill_between(reach, roof, 4 * rate, color=MUTED, alpha=0.12, linewidth=0, zorder=1)
-    for stage, name, colour, marker in (
-        (1, "Stage 1: 1 token", PALETTE[0], "o"),
-        (2, "Stage 2: many", PALETTE[1], "s"),
-    ):
-        look = {"color": colour, "marker": marker}
-        for size in sorted({r["parameters"] for r in found if r["stage"] == stage}):
-            own = np.array([r["stage"] == stage and r["parameters"] == size for r in found])
-            axes.plot(x[own], y[own], color=colour, linewidth=2, alpha=0.5, zorder=3)
-            area = 130 * (size / 5e7) ** 0.4
-            axes.scatter(x[own], y[own], s=area, edgecolors="white", linewidths=1, zorder=4, **look)
-        axes.scatter([], [], s=300, label=name, **look)
-    axes.set(xscale="log", yscale="log", xlim=(reach[0], reach[-1]), ylim=(0.5 * y.min(), 2.2 * rate))
-    axes.set(xlabel="operations per byte (larger marks: larger models)", ylabel="TFLOP/s")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.minorticks_off()
-    figure.legend(loc="outside upper left", ncols=2, borderaxespad=0, columnspacing=1, handletextpad=0.3)
+@figure((268, 238), "Predicted against measured times of networks: the points lie along the diagonal.",
+        "results/bench-sizes.json", "results/bench-sizes-gpu.json")  # fmt: skip
+def prediction(figure, cpu, gpu):
+    """Times of the larger networks, predicted from the smallest, over the measured ones; shaded: within twice."""
+    axes, k = figure.add_subplot(), 0
+    ends = np.array([0.5, 2e4])
+    axes.fill_between(ends, ends / 2, ends * 2, color=MUTED, alpha=0.13, linewidth=0)
+    axes.plot(ends, ends, color=INK, linewidth=3)
+    for name, result in (("2 CPU cores", cpu), ("H100", gpu)):
+        sweep = SimpleNamespace(rows=result["rows"], ceilings=result["provenance"]["ceilings"])
+        fitted, larger = model.predicting(sweep)
+        for stage in (1, 2):
+            own = [r for r in larger if r["stage"] == stage]
+            x, y = [1000 * r["seconds"] for r in own], [1000 * fitted(r) for r in own]
+            look = {"color": PALETTE[k], "marker": "os^D"[k], "edgecolors": "white", "label": f"{name}, Stage {stage}"}
+            axes.scatter(x, y, s=260, linewidths=1.5, zorder=3, **look)
+            k += 1
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured, ms", ylabel="predicted, ms")
+    axes.legend(loc="upper left", borderaxespad=0, handletextpad=0.2, labelspacing=0.3)
 
 
 @figure((268, 106), "Loss over training steps for one, two and four processes: the curves lie on each other.",

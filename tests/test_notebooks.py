@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from test_exercises import probed
 
 from run_notebooks import WIDGET_VIEW, execute, problems, run_one, set_parameters
 
@@ -71,6 +72,7 @@ def test_a_notebook_runs(number: str, weights: Path, monkeypatch, tmp_path):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = committed(number)
     set_parameters(notebook, {"weights": str(weights)} | SMOKE[number])
+    notebook = probed(notebook)
     execute(notebook, NOTEBOOKS[number].parent)
     printed = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output.text for output in printed if output.get("name") == "stderr"]

@@ -43,6 +43,8 @@ FIGURES = {
         {"a": np.zeros((4, 2)), "b": np.ones((3, 2))}, np.ones((9, 2)), {"regression": np.zeros(2)}, **k
     ),
     "pairs": lambda **k: plots.pairs([("vague $", 0.2, 0.4), ("specific", 0.3, 0.1)], ("a", "b"), **k),
+    "diagonal": lambda **k: plots.diagonal({"a": ([1, 10], [1.2, 9])}, **k),
+    "waterfall": lambda **k: plots.waterfall([("naive", 1000.0, "a"), ("ours $", 2.0, "b")], **k),
     "images": lambda **k: plots.images({"one": np.eye(9), "two": np.ones((9, 9))}, **k),
     "signed images": lambda **k: plots.images({"latents": RNG.normal(size=(8, 20))}, signed=True, **k),
 }

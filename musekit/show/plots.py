@@ -174,3 +174,40 @@ def images(figure, arrays: Mapping[str, np.ndarray], extent=None, xlabel="", yla
         axes.grid(False)
     grid[0].set_ylabel(ylabel)
     figure.colorbar(shown, ax=list(grid), shrink=0.9)
+
+
+@drawn(7.4, 6.2)
+def diagonal(figure, groups: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit="s", factor=2.0):
+    """Predicted against measured, {name: (measured, predicted)}, on equal logarithmic axes; shaded: within a factor."""
+    axes = figure.add_subplot()
+    every = np.concatenate([np.ravel(values) for pair in groups.values() for values in pair])
+    ends = np.array([0.5 * every.min(), 2 * every.max()])
+    axes.fill_between(ends, ends / factor, ends * factor, color=MUTED, alpha=0.12, linewidth=0)
+    axes.plot(ends, ends, color=INK, linewidth=1.5)
+    for i, (name, (measured, predicted)) in enumerate(groups.items()):
+        look = {"color": PALETTE[i % 8], "marker": MARKERS[i % 8], "edgecolors": "white", "linewidths": 0.5}
+        axes.scatter(measured, predicted, s=44, label=name, zorder=3, **look)
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel=f"measured, {unit}", ylabel=f"predicted, {unit}")
+    axes.set_aspect("equal")
+    axes.legend(loc="upper left", fontsize=10)
+
+
+@drawn(10, 4.5)
+def waterfall(figure, steps: Sequence[tuple[str, float, str]], unit="ms"):
+    """What each step leaves of a time, (name, time, what it removes), on a logarithmic axis, the first on top."""
+    figure.set_size_inches(10, 1.6 + 0.6 * len(steps))
+    axes, y = figure.add_subplot(), -np.arange(len(steps))
+    times = np.array([time for _, time, _ in steps], dtype=float)
+    before, least = np.maximum(times, np.roll(times, 1)), times.min() / 2
+    before[0] = times[0]
+    axes.barh(y, times - least, 0.72, left=least, color=[MUTED] + [PALETTE[0]] * (len(steps) - 1))
+    axes.barh(y, before - times, 0.72, left=times, color=PALETTE[1], alpha=0.4)
+    for i, (_, time, removed) in enumerate(steps):
+        text = f"÷ {times[i - 1] / time:.3g}  {removed}" if i else removed
+        axes.annotate(text, (before[i], y[i]), (6, 0), textcoords="offset points", va="center", fontsize=10.5)
+    axes.set_yticks(y, [f"{name}\n{time:,.{1 if time >= 10 else 2}f} {unit}" for name, time, _ in steps])
+    decades = 10.0 ** np.arange(np.ceil(np.log10(least)), np.floor(np.log10(times.max())) + 1)
+    axes.set(xscale="log", xlim=(least, times.max() * (times.max() / least) ** 1.4), xlabel=f"{unit} per sample")
+    axes.set_xticks(decades, [f"{d:g}" for d in decades])
+    axes.minorticks_off()
+    axes.grid(False, axis="y")
