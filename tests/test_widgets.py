@@ -49,7 +49,8 @@ def made(studio, n: int = 1) -> list[str]:
 
 
 def shown(studio) -> list[str]:
-    return [card.value for card in studio.cards.children]
+    """The cards as a person sees them, the newest first."""
+    return [card.value for card in sorted(studio.cards.children, key=lambda card: int(card.layout.order))]
 
 
 # -- the Studio

@@ -27,6 +27,7 @@ const KEYS = {
   k: ["button[class*='-keep']", "Keep what was heard last"],
   d: ["button[class*='-save']", "Save (download) it"],
   m: ["button.muse-more", "More like this"],
+  x: ["button.muse-pair-switch", "from card A to card B and back, at the same place"],
   Escape: ["button[class*='-cancel']", "Cancel"],
 };
 const HELP = [

@@ -1,34 +1,53 @@
-"""Studio: type a sentence, hear several answers, keep some, ask for variations. `StudioView` shows it as a panel.
+"""Studio: type a sentence, hear several answers, keep some, vary, repaint or continue them. `StudioView` is the panel.
 
 studio = Studio("mini", library=Library())
 studio.generate("a sad piano melody", n=4, steps=20)  # returns at once
 studio.job.wait()
 studio.more_like(studio.results[2], degrees=20)
+studio.repaint(studio.results[2], 2.0, 4.0, bpm=90)
 studio.library.add(studio.results[0].piece, tags=["for the film"])
 """
 
 import math
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ipywidgets as w
+import msgspec
 import torch
+import traitlets
 
-from musekit.config import MuseError
-from musekit.entry import Origin, file_of
+from musekit.config import TONICS, MuseError
+from musekit.controls import Controls
+from musekit.entry import Entry, Origin, entry_of, file_of
+from musekit.files import decode
 from musekit.lab.job import Job
-from musekit.lab.rendering import angle, render, slerp
-from musekit.lab.view import PANELS, View
+from musekit.lab.rendering import RenderedPiece, angle, render, render_again, slerp
+from musekit.lab.tune import Note, read_tune
+from musekit.lab.view import PANELS, Face, View, escaped
 from musekit.library import Library
 from musekit.muse import Muse, Piece
+from musekit.prompts import read_prompt
 from musekit.recipe import Settings, count
-from musekit.show.players import card
+from musekit.show.players import card, waveform
 from musekit.solve import SOLVERS
 
 MAX_SEED = 2**31  # of a seed that is drawn here
 MAX_CARDS = 32  # older ones leave the page; their results stay in `state.results`
+KEYS = [f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor")]
+SIDE = '<button class="muse-side" data-side="{0}" aria-pressed="false" aria-label="no. {1} is {0}">{0}</button>'
+LEAVE = 8  # cards at a time: the page draws those behind them anew, and their players stop
+BEFORE = "from before"  # the note of a piece that was made again
+
+
+@dataclass(frozen=True)
+class Past:
+    """All that makes a piece again, as text for a page that outlives its kernel."""
+
+    entry: Entry
+    source: "Past | None" = None  # of a piece that was repainted or continued
 
 
 @dataclass(eq=False)
@@ -37,7 +56,13 @@ class Result:
 
     number: int  # from 1
     piece: Piece
-    note: str = ""  # the result that it varies
+    past: Past
+    note: str = ""  # the result that it varies, and how
+
+    @property
+    def text(self) -> str:
+        """What `Studio.bring_back` reads."""
+        return msgspec.json.encode(self.past).decode()
 
 
 class Studio:
@@ -61,6 +86,22 @@ class Studio:
         if not 0 < degrees <= 180:
             raise MuseError("degrees go from above 0 to 180")
         self.job.start(lambda: self._vary(result, n, degrees))
+
+    def repaint(self, result: Result, start: float, stop: float, **options) -> None:
+        """Start pieces with new music from `start` to `stop` (s). Options: n, seed, prompt (None: in the piece's own
+        manner) and those of `Muse.repaint`."""
+        note = f"{start:g} to {stop:g} s of no. {result.number} repainted"
+        self.job.start(lambda: self._edit(result, self.muse.repaint, (start, stop), note, **options))
+
+    def go_on(self, result: Result, seconds: float, **options) -> None:
+        """Start pieces that continue a result for so many seconds. Options: those of `repaint`."""
+        note = f"no. {result.number} and {seconds:g} s more"
+        self.job.start(lambda: self._edit(result, self.muse.continue_, (seconds,), note, **options))
+
+    def bring_back(self, texts: Sequence[str]) -> None:
+        """Start to make again what `Result.text` told of earlier results. Raises MuseError for other texts."""
+        pasts = [decode(text, Past, "what the page remembers") for text in texts[-MAX_CARDS:]]
+        self.job.start(lambda: self._again(pasts))
 
     def _batch(self, n: int) -> int:
         """Pieces in a micro-batch. On a CPU one: four together take less time, but the first is heard last."""
@@ -91,11 +132,58 @@ class Studio:
         self._collect(render(self.muse, embeddings, [recipe] * n, origins, follow, self.job.flag), note)
         return f"{n} variations: {note}"
 
-    def _collect(self, pieces: Iterable[Piece], note: str = "") -> None:
+    def _edit(
+        self, result: Result, edit: Callable[..., Piece], where: tuple, note: str, n: int = 1, seed: int = 0,
+        prompt: str | None = None, **settings,
+    ) -> str:  # fmt: skip
+        origin = getattr(result.piece, "origin", None)
+        origin = Origin(note, prompt is not None or origin is None or origin.prompted)
+        for i in range(count(n)):
+            follow = self.job.follow(1, i / n, (i + 1) / n)
+            piece = edit(result.piece, *where, prompt, seed + i, on_step=follow, cancel=self.job.flag, **settings)
+            self._collect([RenderedPiece(**vars(piece), origin=origin)], note, result.past)
+        return note
+
+    def _again(self, pasts: Sequence[Past]) -> str:
+        made, missing = {result.past: result.piece for result in self.results}, {}
+
+        def make(past: Past, follow) -> Piece:
+            if past not in made:
+                source = past.source and make(past.source, follow)
+                made[past] = render_again(self.muse, past.entry, follow, self.job.flag, source)
+            return made[past]
+
+        for i, past in enumerate(pasts):
+            try:
+                piece = make(past, self.job.follow(1, i / len(pasts), (i + 1) / len(pasts)))
+            except MuseError as error:
+                missing[i] = str(error)
+                continue
+            self._add(
+                piece, past, " \N{MIDDLE DOT} ".join(filter(None, (BEFORE, getattr(past.entry.origin, "how", ""))))
+            )
+        message = f"{len(pasts) - len(missing)} of {len(pasts)} pieces are back"
+        return message + "".join(f"; one is not: {why}" for why in dict.fromkeys(missing.values()))
+
+    def _collect(self, pieces: Iterable[Piece], note: str = "", source: Past | None = None) -> None:
         """Collect pieces as they are ready; those that were finished before a cancel stay."""
         for piece in pieces:
-            self.results.append(Result(len(self.results) + 1, piece, note))
-            self.job.on_change()
+            self._add(piece, Past(entry_of(piece), source), note)
+
+    def _add(self, piece: Piece, past: Past, note: str) -> None:
+        self.results.append(Result(len(self.results) + 1, piece, past, note))
+        self.job.on_change()
+
+
+class Desk(w.Widget):
+    """What the Studio's own scripts show: the chosen piece's waveform and the part of it that is chosen, and what the
+    page remembers of the pieces."""
+
+    piece = traitlets.Int(0).tag(sync=True)  # its number; 0: none
+    outline = traitlets.Unicode("").tag(sync=True)  # SVG
+    seconds = traitlets.Float(0.0).tag(sync=True)
+    part = traitlets.List(traitlets.Float(), []).tag(sync=True)  # start and stop in seconds, or nothing
+    pieces = traitlets.List(traitlets.Unicode()).tag(sync=True)  # `Result.text` of the newest
 
 
 class StudioView(View):
@@ -113,7 +201,8 @@ class StudioView(View):
         """A system, its folder or its name, and first values of the widgets (None: the preset's)."""
         super().__init__("Studio")
         self.state, self._shown, self._drawn = Studio(weights, library, self._show), 0, None
-        self.job, sample = self.state.job, self.state.muse.config.sample
+        self.job, self.desk, sample = self.state.job, Desk(), self.state.muse.config.sample
+        self.tune_notes: tuple[list[Note], float | None] | None = None  # and their tempo
         steps, longest = steps or sample.stage2_steps, math.floor(self.state.muse.config.window_seconds * 10) / 10
         self.make(
             {
@@ -121,34 +210,88 @@ class StudioView(View):
                 "seconds": {"value": seconds or sample.seconds, "max": longest},
                 "steps": {"value": steps, "max": max(200, steps)},
                 "solver": {"value": sample.stage2_solver, "options": SOLVERS},
+                "metre": {"options": [("any", None), *((str(i), i) for i in range(1, 13))]},
+                "key": {"options": [("any", None), *((k, k) for k in KEYS)]},
             },
             {
                 "generate": lambda: self.state.generate(**self._options()), "cancel": self.job.cancel,
                 "keep": self._keep, "save": lambda: self.player.download(*file_of(self._chosen().piece)),
                 "more": self._more, "use": self._use, "clear": self._clear, "seed": self._hold,
+                "melody": self._upload, "forget": lambda: self._follow(None), "piece": self._draw,
+                "repaint": self._repaint, "go_on": self._go_on,
             },
+            **{name: Face(self.desk, f"{name}.js", f"muse-{name}") for name in ("wave", "pair", "hum", "past")},
         )  # fmt: skip
         self.player.on_msg(lambda _, message, __: self._choose(message.get("heard")))
+        self.desk.on_msg(lambda _, message, data: self.safely(lambda: self._hear(message, data))())
         for text in PANELS["Studio"]["examples"]:
             example = w.Button(description=text, tooltip="hear pieces for this prompt")
             example.on_click(self.safely(lambda text=text: self._example(text)))
             self.examples.children += (example,)
 
     def _options(self) -> dict:
-        """The options of `Studio.generate` in the widgets; a new seed, if one is to be drawn, is shown."""
+        """The options of `Studio.generate` in the widgets."""
+        negative = self.negative.value.strip() or None
+        return {"prompt": self.prompt.value, "negative_prompt": negative, "seconds": self.seconds.value} | self._how()
+
+    def _how(self) -> dict:
+        """How to sample, in the widgets; a new seed, if one is to be drawn, is shown."""
         if self.fresh.value:
             self._drawn = secrets.randbelow(MAX_SEED)
             self.seed.value = self._drawn
         return {
-            "prompt": self.prompt.value,
-            "negative_prompt": self.negative.value.strip() or None,
             "n": self.n.value,
             "seed": self.seed.value,
-            "seconds": self.seconds.value,
             "steps": self.steps.value,
             "solver": self.solver.value,
             "guidance_scale": self.guidance.value,
+            **(self._steering() if self.steer.value else {}),
         }
+
+    def _steering(self) -> dict:
+        """The controls in the widgets; None: not asked."""
+        text = self.bpm.value.strip()
+        try:
+            bpm = float(text) if text else None
+        except ValueError:
+            raise MuseError(f"the tempo {text[:40]!r} is no number of beats per minute") from None
+        notes, tempo = self.tune_notes or (None, None)
+        if notes and bpm and tempo:  # as `Controls` does with a file
+            Controls(bpm=bpm)
+            notes = [(round(a * tempo / bpm, 3), round(b * tempo / bpm, 3), pitch) for a, b, pitch in notes]
+        chords = self.chords.value.strip() or None
+        return {"bpm": bpm, "metre": self.metre.value, "key": self.key.value, "chords": chords, "melody": notes}
+
+    def _upload(self) -> None:
+        files, self.melody.value = self.melody.value, ()
+        if files:  # the line above emptied it
+            self._listen(bytes(files[0]["content"]), str(files[0]["name"]))
+
+    def _hear(self, message: dict, data: list) -> None:
+        """What the page sends: a hummed melody as a WAV file, or what it remembers."""
+        if message.get("hum"):
+            self._listen(bytes(data[0]), "what you hummed")
+        else:
+            self.state.bring_back([str(text) for text in message["past"]])
+
+    def _listen(self, data: bytes, name: str) -> None:
+        def work() -> str:
+            self.job.report(f"listening to {name}", 0.1)
+            self._follow(read_tune(data, name))
+            return f"the next pieces follow {name}: {len(self.tune_notes[0])} notes"
+
+        self.job.start(work)
+
+    def _follow(self, tune: tuple[list[Note], float | None] | None) -> None:
+        """Ask for a melody, or for none."""
+        self.tune_notes, self.tune.value = tune, ""
+        if tune:
+            (notes, tempo), names = tune, [f"{TONICS[pitch % 12]}{pitch // 12 - 1}" for *_, pitch in tune[0]]
+            lasts = max(a + b for a, b, _ in notes)
+            self.tune.value = escaped(f"{len(notes)} notes in {lasts:.1f} s: {' '.join(names)}", 120)
+            self.steer.value = True
+            if tempo and not self.bpm.value.strip() and 30 <= tempo <= 300:
+                self.bpm.value = f"{tempo:g}"
 
     def _chosen(self) -> Result:
         if self.piece.value is None:
@@ -174,11 +317,18 @@ class StudioView(View):
         self.seconds.value, self.steps.value = recipe.seconds, recipe.stage2_steps
         self.solver.value, self.guidance.value = recipe.stage2_solver, recipe.guidance_scale
         self.seed.value, self.fresh.value = recipe.seed, False
+        said, asked = read_prompt(recipe.prompt) if recipe.controls else {}, recipe.controls or Controls()
+        self.bpm.value = "" if asked.bpm is None or "bpm" in said else str(asked.bpm).removesuffix(".0")
+        self.key.value = None if asked.key is None or "key" in said else f"{asked.key} {asked.mode}"
+        self.metre.value = None if "metre" in said else asked.metre
+        self.chords.value = asked.chords or ""
+        self._follow(asked.melody and (list(asked.melody), asked.bpm))
+        self.steer.value = any((self.bpm.value, self.key.value, self.metre.value, asked.chords, asked.melody))
         self.say(f"the settings of no. {self.piece.value}, and its seed, which is held")
 
     def _clear(self) -> None:
         self._drop(list(self.cards.children))
-        self.piece.options = ()
+        self.piece.options, self.desk.pieces = (), []
         self.say("no cards; what was kept is in the library")
 
     def _drop(self, old: list[w.Widget]) -> None:
@@ -189,6 +339,29 @@ class StudioView(View):
     def _more(self) -> None:
         self.state.more_like(self._chosen(), self.n.value, self.degrees.value)
 
+    def _draw(self) -> None:
+        """The chosen piece in the waveform."""
+        number = self.piece.value or 0
+        with self.desk.hold_sync():
+            self.desk.piece, self.desk.part = number, []
+            if number:
+                piece = self._chosen().piece
+                self.desk.outline = waveform(piece.audio, 900, 96)
+                self.desk.seconds = piece.audio.shape[1] / piece.sample_rate
+
+    def _new(self) -> dict:
+        """The options of an edit in the widgets."""
+        return {"prompt": self.prompt.value if self.anew.value else None} | self._how()
+
+    def _repaint(self) -> None:
+        chosen = self._chosen()
+        if not self.desk.part:
+            raise MuseError("choose a part first: drag over the waveform, or move its two marks with the arrow keys")
+        self.state.repaint(chosen, *self.desk.part, **self._new())
+
+    def _go_on(self) -> None:
+        self.state.go_on(self._chosen(), self.longer.value, **self._new())
+
     def _keep(self) -> None:
         entry = self.state.library.add(self._chosen().piece, tags=self.tags.value.split(","))
         self.say(f"kept no. {self.piece.value}" + (f" with {', '.join(entry.tags)}" if entry.tags else ""))
@@ -196,11 +369,16 @@ class StudioView(View):
 
     def _show(self) -> None:
         """Update the widgets from the state; the newest piece is the chosen one."""
-        self.show_job(self.job, self.generate, self.more, cancel=self.cancel)
+        self.show_job(self.job, self.generate, self.more, self.repaint, self.go_on, cancel=self.cancel)
         for result in self.state.results[self._shown :]:
             note = f"no. {result.number}" + (f" \N{MIDDLE DOT} {result.note}" if result.note else "")
-            new = w.HTML(f'<div data-piece="{result.number}">{card(result.piece, note)}</div>')
-            self.cards.children = [new, *self.cards.children]
-            self._drop(list(self.cards.children[MAX_CARDS:]))
+            sides = "".join(SIDE.format(side, result.number) for side in "AB")
+            text = f'<div data-piece="{result.number}">{card(result.piece, note)}<div>{sides}</div></div>'
+            # the newest is shown first, by its order: the page draws what stands behind a new child anew
+            new = w.HTML(text, layout={"order": str(-result.number)})
+            if len(self.cards.children) == MAX_CARDS:
+                self._drop(list(self.cards.children[:LEAVE]))
+            self.cards.children = [*self.cards.children, new]
+            self.desk.pieces = [*self.desk.pieces, result.text][-MAX_CARDS:]
             self.piece.options = [(note, result.number), *self.piece.options]
             self.piece.value = self._shown = result.number
