@@ -137,12 +137,12 @@ def jupyterlab(folder: Path, root: Path, home: Path) -> Iterator[Callable[[str],
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator:
+def chromium(*flags: str) -> Iterator:
     """A real browser that can reach this machine only."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[*FLAGS, *flags])
         try:
             yield browser
         finally:
@@ -225,7 +225,7 @@ def generate(page, prompt: str, seed: int = 0):
     page.locator("button.muse-generate").click()
     until(lambda: page.locator(".muse-card").count() > before, "card")
     page.wait_for_function("() => !document.querySelector('button.muse-generate').disabled")
-    return page.locator(".muse-card").first
+    return page.locator(".muse-card").last  # which stands first
 
 
 def kept(page, name: str) -> None:

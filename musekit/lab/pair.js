@@ -38,8 +38,9 @@ async function render({ model, el }) {
     const free = () => [...view().querySelectorAll("[data-piece]")].filter((one) => !one.dataset.side).at(-1);
     for (const side of "AB") if (!card(side) && free()) put(free(), side);  // the newest that are free
     if (!card("A") || !card("B")) return;
-    const other = last === "A" ? "B" : "A";
-    const [from, to] = [last, other].map((side) => card(side).querySelector("audio"));
+    const sound = (side) => card(side).querySelector("audio");
+    const here = ["A", "B"].find((side) => !sound(side).paused) || last, other = here === "A" ? "B" : "A";
+    const [from, to] = [sound(here), sound(other)];
     if (Number.isFinite(to.duration)) to.currentTime = Math.min(from.currentTime, Math.max(0, to.duration - 0.05));
     last = other;
     to.play().catch(() => {});  // and `oneAtATime` pauses the other

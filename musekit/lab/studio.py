@@ -38,7 +38,7 @@ MAX_SEED = 2**31  # of a seed that is drawn here
 MAX_CARDS = 32  # older ones leave the page; their results stay in `state.results`
 KEYS = [f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor")]
 SIDE = '<button class="muse-side" data-side="{0}" aria-pressed="false" aria-label="no. {1} is {0}">{0}</button>'
-LEAVE = 8  # cards at a time: the page draws those behind them anew, and their players stop
+LEAVE = 2  # cards at a time: the page draws those behind them anew, and their players stop
 BEFORE = "from before"  # the note of a piece that was made again
 
 
@@ -121,7 +121,8 @@ class Studio:
     def _vary(self, result: Result, n: int, degrees: float) -> str:
         source, origin = result.piece, getattr(result.piece, "origin", None)
         first, note = secrets.randbelow(MAX_SEED), f"{degrees:g}\N{DEGREE SIGN} from no. {result.number}"
-        recipe = replace(source.recipe, micro_batch=self._batch(n))
+        shorter = min(source.recipe.seconds, self.muse.config.window_seconds)  # a continued piece may be longer
+        recipe = replace(source.recipe, micro_batch=self._batch(n), edit=None, seconds=shorter)
         as_before = {"stage1_steps": recipe.stage1_steps, "stage1_solver": recipe.stage1_solver}
         goals = self.muse.embed(recipe.prompt, n, first, recipe.negative_prompt, seconds=recipe.seconds, **as_before)
         positions = (math.radians(degrees) / angle(source.embedding, goals)).tolist()
@@ -333,8 +334,8 @@ class StudioView(View):
 
     def _drop(self, old: list[w.Widget]) -> None:
         self.cards.children = [one for one in self.cards.children if one not in old]
-        for one in old:
-            one.close()
+        for part in (part for one in old for part in (one.layout, one.style, one)):  # none closes with another
+            part.close()
 
     def _more(self) -> None:
         self.state.more_like(self._chosen(), self.n.value, self.degrees.value)
