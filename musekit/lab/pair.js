@@ -45,9 +45,9 @@ async function render({ model, el }) {
     last = other;
     to.play().catch(() => {});  // and `oneAtATime` pauses the other
   };
-  const heard = ({ target }) => {
+  const heard = ({ target, type }) => {
     const one = target instanceof Element && view().contains(target) && target.closest("[data-side]");
-    if (one) last = one.dataset.side;
+    if (one && type === "play") last = one.dataset.side;
     show();
   };
   go.addEventListener("click", change);

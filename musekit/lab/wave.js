@@ -1,6 +1,7 @@
 // The waveform of the chosen piece. Drag over it to choose a part, click to hear it from there; the two marks move with
 // the arrow keys. The outline is an SVG of numbers only, made by the kernel.
 
+const LEAST = 0.2;  // s of a part
 const made = (tag, names, text = "") => Object.assign(document.createElement(tag), { className: names, textContent: text });
 
 async function render({ model, el }) {
@@ -48,7 +49,7 @@ async function render({ model, el }) {
   const choose = (from, to, tell = true) => {
     const ends = [from, to].map((x) => Math.round(Math.min(length, Math.max(0, x)) * 100) / 100).sort((a, b) => a - b);
     ends[1] = Math.min(ends[1], Math.floor(length * 100) / 100);
-    part = ends[1] - ends[0] >= 0.1 ? ends : null;
+    part = ends[1] - ends[0] > LEAST - 0.01 ? ends : null;
     show();
     if (tell) {
       state.set("part", part || []);
@@ -98,12 +99,12 @@ async function render({ model, el }) {
     const ends = part || [0, length], step = event.shiftKey ? 1 : 0.1;
     const moves = {
       ArrowLeft: ends[i] - step, ArrowDown: ends[i] - step, ArrowRight: ends[i] + step, ArrowUp: ends[i] + step,
-      Home: i ? ends[0] + 0.1 : 0, End: i ? length : ends[1] - 0.1,
+      Home: i ? ends[0] + LEAST : 0, End: i ? length : ends[1] - LEAST,
     };
     if (!(event.key in moves)) return;
     event.preventDefault();
     event.stopPropagation();
-    const value = i ? Math.max(moves[event.key], ends[0] + 0.1) : Math.min(moves[event.key], ends[1] - 0.1);
+    const value = i ? Math.max(moves[event.key], ends[0] + LEAST) : Math.min(moves[event.key], ends[1] - LEAST);
     choose(i ? ends[0] : value, i ? value : ends[1]);
   }));
   none.addEventListener("click", () => choose(0, 0));
