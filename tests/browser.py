@@ -216,16 +216,21 @@ def says(page, name: str, text: str) -> None:
     page.locator(f".{name} .muse-say", has_text=text).wait_for()
 
 
+def new_card(page, act: Callable[[], object]):
+    """The card that comes by `act()`: the last one, which stands first."""
+    before = page.locator(".muse-card").count()
+    act()
+    until(lambda: page.locator(".muse-card").count() > before, "card")
+    page.wait_for_selector(f".{STUDIO}:not(.muse-busy)")
+    return page.locator(".muse-cards [data-piece]").last
+
+
 def generate(page, prompt: str, seed: int = 0):
     """Press Generate and wait for the new card: that card."""
     page.locator(".muse-prompt input").fill(prompt)
     page.locator(".muse-seed input").fill(str(seed))
     page.keyboard.press("Tab")
-    before = page.locator(".muse-card").count()
-    page.locator("button.muse-generate").click()
-    until(lambda: page.locator(".muse-card").count() > before, "card")
-    page.wait_for_function("() => !document.querySelector('button.muse-generate').disabled")
-    return page.locator(".muse-card").last  # which stands first
+    return new_card(page, page.locator("button.muse-generate").click)
 
 
 def kept(page, name: str) -> None:

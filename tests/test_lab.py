@@ -132,15 +132,11 @@ def test_the_page_is_played_by_keys_and_read_aloud(page):
     cards, cells = page.locator(".muse-card"), len(page.evaluate(ui.CELLS))
     ui.generate(page, "one"), ui.generate(page, "two", 1)
 
-    def new_card(act) -> str:
-        before = cards.count()
-        act()
-        ui.until(lambda: cards.count() > before, "card")
-        page.wait_for_selector(f".{ui.STUDIO}:not(.muse-busy)")
-        return cards.last.locator("figcaption").inner_text()
+    def title(act) -> str:
+        return ui.new_card(page, act).locator("figcaption").inner_text()
 
     page.locator(".muse-prompt input").fill("three")
-    assert new_card(lambda: page.keyboard.press("Enter")) == "three"
+    assert title(lambda: page.keyboard.press("Enter")) == "three"
     chosen = page.locator(".muse-piece select option:checked")
     for i in (cards.count() - 1 - back for back in (2, 0, 1)):
         number = cards.nth(i).locator("xpath=..").get_attribute("data-piece")
@@ -152,12 +148,12 @@ def test_the_page_is_played_by_keys_and_read_aloud(page):
     with page.expect_download() as file:
         page.keyboard.press("d")
     assert re.fullmatch(r"two-[0-9a-f]{8}\.flac", file.value.suggested_filename)
-    assert new_card(lambda: page.keyboard.press("g")) == "two"
+    assert title(lambda: page.keyboard.press("g")) == "two"
     page.keyboard.press("?")
     page.get_by_role("dialog", name="keys").get_by_text("More like this").wait_for()
     page.keyboard.press("Escape")
     page.get_by_role("dialog", name="keys").wait_for(state="detached")
-    assert new_card(lambda: page.get_by_role("button", name="a happy flute tune").click()) == "a happy flute tune"
+    assert title(lambda: page.get_by_role("button", name="a happy flute tune").click()) == "a happy flute tune"
 
     ui.mapped(page)
     chart = page.get_by_role("application", name="answers to")

@@ -146,40 +146,28 @@ def test_keep_variations_and_download(studio, monkeypatch):
     assert sent[0][0]["name"].startswith("a-sad-piano-melody-") and sent[0][1] == b"fLaC"
 
 
-def tune_file() -> dict:
-    """What an upload of a MIDI file of two notes at 90 BPM gives."""
-    midi = pretty_midi.PrettyMIDI(initial_tempo=90.0)
-    midi.instruments.append(pretty_midi.Instrument(0))
-    midi.instruments[0].notes = [pretty_midi.Note(90, 60, 0.0, 0.5), pretty_midi.Note(90, 67, 0.5, 1.0)]
-    data = io.BytesIO()
-    midi.write(data)
-    return {
-        "name": "<i>t</i>.mid",
-        "type": "",
-        "size": 9,
-        "content": data.getvalue(),
-        "last_modified": datetime.datetime.now(),
-    }
-
-
 def test_steering_is_on_the_card_and_comes_back_into_the_form(studio):
     studio.prompt.value, studio.chords.value = "a waltz at 120 BPM", "X"
-    assert "read in the prompt: 120 BPM" in made(studio)[0]  # what stands there is not asked for: it is not ticked
-    studio.melody.set_trait("value", (tune_file(),))
+    assert "read in the prompt: 120 BPM" in made(studio)[0]  # nothing is asked for while the box is not ticked
+    midi, data = pretty_midi.PrettyMIDI(initial_tempo=90.0), io.BytesIO()
+    midi.instruments = [pretty_midi.Instrument(0)]
+    midi.instruments[0].notes = [pretty_midi.Note(90, 60, 0.0, 0.5), pretty_midi.Note(90, 67, 0.5, 1.0)]
+    midi.write(data)
+    file = {"name": "<i>t</i>.mid", "type": "", "size": 9, "content": data.getvalue()}
+    studio.melody.set_trait("value", (file | {"last_modified": datetime.datetime.now()},))
     assert studio.job.wait(PATIENCE) == "done" and "2 notes" in studio.label.value and "<i>" not in studio.label.value
-    assert studio.steer.value and studio.bpm.value == "90" and "2 notes in 1.0 s: C4 G4" in studio.tune.value
-    for name, value, why in (
-        ("bpm", "90", "the prompt says bpm = 120.0, and the option 90.0"), ("bpm", "fast", "is no number of beats"),
-        ("bpm", "1e9", "choose 30 to 300"), ("bpm", "120", "the chord &#x27;X&#x27; cannot be read"),
+    assert studio.steer.value and studio.bpm.value == "90" and "2 notes: C4 G4" in studio.tune.value
+    for tempo, why in (
+        ("90", "the prompt says bpm = 120.0, and the option 90.0"), ("fast", "is no number of beats"),
+        ("1e9", "the prompt says bpm = 120.0"), ("120", "the chord &#x27;X&#x27; cannot be read"),
     ):  # fmt: skip
-        getattr(studio, name).value = value
+        studio.bpm.value = tempo
         studio.generate.click()
         studio.job.wait(PATIENCE)
         assert why in studio.label.value and len(shown(studio)) == 1
     studio.bpm.value, studio.chords.value, studio.key.value, studio.metre.value = "60", "Am F", "D minor", 3
     studio.prompt.value = "a waltz"
-    text = made(studio)[0]
-    assert "asked: 60 BPM, D minor, 3 beats a bar, Am F, a melody of 2 notes" in text and "read" not in text
+    assert "asked: 60 BPM, D minor, 3 beats a bar, Am F, a melody of 2 notes" in made(studio)[0]
     first = studio.state.results[1].piece.recipe
     assert first.controls.melody == ((0.0, 0.75, 60), (0.75, 0.75, 67))  # at 60 BPM
     studio.bpm.value, studio.key.value, studio.steer.value = "", None, False
@@ -193,22 +181,21 @@ def test_steering_is_on_the_card_and_comes_back_into_the_form(studio):
     assert not studio.steer.value and studio.bpm.value == "" and studio.metre.value is None  # the prompt says it
 
 
-def test_a_part_is_repainted_and_a_piece_goes_on(studio):
+def test_a_part_that_is_chosen_is_repainted_and_the_piece_goes_on(studio):
     studio.seconds.value = 1.0
     made(studio)
     studio.repaint.click()
-    assert "choose a part first" in studio.label.value and studio.desk.outline.count(",") == 1800
-    studio.desk.part, studio.prompt.value, studio.anew.value = [0.25, 0.5], "a jig", True
+    assert "choose a part first" in studio.label.value and studio.desk.outline.count(",") > 1000
+    studio.desk.part = [0.25, 0.5]
+    made(studio)
+    assert studio.piece.value == 1 and studio.desk.part == [0.25, 0.5]  # who chose a part stays there
     press(studio, studio.repaint)
-    assert "0.25 to 0.5 s of no. 1 repainted" in shown(studio)[0] and studio.desk.piece == 2 and studio.desk.part == []
-    studio.longer.value, studio.anew.value = 0.5, False
+    assert studio.desk.piece == 3 and studio.desk.part == [] and "repainted" in shown(studio)[0]
+    one, _, three = (result.piece.audio for result in studio.state.results)
+    assert torch.equal(one[:, 26460:], three[:, 26460:]) and not torch.equal(one, three)
+    studio.longer.value, studio.anew.value, studio.prompt.value = 0.5, True, "a jig"
     press(studio, studio.go_on)
-    one, two, three = (result.piece for result in studio.state.results)
-    edges = [int(0.15 * 44100), int(0.6 * 44100)]
-    assert torch.equal(one.audio[:, : edges[0]], two.audio[:, : edges[0]]) and two.recipe.prompt == "a jig"
-    assert torch.equal(one.audio[:, edges[1] :], two.audio[:, edges[1] :]) and not torch.equal(one.audio, two.audio)
-    assert three.audio.shape == (2, 66150) and studio.desk.seconds == 1.5 and three.recipe.prompt == "a jig"
-    assert studio.keep.click() is None and studio.state.library.search()[0].recipe == three.recipe
+    assert studio.desk.seconds == 1.5 and studio.state.results[3].piece.recipe.prompt == "a jig"
 
 
 def test_a_card_is_at_most_3_models_and_old_ones_leave(studio, monkeypatch):
@@ -221,7 +208,6 @@ def test_a_card_is_at_most_3_models_and_old_ones_leave(studio, monkeypatch):
     assert len(shown(studio)) == 5 and "no. 7" in shown(studio)[0] and "no. 3" in shown(studio)[4]  # 1 and 2 left
     assert len(studio.desk.pieces) == 6 and len(_instances) - before <= 3 * 4
     studio.clear.click()
-    assert studio.desk.pieces == [] and studio.desk.piece == 0
     texts = [result.text for result in studio.state.results[:2]]
     studio.desk._handle_custom_msg({"past": texts}, [])
     assert studio.job.wait(PATIENCE) == "done" and len(shown(studio)) == 2 and studio.desk.pieces == texts

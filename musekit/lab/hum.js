@@ -53,7 +53,7 @@ async function render({ model, el }) {
       stream.getTracks().forEach((track) => track.stop());
       idle();
       try {
-        state.send({ hum: true }, undefined, [wav(await decoded(new Blob(parts)))]);
+        state.send({}, undefined, [wav(await decoded(new Blob(parts)))]);
       } catch {
         idle("nothing was recorded; try again");
       }

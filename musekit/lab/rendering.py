@@ -19,7 +19,7 @@ from musekit.config import MuseError
 from musekit.entry import Entry, Origin
 from musekit.inference import OnStep, filled, micro_batches
 from musekit.muse import Muse, Piece
-from musekit.recipe import CONTROLS, Recipe, Settings, check
+from musekit.recipe import Recipe, Settings, check
 
 MOST = 256  # CPU threads, or pieces in a micro-batch, of a recipe from a file
 TINY = 1e-6  # radians: two points this close, or this close to opposite, have no unique great circle
@@ -145,16 +145,14 @@ def _edit_again(muse: Muse, entry: Entry, source: Piece | None, on_step: OnStep 
     recipe, edit = entry.recipe, entry.recipe.edit
     if source is None:
         raise MuseError("this piece was repainted or continued; it cannot be made again without the piece before it")
-    names = {"steps": "stage2_steps", "solver": "stage2_solver"}
-    given = {f.name for f in fields(Settings)} - {"seconds", *CONTROLS}
-    options = {name: getattr(recipe, names.get(name, name)) for name in given}
-    options |= {"controls": recipe.controls, "trained": edit.trained, "on_step": on_step, "cancel": cancel}
+    options = {f.name: getattr(recipe, f.name) for f in fields(Settings) if hasattr(recipe, f.name)}
+    options |= {"steps": recipe.stage2_steps, "solver": recipe.stage2_solver, "controls": recipe.controls}
+    options |= {"trained": edit.trained, "on_step": on_step, "cancel": cancel}
+    options.pop("seconds")
     own = np.asarray(source.embedding, "<f4").tobytes() == entry.embedding  # no other prompt was given
-    prompt, seconds = None if own else recipe.prompt, source.audio.shape[1] / source.sample_rate
-    if edit.start < seconds - 1e-4:
-        piece = muse.repaint(source, edit.start, edit.stop, prompt, recipe.seed, **options)
-    else:
-        piece = muse.continue_(source, recipe.seconds - seconds, prompt, recipe.seed, **options)
+    more = recipe.seconds - source.audio.shape[1] / source.sample_rate
+    make, where = (muse.continue_, (more,)) if more > 1e-4 else (muse.repaint, (edit.start, edit.stop))
+    piece = make(source, *where, None if own else recipe.prompt, recipe.seed, **options)
     if piece.recipe.edit != edit:
         raise MuseError("this piece was made from other sound than that of the piece before it, as it is now")
     return RenderedPiece(**vars(piece), origin=entry.origin)

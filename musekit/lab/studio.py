@@ -4,7 +4,6 @@ studio = Studio("mini", library=Library())
 studio.generate("a sad piano melody", n=4, steps=20)  # returns at once
 studio.job.wait()
 studio.more_like(studio.results[2], degrees=20)
-studio.repaint(studio.results[2], 2.0, 4.0, bpm=90)
 studio.library.add(studio.results[0].piece, tags=["for the film"])
 """
 
@@ -36,10 +35,7 @@ from musekit.solve import SOLVERS
 
 MAX_SEED = 2**31  # of a seed that is drawn here
 MAX_CARDS = 32  # older ones leave the page; their results stay in `state.results`
-KEYS = [f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor")]
 SIDE = '<button class="muse-side" data-side="{0}" aria-pressed="false" aria-label="no. {1} is {0}">{0}</button>'
-LEAVE = 2  # cards at a time: the page draws those behind them anew, and their players stop
-BEFORE = "from before"  # the note of a piece that was made again
 
 
 @dataclass(frozen=True)
@@ -88,8 +84,7 @@ class Studio:
         self.job.start(lambda: self._vary(result, n, degrees))
 
     def repaint(self, result: Result, start: float, stop: float, **options) -> None:
-        """Start pieces with new music from `start` to `stop` (s). Options: n, seed, prompt (None: in the piece's own
-        manner) and those of `Muse.repaint`."""
+        """Start pieces with new music from `start` to `stop` (s). Options: n and those of `Muse.repaint`."""
         note = f"{start:g} to {stop:g} s of no. {result.number} repainted"
         self.job.start(lambda: self._edit(result, self.muse.repaint, (start, stop), note, **options))
 
@@ -133,10 +128,7 @@ class Studio:
         self._collect(render(self.muse, embeddings, [recipe] * n, origins, follow, self.job.flag), note)
         return f"{n} variations: {note}"
 
-    def _edit(
-        self, result: Result, edit: Callable[..., Piece], where: tuple, note: str, n: int = 1, seed: int = 0,
-        prompt: str | None = None, **settings,
-    ) -> str:  # fmt: skip
+    def _edit(self, result: Result, edit, where: tuple, note: str, n=1, seed=0, prompt=None, **settings) -> str:
         origin = getattr(result.piece, "origin", None)
         origin = Origin(note, prompt is not None or origin is None or origin.prompted)
         for i in range(count(n)):
@@ -146,7 +138,7 @@ class Studio:
         return note
 
     def _again(self, pasts: Sequence[Past]) -> str:
-        made, missing = {result.past: result.piece for result in self.results}, {}
+        made, missing = {result.past: result.piece for result in self.results}, []
 
         def make(past: Past, follow) -> Piece:
             if past not in made:
@@ -158,22 +150,18 @@ class Studio:
             try:
                 piece = make(past, self.job.follow(1, i / len(pasts), (i + 1) / len(pasts)))
             except MuseError as error:
-                missing[i] = str(error)
-                continue
-            self._add(
-                piece, past, " \N{MIDDLE DOT} ".join(filter(None, (BEFORE, getattr(past.entry.origin, "how", ""))))
-            )
-        message = f"{len(pasts) - len(missing)} of {len(pasts)} pieces are back"
-        return message + "".join(f"; one is not: {why}" for why in dict.fromkeys(missing.values()))
+                missing.append(f"; one is not: {error}")
+            else:
+                note = f" \N{MIDDLE DOT} {past.entry.origin.how}" if past.entry.origin else ""
+                self.results.append(Result(len(self.results) + 1, piece, past, f"from before{note}"))
+                self.job.on_change()
+        return f"{len(pasts) - len(missing)} of {len(pasts)} pieces are back" + "".join(dict.fromkeys(missing))
 
     def _collect(self, pieces: Iterable[Piece], note: str = "", source: Past | None = None) -> None:
         """Collect pieces as they are ready; those that were finished before a cancel stay."""
         for piece in pieces:
-            self._add(piece, Past(entry_of(piece), source), note)
-
-    def _add(self, piece: Piece, past: Past, note: str) -> None:
-        self.results.append(Result(len(self.results) + 1, piece, past, note))
-        self.job.on_change()
+            self.results.append(Result(len(self.results) + 1, piece, Past(entry_of(piece), source), note))
+            self.job.on_change()
 
 
 class Desk(w.Widget):
@@ -212,19 +200,20 @@ class StudioView(View):
                 "steps": {"value": steps, "max": max(200, steps)},
                 "solver": {"value": sample.stage2_solver, "options": SOLVERS},
                 "metre": {"options": [("any", None), *((str(i), i) for i in range(1, 13))]},
-                "key": {"options": [("any", None), *((k, k) for k in KEYS)]},
+                "key": {"options": [("any", None), *((f"{t} {m}",) * 2 for t in TONICS for m in ("major", "minor"))]},
             },
             {
                 "generate": lambda: self.state.generate(**self._options()), "cancel": self.job.cancel,
                 "keep": self._keep, "save": lambda: self.player.download(*file_of(self._chosen().piece)),
                 "more": self._more, "use": self._use, "clear": self._clear, "seed": self._hold,
                 "melody": self._upload, "forget": lambda: self._follow(None), "piece": self._draw,
-                "repaint": self._repaint, "go_on": self._go_on,
+                "repaint": lambda: self._edit(self.state.repaint, self.desk.part),
+                "go_on": lambda: self._edit(self.state.go_on, [self.longer.value]),
             },
             **{name: Face(self.desk, f"{name}.js", f"muse-{name}") for name in ("wave", "pair", "hum", "past")},
         )  # fmt: skip
         self.player.on_msg(lambda _, message, __: self._choose(message.get("heard")))
-        self.desk.on_msg(lambda _, message, data: self.safely(lambda: self._hear(message, data))())
+        self.desk.on_msg(lambda _, message, data: self.safely(lambda: self._told(message, *data))())
         for text in PANELS["Studio"]["examples"]:
             example = w.Button(description=text, tooltip="hear pieces for this prompt")
             example.on_click(self.safely(lambda text=text: self._example(text)))
@@ -240,45 +229,33 @@ class StudioView(View):
         if self.fresh.value:
             self._drawn = secrets.randbelow(MAX_SEED)
             self.seed.value = self._drawn
-        return {
-            "n": self.n.value,
-            "seed": self.seed.value,
-            "steps": self.steps.value,
-            "solver": self.solver.value,
-            "guidance_scale": self.guidance.value,
-            **(self._steering() if self.steer.value else {}),
-        }
+        how = {name: getattr(self, name).value for name in ("n", "seed", "steps", "solver")}
+        return how | {"guidance_scale": self.guidance.value} | (self._steering() if self.steer.value else {})
 
     def _steering(self) -> dict:
         """The controls in the widgets; None: not asked."""
-        text = self.bpm.value.strip()
+        text, chords = self.bpm.value.strip(), self.chords.value.strip() or None
         try:
             bpm = float(text) if text else None
         except ValueError:
             raise MuseError(f"the tempo {text[:40]!r} is no number of beats per minute") from None
         notes, tempo = self.tune_notes or (None, None)
         if notes and bpm and tempo:  # as `Controls` does with a file
-            Controls(bpm=bpm)
             notes = [(round(a * tempo / bpm, 3), round(b * tempo / bpm, 3), pitch) for a, b, pitch in notes]
-        chords = self.chords.value.strip() or None
         return {"bpm": bpm, "metre": self.metre.value, "key": self.key.value, "chords": chords, "melody": notes}
 
     def _upload(self) -> None:
         files, self.melody.value = self.melody.value, ()
         if files:  # the line above emptied it
-            self._listen(bytes(files[0]["content"]), str(files[0]["name"]))
+            self._listen(files[0]["content"], str(files[0]["name"]))
 
-    def _hear(self, message: dict, data: list) -> None:
-        """What the page sends: a hummed melody as a WAV file, or what it remembers."""
-        if message.get("hum"):
-            self._listen(bytes(data[0]), "what you hummed")
-        else:
-            self.state.bring_back([str(text) for text in message["past"]])
+    def _told(self, message: dict, hum: bytes | None = None) -> None:
+        self._listen(hum, "what you hummed") if hum else self.state.bring_back(message["past"])
 
     def _listen(self, data: bytes, name: str) -> None:
         def work() -> str:
             self.job.report(f"listening to {name}", 0.1)
-            self._follow(read_tune(data, name))
+            self._follow(read_tune(bytes(data), name))
             return f"the next pieces follow {name}: {len(self.tune_notes[0])} notes"
 
         self.job.start(work)
@@ -287,10 +264,9 @@ class StudioView(View):
         """Ask for a melody, or for none."""
         self.tune_notes, self.tune.value = tune, ""
         if tune:
-            (notes, tempo), names = tune, [f"{TONICS[pitch % 12]}{pitch // 12 - 1}" for *_, pitch in tune[0]]
-            lasts = max(a + b for a, b, _ in notes)
-            self.tune.value = escaped(f"{len(notes)} notes in {lasts:.1f} s: {' '.join(names)}", 120)
-            self.steer.value = True
+            (notes, tempo), self.steer.value = tune, True
+            names = " ".join(f"{TONICS[pitch % 12]}{pitch // 12 - 1}" for *_, pitch in notes)
+            self.tune.value = escaped(f"{len(notes)} notes: {names}", 120)
             if tempo and not self.bpm.value.strip() and 30 <= tempo <= 300:
                 self.bpm.value = f"{tempo:g}"
 
@@ -346,22 +322,15 @@ class StudioView(View):
         with self.desk.hold_sync():
             self.desk.piece, self.desk.part = number, []
             if number:
-                piece = self._chosen().piece
-                self.desk.outline = waveform(piece.audio, 900, 96)
-                self.desk.seconds = piece.audio.shape[1] / piece.sample_rate
+                audio, rate = self._chosen().piece.audio, self._chosen().piece.sample_rate
+                self.desk.outline, self.desk.seconds = waveform(audio, 900, 96), audio.shape[1] / rate
 
-    def _new(self) -> dict:
-        """The options of an edit in the widgets."""
-        return {"prompt": self.prompt.value if self.anew.value else None} | self._how()
-
-    def _repaint(self) -> None:
-        chosen = self._chosen()
-        if not self.desk.part:
+    def _edit(self, edit: Callable, where: Sequence[float]) -> None:
+        """Repaint or continue the chosen piece, as the widgets say."""
+        chosen, prompt = self._chosen(), self.prompt.value if self.anew.value else None
+        if not where:
             raise MuseError("choose a part first: drag over the waveform, or move its two marks with the arrow keys")
-        self.state.repaint(chosen, *self.desk.part, **self._new())
-
-    def _go_on(self) -> None:
-        self.state.go_on(self._chosen(), self.longer.value, **self._new())
+        edit(chosen, *where, prompt=prompt, **self._how())
 
     def _keep(self) -> None:
         entry = self.state.library.add(self._chosen().piece, tags=self.tags.value.split(","))
@@ -375,11 +344,12 @@ class StudioView(View):
             note = f"no. {result.number}" + (f" \N{MIDDLE DOT} {result.note}" if result.note else "")
             sides = "".join(SIDE.format(side, result.number) for side in "AB")
             text = f'<div data-piece="{result.number}">{card(result.piece, note)}<div>{sides}</div></div>'
-            # the newest is shown first, by its order: the page draws what stands behind a new child anew
-            new = w.HTML(text, layout={"order": str(-result.number)})
-            if len(self.cards.children) == MAX_CARDS:
-                self._drop(list(self.cards.children[:LEAVE]))
-            self.cards.children = [*self.cards.children, new]
+            if len(self.cards.children) == MAX_CARDS:  # the page draws those behind the first anew: not each time
+                self._drop(list(self.cards.children[:2]))
+            # so the newest stands first by its order only, and what is playing goes on
+            self.cards.children = [*self.cards.children, w.HTML(text, layout={"order": str(-result.number)})]
             self.desk.pieces = [*self.desk.pieces, result.text][-MAX_CARDS:]
+            self._shown, part = result.number, [] if result.past.source else self.desk.part  # stay where that is
+            chosen = self.piece.value if part else result.number
             self.piece.options = [(note, result.number), *self.piece.options]
-            self.piece.value = self._shown = result.number
+            self.piece.value, self.desk.part = chosen, part

@@ -7,8 +7,7 @@ from musekit.controls import read_melody
 from musekit.entry import read_audio
 
 Note = tuple[float, float, int]  # onset and duration in seconds, MIDI pitch
-SECONDS = 60.0  # of a sound, at most
-RATE, FRAME, HOP = 16_000, 1024, 256  # Hz, samples
+SECONDS, RATE, FRAME, HOP = 60.0, 16_000, 1024, 256  # of a sound, at most; Hz; samples
 VIBRATO = 9  # frames (144 ms) over which a pitch is smoothed
 LEAST = 6  # frames (96 ms) of a note
 QUIET = 0.2  # of the median level of what has a pitch; a repeated note begins behind such a dip
@@ -27,9 +26,7 @@ def read_tune(data: bytes, name: str) -> tuple[list[Note], float | None]:
     from scipy.ndimage import median_filter
 
     audio, rate = read_audio(data, name, SECONDS)
-    x = soxr.resample(audio.mean(0), rate, RATE)
-    if len(x) < 2 * FRAME or np.abs(x).max() < 1e-3:
-        raise MuseError(f"{name[:60]!r} is silent; hum or play one line of notes")
+    x = np.pad(soxr.resample(audio.mean(0), rate, RATE), (0, FRAME))
     f0, voiced, _ = librosa.pyin(x, fmin=65.0, fmax=1320.0, sr=RATE, frame_length=FRAME, hop_length=HOP)
     level = librosa.feature.rms(y=x, frame_length=FRAME // 2, hop_length=HOP)[0]
     voiced &= level > QUIET * np.median(level[voiced]) if voiced.any() else False
