@@ -145,10 +145,9 @@ def _edit_again(muse: Muse, entry: Entry, source: Piece | None, on_step: OnStep 
     recipe, edit = entry.recipe, entry.recipe.edit
     if source is None:
         raise MuseError("this piece was repainted or continued; it cannot be made again without the piece before it")
-    options = {f.name: getattr(recipe, f.name) for f in fields(Settings) if hasattr(recipe, f.name)}
+    options = {f.name: getattr(recipe, f.name) for f in fields(Settings)[1:] if hasattr(recipe, f.name)}
     options |= {"steps": recipe.stage2_steps, "solver": recipe.stage2_solver, "controls": recipe.controls}
     options |= {"trained": edit.trained, "on_step": on_step, "cancel": cancel}
-    options.pop("seconds")
     own = np.asarray(source.embedding, "<f4").tobytes() == entry.embedding  # no other prompt was given
     more = recipe.seconds - source.audio.shape[1] / source.sample_rate
     make, where = (muse.continue_, (more,)) if more > 1e-4 else (muse.repaint, (edit.start, edit.stop))

@@ -94,9 +94,8 @@ class Studio:
         self.job.start(lambda: self._edit(result, self.muse.continue_, (seconds,), note, **options))
 
     def bring_back(self, texts: Sequence[str]) -> None:
-        """Start to make again what `Result.text` told of earlier results. Raises MuseError for other texts."""
-        pasts = [decode(text, Past, "what the page remembers") for text in texts[-MAX_CARDS:]]
-        self.job.start(lambda: self._again(pasts))
+        """Start to make earlier results again from their `Result.text`; anyone may have written these texts."""
+        self.job.start(lambda: self._again([str(text) for text in texts[-MAX_CARDS:]]))
 
     def _batch(self, n: int) -> int:
         """Pieces in a micro-batch. On a CPU one: four together take less time, but the first is heard last."""
@@ -137,7 +136,7 @@ class Studio:
             self._collect([RenderedPiece(**vars(piece), origin=origin)], note, result.past)
         return note
 
-    def _again(self, pasts: Sequence[Past]) -> str:
+    def _again(self, texts: Sequence[str]) -> str:
         made, missing = {result.past: result.piece for result in self.results}, []
 
         def make(past: Past, follow) -> Piece:
@@ -146,16 +145,17 @@ class Studio:
                 made[past] = render_again(self.muse, past.entry, follow, self.job.flag, source)
             return made[past]
 
-        for i, past in enumerate(pasts):
+        for i, text in enumerate(texts):
             try:
-                piece = make(past, self.job.follow(1, i / len(pasts), (i + 1) / len(pasts)))
+                past = decode(text, Past, "what the page remembers")
+                piece = make(past, self.job.follow(1, i / len(texts), (i + 1) / len(texts)))
             except MuseError as error:
                 missing.append(f"; one is not: {error}")
             else:
                 note = f" \N{MIDDLE DOT} {past.entry.origin.how}" if past.entry.origin else ""
                 self.results.append(Result(len(self.results) + 1, piece, past, f"from before{note}"))
                 self.job.on_change()
-        return f"{len(pasts) - len(missing)} of {len(pasts)} pieces are back" + "".join(dict.fromkeys(missing))
+        return f"{len(texts) - len(missing)} of {len(texts)} pieces are back" + "".join(dict.fromkeys(missing))
 
     def _collect(self, pieces: Iterable[Piece], note: str = "", source: Past | None = None) -> None:
         """Collect pieces as they are ready; those that were finished before a cancel stay."""
