@@ -156,7 +156,11 @@ def test_steering_is_on_the_card_and_comes_back_into_the_form(studio):
     file = {"name": "<i>t</i>.mid", "type": "", "size": 9, "content": data.getvalue()}
     studio.melody.set_trait("value", (file | {"last_modified": datetime.datetime.now()},))
     assert studio.job.wait(PATIENCE) == "done" and "2 notes" in studio.label.value and "<i>" not in studio.label.value
-    assert studio.steer.value and studio.bpm.value == "90" and "2 notes: C4 G4" in studio.tune.value
+    assert studio.steer.value and studio.tune.value == "2 notes at 90 BPM: C4 G4"
+    studio.chords.value = ""
+    made(studio)
+    assert studio.state.results[1].piece.recipe.controls.melody[1] == (0.375, 0.375, 67)  # as fast as the prompt says
+    studio.chords.value = "X"
     for tempo, why in (
         ("90", "the prompt says bpm = 120.0, and the option 90.0"), ("fast", "is no number of beats"),
         ("1e9", "the prompt says bpm = 120.0"), ("120", "the chord &#x27;X&#x27; cannot be read"),
@@ -164,18 +168,18 @@ def test_steering_is_on_the_card_and_comes_back_into_the_form(studio):
         studio.bpm.value = tempo
         studio.generate.click()
         studio.job.wait(PATIENCE)
-        assert why in studio.label.value and len(shown(studio)) == 1
+        assert why in studio.label.value and len(shown(studio)) == 2
     studio.bpm.value, studio.chords.value, studio.key.value, studio.metre.value = "60", "Am F", "D minor", 3
     studio.prompt.value = "a waltz"
     assert "asked: 60 BPM, D minor, 3 beats a bar, Am F, a melody of 2 notes" in made(studio)[0]
-    first = studio.state.results[1].piece.recipe
+    first = studio.state.results[2].piece.recipe
     assert first.controls.melody == ((0.0, 0.75, 60), (0.75, 0.75, 67))  # at 60 BPM
     studio.bpm.value, studio.key.value, studio.steer.value = "", None, False
     studio.forget.click()
     assert studio.tune_notes is None and studio.tune.value == ""
     studio.use.click()
     made(studio)
-    assert studio.state.results[2].piece.recipe == first and studio.bpm.value == "60"
+    assert studio.state.results[3].piece.recipe == first and studio.bpm.value == "60"
     studio.piece.value = 1
     studio.use.click()
     assert not studio.steer.value and studio.bpm.value == "" and studio.metre.value is None  # the prompt says it

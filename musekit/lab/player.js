@@ -32,7 +32,8 @@ const KEYS = {
 };
 const HELP = [
   ["Enter", "in the prompt: begin"], ...Object.entries(KEYS).map(([key, [, text]]) => [key, text]),
-  ["p", "play or pause what was heard last"], ["arrows, Enter", "on the map: from point to point, hear it"],
+  ["p", "play or pause what was heard last"], ["arrows", "on a mark of the waveform: move it"],
+  ["arrows, Enter", "on the map: from point to point, hear it"],
   ["?", "these keys"],
 ];
 

@@ -221,27 +221,29 @@ class StudioView(View):
 
     def _options(self) -> dict:
         """The options of `Studio.generate` in the widgets."""
-        negative = self.negative.value.strip() or None
-        return {"prompt": self.prompt.value, "negative_prompt": negative, "seconds": self.seconds.value} | self._how()
+        prompt, negative = self.prompt.value, self.negative.value.strip() or None
+        return {"prompt": prompt, "negative_prompt": negative, "seconds": self.seconds.value} | self._how(prompt)
 
-    def _how(self) -> dict:
+    def _how(self, prompt: str) -> dict:
         """How to sample, in the widgets; a new seed, if one is to be drawn, is shown."""
         if self.fresh.value:
             self._drawn = secrets.randbelow(MAX_SEED)
             self.seed.value = self._drawn
         how = {name: getattr(self, name).value for name in ("n", "seed", "steps", "solver")}
-        return how | {"guidance_scale": self.guidance.value} | (self._steering() if self.steer.value else {})
+        return how | {"guidance_scale": self.guidance.value} | (self._steering(prompt) if self.steer.value else {})
 
-    def _steering(self) -> dict:
-        """The controls in the widgets; None: not asked."""
+    def _steering(self, prompt: str) -> dict:
+        """The controls in the widgets; None: not asked. A melody goes with the tempo that is asked for, or has its own."""
         text, chords = self.bpm.value.strip(), self.chords.value.strip() or None
         try:
             bpm = float(text) if text else None
         except ValueError:
             raise MuseError(f"the tempo {text[:40]!r} is no number of beats per minute") from None
         notes, tempo = self.tune_notes or (None, None)
-        if notes and bpm and tempo:  # as `Controls` does with a file
-            notes = [(round(a * tempo / bpm, 3), round(b * tempo / bpm, 3), pitch) for a, b, pitch in notes]
+        if tempo:
+            said = read_prompt(prompt).get("bpm")
+            stretch, bpm = tempo / (bpm or said or tempo), bpm or (None if said else tempo)
+            notes = [(round(a * stretch, 3), round(b * stretch, 3), pitch) for a, b, pitch in notes]
         return {"bpm": bpm, "metre": self.metre.value, "key": self.key.value, "chords": chords, "melody": notes}
 
     def _upload(self) -> None:
@@ -266,9 +268,8 @@ class StudioView(View):
         if tune:
             (notes, tempo), self.steer.value = tune, True
             names = " ".join(f"{TONICS[pitch % 12]}{pitch // 12 - 1}" for *_, pitch in notes)
-            self.tune.value = escaped(f"{len(notes)} notes: {names}", 120)
-            if tempo and not self.bpm.value.strip() and 30 <= tempo <= 300:
-                self.bpm.value = f"{tempo:g}"
+            at = f" at {tempo:g} BPM" if tempo else ""
+            self.tune.value = escaped(f"{len(notes)} notes{at}: {names}", 120)
 
     def _chosen(self) -> Result:
         if self.piece.value is None:
@@ -330,7 +331,7 @@ class StudioView(View):
         chosen, prompt = self._chosen(), self.prompt.value if self.anew.value else None
         if not where:
             raise MuseError("choose a part first: drag over the waveform, or move its two marks with the arrow keys")
-        edit(chosen, *where, prompt=prompt, **self._how())
+        edit(chosen, *where, prompt=prompt, **self._how(prompt or chosen.piece.recipe.prompt))
 
     def _keep(self) -> None:
         entry = self.state.library.add(self._chosen().piece, tags=self.tags.value.split(","))
@@ -344,9 +345,8 @@ class StudioView(View):
             note = f"no. {result.number}" + (f" \N{MIDDLE DOT} {result.note}" if result.note else "")
             sides = "".join(SIDE.format(side, result.number) for side in "AB")
             text = f'<div data-piece="{result.number}">{card(result.piece, note)}<div>{sides}</div></div>'
-            if len(self.cards.children) == MAX_CARDS:  # the page draws those behind the first anew: not each time
+            if len(self.cards.children) == MAX_CARDS:  # cards behind a change are drawn anew and stop: not each time
                 self._drop(list(self.cards.children[:2]))
-            # so the newest stands first by its order only, and what is playing goes on
             self.cards.children = [*self.cards.children, w.HTML(text, layout={"order": str(-result.number)})]
             self.desk.pieces = [*self.desk.pieces, result.text][-MAX_CARDS:]
             self._shown, part = result.number, [] if result.past.source else self.desk.part  # stay where that is
