@@ -233,7 +233,7 @@ class StudioView(View):
         return how | {"guidance_scale": self.guidance.value} | (self._steering(prompt) if self.steer.value else {})
 
     def _steering(self, prompt: str) -> dict:
-        """The controls in the widgets; None: not asked. A melody goes with the tempo that is asked for, or has its own."""
+        """The controls in the widgets; None: not asked. A melody goes with the tempo asked for, or has its own."""
         text, chords = self.bpm.value.strip(), self.chords.value.strip() or None
         try:
             bpm = float(text) if text else None
