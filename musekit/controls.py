@@ -3,6 +3,7 @@
 Nothing here needs numpy or torch, so that the command line's help does not wait for them.
 """
 
+import io
 import math
 import re
 from dataclasses import dataclass, replace
@@ -145,14 +146,15 @@ def read_chords(text: str) -> list[list[tuple[int, str]]]:
     return [[chords[token] for token in bar] for bar in bars]
 
 
-def read_melody(path: Path) -> tuple[list[tuple[float, float, int]], float]:
-    """The upper line of a MIDI file, its first note at 0, and its first tempo in BPM. Raises MuseError."""
+def read_melody(source: Path | bytes, name: str = "") -> tuple[list[tuple[float, float, int]], float]:
+    """The upper line of a MIDI file or its bytes, its first note at 0, and its first tempo in BPM. Raises MuseError."""
     import pretty_midi
 
+    path = name or source
     try:
-        if path.stat().st_size > 2**22:
+        if (len(source) if isinstance(source, bytes) else source.stat().st_size) > 2**22:
             raise ValueError("it has more than 4 MiB")
-        midi = pretty_midi.PrettyMIDI(str(path))
+        midi = pretty_midi.PrettyMIDI(io.BytesIO(source) if isinstance(source, bytes) else str(source))
         tempo = round(float(midi.get_tempo_changes()[1][0]), 3)
         found = sorted(
             (float(n.start), -int(n.pitch), float(n.end)) for i in midi.instruments if not i.is_drum for n in i.notes

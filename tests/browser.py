@@ -137,12 +137,12 @@ def jupyterlab(folder: Path, root: Path, home: Path) -> Iterator[Callable[[str],
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator:
+def chromium(*flags: str) -> Iterator:
     """A real browser that can reach this machine only."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[*FLAGS, *flags])
         try:
             yield browser
         finally:
@@ -216,16 +216,21 @@ def says(page, name: str, text: str) -> None:
     page.locator(f".{name} .muse-say", has_text=text).wait_for()
 
 
+def new_card(page, act: Callable[[], object]):
+    """The card that comes by `act()`: the last one, which stands first."""
+    before = page.locator(".muse-card").count()
+    act()
+    until(lambda: page.locator(".muse-card").count() > before, "card")
+    page.wait_for_selector(f".{STUDIO}:not(.muse-busy)")
+    return page.locator(".muse-cards [data-piece]").last
+
+
 def generate(page, prompt: str, seed: int = 0):
     """Press Generate and wait for the new card: that card."""
     page.locator(".muse-prompt input").fill(prompt)
     page.locator(".muse-seed input").fill(str(seed))
     page.keyboard.press("Tab")
-    before = page.locator(".muse-card").count()
-    page.locator("button.muse-generate").click()
-    until(lambda: page.locator(".muse-card").count() > before, "card")
-    page.wait_for_function("() => !document.querySelector('button.muse-generate').disabled")
-    return page.locator(".muse-card").first
+    return new_card(page, page.locator("button.muse-generate").click)
 
 
 def kept(page, name: str) -> None:

@@ -22,8 +22,8 @@ from fixtures import minilm, tiny  # noqa: E402, F401 - the environment above co
 from ranks import ranks  # noqa: E402, F401
 from slurm_cluster import cluster, submit  # noqa: E402, F401
 
-FIRST = ("test_notebooks", "test_slurm", "test_resume", "test_train", "test_lab", "test_app")
-TOGETHER = {"test_slurm": "slurm", "test_lab": "browser", "test_app": "browser"}
+FIRST = ("test_notebooks", "test_slurm", "test_resume", "test_train", "test_lab", "test_app", "test_instrument")
+TOGETHER = {"test_slurm": "slurm", "test_lab": "browser", "test_app": "browser", "test_instrument": "browser"}
 SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"  # where slurmd is, off a plain user's PATH
 
 

@@ -115,7 +115,9 @@ def test_a_visitor_hears_an_answer_and_finds_it_again(server, tmp_path):
             icons = "() => document.fonts.check('900 14px FontAwesome') || document.fonts.size > 0"
             assert page.evaluate(icons) and ui.strangers(page) == [] and page.errors == []
             assert "StudioView(" not in page.content()  # a page, not a program
-            page.reload()  # its kernel makes room for the next one
-            page.locator("button.muse-generate").wait_for()
+            sound = ui.heard(page, ".muse-card audio")["digest"]
+            page.reload()  # its kernel makes room for the next one, which makes the visitor's piece again
+            page.get_by_role("button", name="Bring back my last piece").click()
+            assert ui.heard(page, ".muse-card audio")["digest"] == sound
         finally:
             page.screenshot(path=tmp_path / "page.png", full_page=True)

@@ -1,18 +1,23 @@
 """The Studio's state and its job: results as they are ready, variations at an exact distance."""
 
+import io
+import json
 import math
 import threading
 import time
 
+import numpy as np
 import pytest
 import soundfile
 import torch
 
 from musekit.config import MuseError
+from musekit.edit import FADE
 from musekit.entry import file_of, read_entry
 from musekit.lab.job import Job
 from musekit.lab.rendering import angle, render_again
 from musekit.lab.studio import Studio
+from musekit.lab.tune import read_tune
 from musekit.library import Library
 from musekit.muse import Muse
 
@@ -179,3 +184,83 @@ def test_a_download_is_a_flac_file_with_its_recipe(studio, tmp_path):
     assert len({file_of(each.piece)[0] for each in studio.results}) == 3  # a name for each
     x, rate = soundfile.read(tmp_path / name)
     assert rate == 44100 and x.shape == (22050, 2)
+
+
+# -- new music in a piece and after it, and pieces that come back
+
+
+def test_what_is_made_of_a_result_keeps_its_bits_and_comes_back_from_text(studio, muse, tmp_path):
+    [source] = made(studio, "a waltz at 100 BPM, no drums", n=1, seconds=1.0, key="Dm", melody=[(0.0, 0.5, 60)])
+    for edit in (
+        lambda last: studio.more_like(last, n=1), lambda last: studio.repaint(last, 0.3, 0.6, seed=3, chords="Am F"),
+        lambda last: studio.go_on(last, 0.5, prompt="a jig"), lambda last: studio.more_like(last, n=1),
+    ):  # fmt: skip
+        edit(studio.results[-1])
+        finish(studio)
+    _, varied, painted, longer, other = (result.piece for result in studio.results)
+    for part in (slice(0, int(0.2 * 44100)), slice(int(0.7 * 44100), None)):
+        assert torch.equal(painted.audio[:, part], varied.audio[:, part])
+    kept = 44100 - 2 * muse.config.codec.hop - FADE
+    assert longer.audio.shape == (2, 66150) and torch.equal(longer.audio[:, :kept], painted.audio[:, :kept])
+    assert painted.recipe.controls.chords == "Am F" and painted.recipe.controls.bpm == 100
+    assert [r.note for r in studio.results[2:4]] == ["0.3 to 0.6 s of no. 2 repainted", "no. 3 and 0.5 s more"]
+    assert other.recipe.edit is None and longer.recipe.prompt == "a jig"
+    name, data = file_of(longer)
+    (tmp_path / name).write_bytes(data)
+    assert read_entry(tmp_path / name).recipe == longer.recipe
+    with pytest.raises(MuseError, match="cannot be made again without the piece before it"):
+        render_again(muse, studio.library.add(longer))
+
+    texts, later = [result.text for result in studio.results], Studio(muse, Library(tmp_path / "later"))
+    later.bring_back([*texts[1:], texts[0]])  # sources come from the texts of what was made of them
+    finish(later)
+    assert later.job.message == "5 of 5 pieces are back" and later.results[0].note.startswith("from before")
+    for result, before in zip(later.results, [*studio.results[1:], source]):
+        assert result.piece.recipe == before.piece.recipe and torch.equal(result.piece.audio, before.piece.audio)
+        assert result.text == before.text
+    last, first = json.loads(texts[3]), json.loads(texts[0])
+    foreign = {"entry": first["entry"] | {"recipe": first["entry"]["recipe"] | {"weights": "others"}}}
+    later.bring_back([json.dumps(one) for one in (last | {"source": None}, last | {"source": first}, foreign, first)])
+    finish(later)
+    whys = [f"one is not: this piece was {why}" for why in ("repainted", "made from other", "made by")]
+    assert "1 of 4 pieces are back" in later.job.message and all(why in later.job.message for why in whys)
+    wild = texts[0].replace("[[0.0,0.5,60]]", '"/etc/passwd"')
+    hostile = ("", "[]", "<script>", texts[0].replace('"seed":0', '"seed":-1'), "[" * 9999, wild)
+    later.bring_back(hostile)
+    finish(later)
+    assert "0 of 6 pieces are back" in later.job.message and len(later.results) == 6
+    assert later.job.message.count("what the page remembers cannot be read") == 5  # each once
+
+
+# -- a melody
+
+
+def wav(x) -> bytes:
+    """Mono sound (N,) at 44.1 kHz as a file."""
+    data = io.BytesIO()
+    soundfile.write(data, x, 44100, format="WAV")
+    return data.getvalue()
+
+
+def hummed(pitches, off: float = 0.0) -> bytes:
+    """A voice that glides into each note, with a vibrato, in a noisy room, `off` semitones too high."""
+    t, parts = np.arange(17640) / 44100, []
+    for pitch in pitches:
+        turns = np.cumsum(440 * 2 ** ((pitch + off - np.exp(-t / 0.03) + 0.15 * np.sin(35 * t) - 69) / 12)) / 44100
+        voice = sum(np.sin(2 * np.pi * k * turns) / k for k in range(1, 6))
+        parts += [voice * np.minimum(1, np.minimum(t, t[::-1]) / 0.04), np.zeros(2205)]
+    noise = np.random.default_rng(0).standard_normal(len(parts) // 2 * (17640 + 2205))
+    return wav(0.2 * np.concatenate(parts) + 0.005 * noise)
+
+
+def test_what_is_hummed_becomes_notes_and_other_sounds_do_not():
+    pitches = [60, 62, 64, 65, 67, 67, 64, 60]
+    for off in (0.0, 0.3, -0.45):
+        notes, tempo = read_tune(hummed(pitches, off), "hum")
+        assert [pitch for *_, pitch in notes] == pitches and tempo is None
+        assert np.allclose([onset for onset, *_ in notes], 0.45 * np.arange(8), atol=0.08)
+        assert all(0.25 < length < 0.45 for _, length, _ in notes)
+    silence, noise = wav(np.zeros(44100)), wav(0.1 * np.random.default_rng(0).standard_normal(44100))
+    for data, why in ((b"MThd", "as a MIDI file"), (b"odd", "as sound"), (silence, "no notes"), (noise, "no notes")):
+        with pytest.raises(MuseError, match=why):
+            read_tune(data, "x")

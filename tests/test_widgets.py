@@ -7,10 +7,12 @@ import threading
 import time
 
 import numpy as np
+import pretty_midi
 import pytest
 import soundfile
 import torch
 from fixtures import sinusoids
+from ipywidgets.widgets.widget import _instances
 from test_library import piece
 
 from musekit.config import MuseError
@@ -49,7 +51,8 @@ def made(studio, n: int = 1) -> list[str]:
 
 
 def shown(studio) -> list[str]:
-    return [card.value for card in studio.cards.children]
+    """The cards as a person sees them, the newest first."""
+    return [card.value for card in sorted(studio.cards.children, key=lambda card: int(card.layout.order))]
 
 
 # -- the Studio
@@ -141,6 +144,79 @@ def test_keep_variations_and_download(studio, monkeypatch):
     studio.piece.value = 1
     studio.save.click()
     assert sent[0][0]["name"].startswith("a-sad-piano-melody-") and sent[0][1] == b"fLaC"
+
+
+def test_steering_is_on_the_card_and_comes_back_into_the_form(studio):
+    studio.prompt.value, studio.chords.value = "a waltz at 120 BPM", "X"
+    assert "read in the prompt: 120 BPM" in made(studio)[0]  # nothing is asked for while the box is not ticked
+    midi, data = pretty_midi.PrettyMIDI(initial_tempo=90.0), io.BytesIO()
+    midi.instruments = [pretty_midi.Instrument(0)]
+    midi.instruments[0].notes = [pretty_midi.Note(90, 60, 0.0, 0.5), pretty_midi.Note(90, 67, 0.5, 1.0)]
+    midi.write(data)
+    file = {"name": "<i>t</i>.mid", "type": "", "size": 9, "content": data.getvalue()}
+    studio.melody.set_trait("value", (file | {"last_modified": datetime.datetime.now()},))
+    assert studio.job.wait(PATIENCE) == "done" and "2 notes" in studio.label.value and "<i>" not in studio.label.value
+    assert studio.steer.value and studio.tune.value == "2 notes at 90 BPM: C4 G4"
+    studio.chords.value = ""
+    made(studio)
+    assert studio.state.results[1].piece.recipe.controls.melody[1] == (0.375, 0.375, 67)  # as fast as the prompt says
+    studio.chords.value = "X"
+    for tempo, why in (
+        ("90", "the prompt says bpm = 120.0, and the option 90.0"), ("fast", "is no number of beats"),
+        ("1e9", "the prompt says bpm = 120.0"), ("120", "the chord &#x27;X&#x27; cannot be read"),
+    ):  # fmt: skip
+        studio.bpm.value = tempo
+        studio.generate.click()
+        studio.job.wait(PATIENCE)
+        assert why in studio.label.value and len(shown(studio)) == 2
+    studio.bpm.value, studio.chords.value, studio.key.value, studio.metre.value = "60", "Am F", "D minor", 3
+    studio.prompt.value = "a waltz"
+    assert "asked: 60 BPM, D minor, 3 beats a bar, Am F, a melody of 2 notes" in made(studio)[0]
+    first = studio.state.results[2].piece.recipe
+    assert first.controls.melody == ((0.0, 0.75, 60), (0.75, 0.75, 67))  # at 60 BPM
+    studio.bpm.value, studio.key.value, studio.steer.value = "", None, False
+    studio.forget.click()
+    assert studio.tune_notes is None and studio.tune.value == ""
+    studio.use.click()
+    made(studio)
+    assert studio.state.results[3].piece.recipe == first and studio.bpm.value == "60"
+    studio.piece.value = 1
+    studio.use.click()
+    assert not studio.steer.value and studio.bpm.value == "" and studio.metre.value is None  # the prompt says it
+
+
+def test_a_part_that_is_chosen_is_repainted_and_the_piece_goes_on(studio):
+    studio.seconds.value = 1.0
+    made(studio)
+    studio.repaint.click()
+    assert "choose a part first" in studio.label.value and studio.desk.outline.count(",") > 1000
+    studio.desk.part = [0.25, 0.5]
+    made(studio)
+    assert studio.piece.value == 1 and studio.desk.part == [0.25, 0.5]  # who chose a part stays there
+    press(studio, studio.repaint)
+    assert studio.desk.piece == 3 and studio.desk.part == [] and "repainted" in shown(studio)[0]
+    one, _, three = (result.piece.audio for result in studio.state.results)
+    assert torch.equal(one[:, 26460:], three[:, 26460:]) and not torch.equal(one, three)
+    studio.longer.value, studio.anew.value, studio.prompt.value = 0.5, True, "a jig"
+    press(studio, studio.go_on)
+    assert studio.desk.seconds == 1.5 and studio.state.results[3].piece.recipe.prompt == "a jig"
+
+
+def test_a_card_is_at_most_3_models_and_old_ones_leave(studio, monkeypatch):
+    monkeypatch.setattr("musekit.lab.studio.MAX_CARDS", 6)
+    made(studio)
+    before = len(_instances)
+    made(studio)
+    assert len(_instances) - before <= 3 and studio.desk.pieces == [r.text for r in studio.state.results]
+    made(studio, 5)
+    assert len(shown(studio)) == 5 and "no. 7" in shown(studio)[0] and "no. 3" in shown(studio)[4]  # 1 and 2 left
+    assert len(studio.desk.pieces) == 6 and len(_instances) - before <= 3 * 4
+    studio.clear.click()
+    texts = [result.text for result in studio.state.results[:2]]
+    studio.desk._handle_custom_msg({"past": texts}, [])
+    assert studio.job.wait(PATIENCE) == "done" and len(shown(studio)) == 2 and studio.desk.pieces == texts
+    studio.desk._handle_custom_msg({"past": ["<b>"]}, [])
+    assert "cannot be read" in studio.label.value and "<b>" not in studio.label.value
 
 
 # -- the Library

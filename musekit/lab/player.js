@@ -27,11 +27,13 @@ const KEYS = {
   k: ["button[class*='-keep']", "Keep what was heard last"],
   d: ["button[class*='-save']", "Save (download) it"],
   m: ["button.muse-more", "More like this"],
+  x: ["button.muse-pair-switch", "from card A to card B and back, at the same place"],
   Escape: ["button[class*='-cancel']", "Cancel"],
 };
 const HELP = [
   ["Enter", "in the prompt: begin"], ...Object.entries(KEYS).map(([key, [, text]]) => [key, text]),
-  ["p", "play or pause what was heard last"], ["arrows, Enter", "on the map: from point to point, hear it"],
+  ["p", "play or pause what was heard last"], ["arrows", "on a mark of the waveform: move it"],
+  ["arrows, Enter", "on the map: from point to point, hear it"],
   ["?", "these keys"],
 ];
 

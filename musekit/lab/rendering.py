@@ -9,7 +9,7 @@ apart.
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from musekit.config import MuseError
 from musekit.entry import Entry, Origin
 from musekit.inference import OnStep, filled, micro_batches
 from musekit.muse import Muse, Piece
-from musekit.recipe import Recipe, check
+from musekit.recipe import Recipe, Settings, check
 
 MOST = 256  # CPU threads, or pieces in a micro-batch, of a recipe from a file
 TINY = 1e-6  # radians: two points this close, or this close to opposite, have no unique great circle
@@ -107,11 +107,14 @@ def render(
         done += len(batch)
 
 
-def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel=None) -> Piece:
+def render_again(
+    muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel=None, source: Piece | None = None
+) -> Piece:
     """The piece of a library's entry once more, with the recipe's dtypes and threads: the same bits on the same kind of
-    machine.
+    machine. source: what it was repainted in, or continues.
 
-    Raises MuseError for an imported sound, for other weights, or for an origin without its embedding.
+    Raises MuseError for an imported sound, for other weights, for an origin without its embedding, and for an edit
+    without its source.
     """
     recipe, origin = entry.recipe, entry.origin
     if recipe is None:
@@ -130,10 +133,28 @@ def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel
     if dtypes != {"dtype": str(muse.autocast_dtype).removeprefix("torch."), "stage1_dtype": muse.stage1_dtype}:
         muse = replace(muse, **dtypes)  # with networks of its own
     with threads(recipe.threads):
+        if recipe.edit is not None:
+            return _edit_again(muse, entry, source, on_step, cancel)
         if origin is None:
             return next(iter(muse.stream([recipe], on_step, cancel)))
         rows = torch.from_numpy(np.frombuffer(entry.embedding, "<f4").reshape(-1, 512).copy())
         return sequence(list(render(muse, rows, recipes, [origin] * len(recipes), on_step, cancel)), origin.how)
+
+
+def _edit_again(muse: Muse, entry: Entry, source: Piece | None, on_step: OnStep | None, cancel) -> Piece:
+    recipe, edit = entry.recipe, entry.recipe.edit
+    if source is None:
+        raise MuseError("this piece was repainted or continued; it cannot be made again without the piece before it")
+    options = {f.name: getattr(recipe, f.name) for f in fields(Settings)[1:] if hasattr(recipe, f.name)}
+    options |= {"steps": recipe.stage2_steps, "solver": recipe.stage2_solver, "controls": recipe.controls}
+    options |= {"trained": edit.trained, "on_step": on_step, "cancel": cancel}
+    own = np.asarray(source.embedding, "<f4").tobytes() == entry.embedding  # no other prompt was given
+    more = recipe.seconds - source.audio.shape[1] / source.sample_rate
+    make, where = (muse.continue_, (more,)) if more > 1e-4 else (muse.repaint, (edit.start, edit.stop))
+    piece = make(source, *where, None if own else recipe.prompt, recipe.seed, **options)
+    if piece.recipe.edit != edit:
+        raise MuseError("this piece was made from other sound than that of the piece before it, as it is now")
+    return RenderedPiece(**vars(piece), origin=entry.origin)
 
 
 @contextlib.contextmanager

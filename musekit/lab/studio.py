@@ -1,4 +1,4 @@
-"""Studio: type a sentence, hear several answers, keep some, ask for variations. `StudioView` shows it as a panel.
+"""Studio: type a sentence, hear several answers, keep some, vary, repaint or continue them. `StudioView` is the panel.
 
 studio = Studio("mini", library=Library())
 studio.generate("a sad piano melody", n=4, steps=20)  # returns at once
@@ -9,26 +9,41 @@ studio.library.add(studio.results[0].piece, tags=["for the film"])
 
 import math
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ipywidgets as w
+import msgspec
 import torch
+import traitlets
 
-from musekit.config import MuseError
-from musekit.entry import Origin, file_of
+from musekit.config import TONICS, MuseError
+from musekit.controls import Controls
+from musekit.entry import Entry, Origin, entry_of, file_of
+from musekit.files import decode
 from musekit.lab.job import Job
-from musekit.lab.rendering import angle, render, slerp
-from musekit.lab.view import PANELS, View
+from musekit.lab.rendering import RenderedPiece, angle, render, render_again, slerp
+from musekit.lab.tune import Note, read_tune
+from musekit.lab.view import PANELS, Face, View, escaped
 from musekit.library import Library
 from musekit.muse import Muse, Piece
+from musekit.prompts import read_prompt
 from musekit.recipe import Settings, count
-from musekit.show.players import card
+from musekit.show.players import card, waveform
 from musekit.solve import SOLVERS
 
 MAX_SEED = 2**31  # of a seed that is drawn here
 MAX_CARDS = 32  # older ones leave the page; their results stay in `state.results`
+SIDE = '<button class="muse-side" data-side="{0}" aria-pressed="false" aria-label="no. {1} is {0}">{0}</button>'
+
+
+@dataclass(frozen=True)
+class Past:
+    """All that makes a piece again, as text for a page that outlives its kernel."""
+
+    entry: Entry
+    source: "Past | None" = None  # of a piece that was repainted or continued
 
 
 @dataclass(eq=False)
@@ -37,7 +52,13 @@ class Result:
 
     number: int  # from 1
     piece: Piece
-    note: str = ""  # the result that it varies
+    past: Past
+    note: str = ""  # the result that it varies, and how
+
+    @property
+    def text(self) -> str:
+        """What `Studio.bring_back` reads."""
+        return msgspec.json.encode(self.past).decode()
 
 
 class Studio:
@@ -62,6 +83,20 @@ class Studio:
             raise MuseError("degrees go from above 0 to 180")
         self.job.start(lambda: self._vary(result, n, degrees))
 
+    def repaint(self, result: Result, start: float, stop: float, **options) -> None:
+        """Start pieces with new music from `start` to `stop` (s). Options: n and those of `Muse.repaint`."""
+        note = f"{start:g} to {stop:g} s of no. {result.number} repainted"
+        self.job.start(lambda: self._edit(result, self.muse.repaint, (start, stop), note, **options))
+
+    def go_on(self, result: Result, seconds: float, **options) -> None:
+        """Start pieces that continue a result for so many seconds. Options: those of `repaint`."""
+        note = f"no. {result.number} and {seconds:g} s more"
+        self.job.start(lambda: self._edit(result, self.muse.continue_, (seconds,), note, **options))
+
+    def bring_back(self, texts: Sequence[str]) -> None:
+        """Start to make earlier results again from their `Result.text`; anyone may have written these texts."""
+        self.job.start(lambda: self._again([str(text) for text in texts[-MAX_CARDS:]]))
+
     def _batch(self, n: int) -> int:
         """Pieces in a micro-batch. On a CPU one: four together take less time, but the first is heard last."""
         return min(n, self.muse.config.sample.micro_batch if self.muse.device.type == "cuda" else 1)
@@ -80,7 +115,8 @@ class Studio:
     def _vary(self, result: Result, n: int, degrees: float) -> str:
         source, origin = result.piece, getattr(result.piece, "origin", None)
         first, note = secrets.randbelow(MAX_SEED), f"{degrees:g}\N{DEGREE SIGN} from no. {result.number}"
-        recipe = replace(source.recipe, micro_batch=self._batch(n))
+        shorter = min(source.recipe.seconds, self.muse.config.window_seconds)  # a continued piece may be longer
+        recipe = replace(source.recipe, micro_batch=self._batch(n), edit=None, seconds=shorter)
         as_before = {"stage1_steps": recipe.stage1_steps, "stage1_solver": recipe.stage1_solver}
         goals = self.muse.embed(recipe.prompt, n, first, recipe.negative_prompt, seconds=recipe.seconds, **as_before)
         positions = (math.radians(degrees) / angle(source.embedding, goals)).tolist()
@@ -91,11 +127,52 @@ class Studio:
         self._collect(render(self.muse, embeddings, [recipe] * n, origins, follow, self.job.flag), note)
         return f"{n} variations: {note}"
 
-    def _collect(self, pieces: Iterable[Piece], note: str = "") -> None:
+    def _edit(self, result: Result, edit, where: tuple, note: str, n=1, seed=0, prompt=None, **settings) -> str:
+        origin = getattr(result.piece, "origin", None)
+        origin = Origin(note, prompt is not None or origin is None or origin.prompted)
+        for i in range(count(n)):
+            follow = self.job.follow(1, i / n, (i + 1) / n)
+            piece = edit(result.piece, *where, prompt, seed + i, on_step=follow, cancel=self.job.flag, **settings)
+            self._collect([RenderedPiece(**vars(piece), origin=origin)], note, result.past)
+        return note
+
+    def _again(self, texts: Sequence[str]) -> str:
+        made, missing = {result.past: result.piece for result in self.results}, []
+
+        def make(past: Past, follow) -> Piece:
+            if past not in made:
+                source = past.source and make(past.source, follow)
+                made[past] = render_again(self.muse, past.entry, follow, self.job.flag, source)
+            return made[past]
+
+        for i, text in enumerate(texts):
+            try:
+                past = decode(text, Past, "what the page remembers")
+                piece = make(past, self.job.follow(1, i / len(texts), (i + 1) / len(texts)))
+            except MuseError as error:
+                missing.append(f"; one is not: {error}")
+            else:
+                note = f" \N{MIDDLE DOT} {past.entry.origin.how}" if past.entry.origin else ""
+                self.results.append(Result(len(self.results) + 1, piece, past, f"from before{note}"))
+                self.job.on_change()
+        return f"{len(texts) - len(missing)} of {len(texts)} pieces are back" + "".join(dict.fromkeys(missing))
+
+    def _collect(self, pieces: Iterable[Piece], note: str = "", source: Past | None = None) -> None:
         """Collect pieces as they are ready; those that were finished before a cancel stay."""
         for piece in pieces:
-            self.results.append(Result(len(self.results) + 1, piece, note))
+            self.results.append(Result(len(self.results) + 1, piece, Past(entry_of(piece), source), note))
             self.job.on_change()
+
+
+class Desk(w.Widget):
+    """What the Studio's own scripts show: the chosen piece's waveform and the part of it that is chosen, and what the
+    page remembers of the pieces."""
+
+    piece = traitlets.Int(0).tag(sync=True)  # its number; 0: none
+    outline = traitlets.Unicode("").tag(sync=True)  # SVG
+    seconds = traitlets.Float(0.0).tag(sync=True)
+    part = traitlets.List(traitlets.Float(), []).tag(sync=True)  # start and stop in seconds, or nothing
+    pieces = traitlets.List(traitlets.Unicode()).tag(sync=True)  # `Result.text` of the newest
 
 
 class StudioView(View):
@@ -113,7 +190,8 @@ class StudioView(View):
         """A system, its folder or its name, and first values of the widgets (None: the preset's)."""
         super().__init__("Studio")
         self.state, self._shown, self._drawn = Studio(weights, library, self._show), 0, None
-        self.job, sample = self.state.job, self.state.muse.config.sample
+        self.job, self.desk, sample = self.state.job, Desk(), self.state.muse.config.sample
+        self.tune_notes: tuple[list[Note], float | None] | None = None  # and their tempo
         steps, longest = steps or sample.stage2_steps, math.floor(self.state.muse.config.window_seconds * 10) / 10
         self.make(
             {
@@ -121,34 +199,77 @@ class StudioView(View):
                 "seconds": {"value": seconds or sample.seconds, "max": longest},
                 "steps": {"value": steps, "max": max(200, steps)},
                 "solver": {"value": sample.stage2_solver, "options": SOLVERS},
+                "metre": {"options": [("any", None), *((str(i), i) for i in range(1, 13))]},
+                "key": {"options": [("any", None), *((f"{t} {m}",) * 2 for t in TONICS for m in ("major", "minor"))]},
             },
             {
                 "generate": lambda: self.state.generate(**self._options()), "cancel": self.job.cancel,
                 "keep": self._keep, "save": lambda: self.player.download(*file_of(self._chosen().piece)),
                 "more": self._more, "use": self._use, "clear": self._clear, "seed": self._hold,
+                "melody": self._upload, "forget": lambda: self._follow(None), "piece": self._draw,
+                "repaint": lambda: self._edit(self.state.repaint, self.desk.part),
+                "go_on": lambda: self._edit(self.state.go_on, [self.longer.value]),
             },
+            **{name: Face(self.desk, f"{name}.js", f"muse-{name}") for name in ("wave", "pair", "hum", "past")},
         )  # fmt: skip
         self.player.on_msg(lambda _, message, __: self._choose(message.get("heard")))
+        self.desk.on_msg(lambda _, message, data: self.safely(lambda: self._told(message, *data))())
         for text in PANELS["Studio"]["examples"]:
             example = w.Button(description=text, tooltip="hear pieces for this prompt")
             example.on_click(self.safely(lambda text=text: self._example(text)))
             self.examples.children += (example,)
 
     def _options(self) -> dict:
-        """The options of `Studio.generate` in the widgets; a new seed, if one is to be drawn, is shown."""
+        """The options of `Studio.generate` in the widgets."""
+        prompt, negative = self.prompt.value, self.negative.value.strip() or None
+        return {"prompt": prompt, "negative_prompt": negative, "seconds": self.seconds.value} | self._how(prompt)
+
+    def _how(self, prompt: str) -> dict:
+        """How to sample, in the widgets; a new seed, if one is to be drawn, is shown."""
         if self.fresh.value:
             self._drawn = secrets.randbelow(MAX_SEED)
             self.seed.value = self._drawn
-        return {
-            "prompt": self.prompt.value,
-            "negative_prompt": self.negative.value.strip() or None,
-            "n": self.n.value,
-            "seed": self.seed.value,
-            "seconds": self.seconds.value,
-            "steps": self.steps.value,
-            "solver": self.solver.value,
-            "guidance_scale": self.guidance.value,
-        }
+        how = {name: getattr(self, name).value for name in ("n", "seed", "steps", "solver")}
+        return how | {"guidance_scale": self.guidance.value} | (self._steering(prompt) if self.steer.value else {})
+
+    def _steering(self, prompt: str) -> dict:
+        """The controls in the widgets; None: not asked. A melody goes with the tempo asked for, or has its own."""
+        text, chords = self.bpm.value.strip(), self.chords.value.strip() or None
+        try:
+            bpm = float(text) if text else None
+        except ValueError:
+            raise MuseError(f"the tempo {text[:40]!r} is no number of beats per minute") from None
+        notes, tempo = self.tune_notes or (None, None)
+        if tempo:
+            said = read_prompt(prompt).get("bpm")
+            stretch, bpm = tempo / (bpm or said or tempo), bpm or (None if said else tempo)
+            notes = [(round(a * stretch, 3), round(b * stretch, 3), pitch) for a, b, pitch in notes]
+        return {"bpm": bpm, "metre": self.metre.value, "key": self.key.value, "chords": chords, "melody": notes}
+
+    def _upload(self) -> None:
+        files, self.melody.value = self.melody.value, ()
+        if files:  # the line above emptied it
+            self._listen(files[0]["content"], str(files[0]["name"]))
+
+    def _told(self, message: dict, hum: bytes | None = None) -> None:
+        self._listen(hum, "what you hummed") if hum else self.state.bring_back(message["past"])
+
+    def _listen(self, data: bytes, name: str) -> None:
+        def work() -> str:
+            self.job.report(f"listening to {name}", 0.1)
+            self._follow(read_tune(bytes(data), name))
+            return f"the next pieces follow {name}: {len(self.tune_notes[0])} notes"
+
+        self.job.start(work)
+
+    def _follow(self, tune: tuple[list[Note], float | None] | None) -> None:
+        """Ask for a melody, or for none."""
+        self.tune_notes, self.tune.value = tune, ""
+        if tune:
+            (notes, tempo), self.steer.value = tune, True
+            names = " ".join(f"{TONICS[pitch % 12]}{pitch // 12 - 1}" for *_, pitch in notes)
+            at = f" at {tempo:g} BPM" if tempo else ""
+            self.tune.value = escaped(f"{len(notes)} notes{at}: {names}", 120)
 
     def _chosen(self) -> Result:
         if self.piece.value is None:
@@ -174,20 +295,43 @@ class StudioView(View):
         self.seconds.value, self.steps.value = recipe.seconds, recipe.stage2_steps
         self.solver.value, self.guidance.value = recipe.stage2_solver, recipe.guidance_scale
         self.seed.value, self.fresh.value = recipe.seed, False
+        said, asked = read_prompt(recipe.prompt) if recipe.controls else {}, recipe.controls or Controls()
+        self.bpm.value = "" if asked.bpm is None or "bpm" in said else str(asked.bpm).removesuffix(".0")
+        self.key.value = None if asked.key is None or "key" in said else f"{asked.key} {asked.mode}"
+        self.metre.value = None if "metre" in said else asked.metre
+        self.chords.value = asked.chords or ""
+        self._follow(asked.melody and (list(asked.melody), asked.bpm))
+        self.steer.value = any((self.bpm.value, self.key.value, self.metre.value, asked.chords, asked.melody))
         self.say(f"the settings of no. {self.piece.value}, and its seed, which is held")
 
     def _clear(self) -> None:
         self._drop(list(self.cards.children))
-        self.piece.options = ()
+        self.piece.options, self.desk.pieces = (), []
         self.say("no cards; what was kept is in the library")
 
     def _drop(self, old: list[w.Widget]) -> None:
         self.cards.children = [one for one in self.cards.children if one not in old]
-        for one in old:
-            one.close()
+        for part in (part for one in old for part in (one.layout, one.style, one)):  # none closes with another
+            part.close()
 
     def _more(self) -> None:
         self.state.more_like(self._chosen(), self.n.value, self.degrees.value)
+
+    def _draw(self) -> None:
+        """The chosen piece in the waveform."""
+        number = self.piece.value or 0
+        with self.desk.hold_sync():
+            self.desk.piece, self.desk.part = number, []
+            if number:
+                audio, rate = self._chosen().piece.audio, self._chosen().piece.sample_rate
+                self.desk.outline, self.desk.seconds = waveform(audio, 900, 96), audio.shape[1] / rate
+
+    def _edit(self, edit: Callable, where: Sequence[float]) -> None:
+        """Repaint or continue the chosen piece, as the widgets say."""
+        chosen, prompt = self._chosen(), self.prompt.value if self.anew.value else None
+        if not where:
+            raise MuseError("choose a part first: drag over the waveform, or move its two marks with the arrow keys")
+        edit(chosen, *where, prompt=prompt, **self._how(prompt or chosen.piece.recipe.prompt))
 
     def _keep(self) -> None:
         entry = self.state.library.add(self._chosen().piece, tags=self.tags.value.split(","))
@@ -196,11 +340,16 @@ class StudioView(View):
 
     def _show(self) -> None:
         """Update the widgets from the state; the newest piece is the chosen one."""
-        self.show_job(self.job, self.generate, self.more, cancel=self.cancel)
+        self.show_job(self.job, self.generate, self.more, self.repaint, self.go_on, cancel=self.cancel)
         for result in self.state.results[self._shown :]:
             note = f"no. {result.number}" + (f" \N{MIDDLE DOT} {result.note}" if result.note else "")
-            new = w.HTML(f'<div data-piece="{result.number}">{card(result.piece, note)}</div>')
-            self.cards.children = [new, *self.cards.children]
-            self._drop(list(self.cards.children[MAX_CARDS:]))
+            sides = "".join(SIDE.format(side, result.number) for side in "AB")
+            text = f'<div data-piece="{result.number}">{card(result.piece, note)}<div>{sides}</div></div>'
+            if len(self.cards.children) == MAX_CARDS:  # cards behind a change are drawn anew and stop: not each time
+                self._drop(list(self.cards.children[:2]))
+            self.cards.children = [*self.cards.children, w.HTML(text, layout={"order": str(-result.number)})]
+            self.desk.pieces = [*self.desk.pieces, result.text][-MAX_CARDS:]
+            self._shown, part = result.number, [] if result.past.source else self.desk.part  # stay where that is
+            chosen = self.piece.value if part else result.number
             self.piece.options = [(note, result.number), *self.piece.options]
-            self.piece.value = self._shown = result.number
+            self.piece.value, self.desk.part = chosen, part

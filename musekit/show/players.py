@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from IPython.display import HTML
 
+from musekit.prompts import read_prompt
 from musekit.show.pictures import outline
 from musekit.show.style import PALETTE
 
@@ -127,6 +128,19 @@ def waveform(audio, columns: int = 260, height: int = 56) -> str:
     )
 
 
+def steering(piece) -> str:
+    """What the prompt was read to ask of the music, what else was asked, and the beat that was drawn for it."""
+    all_, asked = piece.controls, piece.recipe.controls
+    said = read_prompt(piece.recipe.prompt) if asked else {}
+    words = {"bpm": f"{all_.bpm or 0:g} BPM", "key": f"{all_.key} {all_.mode}", "metre": f"{all_.metre} beats a bar"}
+    words |= {"chords": all_.chords, "melody": f"a melody of {len(all_.melody or ())} notes"}
+    kinds: dict[str, list[str]] = {"read in the prompt": [], "asked": [], "drawn": []}
+    for name in (name for name in words if getattr(all_, name) is not None):
+        how = "read in the prompt" if name in said else "drawn" if getattr(asked, name, None) is None else "asked"
+        kinds[how].append(words[name])
+    return "; ".join(f"{how}: {', '.join(each)}" for how, each in kinds.items() if each)
+
+
 def card(piece, note: str = "") -> str:
     """A generated piece as HTML: prompt, waveform, player, seed, similarity (cosine of text and sound), settings."""
     recipe = piece.recipe
@@ -137,6 +151,8 @@ def card(piece, note: str = "") -> str:
     facts += f"<br>{html.escape(note)}" if note else ""
     settings = f"{recipe.seconds:g} s, {recipe.stage2_steps} steps of {recipe.stage2_solver}"
     settings += f", guidance {recipe.guidance_scale:g}"
+    steered = html.escape(steering(piece))
+    facts += f"<br>{steered}" if steered else ""
     level = f"played at {LUFS:g} LUFS, the file has {loudness_of(piece.audio, piece.sample_rate):.1f}"
     facts += f"<br>not: {html.escape(recipe.negative_prompt)}" if recipe.negative_prompt else ""
     return (

@@ -1,0 +1,42 @@
+"""A tune from a MIDI file, or from a sound that somebody hums or plays, as the notes of `Controls.melody`."""
+
+import numpy as np
+
+from musekit.config import MuseError
+from musekit.controls import read_melody
+from musekit.entry import read_audio
+
+Note = tuple[float, float, int]  # onset and duration in seconds, MIDI pitch
+SECONDS, RATE, FRAME, HOP = 60.0, 16_000, 1024, 256  # of a sound, at most; Hz; samples
+VIBRATO = 9  # frames (144 ms) over which a pitch is smoothed
+LEAST = 6  # frames (96 ms) of a note
+QUIET = 0.2  # of the median level of what has a pitch; a repeated note begins behind such a dip
+
+
+def read_tune(data: bytes, name: str) -> tuple[list[Note], float | None]:
+    """The notes, the first at 0, and the tempo in BPM, which a sound does not tell (None).
+
+    A sound is one voice from C2 to E6. Its pitches come from pyin (Mauch and Dixon 2014), are moved together onto the
+    nearest semitones, and last as long as they do. Raises MuseError where there are no notes.
+    """
+    if data[:4] == b"MThd":
+        return read_melody(data, name)
+    import librosa
+    import soxr
+    from scipy.ndimage import median_filter
+
+    audio, rate = read_audio(data, name, SECONDS)
+    x = np.pad(soxr.resample(audio.mean(0), rate, RATE), (0, FRAME))
+    f0, voiced, _ = librosa.pyin(x, fmin=65.0, fmax=1320.0, sr=RATE, frame_length=FRAME, hop_length=HOP)
+    level = librosa.feature.rms(y=x, frame_length=FRAME // 2, hop_length=HOP)[0]
+    voiced &= level > QUIET * np.median(level[voiced]) if voiced.any() else False
+    pitch = librosa.hz_to_midi(np.where(voiced, f0, 440.0))
+    off = np.angle(np.exp(2j * np.pi * pitch[voiced]).mean()) / (2 * np.pi) if voiced.any() else 0.0  # semitones
+    last = np.maximum.accumulate(np.where(voiced, np.arange(len(pitch)), 0))  # gaps have the pitch before them
+    steps = np.where(voiced, np.rint(median_filter(pitch[last], VIBRATO) - off), 0).astype(int)
+    edges = [0, *(np.flatnonzero(np.diff(steps)) + 1), len(steps)]
+    runs = [(a, b, int(steps[a])) for a, b in zip(edges, edges[1:]) if steps[a] > 0 and b - a >= LEAST]
+    if not runs:
+        raise MuseError(f"no notes were heard in {name[:60]!r}; hum or play one line of notes")
+    second = HOP / RATE
+    return [(round(float(a - runs[0][0]) * second, 3), round(float(b - a) * second, 3), p) for a, b, p in runs], None
