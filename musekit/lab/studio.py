@@ -199,8 +199,8 @@ class StudioView(View):
                 "seconds": {"value": seconds or sample.seconds, "max": longest},
                 "steps": {"value": steps, "max": max(200, steps)},
                 "solver": {"value": sample.stage2_solver, "options": SOLVERS},
-                "metre": {"options": [("any", None), *((str(i), i) for i in range(1, 13))]},
-                "key": {"options": [("any", None), *((f"{t} {m}",) * 2 for t in TONICS for m in ("major", "minor"))]},
+                "metre": {"options": [("any", 0), *((str(i), i) for i in range(1, 13))]},
+                "key": {"options": [("any", ""), *((f"{t} {m}",) * 2 for t in TONICS for m in ("major", "minor"))]},
             },
             {
                 "generate": lambda: self.state.generate(**self._options()), "cancel": self.job.cancel,
@@ -244,7 +244,8 @@ class StudioView(View):
             said = read_prompt(prompt).get("bpm")
             stretch, bpm = tempo / (bpm or said or tempo), bpm or (None if said else tempo)
             notes = [(round(a * stretch, 3), round(b * stretch, 3), pitch) for a, b, pitch in notes]
-        return {"bpm": bpm, "metre": self.metre.value, "key": self.key.value, "chords": chords, "melody": notes}
+        others = {"metre": self.metre.value or None, "key": self.key.value or None, "chords": chords, "melody": notes}
+        return {"bpm": bpm, **others}
 
     def _upload(self) -> None:
         files, self.melody.value = self.melody.value, ()
@@ -297,8 +298,8 @@ class StudioView(View):
         self.seed.value, self.fresh.value = recipe.seed, False
         said, asked = read_prompt(recipe.prompt) if recipe.controls else {}, recipe.controls or Controls()
         self.bpm.value = "" if asked.bpm is None or "bpm" in said else str(asked.bpm).removesuffix(".0")
-        self.key.value = None if asked.key is None or "key" in said else f"{asked.key} {asked.mode}"
-        self.metre.value = None if "metre" in said else asked.metre
+        self.key.value = "" if asked.key is None or "key" in said else f"{asked.key} {asked.mode}"
+        self.metre.value = 0 if "metre" in said else asked.metre or 0
         self.chords.value = asked.chords or ""
         self._follow(asked.melody and (list(asked.melody), asked.bpm))
         self.steer.value = any((self.bpm.value, self.key.value, self.metre.value, asked.chords, asked.melody))
