@@ -234,7 +234,7 @@ class StudioView(View):
 
     def _steering(self, prompt: str) -> dict:
         """The controls in the widgets; None: not asked. A melody goes with the tempo asked for, or has its own."""
-        text, chords = self.bpm.value.strip(), self.chords.value.strip() or None
+        text, others = self.bpm.value.strip(), ("metre", "key", "chords")
         try:
             bpm = float(text) if text else None
         except ValueError:
@@ -244,8 +244,7 @@ class StudioView(View):
             said = read_prompt(prompt).get("bpm")
             stretch, bpm = tempo / (bpm or said or tempo), bpm or (None if said else tempo)
             notes = [(round(a * stretch, 3), round(b * stretch, 3), pitch) for a, b, pitch in notes]
-        others = {"metre": self.metre.value or None, "key": self.key.value or None, "chords": chords, "melody": notes}
-        return {"bpm": bpm, **others}
+        return {"bpm": bpm, "melody": notes} | {name: getattr(self, name).value or None for name in others}
 
     def _upload(self) -> None:
         files, self.melody.value = self.melody.value, ()
@@ -269,8 +268,7 @@ class StudioView(View):
         if tune:
             (notes, tempo), self.steer.value = tune, True
             names = " ".join(f"{TONICS[pitch % 12]}{pitch // 12 - 1}" for *_, pitch in notes)
-            at = f" at {tempo:g} BPM" if tempo else ""
-            self.tune.value = escaped(f"{len(notes)} notes{at}: {names}", 120)
+            self.tune.value = escaped(f"{len(notes)} notes{f' at {tempo:g} BPM' if tempo else ''}: {names}", 120)
 
     def _chosen(self) -> Result:
         if self.piece.value is None:
