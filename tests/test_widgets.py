@@ -174,7 +174,7 @@ def test_steering_is_on_the_card_and_comes_back_into_the_form(studio):
     assert "asked: 60 BPM, D minor, 3 beats a bar, Am F, a melody of 2 notes" in made(studio)[0]
     first = studio.state.results[2].piece.recipe
     assert first.controls.melody == ((0.0, 0.75, 60), (0.75, 0.75, 67))  # at 60 BPM
-    studio.bpm.value, studio.key.value, studio.steer.value = "", None, False
+    studio.bpm.value, studio.key.value, studio.steer.value = "", "", False
     studio.forget.click()
     assert studio.tune_notes is None and studio.tune.value == ""
     studio.use.click()
@@ -182,7 +182,7 @@ def test_steering_is_on_the_card_and_comes_back_into_the_form(studio):
     assert studio.state.results[3].piece.recipe == first and studio.bpm.value == "60"
     studio.piece.value = 1
     studio.use.click()
-    assert not studio.steer.value and studio.bpm.value == "" and studio.metre.value is None  # the prompt says it
+    assert not studio.steer.value and studio.bpm.value == "" and studio.metre.label == studio.key.label == "any"
 
 
 def test_a_part_that_is_chosen_is_repainted_and_the_piece_goes_on(studio):

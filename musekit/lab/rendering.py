@@ -113,8 +113,7 @@ def render_again(
     """The piece of a library's entry once more, with the recipe's dtypes and threads: the same bits on the same kind of
     machine. source: what it was repainted in, or continues.
 
-    Raises MuseError for an imported sound, for other weights, for an origin without its embedding, and for an edit
-    without its source.
+    Raises MuseError for an imported sound, other weights, an origin without its embedding, or an edit without source.
     """
     recipe, origin = entry.recipe, entry.origin
     if recipe is None:

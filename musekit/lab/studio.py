@@ -199,8 +199,8 @@ class StudioView(View):
                 "seconds": {"value": seconds or sample.seconds, "max": longest},
                 "steps": {"value": steps, "max": max(200, steps)},
                 "solver": {"value": sample.stage2_solver, "options": SOLVERS},
-                "metre": {"options": [("any", None), *((str(i), i) for i in range(1, 13))]},
-                "key": {"options": [("any", None), *((f"{t} {m}",) * 2 for t in TONICS for m in ("major", "minor"))]},
+                "metre": {"options": [("any", 0), *((str(i), i) for i in range(1, 13))]},
+                "key": {"options": [("any", ""), *((f"{t} {m}",) * 2 for t in TONICS for m in ("major", "minor"))]},
             },
             {
                 "generate": lambda: self.state.generate(**self._options()), "cancel": self.job.cancel,
@@ -234,7 +234,7 @@ class StudioView(View):
 
     def _steering(self, prompt: str) -> dict:
         """The controls in the widgets; None: not asked. A melody goes with the tempo asked for, or has its own."""
-        text, chords = self.bpm.value.strip(), self.chords.value.strip() or None
+        text, others = self.bpm.value.strip(), ("metre", "key", "chords")
         try:
             bpm = float(text) if text else None
         except ValueError:
@@ -244,7 +244,7 @@ class StudioView(View):
             said = read_prompt(prompt).get("bpm")
             stretch, bpm = tempo / (bpm or said or tempo), bpm or (None if said else tempo)
             notes = [(round(a * stretch, 3), round(b * stretch, 3), pitch) for a, b, pitch in notes]
-        return {"bpm": bpm, "metre": self.metre.value, "key": self.key.value, "chords": chords, "melody": notes}
+        return {"bpm": bpm, "melody": notes} | {name: getattr(self, name).value or None for name in others}
 
     def _upload(self) -> None:
         files, self.melody.value = self.melody.value, ()
@@ -268,8 +268,7 @@ class StudioView(View):
         if tune:
             (notes, tempo), self.steer.value = tune, True
             names = " ".join(f"{TONICS[pitch % 12]}{pitch // 12 - 1}" for *_, pitch in notes)
-            at = f" at {tempo:g} BPM" if tempo else ""
-            self.tune.value = escaped(f"{len(notes)} notes{at}: {names}", 120)
+            self.tune.value = escaped(f"{len(notes)} notes{f' at {tempo:g} BPM' if tempo else ''}: {names}", 120)
 
     def _chosen(self) -> Result:
         if self.piece.value is None:
@@ -297,8 +296,8 @@ class StudioView(View):
         self.seed.value, self.fresh.value = recipe.seed, False
         said, asked = read_prompt(recipe.prompt) if recipe.controls else {}, recipe.controls or Controls()
         self.bpm.value = "" if asked.bpm is None or "bpm" in said else str(asked.bpm).removesuffix(".0")
-        self.key.value = None if asked.key is None or "key" in said else f"{asked.key} {asked.mode}"
-        self.metre.value = None if "metre" in said else asked.metre
+        self.key.value = "" if asked.key is None or "key" in said else f"{asked.key} {asked.mode}"
+        self.metre.value = 0 if "metre" in said else asked.metre or 0
         self.chords.value = asked.chords or ""
         self._follow(asked.melody and (list(asked.melody), asked.bpm))
         self.steer.value = any((self.bpm.value, self.key.value, self.metre.value, asked.chords, asked.melody))

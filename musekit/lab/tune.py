@@ -8,8 +8,7 @@ from musekit.entry import read_audio
 
 Note = tuple[float, float, int]  # onset and duration in seconds, MIDI pitch
 SECONDS, RATE, FRAME, HOP = 60.0, 16_000, 1024, 256  # of a sound, at most; Hz; samples
-VIBRATO = 9  # frames (144 ms) over which a pitch is smoothed
-LEAST = 6  # frames (96 ms) of a note
+VIBRATO, LEAST = 9, 6  # frames of 16 ms: over which a pitch is smoothed, of a note
 QUIET = 0.2  # of the median level of what has a pitch; a repeated note begins behind such a dip
 
 

@@ -95,6 +95,9 @@ class View:
         name = w.HTML(f'<span class="muse-name">{self.title}</span>')
         self.view.children = (classed(w.HBox([name, self.label]), "muse-head"), self.bar, *rows)
         classed(self.view, "muse-view", f"muse-{self.title.lower()}-view")
+        for one in vars(self).values():  # ipykernel 7.4 chooses a thread for each widget: clicks overtook typed text
+            if isinstance(one, w.Widget) and one.comm is not None:
+                one.comm._reply_subshell_for = lambda data, chosen: chosen  # the page's, one for all
 
     def say(self, text: str, bad: bool = False) -> None:
         """Show one line of text; it is escaped, since it may hold what a user typed."""
