@@ -201,7 +201,7 @@ def new_sound(page, view: str, act: Callable[[], object]) -> dict:
 
 # -- what a person does with the three panels
 
-STUDIO, LAB, LIBRARY = "muse-studio-view", "muse-lab-view", "muse-library-view"
+STUDIO, LAB, SURFACE, LIBRARY = (f"muse-{name}-view" for name in ("studio", "lab", "surface", "library"))
 LINES = f".{LIBRARY} .muse-library-list option"
 # Where point i of the map's first group is on the screen
 PLACE = """(i) => {

@@ -23,8 +23,8 @@ MAKE = shutil.which("make")
 def test_the_page_leaves_out_what_takes_minutes():
     cells = page_of({}).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]
-    assert len(code) == 4 and "parameters" in [c for c in cells if c.cell_type == "code"][0].metadata["tags"]
-    for made in ("StudioView(", "LabView(", "LibraryView("):
+    assert len(code) == 5 and "parameters" in [c for c in cells if c.cell_type == "code"][0].metadata["tags"]
+    for made in ("StudioView(", "LabView(", "SurfaceView(", "LibraryView("):
         assert sum(made in source for source in code) == 1
     assert all("muse.generate" not in source for source in code) and not any(c.get("outputs") for c in cells)
 

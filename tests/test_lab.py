@@ -17,6 +17,15 @@ NO_PATIENCE = """() => {
     call();
   } };
 }"""
+# The value of an expression in the notebook's kernel
+KERNEL = """async (code) => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const value_of = {value: `__import__("json").dumps(${code})`};
+  const future = kernel.requestExecute({code: '', silent: true, user_expressions: value_of});
+  const {value} = (await future.done).content.user_expressions;
+  if (value.status !== 'ok') throw new Error(value.evalue);
+  return JSON.parse(value.data['text/plain'].slice(1, -1));
+}"""
 TINY = {"n": 1, "seconds": 1.0, "steps": 3, "points": 12, "stops": 3}
 
 
@@ -41,7 +50,7 @@ def page(site, tmp_path_factory):
         ui.run_all(page)
         yield page
         page.screenshot(path=tmp_path_factory.mktemp("page") / "page.png")
-        assert page.evaluate("window.museLate") >= 4  # three players and a map
+        assert page.evaluate("window.museLate") >= 6  # four players, a map and a plane
         assert ui.strangers(page) == [] and [e for e in page.errors if "Failed to initialize model" not in e] == []
 
 
@@ -49,7 +58,7 @@ def test_a_person_runs_notebook_05_hears_pieces_walks_the_map_and_keeps_a_piece(
     cells = [cell for cell in page.evaluate(ui.CELLS) if cell["type"] == "code"]
     assert sorted(cell["count"] for cell in cells) == list(range(1, len(cells) + 1))
     assert sum(cell["outputs"] > 0 for cell in cells) == len(cells) - 1  # all but the parameters
-    assert page.locator(".muse-view").count() == 3
+    assert page.locator(".muse-view").count() == 4
 
     card = ui.generate(page, "<b>a waltz</b> & more", seed=3)
     assert card.locator("figcaption").inner_text() == "<b>a waltz</b> & more"
@@ -90,6 +99,54 @@ def test_a_person_runs_notebook_05_hears_pieces_walks_the_map_and_keeps_a_piece(
     ui.choose(page, "a lonely gigue")
     sound = ui.new_sound(page, ui.LIBRARY, lambda: page.locator("button.muse-library-play").click())
     assert 0.9 < sound["duration"] < 1.1
+
+
+def test_a_finger_on_the_surface_is_heard_and_kept(page):
+    plane, marks = page.locator(".muse-plane"), page.locator(".muse-mark")
+    plane.scroll_into_view_if_needed()
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        box = plane.bounding_box()
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    def value(expression: str):
+        return page.evaluate(KERNEL, f"(lambda s: {expression})(surface)")
+
+    one = ui.new_sound(page, ui.SURFACE, lambda: page.mouse.click(*at(0.4, 0.5)))
+    rings = [float(mark.get_attribute("data-weight")) for mark in marks.all()]
+    assert rings == pytest.approx(value("list(s.weights(*s.plane.finger).values())")) and sum(rings) == pytest.approx(1)
+    assert 0.3 < value("s.plane.finger[0]") < 0.5 and len(rings) == 3
+    page.mouse.dblclick(*at(0.6, 0.5))
+    page.keyboard.type("<b>a jig</b>")
+    page.keyboard.press("Enter")
+    ui.until(lambda: marks.count() == 4, "a mark where one clicked twice")
+    assert marks.last.inner_text() == "<b>a jig</b>" and value("s.marks[4].x") == pytest.approx(0.6, abs=0.01)
+    page.mouse.move(*at(0.6, 0.53))  # on its ring, beside the finger
+    page.mouse.down()
+    page.mouse.move(*at(0.5, 0.2), steps=5)
+    ui.new_sound(page, ui.SURFACE, page.mouse.up)  # the finger hears the new blend
+    assert value("(s.marks[4].x, s.marks[4].y)") == pytest.approx((0.5, 0.2), abs=0.01)
+
+    finger = page.get_by_role("button", name="finger at")
+    finger.focus()
+    before = value("s.plane.finger")
+    ui.new_sound(page, ui.SURFACE, lambda: [page.keyboard.press("Shift+ArrowLeft") for _ in range(2)])
+    assert value("s.plane.finger") == pytest.approx([before[0] - 0.2, before[1]])
+    page.get_by_role("button", name="<b>a jig</b>: ").focus()
+    page.keyboard.press("ArrowDown")
+    ui.until(lambda: value("s.marks[4].y") > 0.21, "mark moved by a key")
+    alone = ui.new_sound(page, ui.SURFACE, lambda: page.keyboard.press("Enter"))
+    assert alone["digest"] != one["digest"] and marks.last.get_attribute("data-weight") == "1"
+    label = page.locator(f".{ui.SURFACE} .muse-player-label").inner_text()
+    assert label == "<b>a jig</b> (seed 3)"
+    page.locator("button.muse-surface-keep").click()
+    page.locator(ui.LINES, has_text=label).wait_for(state="attached")
+    page.locator("button.muse-surface-bring").click()
+    ui.until(lambda: marks.count() == 5, "the kept piece on the plane")
+    assert marks.last.inner_text() == label
+    marks.last.focus()
+    page.keyboard.press("Delete")
+    ui.until(lambda: marks.count() == 4, "fewer marks")
 
 
 @pytest.mark.long

@@ -26,7 +26,7 @@ from musekit.heldout import read_reference
 from musekit.inference import micro_batches
 from musekit.lab.job import Job
 from musekit.lab.landscape import Landscape, landscape, named, sentences
-from musekit.lab.rendering import RenderedPiece, along, render, sequence, unit
+from musekit.lab.rendering import RenderedPiece, along, blend, render, sequence
 from musekit.muse import Muse
 from musekit.recipe import MAX_PROMPT_CHARS, Recipe, Settings, count
 
@@ -81,22 +81,30 @@ class Lab:
 
     def sample(self, prompt: str, n: int = 200, seed: int = 0, on_step=None) -> None:
         """Put n samples of Stage 1 for a prompt on the map. Seeds are seed, seed + 1, ..."""
+        self.points += self.draw(prompt, n, seed, on_step)
+
+    def draw(self, prompt: str, n: int = 1, seed: int = 0, on_step=None) -> list[Point]:
+        """n samples of Stage 1 for a prompt, which are not put on the map."""
         settings = Settings(micro_batch=min(STAGE1_BATCH, count(n)), seconds=self.seconds)
         recipes = self.muse.recipes(prompt, n, seed, settings)
         x = torch.cat([self.muse.embed_batch(batch, on_step, self.job.flag)[0] for batch in micro_batches(recipes)])
         text = recipes[0].prompt
-        self.points += [Point(e, f"{text} (seed {seed + i})", text, seed + i) for i, e in enumerate(x)]
+        return [Point(e, f"{text} (seed {seed + i})", text, seed + i) for i, e in enumerate(x)]
 
     def add_sound(self, source: bytes | str | Path, name: str = "sound") -> Point:
-        """Put a sound on the map: its embedding conditions Stage 2. Returns its point.
+        """Put a sound on the map: its embedding conditions Stage 2. Returns its point. Raises what `like` raises."""
+        self.points.append(self.like(source, name))
+        return self.points[-1]
+
+    def like(self, source: bytes | str | Path, name: str) -> Point:
+        """The place of a sound, which is not put on the map.
 
         Only the length that the embedder was made for is decoded. Raises MuseError for a file that cannot be read.
         """
         rate = self.muse.config.codec.sample_rate
         audio = read_sound(source, name, self.muse.config.window_seconds, rate)
         embedding = self.muse.embedder.embed_audio(audio[None], rate)[0].cpu()
-        self.points.append(Point(embedding, name, f"like the sound {name}"))
-        return self.points[-1]
+        return Point(embedding, name, f"like the sound {name}")
 
     # -- the map
 
@@ -137,13 +145,18 @@ class Lab:
         way = [Point(e, label, f"from {names}") for e, label in zip(rows, labels)]
         return [replace(stops[0], label=labels[0]), *way[1:-1], replace(stops[-1], label=labels[-1])]
 
-    def mix(self, points: Sequence[Point]) -> Point:
-        """The mean direction of points."""
+    def mix(self, points: Sequence[Point], weights: Sequence[float] = ()) -> Point:
+        """The mean of points on the sphere, with weights that sum to 1 (default: equal ones). A point of weight 1 comes
+        back as it is.
+        """
         if not points:
             raise MuseError("a mix needs a place; add a point of the map")
-        label = "mix of " + ", ".join(p.label[:50] for p in points)
-        embedding = unit(torch.stack([p.embedding for p in points]).mean(0))
-        return Point(embedding, label, label)
+        if 1.0 in weights:
+            return points[list(weights).index(1.0)]
+        shares = [f"{100 * w:.0f} % " for w in weights] or [""] * len(points)
+        label = "mix of " + ", ".join(f"{share}{p.label[:50]}" for share, p in zip(shares, points) if share != "0 % ")
+        w = torch.tensor(weights or [1 / len(points)] * len(points))
+        return Point(blend(torch.stack([p.embedding for p in points]), w), label, label)
 
     # -- sound
 

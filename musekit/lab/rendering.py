@@ -71,6 +71,29 @@ def along(stops: Tensor, n: int) -> Tensor:
     return torch.stack(rows)
 
 
+def blend(points: Tensor, weights: Tensor) -> Tensor:
+    """The mean (D,) of unit vectors (n, D) on the sphere, with weights (n,) that sum to 1: the m with the least sum of
+    w_i angle(m, x_i)^2 (Buss and Fillmore 2001). For two it is their slerp; a point of weight 1 comes back bit for bit.
+
+    Raises MuseError where the vectors cancel, so that no mean is the nearest.
+    """
+    if float(weights.max()) == 1.0:
+        return points[int(weights.argmax())]
+    x, w = unit(points.double()), weights.double()
+    m = w @ x
+    if float(m.norm()) < TINY:
+        raise MuseError("these places are opposite points of the sphere and cancel; move nearer to one of them")
+    for _ in range(60):
+        m = unit(m)
+        logs = unit(x - (x @ m)[:, None] * m) * angle(m, x)[:, None]  # from m towards each, as far as it is away
+        step = w @ logs
+        length = step.norm()
+        if length < 1e-12:
+            break
+        m = m * length.cos() + step / length * length.sin()
+    return unit(m).to(points.dtype)
+
+
 # -- rendering
 
 
@@ -132,8 +155,13 @@ def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel
     with threads(recipe.threads):
         if origin is None:
             return next(iter(muse.stream([recipe], on_step, cancel)))
-        rows = torch.from_numpy(np.frombuffer(entry.embedding, "<f4").reshape(-1, 512).copy())
+        rows = embeddings_of(entry)
         return sequence(list(render(muse, rows, recipes, [origin] * len(recipes), on_step, cancel)), origin.how)
+
+
+def embeddings_of(entry: Entry) -> Tensor:
+    """The embeddings (n, 512) that a piece was rendered from; empty where none are known."""
+    return torch.from_numpy(np.frombuffer(entry.embedding or b"", "<f4").reshape(-1, 512).copy())
 
 
 @contextlib.contextmanager
