@@ -224,7 +224,7 @@ def test_views_of_one_kernel_refresh_each_other(studio):
 def test_play_export_and_import(shelf, tmp_path):
     choose(shelf, "piece 2")
     shelf.play.click()
-    assert shelf.player.turn == 1 and shelf.player.label == "piece 2" and shelf.player.sound[:4] == b"OggS"
+    assert shelf.player.turn == 1 and shelf.player.label == "piece 2" and shelf.player.sound[:4] == b"fLaC"
     sent = []
     shelf.player.send = lambda content, buffers: sent.append(content["name"])
     shelf.save.click()

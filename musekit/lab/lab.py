@@ -31,7 +31,7 @@ from musekit.muse import Muse
 from musekit.recipe import MAX_PROMPT_CHARS, Recipe, Settings, count
 
 STAGE1_BATCH = 64  # embeddings
-CACHED_SOUNDS = 120  # 250 MB of 6 s
+CACHED_SOUNDS = 48  # 100 MB of 6 s
 MIN_SECONDS = 0.1  # of an uploaded sound
 SILENCE = 1e-4  # of full scale: a sound that stays below is silent
 

@@ -149,7 +149,7 @@ async function render({ model, el }) {
     audio.setAttribute("aria-label", label || "player");
     const sound = state.get("sound");
     if (url) URL.revokeObjectURL(url);
-    url = sound && sound.byteLength ? URL.createObjectURL(new Blob([sound], { type: "audio/ogg" })) : null;
+    url = sound && sound.byteLength ? URL.createObjectURL(new Blob([sound], { type: "audio/flac" })) : null;
     figure.hidden = !url;  // no empty player on the page
     if (url) audio.src = url; else audio.removeAttribute("src");
   };

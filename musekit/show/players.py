@@ -7,6 +7,7 @@ IPython's own `Audio` needs a trusted notebook, and a widget needs a kernel.
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
 from collections.abc import Sequence
@@ -42,19 +43,38 @@ def as_array(audio) -> np.ndarray:
 def loudness_of(audio, sample_rate: int) -> float:
     """The loudness of audio (channels, N) in LUFS (ITU-R BS.1770-4), -inf for silence."""
     import torch
-    from torchaudio.functional import loudness
 
-    x = as_array(audio)
-    x = np.tile(x, -(-sample_rate // max(1, x.shape[1])))  # its blocks have 0.4 s
-    found = float(loudness(torch.from_numpy(x) / 2, sample_rate))  # by half: its filters clip at full scale
-    return -np.inf if np.isnan(found) else found + 20 * np.log10(2)
+    x, hop = as_array(audio), round(0.1 * sample_rate)
+    x = np.tile(x, -(-4 * hop // max(1, x.shape[1])))  # its blocks have 0.4 s
+    size = (x.shape[1] // 65536 + 2) * 65536  # a fast length for the transform, with room for the filters' end
+    weighted = torch.fft.irfft(torch.fft.rfft(torch.from_numpy(x), size) * k_weighting(sample_rate, size))
+    power = weighted[:, : x.shape[1] // hop * hop].square().sum(0).double().numpy()
+    blocks = np.convolve(power.reshape(-1, hop).mean(1), np.ones(4) / 4, "valid")
+    blocks = blocks[blocks > 10 ** ((0.691 - 70) / 10)]  # -70 LUFS
+    blocks = blocks[blocks > 0.1 * blocks.mean()] if len(blocks) else blocks
+    return float(10 * np.log10(blocks.mean()) - 0.691) if len(blocks) else -np.inf
+
+
+@functools.lru_cache(4)
+def k_weighting(rate: int, size: int):
+    """The complex response of BS.1770's two filters, a high shelf and a high pass, at the frequencies of rfft(size)."""
+    import torch
+
+    z, gain = np.exp(-2j * np.pi * np.fft.rfftfreq(size)), 10 ** (4 / 40)
+    cos, alpha = np.cos(2 * np.pi * 1500 / rate), np.sin(2 * np.pi * 1500 / rate) / 2**0.5
+    root, plus, minus = 2 * gain**0.5 * alpha, gain + 1, gain - 1
+    shelf = gain * np.polyval([plus + minus * cos - root, -2 * (minus + plus * cos), plus + minus * cos + root], z)
+    shelf /= np.polyval([plus - minus * cos - root, 2 * (minus - plus * cos), plus - minus * cos + root], z)
+    cos, alpha = np.cos(2 * np.pi * 38 / rate), np.sin(2 * np.pi * 38 / rate)
+    shelf *= (1 + cos) / 2 * np.polyval([1, -2, 1], z) / np.polyval([1 - alpha, -2 * cos, 1 + alpha], z)
+    return torch.from_numpy(shelf.astype(np.complex64))
 
 
 def compressed(
     audio, sample_rate: int, seconds: float | None = DEFAULT_SECONDS, mono=False, rate=DEFAULT_RATE, kbps=None,
-    matched=False,
+    matched=False, lossless=False,
 ) -> bytes:  # fmt: skip
-    """The first `seconds` (None: all) of audio (channels, N) at `sample_rate` Hz as an OGG file.
+    """The first `seconds` (None: all) of audio (channels, N) at `sample_rate` Hz as an OGG file, or `lossless` as FLAC.
 
     The coding is Vorbis at its lowest quality and at most `rate` Hz, or Opus at 24 kHz if `kbps` is set (kbit/s per
     channel, 6 to 256). Opus needs half the bytes for short clips: 3 s of mono at 20 kbit/s take 8 kB. With
@@ -78,6 +98,7 @@ def compressed(
     x = x * min(1.0, PEAK / max(float(np.abs(x).max(initial=0.0)), 1e-9))
     level = 1.0 if kbps is None else 1 - (kbps - 6) / 250  # libsndfile: 6 kbit/s at 1, 256 at 0
     options = {"format": "OGG", "subtype": "VORBIS" if kbps is None else "OPUS", "compression_level": level}
+    options = {"format": "FLAC", "subtype": "PCM_16", "compression_level": 0.0} if lossless else options
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", rate, x.shape[0], **options) as out:
         for start in range(0, x.shape[1], rate):  # libsndfile's Vorbis overflows on one long block
