@@ -86,7 +86,7 @@ results: $(DEV) ## measure again all that a CPU can: hours; the same command res
 	$(BIN)/python scripts/samples.py
 	MUSE_RESULTS=results $(BIN)/python -m pytest -q -m long -k curves
 	MUSE_RESULTS=results $(BIN)/python -m pytest -q -m long -k twenty_kills
-	set -e; for what in end-to-end stage1 stage2 sizes ddp; do $(BIN)/musekit bench $$what; done
+	set -e; for what in end-to-end stage1 stage2 sizes lab ddp; do $(BIN)/musekit bench $$what; done
 	$(BIN)/python scripts/tables.py
 
 poster: $(DEV) ## draw the figures and the A0 poster (poster/poster.pdf, .png) from results/

@@ -221,18 +221,20 @@ class Bench:
     """
 
     what: Annotated[str, Positional, arg(metavar="[WHAT]")] = "end-to-end"
-    """end-to-end, stage1, stage2, full, train, paper, sizes or ddp."""
+    """end-to-end, stage1, stage2, full, train, paper, sizes, lab or ddp."""
     weights: Annotated[str | None, optional("FOLDER", "mini")] = None
-    """Folder of weights, or a packaged preset, for end-to-end."""
+    """Folder of weights, or a packaged preset, for end-to-end and lab."""
     results: Path = Path("results")  # Folder of the result file
     quick: bool = False  # Tiny networks and single runs, to test that everything runs
     budget: float = 600.0  # Seconds for `paper`: rows that would not fit into what is left are left out
+    against: Annotated[Path | None, optional("FOLDER", "none")] = None
+    """Another checkout of MUSE, for lab: the same is measured there, in turn."""
 
     def run(self) -> None:
         """Run the benchmark."""
         from musekit.bench import bench
 
-        bench(self.what, self.weights, self.results, self.quick, self.budget)
+        bench(self.what, self.weights, self.results, self.quick, self.budget, self.against)
 
 
 @dataclass
