@@ -3,6 +3,8 @@
 `run` imports what it needs, so that help texts do not wait for torch.
 """
 
+import os
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -264,7 +266,27 @@ class Info:
             print(f"{part:10s} {size}")
 
 
-COMMANDS = dict(generate=Generate, cache=Cache, train=Train, eval=Evaluate, bench=Bench, info=Info)
+@dataclass
+class App:
+    """Serve the latent lab (notebook 05) as a web page on this machine, from a clone of the repository.
+
+    Its options: --weights, --n, --seconds and --steps, as the page has them at first, then Voila's. For example:
+
+        musekit app
+        musekit app --weights my-weights --port=9000 --theme=dark
+    """
+
+    options: Annotated[tuple[str, ...], Positional, arg(metavar="[OPTIONS]")] = ()  # As above
+
+    def run(self) -> None:
+        """Become the server."""
+        script = Path(__file__).resolve().parent.parent / "scripts" / "app.py"
+        if not script.exists():
+            raise MuseError("the page is notebook 05, which is in the repository only: run this in a clone of it")
+        os.execv(sys.executable, [sys.executable, str(script), *self.options])
+
+
+COMMANDS = dict(generate=Generate, cache=Cache, train=Train, eval=Evaluate, bench=Bench, info=Info, app=App)
 SUBCOMMANDS = tuple(
     Annotated[command, tyro.conf.subcommand(name, description=command.__doc__.split("\n\n")[0])]
     for name, command in COMMANDS.items()

@@ -1,5 +1,7 @@
 """LibraryView: the library as a panel. Search and filter, a list of pieces, and actions on the chosen ones."""
 
+import os
+
 from musekit.config import MuseError
 from musekit.entry import Entry
 from musekit.lab.job import Job
@@ -44,6 +46,9 @@ class LibraryView(View):
             "rename": lambda: self._write(self.state.rename), "note": lambda: self._write(self.state.note),
             "tag": lambda: self._tag("add"), "untag": lambda: self._tag("remove"),
         })  # fmt: skip
+        if os.environ.get("MUSEKIT_VISITOR"):
+            for control in (self.path, self.export, self.bring):
+                control.layout.display = "none"
         self.refresh()
         if self.state.trouble:
             self.say(self.state.trouble, bad=True)
@@ -124,12 +129,17 @@ class LibraryView(View):
         else:
             self.say("the bin is empty")
 
+    def _place(self) -> str:
+        if os.environ.get("MUSEKIT_VISITOR"):  # the buttons are hidden; a message may come nevertheless
+            raise MuseError("a visitor has no folders on this machine; take Save")
+        return self.path.value.strip()
+
     def _export(self) -> None:
-        ids, place = list(self.list.value) or None, self.path.value.strip() or str(self.state.folder / "export")
+        ids, place = list(self.list.value) or None, self._place() or str(self.state.folder / "export")
         self.job.start(lambda: "; ".join([f"written: {place}", *self.state.export(place, ids)]))
 
     def _import(self) -> None:
-        place = self.path.value.strip()
+        place = self._place()
         if not place:
             raise MuseError("write the folder to import into the field beside this button")
 
