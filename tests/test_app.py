@@ -33,9 +33,7 @@ def test_the_page_leaves_out_what_takes_minutes():
 @contextlib.contextmanager
 def served(folder: Path, weights: Path, start, *options: str):
     """The page on a port of its own, as `start(options)` starts it: the address that is printed, and its log."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = ui.free_port()
     asked = [f"--weights={weights}", "--seconds=1.0", "--steps=3", "--n=1", f"--port={port}", *options]
 
     def ready() -> str | None:
