@@ -243,3 +243,36 @@ def test_map_and_players_live_after_a_reload(page):
     page.locator(".muse-lab-map .scatterlayer .point").first.wait_for(state="attached")
     ui.new_sound(page, ui.LAB, lambda: ui.click_point(page, 3))
     assert page.locator(".muse-card figcaption").first.inner_text() == "before the reload"
+
+
+# What of the views sticks out, is cut, or has scroll bars; what cuts by design is left out
+CUT = """() => [...document.querySelectorAll('.muse-view')].flatMap(view => {
+  const frame = view.getBoundingClientRect();
+  return [...view.querySelectorAll('*')].filter(one => {
+    const box = one.getBoundingClientRect(), style = getComputedStyle(one);
+    const meant = '.muse-lab-map, .muse-plane, svg, select, input, .noUi-base, .muse-say, figcaption';
+    if (!box.width || !box.height || one.closest(meant)) return false;
+    const clips = kind => style[kind] !== 'visible' && style[kind] !== 'clip';
+    return box.right > frame.right + 1 || box.left < frame.left - 1
+      || (clips('overflowX') && one.scrollWidth > one.clientWidth + 1)
+      || (clips('overflowY') && one.scrollHeight > one.clientHeight + 1);
+  }).map(one => `${one.tagName} ${one.className}: ${one.textContent.trim().slice(0, 40)}`);
+})"""
+
+
+@pytest.mark.long
+def test_nothing_is_cut_in_a_narrow_or_zoomed_window_light_or_dark(page, tmp_path):
+    ui.mapped(page)
+    ui.generate(page, "a prompt that is longer than what usually stands on a card, with UnbrokenWords" + "x" * 60)
+    ui.new_sound(page, ui.LAB, lambda: ui.click_point(page, 0))
+    try:
+        for theme in ("JupyterLab Dark", "JupyterLab Light"):
+            page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", theme)
+            for width in (1400, 900, 700):  # the last is 1400 at a zoom of 200 %
+                page.set_viewport_size({"width": width, "height": 1000})
+                page.wait_for_timeout(1500)
+                for name in (ui.STUDIO, ui.LAB, ui.SURFACE, ui.LIBRARY):
+                    page.locator(f".{name}").screenshot(path=tmp_path / f"{theme[11:]}-{width}-{name}.png")
+                assert page.evaluate(CUT) == [], (theme, width)
+    finally:
+        page.set_viewport_size({"width": 1400, "height": 1000})

@@ -77,6 +77,7 @@ class LibraryView(View):
         lines[0] += f"; page {self.page.value} of {self.page.max}" if self.page.max > 1 else ""
         if len(chosen) == 1:
             recipe, notes = chosen[0].recipe, chosen[0].notes
+            lines += [described(chosen[0])]
             lines += [f"prompt: {recipe.prompt}"] if recipe else []
             lines += [f"not: {recipe.negative_prompt}"] if recipe and recipe.negative_prompt else []
             lines += [f"notes: {notes}"] if notes else []

@@ -28,7 +28,7 @@ from musekit.library import Library
 from musekit.muse import Muse
 from musekit.recipe import clean_prompt
 
-ASPECT = 1.6
+ASPECT = 1.8
 MAX_MARKS = 24
 MAX_PIECES = 200  # of the library, in the list to choose from
 EDGE = 0.04  # marks stay so far inside the plane
