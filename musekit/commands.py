@@ -220,6 +220,7 @@ class Bench:
         musekit bench
         musekit bench stage1
         musekit bench sizes --quick
+        musekit bench lab --against ../an-older-checkout
     """
 
     what: Annotated[str, Positional, arg(metavar="[WHAT]")] = "end-to-end"
@@ -268,11 +269,10 @@ class Info:
 
 @dataclass
 class App:
-    """Serve the latent lab (notebook 05) as a web page on this machine, from a clone of the repository.
+    """Serve notebook 05 as a web page, from a clone of the repository.
 
     Its options: --weights, --n, --seconds and --steps, as the page has them at first, then Voila's. For example:
 
-        musekit app
         musekit app --weights my-weights --port=9000 --theme=dark
     """
 

@@ -120,12 +120,12 @@ def test_a_finger_on_the_surface_is_heard_and_kept(page):
     page.keyboard.type("<b>a jig</b>")
     page.keyboard.press("Enter")
     ui.until(lambda: marks.count() == 4, "a mark where one clicked twice")
-    assert marks.last.inner_text() == "<b>a jig</b>" and value("s.marks[4].x") == pytest.approx(0.6, abs=0.01)
+    assert marks.last.inner_text() == "<b>a jig</b>" and value("s.plane.marks[3]['x']") == pytest.approx(0.6, abs=0.01)
     page.mouse.move(*at(0.6, 0.53))  # on its ring, beside the finger
     page.mouse.down()
     page.mouse.move(*at(0.5, 0.2), steps=5)
     ui.new_sound(page, ui.SURFACE, page.mouse.up)  # the finger hears the new blend
-    assert value("(s.marks[4].x, s.marks[4].y)") == pytest.approx((0.5, 0.2), abs=0.01)
+    assert value("[s.plane.marks[3][k] for k in 'xy']") == pytest.approx((0.5, 0.2), abs=0.01)
 
     finger = page.get_by_role("button", name="finger at")
     finger.focus()
@@ -134,7 +134,7 @@ def test_a_finger_on_the_surface_is_heard_and_kept(page):
     assert value("s.plane.finger") == pytest.approx([before[0] - 0.2, before[1]])
     page.get_by_role("button", name="<b>a jig</b>: ").focus()
     page.keyboard.press("ArrowDown")
-    ui.until(lambda: value("s.marks[4].y") > 0.21, "mark moved by a key")
+    ui.until(lambda: value("s.plane.marks[3]['y']") > 0.21, "mark moved by a key")
     alone = ui.new_sound(page, ui.SURFACE, lambda: page.keyboard.press("Enter"))
     assert alone["digest"] != one["digest"] and marks.last.get_attribute("data-weight") == "1"
     label = page.locator(f".{ui.SURFACE} .muse-player-label").inner_text()

@@ -14,7 +14,6 @@ from musekit.config import MuseError
 
 GRID = 72  # cells a side of the density
 MIN_POINTS = 4
-MIN_UMAP_POINTS = 12  # fewer points are laid out by their two principal components
 NEIGHBOURS = 15
 A, B = 1.414, 0.949  # of UMAP's curve 1 / (1 + A d^(2 B)), for a min_dist of 0.15
 STEPS, RATE = 200, 0.3  # of the layout
@@ -51,7 +50,7 @@ def landscape(embeddings: np.ndarray, seed: int = 0) -> Landscape:
     rows = np.ascontiguousarray(np.asarray(embeddings, dtype=np.float32))
     if rows.ndim != 2 or len(rows) < MIN_POINTS:
         raise MuseError(f"a map needs {MIN_POINTS} points or more; sample more embeddings first")
-    xy = principal(rows) if len(rows) < MIN_UMAP_POINTS else umap_layout(rows, seed)
+    xy = umap_layout(rows, seed)
     x, y, density = hills(xy)
     return Landscape(rows, xy, x, y, density, peaks(xy, x, y, density))
 
@@ -73,7 +72,8 @@ def umap_layout(rows: np.ndarray, seed: int = 0) -> np.ndarray:
     near = near + near.T - near * near.T
     i, j = near.nonzero().T
     share, rng = near[i, j][:, None], torch.Generator().manual_seed(seed)
-    y = torch.from_numpy(principal(rows)).float()
+    u, s, _ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+    y = u[:, :2] * s[:2]
     y = 10 * y / y.abs().max().clamp_min(1e-9) + 1e-4 * torch.randn(y.shape, generator=rng)
     mean, square = torch.zeros_like(y), torch.zeros_like(y)
     for step in range(STEPS):
@@ -88,13 +88,6 @@ def umap_layout(rows: np.ndarray, seed: int = 0) -> np.ndarray:
         mean, square = 0.9 * mean + 0.1 * force, 0.99 * square + 0.01 * force.square()
         y += RATE * (1 - step / STEPS) * mean / (square.sqrt() + 1e-6)
     return y.double().numpy()
-
-
-def principal(rows: np.ndarray) -> np.ndarray:
-    """The two principal components of rows (n, D), n > 2: (n, 2)."""
-    centred = rows.astype(np.float64) - rows.mean(0, dtype=np.float64)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    return u[:, :2] * s[:2]
 
 
 def hills(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

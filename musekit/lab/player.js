@@ -32,6 +32,7 @@ const KEYS = {
 const HELP = [
   ["Enter", "in the prompt: begin"], ...Object.entries(KEYS).map(([key, [, text]]) => [key, text]),
   ["p", "play or pause what was heard last"], ["arrows, Enter", "on the map: from point to point, hear it"],
+  ["arrows, Enter, Delete", "on the surface: move a mark or the finger, hear a mark, remove it"],
   ["?", "these keys"],
 ];
 

@@ -59,15 +59,11 @@ def loudness_of(audio, sample_rate: int) -> float:
 def k_weighting(rate: int, size: int):
     """The complex response of BS.1770's two filters, a high shelf and a high pass, at the frequencies of rfft(size)."""
     import torch
+    from torchaudio.functional import highpass_biquad, treble_biquad
 
-    z, gain = np.exp(-2j * np.pi * np.fft.rfftfreq(size)), 10 ** (4 / 40)
-    cos, alpha = np.cos(2 * np.pi * 1500 / rate), np.sin(2 * np.pi * 1500 / rate) / 2**0.5
-    root, plus, minus = 2 * gain**0.5 * alpha, gain + 1, gain - 1
-    shelf = gain * np.polyval([plus + minus * cos - root, -2 * (minus + plus * cos), plus + minus * cos + root], z)
-    shelf /= np.polyval([plus - minus * cos - root, 2 * (minus - plus * cos), plus - minus * cos + root], z)
-    cos, alpha = np.cos(2 * np.pi * 38 / rate), np.sin(2 * np.pi * 38 / rate)
-    shelf *= (1 + cos) / 2 * np.polyval([1, -2, 1], z) / np.polyval([1 - alpha, -2 * cos, 1 + alpha], z)
-    return torch.from_numpy(shelf.astype(np.complex64))
+    impulse = torch.zeros(65536)
+    impulse[0] = 0.25  # torchaudio clips at full scale
+    return 4 * torch.fft.rfft(highpass_biquad(treble_biquad(impulse, rate, 4.0, 1500.0), rate, 38.0, 0.5), size)
 
 
 def compressed(
