@@ -29,8 +29,10 @@ AGAINST = {CLICK: 0.6, COLD: 0.5, MEMORY: 0.4}  # bars of the ratio to the other
 
 def lab(setup: Setup) -> Iterator[Row]:
     """A row per measurement, and one of its ratio to the other checkout."""
+    from musekit.lab.lab import DRAFT
+
     steps = setup.muse.config.sample.stage2_steps
-    draft = max(1, round(steps / 4))
+    draft = max(1, round(DRAFT * steps))
     bars = {FINGER: 0.35 if "AMX" in instructions(setup.device) else 0.8, SHARE: 0.4, MEMORY: 1.3e9}
     bars |= dict.fromkeys(PAGES, 0.3)
     for part, n in ((click, draft), (finger, draft), (cards, steps), (cold, steps), (script, None), (library, None)):
@@ -82,7 +84,7 @@ def until_sound(view, act: Callable[[], object]) -> float:
 
 
 def click(weights: str, quick: bool, began: float) -> Times:
-    """a quarter of the preset's Euler steps; loudness, coding and similarity are in it"""
+    """Euler steps of a draft; loudness, coding and similarity are in it"""
     from musekit.lab.lab_view import LabView
 
     view = LabView(weights, seconds=0.5 if quick else 6.0)

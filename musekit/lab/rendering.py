@@ -7,6 +7,7 @@ apart.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -123,11 +124,17 @@ def render(
         audio, nfe = muse.render_batch(embeddings[index], batch, on_step, cancel)
         for i, (recipe, origin) in enumerate(zip(batch, origins[index], strict=True)):
             sound = muse.embedder.embed_audio(audio[i][None], rate)[0]
-            target = muse.embedder.embed_text([recipe.prompt])[0] if origin.prompted else given[i]
+            target = text_embedding(muse.embedder, recipe.prompt) if origin.prompted else given[i]
             counts = {"stage1": 0, "stage2": int(nfe[i])}
             controls, similarity = filled(muse.stage2, recipe, given[i]), float(target @ sound)
             yield RenderedPiece(audio[i], rate, given[i], recipe, similarity, counts, controls, origin)
         done += len(batch)
+
+
+@functools.lru_cache(256)
+def text_embedding(embedder, prompt: str) -> Tensor:
+    """The joint embedding (512,) of a prompt, which many places share."""
+    return embedder.embed_text([prompt])[0]
 
 
 def render_again(muse: Muse, entry: Entry, on_step: OnStep | None = None, cancel=None) -> Piece:
