@@ -247,6 +247,9 @@ def test_map_and_players_live_after_a_reload(page):
     page.locator(".muse-lab-map .scatterlayer .point").first.wait_for(state="attached")
     ui.new_sound(page, ui.LAB, lambda: ui.click_point(page, 3))
     assert page.locator(".muse-card figcaption").first.inner_text() == "before the reload"
+    page.locator(".muse-mark").first.scroll_into_view_if_needed()
+    page.locator(".muse-mark").first.focus()
+    ui.new_sound(page, ui.SURFACE, lambda: page.keyboard.press("Enter"))
 
 
 # What of the views sticks out, is cut, or has scroll bars; what cuts by design is left out
