@@ -35,7 +35,7 @@ PYTHON ?=
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3 python)
 RIGHT_PYTHON := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: help demo test test-long lint system-packages lab app notebooks check-notebooks samples tables results poster constraints clean .venv
+.PHONY: help demo test test-long lint system-packages lab app notebooks check-notebooks samples tables results pictures poster constraints clean .venv
 
 help: ## list the targets
 	@echo 'usage: make TARGET [VARIABLE=value ...]'
@@ -86,8 +86,11 @@ results: $(DEV) ## measure again all that a CPU can: hours; the same command res
 	$(BIN)/python scripts/samples.py
 	MUSE_RESULTS=results $(BIN)/python -m pytest -q -m long -k curves
 	MUSE_RESULTS=results $(BIN)/python -m pytest -q -m long -k twenty_kills
-	set -e; for what in end-to-end stage1 stage2 sizes ddp; do $(BIN)/musekit bench $$what; done
+	set -e; for what in end-to-end stage1 stage2 sizes lab ddp; do $(BIN)/musekit bench $$what; done
 	$(BIN)/python scripts/tables.py
+
+pictures: $(DEV) ## take the pictures of the lab in notebook 05 anew (needs chromium)
+	MUSE_PICTURES=notebooks/pictures $(BIN)/python -m pytest -q -m long tests/test_pictures.py
 
 poster: $(DEV) ## draw the figures and the A0 poster (poster/poster.pdf, .png) from results/
 	$(BIN)/python -m poster

@@ -11,10 +11,10 @@ from typing import NoReturn, Union
 import tyro
 
 from musekit import __version__
-from musekit.commands import COMMANDS, SUBCOMMANDS, Bench, Cache, Evaluate, Generate, Info, Train
+from musekit.commands import COMMANDS, SUBCOMMANDS, App, Bench, Cache, Evaluate, Generate, Info, Train
 from musekit.config import MuseError, suggest
 
-__all__ = ["COMMANDS", "Bench", "Cache", "Evaluate", "Generate", "Info", "Train", "main", "parse"]
+__all__ = ["COMMANDS", "App", "Bench", "Cache", "Evaluate", "Generate", "Info", "Train", "main", "parse"]
 
 ABOUT = """Text to many different pieces of music. For example:
 
@@ -27,7 +27,7 @@ EXTRAS = {
     "corpus": ("music21", "scipy", "pretty_midi", "midirenderer", "soxr"),
     "lab": (
         "jupyterlab", "ipywidgets", "anywidget", "traitlets", "ipykernel", "IPython", "nbformat", "nbclient", "voila",
-        "plotly", "umap", "sklearn", "scipy", "pandas", "librosa",
+        "plotly", "sklearn", "scipy", "pandas", "librosa",
     ),
     "judge": ("onnxruntime", "mir_eval", "resampy"),
     "paper": ("transformers", "diffusers", "muq", "torchvision", "huggingface_hub"),
@@ -78,6 +78,8 @@ def parse(words: Sequence[str]):
     if name == "--version":
         print(f"musekit {__version__}")
         sys.exit(0)
+    if name == "app" and not {"-h", "--help"} & set(rest):  # its options are Voila's
+        return App(tuple(rest))
     if name in COMMANDS:
         return parse_command(COMMANDS[name], f"musekit {name}", rest)
     if name.startswith("-"):

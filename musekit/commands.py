@@ -3,6 +3,8 @@
 `run` imports what it needs, so that help texts do not wait for torch.
 """
 
+import os
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -218,21 +220,24 @@ class Bench:
         musekit bench
         musekit bench stage1
         musekit bench sizes --quick
+        musekit bench lab --against ../an-older-checkout
     """
 
     what: Annotated[str, Positional, arg(metavar="[WHAT]")] = "end-to-end"
-    """end-to-end, stage1, stage2, full, train, paper, sizes or ddp."""
+    """end-to-end, stage1, stage2, full, train, paper, sizes, lab or ddp."""
     weights: Annotated[str | None, optional("FOLDER", "mini")] = None
-    """Folder of weights, or a packaged preset, for end-to-end."""
+    """Folder of weights, or a packaged preset, for end-to-end and lab."""
     results: Path = Path("results")  # Folder of the result file
     quick: bool = False  # Tiny networks and single runs, to test that everything runs
     budget: float = 600.0  # Seconds for `paper`: rows that would not fit into what is left are left out
+    against: Annotated[Path | None, optional("FOLDER", "none")] = None
+    """Another checkout of MUSE, for lab: the same is measured there, in turn."""
 
     def run(self) -> None:
         """Run the benchmark."""
         from musekit.bench import bench
 
-        bench(self.what, self.weights, self.results, self.quick, self.budget)
+        bench(self.what, self.weights, self.results, self.quick, self.budget, self.against)
 
 
 @dataclass
@@ -264,7 +269,26 @@ class Info:
             print(f"{part:10s} {size}")
 
 
-COMMANDS = dict(generate=Generate, cache=Cache, train=Train, eval=Evaluate, bench=Bench, info=Info)
+@dataclass
+class App:
+    """Serve notebook 05 as a web page, from a clone of the repository.
+
+    Its options: --weights, --n, --seconds and --steps, as the page has them at first, then Voila's. For example:
+
+        musekit app --weights my-weights --port=9000 --theme=dark
+    """
+
+    options: Annotated[tuple[str, ...], Positional, arg(metavar="[OPTIONS]")] = ()  # As above
+
+    def run(self) -> None:
+        """Become the server."""
+        script = Path(__file__).resolve().parent.parent / "scripts" / "app.py"
+        if not script.exists():
+            raise MuseError("the page is notebook 05, which is in the repository only: run this in a clone of it")
+        os.execv(sys.executable, [sys.executable, str(script), *self.options])
+
+
+COMMANDS = dict(generate=Generate, cache=Cache, train=Train, eval=Evaluate, bench=Bench, info=Info, app=App)
 SUBCOMMANDS = tuple(
     Annotated[command, tyro.conf.subcommand(name, description=command.__doc__.split("\n\n")[0])]
     for name, command in COMMANDS.items()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from musekit import convert, oobleck
 from musekit.codec import SpectralVAE
@@ -109,6 +111,23 @@ def read_hashes(folder: Path) -> dict[str, str]:
         raise MuseError(f"{folder / 'weights.json'} is missing or damaged; restore it from its source") from error
 
 
+class Bounded(TorchFunctionMode):
+    """Makes no more than `most` numbers of new layers: a stranger's config.json may claim anything. (Counting them on
+    the meta device first would import torch's compiler: 130 MB, and seconds.)
+    """
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.most = most
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.empty, torch.randn, torch.zeros, torch.ones):
+            self.most -= math.prod(args if isinstance(args[0], int) else args[0])
+            if self.most < 0:
+                raise RuntimeError("the network is larger than this file")
+        return function(*args, **(kwargs or {}))
+
+
 def load_part(folder: str | Path, part: str) -> tuple[nn.Module, str]:
     """One component in float32, and the hash of its file (of its arrays for a public model).
 
@@ -123,12 +142,9 @@ def load_part(folder: str | Path, part: str) -> tuple[nn.Module, str]:
     digest = sha256(path)
     if digest != read_hashes(folder).get(part):
         raise MuseError(f"{path} is not the file that weights.json names (truncated or altered); restore it")
-    with torch.device("meta"):  # takes no memory: a stranger's config.json may claim anything
-        size = sum(p.numel() for p in build(part, config).parameters())
-    if size > path.stat().st_size // 2:  # parameters that it may hold, in half precision
-        raise MuseError(f"{path} does not fit {folder / 'config.json'}, whose {part} is larger than this file")
-    model = build(part, config)
     try:
+        with Bounded(path.stat().st_size):  # it has parameters in half precision; and room for buffers
+            model = build(part, config)
         model.load_state_dict({k: v.float() for k, v in load(path.read_bytes()).items()})
     except (SafetensorError, RuntimeError) as error:
         raise MuseError(f"{path} does not fit {folder / 'config.json'}: {str(error).splitlines()[0]}") from error

@@ -1,11 +1,12 @@
-"""Notebook 05 as a web page: its text and its three instruments, through Voila, with nothing fetched from elsewhere.
+"""Notebook 05 as a web page: its text and its instruments, through Voila, with nothing fetched from elsewhere.
 
     python scripts/app.py                       http://127.0.0.1:8866 (Voila's options may follow)
     python scripts/app.py --weights FOLDER --port 9000 --theme=dark
 
 Cells tagged `notebook` (the evidence, which takes minutes) are skipped. The address that is printed and opened holds a
-token; without it nothing is answered. Each visitor has a kernel of their own, which ends a while after the page was
-closed, four at most (--Kernels.limit=N); all visitors share one library.
+token; without it nothing is answered. Each page has a kernel of its own, which ends with the page, four at most
+(--Kernels.limit=N). On your own machine the library is that of your notebooks. Where --ip lets other machines in, or
+with --Kernels.private=True, each browser has a library of its own, under MUSEKIT_HOME/visitors, and no other folder.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from run_notebooks import set_parameters
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "05_latent_lab.ipynb"
 SKIPPED_TAG = "notebook"
-IDLE_SECONDS = 1800  # a kernel without a page ends after this time
+IDLE_SECONDS = 600  # a page says when it closes; a kernel whose page was lost ends after this time
 
 
 def page(values: dict) -> nbformat.NotebookNode:

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -60,6 +61,13 @@ def until(found: Callable[[], object], what: str, patience: float = PATIENCE):
             return value
         time.sleep(0.1)
     raise AssertionError(f"no {what} within {patience:.0f} s")
+
+
+def free_port() -> int:
+    """A port of this machine that nothing uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def write_notebook(place: Path, **values) -> None:
@@ -201,7 +209,7 @@ def new_sound(page, view: str, act: Callable[[], object]) -> dict:
 
 # -- what a person does with the three panels
 
-STUDIO, LAB, LIBRARY = "muse-studio-view", "muse-lab-view", "muse-library-view"
+STUDIO, LAB, SURFACE, LIBRARY = (f"muse-{name}-view" for name in ("studio", "lab", "surface", "library"))
 LINES = f".{LIBRARY} .muse-library-list option"
 # Where point i of the map's first group is on the screen
 PLACE = """(i) => {

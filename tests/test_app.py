@@ -1,6 +1,7 @@
 """`make app`: notebook 05 as a web page of a real Voila, in a real browser that reaches this machine only."""
 
 import asyncio
+import contextlib
 import re
 import shutil
 import socket
@@ -23,23 +24,17 @@ MAKE = shutil.which("make")
 def test_the_page_leaves_out_what_takes_minutes():
     cells = page_of({}).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]
-    assert len(code) == 4 and "parameters" in [c for c in cells if c.cell_type == "code"][0].metadata["tags"]
-    for made in ("StudioView(", "LabView(", "LibraryView("):
+    assert len(code) == 5 and "parameters" in [c for c in cells if c.cell_type == "code"][0].metadata["tags"]
+    for made in ("StudioView(", "LabView(", "SurfaceView(", "LibraryView("):
         assert sum(made in source for source in code) == 1
     assert all("muse.generate" not in source for source in code) and not any(c.get("outputs") for c in cells)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory, smoke_weights):
-    """`make app` as it stands, on a port of its own, for one visitor: the address that it prints, and its log."""
-    folder = tmp_path_factory.mktemp("app")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    asked = f"--weights={smoke_weights} --seconds=1.0 --steps=3 --n=1 --port={port}"
-    asked += " --Kernels.limit=1"
-    # the folder of the Python that runs the tests, and nothing to install
-    made = ["-o", ".venv/.musekit-installed", f"BIN={Path(sys.executable).parent}", f"ARGS={asked}"]
+@contextlib.contextmanager
+def served(folder: Path, weights: Path, start, *options: str):
+    """The page on a port of its own, as `start(options)` starts it: the address that is printed, and its log."""
+    port = ui.free_port()
+    asked = [f"--weights={weights}", "--seconds=1.0", "--steps=3", "--n=1", f"--port={port}", *options]
 
     def ready() -> str | None:
         socket.create_connection(("127.0.0.1", port), 5).close()
@@ -47,8 +42,20 @@ def server(tmp_path_factory, smoke_weights):
         return found and f"http://127.0.0.1:{port}/{found[1]}"
 
     environment = ui.surroundings(folder) | {"MUSEKIT_HOME": str(folder / "home"), "BROWSER": "echo opened %s"}
-    with ui.serving([MAKE, *made, "app"], environment, folder / "server.log", ready, cwd=ui.ROOT) as url:
+    with ui.serving(start(asked), environment, folder / "server.log", ready, cwd=ui.ROOT) as url:
         yield url, folder / "server.log"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, smoke_weights):
+    """`make app` as it stands, for one visitor."""
+    # the folder of the Python that runs the tests, and nothing to install
+    made = ["-o", ".venv/.musekit-installed", f"BIN={Path(sys.executable).parent}"]
+    folder = tmp_path_factory.mktemp("app")
+    with served(
+        folder, smoke_weights, lambda asked: [MAKE, *made, f"ARGS={' '.join(asked)}", "app"], "--Kernels.limit=1"
+    ) as found:
+        yield found
 
 
 def answer(url: str, method: str = "GET", **headers) -> tuple[int, str]:
@@ -94,6 +101,20 @@ def test_strangers_more_visitors_and_odd_sockets_are_refused(server):
 
     asyncio.run(sockets())
     assert answer(f"{bare}api/kernels/{kernel}", "DELETE", **key)[0] == 204  # room for the next visitor
+
+
+def test_visitors_have_libraries_of_their_own_where_they_share_the_machine(smoke_weights, tmp_path):
+    command = [sys.executable, "-m", "musekit", "app"]
+    private = ("--Kernels.private=True", "--no-browser", "--Kernels.limit=3")
+    with served(tmp_path, smoke_weights, lambda asked: [*command, *asked], *private) as (url, _):
+        visitors = tmp_path / "home" / "visitors"
+        for browser in range(2):
+            jar = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            for visit in (url, url.partition("?")[0])[: 2 - browser]:  # the first comes back, by its cookie alone
+                with jar.open(visit, timeout=ui.PATIENCE) as page:
+                    assert "The latent lab" in page.read().decode()
+                assert len([one for one in visitors.iterdir() if (one / "library").is_dir()]) == browser + 1
+        assert not (tmp_path / "home" / "library").exists()
 
 
 @pytest.mark.system("chromium")

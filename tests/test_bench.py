@@ -106,12 +106,12 @@ def test_an_unknown_bench_is_told_with_the_nearest_one(tmp_path):
         bench.bench("stage-1", None, tmp_path)
 
 
-SLOW = ("end-to-end", "ddp", "sizes", "paper")  # processes of their own, many networks
+SLOW = ("end-to-end", "ddp", "sizes", "paper", "lab")  # processes of their own, many networks
 
 
 @pytest.mark.parametrize("what", [pytest.param(n, marks=[pytest.mark.long] * (n in SLOW)) for n in bench.BENCHES])
 def test_every_bench_runs_quickly_and_marks_its_numbers(what, smoke_weights, tmp_path, capsys):
-    rows = bench.bench(what, str(smoke_weights) if what == "end-to-end" else None, tmp_path, quick=True)
+    rows = bench.bench(what, str(smoke_weights) if what in bench.READS_WEIGHTS else None, tmp_path, quick=True)
     content = json.loads((tmp_path / f"{measure.file_name(what, gpu=False)}.json").read_text())
     assert content["rows"] == rows and "no speeds" in content["provenance"]["note"]
     assert {"hardware", "versions", "command", "load", "device", "threads", "code"} <= content["provenance"].keys()

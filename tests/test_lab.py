@@ -17,6 +17,15 @@ NO_PATIENCE = """() => {
     call();
   } };
 }"""
+# The value of an expression in the notebook's kernel
+KERNEL = """async (code) => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const value_of = {value: `__import__("json").dumps(${code})`};
+  const future = kernel.requestExecute({code: '', silent: true, user_expressions: value_of});
+  const {value} = (await future.done).content.user_expressions;
+  if (value.status !== 'ok') throw new Error(value.evalue);
+  return JSON.parse(value.data['text/plain'].slice(1, -1));
+}"""
 TINY = {"n": 1, "seconds": 1.0, "steps": 3, "points": 12, "stops": 3}
 
 
@@ -41,15 +50,15 @@ def page(site, tmp_path_factory):
         ui.run_all(page)
         yield page
         page.screenshot(path=tmp_path_factory.mktemp("page") / "page.png")
-        assert page.evaluate("window.museLate") >= 4  # three players and a map
+        assert page.evaluate("window.museLate") >= 6  # four players, a map and a plane
         assert ui.strangers(page) == [] and [e for e in page.errors if "Failed to initialize model" not in e] == []
 
 
 def test_a_person_runs_notebook_05_hears_pieces_walks_the_map_and_keeps_a_piece(page):
     cells = [cell for cell in page.evaluate(ui.CELLS) if cell["type"] == "code"]
     assert sorted(cell["count"] for cell in cells) == list(range(1, len(cells) + 1))
-    assert sum(cell["outputs"] > 0 for cell in cells) == len(cells) - 1  # all but the parameters
-    assert page.locator(".muse-view").count() == 3
+    assert sum(cell["outputs"] > 0 for cell in cells) == len(cells) - 2  # all but the parameters and the ways
+    assert page.locator(".muse-view").count() == 4
 
     card = ui.generate(page, "<b>a waltz</b> & more", seed=3)
     assert card.locator("figcaption").inner_text() == "<b>a waltz</b> & more"
@@ -90,6 +99,55 @@ def test_a_person_runs_notebook_05_hears_pieces_walks_the_map_and_keeps_a_piece(
     ui.choose(page, "a lonely gigue")
     sound = ui.new_sound(page, ui.LIBRARY, lambda: page.locator("button.muse-library-play").click())
     assert 0.9 < sound["duration"] < 1.1
+
+
+def test_a_finger_on_the_surface_is_heard_and_kept(page):
+    plane, marks = page.locator(".muse-plane"), page.locator(".muse-mark")
+    plane.scroll_into_view_if_needed()
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        box = plane.bounding_box()
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    def value(expression: str):
+        return page.evaluate(KERNEL, f"(lambda s: {expression})(surface)")
+
+    one = ui.new_sound(page, ui.SURFACE, lambda: page.mouse.click(*at(0.4, 0.5)))
+    rings = [float(mark.get_attribute("data-weight")) for mark in marks.all()]
+    assert rings == pytest.approx(value("list(s.weights(*s.plane.finger).values())")) and sum(rings) == pytest.approx(1)
+    assert 0.3 < value("s.plane.finger[0]") < 0.5 and len(rings) == 3
+    page.mouse.dblclick(*at(0.6, 0.5))
+    page.keyboard.type("<b>a jig</b>")
+    page.keyboard.press("Enter")
+    ui.until(lambda: marks.count() == 4, "a mark where one clicked twice")
+    assert marks.last.inner_text() == "<b>a jig</b>" and value("s.plane.marks[3]['x']") == pytest.approx(0.6, abs=0.01)
+    page.mouse.move(*at(0.6, 0.53))  # on its ring, beside the finger
+    page.mouse.down()
+    page.mouse.move(*at(0.5, 0.2), steps=5)
+    ui.new_sound(page, ui.SURFACE, page.mouse.up)  # the finger hears the new blend
+    assert value("[s.plane.marks[3][k] for k in 'xy']") == pytest.approx((0.5, 0.2), abs=0.01)
+
+    finger = page.get_by_role("button", name="finger at")
+    finger.focus()
+    before = value("s.plane.finger")
+    ui.new_sound(page, ui.SURFACE, lambda: [page.keyboard.press("Shift+ArrowLeft") for _ in range(2)])
+    assert value("s.plane.finger") == pytest.approx([before[0] - 0.2, before[1]])
+    page.get_by_role("button", name="<b>a jig</b>: ").focus()
+    page.keyboard.press("ArrowDown")
+    ui.until(lambda: value("s.plane.marks[3]['y']") > 0.21, "mark moved by a key")
+    alone = ui.new_sound(page, ui.SURFACE, lambda: page.keyboard.press("Enter"))
+    assert alone["digest"] != one["digest"] and marks.last.get_attribute("data-weight") == "1"
+    label = page.locator(f".{ui.SURFACE} .muse-player-label").inner_text()
+    assert label == "<b>a jig</b> (seed 3)"
+    page.locator(".muse-library-query input").fill("")
+    page.locator("button.muse-surface-keep").click()
+    page.locator(ui.LINES, has_text=label).wait_for(state="attached")
+    page.locator("button.muse-surface-bring").click()
+    ui.until(lambda: marks.count() == 5, "the kept piece on the plane")
+    assert marks.last.inner_text() == label
+    marks.last.focus()
+    page.keyboard.press("Delete")
+    ui.until(lambda: marks.count() == 4, "fewer marks")
 
 
 @pytest.mark.long
@@ -153,7 +211,9 @@ def test_the_page_is_played_by_keys_and_read_aloud(page):
     page.get_by_role("dialog", name="keys").get_by_text("More like this").wait_for()
     page.keyboard.press("Escape")
     page.get_by_role("dialog", name="keys").wait_for(state="detached")
-    assert title(lambda: page.get_by_role("button", name="a happy flute tune").click()) == "a happy flute tune"
+    assert (
+        title(lambda: page.get_by_role("button", name="a happy flute tune", exact=True).click()) == "a happy flute tune"
+    )
 
     ui.mapped(page)
     chart = page.get_by_role("application", name="answers to")
@@ -182,3 +242,39 @@ def test_map_and_players_live_after_a_reload(page):
     page.locator(".muse-lab-map .scatterlayer .point").first.wait_for(state="attached")
     ui.new_sound(page, ui.LAB, lambda: ui.click_point(page, 3))
     assert page.locator(".muse-card figcaption").last.inner_text() == "before the reload"
+    page.locator(".muse-mark").first.scroll_into_view_if_needed()
+    page.locator(".muse-mark").first.focus()
+    ui.new_sound(page, ui.SURFACE, lambda: page.keyboard.press("Enter"))
+
+
+# What of the views sticks out, is cut, or has scroll bars; what cuts by design is left out
+CUT = """() => [...document.querySelectorAll('.muse-view')].flatMap(view => {
+  const frame = view.getBoundingClientRect();
+  return [...view.querySelectorAll('*')].filter(one => {
+    const box = one.getBoundingClientRect(), style = getComputedStyle(one);
+    const meant = '.muse-lab-map, .muse-plane, svg, select, input, .noUi-base, .muse-say, figcaption';
+    if (!box.width || !box.height || one.closest(meant)) return false;
+    const clips = kind => style[kind] !== 'visible' && style[kind] !== 'clip';
+    return box.right > frame.right + 1 || box.left < frame.left - 1
+      || (clips('overflowX') && one.scrollWidth > one.clientWidth + 1)
+      || (clips('overflowY') && one.scrollHeight > one.clientHeight + 1);
+  }).map(one => `${one.tagName} ${one.className}: ${one.textContent.trim().slice(0, 40)}`);
+})"""
+
+
+@pytest.mark.long
+def test_nothing_is_cut_in_a_narrow_or_zoomed_window_light_or_dark(page, tmp_path):
+    ui.mapped(page)
+    ui.generate(page, "a prompt that is longer than what usually stands on a card, with UnbrokenWords" + "x" * 60)
+    ui.new_sound(page, ui.LAB, lambda: ui.click_point(page, 0))
+    try:
+        for theme in ("JupyterLab Dark", "JupyterLab Light"):
+            page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", theme)
+            for width in (1400, 900, 700):  # the last is 1400 at a zoom of 200 %
+                page.set_viewport_size({"width": width, "height": 1000})
+                page.wait_for_timeout(1500)
+                for name in (ui.STUDIO, ui.LAB, ui.SURFACE, ui.LIBRARY):
+                    page.locator(f".{name}").screenshot(path=tmp_path / f"{theme[11:]}-{width}-{name}.png")
+                assert page.evaluate(CUT) == [], (theme, width)
+    finally:
+        page.set_viewport_size({"width": 1400, "height": 1000})

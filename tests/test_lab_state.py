@@ -15,7 +15,8 @@ from musekit.entry import Entry
 from musekit.lab import landscape
 from musekit.lab.lab import Lab, Point, read_sound
 from musekit.lab.landscape import Landscape, Peak
-from musekit.lab.rendering import along, angle, crossfade, render_again, slerp, unit
+from musekit.lab.rendering import along, angle, blend, crossfade, render_again, slerp, unit
+from musekit.lab.surface import ASPECT, SurfaceView
 from musekit.library import Library
 from musekit.muse import Muse
 from musekit.recipe import Settings
@@ -112,6 +113,50 @@ def test_paths_on_the_sphere_are_even_and_end_at_their_stops():
         slerp(x[0], -x[0], 0.5)
 
 
+def test_a_blend_is_the_mean_on_the_sphere():
+    x = unit(torch.randn(4, 512, generator=torch.Generator().manual_seed(0)))
+    for share in (0.1, 0.5, 0.77):
+        assert torch.allclose(blend(x[:2], torch.tensor([1 - share, share])), slerp(x[0], x[1], share), atol=1e-6)
+    assert torch.allclose(blend(torch.eye(512)[:3], torch.ones(3) / 3)[:3], torch.full((3,), 3**-0.5))
+    w = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    m = blend(x, w).double()
+    towards = unit(x.double() - (x.double() @ m)[:, None] * m) * angle(m, x)[:, None]
+    assert float((w.double() @ towards).norm()) < 1e-6 and float(m.norm()) == pytest.approx(1)  # it pulls to no side
+    assert torch.equal(blend(x, torch.tensor([0.0, 0, 1, 0])), x[2])
+    with pytest.raises(MuseError, match="cancel"):
+        blend(torch.stack([x[0], -x[0]]), torch.tensor([0.5, 0.5]))
+
+
+def test_a_finger_on_the_surface_weighs_marks_by_inverse_squared_distance(muse, tmp_path):
+    kept = Library(tmp_path / "library")
+    surface = SurfaceView(muse, (), kept, seconds=0.5)
+    with pytest.raises(MuseError, match="plane is empty"):
+        surface.touch(0.5, 0.5)
+    a = surface.add_prompt("a waltz", 0.2, 0.2)
+    surface.touch(0.9, 0.9)
+    assert surface.job.wait(120) == "done" and surface.heard[2].seed == 0  # one mark alone is all of the blend
+    entry = kept.add(surface.state.sound(surface.blend(0.2, 0.2)), name="mine")
+    b = surface.add_piece(entry, 0.2, 0.8)
+    c = surface.add_sound(wav(sinusoids([440], 1.0), 44100), "t.wav", 0.2 + 0.6 / ASPECT, 0.8)
+    shares = surface.weights(0.2, 0.5)  # distances 0.3, 0.3 and 0.3 * 5 ** 0.5
+    assert shares == pytest.approx({a: 5 / 11, b: 5 / 11, c: 1 / 11})
+    first, tone = surface.blend(0.2, 0.2).embedding, surface.blend(0.2 + 0.6 / ASPECT, 0.8).embedding
+    assert torch.equal(first, surface.state.draw("a waltz")[0].embedding) and not torch.equal(first, tone)
+    assert torch.equal(surface.blend(0.2, 0.8).embedding, first)  # the kept piece was made from this embedding
+    far = float(angle(first, surface.blend(0.2, 0.5).embedding)) / float(angle(first, tone))
+    assert far == pytest.approx(1 / 11, rel=1e-3)  # two marks are one place, and so all are on a great circle
+    surface.touch(0.2, 0.5)
+    assert surface.job.wait(120) == "done" and surface.plane.finger == [0.2, 0.5]
+    assert surface.heard[0] == "mix of 45 % a waltz (seed 0), 45 % mine, 9 % t.wav"
+    surface._keep()
+    again = render_again(muse, kept.search("mix of 45")[0])
+    assert torch.equal(again.audio, surface.heard[1].audio)
+    surface.remove(c)
+    assert surface.weights(0.2, 0.5) == pytest.approx({a: 0.5, b: 0.5}) and len(surface.plane.marks) == 2
+    with pytest.raises(MuseError, match="24 marks are on the plane"):
+        [surface.add_prompt(f"<b>{i}") for i in range(30)]
+
+
 # -- paths, mixes, sounds
 
 
@@ -134,7 +179,7 @@ def test_a_sound_is_rendered_once_and_then_cached(lab, monkeypatch):
     one, two = lab.points
     first = lab.sound(one)
     assert lab.sound(one) is first and first.recipe.micro_batch == 1 and first.audio.shape == (2, 22050)
-    assert first.recipe.stage2_steps == lab.steps == max(1, round(lab.muse.config.sample.stage2_steps / 4))
+    assert first.recipe.stage2_steps == lab.steps == max(1, round(lab.muse.config.sample.stage2_steps / 6))
     lab.steps = 3
     assert lab.sound(one) is not first
     monkeypatch.setattr("musekit.lab.lab.CACHED_SOUNDS", 1)

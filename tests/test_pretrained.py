@@ -75,7 +75,7 @@ def test_a_config_that_claims_more_than_the_file_holds_is_refused_before_memory_
     config = json.loads((folder / "config.json").read_text())
     config["stage1"] |= {"width": 2**14, "depth": 256, "heads": 1}  # terabytes
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(MuseError, match="does not fit .*, whose stage1 is larger"):
+    with pytest.raises(MuseError, match="does not fit .*: the network is larger than"):
         pretrained.load_part(folder, "stage1")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchaudio.functional import loudness
 
 from musekit.show import pictures, plots, style
 from musekit.show.players import LUFS, loudness_of, player, players
@@ -117,6 +118,8 @@ def test_loudness_is_that_of_the_standard_and_playback_is_matched():
     gap = np.concatenate([0.1 * tone, np.zeros(5 * RATE, np.float32)])
     assert loudness_of(gap, RATE) == pytest.approx(-23.0, abs=0.3)  # silence is gated
     assert loudness_of(np.zeros((2, RATE)), RATE) == -np.inf
+    noise = np.tile(NOISE, 4) * np.linspace(0.001, 1, 4 * RATE, dtype=np.float32)
+    assert loudness_of(noise, RATE) == pytest.approx(float(loudness(torch.from_numpy(noise), RATE)), abs=0.01)
     for level in (0.02, 0.3):
         played = sound_in(player(level * tone, RATE, "x", seconds=None, rate=RATE, matched=True).data)
         assert loudness_of(played[0][0].T, RATE) == pytest.approx(LUFS, abs=0.3)

@@ -300,7 +300,7 @@ def test_views_of_one_kernel_refresh_each_other(studio):
 def test_play_export_and_import(shelf, tmp_path):
     choose(shelf, "piece 2")
     shelf.play.click()
-    assert shelf.player.turn == 1 and shelf.player.label == "piece 2" and shelf.player.sound[:4] == b"OggS"
+    assert shelf.player.turn == 1 and shelf.player.label == "piece 2" and shelf.player.sound[:4] == b"fLaC"
     sent = []
     shelf.player.send = lambda content, buffers: sent.append(content["name"])
     shelf.save.click()
@@ -324,6 +324,26 @@ def test_play_export_and_import(shelf, tmp_path):
         press(other, other.bring, "failed")
     (other.state.sounds / "odd.flac").write_bytes(b"no music")
     assert "cannot be read: odd" in LibraryView(Library(other.state.folder)).label.value
+
+
+def test_a_long_list_has_pages(shelf, monkeypatch):
+    monkeypatch.setattr("musekit.lab.library_view.PAGE", 2)
+    shelf.refresh()
+    assert names(shelf) == ["piece 0", "piece 1"] and "page 1 of 3" in shelf.facts.value
+    shelf.page.value = 3
+    assert names(shelf) == ["piece 4"]
+    shelf.query.value = "odd"  # fewer pages
+    assert shelf.page.value == 1 and names(shelf) == ["piece 1", "piece 3"]
+
+
+def test_a_visitor_has_no_folders_of_the_machine(shelf, monkeypatch, tmp_path):
+    monkeypatch.setenv("MUSEKIT_VISITOR", "1")
+    view = LibraryView(shelf.state)
+    assert {one.layout.display for one in (view.path, view.export, view.bring)} == {"none"}
+    view.path.value = str(tmp_path)
+    for button in (view.export, view.bring):
+        button.click()
+        assert "a visitor has no folders" in view.label.value and not view.job.running
 
 
 def test_make_this_again(muse, shelf):

@@ -26,17 +26,22 @@ BENCHES = {  # name: (module.function, whether it needs the measured ceilings, w
     "paper": ("paper.paper", True, "full size, training and sampling by the preset's own defaults, in a time budget"),
     "sizes": ("stages.sizes", True, "50M to 1.05B: what decides how much a batch gains"),
     "checkpoint": ("train.checkpoint", False, "how long a checkpoint holds training up"),
+    "lab": ("lab.lab", False, "waits and memory in the lab, beside another checkout's if one is given"),
     "ddp": ("train.ddp", False, "data-parallel training on the ranks of this machine"),
 }
 
+READS_WEIGHTS = ("end-to-end", "lab")
+
 
 def bench(
-    what: str, weights: str | None, results: Path, quick: bool = False, budget: float = float("inf")
-) -> list[Row]:
+    what: str, weights: str | None, results: Path, quick: bool = False, budget: float = float("inf"),
+    against: Path | None = None,
+) -> list[Row]:  # fmt: skip
     """Measure, print and write one result file; returns its rows. Raises MuseError on a bad name, weights or folder.
 
     quick: tiny networks and single runs, to see that everything runs; its numbers mean nothing, and the file says so.
-    budget: seconds, for `paper`. The file is written after each row: a bench that is stopped loses none.
+    budget: seconds, for `paper`. against: a checkout, for `lab`. The file is written after each row: a bench that is
+    stopped loses none.
     """
     if what.startswith("ddp-rank-"):  # started by `ddp` in other processes
         from musekit.bench import train
@@ -45,14 +50,14 @@ def bench(
         return []
     if what not in BENCHES:
         raise suggest(what, BENCHES, "bench")
-    if weights is not None and what != "end-to-end":
+    if weights is not None and what not in READS_WEIGHTS:
         raise MuseError(f"`bench {what}` reads no weights: leave --weights out, or take `bench end-to-end`")
     place, needs_ceilings, _ = BENCHES[what]
-    setup = Setup(distributed.device(), quick, budget)
+    setup = Setup(distributed.device(), quick, budget, against=against)
     on_gpu = setup.device.type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else "cpu"
     about = {"load": os.getloadavg()[0], "device": name, "threads": torch.get_num_threads()}
-    if what == "end-to-end":
+    if what in READS_WEIGHTS:
         from musekit.muse import Muse
 
         setup.muse = muse = Muse.from_pretrained("mini" if weights is None else weights)

@@ -106,6 +106,7 @@ class Setup:
     budget: float = float("inf")  # seconds, for `paper`
     muse: object = None  # the loaded `Muse`, for benches that read weights
     ceilings: dict = field(default_factory=dict)  # measured by `roofline.ceilings`
+    against: Path | None = None  # another checkout, for `lab`
 
     @property
     def runs(self) -> int:

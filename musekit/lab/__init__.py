@@ -1,7 +1,7 @@
-"""Studio, Lab and Library for a notebook: play with the space of music.
+"""Studio, Lab, Surface and Library for a notebook: play with the space of music.
 
-`studio.Studio` and `lab.Lab` hold the state. `studio.StudioView`, `lab_view.LabView` and `library_view.LibraryView`
-show them (and a `musekit.library.Library`) as widgets.
+`studio.Studio` and `lab.Lab` hold the state. `studio.StudioView`, `lab_view.LabView`, `surface.SurfaceView` and
+`library_view.LibraryView` show them (and a `musekit.library.Library`) as widgets.
 """
 
 MAX_UPLOAD_BYTES = 512 * 2**20

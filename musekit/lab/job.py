@@ -1,6 +1,7 @@
 """Job: one piece of work at a time in a thread, with progress and cancel. It needs no widget."""
 
 import contextvars
+import ctypes
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from musekit.generate import STAGES
 from musekit.solve import Cancelled
 
 SPANS = {"stage1": (0.0, 0.08), "stage2": (0.08, 0.88), "codec": (0.88, 1.0)}  # of the work of a micro-batch
+
+ARENA_MAX = -8  # glibc's M_ARENA_MAX
 
 
 class Job:
@@ -105,6 +108,15 @@ class Job:
                 self.message, self.status = message, status
             else:
                 self.fraction, self._began = 0.0, time.monotonic()
+        give_back()
         self.on_change()
         if work is not None:
             self._run(work)
+
+
+def give_back() -> None:
+    """Give the memory that the job's tensors had back to the system, which glibc would keep for each thread."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.mallopt(ARENA_MAX, 2)
+        libc.malloc_trim(0)

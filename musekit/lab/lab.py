@@ -26,12 +26,13 @@ from musekit.heldout import read_reference
 from musekit.inference import micro_batches
 from musekit.lab.job import Job
 from musekit.lab.landscape import Landscape, landscape, named, sentences
-from musekit.lab.rendering import RenderedPiece, along, render, sequence, unit
+from musekit.lab.rendering import RenderedPiece, along, blend, render, sequence
 from musekit.muse import Muse
 from musekit.recipe import MAX_PROMPT_CHARS, Recipe, Settings, count
 
+DRAFT = 1 / 6  # of the preset's steps: a click is heard at once
 STAGE1_BATCH = 64  # embeddings
-CACHED_SOUNDS = 120  # 250 MB of 6 s
+CACHED_SOUNDS = 48  # 100 MB of 6 s
 MIN_SECONDS = 0.1  # of an uploaded sound
 SILENCE = 1e-4  # of full scale: a sound that stays below is silent
 
@@ -57,11 +58,11 @@ class Lab:
         noise_seed: int = 0,
         on_change: Callable[[], None] = lambda: None,
     ):
-        """A system or its name; seconds of the sounds, and Stage 2's steps (None: a quarter of the preset's)."""
+        """A system or its name; seconds of the sounds, and Stage 2's steps (None: `DRAFT` of the preset's)."""
         self.muse = muse if isinstance(muse, Muse) else Muse.from_pretrained(muse)
         self.job = Job(on_change)
         self.seconds, self.noise_seed = seconds, noise_seed
-        self.steps = steps or max(1, round(self.muse.config.sample.stage2_steps / 4))
+        self.steps = steps or max(1, round(DRAFT * self.muse.config.sample.stage2_steps))
         self.points: list[Point] = []
         self._cache: dict[tuple[Recipe, bytes], RenderedPiece] = {}  # oldest first
 
@@ -81,22 +82,30 @@ class Lab:
 
     def sample(self, prompt: str, n: int = 200, seed: int = 0, on_step=None) -> None:
         """Put n samples of Stage 1 for a prompt on the map. Seeds are seed, seed + 1, ..."""
+        self.points += self.draw(prompt, n, seed, on_step)
+
+    def draw(self, prompt: str, n: int = 1, seed: int = 0, on_step=None) -> list[Point]:
+        """n samples of Stage 1 for a prompt, which are not put on the map."""
         settings = Settings(micro_batch=min(STAGE1_BATCH, count(n)), seconds=self.seconds)
         recipes = self.muse.recipes(prompt, n, seed, settings)
         x = torch.cat([self.muse.embed_batch(batch, on_step, self.job.flag)[0] for batch in micro_batches(recipes)])
         text = recipes[0].prompt
-        self.points += [Point(e, f"{text} (seed {seed + i})", text, seed + i) for i, e in enumerate(x)]
+        return [Point(e, f"{text} (seed {seed + i})", text, seed + i) for i, e in enumerate(x)]
 
     def add_sound(self, source: bytes | str | Path, name: str = "sound") -> Point:
-        """Put a sound on the map: its embedding conditions Stage 2. Returns its point.
+        """Put a sound on the map: its embedding conditions Stage 2. Returns its point. Raises what `like` raises."""
+        self.points.append(self.like(source, name))
+        return self.points[-1]
+
+    def like(self, source: bytes | str | Path, name: str) -> Point:
+        """The place of a sound, which is not put on the map.
 
         Only the length that the embedder was made for is decoded. Raises MuseError for a file that cannot be read.
         """
         rate = self.muse.config.codec.sample_rate
         audio = read_sound(source, name, self.muse.config.window_seconds, rate)
         embedding = self.muse.embedder.embed_audio(audio[None], rate)[0].cpu()
-        self.points.append(Point(embedding, name, f"like the sound {name}"))
-        return self.points[-1]
+        return Point(embedding, name, f"like the sound {name}")
 
     # -- the map
 
@@ -137,13 +146,18 @@ class Lab:
         way = [Point(e, label, f"from {names}") for e, label in zip(rows, labels)]
         return [replace(stops[0], label=labels[0]), *way[1:-1], replace(stops[-1], label=labels[-1])]
 
-    def mix(self, points: Sequence[Point]) -> Point:
-        """The mean direction of points."""
+    def mix(self, points: Sequence[Point], weights: Sequence[float] = ()) -> Point:
+        """The mean of points on the sphere, with weights that sum to 1 (default: equal ones). A point of weight 1 comes
+        back as it is.
+        """
         if not points:
             raise MuseError("a mix needs a place; add a point of the map")
-        label = "mix of " + ", ".join(p.label[:50] for p in points)
-        embedding = unit(torch.stack([p.embedding for p in points]).mean(0))
-        return Point(embedding, label, label)
+        if 1.0 in weights:
+            return points[list(weights).index(1.0)]
+        shares = [f"{100 * w:.0f} % " for w in weights] or [""] * len(points)
+        label = "mix of " + ", ".join(f"{share}{p.label[:50]}" for share, p in zip(shares, points) if share != "0 % ")
+        w = torch.tensor(weights or [1 / len(points)] * len(points))
+        return Point(blend(torch.stack([p.embedding for p in points]), w), label, label)
 
     # -- sound
 

@@ -50,8 +50,54 @@ class Map(w.Widget):
             self.plotly, self.land = self.plotly or get_plotlyjs(), shown
 
 
-class LabView(View):
-    """`state` is the `lab.Lab` behind it, for use from any cell."""
+class Hearing(View):
+    """A view whose sounds are places: the latest one that is asked for is played, and the last one played is kept.
+
+    `state` is the `lab.Lab` behind it, for use from any cell; `heard` is label, sound and place (a path has none).
+    """
+
+    def __init__(self, title: str, weights: str | Path | Muse, library: Library | None, **options):
+        super().__init__(title)
+        self.state = Lab(weights, on_change=self._show, **options)
+        self.job, self.library = self.state.job, Library() if library is None else library
+        self.heard: tuple[str, RenderedPiece, Point | None] | None = None
+
+    def _show(self) -> None:
+        self.show_job(self.job, cancel=self.cancel)
+
+    def play(self, point: Point) -> None:
+        """Play a place when its sound is rendered, instead of a sound that is not yet. Raises MuseError while a map is
+        made.
+        """
+        self._hear(point.label, lambda: self.state.sound(point, self.job.follow(1)), point)
+
+    def _hear(self, label: str, render: Callable[[], RenderedPiece], point: Point | None = None) -> None:
+        self.job.start(lambda: self._play(label, render(), point), latest=True)
+
+    def _play(self, label: str, piece: RenderedPiece, point: Point | None) -> str:
+        if self.job.flag.is_set():  # another was asked for meanwhile
+            raise Cancelled
+        self.heard = label, piece, point
+        self.player.play(piece.audio, piece.sample_rate, label)
+        return f"{label}, {piece.audio.shape[1] / piece.sample_rate:.1f} s, similarity {piece.similarity:+.2f}"
+
+    def _last(self) -> tuple[str, RenderedPiece, Point | None]:
+        if self.heard is None:
+            raise MuseError("no sound was played yet; click a point first")
+        return self.heard
+
+    def _keep(self) -> None:
+        label, piece, _ = self._last()
+        entry = self.library.add(piece, name=label, tags=self.tags.value.split(","))
+        self.say(f"kept {entry.name}")
+        self.library_changed()
+
+    def _save(self) -> None:
+        self.player.download(*file_of(self._last()[1], self._last()[0]))
+
+
+class LabView(Hearing):
+    """The map, and a list of places."""
 
     def __init__(
         self,
@@ -62,16 +108,13 @@ class LabView(View):
         **options,
     ):
         """A system or its name. Options: those of `lab.Lab`. Sampling begins with the button."""
-        super().__init__("Lab")
-        self.state = Lab(weights, on_change=self._show, **options)
-        self.job, self.library = self.state.job, Library() if library is None else library
+        super().__init__("Lab", weights, library, **options)
         self.map = Map(lambda i: self.safely(lambda: self.play(self.state.points[i]))())
-        self.heard: tuple[str, RenderedPiece, Point | None] | None = None  # the last sound; a path is no place
         self.make(
             {"prompts": {"value": "; ".join(prompts)}, "n": {"value": n}},
             {
                 "sample": lambda: self.job.start(self._sample), "cancel": self.job.cancel, "keep": self._keep,
-                "save": lambda: self.player.download(*file_of(self._last()[1], self._last()[0])),
+                "save": self._save,
                 "upload": self._upload, "clear": self._clear, "walk": self._walk,
                 "add": self._add, "forget": lambda: self._list([]),
                 "mix": lambda: self.play(self.state.mix(self.places)),
@@ -113,36 +156,6 @@ class LabView(View):
 
     def _clear(self) -> None:
         self.state.points, self.map.land = [], {}
-
-    # -- sounds
-
-    def play(self, point: Point) -> None:
-        """Play a place when its sound is rendered, instead of a sound that is not yet. Raises MuseError while a map is
-        made.
-        """
-        self._hear(point.label, lambda: self.state.sound(point, self.job.follow(1)), point)
-
-    def _hear(self, label: str, render: Callable[[], RenderedPiece], point: Point | None = None) -> None:
-        def work() -> str:
-            piece = render()
-            if self.job.flag.is_set():  # another was asked for meanwhile
-                raise Cancelled
-            self.heard = label, piece, point
-            self.player.play(piece.audio, piece.sample_rate, label)
-            return f"{label}, {piece.audio.shape[1] / piece.sample_rate:.1f} s, similarity {piece.similarity:+.2f}"
-
-        self.job.start(work, latest=True)
-
-    def _last(self) -> tuple[str, RenderedPiece, Point | None]:
-        if self.heard is None:
-            raise MuseError("no sound was played yet; click a point first")
-        return self.heard
-
-    def _keep(self) -> None:
-        label, piece, _ = self._last()
-        entry = self.library.add(piece, name=label, tags=self.tags.value.split(","))
-        self.say(f"kept {entry.name}")
-        self.library_changed()
 
     # -- a path or a mix
 

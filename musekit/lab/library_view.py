@@ -1,5 +1,7 @@
 """LibraryView: the library as a panel. Search and filter, a list of pieces, and actions on the chosen ones."""
 
+import os
+
 from musekit.config import MuseError
 from musekit.entry import Entry
 from musekit.lab.job import Job
@@ -8,7 +10,7 @@ from musekit.lab.view import PANELS, View, escaped
 from musekit.library import SORTS, Library
 from musekit.muse import Muse
 
-MAX_SHOWN = 500  # pieces in the list
+PAGE = 250  # pieces in the list
 EMPTY_BIN = PANELS["Library"]["controls"]["purge"]["description"]
 
 
@@ -35,7 +37,7 @@ class LibraryView(View):
         super().__init__("Library")
         self.state = Library() if library is None else library
         self.muse, self.job = muse, Job(self._show)
-        shown = {name: self.refresh for name in ("query", "sort", "starred", "look")}
+        shown = {name: self.refresh for name in ("query", "sort", "starred", "look", "page")}
         self.make({"sort": {"options": list(SORTS)}}, shown | {
             "list": self._show_text, "play": self._play, "star": self._star, "delete": self._delete,
             "undo": lambda: self._changed(f"{len(self.state.undo())} are as before"), "purge": self._purge,
@@ -44,6 +46,9 @@ class LibraryView(View):
             "rename": lambda: self._write(self.state.rename), "note": lambda: self._write(self.state.note),
             "tag": lambda: self._tag("add"), "untag": lambda: self._tag("remove"),
         })  # fmt: skip
+        if os.environ.get("MUSEKIT_VISITOR"):
+            for control in (self.path, self.export, self.bring):
+                control.layout.display = "none"
         self.refresh()
         if self.state.trouble:
             self.say(self.state.trouble, bad=True)
@@ -52,10 +57,11 @@ class LibraryView(View):
     def refresh(self) -> None:
         """Read the library again; another notebook may have changed it. Chosen pieces stay chosen."""
         found = self.found = self.state.search(self.query.value, starred=self.starred.value, sort=self.sort.value)
-        chosen = set(self.list.value)
+        chosen, self.page.max = set(self.list.value), max(1, -(-len(found) // PAGE))
+        shown = found[(self.page.value - 1) * PAGE : self.page.value * PAGE]
         with self.list.hold_sync():  # one message to the page
-            self.list.options = [(described(entry), entry.id) for entry in found[:MAX_SHOWN]]
-            self.list.value = tuple(entry.id for entry in found[:MAX_SHOWN] if entry.id in chosen)
+            self.list.options = [(described(entry), entry.id) for entry in shown]
+            self.list.value = tuple(entry.id for entry in shown if entry.id in chosen)
         self.purge.description = EMPTY_BIN
         self._tell()
 
@@ -68,9 +74,10 @@ class LibraryView(View):
         """Totals, and all about the one chosen piece."""
         chosen = [entry for entry in self.found if entry.id in self.list.value]
         lines = [f"{total(self.found)}; chosen: {total(chosen)}"]
-        lines[0] += f"; the first {MAX_SHOWN} are shown" if len(self.found) > MAX_SHOWN else ""
+        lines[0] += f"; page {self.page.value} of {self.page.max}" if self.page.max > 1 else ""
         if len(chosen) == 1:
             recipe, notes = chosen[0].recipe, chosen[0].notes
+            lines += [described(chosen[0])]
             lines += [f"prompt: {recipe.prompt}"] if recipe else []
             lines += [f"not: {recipe.negative_prompt}"] if recipe and recipe.negative_prompt else []
             lines += [f"notes: {notes}"] if notes else []
@@ -123,12 +130,17 @@ class LibraryView(View):
         else:
             self.say("the bin is empty")
 
+    def _place(self) -> str:
+        if os.environ.get("MUSEKIT_VISITOR"):  # the buttons are hidden; a message may come nevertheless
+            raise MuseError("a visitor has no folders on this machine; take Save")
+        return self.path.value.strip()
+
     def _export(self) -> None:
-        ids, place = list(self.list.value) or None, self.path.value.strip() or str(self.state.folder / "export")
+        ids, place = list(self.list.value) or None, self._place() or str(self.state.folder / "export")
         self.job.start(lambda: "; ".join([f"written: {place}", *self.state.export(place, ids)]))
 
     def _import(self) -> None:
-        place = self.path.value.strip()
+        place = self._place()
         if not place:
             raise MuseError("write the folder to import into the field beside this button")
 

@@ -29,7 +29,8 @@ function plotly(source) {
   return window.musePlotly;
 }
 
-function traces({ hills, groups, peaks }) {
+function traces({ hills, groups, peaks }, narrow) {
+  const names = peaks.text.map((text) => narrow ? text.replaceAll(", ", ",<br>") : text);
   return [
     { type: "contour", ...hills, zmin: 0, zmax: 1, colorscale: HILLS, showscale: false, ...UNNAMED,
       contours: { start: 0.06, end: 0.96, size: 0.09 }, line: { width: 0.6, color: GREY } },
@@ -38,7 +39,7 @@ function traces({ hills, groups, peaks }) {
       marker: { size: 10, opacity: 0.9, line: EDGE, color },
       selected: { marker: { size: 20 } }, unselected: { marker: { opacity: 0.9 } },  // the clicked point is larger
     })),
-    { type: "scatter", mode: "text", ...peaks, textfont: { size: 12, color: GREY }, ...UNNAMED,
+    { type: "scatter", mode: "text", ...peaks, text: names, textfont: { size: 12, color: GREY }, ...UNNAMED,
       unselected: { textfont: { color: GREY } } },  // a name does not fade where a point was clicked
   ];
 }
@@ -83,7 +84,7 @@ async function render({ model, el }) {
     now.className = "muse-lab-chart";
     el.replaceChildren(now);
     const layout = structuredClone(LAYOUT);  // plotly writes into it
-    await library.newPlot(now, traces(land), layout, {
+    await library.newPlot(now, traces(land, el.clientWidth < 640), layout, {
       responsive: true, displaylogo: false, modeBarButtonsToRemove: ["sendChartToCloud"],  // nothing leaves the page
     });
     now.tabIndex = 0;

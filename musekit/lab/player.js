@@ -34,6 +34,7 @@ const HELP = [
   ["Enter", "in the prompt: begin"], ...Object.entries(KEYS).map(([key, [, text]]) => [key, text]),
   ["p", "play or pause what was heard last"], ["arrows", "on a mark of the waveform: move it"],
   ["arrows, Enter", "on the map: from point to point, hear it"],
+  ["arrows, Enter, Delete", "on the surface: move a mark or the finger, hear a mark, remove it"],
   ["?", "these keys"],
 ];
 
@@ -151,7 +152,7 @@ async function render({ model, el }) {
     audio.setAttribute("aria-label", label || "player");
     const sound = state.get("sound");
     if (url) URL.revokeObjectURL(url);
-    url = sound && sound.byteLength ? URL.createObjectURL(new Blob([sound], { type: "audio/ogg" })) : null;
+    url = sound && sound.byteLength ? URL.createObjectURL(new Blob([sound], { type: "audio/flac" })) : null;
     figure.hidden = !url;  // no empty player on the page
     if (url) audio.src = url; else audio.removeAttribute("src");
   };

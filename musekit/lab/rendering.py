@@ -7,6 +7,7 @@ apart.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -71,6 +72,29 @@ def along(stops: Tensor, n: int) -> Tensor:
     return torch.stack(rows)
 
 
+def blend(points: Tensor, weights: Tensor) -> Tensor:
+    """The mean (D,) of unit vectors (n, D) on the sphere, with weights (n,) that sum to 1: the m with the least sum of
+    w_i angle(m, x_i)^2 (Buss and Fillmore 2001). For two it is their slerp; a point of weight 1 comes back bit for bit.
+
+    Raises MuseError where the vectors cancel, so that no mean is the nearest.
+    """
+    if float(weights.max()) == 1.0:
+        return points[int(weights.argmax())]
+    x, w = unit(points.double()), weights.double()
+    m = w @ x
+    if float(m.norm()) < TINY:
+        raise MuseError("these places are opposite points of the sphere and cancel; move nearer to one of them")
+    for _ in range(60):
+        m = unit(m)
+        logs = unit(x - (x @ m)[:, None] * m) * angle(m, x)[:, None]  # from m towards each, as far as it is away
+        step = w @ logs
+        length = step.norm()
+        if length < 1e-12:
+            break
+        m = m * length.cos() + step / length * length.sin()
+    return unit(m).to(points.dtype)
+
+
 # -- rendering
 
 
@@ -100,11 +124,17 @@ def render(
         audio, nfe = muse.render_batch(embeddings[index], batch, on_step, cancel)
         for i, (recipe, origin) in enumerate(zip(batch, origins[index], strict=True)):
             sound = muse.embedder.embed_audio(audio[i][None], rate)[0]
-            target = muse.embedder.embed_text([recipe.prompt])[0] if origin.prompted else given[i]
+            target = text_embedding(muse.embedder, recipe.prompt) if origin.prompted else given[i]
             counts = {"stage1": 0, "stage2": int(nfe[i])}
             controls, similarity = filled(muse.stage2, recipe, given[i]), float(target @ sound)
             yield RenderedPiece(audio[i], rate, given[i], recipe, similarity, counts, controls, origin)
         done += len(batch)
+
+
+@functools.lru_cache(256)
+def text_embedding(embedder, prompt: str) -> Tensor:
+    """The joint embedding (512,) of a prompt, which many places share."""
+    return embedder.embed_text([prompt])[0]
 
 
 def render_again(
@@ -136,7 +166,7 @@ def render_again(
             return _edit_again(muse, entry, source, on_step, cancel)
         if origin is None:
             return next(iter(muse.stream([recipe], on_step, cancel)))
-        rows = torch.from_numpy(np.frombuffer(entry.embedding, "<f4").reshape(-1, 512).copy())
+        rows = embeddings_of(entry)
         return sequence(list(render(muse, rows, recipes, [origin] * len(recipes), on_step, cancel)), origin.how)
 
 
@@ -154,6 +184,11 @@ def _edit_again(muse: Muse, entry: Entry, source: Piece | None, on_step: OnStep 
     if piece.recipe.edit != edit:
         raise MuseError("this piece was made from other sound than that of the piece before it, as it is now")
     return RenderedPiece(**vars(piece), origin=entry.origin)
+
+
+def embeddings_of(entry: Entry) -> Tensor:
+    """The embeddings (n, 512) that a piece was rendered from; empty where none are known."""
+    return torch.from_numpy(np.frombuffer(entry.embedding or b"", "<f4").reshape(-1, 512).copy())
 
 
 @contextlib.contextmanager

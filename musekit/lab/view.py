@@ -53,7 +53,7 @@ class Player(w.Widget):
 
     def play(self, audio, sample_rate: int, label: str) -> None:
         """Play audio (channels, N); `label` is shown and read aloud. All sounds are played equally loud."""
-        data = compressed(audio, sample_rate, seconds=None, rate=sample_rate, matched=True)
+        data = compressed(audio, sample_rate, seconds=None, rate=sample_rate, matched=True, lossless=True)
         with self.hold_sync():  # one message, so that the page never has half of it
             self.sound, self.label, self.turn = data, label[:400], self.turn + 1
 

@@ -7,6 +7,7 @@ IPython's own `Audio` needs a trusted notebook, and a widget needs a kernel.
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
 from collections.abc import Sequence
@@ -43,19 +44,34 @@ def as_array(audio) -> np.ndarray:
 def loudness_of(audio, sample_rate: int) -> float:
     """The loudness of audio (channels, N) in LUFS (ITU-R BS.1770-4), -inf for silence."""
     import torch
-    from torchaudio.functional import loudness
 
-    x = as_array(audio)
-    x = np.tile(x, -(-sample_rate // max(1, x.shape[1])))  # its blocks have 0.4 s
-    found = float(loudness(torch.from_numpy(x) / 2, sample_rate))  # by half: its filters clip at full scale
-    return -np.inf if np.isnan(found) else found + 20 * np.log10(2)
+    x, hop = as_array(audio), round(0.1 * sample_rate)
+    x = np.tile(x, -(-4 * hop // max(1, x.shape[1])))  # its blocks have 0.4 s
+    size = (x.shape[1] // 65536 + 2) * 65536  # a fast length for the transform, with room for the filters' end
+    weighted = torch.fft.irfft(torch.fft.rfft(torch.from_numpy(x), size) * k_weighting(sample_rate, size))
+    power = weighted[:, : x.shape[1] // hop * hop].square().sum(0).double().numpy()
+    blocks = np.convolve(power.reshape(-1, hop).mean(1), np.ones(4) / 4, "valid")
+    blocks = blocks[blocks > 10 ** ((0.691 - 70) / 10)]  # -70 LUFS
+    blocks = blocks[blocks > 0.1 * blocks.mean()] if len(blocks) else blocks
+    return float(10 * np.log10(blocks.mean()) - 0.691) if len(blocks) else -np.inf
+
+
+@functools.lru_cache(4)
+def k_weighting(rate: int, size: int):
+    """The complex response of BS.1770's two filters, a high shelf and a high pass, at the frequencies of rfft(size)."""
+    import torch
+    from torchaudio.functional import highpass_biquad, treble_biquad
+
+    impulse = torch.zeros(65536)
+    impulse[0] = 0.25  # torchaudio clips at full scale
+    return 4 * torch.fft.rfft(highpass_biquad(treble_biquad(impulse, rate, 4.0, 1500.0), rate, 38.0, 0.5), size)
 
 
 def compressed(
     audio, sample_rate: int, seconds: float | None = DEFAULT_SECONDS, mono=False, rate=DEFAULT_RATE, kbps=None,
-    matched=False,
+    matched=False, lossless=False,
 ) -> bytes:  # fmt: skip
-    """The first `seconds` (None: all) of audio (channels, N) at `sample_rate` Hz as an OGG file.
+    """The first `seconds` (None: all) of audio (channels, N) at `sample_rate` Hz as an OGG file, or `lossless` as FLAC.
 
     The coding is Vorbis at its lowest quality and at most `rate` Hz, or Opus at 24 kHz if `kbps` is set (kbit/s per
     channel, 6 to 256). Opus needs half the bytes for short clips: 3 s of mono at 20 kbit/s take 8 kB. With
@@ -79,6 +95,7 @@ def compressed(
     x = x * min(1.0, PEAK / max(float(np.abs(x).max(initial=0.0)), 1e-9))
     level = 1.0 if kbps is None else 1 - (kbps - 6) / 250  # libsndfile: 6 kbit/s at 1, 256 at 0
     options = {"format": "OGG", "subtype": "VORBIS" if kbps is None else "OPUS", "compression_level": level}
+    options = {"format": "FLAC", "subtype": "PCM_16", "compression_level": 0.0} if lossless else options
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", rate, x.shape[0], **options) as out:
         for start in range(0, x.shape[1], rate):  # libsndfile's Vorbis overflows on one long block

@@ -6,6 +6,7 @@ Every function also takes `title`, `caption` and `stamp` (see `style.drawn`).
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Mapping, Sequence
 
@@ -40,6 +41,26 @@ class Picture:
 
     def __repr__(self) -> str:
         return f"Picture({self.alt!r}, {len(self.png) / 1000:.0f} kB)"
+
+
+class Moving(Picture):
+    """Figures of one size as a GIF that runs again and again, the last one longest; plays without a kernel."""
+
+    def __init__(self, figures: Sequence, milliseconds: int = 120, colours: int = 12):
+        from PIL import Image
+
+        frames = []
+        for figure in figures:
+            full = io.BytesIO()
+            figure.savefig(full, format="png", dpi=56)
+            frames.append(Image.open(full).convert("RGB").quantize(colours, dither=Image.Dither.NONE))
+        times, data = [milliseconds] * (len(frames) - 1) + [20 * milliseconds], io.BytesIO()
+        frames[0].save(data, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0, optimize=True)
+        self.png, self.alt = data.getvalue(), figures[-1].get_suptitle()
+
+    def _repr_mimebundle_(self, **options) -> tuple[dict[str, str], dict]:
+        source = f"data:image/gif;base64,{base64.b64encode(self.png).decode('ascii')}"
+        return {"text/html": f'<img alt="{html.escape(self.alt)}" src="{source}">', "text/plain": repr(self)}, {}
 
 
 @drawn(8, 4.5)
