@@ -216,6 +216,7 @@ def test_a_card_is_at_most_3_models_and_old_ones_leave(studio, monkeypatch):
     studio.desk._handle_custom_msg({"past": texts}, [])
     assert studio.job.wait(PATIENCE) == "done" and len(shown(studio)) == 2 and studio.desk.pieces == texts
     studio.desk._handle_custom_msg({"past": ["<b>"]}, [])
+    studio.job.wait(PATIENCE)
     assert "cannot be read" in studio.label.value and "<b>" not in studio.label.value
 
 
