@@ -135,31 +135,36 @@ def findings() -> str:
     naive = one("bench-stage1-gpu", peer="naive", batch=1)["ms_a_sample"]
     ours = one("bench-stage1-gpu", peer="prepared", batch=256, dtype="bfloat16")["ms_a_sample"]
     heard = rows("prompts-valid", measure="accuracy", source="generated")
-    claim(not any(r["met"] for r in rows("prompts-valid", measure="bar")), "no prompt's bar is met")
+    bars = rows("prompts-valid", measure="bar")
+    claim(not any(r["met"] for r in bars), "no prompt's bar is met")
     asked = listed([f"{r['attribute']} in {100 * r['accuracy']:.0f} %" for r in heard])
-    apart = {level: one("diversity", measure="mean", level=level)["spread"] for level in ("vague", "specific")}
-    claim(apart["vague"] > 1.5 * apart["specific"], "samples of vague prompts differ more than of specific ones")
+    apart = {level: one("diversity", measure="mean", level=level) for level in ("vague", "specific")}
+    claim(
+        apart["vague"]["spread"] > 1.5 * apart["specific"]["spread"],
+        "samples of vague prompts differ more than of specific ones",
+    )
     near = coverage()["vague"]
     claim(near["high"] < near["nominal"], "samples miss right answers")
     return prose(f"""
-- **No batch, no second rank and no kill changes the bits of a piece.** {recipes} of 20 recipes gave the same sound
-  alone, in batches of 4 and 16, beside other prompts, in another process, on two ranks and after a kill. {trainings}
-  trainings that were killed {len(kills)} times at random moments ended with the same weights as without a kill. *But*
-  this holds for one machine, one version of the software and one CPU thread per rank; the trainings are those of a
-  tiny preset, and another number of ranks changes their roundings.
-- **What a batch gains can be predicted.** Fitted on networks of 50M weights, a model of three terms predicts
-  {len(seconds)} running times of larger ones, up to 1.05B, on two CPU cores and an H100: median error
-  {100 * middle:.0f} %. From the naive design to ours, in a batch of 256, one sample of Stage 1 falls from
-  {naive:,.0f} to {ours:.2f} ms on the H100. *But* the worst prediction is {worst:.1f} times off, the networks
-  have random weights, and the rows are those of an earlier commit ([notebook
+- **A piece has the same bits in any batch, on two ranks and after a kill.** {recipes} of 20 recipes (a prompt with its
+  seed and settings) gave the same sound alone, in batches of 4 and 16, beside other prompts, in another process, on two
+  ranks and after a kill. {trainings} trainings, killed {len(kills)} times in all at random moments, ended with the bits
+  of undisturbed ones. *But* this holds for one machine, one version of the software and one CPU thread per rank; the
+  trainings are of a tiny preset, and another number of ranks trains the same to rounding only.
+- **Times of large networks can be predicted from small ones.** Three terms (latency, roofline, activations), whose two
+  constants are fitted on networks of 50M weights, predict {len(seconds)} times of larger ones, up to 1.05B, on two CPU
+  cores and an H100: median error {100 * middle:.0f} %. From the original's design, one by one, to ours in a batch of 256
+  a sample of Stage 1 falls from {naive:,.0f} to {ours:.2f} ms on the H100. *But* the worst prediction is {worst:.1f}
+  times off, the networks have random weights, and the times were measured by an earlier commit ([notebook
   4](notebooks/04_parallel_benchmarks.ipynb)).
-- **Prompts are obeyed often, not always.** Of {heard[0]["n"]} pieces by today's weights a judge that never saw the
-  embedder hears the asked {asked}. *But* all three miss their bar, and so do most measures of rhythm, chords and tunes
-  ([docs/results.md](docs/results.md#world-2-first-measurements)).
-- **A vague prompt gets more varied answers than a specific one:** {apart["vague"]:.2f} apart on average, against
-  {apart["specific"]:.2f} (unrelated unit vectors: 1.41). *But* the radius of {100 * near["nominal"]:.0f} % of the
-  samples holds only {100 * near["inside"]:.0f} % of the right answers to a vague prompt, and this was measured in an
-  earlier world, with other weights.
+- **Prompts are obeyed often, not always.** In {heard[0]["n"]} pieces a classifier that never saw the embedder hears the
+  asked {asked}. *But* each misses its bar, {bars[0]["bar"]} of what it hears right in real clips after the codec, and so
+  do most measures of rhythm, chords and tunes ([docs/results.md](docs/results.md#world-2-first-measurements)).
+- **A vague prompt gets more varied answers than a specific one.** In the joint embedding two answers lie
+  {apart["vague"]["spread"]:.2f} and {apart["specific"]["spread"]:.2f} apart on average. *But* real clips that match lie
+  {apart["vague"]["real"]:.2f} and {apart["specific"]["real"]:.2f} apart, and the ball that holds
+  {100 * near["nominal"]:.0f} % of the answers to a vague prompt holds {100 * near["inside"]:.0f} % of the real clips.
+  This was measured in an **earlier world**: one SoundFont, no bands, clips of 12 s, other weights.
 """)
 
 
