@@ -153,12 +153,12 @@ def findings() -> str:
   trainings are of a tiny preset, and another number of ranks trains the same to rounding only.
 - **Times of large networks can be predicted from small ones.** Three terms (latency, roofline, activations), whose two
   constants are fitted on networks of 50M weights, predict {len(seconds)} times of larger ones, up to 1.05B, on two CPU
-  cores and an H100: median error {100 * middle:.0f} %. From the original's design, one by one, to ours in a batch of 256
+  cores and an H100: median error {100 * middle:.0f} %. From the original's design, one by one, to ours by 256 at once
   a sample of Stage 1 falls from {naive:,.0f} to {ours:.2f} ms on the H100. *But* the worst prediction is {worst:.1f}
   times off, the networks have random weights, and the times were measured by an earlier commit ([notebook
   4](notebooks/04_parallel_benchmarks.ipynb)).
-- **Prompts are obeyed often, not always.** In {heard[0]["n"]} pieces a classifier that never saw the embedder hears the
-  asked {asked}. *But* each misses its bar, {bars[0]["bar"]} of what it hears right in real clips after the codec, and so
+- **Prompts are obeyed often, not always.** In {heard[0]["n"]} pieces a judge that never saw the embedder hears the
+  asked {asked}. *But* each misses its bar, 0.9 of what it hears right in real clips after the codec, and so
   do most measures of rhythm, chords and tunes ([docs/results.md](docs/results.md#world-2-first-measurements)).
 - **A vague prompt gets more varied answers than a specific one.** In the joint embedding two answers lie
   {apart["vague"]["spread"]:.2f} and {apart["specific"]["spread"]:.2f} apart on average. *But* real clips that match lie
