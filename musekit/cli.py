@@ -27,7 +27,7 @@ EXTRAS = {
     "corpus": ("music21", "scipy", "pretty_midi", "midirenderer", "soxr"),
     "lab": (
         "jupyterlab", "ipywidgets", "anywidget", "traitlets", "ipykernel", "IPython", "nbformat", "nbclient", "voila",
-        "plotly", "sklearn", "scipy", "pandas", "librosa",
+        "plotly", "umap", "sklearn", "scipy", "pandas", "librosa",
     ),
     "judge": ("onnxruntime", "mir_eval", "resampy"),
     "paper": ("transformers", "diffusers", "muq", "torchvision", "huggingface_hub"),

@@ -68,7 +68,7 @@ def test_extras_know_the_modules_that_their_packages_bring():
         wanted = closure([Requirement(line) for line in PROJECT["optional-dependencies"][extra]])
         for module in modules:
             assert any(canonicalize_name(name) in wanted for name in brought[module]), f"{module} is not of [{extra}]"
-    assert advice(ModuleNotFoundError(name="plotly.io")) == "this needs the package plotly: pip install 'musekit[lab]'"
+    assert advice(ModuleNotFoundError(name="umap.plot")) == "this needs the package umap: pip install 'musekit[lab]'"
     assert advice(ModuleNotFoundError(name="musekit.gone")) is None
 
 

@@ -3,7 +3,11 @@
 Only neighbourhoods on the map have a meaning; the distance between two hills has none.
 """
 
-import math
+import importlib.util
+import io
+import json
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +18,16 @@ from musekit.config import MuseError
 
 GRID = 72  # cells a side of the density
 MIN_POINTS = 4
+MIN_UMAP_POINTS = 12  # fewer points are laid out by their two principal components
 NEIGHBOURS = 15
-A, B = 1.414, 0.949  # of UMAP's curve 1 / (1 + A d^(2 B)), for a min_dist of 0.15
-STEPS, RATE = 200, 0.3  # of the layout
+UMAP_PROCESS = """
+import io, json, sys, warnings
+import numpy as np
+warnings.simplefilter("ignore")  # about a fixed seed that means one thread, and a graph that is not connected
+from umap import UMAP
+rows = np.load(io.BytesIO(sys.stdin.buffer.read()))
+np.save(sys.stdout.buffer, UMAP(n_jobs=1, **json.loads(sys.argv[1])).fit_transform(rows))
+"""
 BANDWIDTH = 0.6  # of the density's kernel, times Scott's: a narrower kernel shows more hills
 
 
@@ -45,49 +56,40 @@ class Landscape:
 def landscape(embeddings: np.ndarray, seed: int = 0) -> Landscape:
     """The map of embeddings (n, 512) of unit length; the same points and seed give the same map.
 
-    Raises MuseError for fewer than 4 points.
+    Raises MuseError for fewer than 4 points. UMAP takes some seconds to start.
     """
     rows = np.ascontiguousarray(np.asarray(embeddings, dtype=np.float32))
     if rows.ndim != 2 or len(rows) < MIN_POINTS:
         raise MuseError(f"a map needs {MIN_POINTS} points or more; sample more embeddings first")
-    xy = umap_layout(rows, seed)
+    xy = principal(rows) if len(rows) < MIN_UMAP_POINTS else umap_layout(rows, seed)
     x, y, density = hills(xy)
     return Landscape(rows, xy, x, y, density, peaks(xy, x, y, density))
 
 
 def umap_layout(rows: np.ndarray, seed: int = 0) -> np.ndarray:
-    """UMAP by cosine (McInnes et al. 2018, arXiv 1802.03426): (n, 2), begun at the principal components.
+    """UMAP by cosine (McInnes et al. 2018, arXiv 1802.03426): (n, 2)."""
+    options = {
+        "n_neighbors": min(NEIGHBOURS, len(rows) - 1),
+        "min_dist": 0.15,
+        "metric": "cosine",
+        "random_state": seed,
+    }
+    if importlib.util.find_spec("umap") is None:
+        raise ModuleNotFoundError(name="umap")
+    np.save(data := io.BytesIO(), rows)
+    # in a process of its own: the compiler that it brings would keep hundreds of megabytes in the kernel
+    command = [sys.executable, "-P", "-c", UMAP_PROCESS, json.dumps(options)]
+    done = subprocess.run(command, input=data.getvalue(), capture_output=True)
+    if done.returncode:
+        raise MuseError(f"UMAP failed: {done.stderr.decode(errors='replace').strip().splitlines()[-1:]}")
+    return np.nan_to_num(np.load(io.BytesIO(done.stdout)).astype(np.float64))
 
-    All points move at once, by a running mean of their gradient over its size (Adam, Kingma and Ba 2015).
-    """
-    x, k = torch.from_numpy(rows), min(NEIGHBOURS, len(rows) - 1)
-    far, to = (1 - x @ x.T).fill_diagonal_(torch.inf).topk(k, largest=False)
-    far = far - far[:, :1]
-    low, high = torch.zeros(len(x), 1), torch.full((len(x), 1), 100.0)
-    for _ in range(40):  # the width of each point's neighbourhood
-        width = (low + high) / 2
-        wide = (-far / width).exp().sum(1, keepdim=True) > math.log2(k)
-        low, high = torch.where(wide, low, width), torch.where(wide, width, high)
-    near = torch.zeros(len(x), len(x)).scatter_(1, to, (-far / high).exp())
-    near = near + near.T - near * near.T
-    i, j = near.nonzero().T
-    share, rng = near[i, j][:, None], torch.Generator().manual_seed(seed)
-    u, s, _ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-    y = u[:, :2] * s[:2]
-    y = 10 * y / y.abs().max().clamp_min(1e-9) + 1e-4 * torch.randn(y.shape, generator=rng)
-    mean, square = torch.zeros_like(y), torch.zeros_like(y)
-    for step in range(STEPS):
-        apart = y[i] - y[j]
-        d2 = apart.square().sum(1, keepdim=True).clamp_min(1e-6)
-        force = -4 * A * B * d2 ** (B - 1) / (1 + A * d2**B) * apart  # of both ends of an edge
-        for _ in range(5):  # other points, which push
-            apart = y[i] - y[torch.randint(len(y), i.shape, generator=rng)]
-            d2 = apart.square().sum(1, keepdim=True)
-            force += (2 * B / ((0.001 + d2) * (1 + A * d2**B)) * apart).clamp(-4, 4)
-        force = torch.zeros_like(y).index_add_(0, i, share * force)
-        mean, square = 0.9 * mean + 0.1 * force, 0.99 * square + 0.01 * force.square()
-        y += RATE * (1 - step / STEPS) * mean / (square.sqrt() + 1e-6)
-    return y.double().numpy()
+
+def principal(rows: np.ndarray) -> np.ndarray:
+    """The two principal components of rows (n, D), n > 2: (n, 2)."""
+    centred = rows.astype(np.float64) - rows.mean(0, dtype=np.float64)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    return u[:, :2] * s[:2]
 
 
 def hills(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
