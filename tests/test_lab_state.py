@@ -12,7 +12,7 @@ from fixtures import sinusoids
 
 from musekit.config import MuseError
 from musekit.entry import Entry
-from musekit.lab import landscape
+from musekit.lab import landscape, umap_worker
 from musekit.lab.lab import Lab, Point, read_sound
 from musekit.lab.landscape import Landscape, Peak
 from musekit.lab.rendering import along, angle, blend, crossfade, render_again, slerp, unit
@@ -72,6 +72,10 @@ def test_umap_keeps_clusters_together_and_their_hills_apart():
     land = landscape.landscape(x)
     assert torch.get_num_threads() == threads  # numba changes them
     assert np.array_equal(land.xy, landscape.landscape(x).xy)  # the same map each time
+    umap_worker._worker[0].kill()
+    assert np.array_equal(land.xy, landscape.landscape(x).xy)  # by another process
+    with pytest.raises(ValueError, match="n_neighbors"):
+        umap_worker.layout(x, n_neighbors=-3)
     centre = np.stack([land.xy[which == k].mean(0) for k in range(3)])
     nearest = np.linalg.norm(land.xy[:, None] - centre, axis=2).argmin(1)
     assert (nearest == which).mean() > 0.95

@@ -3,11 +3,6 @@
 Only neighbourhoods on the map have a meaning; the distance between two hills has none.
 """
 
-import importlib.util
-import io
-import json
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,19 +10,12 @@ import torch
 from torch import Tensor
 
 from musekit.config import MuseError
+from musekit.lab.umap_worker import layout
 
 GRID = 72  # cells a side of the density
 MIN_POINTS = 4
 MIN_UMAP_POINTS = 12  # fewer points are laid out by their two principal components
 NEIGHBOURS = 15
-UMAP_PROCESS = """
-import io, json, sys, warnings
-import numpy as np
-warnings.simplefilter("ignore")  # about a fixed seed that means one thread, and a graph that is not connected
-from umap import UMAP
-rows = np.load(io.BytesIO(sys.stdin.buffer.read()))
-np.save(sys.stdout.buffer, UMAP(n_jobs=1, **json.loads(sys.argv[1])).fit_transform(rows))
-"""
 BANDWIDTH = 0.6  # of the density's kernel, times Scott's: a narrower kernel shows more hills
 
 
@@ -74,15 +62,7 @@ def umap_layout(rows: np.ndarray, seed: int = 0) -> np.ndarray:
         "metric": "cosine",
         "random_state": seed,
     }
-    if importlib.util.find_spec("umap") is None:
-        raise ModuleNotFoundError(name="umap")
-    np.save(data := io.BytesIO(), rows)
-    # in a process of its own: the compiler that it brings would keep hundreds of megabytes in the kernel
-    command = [sys.executable, "-P", "-c", UMAP_PROCESS, json.dumps(options)]
-    done = subprocess.run(command, input=data.getvalue(), capture_output=True)
-    if done.returncode:
-        raise MuseError(f"UMAP failed: {done.stderr.decode(errors='replace').strip().splitlines()[-1:]}")
-    return np.nan_to_num(np.load(io.BytesIO(done.stdout)).astype(np.float64))
+    return np.nan_to_num(layout(rows, **options).astype(np.float64))
 
 
 def principal(rows: np.ndarray) -> np.ndarray:
