@@ -79,6 +79,7 @@ def speed() -> dict[str, str]:
     claim(result["provenance"]["dtype"] == "bfloat16", "bench", "the machine has bfloat16 matrix instructions")
     steps = [row(read("results/bench-stage1-gpu.json"), stage=1, solver="euler", **s) for s in STEPS.values()]
     times = [r["ms_a_sample"] for r in steps]
+    batched = row(read("results/bench-stage1-gpu.json"), peer="naive", batch=256)["ms_a_sample"] / times[-1]
     claim(times == sorted(times, reverse=True), "bench-stage1-gpu", "each step makes a sample faster")
     predicted, measured = [], []
     for name in ("bench-sizes", "bench-sizes-gpu"):
@@ -90,6 +91,7 @@ def speed() -> dict[str, str]:
     claim(middle < 0.25, "bench-sizes", "the model's median error is below a quarter")
     return {
         "faster": f"{times[0] / times[-1]:,.0f}",
+        "batched": f"{batched:.0f}",
         "predictions": str(len(measured)),
         "middle": f"{100 * middle:.0f}",
         "worst": f"{worst:.1f}",

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from musekit.show.exercise import UNANSWERED, check
 
-BOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("0[1-4]_*.ipynb"))
+BOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("0[1-5]_*.ipynb"))
 CELLS, LEAST, OPEN = 45, 3, 2  # cells at most; exercises with a check in each; open ones in all
 SOLUTION = re.compile(r"<details><summary>Solution</summary>\n\n```python\n(.*?)```\n.*</details>", re.DOTALL)
 GOOD = "<details><summary>What a good answer looks like</summary>"
@@ -72,7 +72,7 @@ def test_the_notebooks_have_exercises_and_are_short():
             assert all(ast.unparse(node.value) == "..." for node in ast.parse(one["answer"]).body)
             assert len(one["wrong"]) >= 2 and assigned(one["answer"]) <= assigned(one["solution"])
     told = [c.source for book in books for c in book.cells if tagged(c, "open")]
-    assert len(books) == 4 and len(told) >= OPEN and all(GOOD in text for text in told)
+    assert len(books) == 5 and len(told) >= OPEN and all(GOOD in text for text in told)
 
 
 def tried(wrong: tuple[str, ...] = ("n = 3", "n = 'two'"), right: str = "n = 2") -> object:

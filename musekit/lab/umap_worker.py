@@ -1,5 +1,7 @@
-"""UMAP in a process of its own, which ends a minute after the last map. Its compiler takes seconds to start, and hundreds
-of megabytes, which the kernel would keep. This module imports no torch."""
+"""UMAP in a process of its own, which ends a minute after the last map.
+
+Its compiler takes seconds to start, and hundreds of megabytes, which the kernel would keep. No torch is imported here.
+"""
 
 import threading
 from multiprocessing import Process, connection, get_context
