@@ -76,7 +76,7 @@ def speed() -> dict[str, str]:
     """The three large numbers' first two, and the speed of the mini preset on CPU cores."""
     result = read("results/bench.json")
     value = {r["what"]: r["value"] for r in rows(result)}
-    claim(result["provenance"]["dtype"] == "bfloat16", "bench", "the machine has bfloat16 matrix instructions")
+    claim(result["provenance"]["dtype"] == "bfloat16", "bench", "the machine has instructions for bfloat16")
     steps = [row(read("results/bench-stage1-gpu.json"), stage=1, solver="euler", **s) for s in STEPS.values()]
     times = [r["ms_a_sample"] for r in steps]
     batched = row(read("results/bench-stage1-gpu.json"), peer="naive", batch=256)["ms_a_sample"] / times[-1]
@@ -96,6 +96,7 @@ def speed() -> dict[str, str]:
         "middle": f"{100 * middle:.0f}",
         "worst": f"{worst:.1f}",
         "real_time": f"{value['4 x 12 s, warm: sound a second of work']:.0f}",
+        "units": rows(result)[0]["instructions"].rpartition(" ")[2],
         "cores": str(result["provenance"]["hardware"]["cores"]),
         "gpu": re.search(r"\b[A-Z]+\d+\b", read("results/bench-stage1-gpu.json")["provenance"]["device"])[0],
     }

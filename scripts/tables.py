@@ -184,7 +184,7 @@ def found() -> str:
     gain = {n: value["Stage 1, micro-batch 1"] / value[f"Stage 1, micro-batch {n}"] for n in (4, 16)}
     gain2 = 4 * value["1 x 12 s, warm: embedding to latents"] / value["4 x 12 s, warm: embedding to latents"]
     claim(gain[4] > 1.2 * gain2, "a batch pays more in Stage 1 than in Stage 2")
-    fast = value["4 x 12 s, warm: sound a second of work"]
+    fast, units = value["4 x 12 s, warm: sound a second of work"], rows("bench")[0]["instructions"]
     share = {level: f"{100 * row['inside']:.0f} %" for level, row in inside.items()}
     apart = {k: f"{row['spread']:.2f} apart" for k, row in (("vague", vague), ("specific", specific))}
     return prose(f"""
@@ -205,9 +205,9 @@ def found() -> str:
   4](../notebooks/04_parallel_benchmarks.ipynb)).
 - **On one CPU thread a recipe gives the same bits in any batch, and music comes faster than it plays.** Notebook 4
   checks the bits of sixteen recipes in requests of 1 to 16. Music comes {fast:.0f} times faster than it plays on two
-  server cores *with AMX*, Intel's bfloat16 matrix instructions. *But* with several threads an AMD server rounded
-  Stage 2 by the position in the batch at micro-batches of 5 and 6 (the default is 4), and bits are equal on one machine
-  with one version of the software only.
+  server cores *with bfloat16 instructions* ({units}). *But* with several threads an AMD server rounded Stage 2 by the
+  position in the batch at micro-batches of 5 and 6 (the default is 4), and bits are equal on one machine with one
+  version of the software only.
 """)
 
 

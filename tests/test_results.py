@@ -86,7 +86,7 @@ QUANTITIES = {
         None,
     ),
     "Stage 1's samples": ([r"samples against ([\d,]+) for Stage 1", r"\| stage1 \| \d+ \| ([\d,]+) \|"], None),
-    "speed with AMX": ([r"(\d+) times faster than it plays on two server cores"], "real_time"),
+    "speed with bfloat16": ([r"(\d+) times faster than it plays on two server cores"], "real_time"),
     "Stage 1's gain of a batch of four": ([r"A batch of four makes Stage 1 ([\d.]+) times"], None),
     "clips of the training split": (
         [r"\| clips \| ([\d,]+) \|", r"\| stage\d \| \d+ \| [\d,]+ \| \d+ \| ([\d,]+) \|"],
@@ -119,7 +119,7 @@ def test_no_two_pages_state_two_numbers_for_one_quantity():
     found = {name: {page: numbers[name] for page, numbers in pages.items() if numbers[name]} for name in QUANTITIES}
     assert all(found.values()), "a pattern finds nothing: did its sentence change?"
     assert not {name: by for name, by in found.items() if len(set().union(*by.values())) > 1}
-    assert said("9 times faster than it plays on two\nserver *cores*")["speed with AMX"] == {"9"}
+    assert said("9 times faster than it plays on two\nserver *cores*")["speed with bfloat16"] == {"9"}
 
 
 def test_every_timed_row_says_what_ran():
