@@ -33,7 +33,8 @@ def page(tmp_path_factory, smoke_weights):
         ui.run_all(page)
         yield page
         page.screenshot(path=folder / "page.png")
-        assert ui.strangers(page) == [] and page.errors == []
+        own = [error for error in page.errors if "Canceled future for" not in error]  # at a restart
+        assert ui.strangers(page) == [] and own == []
 
 
 def press(page, button: str):
