@@ -242,7 +242,7 @@ def test_map_and_players_live_after_a_reload(page):
     page.locator(f".{ui.LAB}").scroll_into_view_if_needed()
     page.locator(".muse-lab-map .scatterlayer .point").first.wait_for(state="attached")
     ui.new_sound(page, ui.LAB, lambda: ui.click_point(page, 3))
-    assert page.locator(".muse-card figcaption").last.inner_text() == "before the reload"
+    assert page.locator(".muse-card figcaption").last.text_content() == "before the reload"  # it may be out of sight
     page.locator(".muse-mark").first.scroll_into_view_if_needed()
     page.locator(".muse-mark").first.focus()
     ui.new_sound(page, ui.SURFACE, lambda: page.keyboard.press("Enter"))
