@@ -10,7 +10,7 @@ BAND = (0.8, 1.2)  # the evaluation's bar for the spread
 
 
 @figure((330, 222), "Histograms of distances to the nearest training clip: regression's lie apart from real music's.",
-        "results/regression.json")  # fmt: skip
+        "results/regression-valid.json")  # fmt: skip
 def nearest(figure, result):
     """For each prompt, how far its answer lies from the nearest training clip: real music, MUSE, regression."""
     looks = (("real", "real music", REAL), ("samples", "MUSE", SAMPLED), ("regression", "regression", AVERAGED))
@@ -52,7 +52,7 @@ def pieces(figure, gallery):
 
 
 @figure((262, 176), "Spread of MUSE's samples against spread of the right answers: most marks lie below the diagonal.",
-        "results/diversity.json")  # fmt: skip
+        "results/diversity-valid.json")  # fmt: skip
 def diversity(figure, result):
     """One mark per prompt, the diagonal, and the evaluation's bar around it."""
     axes = figure.add_subplot()
@@ -77,6 +77,6 @@ def diversity(figure, result):
     texts = [(f"{level}: {100 * r:.0f} % as wide", INK, "bold") for level, r in ratio.items()]
     texts.append((f"shaded: within {100 * (BAND[1] - 1):.0f} %", MUTED, "normal"))
     for k, (text, colour, weight) in enumerate(texts):
-        place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "bottom"}
-        axes.annotate(text, (1, 0), (-6, 86 - 38 * k), color=colour, fontweight=weight, **place)
+        place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "left", "va": "bottom"}
+        axes.annotate(text, (0, 0.45), (8, 86 - 38 * k), color=colour, fontweight=weight, **place)
     axes.legend(loc="upper left", borderaxespad=0, handletextpad=0.3)

@@ -72,7 +72,7 @@ def architecture(figure, gallery, config):
         axes.imshow(latents, extent=(left, left + wide, 74, 116), cmap=SIGNED, vmin=0.1, vmax=0.9, **look)
         name = {0.0: "noise, t = 0", 1.0: "music, t = 1"}.get(moment["t"], f"t = {moment['t']:g}")
         _text(axes, left + wide / 2, 67, name, fontsize=25)
-    _arrow(axes, 46, 31, f"{config['stage2']['latent_dim']} numbers every 46 ms, then the codec's decoder")
+    _arrow(axes, 46, 31, f"{config['stage2']['latent_dim']} numbers every 46 ms, then a decoder")
     axes.imshow(picture(moments[-1]["png"]), extent=(2, 266, 0, 29), origin="lower", cmap=HEAT, **look)
     _text(axes, 262, 6, f"{sample['seconds']:g} s of stereo sound", ha="right", color="white", fontsize=26, zorder=4)
     axes.set(xlim=(0, 268), ylim=(0, 284), aspect="auto", xticks=[], yticks=[])

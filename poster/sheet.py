@@ -35,6 +35,7 @@ def command_for(path: str) -> str:
     if name.startswith("bench"):
         where = " on a machine with a GPU" if name.endswith("-gpu") else ""
         return f"musekit {name.removesuffix('-gpu').replace('-', ' ', 1)}{where}"
+    name = name.removesuffix("-valid")
     name = {"diversity": "one-to-many", "regression": "one-to-many"}.get(name, name)
     return f"musekit eval {name}" if path.startswith("results/") else "git checkout"
 

@@ -76,7 +76,7 @@ def test_stale_results_are_listed(tmp_path):
 # Of what pages may state one number only: {quantity: (patterns with the number as their group, the poster's name)}.
 QUANTITIES = {
     "right answers to vague prompts inside the radius, %": (
-        [r"(\d+) % of the right answers to a vague"],
+        [r"of the samples holds (\d+) % and \d+ % of the right", r"to a vague prompt holds (\d+) % of the real clips"],
         "inside",
     ),
     "right answers to specific prompts inside the radius, %": ([r"(\d+) % of those to a specific"], None),
