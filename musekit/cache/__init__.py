@@ -1,9 +1,10 @@
 """The cache: rows computed from a corpus, in shards that many processes write without talking to each other.
 
-A shard is a safetensors file of up to `SHARD` rows with a JSON sidecar: ids, hash, what made it, from which audio. Both
-are written aside and renamed, the sidecar last. A shard exists once its sidecar does, so the same command resumes after
-a kill. Missing rows, and rows whose audio has changed, go into new shards, and the newer of two rows of one id counts.
-So more clips cost only their own rows, and fewer clips delete nothing. `manifest.json` is the sum of the sidecars.
+A shard is a safetensors file of up to `SHARD` rows (16 times as many by a GPU) with a JSON sidecar: ids, hash, what
+made it, from which audio. Both are written aside and renamed, the sidecar last. A shard exists once its sidecar does,
+so the same command resumes after a kill. Missing rows, and rows whose audio has changed, go into new shards, and the
+newer of two rows of one id counts. So more clips cost only their own rows, and fewer clips delete nothing.
+`manifest.json` is the sum of the sidecars.
 """
 
 import contextlib
@@ -26,8 +27,9 @@ from tqdm import tqdm
 from musekit.config import MuseError
 from musekit.corpus.processes import in_processes
 from musekit.files import decode, read_json, sha256, write_atomic
+from musekit.gpu import device
 
-SHARD = 64  # most rows in a shard
+SHARD = 64  # most rows in a shard that a CPU computes: what a kill loses is a minute's work
 
 
 class Caption(TypedDict):
@@ -190,7 +192,8 @@ def build_shards(
     missing = [key for key in mine if not current(key)]
     if clips:  # a file's clips in their order, so that it is read once
         missing.sort(key=lambda key: (clips[key]["path"], clips[key].get("start") or 0.0, key))
-    chunks = [missing[i : i + SHARD] for i in range(0, len(missing), SHARD)]
+    size = SHARD * (16 if device().type == "cuda" else 1)
+    chunks = [missing[i : i + size] for i in range(0, len(missing), size)]
     work = [(chunk, {key: sources[key] for key in chunk if clips}) for chunk in chunks]
     done = in_processes(functools.partial(write_shard, folder, maker, compute), work, workers, stop)
     try:
