@@ -165,7 +165,7 @@ def findings() -> str:
   {apart["vague"]["spread"]:.2f} and {apart["specific"]["spread"]:.2f} apart on average. *But* real clips that match lie
   {apart["vague"]["real"]:.2f} and {apart["specific"]["real"]:.2f} apart, and the ball that holds
   {100 * near["nominal"]:.0f} % of the answers to a vague prompt holds {100 * near["inside"]:.0f} % of the real clips:
-  the guidance that makes sentences obeyed makes answers alike. All this is of the split *valid*.
+  MUSE knows too few answers. Why (guidance is a suspect) is not measured yet. All this is of the split *valid*.
 """)
 
 
