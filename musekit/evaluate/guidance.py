@@ -21,20 +21,17 @@ from musekit.statistics import KernelDistance, spread
 
 STAGE1_SEED, STAGE2_SEED = 100_000, 120_000
 EACH = 24  # samples of each prompt with right answers
-STAGE1 = [("guidance", w, {"stage1_guidance_scale": w}) for w in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)]
-STAGE1 += [("autoguidance", w, {"stage1_autoguidance": w}) for w in (1.0, 1.25, 1.5, 2.0, 3.0)]
-STAGE1 += [
-    (f"{mode}, no autoguidance", w, {"stage1_guidance_scale": w, "stage1_autoguidance": 1.0, "stage1_guidance": mode})
-    for mode in ("cfg", "apg") for w in (1.5, 2.0, 3.0)
-]  # fmt: skip
+STAGE1 = [("guidance", w, {"stage1_guidance_scale": w}) for w in (0.0, 0.5, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0)]
+STAGE1 += [("apg", w, {"stage1_guidance_scale": w, "stage1_guidance": "apg"}) for w in (1.5, 2.0, 3.0)]
+STAGE1 += [("autoguidance", w, {"stage1_autoguidance": w}) for w in (1.25, 1.5, 2.0, 3.0)]
 STAGE1 += [("apg autoguidance", w, {"stage1_autoguidance": w, "stage1_guidance": "apg"}) for w in (1.25, 1.5, 2.0, 3.0)]
 STAGE1 += [("steps", n, {"stage1_steps": n, "stage1_solver": "euler"}) for n in (1, 2, 4, 8, 16, 32, 64)]
-STAGE2 = [("guidance", w, {"guidance_scale": w}) for w in (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)]
+SCALES = {"cfg": (1.0, 2.0, 3.0, 5.0, 7.0, 10.0), "apg": (3.0, 5.0, 7.0, 10.0), "cfg-zero": (3.0, 5.0, 10.0)}
+STAGE2 = [(mode, w, {"guidance": mode, "guidance_scale": w}) for mode, scales in SCALES.items() for w in scales]
 STAGE2 += [
-    (f"guidance {w:g} to t =", high, {"guidance_scale": w, "guidance_high": high})
-    for w in (5.0, 10.0) for high in (0.5, 0.8)
+    (f"{mode} {w:g} to t =", high, {"guidance": mode, "guidance_scale": w, "guidance_high": high})
+    for mode, w in (("cfg", 5.0), ("apg", 10.0)) for high in (0.5, 0.8)
 ]  # fmt: skip
-STAGE2 += [(mode, w, {"guidance": mode, "guidance_scale": w}) for mode in ("apg", "cfg-zero") for w in (3.0, 5.0, 10.0)]
 STAGE2 += [("steps", n, {"steps": n}) for n in (10, 25)]
 PIECES, SECONDS = 64, 6.0
 
@@ -46,12 +43,13 @@ def obedience(rows: list[dict], prefix: str) -> dict[str, float]:
 
 
 def stage1_rows(study: Study) -> list[dict]:
-    """One row per setting: obedience, coverage of right answers, and the distance of all samples to held-out clips."""
+    """Held-out clips, then a row per setting: obedience, coverage of right answers, distance to held-out ones."""
     each, prompts = 4 if study.quick else EACH, evaluation_prompts(study.n)
     groups = [(p, y) for level in LEVELS for _, p, y in asked(study, level) if enough(study, y)]
     texts = [p["text"] for p in prompts] + [p["text"] for p, _ in groups for _ in range(each)]
     records, real = [as_record(p["asks"]) for p in prompts], study.embed(study.prompt_like())
-    kernel, rows = KernelDistance(real), []
+    told = obedience(zero_shot(study, study.prompt_like(), real, ""), "said")
+    kernel, rows = KernelDistance(real), [{"measure": "stage1 held-out clips", "n": len(real), **told}]
     for what, value, settings in progress(STAGE1[:2] + STAGE1[-1:] if study.quick else STAGE1, "Stage 1"):
         x, nfe = study.sample(study.recipes(texts, STAGE1_SEED, Settings(micro_batch=16, **settings)))
         first, answers = x[: len(prompts)], np.split(x[len(prompts) :], max(1, len(groups)))
