@@ -61,9 +61,7 @@ class Generate(Settings):
     threads: Annotated[int | None, optional("INT", "torch's choice, or OMP_NUM_THREADS")] = None
     """CPU threads of each process; part of the recipe."""
     weights: str = "mini"  # A folder of weights, or the name of a packaged preset
-    lora: Annotated[Path | None, optional("FILE", "none")] = (
-        None  # Fine-tuning of a stage: `musekit train --train.lora`
-    )
+    lora: Annotated[Path | None, optional("FILE", "none")] = None  # A stage's fine-tuning: `musekit train --train.lora`
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # Precision of Stage 2's matrix products
     out: Path = Path("demo")  # Folder for the WAV files, recipes and the contact sheet
 

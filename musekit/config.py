@@ -34,6 +34,7 @@ Positive = Annotated[float, Meta(gt=0, le=1e6)]
 Nonnegative = Annotated[float, Meta(ge=0, le=1e6)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Scale = Annotated[float, Meta(ge=0, le=100)]
+Shift = Annotated[float, Meta(ge=0.1, le=100)]
 
 TABLES = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # as metadata and prompts spell them
@@ -170,6 +171,7 @@ class SampleConfig:
     guidance_low: Fraction = later(0.0)  # Stage 2's guidance applies for t in [low, high]
     guidance_high: Fraction = later(1.0)
     guidance: str = later("cfg")  # how Stage 2's guidance works (`flow.MODES`)
+    shift: Shift = later(1.0)  # of Stage 2's steps towards noise (`solve.solve`)
     stage1_guidance: str = later("cfg")  # "cfg" or "apg" (`stage1.GuidedStage1`)
 
 

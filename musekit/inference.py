@@ -162,6 +162,7 @@ def sample_stage2(
         x_0,
         solver=first.stage2_solver,
         steps=first.stage2_steps,
+        shift=first.shift,
         on_step=on_step and (lambda i, n: on_step("stage2", i, n)),
         cancel=cancel,
     )

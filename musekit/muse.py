@@ -234,8 +234,7 @@ class Muse:
     ) -> tuple[list[Tensor], Tensor]:
         """Stage 2 and the codec for at most one micro-batch: n audios (2, N) and network evaluations (n,).
 
-        embeddings (n, 512).  Raises MuseError for NaN in the
-        audio.
+        embeddings (n, 512).  Raises MuseError for NaN in the audio.
         """
         batch, n, codec = padded(recipes), len(recipes), self.config.codec
         frames = self.frames(batch[0].seconds)

@@ -18,7 +18,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from musekit.config import Fraction, MuseConfig, MuseError, Positive, Scale, Seed, suggest
+from musekit.config import Fraction, MuseConfig, MuseError, Positive, Scale, Seed, Shift, suggest
 from musekit.controls import LONGEST, Controls
 from musekit.files import checked, decode
 from musekit.prompts import read_prompt
@@ -70,6 +70,7 @@ class Recipe:
     edit: Edit | None = None
     guidance: str = "cfg"  # how guidance works, in Stage 2 and in Stage 1
     stage1_guidance: str = "cfg"
+    shift: Shift = 1.0  # of Stage 2's steps towards noise
 
     @classmethod
     def checked(cls, **values) -> "Recipe":
@@ -85,8 +86,8 @@ class Recipe:
 
     def as_dict(self) -> dict:
         """The fields of the recipe's JSON."""
-        values = dataclasses.asdict(self)
-        return {k: v for k, v in values.items() if v is not None or k not in ("controls", "edit")}
+        later = {"controls": None, "edit": None, "shift": 1.0}
+        return {k: v for k, v in dataclasses.asdict(self).items() if later.get(k, ...) != v}
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -104,16 +105,15 @@ class Settings:
 
     seconds: float | None = None  # Length of each piece
     steps: int | None = None  # Solver steps of Stage 2
+    shift: float | None = None  # Above 1, more of Stage 2's steps lie near noise; at 1 they are equal
     solver: str | None = None  # Stage 2's solver: euler, midpoint, heun, rk4 or dopri5
     guidance_scale: float | None = None  # Stage 2's classifier-free guidance; 1 is none
     guidance_low: float | None = None  # Guidance applies only for t from here (0 is noise, and the default) ...
     guidance_high: float | None = None  # ... to here (1 is audio, and the default); elsewhere it costs nothing
     stage1_steps: int | None = None  # Solver steps of Stage 1
     stage1_solver: str | None = None  # Stage 1's solver
-    stage1_guidance_scale: float | None = None
-    """Stage 1's classifier-free guidance; above 1 the prompt is followed more closely, with less variety."""
-    stage1_autoguidance: float | None = None
-    """Stage 1's guidance away from a Gaussian; above 1 keys and instruments are clearer."""
+    stage1_guidance_scale: float | None = None  # Stage 1's guidance; above 1 prompts are obeyed more, with less variety
+    stage1_autoguidance: float | None = None  # Its guidance away from a Gaussian; above 1 keys and timbres are clearer
     guidance: str | None = None  # How Stage 2's guidance works: cfg, apg or cfg-zero
     stage1_guidance: str | None = None  # How Stage 1's guidances work: cfg or apg
     micro_batch: int | None = None  # Pieces per batch; part of the recipe

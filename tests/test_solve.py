@@ -81,6 +81,15 @@ def test_the_trajectory_follows_the_exact_path():
     torch.testing.assert_close(solution.trajectory, exact, rtol=0, atol=1e-4)
 
 
+def test_shifted_steps_begin_where_sd3_puts_them():
+    """Its schedule is of noise levels, sigma = 1 - t: sigma -> s sigma / (1 + (s - 1) sigma)."""
+    seen = []
+    solve(lambda t, x: seen.append(float(t[0])) or torch.zeros_like(x), randn(1, 2), steps=5, shift=3.0)
+    sigma = 1 - torch.arange(5, dtype=torch.float64) / 5
+    assert seen == pytest.approx((1 - 3 * sigma / (1 + 2 * sigma)).tolist(), abs=1e-6)
+    assert seen[1] < 0.2 / 2  # nearer to noise
+
+
 # ---------------------------------------------------------------- dopri5
 
 

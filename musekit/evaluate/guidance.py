@@ -32,7 +32,7 @@ STAGE2 += [
     (f"{mode} {w:g} to t =", high, {"guidance": mode, "guidance_scale": w, "guidance_high": high})
     for mode, w in (("cfg", 5.0), ("apg", 10.0)) for high in (0.5, 0.8)
 ]  # fmt: skip
-STAGE2 += [("steps", n, {"steps": n}) for n in (10, 25)]
+STAGE2 += [(f"steps, shift {s:g}", n, {"steps": n, "shift": s}) for s in (1.0, 4.0) for n in (8, 16, 25, 50)]
 PIECES, SECONDS = 64, 6.0
 
 

@@ -1,6 +1,6 @@
 """Solvers of the flow's ordinary differential equation, dx/dt = v(t, x) from noise at t = 0 to data at t = 1.
 
-    euler, midpoint, heun, rk4   `steps` equal steps                                in this file
+    euler, midpoint, heun, rk4   `steps` steps, equal or shifted                    in this file
     dopri5                       adaptive: each sample by itself, by torchdiffeq    adaptive.py
 
 NFE, the number of evaluations of the velocity, is the cost of a sample; it is counted per sample.
@@ -88,6 +88,7 @@ def solve(
     *,
     solver: str = "euler",
     steps: int = 50,
+    shift: float = 1.0,
     rtol: float = 1e-4,
     atol: float = 1e-5,
     on_step: Callable[[int, int], None] | None = None,
@@ -104,8 +105,10 @@ def solve(
         x_0: (B, ...) floating point, the state at t = 0; not modified. The state keeps its dtype: pass float32
             where the velocity runs in bfloat16.
         solver: one of `SOLVERS`.
-        steps: number n of equal steps of a fixed solver. dopri5 chooses its own steps: there n is only the number of
+        steps: number n of steps of a fixed solver. dopri5 chooses its own steps: there n is only the number of
             progress reports.
+        shift: at 1 steps are equal. Above, more of them lie near noise: t -> t / (shift - (shift - 1) t), the shift of
+            Esser et al. 2024 (arXiv 2403.03206).
         rtol, atol: a step of dopri5 is accepted where the root mean square over a sample of
             error / (atol + rtol max(|x|, |x_new|)) is at most 1.
         on_step: `on_step(i, n)`, i rising to n: steps done. A fixed solver reports queued steps: a GPU may still be
@@ -140,7 +143,7 @@ def solve(
 
     x_0, at = x_0.contiguous(), getattr(velocity, "at", None)
     if solver in STEPS:
-        times = [i / steps for i in range(steps + 1)]
+        times = [i / steps / (shift - (shift - 1) * (i / steps)) for i in range(steps + 1)]
         return _fixed_grid(evaluate, x_0, times, STEPS[solver], at, trajectory, on_step, solver)
     if not (rtol >= 0 and 0 < atol < math.inf and rtol < math.inf) or trajectory:
         raise MuseError(f"dopri5 needs rtol of 0 or more (here {rtol}), atol above 0 ({atol}), and keeps no trajectory")
