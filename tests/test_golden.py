@@ -25,6 +25,7 @@ from musekit.recipe import software
 FILE, THREADS, LONG = Path(__file__).with_name("golden.json"), 2, pytest.mark.long
 PIANO, DTYPES = "a sad piano melody", {"10-bfloat16": "bfloat16"}
 RK4, DOPRI5 = {"stage1_solver": "rk4", "stage1_steps": 8}, {"stage1_solver": "dopri5"}
+FIRST = {"steps": 50, "shift": 1.0, "stage1_guidance_scale": 2.0}  # mini's first defaults
 INTERVAL = {"guidance_low": 0.1, "guidance_high": 0.6, "stage1_autoguidance": 1.0}
 RECIPES = {  # name: weights, prompt, n, seed, settings
     "01-default": ("mini", PIANO, 1, 0, {"seconds": 6.0}),
@@ -78,7 +79,8 @@ def digest(x: torch.Tensor) -> str:
 def sample(name: str) -> dict:
     """Hashes, evaluations and level of each piece of a recipe."""
     weights, prompt, n, seed, settings = RECIPES[name]
-    muse, settings = system(weights, DTYPES.get(name, "float32")), Settings(**settings)
+    settings = Settings(**(FIRST if weights == "mini" else {}) | settings)
+    muse = system(weights, DTYPES.get(name, "float32"))
     pieces = MIXED if name == "06-mixed" else [(prompt, seed + i, NEGATIVE.get(name)) for i in range(n)]
     pieces = list(muse.stream([muse.recipe(p, s, settings, negative) for p, s, negative in pieces]))
     return {
