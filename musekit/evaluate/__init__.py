@@ -38,8 +38,7 @@ def evaluate(
 
     n: clips of the measurements that generate. quick: tiny sizes, for tests. split: the held-out clips to measure on;
     every opening of "test" is counted in the result file. codecs: folders of weights whose codecs are compared with
-    that of `weights`. Raises MuseError for an unknown measurement, a missing cache
-    or missing weights, and for a choice that would be made on the test split.
+    that of `weights`. Raises MuseError for an unknown measurement, a missing cache or weights, and a choice on test.
     """
     known = (*MEASUREMENTS, "all", "gallery", "summary")
     if what not in known:

@@ -21,7 +21,7 @@ smaller than the sets that are measured, so margins are wider than they need to 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -276,6 +276,7 @@ class Trained(TypedDict):
     """What <part>.train.json beside the weights says of their training."""
 
     samples: Samples
+    tried: NotRequired[Samples]  # of the longest run, where that of `samples` was better on valid
 
 
 def budget_rows(study: Study) -> list[dict]:
@@ -283,8 +284,8 @@ def budget_rows(study: Study) -> list[dict]:
     rows = []
     for part in ("stage1", "regression"):
         path = study.muse.folder / f"{part}.train.json"
-        samples = read_json(path, Trained)["samples"] if path.exists() else None
-        rows.append({"measure": "budget", "part": part, "samples": samples})
-    known = None not in (rows[0]["samples"], rows[1]["samples"])
-    share = rows[1]["samples"] / rows[0]["samples"] if known else None
-    return [*rows, target("regression: its training samples / Stage 1's", share, at_least=0.9)]
+        told = read_json(path, Trained) if path.exists() else {"samples": None}
+        rows.append({"measure": "budget", "part": part, "samples": told["samples"], "tried": told.get("tried")})
+    flow, mean = (row["tried"] or row["samples"] for row in rows)
+    share = mean / flow if mean and flow else None
+    return [*rows, target("regression: training samples tried / Stage 1's", share, at_least=0.9)]
