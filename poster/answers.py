@@ -10,7 +10,7 @@ BAND = (0.8, 1.2)  # the evaluation's bar for the spread
 
 
 @figure((330, 222), "Histograms of distances to the nearest training clip: regression's lie apart from real music's.",
-        "results/regression-valid.json")  # fmt: skip
+        "results/regression.json")  # fmt: skip
 def nearest(figure, result):
     """For each prompt, how far its answer lies from the nearest training clip: real music, MUSE, regression."""
     looks = (("real", "real music", REAL), ("samples", "MUSE", SAMPLED), ("regression", "regression", AVERAGED))
@@ -52,7 +52,7 @@ def pieces(figure, gallery):
 
 
 @figure((262, 176), "Spread of MUSE's samples against spread of the right answers: most marks lie below the diagonal.",
-        "results/diversity-valid.json")  # fmt: skip
+        "results/diversity.json")  # fmt: skip
 def diversity(figure, result):
     """One mark per prompt, the diagonal, and the evaluation's bar around it."""
     axes = figure.add_subplot()

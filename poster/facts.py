@@ -15,7 +15,7 @@ from poster.parallel import STEPS
 from poster.sheet import read, row, rows
 
 NAMES = (
-    "gallery", "regression-valid", "diversity-valid", "one-to-many-valid", "distances-valid", "prompts-valid", "bench",
+    "gallery", "regression", "diversity", "one-to-many", "distances", "prompts", "bench",
     "bench-stage1-gpu", "bench-sizes", "bench-sizes-gpu", "reproducibility", "resume", "ddp",
 )  # fmt: skip
 INPUTS = tuple(f"results/{name}.json" for name in NAMES)
@@ -42,23 +42,23 @@ def facts() -> dict[str, str]:
 
 def answers() -> dict[str, str]:
     """Nearness, coverage and obedience."""
-    result, shown = read("results/regression-valid.json"), row(read("results/gallery.json"), measure="map")
+    result, shown = read("results/regression.json"), row(read("results/gallery.json"), measure="map")
     near = {
         name: row(result, measure="mean", level="vague", name=f"{name}_to_nearest")
         for name in ("regression", "samples", "real")
     }
     apart = near["regression"]["low"] > near["samples"]["high"]
-    claim(apart, "regression-valid", "for vague prompts samples lie nearer to training clips than regression")
-    ratio = row(read("results/diversity-valid.json"), measure="mean", level="vague")["ratio"]
-    claim(ratio < 1, "diversity-valid", "samples are narrower than right answers")
-    found = rows(read("results/one-to-many-valid.json"), measure="calibration", level="vague")
+    claim(apart, "regression", "for vague prompts samples lie nearer to training clips than regression")
+    ratio = row(read("results/diversity.json"), measure="mean", level="vague")["ratio"]
+    claim(ratio < 1, "diversity", "samples are narrower than right answers")
+    found = rows(read("results/one-to-many.json"), measure="calibration", level="vague")
     [inside] = [r for r in found if abs(r["nominal"] - 0.9) < 0.05]
-    claim(inside["high"] < inside["nominal"], "one-to-many-valid", "samples miss right answers")
-    distances = rows(read("results/distances-valid.json"), name="recall", source="generated audio")
+    claim(inside["high"] < inside["nominal"], "one-to-many", "samples miss right answers")
+    distances = rows(read("results/distances.json"), name="recall", source="generated audio")
     recall = next(r["value"] for r in distances if r["embedding"].startswith("librosa"))
-    prompts = read("results/prompts-valid.json")
+    prompts = read("results/prompts.json")
     claim(
-        not any(r["met"] for r in rows(prompts, measure="bar")), "prompts-valid", "all bars of the prompts are missed"
+        not any(r["met"] for r in rows(prompts, measure="bar")), "prompts", "all bars of the prompts are missed"
     )
     return {
         "regression_times": f"{near['regression']['mean'] / near['real']['mean']:.1f}",

@@ -124,7 +124,7 @@ def _sphere(axes):
 
 
 @figure((268, 114), "Share of pieces in which a judge recognises the prompted instrument, speed and mode.",
-        "results/prompts-valid.json")  # fmt: skip
+        "results/prompts.json")  # fmt: skip
 def prompts(figure, result):
     """A judge that never saw the embedder, on generated and on real pieces, with 95 % intervals; dotted: chance."""
     sources = (("held-out round trips", "real music", REAL), ("generated", "MUSE", SAMPLED))

@@ -35,9 +35,9 @@ def command_for(path: str) -> str:
     if name.startswith("bench"):
         where = " on a machine with a GPU" if name.endswith("-gpu") else ""
         return f"musekit {name.removesuffix('-gpu').replace('-', ' ', 1)}{where}"
-    name = name.removesuffix("-valid")
+    split = "" if name in ("gallery", "reproducibility") else " --split test"
     name = {"diversity": "one-to-many", "regression": "one-to-many"}.get(name, name)
-    return f"musekit eval {name}" if path.startswith("results/") else "git checkout"
+    return f"musekit eval {name}{split}" if path.startswith("results/") else "git checkout"
 
 
 def read(path: str) -> dict:

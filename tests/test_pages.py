@@ -108,7 +108,7 @@ def test_a_result_carries_its_provenance(path):
         ("ddp", {"case": "2 ranks"}, {"last_loss": 0.6}, "ranks"),
         ("resume", {}, {"same_bits": False}, "kills"),
         ("reproducibility", {"measure": "bar"}, {"met": False}, "findings"),
-        ("prompts-valid", {"measure": "bar"}, {"met": True}, "findings"),
+        ("prompts", {"measure": "bar"}, {"met": True}, "findings"),
     ],
 )
 def test_a_sentence_that_the_results_deny_is_refused(monkeypatch, name, where, change, write):

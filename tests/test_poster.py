@@ -68,18 +68,18 @@ def test_missing_results_false_sentences_and_unknown_figures_are_refused(tmp_pat
     monkeypatch.setattr(sheet, "ROOT", tmp_path)
     (tmp_path / "musekit").symlink_to(poster.FOLDER.parent / "musekit")
     results = shutil.copytree(poster.FOLDER.parent / "results", tmp_path / "results")
-    path = results / "regression-valid.json"
+    path = results / "regression.json"
     content = json.loads(path.read_text())
     for row in content["rows"]:
         if row["measure"] == "mean" and row["name"] == "regression_to_nearest":
             row |= {"mean": 0.1, "low": 0.09, "high": 0.11}
     path.write_text(json.dumps(content))
-    with pytest.raises(MuseError, match=r"regression-valid.json does not say that .* regression"):
+    with pytest.raises(MuseError, match=r"regression.json does not say that .* regression"):
         facts.facts()
-    assert poster.main(["--check"]) == 1 and "results/regression-valid.json" in capsys.readouterr().out
-    (results / "diversity-valid.json").unlink()
+    assert poster.main(["--check"]) == 1 and "results/regression.json" in capsys.readouterr().out
+    (results / "diversity.json").unlink()
     assert poster.main(["diversity", "--out", str(tmp_path / "out")]) == 2
-    missing = "poster: results/diversity-valid.json is missing; make it: musekit eval one-to-many\n"
+    missing = "poster: results/diversity.json is missing; make it: musekit eval one-to-many --split test\n"
     assert capsys.readouterr().err == missing
     assert not list(tmp_path.glob("out/**/*.*")) and poster.main(["diversty"]) == 2
     assert "diversity" in capsys.readouterr().err

@@ -147,9 +147,7 @@ class Lab:
         return [replace(stops[0], label=labels[0]), *way[1:-1], replace(stops[-1], label=labels[-1])]
 
     def mix(self, points: Sequence[Point], weights: Sequence[float] = ()) -> Point:
-        """The mean of points on the sphere, with weights that sum to 1 (default: equal ones). A point of weight 1 comes
-        back as it is.
-        """
+        """The mean of points on the sphere; weights sum to 1 (default: equal). A point of weight 1 stays as it is."""
         if not points:
             raise MuseError("a mix needs a place; add a point of the map")
         if 1.0 in weights:

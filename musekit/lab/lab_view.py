@@ -66,9 +66,7 @@ class Hearing(View):
         self.show_job(self.job, cancel=self.cancel)
 
     def play(self, point: Point) -> None:
-        """Play a place when its sound is rendered, instead of a sound that is not yet. Raises MuseError while a map is
-        made.
-        """
+        """Play a place when its sound is rendered, instead of one that is not yet. MuseError while a map is made."""
         self._hear(point.label, lambda: self.state.sound(point, self.job.follow(1)), point)
 
     def _hear(self, label: str, render: Callable[[], RenderedPiece], point: Point | None = None) -> None:

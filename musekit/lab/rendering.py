@@ -214,9 +214,7 @@ def sequence(pieces: Sequence[RenderedPiece], how: str) -> RenderedPiece:
 
 
 def crossfade(clips: Sequence[Tensor], sample_rate: int, seconds: float = 1.0) -> Tensor:
-    """Clips (2, N_i) one after another, overlapping by at most `seconds`, at constant power: (2, N), scaled down where
-    it would clip.
-    """
+    """Clips (2, N_i) one after another, overlapping by at most `seconds`, at constant power: (2, N) below clipping."""
     joined = clips[0].float()
     for clip in clips[1:]:
         n = min(round(max(0.0, seconds) * sample_rate), joined.shape[1] // 2, clip.shape[1] // 2)
