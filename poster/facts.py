@@ -57,9 +57,8 @@ def answers() -> dict[str, str]:
     distances = rows(read("results/distances.json"), name="recall", source="generated audio")
     recall = next(r["value"] for r in distances if r["embedding"].startswith("librosa"))
     prompts = read("results/prompts.json")
-    claim(
-        not any(r["met"] for r in rows(prompts, measure="bar")), "prompts", "all bars of the prompts are missed"
-    )
+    met = [r["name"].split(", ")[1].partition(":")[0] for r in rows(prompts, measure="bar") if r["met"]]
+    claim(met == ["instrument"], "prompts", "the bar of the instrument alone is met")
     return {
         "regression_times": f"{near['regression']['mean'] / near['real']['mean']:.1f}",
         "samples_times": f"{near['samples']['mean'] / near['real']['mean']:.1f}",
