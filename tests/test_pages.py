@@ -102,9 +102,10 @@ def test_a_result_carries_its_provenance(path):
 @pytest.mark.parametrize(
     "name, where, change, write",
     [
-        ("regression", {"measure": "mean", "name": "regression_to_nearest"}, {"low": 0.0}, "found"),
-        ("distances", {"name": "recall"}, {"value": 0.9}, "found"),
-        ("one-to-many", {"measure": "calibration"}, {"inside": 1.0}, "one_to_many"),
+        ("regression", {"measure": "mean", "name": "regression_to_nearest"}, {"mean": 0.0}, "one_to_many"),
+        ("distances", {"name": "kernel distance (KAD)"}, {"low": -1.0}, "distances"),
+        ("one-to-many", {"measure": "calibration"}, {"high": 1.0}, "one_to_many"),
+        ("guidance", {"measure": "stage1 guidance"}, {"obedience": 0.5}, "guidance"),
         ("ddp", {"case": "2 ranks"}, {"last_loss": 0.6}, "ranks"),
         ("resume", {}, {"same_bits": False}, "kills"),
         ("reproducibility", {"measure": "bar"}, {"met": False}, "findings"),

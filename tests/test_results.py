@@ -80,14 +80,8 @@ QUANTITIES = {
         "inside",
     ),
     "right answers to specific prompts inside the radius, %": ([r"(\d+) % of those to a specific"], None),
-    "held-out clips that the music covers, %": ([r"music covers (\d+) % of held-out"], None),
-    "regression's samples": (
-        [r"([\d,]+) samples against [\d,]+ for Stage 1", r"\| regression \| \d+ \| ([\d,]+) \|"],
-        None,
-    ),
-    "Stage 1's samples": ([r"samples against ([\d,]+) for Stage 1", r"\| stage1 \| \d+ \| ([\d,]+) \|"], None),
+    "Stage 1's samples": ([r"as Stage 1 \(([\d,]+)\)", r"\| stage1 \| \d+ \| ([\d,]+) \|"], None),
     "speed with bfloat16": ([r"(\d+) times faster than it plays on two server cores"], "real_time"),
-    "Stage 1's gain of a batch of four": ([r"A batch of four makes Stage 1 ([\d.]+) times"], None),
     "clips of the training split": (
         [r"\| clips \| ([\d,]+) \|", r"\| stage\d \| \d+ \| [\d,]+ \| \d+ \| ([\d,]+) \|"],
         None,
