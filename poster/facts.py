@@ -15,7 +15,7 @@ from poster.parallel import STEPS
 from poster.sheet import read, row, rows
 
 NAMES = (
-    "gallery", "regression", "diversity", "one-to-many", "distances", "prompts", "bench",
+    "gallery", "regression", "diversity", "one-to-many", "distances", "prompts", "memorisation", "bench",
     "bench-stage1-gpu", "bench-sizes", "bench-sizes-gpu", "reproducibility", "resume", "ddp",
 )  # fmt: skip
 INPUTS = tuple(f"results/{name}.json" for name in NAMES)
@@ -54,8 +54,9 @@ def answers() -> dict[str, str]:
     found = rows(read("results/one-to-many.json"), measure="calibration", level="vague")
     [inside] = [r for r in found if abs(r["nominal"] - 0.9) < 0.05]
     claim(inside["high"] < inside["nominal"], "one-to-many", "samples miss right answers")
-    distances = rows(read("results/distances.json"), name="recall", source="generated audio")
-    recall = next(r["value"] for r in distances if r["embedding"].startswith("librosa"))
+    distances = rows(read("results/distances.json"), source="generated audio")
+    covered = {r["name"]: r["value"] for r in distances if r["embedding"].startswith("librosa")}
+    copies = next(r for r in rows(read("results/memorisation.json"), measure="bar") if "pieces within" in r["name"])
     prompts = read("results/prompts.json")
     met = [r["name"].split(", ")[1].partition(":")[0] for r in rows(prompts, measure="bar") if r["met"]]
     claim(met == ["instrument"], "prompts", "the bar of the instrument alone is met")
@@ -66,7 +67,9 @@ def answers() -> dict[str, str]:
         "held_out": f"{len(shown['clips']):,}",
         "nominal": f"{100 * inside['nominal']:.0f}",
         "inside": f"{100 * inside['inside']:.0f}",
-        "recall": f"{100 * recall:.0f}",
+        "recall": f"{100 * covered['recall']:.0f}",
+        "precision": f"{100 * covered['precision']:.0f}",
+        "near": str(copies["value"]),
         "obeyed_n": str(row(prompts, measure="accuracy", attribute="instrument", source="generated")["n"]),
     }
 
