@@ -305,6 +305,8 @@ def controls() -> str:
     seen = rows("controls", measure="power")[0]
     keys = ("group", "control", "must", "as_expected")
     table = [{k: r[k] for k in keys} | {"bars missed": f"{len(r['missed'])} of {r['bars']}"} for r in planted]
+    for r, line in zip(planted, table, strict=True):
+        line["halves passed"] = f"{r['passed']} of {r['halves']}" if "halves" in r else None
     return grid(table) + prose(f"""
 {sum(r["as_expected"] for r in planted)} of {len(planted)} are as expected. Copies of training clips with a little noise
 are seen with probability 0.9 from a share of {100 * seen["value"]:.2g} % of {seen["pieces"]} pieces on.

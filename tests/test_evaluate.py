@@ -124,6 +124,12 @@ def test_honest_distances_meet_the_bars_and_planted_copies_and_nearness_do_not()
     assert memorisation.smallest_share(np.array([0.2]), 240) is None  # such copies are not seen at all
 
 
+def test_the_honest_control_passes_when_most_halves_do():
+    for low, expected in ((-1.0, True), (0.5, False)):
+        found = controls.honest("", np.arange(10) / 10, lambda x, y, low=low: [{"name": "a", "met": bool(x[0] > low)}])
+        assert found["as_expected"] is expected and found["missed"] == ([] if expected else ["a"])
+
+
 def test_a_melody_on_another_instrument_with_other_chords_is_found():
     """Tones with partials: each tune against itself in another key, an octave higher, without its bass."""
     rng, t = np.random.default_rng(1), np.arange(RATE // 4) / RATE

@@ -89,6 +89,21 @@ QUANTITIES = {
 }
 
 
+def test_numbers_that_were_typed_into_prose_are_those_of_the_files():
+    near = "memorisation, beside held-out originals: pieces within 0.15 of a training clip"
+    copies = tables.one("memorisation", name=near)
+    continued, repainted, *without = (r["auc"] for r in tables.rows("music", measure="seams"))
+    for page, pattern, values in (
+        ("README.md", r"(\d+) % of pieces lie as near", [100 * copies["value"] / copies["n"]]),
+        ("docs/results.md", r"(\d+) of (\d+) pieces lie within 0.15", [copies["value"], copies["n"]]),
+        ("docs/results.md", r"area under the curve ([\d.]+); .* too often \(([\d.]+)\)", [continued, repainted]),
+        ("docs/results.md", r"without training for it, ([\d.]+) and ([\d.]+)\.", without),
+    ):
+        [found] = re.findall(pattern, re.sub(r"\s+", " ", (ROOT / page).read_text()))
+        found = [found] if isinstance(found, str) else found
+        assert [float(x) for x in found] == [round(v, len(x.partition(".")[2])) for x, v in zip(found, values)], pattern
+
+
 def said(text: str) -> dict[str, set[str]]:
     """{quantity: the numbers that a text states for it}."""
     text = re.sub(r"\s+", " ", re.sub(r"[*_]", "", text))
