@@ -3,9 +3,8 @@
 #
 # Guess before trying: a LokyProcess is a multiprocessing process, so `kill()` ends it with SIGKILL, as `terminate()`
 # does with SIGTERM.
-# Seen with joblib 1.6.0 on Linux: `kill()` raises AttributeError, since loky's own Popen has `terminate` and no `kill`.
-# A supervisor that kills what does not end by itself (as concurrent.futures does from Python 3.14 on by `kill_workers`)
-# fails where it is needed; os.kill(process.pid, SIGKILL) works, and the executor replaces the process.
+# Seen with joblib 1.6.0 on Linux: `kill()` raises AttributeError ('Popen' object has no attribute 'kill'), and the
+# process lives on. os.kill(process.pid, SIGKILL) ends it, and the executor replaces it.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# pytest 9.2's monkeypatch deletes a setting of torch's compiler that it was asked to change for one test.
+# pytest 9.2.0's monkeypatch deletes a setting of torch's compiler that it was asked to change for one test.
 #
 # Guess before trying: `monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ...)` puts the old value back at the end.
 # Seen with pytest 9.2.0 and torch 2.11.0: `config.cpp` is a proxy, which passes reading, writing and deleting on to the
-# whole configuration and has an empty `__dict__`. From 9.2 on monkeypatch takes the old value of an instance from its
-# `__dict__` (so that what it inherits is not left behind as its own). Here that counts as missing, and the end of the
-# test deletes the setting: whatever is compiled later in that process fails with "torch._inductor.config.cpp.cxx does
-# not exist". `torch._inductor.config.patch({"cpp.cxx": ...})` puts it back. With pytest 9.1.1 monkeypatch does, too.
+# whole configuration; the setting is not in its `__dict__`. Monkeypatch 9.2.0 takes the old value of an instance from
+# its `__dict__`, so here it counts as missing, and the end of the test deletes the setting: reading it then raises
+# "torch._inductor.config.cpp.cxx does not exist". With pytest 9.1.1 it is back, and
+# `torch._inductor.config.patch({"cpp.cxx": ...})` always puts it back.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
