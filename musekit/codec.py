@@ -296,8 +296,22 @@ class TemporalBlock(nn.Module):
         return x + self.outer(F.silu(self.inner(y)))
 
 
+def lines(config: CodecConfig) -> tuple[int, int]:
+    """Values of one latent frame that the decoder draws in each window: high ones, low ones."""
+    high = config.frames * 2 * (bands(config) - first_band(config))
+    return high, config.frames // LONGER * 2 * config.low_bins
+
+
+def beginning_at_zero(layer: nn.Linear) -> nn.Linear:
+    """The layer with zeros for weights: what is beside it begins alone."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Encoder(nn.Module):
-    """Scaled values (B, T, values) -> (B, T, 2 C): blocks at the rate of the STFT, then at that of the latents."""
+    """Scaled values (B, T, values) and lines (B, T, `lines`) -> (B, T, 2 C): blocks at the rate of the STFT, then at
+    that of the latents, beside one linear layer."""
 
     def __init__(self, config: CodecConfig):
         super().__init__()
@@ -306,14 +320,19 @@ class Encoder(nn.Module):
         self.frame_blocks = nn.Sequential(*[TemporalBlock(config.frame_width) for _ in range(config.encoder_depth)])
         self.join = nn.Linear(config.frames * config.frame_width, config.width)
         self.angle_in = nn.Linear(size, config.width)
+        self.low_in = nn.Linear(lines(config)[1], config.width)
+        self.linear = nn.Linear(sum(lines(config)), config.latent_dim, bias=False)
         blocks = [TemporalBlock(config.width) for _ in range(config.encoder_depth)]
-        self.blocks = nn.Sequential(*blocks, nn.LayerNorm(config.width), nn.Linear(config.width, 2 * config.latent_dim))
+        last = beginning_at_zero(nn.Linear(config.width, 2 * config.latent_dim))
+        nn.init.constant_(last.bias[config.latent_dim :], -4.0)  # little noise
+        self.blocks = nn.Sequential(*blocks, nn.LayerNorm(config.width), last)
 
-    def forward(self, y: Tensor) -> Tensor:
+    def forward(self, y: Tensor, line: Tensor) -> Tensor:
         size = bands(self.config)
         h = self.frame_in(y[..., :-size].reshape(len(y), -1, 2 * size))
         h = self.frame_blocks(h).unflatten(1, (-1, self.config.frames)).flatten(2)
-        return self.blocks(self.join(h) + self.angle_in(y[..., -size:]))
+        h = self.join(h) + self.angle_in(y[..., -size:]) + self.low_in(line[..., -lines(self.config)[1] :])
+        return self.blocks(h) + F.pad(self.linear(line), (0, self.config.latent_dim))
 
 
 class Decoder(nn.Module):
@@ -328,16 +347,19 @@ class Decoder(nn.Module):
         self.angle_out = nn.Linear(config.width, bands(config))
         self.split = nn.Linear(config.width, config.frames * width)
         blocks = [TemporalBlock(width) for _ in range(config.decoder_depth)]
-        last = nn.Linear(width, 2 * (bands(config) - first_band(config)))
+        last = beginning_at_zero(nn.Linear(width, 2 * (bands(config) - first_band(config))))
         self.frame_blocks = nn.Sequential(*blocks, nn.LayerNorm(width), last)
         blocks = [TemporalBlock(width, dilation=dilation) for dilation in config.low_dilations]
-        last = nn.Linear(width, 4 * config.low_bins * config.frames // LONGER)
+        last = beginning_at_zero(nn.Linear(width, 4 * config.low_bins * config.frames // LONGER))
+        self.linear = nn.Linear(config.latent_dim, sum(lines(config)), bias=False)
         self.low_blocks = nn.Sequential(nn.Linear(config.width, width), *blocks, nn.LayerNorm(width), last)
 
     def forward(self, z: Tensor) -> Spectra:
         h, frames = self.blocks(z), self.config.frames
         high = self.frame_blocks(self.split(h).unflatten(2, (frames, -1)).flatten(1, 2)).unflatten(2, (2, -1))
-        return Spectra(high, *self.lows(h), self.angle_out(h))
+        (low, turned), line = self.lows(h), self.linear(z).split(lines(self.config), -1)
+        high, low = (x + y.unflatten(2, (-1, *x.shape[2:])).flatten(1, 2) for x, y in zip((high, low), line))
+        return Spectra(high, low, turned, self.angle_out(h))
 
     def lows(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """`Spectra.low` and `.turned` of what `blocks` return."""
@@ -374,15 +396,25 @@ class SpectralVAE(nn.Module):
         self.gain[:-size] /= ((c - self.mean) * weight)[:, :-size].std()
         weight = loss_weight(config)[: config.low_bins // LONGER].repeat_interleave(LONGER)
         self.low_gain.copy_(weight / ((low - self.low_mean) * weight).std())
+        # the linear layers begin as principal components of what is drawn, each window with half of the weight
+        line = torch.cat([self.lined(x)[0, ::2] for x, _ in found])
+        weight = torch.cat([torch.full((n,), n**-0.5, device=line.device) for n in lines(config)])
+        _, size, axes = torch.svd_lowrank(line * weight, config.latent_dim, niter=4)
+        size = size / len(line) ** 0.5
+        self.encoder.linear.weight.data.copy_((axes / size * weight[:, None]).T)
+        self.decoder.linear.weight.data.copy_(axes * size / weight[:, None])
 
-    def posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | y), each (B, T, C)."""
-        mean, log_variance = self.encoder(y).float().chunk(2, dim=-1)
+    def posterior(self, true: Spectra, c: Tensor) -> tuple[Tensor, Tensor]:
+        """`spectra_of` a sound -> mean and log-variance of q(z | sound), each (B, T, C)."""
+        mean, log_variance = self.encoder((c - self.mean) * self.gain, self.lined(true)).float().chunk(2, dim=-1)
         return mean, log_variance.clamp(-12, 4)
 
-    def scaled(self, c: Tensor) -> Tensor:
-        """Compressed spectra c -> y."""
-        return (c - self.mean) * self.gain
+    def lined(self, true: Spectra) -> Tensor:
+        """The scaled magnitudes of both windows, (B, T, `lines`)."""
+        (mean, gain), frames = self.scales(), self.config.frames
+        high = ((true.high.unflatten(1, (-1, frames)) - mean) * gain).flatten(2)
+        low = ((true.low - self.low_mean) * self.low_gain).unflatten(1, (-1, frames // LONGER)).flatten(2)
+        return torch.cat([high, low], -1)
 
     def scales(self) -> tuple[Tensor, Tensor]:
         """Mean and gain of `Spectra.high`, of each of the frames in a latent frame: (frames, 2, bands - first)."""
@@ -416,7 +448,7 @@ class SpectralVAE(nn.Module):
             true, c = spectra_of(config, batch["audio"].float())
             mid, side = c[..., :-size].unflatten(-1, (config.frames, 2, size)).mean(-3).unbind(-2)
             both = mid * side
-        mean, log_variance = self.posterior(self.scaled(c))
+        mean, log_variance = self.posterior(true, c)
         z = mean + batch["epsilon"] * (0.5 * log_variance).exp()
         decoded = self.decoder(z)
         with torch.autocast(c.device.type, enabled=False):
@@ -440,8 +472,7 @@ class SpectralVAE(nn.Module):
         """audio (B, 2, N) -> latents (B, C, ceil(N / hop)): the posterior's mean. Raises MuseError on a wrong shape."""
         if audio.dim() != 3 or audio.shape[1] != 2 or audio.shape[2] < self.hop:
             raise MuseError(f"the codec encodes audio of shape (B, 2, N >= {self.hop}), not {tuple(audio.shape)}")
-        c = compress(self.config, middles(self.config, audio.float()))
-        return self.posterior(self.scaled(c))[0].transpose(1, 2)
+        return self.posterior(*spectra_of(self.config, audio.float()))[0].transpose(1, 2)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
