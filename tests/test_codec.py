@@ -167,7 +167,7 @@ def test_the_loss_is_its_formula_written_out_and_so_is_its_gradient(vae):
     gradients = {name: p.grad.clone() for name, p in vae.named_parameters()}
     vae.zero_grad()
     c = codec.compress(config, codec.middles(config, audio))
-    mean, log_variance = vae.posterior((c - vae.mean) * vae.gain)
+    mean, log_variance = vae.posterior(codec.spectra_of(config, audio)[0], c)
     q = torch.distributions.Normal(mean, (log_variance / 2).exp())
     guess = vae.decoder(mean + epsilon * q.scale)
     kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(-1).mean()
@@ -202,16 +202,35 @@ def test_the_scale_centres_every_value_weighs_low_bands_more_and_is_undone(vae):
     audio, size = list(0.3 * torch.randn(6, 2, 16 * vae.hop)), codec.bands(vae.config)
     vae.fit_scale(audio)
     true, c = codec.spectra_of(vae.config, torch.stack(audio))
-    y, weight = vae.scaled(c[:, ::8].flatten(0, 1)), codec.loss_weight(vae.config).repeat(8)
+    scaled = (c - vae.mean) * vae.gain
+    y, weight = scaled[:, ::8].flatten(0, 1), codec.loss_weight(vae.config).repeat(8)
     assert y.mean(0).abs().max() < 1e-4 and y[:, :-size].std() == pytest.approx(1, abs=1e-2)
     torch.testing.assert_close(vae.gain[:-size] / vae.gain[0], weight / weight[0])
     assert (vae.gain[-size:] == 1).all()
     low = ((true.low[:, ::4] - vae.low_mean) * vae.low_gain).flatten(0, 1)
     assert low.mean(0).abs().max() < 1e-4 and low.std() == pytest.approx(1, abs=1e-2)
-    high = vae.scaled(c)[..., :-size].unflatten(2, (4, 2, size)).flatten(1, 2)[..., codec.first_band(vae.config) :]
-    scaled = true._replace(high=high, low=(true.low - vae.low_mean) * vae.low_gain, cosine=vae.scaled(c)[..., -size:])
-    for got, expected in zip(vae.unscaled(scaled), true, strict=True):
+    high = scaled[..., :-size].unflatten(2, (4, 2, size)).flatten(1, 2)[..., codec.first_band(vae.config) :]
+    low = (true.low - vae.low_mean) * vae.low_gain
+    exact = true._replace(high=high, low=low, cosine=scaled[..., -size:])
+    for got, expected in zip(vae.unscaled(exact), true, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_codec_begins_as_principal_components(vae):
+    """Each window has half of the weight; the networks beside the linear layers begin at zero."""
+    torch.manual_seed(0)
+    vae, audio = SpectralVAE(vae.config), list(0.3 * torch.randn(4, 2, 32 * 2048))
+    vae.fit_scale(audio)
+    true, c = codec.spectra_of(vae.config, torch.stack(audio))
+    y, sizes = vae.lined(true).flatten(0, 1), codec.lines(vae.config)
+    weight = torch.cat([torch.full((n,), n**-0.5) for n in sizes])
+    u, s, v = torch.linalg.svd(y[::2] * weight, full_matrices=False)
+    best = (y * weight) @ v[: vae.config.latent_dim].T @ v[: vae.config.latent_dim] / weight
+    with torch.no_grad():
+        guess = vae.decoder(vae.posterior(true, c)[0])
+    drawn = torch.cat([x.reshape(len(audio), 32, -1) for x in (guess.high, guess.low)], 2).flatten(0, 1)
+    best, got, alone = (((x - y) * weight).square().sum() for x in (best, drawn, torch.zeros_like(y)))
+    assert best < 0.95 * alone and got == pytest.approx(float(best), rel=0.03)
 
 
 @pytest.fixture(scope="module")
