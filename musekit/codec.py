@@ -380,6 +380,8 @@ class SpectralVAE(nn.Module):
         self.register_buffer("gain", torch.ones(values(config)))
         self.register_buffer("low_mean", torch.zeros(2, config.low_bins))  # the same for the long window
         self.register_buffer("low_gain", torch.ones(2, config.low_bins))
+        # the posterior's mean variance in training: latents are in units of its root, which is how much the decoder minds
+        self.register_buffer("tolerance", torch.ones(config.latent_dim))
         self.register_buffer("mels", mel_weights(config)[first_band(config) :], persistent=False)
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
@@ -449,6 +451,8 @@ class SpectralVAE(nn.Module):
             mid, side = c[..., :-size].unflatten(-1, (config.frames, 2, size)).mean(-3).unbind(-2)
             both = mid * side
         mean, log_variance = self.posterior(true, c)
+        if self.training:
+            self.tolerance.lerp_(log_variance.detach().exp().mean((0, 1)), 0.01)
         z = mean + batch["epsilon"] * (0.5 * log_variance).exp()
         decoded = self.decoder(z)
         with torch.autocast(c.device.type, enabled=False):
@@ -472,14 +476,16 @@ class SpectralVAE(nn.Module):
         """audio (B, 2, N) -> latents (B, C, ceil(N / hop)): the posterior's mean. Raises MuseError on a wrong shape."""
         if audio.dim() != 3 or audio.shape[1] != 2 or audio.shape[2] < self.hop:
             raise MuseError(f"the codec encodes audio of shape (B, 2, N >= {self.hop}), not {tuple(audio.shape)}")
-        return self.posterior(*spectra_of(self.config, audio.float()))[0].transpose(1, 2)
+        mean, _ = self.posterior(*spectra_of(self.config, audio.float()))
+        return (mean / self.tolerance.sqrt()).transpose(1, 2)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """latents (B, C, T) -> audio (B, 2, T * hop). Raises MuseError on a wrong shape."""
         if latents.dim() != 3 or latents.shape[1] != self.config.latent_dim:
             raise MuseError(f"the codec decodes latents (B, {self.config.latent_dim}, T), not {tuple(latents.shape)}")
-        return synthesise(self.config, self.unscaled(self.decoder(latents.float().transpose(1, 2))))
+        z = latents.float().transpose(1, 2) * self.tolerance.sqrt()
+        return synthesise(self.config, self.unscaled(self.decoder(z)))
 
 
 def weighted(error: Tensor, strength: Tensor) -> Tensor:

@@ -200,6 +200,8 @@ class TrainConfig:
     keep: Count = 2  # newest checkpoints that are retained
     lora: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Rank of the small matrices that are trained instead of the weights (`lora`), from --init; 0: the weights."""
+    distil: Annotated[int, Meta(ge=0, le=64)] = 0
+    """Steps of a student of Stage 2, which is trained by LoRA on the guided teacher (`distil`); 0: no student."""
     only: str = ""  # train only the parameters whose names begin so ("decoder": a codec whose latents stay)
     workers: Feeders = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
 

@@ -4,6 +4,7 @@ A (rank, inputs) begins random and B (outputs, rank) zero, for every product in 
 B alone; `merge` adds B A to a network's weights, so that sampling is what it was.
 """
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ ENDS = (".lora_a", ".lora_b")
 class Adapted(nn.Linear):
     """A linear layer with its own weights, frozen, and the two small matrices."""
 
+    on = True  # whether the small matrices count
+
     def __init__(self, layer: nn.Linear, rank: int):
         super().__init__(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
@@ -29,7 +32,8 @@ class Adapted(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., inputs) -> (..., outputs)."""
-        return super().forward(x) + F.linear(F.linear(x, self.lora_a), self.lora_b)
+        y = super().forward(x)
+        return y + F.linear(F.linear(x, self.lora_a), self.lora_b) if self.on else y
 
 
 def adapt(network: nn.Module, rank: int) -> None:
@@ -40,6 +44,19 @@ def adapt(network: nn.Module, rank: int) -> None:
         for name, layer in list(parent.named_children()):
             if any(layer is one for one in trained):
                 setattr(parent, name, Adapted(layer, rank))
+
+
+@contextlib.contextmanager
+def off(network: nn.Module):
+    """The network as it was before `adapt`, inside the block."""
+    layers = [layer for layer in network.modules() if isinstance(layer, Adapted)]
+    try:
+        for layer in layers:
+            layer.on = False
+        yield
+    finally:
+        for layer in layers:
+            layer.on = True
 
 
 def save(path: Path, part: str, state: dict[str, Tensor]) -> None:

@@ -391,8 +391,8 @@ class StableAudioMuQ(nn.Module):
             return v
         return flow.match_dims(now.affine[1], x) * x + flow.match_dims(now.affine[2], x) * v
 
-    def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """Flow-matching loss over the frames that exist and are not given, beside its Gaussian floor.
+    def inputs(self, batch: dict) -> tuple[Tensor, Tensor, Tensor, ControlInputs | None]:
+        """Of a training batch: noise and standardised latents (B, C, T), frames that are learned (B, T), and controls.
 
         "x_0" may hold the noise, instead of its keys in "noise".
         """
@@ -400,7 +400,11 @@ class StableAudioMuQ(nn.Module):
         if "given" in batch:
             controls = ControlInputs(batch["of_piece"], batch["of_frames"], batch["given"], x_1)
             mask = mask & ~batch["given"]
-        x_0 = batch["x_0"] if "x_0" in batch else flow.keyed_noise(batch["noise"], x_1)
+        return batch["x_0"] if "x_0" in batch else flow.keyed_noise(batch["noise"], x_1), x_1, mask, controls
+
+    def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Flow-matching loss over the frames that exist and are not given, beside its Gaussian floor."""
+        x_0, x_1, mask, controls = self.inputs(batch)
         x_t, u = flow.interpolate(x_0, x_1, batch["t"])
         v = self(x_t, batch["t"], self.condition(batch["embedding"], batch["seconds"], batch["keep"], controls))
         value = flow.loss(v, u, mask).mean()

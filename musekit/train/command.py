@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from musekit import distributed, lora, pretrained
+from musekit import distil, distributed, lora, pretrained
 from musekit.config import MuseError, TrainConfig, home, identity, preset
 from musekit.files import checked, read_json, write_atomic
 from musekit.runs import Run, exclusive
@@ -31,6 +31,8 @@ def train_part(options) -> Path:
     check(part, settings)
     if settings.lora and (part not in ("stage1", "stage2") or init is None):
         raise MuseError("LoRA fine-tunes stage1 or stage2: give --init FOLDER, the trained weights that it begins with")
+    if settings.distil and (part != "stage2" or not settings.lora):
+        raise MuseError("--train.distil trains a student of stage2 by LoRA: give --train.lora RANK and --init FOLDER")
     distributed.check_gpus(options.require_gpus)
     first = distributed.rank() == 0
     folder = Path(options.run_folder or home() / "runs" / f"{options.preset}-{part}")
@@ -41,7 +43,7 @@ def train_part(options) -> Path:
         run = Run(folder, settings.keep)
         network = config.stage1 if part == "regression" else getattr(config, part)
         claim = {"part": part, "config": identity(network)}  # sampling settings may change during a run
-        claim |= {"lora": settings.lora} if settings.lora else {}
+        claim |= {name: size for name in ("lora", "distil") if (size := getattr(settings, name))}
         maker = dataset.shards.manifest["maker"] if dataset.shards else "audio"
         claim |= {"data": f"{maker}, {len(dataset)} clips", "made_by": dataset.made_by}
         run.claim(claim, write=first, ranks=distributed.world(), threads=torch.get_num_threads())
@@ -57,6 +59,8 @@ def train_part(options) -> Path:
             if not run.checkpoints() and pretrained.initialise(model, part, init):
                 raise MuseError(f"{init} has no network for our embeddings: train {part} from it first, without LoRA")
             lora.adapt(model, settings.lora)
+        if settings.distil:
+            distil.begin(model, config.sample, settings.distil)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name.startswith(settings.only))
         if not any(parameter.requires_grad for parameter in model.parameters()):

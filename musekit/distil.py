@@ -1,0 +1,70 @@
+"""Distillation of Stage 2: a student takes a few long steps without guidance where the teacher takes many with it.
+
+The student is the teacher with LoRA (`musekit.lora`). At each time of its own grid it learns the average velocity of
+the teacher's guided solution over its step, from points of that very solution (the idea of IntMeanFlow, Wang et al.
+2025, arXiv 2510.07979, on a fixed grid as in progressive distillation, Salimans & Ho 2022, arXiv 2202.00512). So its
+Euler steps are exact where it is, and it needs no derivatives and no second network.
+"""
+
+import dataclasses
+import types
+
+import torch
+from torch import Tensor
+
+from musekit import conditions, flow, lora, solve
+from musekit.config import MuseError, SampleConfig
+from musekit.stage2 import Condition, GuidedStage2, StableAudioMuQ, Stage2Inference
+
+
+class Teacher(GuidedStage2):
+    """Guidance without recorded CUDA graphs, since the weights and shapes change."""
+
+    def _graph(self, t, x: Tensor, guided: bool) -> Tensor:
+        return self._velocity(x, t, self.condition, guided)
+
+
+def of_student(sample: SampleConfig, steps: int) -> SampleConfig:
+    """How a student of so many steps is sampled. Raises MuseError where the teacher's steps are no multiple of them."""
+    if sample.stage2_steps % steps or sample.stage2_solver != "euler":
+        why = f"{sample.stage2_steps} steps of {sample.stage2_solver}"
+        raise MuseError(f"a student of {steps} steps needs a teacher of a multiple of them by euler, not {why}")
+    return dataclasses.replace(sample, stage2_steps=steps, guidance_scale=1.0, guidance="cfg")
+
+
+def begin(network: StableAudioMuQ, sample: SampleConfig, steps: int) -> None:
+    """Make a network with LoRA learn to be a student of so many steps of itself without LoRA, sampled by `sample`."""
+    of_student(sample, steps)
+
+    def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        return loss(self, batch, sample, steps)
+
+    network.training_loss = types.MethodType(training_loss, network)  # a copy of the network has its own
+
+
+def loss(
+    network: StableAudioMuQ, batch: dict, sample: SampleConfig, steps: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Squared error of the student's velocities on the teacher's solution, as a share of the teacher's mean square.
+
+    batch: of `StableAudioMuQ.training_loss`; all `steps` steps of each of its samples are learned at once.
+    """
+    x_0, x_1, mask, controls = network.inputs(batch)
+    known = None
+    if controls is not None:  # guidance acts on chords and melodies, as in `Controls.is_guided`
+        controls = controls._replace(guided=controls.of_frames[..., conditions.BEATS.stop :].flatten(1).any(1))
+        known = controls.given[:, None], x_1 - x_0
+    prompts, n = (batch["embedding"], batch["seconds"]), len(x_1)
+    with torch.no_grad(), lora.off(network):
+        inference, interval = Stage2Inference(network, compile=False), (sample.guidance_low, sample.guidance_high)
+        pair = network.condition_pair(*prompts, None, None, controls)
+        teacher = Teacher(inference, pair, sample.guidance_scale, interval, known, sample.guidance)
+        found = solve.solve(teacher, x_0, steps=sample.stage2_steps, shift=sample.shift, trajectory=True)
+    path = found.trajectory[:: sample.stage2_steps // steps]
+    times = torch.tensor(solve.grid(steps, sample.shift), dtype=x_1.dtype, device=x_1.device)
+    average = (path[1:] - path[:-1]) / flow.match_dims(times.diff(), path[1:])
+    condition = Condition.stack(*[network.condition(*prompts, None, controls)] * steps)
+    v = network(path[:-1].flatten(0, 1), times[:-1].repeat_interleave(n), condition)
+    u, every = average.flatten(0, 1), mask.repeat(steps, 1)
+    error, size = flow.loss(v, u, every), flow.loss(torch.zeros_like(u), u, every)
+    return error.mean() / size.mean(), {"first": error[:n].mean(), "last": error[-n:].mean()}
