@@ -62,6 +62,7 @@ class Generate(Settings):
     """CPU threads of each process; part of the recipe."""
     weights: str = "mini"  # A folder of weights, or the name of a packaged preset
     lora: Annotated[Path | None, optional("FILE", "none")] = None  # A stage's fine-tuning: `musekit train --train.lora`
+    draft: bool = False  # A few quick steps by Stage 2's student: nearly the same pieces, sooner
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # Precision of Stage 2's matrix products
     out: Path = Path("demo")  # Folder for the WAV files, recipes and the contact sheet
 

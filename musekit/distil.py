@@ -26,7 +26,7 @@ class Teacher(GuidedStage2):
 
 def of_student(sample: SampleConfig, steps: int) -> SampleConfig:
     """How a student of so many steps is sampled. Raises MuseError where the teacher's steps are no multiple of them."""
-    if sample.stage2_steps % steps or sample.stage2_solver != "euler":
+    if steps < 1 or sample.stage2_steps % steps or sample.stage2_solver != "euler":
         why = f"{sample.stage2_steps} steps of {sample.stage2_solver}"
         raise MuseError(f"a student of {steps} steps needs a teacher of a multiple of them by euler, not {why}")
     return dataclasses.replace(sample, stage2_steps=steps, guidance_scale=1.0, guidance="cfg")
@@ -65,6 +65,7 @@ def loss(
     average = (path[1:] - path[:-1]) / flow.match_dims(times.diff(), path[1:])
     condition = Condition.stack(*[network.condition(*prompts, None, controls)] * steps)
     v = network(path[:-1].flatten(0, 1), times[:-1].repeat_interleave(n), condition)
-    u, every = average.flatten(0, 1), mask.repeat(steps, 1)
+    v, u = v * network.emphasis, average.flatten(0, 1) * network.emphasis
+    every = mask.repeat(steps, 1)
     error, size = flow.loss(v, u, every), flow.loss(torch.zeros_like(u), u, every)
     return error.mean() / size.mean(), {"first": error[:n].mean(), "last": error[-n:].mean()}

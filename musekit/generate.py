@@ -90,6 +90,7 @@ def generate_files(options) -> dict[Path, Finished]:
     from musekit.muse import Muse
 
     muse = Muse.from_pretrained(options.weights, dtype=options.dtype, lora=options.lora)
+    muse = muse.draft if options.draft else muse
     first = distributed.rank() == 0
     if options.threads is not None:
         if not 1 <= options.threads <= 4096:
@@ -130,6 +131,7 @@ def edit_files(options, read_sound: Callable) -> dict[Path, Finished]:
     from musekit.muse import Muse
 
     muse, pieces = Muse.from_pretrained(options.weights, dtype=options.dtype), {}
+    muse = muse.draft if options.draft else muse
     audio, stem = read_sound(path, path.name, LONGEST, muse.config.codec.sample_rate), path.stem.replace("-", " ")
     with contextlib.suppress(OSError, MuseError):  # without its recipe a file is a recording
         found = read_json(path.with_suffix(".json"), Finished)

@@ -6,6 +6,7 @@ B alone; `merge` adds B A to a network's weights, so that sampling is what it wa
 
 import contextlib
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,19 +60,28 @@ def off(network: nn.Module):
             layer.on = True
 
 
-def save(path: Path, part: str, state: dict[str, Tensor]) -> None:
-    """Write the small matrices in a network's state, and whose they are."""
-    small = {name: value.detach().cpu().contiguous() for name, value in state.items() if name.endswith(ENDS)}
-    write_atomic(path, to_bytes(small, {"part": part}))
+class LoRA(NamedTuple):
+    """What a file of `save` holds."""
+
+    part: str  # the stage that it fine-tunes
+    small: dict[str, Tensor]  # its matrices
+    steps: int  # of a student (`distil`), else 0
 
 
-def read(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """The part that a file is for, and its matrices. Raises MuseError when it is no such file."""
+def save(path: Path, part: str, state: dict[str, Tensor], steps: int = 0) -> None:
+    """Write the small matrices in a network's state in half precision, and whose they are."""
+    small = {name: value.detach().cpu().half().contiguous() for name, value in state.items() if name.endswith(ENDS)}
+    write_atomic(path, to_bytes(small, {"part": part, "steps": str(steps)}))
+
+
+def read(path: Path) -> LoRA:
+    """A file of `save`. Raises MuseError when it is no such file."""
     try:
         with safe_open(path, "pt") as file:
-            found = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
-            return file.metadata()["part"], found
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+            small = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
+            about = file.metadata()
+            return LoRA(about["part"], small, int(about.get("steps", 0)))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise MuseError(f"{path} holds no LoRA ({error}): `musekit train --train.lora` writes one") from error
 
 

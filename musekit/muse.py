@@ -22,7 +22,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from musekit import edit, flow, gpu, inference, lora, pretrained
+from musekit import distil, edit, flow, gpu, inference, lora, pretrained
 from musekit.config import MuseConfig, MuseError
 from musekit.controls import LONGEST, Controls, agreed
 from musekit.encoders.mini import JointEmbedder
@@ -99,12 +99,28 @@ class Muse:
         self.stage1_dtype = self.stage1_dtype or self.config.sample.stage1_dtype
         if self.stage1_dtype == "auto":
             self.stage1_dtype = str(gpu.fast_precision(self.device)).removeprefix("torch.")
+        if self.lora is not None and (steps := lora.read(self.lora).steps):
+            self.config = dataclasses.replace(self.config, sample=distil.of_student(self.config.sample, steps))
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path = "mini", **options) -> Self:
         """The system of a folder of weights, or of a packaged preset. Raises MuseError when there is none."""
         folder = pretrained.find(name_or_folder)
         return cls(folder, pretrained.read_config(folder), **options)
+
+    @cached_property
+    def draft(self) -> "Muse":
+        """The same system with Stage 2's student (`distil`), which is quick; without one the system itself."""
+        path = self.folder / pretrained.STUDENT
+        if self.lora is not None or not path.exists():
+            return self
+        student = dataclasses.replace(self, lora=path)
+        student.__dict__ |= {name: getattr(self, name) for name in ("text", "embedder", "codec", "stage1", "inference1")}
+        return student
+
+    def of(self, recipe: Recipe) -> "Muse":
+        """The one of this system and its draft that made a recipe; the system itself where neither did."""
+        return self.draft if recipe.weights == self.draft.weights else self
 
     @cached_property
     def device(self) -> torch.device:
@@ -154,8 +170,8 @@ class Muse:
 
     def _stage(self, part: str):
         network = load_part(self.folder, part)[0]
-        if self.lora is not None and (found := lora.read(self.lora))[0] == part:
-            lora.merge(network, found[1])
+        if self.lora is not None and (found := lora.read(self.lora)).part == part:
+            lora.merge(network, found.small)
         return network.to(self.device)
 
     @cached_property
@@ -174,7 +190,6 @@ class Muse:
         own = pretrained.weights_hash(self.folder)
         if self.lora is None:
             return own
-        lora.read(self.lora)  # no other file
         return hashlib.sha256(f"{own} {sha256(self.lora)}".encode()).hexdigest()[:16]
 
     def recipe(
@@ -359,7 +374,7 @@ class Muse:
 
     def piece(self, audio: Tensor, recipe: Recipe) -> Piece:
         """The piece of a file and its recipe, as a source of edits: with its embedding and the tempo that was drawn."""
-        if recipe.edit or recipe.weights != self.weights:
+        if recipe.edit or recipe.weights != self.of(recipe).weights:
             embedding = self.embedder.embed_audio(audio[None], self.config.codec.sample_rate)[0].cpu()
             controls = recipe.controls or Controls()
         else:

@@ -30,6 +30,7 @@ from musekit.files import read_json, sha256, write_atomic
 from musekit.stage1 import Text2MuQFlow, TextRegression
 from musekit.stage2 import StableAudioMuQ
 
+STUDENT = "draft.safetensors"  # small matrices that make Stage 2 a student of few steps (`distil`)
 PARTS = ("codec", "embedder", "stage1", "stage2")  # the components that generation needs
 BASELINE = "regression"  # the notebooks' baseline; a folder need not have it
 WEIGHTS = Path(__file__).resolve().parent / "weights"

@@ -262,6 +262,11 @@ class StableAudioMuQ(nn.Module):
         """Codec latents -> x_1 with about unit variance per channel."""
         return (latents - self.mean) / self.std
 
+    @property
+    def emphasis(self) -> Tensor:
+        """Roots of the channels' weights in the loss, (C, 1)."""
+        return (self.std / self.std.mean()).sqrt()
+
     def latents(self, x: Tensor) -> Tensor:
         """x at t = 1 -> codec latents."""
         return x * self.std + self.mean
@@ -403,11 +408,13 @@ class StableAudioMuQ(nn.Module):
         return batch["x_0"] if "x_0" in batch else flow.keyed_noise(batch["noise"], x_1), x_1, mask, controls
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """Flow-matching loss over the frames that exist and are not given, beside its Gaussian floor."""
+        """Flow-matching loss over the frames that exist and are not given, beside its Gaussian floor. A channel's weight
+        is its deviation in units of what the codec's decoder minds, so that notes weigh more than texture.
+        """
         x_0, x_1, mask, controls = self.inputs(batch)
         x_t, u = flow.interpolate(x_0, x_1, batch["t"])
         v = self(x_t, batch["t"], self.condition(batch["embedding"], batch["seconds"], batch["keep"], controls))
-        value = flow.loss(v, u, mask).mean()
+        value = flow.loss(v * self.emphasis, u * self.emphasis, mask).mean()
         return value, {"floor": flow.gaussian_floor(batch["t"]).mean()}
 
 

@@ -148,7 +148,7 @@ def render_again(
     recipe, origin = entry.recipe, entry.origin
     if recipe is None:
         raise MuseError(f"{entry.id} was imported as plain sound; it has no recipe")
-    if recipe.weights != muse.weights:
+    if recipe.weights != (muse := muse.of(recipe)).weights:
         raise MuseError(f"this piece was made by the weights {recipe.weights:.12}, and these are {muse.weights:.12}")
     recipes = origin.recipes if origin and origin.recipes else (recipe,)
     if origin is not None and (len(entry.embedding or b"") != 2048 * len(recipes) or len(recipes) > MOST):

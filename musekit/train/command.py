@@ -83,7 +83,7 @@ def train_part(options) -> Path:
         with exclusive(Path(out), EXPORT_PATIENCE_S) if Path(out) != folder else contextlib.nullcontext():
             if settings.lora:
                 path = Path(out) / f"{part}.lora.safetensors"
-                lora.save(path, part, run.load()["ema"])
+                lora.save(path, part, run.load()["ema"], settings.distil)
             else:
                 model.cpu().load_state_dict(run.load()["ema"])
                 path = pretrained.save_part(out, part, model, config)

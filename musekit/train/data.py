@@ -28,7 +28,7 @@ CODEC_FRAMES = 32  # frames of the codec's crops
 EMBEDDER_FRAMES = 344  # 16 s, the longest crop of the embedder
 # Batches of Stage 2 have one of four lengths, since torch.compile takes its time for each: the whole window, or a half,
 # a quarter or an eighth of it, but no crop is below SHORTEST frames (6 s)
-LENGTHS, SHORTEST = (0.35, 0.2, 0.25, 0.2), 128
+LENGTHS, SHORTEST = (0.2, 0.2, 0.35, 0.25), 128
 FROM_START = 0.3  # probability that a crop begins where its clip does, as every piece does in sampling
 GOES_ON = 12.0  # s: of a clip that does not end with its piece, the piece is said to be longer by up to that
 # Probability that a group of controls (`conditions.GROUPS`) is given in training; all are dropped together in a tenth
