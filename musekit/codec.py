@@ -380,7 +380,7 @@ class SpectralVAE(nn.Module):
         self.register_buffer("gain", torch.ones(values(config)))
         self.register_buffer("low_mean", torch.zeros(2, config.low_bins))  # the same for the long window
         self.register_buffer("low_gain", torch.ones(2, config.low_bins))
-        # the posterior's mean variance in training: latents are in units of its root, which is how much the decoder minds
+        # the posterior's mean variance in training: latents are in units of its root, of which the decoder minds little
         self.register_buffer("tolerance", torch.ones(config.latent_dim))
         self.register_buffer("mels", mel_weights(config)[first_band(config) :], persistent=False)
         self.encoder, self.decoder = Encoder(config), Decoder(config)

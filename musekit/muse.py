@@ -115,7 +115,8 @@ class Muse:
         if self.lora is not None or not path.exists():
             return self
         student = dataclasses.replace(self, lora=path)
-        student.__dict__ |= {name: getattr(self, name) for name in ("text", "embedder", "codec", "stage1", "inference1")}
+        shared = ("text", "embedder", "codec", "stage1", "inference1")
+        student.__dict__ |= {name: getattr(self, name) for name in shared}
         return student
 
     def of(self, recipe: Recipe) -> "Muse":

@@ -408,8 +408,9 @@ class StableAudioMuQ(nn.Module):
         return batch["x_0"] if "x_0" in batch else flow.keyed_noise(batch["noise"], x_1), x_1, mask, controls
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """Flow-matching loss over the frames that exist and are not given, beside its Gaussian floor. A channel's weight
-        is its deviation in units of what the codec's decoder minds, so that notes weigh more than texture.
+        """Flow-matching loss over the frames that exist and are not given, beside its Gaussian floor.
+
+        A channel's weight is its deviation in units of the codec's tolerance: notes weigh more than texture.
         """
         x_0, x_1, mask, controls = self.inputs(batch)
         x_t, u = flow.interpolate(x_0, x_1, batch["t"])

@@ -27,6 +27,7 @@ LAYERS = """
     oobleck
     inference
     lora pretrained
+    distil
     edit
     muse
     generate

@@ -33,6 +33,7 @@ STAGE2 += [
     for mode, w in (("cfg", 5.0), ("apg", 10.0)) for high in (0.5, 0.8)
 ]  # fmt: skip
 STAGE2 += [(f"steps, shift {s:g}", n, {"steps": n, "shift": s}) for s in (1.0, 4.0) for n in (8, 16, 25, 50)]
+STUDENT = "student, steps"  # the draft's
 PIECES, SECONDS = 64, 6.0
 
 
@@ -74,9 +75,12 @@ def stage2_rows(study: Study) -> list[dict]:
     sets = {"kernel_distance": study.embed(real, seconds)}
     sets["librosa_kernel_distance"] = standardised(real_features, real_features)
     embeddings, _ = study.sample(study.recipes(texts, STAGE1_SEED, Settings(micro_batch=16)))  # the same for all rows
-    rows = []
-    for what, value, settings in progress(STAGE2[:1] + STAGE2[-1:] if study.quick else STAGE2, "Stage 2"):
-        paths = study.render(embeddings, study.recipes(texts, STAGE2_SEED, Settings(seconds=seconds, **settings)))
+    rows, systems, cases = [], {STUDENT: study.muse.draft}, STAGE2[:1] + STAGE2[-1:] if study.quick else STAGE2
+    if study.muse.draft is not study.muse:
+        cases = [*cases, (STUDENT, study.muse.draft.config.sample.stage2_steps, {})]
+    for what, value, settings in progress(cases, "Stage 2"):
+        settings, muse = Settings(seconds=seconds, **settings), systems.get(what, study.muse)
+        paths = study.render(embeddings, study.recipes(texts, STAGE2_SEED, settings, muse))
         found = study.features(paths)
         own = {"kernel_distance": study.embed(paths), "librosa_kernel_distance": standardised(found, real_features)}
         row = {"measure": f"stage2 {what}", "value": value, "n": len(found), "m": len(real), "seconds": seconds}

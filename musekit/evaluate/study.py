@@ -168,9 +168,9 @@ class Study:
 
     # -- generation
 
-    def recipes(self, texts: Sequence[str], seed: int, settings: Settings) -> list[Recipe]:
-        """A recipe per text; text i has the seed `seed + i`."""
-        return [self.muse.recipe(text, seed + i, settings) for i, text in enumerate(texts)]
+    def recipes(self, texts: Sequence[str], seed: int, settings: Settings, muse: Muse | None = None) -> list[Recipe]:
+        """A recipe per text; text i has the seed `seed + i`. muse: the system (default) or its draft."""
+        return [(muse or self.muse).recipe(text, seed + i, settings) for i, text in enumerate(texts)]
 
     def sample(self, recipes: Sequence[Recipe]) -> tuple[np.ndarray, np.ndarray]:
         """Stage 1's sample of each recipe, (n, 512) of unit length, and its NFE (n,)."""
@@ -184,7 +184,7 @@ class Study:
 
     def render(self, embeddings: np.ndarray, recipes: Sequence[Recipe]) -> list[Path]:
         """One file per embedding (n, 512), rendered by Stage 2 with its recipe."""
-        muse, x = self.muse, torch.from_numpy(np.asarray(embeddings)).float()
+        muse, x = self.muse.of(recipes[0]), torch.from_numpy(np.asarray(embeddings)).float()
         paths = []
         for row, recipe in zip(x, recipes, strict=True):
             same = dataclasses.replace(recipe, threads=0, versions="")  # they change the last bits only
