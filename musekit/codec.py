@@ -8,11 +8,7 @@ cosine. All its layers are matrix products.
 
 Decoding needs no search for the phase. It adds two sounds. Below about 2 kHz, where notes lie close together, a window
 twice as long tells them apart, and the decoder predicts by how much each bin's phase turns from frame to frame. Above,
-the short window keeps attacks sharp, and the turns follow from the slope of the magnitudes over bins. The other
-derivative of the phase is a delay, and follows from their slope over frames (Prusa, Balazs & Sondergaard 2017, "A
-noniterative method for reconstruction of phase from STFT magnitude"; arXiv 1609.00291). Both are integrated frame by
-frame by least squares: a bin's phase agrees with its own past and with its neighbours, by the strength of each
-(Masuyama et al. 2020, arXiv 2002.05832). So sustained partials go on and attacks stay sharp.
+the short window keeps attacks sharp, and the turns follow from the slope of the magnitudes over bins (`phase`).
 """
 
 from __future__ import annotations
@@ -30,11 +26,6 @@ from musekit.config import CodecConfig, MuseError
 BINS_PER_BAND = 8  # STFT bins in a high band
 LONGER = 2  # the long window by the short one
 FADE = 8  # bins in which one window's sound fades into the other's
-HANN = 0.25645  # a Hann window of n samples is nearest to the Gaussian exp(-pi x^2 / (HANN n^2))
-FLOOR = 1e-6  # of the loudest magnitude: what is quieter has no phase to follow
-SWEEPS = 2  # of the least squares of one frame
-NEAR = 0.8  # slope of log magnitude over bins up to which a bin is in the middle of a peak
-BEGINS = 0.4  # a bin begins to sound where its magnitude was less than this share of what it is
 MELS, MEL_FLOOR = 128, 1e-3  # bands of the loss in decibels, and the power below which they do not count
 
 
@@ -165,78 +156,6 @@ def mel_weights(config: CodecConfig) -> Tensor:
     return (1 - (hz[:, None] - edges[1:-1]).abs() / half).clamp_min(0) * size[:, None]
 
 
-def phase_steps(m: Tensor, n_fft: int, hop: int, first: int = 0) -> Tensor:
-    """m (T, B, F) magnitudes of the bins from `first` on -> phase steps in radians from frame to frame (T - 1, B, F),
-    for hop = n_fft / 4, from the slope over bins."""
-    log = m.log()
-    slope = F.pad((log[..., 2:] - log[..., :-2]) / 2, (1, 1))
-    # near a peak the frequency is that of a Hann window's lobe: slope = atanh(d) + atanh(d / 2), d in bins
-    tangent = slope.tanh()
-    exact = 4 * tangent / (3 + (9 - 8 * tangent.square()).sqrt())
-    found = torch.where(slope.abs() < NEAR, exact, slope / (2 * math.pi * HANN))
-    step = (found + first + torch.arange(m.shape[-1], device=m.device)) * (2 * math.pi * hop / n_fft)
-    return (step[1:] + step[:-1]) / 2
-
-
-def phase_turns(m: Tensor) -> Tensor:
-    """m (T, B, F) magnitudes -> phase steps in radians from bin to bin (T, B, F - 1), with a frame's time origin at its
-    centre, from the slope over frames, for a hop of a quarter of the window."""
-    # a click d windows after the frame's centre: slope = log tan(pi d + pi / 4), and the phase turns by -2 pi d
-    half = F.pad(math.pi / 4 - (m[2:] / m[:-2]).sqrt().atan(), (0, 0, 0, 0, 1, 1))
-    return half[..., 1:] + half[..., :-1]
-
-
-def phase_of(
-    m: Tensor, n_fft: int, hop: int, first: int = 0, turned: Tensor | None = None, followed: int | None = None
-) -> Tensor:
-    """m (B, F, T) magnitudes of the bins from `first` on -> phases as unit complex numbers (B, F, T).
-
-    turned (B, n, T): `turns` of the lowest n bins, whose absolute values (0 to 1) say how sure they are. Those of the
-    others follow from `phase_steps`.
-
-    Frame by frame it minimises sum_k |m_t m_t-1| |z_k - z_k' e^(i step)|^2 + |m_k m_k+1| |z_k+1 - z_k e^(i turn)|^2
-    over the phases z of a frame, where z' are those of the frame before: every other bin at a time. It starts from the
-    frame before, and where a sound begins from turns alone, which are all there is above the lowest `followed` bins.
-    """
-    m = m.permute(2, 0, 1)
-    m = (m / m.amax().clamp_min(1e-9)).clamp_min(FLOOR)
-    turn, followed = phase_turns(m), followed or m.shape[-1]
-    low = m[..., :followed]
-    if turned is None:
-        past = torch.polar(low[1:] * low[:-1], phase_steps(low, n_fft, hop, first))  # from the frame before
-    else:
-        middle = torch.arange(first, first + followed, device=m.device) * (2 * math.pi * hop / n_fft)
-        past = turned.permute(2, 0, 1)[1:] * torch.polar(torch.ones_like(middle), middle) * (low[1:] * low[:-1])
-    up = torch.polar(torch.ones_like(turn[..., : followed - 1]), turn[..., : followed - 1])
-    chain = F.pad(up.cumprod(-1), (1, 0), value=1)[..., 1::2].contiguous()  # of odd bins
-    up = up * (low[..., 1:] * low[..., :-1])  # what bin k + 1 takes from bin k
-    begins = F.pad((low[:-1] < BEGINS * low[1:])[..., 1::2], (0, 0, 0, 0, 1, 0), value=True)
-    past_even, past_odd = past[..., ::2].contiguous(), past[..., 1::2].contiguous()
-    odd_up, even_up = up[..., ::2].contiguous(), up[..., 1::2].contiguous()  # to odd bins, to even bins from 2 on
-    odd_down, even_down = even_up.conj().resolve_conj(), odd_up.conj().resolve_conj()
-    n = odd_up.shape[-1]
-    z = torch.empty(m.shape, dtype=past.dtype, device=m.device)
-    even, odd = torch.zeros_like(z[0, :, :followed:2]), torch.zeros_like(z[0, :, 1:followed:2])
-    for t in range(len(m)):
-        even, odd = (past_even[t - 1] * even, past_odd[t - 1] * odd) if t else (even, odd)
-        from_past_even, from_past_odd = even, odd
-        odd = torch.where(begins[t], chain[t], odd.sgn())
-        for _ in range(SWEEPS):
-            even = from_past_even.clone()
-            even[:, :n].addcmul_(even_down[t], odd)
-            even[:, 1:].addcmul_(even_up[t], odd[:, : even.shape[1] - 1])
-            even = even.sgn()
-            odd = torch.addcmul(from_past_odd, odd_up[t], even[:, :n])
-            odd[:, : even.shape[1] - 1].addcmul_(odd_down[t], even[:, 1:])
-            odd = odd.sgn()
-        z[t, :, :followed:2], z[t, :, 1:followed:2] = even, odd
-    above = turn[..., followed - 1 :].cumsum(-1)
-    z[..., followed:] = z[..., followed - 1 : followed] * torch.polar(torch.ones_like(above), above)
-    # a frame's time origin is its first sample, half a window before its centre: bin k turns by pi k
-    z[..., 1::2] *= -1
-    return z.permute(1, 2, 0)
-
-
 def audio_from_magnitudes(
     m: Tensor, direction: Tensor, n_fft: int, first: int = 0, turned: Tensor | None = None, followed: int | None = None
 ) -> Tensor:
@@ -249,8 +168,10 @@ def audio_from_magnitudes(
         x if x is None else torch.cat([x, x[..., -1:].expand(*x.shape[:-1], extra)], dim=-1)
         for x in (m, direction, turned)
     )
+    from musekit.phase import phase_of  # imports numba, for which pages should not wait
+
     both = m.square().sum(1).sqrt()  # where mid is silent, its phase is that of side
-    unit = phase_of(both, n_fft, hop, first, turned, followed)
+    unit = phase_of(both, n_fft, hop, first, turned, followed).to(m.device)
     mid, side = m[:, 0] * unit, m[:, 1] * direction * unit
     spectrum = F.pad(torch.cat([mid + side, mid - side]), (0, 0, first, n_fft // 2 + 1 - first - m.shape[2]))
     return torch.stack(istft(spectrum, n_fft, hop)[:, :length].chunk(2), dim=1)

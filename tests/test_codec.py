@@ -10,7 +10,7 @@ import pytest
 import torch
 from fixtures import sinusoids
 
-from musekit import codec, oobleck
+from musekit import codec, oobleck, phase
 from musekit.codec import SpectralVAE
 from musekit.config import CodecConfig, MuseError, smoke
 
@@ -70,7 +70,7 @@ def test_the_phase_follows_a_steady_sinusoid(frequency):
     """Phase advances by 2 pi f hop / sr per frame and turns by pi per bin; one constant is free."""
     t = torch.arange(HOP * 40, dtype=torch.float64) / 44100
     true = stft(torch.sin(2 * math.pi * frequency * t).float())[:, 3:-3]
-    guess = codec.phase_of(true.abs()[None], N_FFT, HOP)[0]
+    guess = phase.phase_of(true.abs()[None], N_FFT, HOP)[0]
     peak = round(frequency / 44100 * N_FFT)
     error = (guess / true.sgn())[peak - 1 : peak + 2, 3:]  # (3, T), after its first frames
     assert (error[:, 1:] / error[:, :-1]).angle().abs().max() < 0.1
@@ -82,7 +82,7 @@ def test_the_phase_keeps_an_attack_where_it_was():
     audio = torch.zeros(1, 40 * HOP)
     audio[0, 20 * HOP + 137] = 1.0
     m = stft(audio).abs()
-    energy = codec.istft(m * codec.phase_of(m, N_FFT, HOP), N_FFT, HOP)[0].square()
+    energy = codec.istft(m * phase.phase_of(m, N_FFT, HOP), N_FFT, HOP)[0].square()
     assert energy[20 * HOP + 137 - 64 : 20 * HOP + 137 + 64].sum() > 0.8 * energy.sum()
     blurred = codec.istft(m * torch.polar(torch.ones_like(m), 6.28 * torch.rand_like(m)), N_FFT, HOP)[0].square()
     assert blurred[20 * HOP + 137 - 64 : 20 * HOP + 137 + 64].sum() < 0.2 * blurred.sum()
@@ -95,7 +95,7 @@ def test_turns_tell_two_close_notes_apart_where_slopes_do_not():
 
     def agreement(turned) -> float:
         """Of each bin with its own true phases, up to a constant; 1 is perfect."""
-        guess = codec.phase_of(m, n_fft, n_fft // 4, 0, turned)[0, :, 4:-4] * true.abs()
+        guess = phase.phase_of(m, n_fft, n_fft // 4, 0, turned)[0, :, 4:-4] * true.abs()
         return float((guess * true.conj()).sum(1).abs().sum() / true.abs().square().sum())
 
     assert agreement(codec.turns(spectrum).transpose(1, 2)) > 0.9 > 0.5 > agreement(None)

@@ -22,6 +22,7 @@ LAYERS = """
     recipe
     convert
     stage1 stage2
+    phase
     codec
     encoders
     oobleck
