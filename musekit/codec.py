@@ -372,7 +372,7 @@ class SpectralVAE(nn.Module):
             mid, side = c[..., :-size].unflatten(-1, (config.frames, 2, size)).mean(-3).unbind(-2)
             both = mid * side
         mean, log_variance = self.posterior(true, c)
-        if self.training:
+        if self.training and log_variance.requires_grad:  # of a frozen encoder the latents stay
             self.tolerance.lerp_(log_variance.detach().exp().mean((0, 1)), 0.01)
         z = mean + batch["epsilon"] * (0.5 * log_variance).exp()
         decoded = self.decoder(z)

@@ -164,7 +164,8 @@ class Train:
 
     def with_own_defaults(self) -> "Train":
         """This command with the training settings of its part and preset as defaults."""
-        return replace(self, train=train_config(self.preset, self.part, self.init is not None, self.train.lora))
+        told = self.train
+        return replace(self, train=train_config(self.preset, self.part, self.init is not None, told.lora, told.distil))
 
     def run(self) -> None:
         """Train, and write the weights."""

@@ -72,11 +72,11 @@ class CodecConfig:
     low_bins: Annotated[int, Meta(ge=16, le=2**16)] = 96  # bins of a window twice as long (0 to 1.0 kHz)
     low_dilations: tuple[Count, ...] = (1, 2, 4, 1)  # of the layers for it
     power: Annotated[float, Meta(ge=0.01, le=1)] = 0.3  # the network's input is magnitude**power
-    width: Width = 384  # of the layers at the rate of the latents
+    width: Width = 352  # of the layers at the rate of the latents
     frame_width: Width = 256  # and of those at the rate of the STFT
     encoder_depth: Depth = 1
     decoder_depth: Depth = 2
-    kl_weight: Nonnegative = 4e-4  # of the KL divergence, summed over the channels of a latent frame
+    kl_weight: Nonnegative = 1e-4  # of the KL divergence, summed over the channels of a latent frame
     angle_weight: Nonnegative = 0.2
     mel_weight: Nonnegative = 0.1
     turn_weight: Nonnegative = 1.0
@@ -238,17 +238,18 @@ mini, smoke, paper = (partial(preset, name) for name in PRESETS)
 MINI_TRAINING = {part: convert(values, TrainConfig) for part, values in TABLES["training"]["mini"].items()}
 
 
-def train_config(preset: str, component: str, init: bool = False, lora: int = 0) -> TrainConfig:
+def train_config(preset: str, component: str, init: bool = False, lora: int = 0, distil: int = 0) -> TrainConfig:
     """The default training settings of a preset's component.
 
     preset: "mini", "smoke" (mini's settings) or "paper". component: "codec", "embedder", "stage1", "regression" or
-    "stage2". init: whether training starts from trained weights. lora: its rank, 0 for none.
+    "stage2". init: whether training starts from trained weights. lora: its rank, or 0. distil: a student's steps, or 0.
     """
     full, change = TABLES["training"]["paper"], {}
     if preset == "paper":
         change = full.get(component, {}) | (full["fine_tuning"] if init and component == "stage2" else {})
         change |= full["lora"] if lora else {}
-    return replace(MINI_TRAINING[component], **change, lora=lora)
+    change |= TABLES["training"]["distil"] if distil else {}
+    return replace(MINI_TRAINING[component], **change, lora=lora, distil=distil)
 
 
 def identity(config) -> dict:

@@ -84,8 +84,9 @@ def phase_of(
 
 @numba.njit(cache=True, nogil=True)
 def integrate(z: np.ndarray, past: np.ndarray, up: np.ndarray, begins: np.ndarray) -> None:
-    """Minimise sum_k |z_t - z_t-1 past|^2 + |z_k+1 - z_k up|^2 over the unit phases z (T, F) of each frame in turn: every
-    other bin at a time, from the frame before, or where a sound begins from what z holds.
+    """Minimise sum_k |z_t - z_t-1 past|^2 + |z_k+1 - z_k up|^2 over the unit phases z (T, F), one frame after another.
+
+    Every other bin at a time; a frame starts from the frame before, or from what z holds where a sound begins.
 
     past (T - 1, F) and up (T, bins - 1): unit complex numbers by their weights; begins (T, bins) bool.
     """

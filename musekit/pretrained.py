@@ -200,8 +200,9 @@ def save_part(folder: Path, part: str, model: nn.Module, config: MuseConfig) -> 
     for name, value in model.state_dict().items():
         value = value.detach().cpu()
         if part == "codec" and name.endswith(".weight") and value.dim() == 2:
-            tensors[f"{name}{SCALE}"] = scale = (value.float().abs().amax(1, keepdim=True) / 127).clamp_min(1e-6).half()
-            value = (value / scale).round().clamp(-127, 127).to(torch.int8)
+            scale = (value.float().abs().amax(1, keepdim=True) / 127).clamp_min(1e-12)
+            scale = (scale.view(torch.int32) & ~0xFFF).view(torch.float32)  # 127 of it are exact: it stays when written again
+            tensors[f"{name}{SCALE}"], value = scale, (value / scale).round().clamp(-127, 127).to(torch.int8)
         elif value.dim() > 1:
             value = value.half()
         tensors[name] = (value if value.dim() > 1 else value.float()).contiguous()

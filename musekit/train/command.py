@@ -35,7 +35,8 @@ def train_part(options) -> Path:
         raise MuseError("--train.distil trains a student of stage2 by LoRA: give --train.lora RANK and --init FOLDER")
     distributed.check_gpus(options.require_gpus)
     first = distributed.rank() == 0
-    folder = Path(options.run_folder or home() / "runs" / f"{options.preset}-{part}")
+    named = "draft" if settings.distil else part
+    folder = Path(options.run_folder or home() / "runs" / f"{options.preset}-{named}")
     out, cache = options.out or folder / "weights", options.cache or home() / "caches" / "scores"
 
     with distributed.signals() as stop, distributed.process_group(), locked(folder):
@@ -82,7 +83,7 @@ def train_part(options) -> Path:
             return out / f"{part}.safetensors"
         with exclusive(Path(out), EXPORT_PATIENCE_S) if Path(out) != folder else contextlib.nullcontext():
             if settings.lora:
-                path = Path(out) / f"{part}.lora.safetensors"
+                path = Path(out) / (pretrained.STUDENT if settings.distil else f"{part}.lora.safetensors")
                 lora.save(path, part, run.load()["ema"], settings.distil)
             else:
                 model.cpu().load_state_dict(run.load()["ema"])
