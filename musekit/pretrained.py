@@ -201,7 +201,8 @@ def save_part(folder: Path, part: str, model: nn.Module, config: MuseConfig) -> 
         value = value.detach().cpu()
         if part == "codec" and name.endswith(".weight") and value.dim() == 2:
             scale = (value.float().abs().amax(1, keepdim=True) / 127).clamp_min(1e-12)
-            scale = (scale.view(torch.int32) & ~0xFFF).view(torch.float32)  # 127 of it are exact: it stays when written again
+            # 127 times a scale of few digits is exact: a matrix that is written again stays what it is
+            scale = (scale.view(torch.int32) & ~0xFFF).view(torch.float32)
             tensors[f"{name}{SCALE}"], value = scale, (value / scale).round().clamp(-127, 127).to(torch.int8)
         elif value.dim() > 1:
             value = value.half()
