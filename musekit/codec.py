@@ -86,7 +86,7 @@ def to_bins(config: CodecConfig, x: Tensor) -> Tensor:
 
 def power(spectrum: Tensor) -> Tensor:
     """Squared absolute values."""
-    return torch.view_as_real(spectrum).square().sum(-1)
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 def compress(config: CodecConfig, spectrum: Tensor) -> Tensor:
@@ -98,8 +98,9 @@ def compress(config: CodecConfig, spectrum: Tensor) -> Tensor:
     batch, frames, squares = len(spectrum), spectrum.shape[-1] // config.frames, power(spectrum)
     c = to_bands(config, squares).pow(config.power / 2)  # (B, 2, bands, frames T)
     c = c.permute(0, 3, 1, 2).reshape(batch, frames, -1)
-    (mid, side), both = torch.view_as_real(spectrum).unbind(1), squares.prod(1).sqrt()
-    shared, both = (to_bands(config, x).unflatten(2, (frames, -1)).mean(3) for x in ((mid * side).sum(-1), both))
+    (mid, side), both = spectrum.unbind(1), squares.prod(1).sqrt()
+    shared = mid.real * side.real + mid.imag * side.imag
+    shared, both = (to_bands(config, x).unflatten(2, (frames, -1)).mean(3) for x in (shared, both))
     cosine = torch.where(both > 1e-7, shared / both.clamp_min(1e-7), 1.0)
     return torch.cat([c, cosine.transpose(1, 2)], dim=2)
 
