@@ -23,6 +23,7 @@ from musekit.recipe import Recipe
 from musekit.stage1 import GuidedStage1, Stage1Inference, Text
 from musekit.stage2 import ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference
 
+TRIES = 8  # of Stage 1, where a key is asked for
 OnStep = Callable[[str, int, int], None]  # (stage, i, n)
 
 
@@ -48,20 +49,52 @@ def padded(recipes: Sequence[Recipe]) -> list[Recipe]:
     return [recipes[min(i, len(recipes) - 1)] for i in range(recipes[0].micro_batch)]
 
 
-def sample_stage1(
-    inference: Stage1Inference, encode, batch: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
+def sample_in_key(
+    inference: Stage1Inference, encode, network: StableAudioMuQ, batch: Sequence[Recipe], on_step=None, cancel=None
 ) -> tuple[Tensor, Tensor]:
-    """Sample one embedding per recipe: (B, 512) of unit length, and NFE (B,); `encode` is the text encoder."""
+    """`sample_stage1`, at most `TRIES` times where an embedding does not have the key that is asked for.
+
+    That is rejection sampling of the embeddings in this key, by Stage 2's read-out; where no try has it, the nearest.
+    """
+    x, nfe = sample_stage1(inference, encode, batch, on_step, cancel)
+    asked = torch.tensor([conditions.key_index(vars(r.controls or Controls())) for r in batch], device=x.device)
+
+    def margin(embeddings: Tensor) -> Tensor:
+        """By how much the asked key's probability is above any other's (B,)."""
+        read, own = network.read(embeddings)[:, 13:], asked.clamp_min(0)[:, None]
+        return read.gather(1, own)[:, 0] - read.scatter(1, own, -torch.inf).amax(1)
+
+    best = margin(x)
+    for attempt in range(1, TRIES):
+        wrong = (asked >= 0) & (best <= 0)
+        if not wrong.any():
+            break
+        again, more = sample_stage1(inference, encode, batch, on_step, cancel, attempt)
+        nfe, found = nfe + more * wrong.cpu(), margin(again)
+        better = wrong & (found > best)
+        x, best = torch.where(better[:, None], again, x), torch.where(better, found, best)
+    return x, nfe
+
+
+def sample_stage1(
+    inference: Stage1Inference, encode, batch: Sequence[Recipe], on_step: OnStep | None = None, cancel=None,
+    attempt: int = 0,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Sample one embedding per recipe: (B, 512) of unit length, and NFE (B,); `encode` is the text encoder.
+
+    attempt: each has noise of its own.
+    """
     first, device = batch[0], inference.mean.device
     scale = first.stage1_guidance_scale
     negative = [recipe.negative_prompt is not None for recipe in batch]
     if scale != 1.0 and len(set(negative)) == 2:
-        return _sample_stage1_by_kind(inference, encode, batch, negative, on_step, cancel)
+        return _sample_stage1_by_kind(inference, encode, batch, negative, on_step, cancel, attempt)
     text = inference.text(*_encode(encode, [r.sentence for r in batch], first.max_tokens, device))
     if scale != 1.0 and all(negative):
         negative_text = _encode(encode, [r.negative_prompt for r in batch], first.max_tokens, device)
         text = Text.stack(text, inference.text(*negative_text))
-    x_0 = torch.stack([flow.noise(r.seed, 1, 1, inference.config.dim)[:, 0] for r in batch]).to(device)
+    stream = 1 + 100 * attempt
+    x_0 = torch.stack([flow.noise(r.seed, stream, 1, inference.config.dim)[:, 0] for r in batch]).to(device)
     solution = solve.solve(
         GuidedStage1(inference, text, scale, first.stage1_autoguidance, first.stage1_guidance),
         x_0,
@@ -73,7 +106,9 @@ def sample_stage1(
     return inference.network.embedding(solution.x), solution.nfe
 
 
-def _sample_stage1_by_kind(inference, encode, batch, negative: list[bool], on_step, cancel) -> tuple[Tensor, Tensor]:
+def _sample_stage1_by_kind(
+    inference, encode, batch, negative: list[bool], on_step, cancel, attempt
+) -> tuple[Tensor, Tensor]:
     """Recipes with a negative prompt and recipes without, each kind padded to a full micro-batch of its own.
 
     An unconditional sample without text has a constant cross-attention, computed in another way than a text's. If both
@@ -84,7 +119,7 @@ def _sample_stage1_by_kind(inference, encode, batch, negative: list[bool], on_st
     for kind in (False, True):
         index = [i for i, has_one in enumerate(negative) if has_one is kind]
         same_kind = [batch[index[min(i, len(index) - 1)]] for i in range(len(batch))]
-        sampled, counts = sample_stage1(inference, encode, same_kind, on_step, cancel)
+        sampled, counts = sample_stage1(inference, encode, same_kind, on_step, cancel, attempt)
         embeddings[index], nfe[index] = sampled[: len(index)], counts[: len(index)]
     return embeddings, nfe
 
@@ -100,15 +135,15 @@ def _encode(encode, texts: Sequence[str], length: int, device) -> tuple[Tensor, 
 def filled(network: StableAudioMuQ, recipe: Recipe, embedding: Tensor) -> Controls:
     """The recipe's controls, with a tempo and a metre where it names none, so that the network knows where beats are.
 
-    They are drawn by the recipe's seed around what the embedding (512,) tells of them (`StableAudioMuQ.fit_tempo`).
+    They are drawn by the recipe's seed around what the embedding (512,) tells of them (`StableAudioMuQ.readout`).
     """
     controls = recipe.controls or Controls()
-    if not network.config.controls or not network.tempo.any():
+    if not network.config.controls or not network.readout.any():
         return controls
-    read = network.tempo.cpu().double() @ torch.cat([embedding.cpu().double(), torch.ones(1).double()])
+    read = network.read(embedding[None])[0].cpu()
     rng = flow.generator(recipe.seed, 0x4D555345 + 3)
     octaves = float(read[0]) + float(network.tempo_spread) * rng.standard_normal()
-    metres = read[1:].clamp_min(1e-6) / read[1:].clamp_min(1e-6).sum()
+    metres = read[1:13].clamp_min(1e-6) / read[1:13].clamp_min(1e-6).sum()
     bpm = round(min(max(120 * 2**octaves, 40.0), 220.0), 1)
     return controls.filled(bpm, 1 + int(rng.choice(12, p=metres.numpy())))
 

@@ -241,7 +241,11 @@ class Muse:
     ) -> tuple[Tensor, Tensor]:
         """Stage 1 for at most one micro-batch of recipes: embeddings (n, 512) and network evaluations (n,)."""
         with self.turn, torch.inference_mode():
-            embeddings, nfe = inference.sample_stage1(self.inference1, self.text, padded(recipes), on_step, cancel)
+            batch, tools = padded(recipes), (self.inference1, self.text)
+            if self.config.stage2.controls and any((r.controls or Controls()).key for r in recipes):
+                embeddings, nfe = inference.sample_in_key(*tools, self.stage2, batch, on_step, cancel)
+            else:
+                embeddings, nfe = inference.sample_stage1(*tools, batch, on_step, cancel)
         return embeddings[: len(recipes)].cpu(), nfe[: len(recipes)]
 
     @torch.inference_mode()

@@ -176,8 +176,9 @@ def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
         return True
     try:
         weights = load_part(source, part)[0].state_dict()
-        if part == "stage2":  # older weights have no controls, whose new layers begin at zero
-            weights = {k: v for k, v in model.state_dict().items() if k.startswith(("control_", "tempo"))} | weights
+        if part == "stage2":  # other weights may have no controls, whose new layers begin at zero
+            new = ("control_", "readout", "tempo")
+            weights = {k: v for k, v in model.state_dict().items() if k.startswith(new)} | weights
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise MuseError(f"{source} holds a {part} of another shape: {str(error).splitlines()[-1].strip()}") from error

@@ -251,9 +251,9 @@ class StableAudioMuQ(nn.Module):
             self.control_frames = nn.Linear(config.patch * conditions.LOCALS, width, bias=False)
             self.control_given = nn.Linear(config.patch * (1 + config.latent_dim), width, bias=False)
             zeros += [self.control_piece[-1].weight, self.control_frames.weight, self.control_given.weight]
-            # log2(bpm / 120) and the 12 metres' probabilities, by linear regression on embedding and 1; and what is
-            # left of log2(bpm / 120), as a standard deviation
-            self.register_buffer("tempo", torch.zeros(13, config.embedding_dim + 1))
+            # log2(bpm / 120), the 12 metres' and the 24 keys' probabilities, by linear regression on embedding and 1;
+            # and what is left of log2(bpm / 120), as a standard deviation
+            self.register_buffer("readout", torch.zeros(37, config.embedding_dim + 1))
             self.register_buffer("tempo_spread", torch.zeros(()))
         for zero in zeros:
             nn.init.zeros_(zero)
@@ -276,14 +276,20 @@ class StableAudioMuQ(nn.Module):
         self.mean.copy_(latents.mean(0)[:, None])
         self.std.copy_(latents.std(0).clamp_min(1e-4)[:, None])
 
-    def fit_tempo(self, embeddings: Tensor, bpm: Tensor, metre: Tensor) -> None:
-        """Regress tempo and metre on training embeddings (n, 512); bpm (n,), metre (n,) from 1 to 12."""
+    def read(self, embeddings: Tensor) -> Tensor:
+        """What the read-out says of embeddings (n, 512): (n, 37)."""
+        return F.pad(embeddings.double(), (0, 1), value=1.0) @ self.readout.T.to(embeddings.device).double()
+
+    def fit_readout(self, embeddings: Tensor, bpm: Tensor, metre: Tensor, key: Tensor) -> None:
+        """Regress tempo, metre and key on training embeddings (n, 512); bpm (n,), metre (n,) from 1 to 12, key (n,) of
+        `conditions.key_index`."""
         octaves = (bpm / 120).log2()
-        x = torch.cat([embeddings, torch.ones(len(embeddings), 1)], 1).double()
-        y = torch.cat([octaves[:, None], F.one_hot(metre - 1, 12)], 1).double()
+        x = F.pad(embeddings.double(), (0, 1), value=1.0)
+        keys = F.one_hot(key.clamp_min(0), 24) * (key >= 0)[:, None]
+        y = torch.cat([octaves[:, None], F.one_hot(metre - 1, 12), keys], 1).double()
         # unit length means 1/sqrt(512) per coordinate: the ridge is that of one clip
         weight = torch.linalg.solve(x.T @ x + torch.eye(x.shape[1]).to(x) / embeddings.shape[1], x.T @ y).T
-        self.tempo.copy_(weight)
+        self.readout.copy_(weight)
         self.tempo_spread.copy_((octaves - x @ weight[0]).std())
 
     def condition(

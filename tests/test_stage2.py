@@ -200,7 +200,7 @@ def test_controls_begin_as_todays_function_and_absent_ones_change_no_bit():
     old, (x, t), inputs = stage2(dtype=torch.float32), state_at((4, T), torch.float32), conditions(dtype=torch.float32)
     new, some = StableAudioMuQ(CONTROLLED), controls_of(STAGE2)
     missing, unexpected = new.load_state_dict(old.state_dict(), strict=False)
-    assert not unexpected and all(name.startswith(("control_", "tempo")) for name in missing)
+    assert not unexpected and all(name.startswith(("control_", "readout", "tempo")) for name in missing)
     some = ControlInputs(*(part.float() if part.is_floating_point() else part for part in some[:4]))
     expected = old(x, t, old.condition(*inputs))
     assert torch.equal(new(x, t, new.condition(*inputs, None, some)), expected)
@@ -241,12 +241,15 @@ def test_guidance_is_on_the_controls_of_guided_samples():
         torch.testing.assert_close(got[B:], torch.stack([full[0], bare[1], full[2]]), **CLOSE)
 
 
-def test_noise_belongs_to_its_key_and_tempo_is_read_out_of_an_embedding():
+def test_noise_belongs_to_its_key_and_embeddings_are_read_by_regression():
     x = torch.empty(3, 400, 12)
     noise = flow.keyed_noise([5, 2**62, 7], x)
     assert torch.equal(noise[2:], flow.keyed_noise([7], x[:1])) and abs(noise.std() - 1) < 0.02
     network, embeddings = StableAudioMuQ(CONTROLLED), F.normalize(noise[0], dim=1)
     bpm, metre = 120 * 2 ** (2 * embeddings[:, 0] + 0.1 * noise[1, :, 0]), torch.full((400,), 3)
-    network.fit_tempo(embeddings, bpm, metre)
-    assert network.tempo[0, 0] == pytest.approx(2, abs=0.1) and network.tempo_spread == pytest.approx(0.1, abs=0.02)
-    assert (network.tempo[1:] @ torch.cat([embeddings[0], torch.ones(1)])).argmax() == 2  # three beats per bar
+    key = torch.where(embeddings[:, 1] > 0.03, 14, torch.where(embeddings[:, 1] < -0.03, 5, -1))
+    network.fit_readout(embeddings, bpm, metre, key)
+    assert network.readout[0, 0] == pytest.approx(2, abs=0.1) and network.tempo_spread == pytest.approx(0.1, abs=0.02)
+    read = network.read(embeddings)
+    assert (read[:, 1:13].argmax(1) == 2).all()  # three beats per bar
+    assert (read[:, 13:].argmax(1) == key)[key >= 0].float().mean() > 0.9

@@ -260,7 +260,7 @@ DATA["regression"] = Stage1Data
 
 def fit_scale(part: str, model, dataset, n: int = 256) -> None:
     """Set a new model's mean and scale from its data: of the first n clips (for the codec, of crops of them), for Stage
-    2 of `SCALE_CLIPS` clips, for Stage 1 of all embeddings. Stage 2's read-out of the tempo is fitted, too.
+    2 of `SCALE_CLIPS` clips, for Stage 1 of all embeddings. Stage 2's read-out of embeddings is fitted, too.
     """
     if DATA[part] is Stage1Data:
         model.fit_scale(dataset.embeddings())
@@ -276,7 +276,8 @@ def fit_scale(part: str, model, dataset, n: int = 256) -> None:
         if model.config.controls and len(timed) > 1:
             bpm, metre = (torch.tensor([dataset.controls[i][k] for i in timed]) for k in ("bpm", "beats_per_bar"))
             vectors = dataset.vectors.all([dataset.clips[i]["id"] for i in timed])[:, 0].float()
-            model.fit_tempo(vectors, bpm.float(), metre)
+            key = torch.tensor([conditions.key_index(dataset.controls[i]) for i in timed])
+            model.fit_readout(vectors, bpm.float(), metre, key)
     # a row's length leaves out the padding of a short clip
     frames = [shards.row(c["id"], stop=shards.row_length(c["id"]))[::every].float() for c in clips]
     model.fit_scale(torch.cat(frames))
