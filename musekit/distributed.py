@@ -4,8 +4,6 @@ All ranks run the same program. Gradients travel over nccl where there are GPUs;
 counters, metrics) travel between CPUs over gloo, so that they never wait for a GPU.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import importlib

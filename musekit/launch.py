@@ -6,8 +6,6 @@ runs torchrun on this machine (gloo on CPUs, nccl on GPUs) and follows its log; 
 happens in the kernel. `python -m musekit.launch ...` is torchrun with the exit code of the processes that it started.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Result files of `musekit eval` and `musekit bench`, with their provenance."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import hashlib

@@ -4,8 +4,6 @@ Every call runs once untimed, the device is synchronised before each reading of 
 its range. Peers that are compared run in turn (A B C A B C ...), so that a machine that slows down slows all of them.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import json
@@ -121,7 +119,7 @@ class Work:
     flops: float
     bytes: float
 
-    def __mul__(self, times: float) -> Work:
+    def __mul__(self, times: float) -> "Work":
         return Work(self.flops * times, self.bytes * times)
 
     def floor(self, ceilings: dict, dtype: torch.dtype) -> float:

@@ -4,8 +4,6 @@ Nothing is copied or converted: a record points into the dataset's folder throug
 terabyte stays where it is, and when it moves, the same command links it again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

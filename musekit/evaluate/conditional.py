@@ -18,8 +18,6 @@ other half for right answers. They are computed before any sample is drawn, and 
 smaller than the sets that are measured, so margins are wider than they need to be, never narrower.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 

@@ -5,8 +5,6 @@ pieces. A fault changes what it answers, so a bar that fails shows the fault and
 one Euler step of Stage 1, and regression's answer for every seed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import islice
 

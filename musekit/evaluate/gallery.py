@@ -7,8 +7,6 @@ moment   the first piece's latents at times of its flow, and their decoded sound
 size     parameters of both stages, of the preset and of the full-size one
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path

@@ -14,8 +14,6 @@ A copy of the melody alone, with other chords on another instrument, may have an
 compared in the same way: a step is the highest salient pitch, the distance 1 - the share of steps with equal pitches.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ All of it is measured on notes of a transcriber that is not ours (`transcribe`).
 trips give the ceiling; the planted failures are as many onsets at random times, and a chord line in another order.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Sequence

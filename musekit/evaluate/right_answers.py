@@ -5,8 +5,6 @@ out, not renderings of them, so another held-out score can be rendered on the in
 that a prompt asks for. Several renderings of one work would be one answer, not several.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Collection, Iterator

@@ -4,8 +4,6 @@ Everything slow is cached under MUSEKIT_HOME/eval and named by what it was made 
 recipe and its embedding), so the same command goes on where it was stopped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib

@@ -13,8 +13,6 @@ K = T F. So pulse^2 = (max R^2 - H_K / n) / (1 - H_K / n), 0 at least: near 0 fo
 a grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ Basic Pitch (Bittner et al. 2022, arXiv 2203.09893) comes with its network insid
 not need it: it is installed without its requirements.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io
