@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median_high as median
 
 import torch
 from torch import nn
@@ -66,11 +67,6 @@ def about_a_second(call: Callable[[], object], device: torch.device, quick: bool
     call()
     least = timed(call, device, 1)[0]
     return timed(call, device, 1 if quick else min(200, max(3, round(1 / least))))
-
-
-def median(values: Sequence[float]) -> float:
-    """The middle value; the upper one of the two middle values of an even number."""
-    return sorted(values)[len(values) // 2]
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device | str = "cpu") -> Row:
