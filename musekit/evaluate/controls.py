@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 import torch
 
+from musekit.corpus.render import SAMPLE_RATE, render
 from musekit.evaluate import conditional, memorisation, reproducibility
 from musekit.evaluate.judge import obedience
 from musekit.evaluate.right_answers import renderings
@@ -115,8 +116,6 @@ def copies(study: Study) -> list[dict]:
 def melodies(study: Study) -> list[dict]:
     """Controls of the bars on melodies: held-out clips, some replaced by the melodies of accompanied training works, on
     another instrument, in another key, without their chords."""
-    from musekit.corpus.render import SAMPLE_RATE, render
-
     library, planted = memorisation.training_library(study, "melody"), []
     clips = study.prompt_like(2 * PROMPT_LIKE)
     found, _ = memorisation.nearest(study, library, clips, "held-out clips", "melody")

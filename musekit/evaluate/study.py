@@ -13,7 +13,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
+from tqdm import tqdm
 
 from musekit.cache import Shards, read_clips
 from musekit.cache.precompute import read_clip
@@ -92,8 +94,6 @@ class Study:
 
     def read(self, sound: Sound, seconds: float | None = None) -> tuple[np.ndarray, int]:
         """The first `seconds` of a sound (all of it where None): (2, N) float32, and its rate in Hz."""
-        import soundfile
-
         if isinstance(sound, dict):
             x, rate = read_clip(self.cache, sound).numpy(), sound["sample_rate"]
         else:
@@ -231,8 +231,6 @@ def opened(path: Path) -> int:
 
 def progress(items: Iterable, text: str):
     """A progress bar that appears after two seconds."""
-    from tqdm import tqdm
-
     return tqdm(items, desc=text, mininterval=1, delay=2, leave=False)
 
 
