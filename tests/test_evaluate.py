@@ -22,7 +22,6 @@ from musekit.evaluate.judge import wordings, zero_shot
 from musekit.evaluate.memorisation import Nearest, normal
 from musekit.evaluate.study import CLASSES, Study, target
 from musekit.muse import Muse, Settings
-from musekit.results import read_result
 from musekit.statistics import coverage
 
 RATE = 44100
@@ -294,7 +293,8 @@ def run(what, small, results):
 
 def recorded(what, results):
     """The result of a measurement on the valid split."""
-    return read_result(f"{what}-valid" if (results / f"{what}-valid.json").exists() else what, results)
+    valid = results / f"{what}-valid.json"
+    return json.loads((valid if valid.exists() else results / f"{what}.json").read_text())
 
 
 def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monkeypatch, capsys):
@@ -340,9 +340,9 @@ def test_results_of_valid_leave_those_of_test_alone_and_openings_are_counted(sma
     for split in ("test", "test", "valid"):  # of the one clip of test, and of eight
         study.on = split
         study.write("codec", [{"measure": "clip", "split": c["split"]} for c in study.split(study.on)])
-    assert {r["split"] for r in read_result("codec", tmp_path)["rows"]} == {"test"}
-    assert {r["split"] for r in read_result("codec-valid", tmp_path)["rows"]} == {"valid"}
-    valid, test = (read_result(name, tmp_path)["provenance"] for name in ("codec-valid", "codec"))
+    written = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("codec-valid", "codec")]
+    assert [{r["split"] for r in result["rows"]} for result in written] == [{"valid"}, {"test"}]
+    valid, test = (result["provenance"] for result in written)
     assert (valid["split"], valid["test_opened"], test["split"], test["test_opened"]) == ("valid", 2, "test", 2)
     with pytest.raises(MuseError, match="valid split only"):
         evaluation.evaluate("guidance", weights, cache, tmp_path, quick=True, split="test")

@@ -11,7 +11,7 @@ import pytest
 from musekit import cli, generate, muse, pretrained, recipe
 from musekit.cache import Shards, read_clips, read_shards
 from musekit.config import MuseError, TrainConfig
-from musekit.results import read_result, write_result
+from musekit.results import summary, write_result
 from musekit.runs import Run
 from musekit.train import command
 from musekit.train.data import Stage1Data, Stage2Data
@@ -59,7 +59,7 @@ def readers(tiny, tmp_path_factory):
     options.train = TrainConfig(samples=16, batch=8, micro_batch=8, log_every=8, warmup=8)
     command.train_part(options)
     run, claim = Run(here / "run"), json.loads((here / "run" / "config.json").read_text())
-    write_result("result", [{"a": 1.0, "b": "c"}], here)
+    result = write_result("result", [{"a": 1.0, "b": "c"}], here / "results")
     (here / "prompts.jsonl").write_text(
         '{"prompt": "a piano", "seed": 3, "n": 2}\n{"prompt": "a harp", "seconds": 1}\n'
     )
@@ -86,7 +86,7 @@ def readers(tiny, tmp_path_factory):
         "clips": (cache / "clips.jsonl", lambda: (read_clips(cache), Stage1Data(cache, "train", tiny.config))),
         "manifest": (cache / "latents" / "manifest.json", latents),
         "sidecar": (sidecar, lambda: read_shards(cache / "latents")),
-        "result": (here / "result.json", lambda: read_result("result", here)),
+        "result": (result, lambda: summary(result.parent, {})),
         "prompts": (here / "prompts.jsonl", lambda: generate.read_requests(requests, lambda text: None)),
         "recipe": (here / "recipe.json", lambda: recipe.Recipe.from_json((here / "recipe.json").read_bytes())),
     }
