@@ -38,8 +38,7 @@ class KeyTemplates:
     learned profiles. Logistic regression on all twelve transpositions of each clip has this form at its optimum.
     """
 
-    def __init__(self, penalty: float = 3e-3):
-        self.penalty = penalty  # of |w|^2, beside the mean log likelihood
+    PENALTY = 3e-3  # of |w|^2, beside the mean log likelihood
 
     def _flat(self, x: np.ndarray) -> np.ndarray:
         return ((x - x.mean(2, keepdims=True)) / self.scale).reshape(len(x), -1)
@@ -51,7 +50,7 @@ class KeyTemplates:
         self.scale = (x - x.mean(2, keepdims=True)).std()
         turned = np.concatenate([self._flat(np.roll(x, k, axis=2)) for k in range(12)])
         keys = np.concatenate([2 * ((tonics + k) % 12) + modes for k in range(12)])
-        self.model = LogisticRegression(C=1 / (2 * self.penalty * len(x)), max_iter=2000).fit(turned, keys)
+        self.model = LogisticRegression(C=1 / (2 * self.PENALTY * len(x)), max_iter=2000).fit(turned, keys)
         return self
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
