@@ -49,7 +49,6 @@ def rows_of(records: Sequence[dict], notes: Sequence[np.ndarray], lengths: Seque
         "pulse of as many onsets at random": [theory.pulse_in(times, s) for times, s in zip(random, lengths)],
         "onsets per second": [len(times) / s for (times, _), s in zip(onsets, lengths)],
         "figures of the tune that return": [f for n in lines if np.isfinite(f := theory.figures_return(n))],
-        "distinct chords in 12 s": [theory.distinct_chords(n, s) for n, s in zip(notes, lengths)],
     }
     shares = {
         "same tempo in both halves": [theory.steady(times, s) for (times, _), s in zip(onsets, lengths)],
