@@ -19,15 +19,9 @@ from musekit.lab.rendering import angle, render_again
 from musekit.lab.studio import Studio
 from musekit.lab.tune import read_tune
 from musekit.library import Library
-from musekit.muse import Muse
 
 PATIENCE = 120  # seconds; a busy machine is slow
 SHORT = {"seconds": 0.5, "steps": 2}
-
-
-@pytest.fixture(scope="module")
-def muse(smoke_weights):
-    return Muse.from_pretrained(smoke_weights)
 
 
 @pytest.fixture
