@@ -167,26 +167,6 @@ def test_only_one_sound_plays(page):
 
 
 @pytest.mark.long
-def test_the_path_between_clicked_points_is_one_sound(page):
-    ui.mapped(page)
-    for i in (1, 7):
-        ui.new_sound(page, ui.LAB, lambda i=i: ui.click_point(page, i))
-        page.locator("button.muse-lab-add").click()
-    ui.until("two places", lambda: page.locator(".muse-lab-places-list").inner_text().count("seed") == 2)
-    whole = ui.new_sound(page, ui.LAB, lambda: page.locator("button.muse-lab-walk").click())
-    assert whole["duration"] > 6
-    page.locator(".muse-library-query input").fill("")
-    page.locator("button.muse-lab-keep").click()
-    page.locator(ui.LINES, has_text="sounds from ").wait_for(state="attached")  # what was heard, not the last place
-    for i in (2, 4, 3):
-        ui.click_point(page, i)  # the latest wins
-    label = page.locator(f".{ui.LAB} .muse-player-label", has_text="(seed 3)")
-    label.wait_for()
-    page.wait_for_selector(f".{ui.LAB}:not(.muse-busy)")
-    assert label.count() == 1
-
-
-@pytest.mark.long
 def test_the_page_is_played_by_keys_and_read_aloud(page):
     cards, cells = page.locator(".muse-card"), len(page.evaluate(ui.CELLS))
     ui.generate(page, "one"), ui.generate(page, "two", 1)
