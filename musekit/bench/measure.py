@@ -115,9 +115,6 @@ class Work:
     flops: float
     bytes: float
 
-    def __mul__(self, times: float) -> "Work":
-        return Work(self.flops * times, self.bytes * times)
-
     def floor(self, ceilings: dict, dtype: torch.dtype) -> float:
         """Seconds: the higher of the roofline's two roofs."""
         return max(self.bytes / ceilings["bandwidth"], self.flops / ceilings[str(dtype)[6:]])
@@ -150,7 +147,7 @@ def compare(peers: Sequence[Peer], stage: int, batch: int, setup: Setup, steps: 
         row |= {"speedup": median(times[0]) / seconds, "floor_share": None, "bar": None, "met": None}
         row |= {"solver": "euler", "steps": steps, "nfe": steps}
         if peer.work is not None:
-            work, rate = peer.work * steps, setup.ceilings[row["dtype"]]
+            work, rate = Work(steps * peer.work.flops, steps * peer.work.bytes), setup.ceilings[row["dtype"]]
             row |= {"flops": work.flops, "bytes": work.bytes, "matrix_share": work.flops / seconds / rate}
             row["bandwidth_share"] = work.bytes / seconds / setup.ceilings["bandwidth"]
             row["floor_share"] = work.floor(setup.ceilings, peer.dtype) / seconds

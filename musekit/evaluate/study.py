@@ -122,19 +122,14 @@ class Study:
 
     def round_trips(self, clips: Sequence[Sound]) -> list[Path]:
         """Files of decode(encode(clip)), named by the clip's sound and the codec."""
-        config = self.muse.config.codec
-        folder = home() / "eval" / f"round-trips-{self.hashes['codec']}"
+        muse, folder = self.muse, home() / "eval" / f"round-trips-{self.hashes['codec']}"
         paths = [folder / f"{self.key(c)}.flac" for c in clips]
         for clip, path in progress(list(zip(clips, paths)), "through the codec and back"):
             if not path.exists():
-                write_flac(path, self.round_trip(clip), config.sample_rate)
+                audio = torch.from_numpy(self.read(clip)[0])
+                decoded = muse.codec.decode(muse.codec.encode(audio[None].to(muse.device)))
+                write_flac(path, decoded[0, :, : audio.shape[1]].cpu(), muse.config.codec.sample_rate)
         return paths
-
-    def round_trip(self, clip: Sound) -> np.ndarray:
-        """decode(encode(clip)), (2, N)."""
-        audio, codec = self.read(clip)[0], self.muse.codec
-        decoded = codec.decode(codec.encode(torch.from_numpy(audio)[None].to(self.muse.device)))
-        return decoded[0, :, : audio.shape[1]].cpu().numpy()
 
     # -- embeddings
 
