@@ -24,10 +24,8 @@ PREFERENCES = {  # nothing but this machine can be reached; sound starts without
 
 async def visit(url: str, port: int, shot) -> dict:
     """Press what a visitor presses; what each view answers, or the script's error."""
-    socket, number = (
-        await websocket_connect(f"ws://127.0.0.1:{port}/session", max_message_size=2**28),
-        itertools.count(),
-    )
+    socket = await websocket_connect(f"ws://127.0.0.1:{port}/session", max_message_size=2**28)
+    number = itertools.count()
 
     async def send(method: str, **parameters) -> dict:
         sent = next(number)

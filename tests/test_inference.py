@@ -163,10 +163,8 @@ def test_a_cuda_graph_replays_the_velocity_it_recorded(kind):
     else:
         config = STAGE2 if kind == "modulation" else STABLE_AUDIO
         network, shape = stage2(config, torch.float32).cuda(), (config.latent_dim, T)
-        inference, (embedding, seconds) = (
-            Stage2Inference(network),
-            [c.cuda() for c in conditions(config, torch.float32)],
-        )
+        inference = Stage2Inference(network)
+        embedding, seconds = (c.cuda() for c in conditions(config, torch.float32))
         pairs = [network.condition_pair(prompt, seconds) for prompt in (embedding, embedding.flip(0))]
         velocities = [GuidedStage2(inference, pair, 3.0) for pair in pairs]
         plain = [lambda x, now, v=v: v._velocity(x, now, v.condition, True) for v in velocities]

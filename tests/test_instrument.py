@@ -72,10 +72,8 @@ def test_a_person_hums_and_steers(page):
 def test_a_part_of_the_waveform_is_repainted_and_the_piece_goes_on(page):
     source = ui.generate(page, "a jig", 3).get_attribute("data-piece")
     page.locator(".muse-wave-words", has_text=f"no. {source}, 2.0 s").wait_for()
-    box, (begins, ends) = (
-        page.locator(".muse-wave-box").bounding_box(),
-        page.get_by_role("slider", name="the part").all(),
-    )
+    box = page.locator(".muse-wave-box").bounding_box()
+    begins, ends = page.get_by_role("slider", name="the part").all()
 
     def part() -> list[float]:
         return [float(mark.get_attribute("aria-valuenow")) for mark in (begins, ends)]
