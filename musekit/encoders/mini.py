@@ -76,8 +76,8 @@ def transpose(frames: Tensor, bands: int, semitones: int) -> Tensor:
 
 def _stft(x: Tensor, n_fft: int, hop: int) -> Tensor:
     window = torch.hann_window(n_fft, device=x.device, dtype=x.dtype)
-    pad = n_fft // 2  # zeros, not reflection, so that very short audio is accepted
-    return torch.stft(F.pad(x, (pad, pad)), n_fft, hop, window=window, center=False, return_complex=True).abs()
+    # zeros before and after, not reflection, so that very short audio is accepted
+    return torch.stft(x, n_fft, hop, window=window, pad_mode="constant", return_complex=True).abs()
 
 
 def head(inputs: int, config: EmbedderConfig) -> nn.Sequential:
