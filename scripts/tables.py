@@ -4,8 +4,6 @@ A block `<!-- table:NAME -->` ... `<!-- end -->` is filled by the function of th
 results no longer support raises ValueError: rewrite the sentence, not the number.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import json

@@ -9,7 +9,7 @@ import pytest
 import tables
 from musekit.config import MuseError
 from musekit.evaluate.study import opened
-from musekit.results import code_hash, faults, read_result, summary, write_result
+from musekit.results import code_hash, faults, summary, write_result
 from musekit.runs import provenance
 from poster.facts import facts
 
@@ -67,8 +67,7 @@ def test_stale_results_are_listed(tmp_path):
         assert opened(tmp_path / "0.json") == 0
         with pytest.raises(MuseError, match="0.json cannot be read"):
             summary(tmp_path, weights)
-    write_result("codec", [{"x": 1}], tmp_path, module)
-    about = read_result("codec", tmp_path)["provenance"]
+    about = json.loads(write_result("codec", [{"x": 1}], tmp_path, module).read_text())["provenance"]
     assert about["code"] == code_hash(module) and "the code has changed" not in faults(about, weights)
     assert provenance().keys() >= {"command", "versions", "hardware", "time"}
 

@@ -120,6 +120,8 @@ def test_inference_is_the_textbook_network(config, merge):
     torch.testing.assert_close(inference(x, t, text), naive(x, t, tokens, mask), **CLOSE)
     ours = GuidedStage1(inference, text, 3.0)
     torch.testing.assert_close(ours(t, x), guided(t, x, tokens, mask), **CLOSE)
+    if not config.gaussian_rank:  # the bench's peer
+        torch.testing.assert_close(ours(t, x), Naive1(network).guided(tokens, mask, 3.0)(t, x), **CLOSE)
     for now, shared in zip(ours.at(t), t):
         torch.testing.assert_close(ours(now, x), guided(shared.expand(B), x, tokens, mask), **CLOSE)
         unguided = GuidedStage1(inference, text, 1.0)(now, x)

@@ -4,8 +4,6 @@ Everything slow is cached under MUSEKIT_HOME/eval and named by what it was made 
 recipe and its embedding), so the same command goes on where it was stopped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib
@@ -15,7 +13,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
+from tqdm import tqdm
 
 from musekit.cache import Shards, read_clips
 from musekit.cache.precompute import read_clip
@@ -94,8 +94,6 @@ class Study:
 
     def read(self, sound: Sound, seconds: float | None = None) -> tuple[np.ndarray, int]:
         """The first `seconds` of a sound (all of it where None): (2, N) float32, and its rate in Hz."""
-        import soundfile
-
         if isinstance(sound, dict):
             x, rate = read_clip(self.cache, sound).numpy(), sound["sample_rate"]
         else:
@@ -124,19 +122,14 @@ class Study:
 
     def round_trips(self, clips: Sequence[Sound]) -> list[Path]:
         """Files of decode(encode(clip)), named by the clip's sound and the codec."""
-        config = self.muse.config.codec
-        folder = home() / "eval" / f"round-trips-{self.hashes['codec']}"
+        muse, folder = self.muse, home() / "eval" / f"round-trips-{self.hashes['codec']}"
         paths = [folder / f"{self.key(c)}.flac" for c in clips]
         for clip, path in progress(list(zip(clips, paths)), "through the codec and back"):
             if not path.exists():
-                write_flac(path, self.round_trip(clip), config.sample_rate)
+                audio = torch.from_numpy(self.read(clip)[0])
+                decoded = muse.codec.decode(muse.codec.encode(audio[None].to(muse.device)))
+                write_flac(path, decoded[0, :, : audio.shape[1]].cpu(), muse.config.codec.sample_rate)
         return paths
-
-    def round_trip(self, clip: Sound) -> np.ndarray:
-        """decode(encode(clip)), (2, N)."""
-        audio, codec = self.read(clip)[0], self.muse.codec
-        decoded = codec.decode(codec.encode(torch.from_numpy(audio)[None].to(self.muse.device)))
-        return decoded[0, :, : audio.shape[1]].cpu().numpy()
 
     # -- embeddings
 
@@ -233,8 +226,6 @@ def opened(path: Path) -> int:
 
 def progress(items: Iterable, text: str):
     """A progress bar that appears after two seconds."""
-    from tqdm import tqdm
-
     return tqdm(items, desc=text, mininterval=1, delay=2, leave=False)
 
 

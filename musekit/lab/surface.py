@@ -73,8 +73,7 @@ class SurfaceView(Hearing):
     def add_piece(self, entry: Entry, x: float | None = None, y: float | None = None) -> int:
         """A piece of the library: the embedding that it was made from, or else that of its sound."""
         rows, recipe = embeddings_of(entry), entry.recipe
-        ours = recipe and recipe.weights == self.state.muse.of(recipe).weights
-        if ours and len(rows) == 1:
+        if len(rows) == 1 and recipe and recipe.weights == self.state.muse.of(recipe).weights:
             return self._add(entry.name, lambda: Point(rows[0], entry.name, entry.prompt), x, y)
         return self.add_sound(self.library.file(entry), entry.name, x, y)
 

@@ -4,6 +4,7 @@ Its compiler takes seconds to start, and hundreds of megabytes, which the kernel
 """
 
 import threading
+import warnings
 from multiprocessing import Process, connection, get_context
 
 import numpy as np
@@ -17,8 +18,6 @@ _worker: tuple[Process, connection.Connection] | None = None
 
 def work(pipe: connection.Connection) -> None:
     """The worker: (rows, options) from the pipe, places or what went wrong back."""
-    import warnings
-
     warnings.simplefilter("ignore")  # about a fixed seed that means one thread, and a graph that is not connected
     while pipe.poll(PATIENCE):
         try:
