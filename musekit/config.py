@@ -163,16 +163,12 @@ class SampleConfig:
     stage2_solver: str = "euler"
     guidance_scale: Scale = 3.0
     stage1_guidance_scale: Scale = 1.0
-    stage1_autoguidance: Scale = 1.0  # guidance by the exact Gaussian (`stage1.Text2MuQFlow.forward`)
     # of Stage 1's products; "auto": the device's fast one
     stage1_dtype: Literal["auto", "float32", "bfloat16"] = later("float32")
     seconds: Positive = 12.0
     micro_batch: Count = 4  # samples per batch; part of the recipe, since batches are padded to this size
-    guidance_low: Fraction = later(0.0)  # Stage 2's guidance applies for t in [low, high]
-    guidance_high: Fraction = later(1.0)
     guidance: str = later("cfg")  # how Stage 2's guidance works (`flow.MODES`)
     shift: Shift = later(1.0)  # of Stage 2's steps towards noise (`solve.solve`)
-    stage1_guidance: str = later("cfg")  # "cfg" or "apg" (`stage1.GuidedStage1`)
 
 
 @dataclass(frozen=True)

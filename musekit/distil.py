@@ -20,8 +20,8 @@ from musekit.stage2 import Condition, GuidedStage2, StableAudioMuQ, Stage2Infere
 class Teacher(GuidedStage2):
     """Guidance without recorded CUDA graphs, since the weights and shapes change."""
 
-    def _graph(self, t, x: Tensor, guided: bool) -> Tensor:
-        return self._velocity(x, t, self.condition, guided)
+    def _graph(self, t, x: Tensor) -> Tensor:
+        return self._velocity(x, t, self.condition)
 
 
 def of_student(sample: SampleConfig, steps: int) -> SampleConfig:
@@ -56,9 +56,9 @@ def loss(
         known = controls.given[:, None], x_1 - x_0
     prompts, n = (batch["embedding"], batch["seconds"]), len(x_1)
     with torch.no_grad(), lora.off(network):
-        inference, interval = Stage2Inference(network, compile=False), (sample.guidance_low, sample.guidance_high)
         pair = network.condition_pair(*prompts, None, None, controls)
-        teacher = Teacher(inference, pair, sample.guidance_scale, interval, known, sample.guidance)
+        inference = Stage2Inference(network, compile=False)
+        teacher = Teacher(inference, pair, sample.guidance_scale, known, sample.guidance)
         found = solve.solve(teacher, x_0, steps=sample.stage2_steps, shift=sample.shift, trajectory=True)
     path = found.trajectory[:: sample.stage2_steps // steps]
     times = torch.tensor(solve.grid(steps, sample.shift), dtype=x_1.dtype, device=x_1.device)

@@ -96,7 +96,7 @@ def sample_stage1(
     stream = 1 + 100 * attempt
     x_0 = torch.stack([flow.noise(r.seed, stream, 1, inference.config.dim)[:, 0] for r in batch]).to(device)
     solution = solve.solve(
-        GuidedStage1(inference, text, scale, first.stage1_autoguidance, first.stage1_guidance),
+        GuidedStage1(inference, text, scale),
         x_0,
         solver=first.stage1_solver,
         steps=first.stage1_steps,
@@ -189,11 +189,11 @@ def sample_stage2(
         condition = network.condition_pair(embeddings, timing, *negatives, controls)
     if x_0 is None:
         x_0 = torch.stack([flow.noise(r.seed, 2, frames, inference.config.latent_dim) for r in batch])
-    x_0, known, interval = x_0.to(device), None, (first.guidance_low, first.guidance_high)
+    x_0, known = x_0.to(device), None
     if given is not None:
         known = ~given[:, :1].isnan(), given.nan_to_num() - x_0
     solution = solve.solve(
-        GuidedStage2(inference, condition, first.guidance_scale, interval, known, first.guidance),
+        GuidedStage2(inference, condition, first.guidance_scale, known, first.guidance),
         x_0,
         solver=first.stage2_solver,
         steps=first.stage2_steps,

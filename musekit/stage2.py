@@ -10,7 +10,6 @@ Open's transformer weight for weight (`convert`), with its v-objective converted
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -449,10 +448,8 @@ class Stage2Inference:
 class GuidedStage2:
     """The guided velocity v(t, x) of one batch for `solve.solve`, and `at` for the times of a fixed grid.
 
-    condition: of the B samples, or a `condition_pair`. interval: guidance acts for t in [low, high] (Kynkaanniemi et
-    al. 2024, arXiv 2404.07724); elsewhere a fixed grid does without the unconditional samples. given: which frames are
-    given (B, 1, T), and their velocity x_1 - x_0 (B, C, T), which keeps them on the path that training saw. mode: of
-    `flow.MODES`.
+    condition: of the B samples, or a `condition_pair`. given: which frames are given (B, 1, T), and their velocity
+    x_1 - x_0 (B, C, T), which keeps them on the path that training saw. mode: of `flow.MODES`.
     """
 
     def __init__(
@@ -460,13 +457,11 @@ class GuidedStage2:
         inference: Stage2Inference,
         condition: Condition,
         scale: float,
-        interval: tuple[float, float] = (0.0, 1.0),
         given: tuple[Tensor, Tensor] | None = None,
         mode: str = "cfg",
     ):
-        self.inference, self.condition, self.scale, self.interval = inference, condition, scale, interval
-        self.given = given
-        self.guide = None if mode == "cfg" else functools.partial(flow.adapted, mode)
+        self.inference, self.condition, self.scale, self.given = inference, condition, scale, given
+        self.projected = mode == "apg" and scale != 1.0
 
     def at(self, times: Tensor) -> list[Stage2Time]:
         """Everything that depends on time and prompts only, for n times (n,) that all samples share."""
@@ -483,11 +478,10 @@ class GuidedStage2:
     def _guided(self, t: Tensor | Stage2Time, x: Tensor) -> Tensor:
         if not isinstance(t, Stage2Time):
             return self._at_own_times(t, x)
-        guided = self.scale != 1.0 and self.interval[0] <= t.t <= self.interval[1]
-        v = self._graph(t, x, guided) if x.is_cuda else self._velocity(x, t, self.condition, guided)
-        return self.guide(v, self.scale, t.t, x) if guided and self.guide else v
+        v = self._graph(t, x) if x.is_cuda else self._velocity(x, t, self.condition)
+        return flow.projected(v, self.scale, t.t, x) if self.projected else v
 
-    def _graph(self, t: Stage2Time, x: Tensor, guided: bool) -> Tensor:
+    def _graph(self, t: Stage2Time, x: Tensor) -> Tensor:
         """`_velocity` by a recorded CUDA graph."""
         has_modulation, has_affine = t.modulation is not None, t.affine is not None
         fixed = [part for part in self.condition if part is not None]
@@ -495,17 +489,17 @@ class GuidedStage2:
         def velocity(*tensors: Tensor) -> Tensor:
             condition, (x, token, *of_time) = Condition(*tensors[: len(fixed)]), tensors[len(fixed) :]
             now = Stage2Time(token, of_time[0] if has_modulation else None, of_time[-1] if has_affine else None)
-            return self._velocity(x, now, condition, guided)
+            return self._velocity(x, now, condition)
 
-        key = (guided, self.scale, self.guide is None, x.shape, len(self.condition.timing), len(fixed))
+        key = (self.scale, self.projected, x.shape, len(self.condition.timing), len(fixed))
         graph = CudaGraph.cached(self.inference.graphs, key, velocity, fixed)
         return graph(x, t.token, *(part for part in (t.modulation, t.affine) if part is not None))
 
-    def _velocity(self, x: Tensor, now: Stage2Time, condition: Condition, guided: bool) -> Tensor:
-        """The velocity (B, C, T); with `guide` and guided the pair (2 B, C, T) that it takes."""
-        if guided:
+    def _velocity(self, x: Tensor, now: Stage2Time, condition: Condition) -> Tensor:
+        """The velocity (B, C, T); where it is to be projected, the pair (2 B, C, T)."""
+        if self.scale != 1.0:
             pair = self.inference(torch.cat([x, x]), now, condition)
-            return pair if self.guide else flow.guided(*pair.chunk(2), self.scale)
+            return pair if self.projected else flow.guided(*pair.chunk(2), self.scale)
         modulation = None if now.modulation is None else now.modulation[: len(x)]
         return self.inference(x, now._replace(modulation=modulation), condition.first(len(x)))
 
@@ -519,5 +513,4 @@ class GuidedStage2:
         affine = None if now.affine is None else torch.cat([now.affine, now.affine], 1)
         now = Stage2Time(token, network.modulations(token, self.condition), affine)
         pair = self.inference(torch.cat([x, x]), now, self.condition)
-        scale = flow.guidance_at(t, self.scale, self.interval, x)
-        return self.guide(pair, scale, t, x) if self.guide else flow.guided(*pair.chunk(2), scale)
+        return flow.projected(pair, self.scale, t, x) if self.projected else flow.guided(*pair.chunk(2), self.scale)

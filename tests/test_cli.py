@@ -194,7 +194,6 @@ PIANO = ("a sad piano melody",)
         ([*PIANO, "--steps", "1000000"], "stage2_steps"),
         ([*PIANO, "--solver", "eulre"], "did you mean 'euler'?"),
         ([*PIANO, "--guidance-scale", "-1"], "guidance_scale"),
-        ([*PIANO, "--guidance-low", "0.5", "--guidance-high", "0.4"], "above guidance_high"),
     ],
 )
 def test_what_cannot_be_generated_is_one_line(musekit, smoke_weights, tmp_path, words, said):
