@@ -2,6 +2,8 @@
 
 import io
 import math
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -72,7 +74,8 @@ def test_umap_keeps_clusters_together_and_their_hills_apart():
     land = landscape.landscape(x)
     assert torch.get_num_threads() == threads  # numba changes them
     assert np.array_equal(land.xy, landscape.landscape(x).xy)  # the same map each time
-    umap_worker._worker[0].kill()
+    [process] = umap_worker.get_reusable_executor(1, timeout=umap_worker.PATIENCE)._processes.values()
+    os.kill(process.pid, signal.SIGKILL)
     assert np.array_equal(land.xy, landscape.landscape(x).xy)  # by another process
     with pytest.raises(ValueError, match="n_neighbors"):
         umap_worker.layout(x, n_neighbors=-3)
