@@ -33,8 +33,6 @@ class Controls:
     chords: str | None = None  # one a bar; or bars of several chords between |
     melody: tuple[tuple[float, float, int], ...] | None = None  # onset and duration in seconds, MIDI pitch
     ends: bool | None = None  # False: the piece goes on beyond what is heard. None: it ends
-    guided: bool | None = None
-    """Whether guidance is away from music without these controls, not only without the prompt; None: `is_guided`."""
 
     def __post_init__(self):
         if self.bpm is not None and not 30 <= self.bpm <= 300:
@@ -66,12 +64,7 @@ class Controls:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is asked that the network is given (`ends` is part of the timing)."""
-        return replace(self, ends=None, guided=None) == Controls()
-
-    @property
-    def is_guided(self) -> bool:
-        """Chords and melodies are followed far better so; tempo and key need it not."""
-        return bool(self.chords or self.melody) if self.guided is None else self.guided
+        return replace(self, ends=None) == Controls()
 
     def filled(self, bpm: float, metre: int) -> "Controls":
         """These controls with a tempo and a metre where they have none."""

@@ -12,7 +12,7 @@ import types
 import torch
 from torch import Tensor
 
-from musekit import conditions, flow, lora, solve
+from musekit import flow, lora, solve
 from musekit.config import MuseError, SampleConfig
 from musekit.stage2 import Condition, GuidedStage2, StableAudioMuQ, Stage2Inference
 
@@ -51,8 +51,7 @@ def loss(
     """
     x_0, x_1, mask, controls = network.inputs(batch)
     known = None
-    if controls is not None:  # guidance acts on chords and melodies, as in `Controls.is_guided`
-        controls = controls._replace(guided=controls.of_frames[..., conditions.BEATS.stop :].flatten(1).any(1))
+    if controls is not None:
         known = controls.given[:, None], x_1 - x_0
     prompts, n = (batch["embedding"], batch["seconds"]), len(x_1)
     with torch.no_grad(), lora.off(network):

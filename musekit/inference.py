@@ -163,8 +163,7 @@ def control_inputs(
     local = torch.stack([torch.from_numpy(conditions.of_frames(r, start, frames, second)) for r in records])
     if x_1 is None:
         x_1 = torch.full((len(records), network.config.latent_dim, frames), torch.nan)
-    given, guided = ~x_1[:, 0].isnan(), torch.tensor([c.is_guided for c in controls])
-    return ControlInputs(*(part.to(device) for part in (piece, local, given, x_1.nan_to_num(), guided)))
+    return ControlInputs(*(part.to(device) for part in (piece, local, ~x_1[:, 0].isnan(), x_1.nan_to_num())))
 
 
 def sample_stage2(

@@ -115,10 +115,9 @@ class Settings:
     chords: str | None = None  # Chords, one per bar, such as "Am F C G"; or bars of several chords: "Am F | C G |"
     melody: str | None = None  # A MIDI file, whose upper line the music follows
     ends: bool | None = None  # Whether the piece ends (the default), or goes on beyond what is heard
-    guided: bool | None = None  # Whether guidance strengthens these controls, too; by default, chords and melodies
 
 
-CONTROLS = ("bpm", "metre", "key", "chords", "melody", "ends", "guided")  # fields of `Settings` and of `Controls`
+CONTROLS = ("bpm", "metre", "key", "chords", "melody", "ends")  # fields of `Settings` and of `Controls`
 
 
 def software() -> str:

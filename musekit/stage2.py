@@ -30,15 +30,11 @@ class ControlInputs(NamedTuple):
     of_frames: Tensor  # (B, T, LOCALS)
     given: Tensor  # (B, T) bool: frames whose latents are given, to continue or to repaint a piece
     x_1: Tensor  # (B, C, T) standardised latents; only the given frames are read
-    guided: Tensor | None = None  # (B,) bool: whose unconditional half has given frames only
 
     @property
     def unguided(self) -> ControlInputs:
-        """What the unconditional half of a guided pair has of them."""
-        if self.guided is None:
-            return self
-        keep = ~self.guided[:, None]
-        return self._replace(of_piece=self.of_piece * keep, of_frames=self.of_frames * keep[..., None])
+        """What the unconditional half of a guided pair has of them: the given frames."""
+        return self._replace(of_piece=torch.zeros_like(self.of_piece), of_frames=torch.zeros_like(self.of_frames))
 
 
 class Condition(NamedTuple):
@@ -332,7 +328,7 @@ class StableAudioMuQ(nn.Module):
         """The 2 B conditions of classifier-free guidance: the B conditional ones, then the B unconditional ones.
 
         negative (B, 512): embeddings of negative prompts, which replace the null token where has_negative (B,) is true.
-        Both halves have the controls, so that guidance is on the embedding only, but for those of `guided` samples.
+        The unconditional half has no controls either: guidance on the embedding alone leaves music without a beat.
         """
         if negative is None:
             negative = torch.zeros_like(embedding)

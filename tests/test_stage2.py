@@ -11,7 +11,7 @@ from networks import STABLE_AUDIO, STAGE2, STAGE2_WIDE, B, T, conditions, random
 from musekit import flow
 from musekit.conditions import GLOBALS, LOCALS
 from musekit.flow import time_features
-from musekit.stage2 import ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference, rotary, rotate
+from musekit.stage2 import Condition, ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference, rotary, rotate
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-10}
 BOTH = pytest.mark.parametrize("config", [STAGE2, STABLE_AUDIO], ids=["modulation", "stable audio"])
@@ -222,14 +222,15 @@ def test_controls_enter_the_tokens_of_their_frames_and_the_loss_is_over_frames_t
     torch.testing.assert_close(value, expected, **CLOSE)
 
 
-def test_guidance_is_on_the_controls_of_guided_samples():
+def test_guidance_is_on_the_controls_too_but_not_on_given_frames():
     network, inputs, some = stage2(CONTROLLED), conditions(CONTROLLED), controls_of(CONTROLLED)
     nobody = torch.zeros(B, dtype=torch.bool)
-    kept, left = (some._replace(of_piece=some.of_piece * k, of_frames=some.of_frames * k) for k in (1, 0))
-    pair = network.condition_pair(*inputs, controls=some._replace(guided=torch.tensor([False, True, False])))
-    ours, without = (network.condition(*inputs, nobody, controls) for controls in (kept, left))
-    for got, full, bare in zip(pair, ours, without, strict=True):
-        torch.testing.assert_close(got[B:], torch.stack([full[0], bare[1], full[2]]), **CLOSE)
+    bare = some._replace(of_piece=0 * some.of_piece, of_frames=0 * some.of_frames)
+    pair, halves = network.condition_pair(*inputs, controls=some), ((None, some), (nobody, bare))
+    expected = Condition.stack(*(network.condition(*inputs, keep, controls) for keep, controls in halves))
+    for got, wanted in zip(pair, expected, strict=True):
+        torch.testing.assert_close(got, wanted, **CLOSE)
+    assert not torch.equal(*pair.local.chunk(2)) and some.given.any()
 
 
 def test_noise_belongs_to_its_key_and_embeddings_are_read_by_regression():
