@@ -302,7 +302,8 @@ class SpectralVAE(nn.Module):
         self.register_buffer("gain", torch.ones(values(config)))
         self.register_buffer("low_mean", torch.zeros(2, config.low_bins))  # the same for the long window
         self.register_buffer("low_gain", torch.ones(2, config.low_bins))
-        # the posterior's mean variance in training: latents are in units of its root, of which the decoder minds little
+        # the posterior's mean variance in training, by rank 0: latents are in units of its root, and a change of one
+        # unit hardly changes what is decoded
         self.register_buffer("tolerance", torch.ones(config.latent_dim))
         self.register_buffer("mels", mel_weights(config)[first_band(config) :], persistent=False)
         self.encoder, self.decoder = Encoder(config), Decoder(config)
@@ -323,8 +324,10 @@ class SpectralVAE(nn.Module):
         # the linear layers begin as principal components of what is drawn, each window with half of the weight
         line = torch.cat([self.lined(x)[0, ::2] for x, _ in found])
         weight = torch.cat([torch.full((n,), n**-0.5, device=line.device) for n in lines(config)])
+        if len(line) < config.latent_dim:
+            raise MuseError(f"{len(line)} latent frames are too few for {config.latent_dim} channels: add clips")
         _, size, axes = torch.svd_lowrank(line * weight, config.latent_dim, niter=4)
-        size = size / len(line) ** 0.5
+        size = size.clamp_min(1e-3 * size[0]) / len(line) ** 0.5  # steady sounds have fewer components
         self.encoder.linear.weight.data.copy_((axes / size * weight[:, None]).T)
         self.decoder.linear.weight.data.copy_(axes * size / weight[:, None])
 

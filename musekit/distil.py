@@ -7,13 +7,16 @@ Euler steps are exact where it is, and it needs no derivatives and no second net
 """
 
 import dataclasses
-import types
+import functools
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from musekit import flow, lora, solve
 from musekit.config import MuseError, SampleConfig
+from musekit.files import checked
+from musekit.pretrained import STUDENT, read_hashes
 from musekit.stage2 import Condition, GuidedStage2, StableAudioMuQ, Stage2Inference
 
 
@@ -24,35 +27,41 @@ class Teacher(GuidedStage2):
         return self._velocity(x, t, self.condition)
 
 
-def of_student(sample: SampleConfig, steps: int) -> SampleConfig:
-    """How a student of so many steps is sampled. Raises MuseError where the teacher's steps are no multiple of them."""
-    if steps < 1 or sample.stage2_steps % steps or sample.stage2_solver != "euler":
-        why = f"{sample.stage2_steps} steps of {sample.stage2_solver}"
-        raise MuseError(f"a student of {steps} steps needs a teacher of a multiple of them by euler, not {why}")
-    return dataclasses.replace(sample, stage2_steps=steps, guidance_scale=1.0, guidance="cfg")
+def about(folder: Path, sample: SampleConfig, steps: int) -> dict[str, str]:
+    """What a student's file says of it: its grid, and the hash of its teacher, the Stage 2 of a folder of weights."""
+    return {"steps": str(steps), "shift": str(sample.shift), "teacher": read_hashes(folder)["stage2"]}
+
+
+def of_student(sample: SampleConfig, found: lora.LoRA, folder: Path) -> SampleConfig:
+    """How a student is sampled. Raises MuseError for a file that is none, or of another Stage 2 than the folder's."""
+    try:
+        steps, shift, teacher = int(found.about["steps"]), float(found.about["shift"]), found.about["teacher"]
+    except (KeyError, ValueError) as error:
+        raise MuseError(f"this student does not say how it is sampled ({error}): train it again") from error
+    if found.part != "stage2" or teacher != read_hashes(folder).get("stage2") or not 1 <= steps <= 64:
+        raise MuseError(f"the student for drafts is not of {folder}'s Stage 2: train it again, or delete {STUDENT}")
+    grid = {"stage2_steps": steps, "shift": shift, "stage2_solver": "euler"}
+    return checked(dataclasses.asdict(sample) | grid | {"guidance_scale": 1.0, "guidance": "cfg"}, SampleConfig)
 
 
 def begin(network: StableAudioMuQ, sample: SampleConfig, steps: int) -> None:
-    """Make a network with LoRA learn to be a student of so many steps of itself without LoRA, sampled by `sample`."""
-    of_student(sample, steps)
+    """Make a network with LoRA learn to be a student of so many steps of itself without LoRA, sampled by `sample`.
 
-    def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        return loss(self, batch, sample, steps)
+    Raises MuseError where the teacher's steps are no multiple of the student's.
+    """
+    if sample.stage2_steps % steps or sample.stage2_solver != "euler":
+        why = f"{sample.stage2_steps} steps of {sample.stage2_solver}"
+        raise MuseError(f"a student of {steps} steps needs a teacher of a multiple of them by euler, not {why}")
+    network.training_loss = functools.partial(loss, network, sample=sample, steps=steps)  # a copy has its own
 
-    network.training_loss = types.MethodType(training_loss, network)  # a copy of the network has its own
 
-
-def loss(
-    network: StableAudioMuQ, batch: dict, sample: SampleConfig, steps: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Squared error of the student's velocities on the teacher's solution, as a share of the teacher's mean square.
+def loss(network: StableAudioMuQ, batch: dict, sample: SampleConfig, steps: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Squared error of the student's velocities on the teacher's solution, each as a share of the teacher's square.
 
     batch: of `StableAudioMuQ.training_loss`; all `steps` steps of each of its samples are learned at once.
     """
     x_0, x_1, mask, controls = network.inputs(batch)
-    known = None
-    if controls is not None:
-        known = controls.given[:, None], x_1 - x_0
+    known = None if controls is None else (controls.given[:, None], x_1 - x_0)
     prompts, n = (batch["embedding"], batch["seconds"]), len(x_1)
     with torch.no_grad(), lora.off(network):
         pair = network.condition_pair(*prompts, None, None, controls)
@@ -67,4 +76,5 @@ def loss(
     v, u = v * network.emphasis, average.flatten(0, 1) * network.emphasis
     every = mask.repeat(steps, 1)
     error, size = flow.loss(v, u, every), flow.loss(torch.zeros_like(u), u, every)
-    return error.mean() / size.mean(), {"first": error[:n].mean(), "last": error[-n:].mean()}
+    share = error / size.clamp_min(1e-3)
+    return share.mean(), {"first": share[:n].mean(), "last": share[-n:].mean()}

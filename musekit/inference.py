@@ -61,15 +61,15 @@ def sample_in_key(
 
     def margin(embeddings: Tensor) -> Tensor:
         """By how much the asked key's probability is above any other's (B,)."""
-        read, own = network.read(embeddings)[:, 13:], asked.clamp_min(0)[:, None]
+        (*_, read), own = network.read(embeddings), asked.clamp_min(0)[:, None]
         return read.gather(1, own)[:, 0] - read.scatter(1, own, -torch.inf).amax(1)
 
     best = margin(x)
     for attempt in range(1, TRIES):
-        wrong = (asked >= 0) & (best <= 0)
+        wrong = (asked >= 0) & (best < 0)
         if not wrong.any():
             break
-        again, more = sample_stage1(inference, encode, batch, on_step, cancel, attempt)
+        again, more = sample_stage1(inference, encode, batch, None, cancel, attempt)
         nfe, found = nfe + more * wrong.cpu(), margin(again)
         better = wrong & (found > best)
         x, best = torch.where(better[:, None], again, x), torch.where(better, found, best)
@@ -140,10 +140,10 @@ def filled(network: StableAudioMuQ, recipe: Recipe, embedding: Tensor) -> Contro
     controls = recipe.controls or Controls()
     if not network.config.controls or not network.readout.any():
         return controls
-    read = network.read(embedding[None])[0].cpu()
+    tempo, metres, _ = (part[0].cpu() for part in network.read(embedding[None]))
     rng = flow.generator(recipe.seed, 0x4D555345 + 3)
-    octaves = float(read[0]) + float(network.tempo_spread) * rng.standard_normal()
-    metres = read[1:13].clamp_min(1e-6) / read[1:13].clamp_min(1e-6).sum()
+    octaves = float(tempo) + float(network.tempo_spread) * rng.standard_normal()
+    metres = metres.clamp_min(1e-6) / metres.clamp_min(1e-6).sum()
     bpm = round(min(max(120 * 2**octaves, 40.0), 220.0), 1)
     return controls.filled(bpm, 1 + int(rng.choice(12, p=metres.numpy())))
 

@@ -65,13 +65,13 @@ class LoRA(NamedTuple):
 
     part: str  # the stage that it fine-tunes
     small: dict[str, Tensor]  # its matrices
-    steps: int  # of a student (`distil`), else 0
+    about: dict[str, str]  # what else was saved: of a student (`distil`) its steps, shift and teacher
 
 
-def save(path: Path, part: str, state: dict[str, Tensor], steps: int = 0) -> None:
+def save(path: Path, part: str, state: dict[str, Tensor], about: dict[str, str]) -> None:
     """Write the small matrices in a network's state in half precision, and whose they are."""
     small = {name: value.detach().cpu().half().contiguous() for name, value in state.items() if name.endswith(ENDS)}
-    write_atomic(path, to_bytes(small, {"part": part, "steps": str(steps)}))
+    write_atomic(path, to_bytes(small, about | {"part": part}))
 
 
 def read(path: Path) -> LoRA:
@@ -79,9 +79,9 @@ def read(path: Path) -> LoRA:
     try:
         with safe_open(path, "pt") as file:
             small = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
-            about = file.metadata()
-            return LoRA(about["part"], small, int(about.get("steps", 0)))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            about = dict(file.metadata())
+            return LoRA(about.pop("part"), small, about)
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise MuseError(f"{path} holds no LoRA ({error}): `musekit train --train.lora` writes one") from error
 
 
@@ -91,6 +91,9 @@ def merge(network: nn.Module, small: dict[str, Tensor]) -> None:
     weights = dict(network.named_parameters())
     try:
         for name in {name.rpartition(".")[0] for name in small}:
-            weights[f"{name}.weight"].add_(small[f"{name}.lora_b"] @ small[f"{name}.lora_a"])
+            a, b, weight = small[f"{name}.lora_a"], small[f"{name}.lora_b"], weights[f"{name}.weight"]
+            if (len(b), a.shape[-1]) != weight.shape:  # before the product takes memory
+                raise KeyError(f"{name} is {tuple(weight.shape)}")
+            weight.add_(b @ a)
     except (KeyError, RuntimeError) as error:
         raise MuseError(f"this LoRA is of another network: {str(error).splitlines()[0]:.100}") from error

@@ -99,8 +99,10 @@ class Muse:
         self.stage1_dtype = self.stage1_dtype or self.config.sample.stage1_dtype
         if self.stage1_dtype == "auto":
             self.stage1_dtype = str(gpu.fast_precision(self.device)).removeprefix("torch.")
-        if self.lora is not None and (steps := lora.read(self.lora).steps):
-            self.config = dataclasses.replace(self.config, sample=distil.of_student(self.config.sample, steps))
+        self.is_draft = self.lora is not None and bool((small := lora.read(self.lora)).about)
+        if self.is_draft:
+            sample = distil.of_student(self.config.sample, small, self.folder)
+            self.config = dataclasses.replace(self.config, sample=sample)
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path = "mini", **options) -> Self:
@@ -114,14 +116,13 @@ class Muse:
         path = self.folder / pretrained.STUDENT
         if self.lora is not None or not path.exists():
             return self
-        student = dataclasses.replace(self, lora=path)
-        shared = ("text", "embedder", "codec", "stage1", "inference1")
-        student.__dict__ |= {name: getattr(self, name) for name in shared}
+        student, shared = dataclasses.replace(self, lora=path), ("text", "embedder", "codec", "stage1", "inference1")
+        vars(student).update({name: vars(self)[name] for name in shared if name in vars(self)})  # what is loaded
         return student
 
     def of(self, recipe: Recipe) -> "Muse":
         """The one of this system and its draft that made a recipe; the system itself where neither did."""
-        return self.draft if recipe.weights == self.draft.weights else self
+        return self if recipe.weights == self.weights or recipe.weights != self.draft.weights else self.draft
 
     @cached_property
     def device(self) -> torch.device:
@@ -207,6 +208,10 @@ class Muse:
         if negative_prompt is None and "without" in said:
             negative_prompt = ", ".join(said["without"])
         negative_prompt = None if negative_prompt is None else clean_prompt(negative_prompt, "negative prompt")
+        if self.is_draft:
+            fixed = ("stage2_steps", "stage2_solver", "shift", "guidance_scale", "guidance")
+            if other := [name for name in fixed if chosen[name] != getattr(self.config.sample, name)]:
+                raise MuseError(f"drafts have their own {' and '.join(other)}: leave out these settings")
         lengths = self.config.text.lengths  # without a choice the tokenizer need not be loaded yet
         recipe = Recipe.checked(
             prompt=prompt,

@@ -2,8 +2,8 @@
 
 One derivative of the phase is a frequency: by how much a bin's phase steps from frame to frame. The other is a delay:
 by how much the phase turns from bin to bin. Both follow from the slopes of the log magnitudes (Prusa, Balazs &
-Sondergaard 2017, "A noniterative method for reconstruction of phase from STFT magnitude"; arXiv 1609.00291), or are
-told by a network. `phase_of` integrates them frame by frame by least squares: a bin's phase agrees with its own past
+Sondergaard 2017, "A noniterative method for reconstruction of phase from STFT magnitude"; arXiv 1609.00291); a network
+may say better. `phase_of` integrates them frame by frame by least squares: a bin's phase agrees with its own past
 and with its neighbours, by the strength of each (Masuyama et al. 2020, arXiv 2002.05832). So sustained partials go on
 and attacks stay sharp.
 
@@ -11,6 +11,7 @@ Shapes: B sounds, F bins, T frames. The hop is a quarter of the window.
 """
 
 import math
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -73,8 +74,8 @@ def phase_of(
     begins = F.pad(low[:, :-1] < BEGINS * low[:, 1:], (0, 0, 1, 0), value=True)
     z = unit_of(torch.zeros_like(m))
     z[..., 1:followed] = turns.cumprod(-1)  # where a sound begins, turns alone
-    for inputs in zip(z, past, up, begins, strict=True):
-        integrate(*(np.ascontiguousarray(x.numpy()) if x is not inputs[0] else x.numpy() for x in inputs))
+    for found, *inputs in zip(z, past, up, begins, strict=True):
+        integrate(found.numpy(), *(x.contiguous().numpy() for x in inputs))
     above = turn[..., followed - 1 :].cumsum(-1)
     z[..., followed:] = z[..., followed - 1 : followed] * unit_of(above)
     # a frame's time origin is its first sample, half a window before its centre: bin k turns by pi k
@@ -82,7 +83,22 @@ def phase_of(
     return z.transpose(1, 2)
 
 
-@numba.njit(cache=True, nogil=True)
+def compiled(function: Callable) -> Callable:
+    """The function as machine code, which is kept for the next process where a folder for it can be written."""
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:
+        return numba.njit(nogil=True)(function)
+
+
+@compiled
+def sign(x: complex) -> complex:
+    """x scaled to length 1; 0 stays 0."""
+    size = math.sqrt(x.real * x.real + x.imag * x.imag)
+    return x / size if size > 0 else x
+
+
+@compiled
 def integrate(z: np.ndarray, past: np.ndarray, up: np.ndarray, begins: np.ndarray) -> None:
     """Minimise sum_k |z_t - z_t-1 past|^2 + |z_k+1 - z_k up|^2 over the unit phases z (T, F), one frame after another.
 
@@ -107,10 +123,3 @@ def integrate(z: np.ndarray, past: np.ndarray, up: np.ndarray, begins: np.ndarra
                     if k:
                         x += up[t, k - 1] * z[t, k - 1]
                     z[t, k] = sign(x)
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def sign(x: complex) -> complex:
-    """x scaled to length 1; 0 stays 0."""
-    size = math.sqrt(x.real * x.real + x.imag * x.imag)
-    return x / size if size > 0 else x

@@ -187,8 +187,8 @@ def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
 
 def unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a file of `save_part` in float32."""
-    scales = {name: tensors.pop(name).float() for name in list(tensors) if name.endswith(SCALE)}
-    return {name: value.float() * scales.get(f"{name}{SCALE}", 1.0) for name, value in tensors.items()}
+    scales = {name: tensors.pop(name).float().view(-1, 1) for name in list(tensors) if name.endswith(SCALE)}
+    return {name: value.float().mul_(scales.get(f"{name}{SCALE}", 1.0)) for name, value in tensors.items()}
 
 
 def save_part(folder: Path, part: str, model: nn.Module, config: MuseConfig) -> Path:

@@ -200,7 +200,6 @@ class Stage1Time(NamedTuple):
 
     modulation: Tensor  # (9, D) or (B, 9, D)
     gain: Tensor | None  # (rank + 1,) or (B, rank + 1): of the Gaussian velocity, where there is one
-    t: float | None = None  # t on the host, where it is known there
 
 
 class Stage1Layer(NamedTuple):
@@ -279,7 +278,7 @@ class Stage1Inference:
         """Everything that depends on time only, for n times (n,) that all samples share."""
         now = self._time(times.to(device=self.mean.device, dtype=self.mean.dtype))
         gains = [None] * len(times) if now.gain is None else now.gain.unbind(0)
-        return list(map(Stage1Time, now.modulation.unbind(0), gains, times.tolist()))
+        return list(map(Stage1Time, now.modulation.unbind(0), gains))
 
     def _time(self, t: Tensor) -> Stage1Time:
         features = flow.time_features(t, self.config.width, MAX_TIME_TURNS).to(self.mean.dtype)

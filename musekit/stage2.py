@@ -271,9 +271,10 @@ class StableAudioMuQ(nn.Module):
         self.mean.copy_(latents.mean(0)[:, None])
         self.std.copy_(latents.std(0).clamp_min(1e-4)[:, None])
 
-    def read(self, embeddings: Tensor) -> Tensor:
-        """What the read-out says of embeddings (n, 512): (n, 37)."""
-        return F.pad(embeddings.double(), (0, 1), value=1.0) @ self.readout.T.to(embeddings.device).double()
+    def read(self, embeddings: Tensor) -> Sequence[Tensor]:
+        """What the read-out says of embeddings (n, 512): tempo (n, 1), metres (n, 12) and keys (n, 24)."""
+        read = F.pad(embeddings.double(), (0, 1), value=1.0) @ self.readout.T.to(embeddings.device).double()
+        return read.split((1, 12, 24), dim=1)
 
     def fit_readout(self, embeddings: Tensor, bpm: Tensor, metre: Tensor, key: Tensor) -> None:
         """Regress tempo, metre and key on training embeddings (n, 512); bpm (n,), metre (n,) from 1 to 12, key (n,) of

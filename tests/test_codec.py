@@ -151,6 +151,11 @@ def test_shapes_exact_lengths_and_finite_audio(vae):
         audio = vae.decode(latents)
         assert latents.shape == (3, 8, frames) and audio.shape == (3, 2, frames * vae.hop)
         assert latents.isfinite().all() and audio.isfinite().all()
+    audio = 0.1 * torch.randn(1, 2, 8192)
+    latents, rebuilt = vae.encode(audio), vae.decode(vae.encode(audio))
+    vae.tolerance.copy_(torch.rand(8) + 0.5)  # the unit of the latents
+    torch.testing.assert_close(vae.encode(audio) * vae.tolerance.sqrt()[:, None], latents, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(vae.decode(vae.encode(audio)), rebuilt, rtol=1e-3, atol=1e-4)
     for audio in (torch.zeros(1, 2, 8192), 1e4 * torch.randn(1, 2, 8192)):
         assert vae.decode(vae.encode(audio)).isfinite().all()
     with pytest.raises(MuseError, match=r"\(B, 2, N >= 2048\), not \("):

@@ -225,7 +225,7 @@ def test_stage2_controls_are_those_of_the_crop(tiny, monkeypatch):
         given.append(found["given"].float().mean().item())
     expected = [0.9 * p for p in data.GIVEN.values()]
     assert torch.tensor(present).float().mean(0).tolist() == pytest.approx(expected, abs=0.07)
-    assert given.count(0.0) / 600 == pytest.approx(0.6, abs=0.08) and 0.8 < max(given)
+    assert given.count(0.0) / 600 == pytest.approx(0.6, abs=0.08) and 0.8 < sorted(given)[-20] < 1
 
 
 def test_embedder_samples(tiny):

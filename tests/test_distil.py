@@ -1,5 +1,6 @@
 """The student of Stage 2: its loss is zero where it takes the teacher's steps, and drafts are made again bit by bit."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from musekit.cli import main
 from musekit.config import MuseError, smoke
 from musekit.entry import entry_of
 from musekit.lab.rendering import render_again
-from musekit.muse import Muse
+from musekit.muse import Muse, Settings
 from musekit.pretrained import STUDENT
 
 
@@ -54,7 +55,8 @@ def test_what_is_learned_is_the_average_velocity_of_the_teachers_solution(studen
         v = network(states[0], torch.zeros(3).double(), condition)
     u = (states[2] - states[0]) / (times[2] - times[0])
     _, parts = distil.loss(network, batch, sample, 3)
-    torch.testing.assert_close(parts["first"], flow.loss(v, u, batch["mask"]).mean(), rtol=1e-4, atol=0)
+    expected = flow.loss(v, u, batch["mask"]) / flow.loss(0 * u, u, batch["mask"])
+    torch.testing.assert_close(parts["first"], expected.mean(), rtol=1e-4, atol=0)
 
 
 def test_only_the_small_matrices_learn_and_a_step_lowers_the_loss(student):
@@ -72,24 +74,57 @@ def test_only_the_small_matrices_learn_and_a_step_lowers_the_loss(student):
         distil.begin(network, sample, 3)
 
 
-def test_drafts_by_the_command_line(tiny, smoke_weights, tmp_path, capsys):
+@pytest.fixture
+def folder(tiny, smoke_weights, tmp_path, capsys):
+    """Smoke weights with a student of one step."""
     words = ["train", "stage2", "--preset", "smoke", "--cache", str(tiny.cache), "--run-folder", str(tmp_path / "run")]
-    words += ["--train.samples", "16", "--train.batch", "8", "--train.micro-batch", "8", "--train.distil", "1"]
+    words += ["--train.samples", "16", "--train.distil", "1", "--init", str(smoke_weights)]
     with pytest.raises(SystemExit):
-        main([*words, "--init", str(smoke_weights)])
+        main(words)
     assert "give --train.lora RANK" in capsys.readouterr().err
-    main([*words, "--init", str(smoke_weights), "--train.lora", "2"])
     folder = shutil.copytree(smoke_weights, tmp_path / "weights")
-    muse = Muse.from_pretrained(folder)
-    assert muse.draft is muse
-    shutil.copy(tmp_path / "run" / "weights" / STUDENT, folder)
+    assert Muse.from_pretrained(folder).draft.is_draft is False
+    main([*words, "--train.lora", "2", "--out", str(folder)])
+    return folder
+
+
+def test_drafts_are_other_pieces_of_the_same_embedding_and_are_made_again(folder, tmp_path):
     muse = Muse.from_pretrained(folder)
     one, other = (m.generate("a piano", seed=3, seconds=0.5) for m in (muse, muse.draft))
     assert torch.equal(one.embeddings, other.embeddings) and not torch.equal(one.audio, other.audio)
     assert (one.nfe["stage2"], other.nfe["stage2"]) == ([3], [1]) and other.recipes[0].guidance_scale == 1.0
     [piece] = muse.draft.stream(other.recipes)
-    again = render_again(muse, entry_of(piece))
+    again = render_again(Muse.from_pretrained(folder), entry_of(piece))
     assert torch.equal(again.audio, other.audio[0]) and again.recipe.weights != muse.weights
-    words = ["--weights", str(folder), "--draft", "--n", "1", "--seconds", "1", "--out", str(tmp_path)]
-    main(["generate", "a piano", *words])
+    for name, value in {"steps": 2, "guidance_scale": 3.0, "shift": 2.0}.items():
+        with pytest.raises(MuseError, match="drafts have their own"):
+            muse.draft.recipe("a piano", 0, Settings(**{name: value}))
+
+
+def test_drafts_by_the_command_line(folder, smoke_weights, tmp_path, capsys):
+    words = ["--draft", "--n", "1", "--out", str(tmp_path)]
+    main(["generate", "a piano", *words, "--seconds", "1", "--weights", str(folder), "--negative-prompt", "an organ"])
     assert '"guidance_scale": 1.0' in (tmp_path / "a-piano-0.json").read_text()
+    assert "only Stage 1 knows of it" in capsys.readouterr().err
+    words += ["--seconds", "1", "--weights"]
+    main(["generate", "--continue-from", str(tmp_path / "a-piano-0.wav"), *words, str(folder)])
+    assert '"stage2": 1' in (tmp_path / "a-piano-0-continued-0.json").read_text()
+    with pytest.raises(SystemExit):
+        main(["generate", "a piano", *words, str(smoke_weights)])
+    assert "--draft needs weights with a student" in capsys.readouterr().err
+
+
+def test_a_student_of_other_weights_and_a_damaged_one_are_refused_where_drafts_are_wanted(folder):
+    muse = Muse.from_pretrained(folder)
+    recipe = muse.recipe("a piano", 0, Settings(seconds=0.5))
+    path, hashes = folder / STUDENT, folder / "weights.json"
+    told = hashes.read_text()
+    hashes.write_text(told.replace(json.loads(told)["stage2"], 64 * "0"))
+    with pytest.raises(MuseError, match="is not of .*'s Stage 2: train it again, or delete draft.safetensors"):
+        Muse.from_pretrained(folder).draft  # noqa: B018
+    hashes.write_text(told)
+    path.write_bytes(path.read_bytes()[:100])
+    damaged = Muse.from_pretrained(folder)
+    assert damaged.of(recipe) is damaged  # what is no draft needs none
+    with pytest.raises(MuseError, match="holds no LoRA"):
+        damaged.draft  # noqa: B018

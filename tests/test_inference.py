@@ -167,7 +167,7 @@ def test_a_cuda_graph_replays_the_velocity_it_recorded(kind):
         embedding, seconds = (c.cuda() for c in conditions(config, torch.float32))
         pairs = [network.condition_pair(prompt, seconds) for prompt in (embedding, embedding.flip(0))]
         velocities = [GuidedStage2(inference, pair, 3.0) for pair in pairs]
-        plain = [lambda x, now, v=v: v._velocity(x, now, v.condition, True) for v in velocities]
+        plain = [lambda x, now, v=v: v._velocity(x, now, v.condition) for v in velocities]
     for velocity, expected in zip(velocities, plain):
         for now, x in itertools.product(velocity.at(torch.tensor([0.1, 0.6])), torch.randn(2, B, *shape).cuda()):
             torch.testing.assert_close(velocity(now, x), expected(x, now), atol=1e-4, rtol=1e-4)

@@ -40,7 +40,7 @@ def test_merged_weights_are_the_adapted_network(stage, tmp_path):
     before, tuned = velocity(network), adapted(network)
     trained = {name for name, p in tuned.named_parameters() if p.requires_grad}
     assert trained and all(name.startswith("blocks.") and name.endswith(lora.ENDS) for name in trained)
-    lora.save(tmp_path / "x.safetensors", "stage1", tuned.state_dict())
+    lora.save(tmp_path / "x.safetensors", "stage1", tuned.state_dict(), {})
     part, small, _ = lora.read(tmp_path / "x.safetensors")
     assert part == "stage1" and small.keys() == trained
     lora.merge(network, {name: value.double() for name, value in small.items()})

@@ -109,11 +109,12 @@ def moment_rows(muse: Muse, x: torch.Tensor, seed: int) -> list[dict]:
     controls = [filled(network, muse.recipe("an embedding", seed, Settings()), x[0])]
     inputs = control_inputs(network, controls, 0, frames, codec.hop / codec.sample_rate)
     condition = network.condition_pair(x.to(muse.device), timing, controls=inputs)
-    velocity = GuidedStage2(muse.inference2, condition, defaults.guidance_scale)
+    velocity = GuidedStage2(muse.inference2, condition, defaults.guidance_scale, mode=defaults.guidance)
     x_0 = flow.noise(seed, 2, frames, network.config.latent_dim)[None].to(muse.device)
-    path, rows = solve.solve(velocity, x_0, steps=steps, trajectory=True).trajectory[:, 0], []
+    path = solve.solve(velocity, x_0, steps=steps, shift=defaults.shift, trajectory=True).trajectory[:, 0]
+    times, rows = np.array(solve.grid(steps, defaults.shift)), []
     for t in MOMENTS:
-        z = path[round(t * steps)][None]
+        z = path[np.abs(times - t).argmin()][None]
         audio = finish(muse.codec.decode(network.latents(z))[0, :, :samples].cpu()).numpy()
         latents = png(np.clip(z[0].cpu().numpy()[:, : 2 * z.shape[1]] / 6 + 0.5, 0, 1))
         row = {"measure": "moment", "t": t, "seed": seed, "latents": latents, "latents_span": [-3.0, 3.0]}

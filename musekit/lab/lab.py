@@ -30,6 +30,7 @@ from musekit.lab.rendering import RenderedPiece, along, blend, render, sequence
 from musekit.muse import Muse
 from musekit.recipe import MAX_PROMPT_CHARS, Recipe, Settings, count
 
+DRAFT = 1 / 6  # of the preset's steps, where there is no student: a click is heard at once
 STAGE1_BATCH = 64  # embeddings
 CACHED_SOUNDS = 48  # 100 MB of 6 s
 MIN_SECONDS = 0.1  # of an uploaded sound
@@ -163,8 +164,10 @@ class Lab:
 
         The micro-batch is 1, so that a place on a path sounds as it does on its own.
         """
-        settings = Settings(seconds=self.seconds, steps=self.steps, micro_batch=1)
-        muse = self.muse if self.steps else self.muse.draft
+        muse, steps = self.muse if self.steps else self.muse.draft, self.steps
+        if muse is self.muse and not steps:
+            steps = max(1, round(DRAFT * muse.config.sample.stage2_steps))
+        settings = Settings(seconds=self.seconds, steps=steps, micro_batch=1)
         recipe = muse.recipe(point.group[:MAX_PROMPT_CHARS], self.noise_seed, settings)
         key = recipe, point.embedding.numpy().tobytes()
         if key not in self._cache:

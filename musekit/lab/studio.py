@@ -28,7 +28,6 @@ from musekit.lab.tune import Note, read_tune
 from musekit.lab.view import PANELS, Face, View, escaped
 from musekit.library import Library
 from musekit.muse import Muse, Piece
-from musekit.pretrained import STUDENT
 from musekit.prompts import read_prompt
 from musekit.recipe import Settings, count
 from musekit.show.players import card, waveform
@@ -74,7 +73,7 @@ class Studio:
         self.job, self.results = Job(on_change), []
 
     def generate(self, prompt: str, **options) -> None:
-        """Start pieces. Options: n, seed, negative_prompt and the fields of `recipe.Settings`, as `Muse.generate`."""
+        """Start pieces. Options: n, seed, negative_prompt, draft (by `Muse.draft`), the fields of `recipe.Settings`."""
         self.job.start(lambda: self._answer(prompt, **options))
 
     def more_like(self, result: Result, n: int = 4, degrees: float = 20.0) -> None:
@@ -85,7 +84,7 @@ class Studio:
         self.job.start(lambda: self._vary(result, n, degrees))
 
     def repaint(self, result: Result, start: float, stop: float, **options) -> None:
-        """Start pieces with new music from `start` to `stop` (s). Options: n and those of `Muse.repaint`."""
+        """Start pieces with new music from `start` to `stop` (s). Options: n, draft and those of `Muse.repaint`."""
         note = f"{start:g} to {stop:g} s of no. {result.number} repainted"
         self.job.start(lambda: self._edit(result, Muse.repaint, (start, stop), note, **options))
 
@@ -205,7 +204,7 @@ class StudioView(View):
                 "seconds": {"value": seconds or sample.seconds, "max": longest},
                 "steps": {"value": steps, "max": max(200, steps)},
                 "solver": {"value": sample.stage2_solver, "options": SOLVERS},
-                "draft": {"disabled": not (self.state.muse.folder / STUDENT).exists()},
+                "draft": {"disabled": self.state.muse.draft is self.state.muse},
                 "metre": {"options": [("any", 0), *((str(i), i) for i in range(1, 13))]},
                 "key": {"options": [("any", ""), *((f"{t} {m}",) * 2 for t in TONICS for m in ("major", "minor"))]},
             },

@@ -44,7 +44,8 @@ def train_part(options) -> Path:
         run = Run(folder, settings.keep)
         network = config.stage1 if part == "regression" else getattr(config, part)
         claim = {"part": part, "config": identity(network)}  # sampling settings may change during a run
-        claim |= {name: size for name in ("lora", "distil") if (size := getattr(settings, name))}
+        claim |= {"lora": settings.lora} if settings.lora else {}
+        claim |= {"distil": settings.distil, "teacher": identity(config.sample)} if settings.distil else {}
         maker = dataset.shards.manifest["maker"] if dataset.shards else "audio"
         claim |= {"data": f"{maker}, {len(dataset)} clips", "made_by": dataset.made_by}
         run.claim(claim, write=first, ranks=distributed.world(), threads=torch.get_num_threads())
@@ -60,6 +61,7 @@ def train_part(options) -> Path:
             if not run.checkpoints() and pretrained.initialise(model, part, init):
                 raise MuseError(f"{init} has no network for our embeddings: train {part} from it first, without LoRA")
             lora.adapt(model, settings.lora)
+        about = distil.about(pretrained.find(init), config.sample, settings.distil) if settings.distil else {}
         if settings.distil:
             distil.begin(model, config.sample, settings.distil)
         for name, parameter in model.named_parameters():
@@ -84,11 +86,11 @@ def train_part(options) -> Path:
         with exclusive(Path(out), EXPORT_PATIENCE_S) if Path(out) != folder else contextlib.nullcontext():
             if settings.lora:
                 path = Path(out) / (pretrained.STUDENT if settings.distil else f"{part}.lora.safetensors")
-                lora.save(path, part, run.load()["ema"], settings.distil)
+                lora.save(path, part, run.load()["ema"], about)
             else:
                 model.cpu().load_state_dict(run.load()["ema"])
                 path = pretrained.save_part(out, part, model, config)
-        summary = summarise(run, part, settings, len(dataset), init)
+        summary = summarise(run, named, settings, len(dataset), init)
         write_atomic(path.with_suffix(".train.json"), json.dumps(summary, indent=1) + "\n")
         print(f"{part}: {path}")
         return path
