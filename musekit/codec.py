@@ -218,7 +218,7 @@ class TemporalBlock(nn.Module):
         return x + self.outer(F.silu(self.inner(y)))
 
 
-def lines(config: CodecConfig) -> tuple[int, int]:
+def drawn(config: CodecConfig) -> tuple[int, int]:
     """Values of one latent frame that the decoder draws in each window: high ones, low ones."""
     high = config.frames * 2 * (bands(config) - first_band(config))
     return high, config.frames // LONGER * 2 * config.low_bins
@@ -232,8 +232,8 @@ def beginning_at_zero(layer: nn.Linear) -> nn.Linear:
 
 
 class Encoder(nn.Module):
-    """Scaled values (B, T, values) and lines (B, T, `lines`) -> (B, T, 2 C): blocks at the rate of the STFT, then at
-    that of the latents, beside one linear layer."""
+    """Scaled values and the magnitudes that are `drawn` (B, T, ...) -> (B, T, 2 C): blocks at the rate of the STFT,
+    then at that of the latents, beside one linear layer."""
 
     def __init__(self, config: CodecConfig):
         super().__init__()
@@ -242,19 +242,19 @@ class Encoder(nn.Module):
         self.frame_blocks = nn.Sequential(*[TemporalBlock(config.frame_width) for _ in range(config.encoder_depth)])
         self.join = nn.Linear(config.frames * config.frame_width, config.width)
         self.angle_in = nn.Linear(size, config.width)
-        self.low_in = nn.Linear(lines(config)[1], config.width)
-        self.linear = nn.Linear(sum(lines(config)), config.latent_dim, bias=False)
+        self.low_in = nn.Linear(drawn(config)[1], config.width)
+        self.linear = nn.Linear(sum(drawn(config)), config.latent_dim, bias=False)
         blocks = [TemporalBlock(config.width) for _ in range(config.encoder_depth)]
         last = beginning_at_zero(nn.Linear(config.width, 2 * config.latent_dim))
         nn.init.constant_(last.bias[config.latent_dim :], -4.0)  # little noise
         self.blocks = nn.Sequential(*blocks, nn.LayerNorm(config.width), last)
 
-    def forward(self, y: Tensor, line: Tensor) -> Tensor:
+    def forward(self, y: Tensor, magnitudes: Tensor) -> Tensor:
         size = bands(self.config)
         h = self.frame_in(y[..., :-size].reshape(len(y), -1, 2 * size))
         h = self.frame_blocks(h).unflatten(1, (-1, self.config.frames)).flatten(2)
-        h = self.join(h) + self.angle_in(y[..., -size:]) + self.low_in(line[..., -lines(self.config)[1] :])
-        return self.blocks(h) + F.pad(self.linear(line), (0, self.config.latent_dim))
+        h = self.join(h) + self.angle_in(y[..., -size:]) + self.low_in(magnitudes[..., -drawn(self.config)[1] :])
+        return self.blocks(h) + F.pad(self.linear(magnitudes), (0, self.config.latent_dim))
 
 
 class Decoder(nn.Module):
@@ -273,14 +273,14 @@ class Decoder(nn.Module):
         self.frame_blocks = nn.Sequential(*blocks, nn.LayerNorm(width), last)
         blocks = [TemporalBlock(width, dilation=dilation) for dilation in config.low_dilations]
         last = beginning_at_zero(nn.Linear(width, 4 * config.low_bins * config.frames // LONGER))
-        self.linear = nn.Linear(config.latent_dim, sum(lines(config)), bias=False)
+        self.linear = nn.Linear(config.latent_dim, sum(drawn(config)), bias=False)
         self.low_blocks = nn.Sequential(nn.Linear(config.width, width), *blocks, nn.LayerNorm(width), last)
 
     def forward(self, z: Tensor) -> Spectra:
         h, frames = self.blocks(z), self.config.frames
         high = self.frame_blocks(self.split(h).unflatten(2, (frames, -1)).flatten(1, 2)).unflatten(2, (2, -1))
-        (low, turned), line = self.lows(h), self.linear(z).split(lines(self.config), -1)
-        high, low = (x + y.unflatten(2, (-1, *x.shape[2:])).flatten(1, 2) for x, y in zip((high, low), line))
+        (low, turned), linear = self.lows(h), self.linear(z).split(drawn(self.config), -1)
+        high, low = (x + y.unflatten(2, (-1, *x.shape[2:])).flatten(1, 2) for x, y in zip((high, low), linear))
         return Spectra(high, low, turned, self.angle_out(h))
 
     def lows(self, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -322,22 +322,22 @@ class SpectralVAE(nn.Module):
         weight = loss_weight(config)[: config.low_bins // LONGER].repeat_interleave(LONGER)
         self.low_gain.copy_(weight / ((low - self.low_mean) * weight).std())
         # the linear layers begin as principal components of what is drawn, each window with half of the weight
-        line = torch.cat([self.lined(x)[0, ::2] for x, _ in found])
-        weight = torch.cat([torch.full((n,), n**-0.5, device=line.device) for n in lines(config)])
-        if len(line) < config.latent_dim:
-            raise MuseError(f"{len(line)} latent frames are too few for {config.latent_dim} channels: add clips")
-        _, size, axes = torch.svd_lowrank(line * weight, config.latent_dim, niter=4)
-        size = size.clamp_min(1e-3 * size[0]) / len(line) ** 0.5  # steady sounds have fewer components
+        y = torch.cat([self.scaled(x)[0, ::2] for x, _ in found])
+        weight = torch.cat([torch.full((n,), n**-0.5, device=y.device) for n in drawn(config)])
+        if len(y) < config.latent_dim:
+            raise MuseError(f"{len(y)} latent frames are too few for {config.latent_dim} channels: add clips")
+        _, size, axes = torch.svd_lowrank(y * weight, config.latent_dim, niter=4)
+        size = size.clamp_min(1e-3 * size[0]) / len(y) ** 0.5  # steady sounds have fewer components
         self.encoder.linear.weight.data.copy_((axes / size * weight[:, None]).T)
         self.decoder.linear.weight.data.copy_(axes * size / weight[:, None])
 
     def posterior(self, true: Spectra, c: Tensor) -> tuple[Tensor, Tensor]:
         """`spectra_of` a sound -> mean and log-variance of q(z | sound), each (B, T, C)."""
-        mean, log_variance = self.encoder((c - self.mean) * self.gain, self.lined(true)).float().chunk(2, dim=-1)
+        mean, log_variance = self.encoder((c - self.mean) * self.gain, self.scaled(true)).float().chunk(2, dim=-1)
         return mean, log_variance.clamp(-12, 4)
 
-    def lined(self, true: Spectra) -> Tensor:
-        """The scaled magnitudes of both windows, (B, T, `lines`)."""
+    def scaled(self, true: Spectra) -> Tensor:
+        """The scaled magnitudes of both windows, (B, T, `drawn`)."""
         (mean, gain), frames = self.scales(), self.config.frames
         high = ((true.high.unflatten(1, (-1, frames)) - mean) * gain).flatten(2)
         low = ((true.low - self.low_mean) * self.low_gain).unflatten(1, (-1, frames // LONGER)).flatten(2)

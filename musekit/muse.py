@@ -330,15 +330,9 @@ class Muse:
             return float(text @ self.embedder.embed_audio(audio[None], self.config.codec.sample_rate)[0])
 
     def generate(
-        self,
-        prompt: str,
-        n: int = 1,
-        seed: int = 0,
-        negative_prompt: str | None = None,
-        on_step: OnStep | None = None,
-        cancel=None,
-        **settings,
-    ) -> Generation:
+        self, prompt: str, n: int = 1, seed: int = 0, negative_prompt: str | None = None, on_step: OnStep | None = None,
+        cancel=None, **settings,
+    ) -> Generation:  # fmt: skip
         """n pieces for one prompt; piece i has the seed `seed + i`. settings: fields of `recipe.Settings`, or
         controls=Controls(...) instead of those that are controls. `stream` needs less memory for many pieces.
         """

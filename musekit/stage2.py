@@ -319,13 +319,9 @@ class StableAudioMuQ(nn.Module):
         return sum(layer(x.unflatten(1, (-1, self.config.patch)).flatten(2)) for x, layer in joined)
 
     def condition_pair(
-        self,
-        embedding: Tensor,
-        seconds: Tensor,
-        negative: Tensor | None = None,
-        has_negative: Tensor | None = None,
+        self, embedding: Tensor, seconds: Tensor, negative: Tensor | None = None, has_negative: Tensor | None = None,
         controls: ControlInputs | None = None,
-    ) -> Condition:
+    ) -> Condition:  # fmt: skip
         """The 2 B conditions of classifier-free guidance: the B conditional ones, then the B unconditional ones.
 
         negative (B, 512): embeddings of negative prompts, which replace the null token where has_negative (B,) is true.
@@ -365,14 +361,9 @@ class StableAudioMuQ(nn.Module):
         return self.velocity(x, now, condition, self.blocks, self.scale_shift_tables())
 
     def velocity(
-        self,
-        x: Tensor,
-        now: Stage2Time,
-        condition: Condition,
-        blocks: Sequence[Callable[..., Tensor]],
-        tables: Tensor | None,
-        dtype: torch.dtype | None = None,
-    ) -> Tensor:
+        self, x: Tensor, now: Stage2Time, condition: Condition, blocks: Sequence[Callable[..., Tensor]],
+        tables: Tensor | None, dtype: torch.dtype | None = None,
+    ) -> Tensor:  # fmt: skip
         """Velocity (B, C, T) at x (B, C, T) by `blocks`, whose own modulation is `tables` (layers, 6, D).
 
         dtype: of the blocks and the hidden state (None: that of x), since autocast would give the first block another
@@ -450,13 +441,9 @@ class GuidedStage2:
     """
 
     def __init__(
-        self,
-        inference: Stage2Inference,
-        condition: Condition,
-        scale: float,
-        given: tuple[Tensor, Tensor] | None = None,
-        mode: str = "cfg",
-    ):
+        self, inference: Stage2Inference, condition: Condition, scale: float,
+        given: tuple[Tensor, Tensor] | None = None, mode: str = "cfg",
+    ):  # fmt: skip
         self.inference, self.condition, self.scale, self.given = inference, condition, scale, given
         self.projected = mode == "apg" and scale != 1.0
 

@@ -227,7 +227,7 @@ def test_the_codec_begins_as_principal_components(vae):
     vae, audio = SpectralVAE(vae.config), list(0.3 * torch.randn(4, 2, 32 * 2048))
     vae.fit_scale(audio)
     true, c = codec.spectra_of(vae.config, torch.stack(audio))
-    y, sizes = vae.lined(true).flatten(0, 1), codec.lines(vae.config)
+    y, sizes = vae.scaled(true).flatten(0, 1), codec.drawn(vae.config)
     weight = torch.cat([torch.full((n,), n**-0.5) for n in sizes])
     u, s, v = torch.linalg.svd(y[::2] * weight, full_matrices=False)
     best = (y * weight) @ v[: vae.config.latent_dim].T @ v[: vae.config.latent_dim] / weight

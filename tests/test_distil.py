@@ -13,7 +13,10 @@ from musekit.bench.networks import training_batch
 from musekit.cli import main
 from musekit.config import MuseError, smoke
 from musekit.entry import entry_of
+from musekit.lab.lab import Lab
 from musekit.lab.rendering import render_again
+from musekit.lab.studio import Studio
+from musekit.library import Library
 from musekit.muse import Muse, Settings
 from musekit.pretrained import STUDENT
 
@@ -93,12 +96,31 @@ def test_drafts_are_other_pieces_of_the_same_embedding_and_are_made_again(folder
     one, other = (m.generate("a piano", seed=3, seconds=0.5) for m in (muse, muse.draft))
     assert torch.equal(one.embeddings, other.embeddings) and not torch.equal(one.audio, other.audio)
     assert (one.nfe["stage2"], other.nfe["stage2"]) == ([3], [1]) and other.recipes[0].guidance_scale == 1.0
+    lab = Lab(muse, seconds=0.5)
+    lab.sample("a piano", n=1)
+    assert lab.sound(lab.points[0]).nfe["stage2"] == 1
     [piece] = muse.draft.stream(other.recipes)
     again = render_again(Muse.from_pretrained(folder), entry_of(piece))
     assert torch.equal(again.audio, other.audio[0]) and again.recipe.weights != muse.weights
     for name, value in {"steps": 2, "guidance_scale": 3.0, "shift": 2.0}.items():
         with pytest.raises(MuseError, match="drafts have their own"):
             muse.draft.recipe("a piano", 0, Settings(**{name: value}))
+
+
+def test_the_studio_varies_edits_and_remembers_drafts(folder, tmp_path):
+    studio = Studio(folder, Library(tmp_path / "library"))
+    studio.generate("a piano", n=1, seed=1, seconds=0.5, draft=True)
+    studio.job.wait()
+    studio.more_like(studio.results[0], n=1)
+    studio.job.wait()
+    studio.repaint(studio.results[0], 0.1, 0.4, draft=True)
+    studio.job.wait()
+    assert [result.piece.nfe["stage2"] for result in studio.results] == [1, 1, 1], studio.job.message
+    later = Studio(folder, studio.library)
+    later.bring_back([result.text for result in studio.results])
+    later.job.wait()
+    pairs = zip(studio.results, later.results, strict=True)
+    assert all(torch.equal(a.piece.audio, b.piece.audio) for a, b in pairs)
 
 
 def test_drafts_by_the_command_line(folder, smoke_weights, tmp_path, capsys):

@@ -44,7 +44,7 @@ LAYERS = """
     commands cli __main__
 """
 # Lines and files of Python, so that the tree does not grow back unnoticed.
-BARS = {"musekit": (17_750, 125), "tests": (12_000, None), "scripts+poster": (1_650, None)}
+BARS = {"musekit": (17_800, 125), "tests": (12_050, None), "scripts+poster": (1_650, None)}
 
 
 def sources(package: Path) -> dict[str, ast.Module]:

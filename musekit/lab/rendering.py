@@ -106,13 +106,9 @@ class RenderedPiece(Piece):
 
 
 def render(
-    muse: Muse,
-    embeddings: Tensor,
-    recipes: Sequence[Recipe],
-    origins: Sequence[Origin],
-    on_step: OnStep | None = None,
-    cancel=None,
-) -> Iterator[RenderedPiece]:
+    muse: Muse, embeddings: Tensor, recipes: Sequence[Recipe], origins: Sequence[Origin],
+    on_step: OnStep | None = None, cancel=None,
+) -> Iterator[RenderedPiece]:  # fmt: skip
     """Render embeddings (n, 512) with one recipe and origin each; yields pieces as their micro-batches are done.
 
     A piece's similarity is the cosine of its sound with its prompt, or with the given embedding where it has none.
