@@ -177,6 +177,7 @@ def guidance() -> str:
             {"setting": r["measure"].removeprefix(f"{stage} "), "value": r.get("value"), "obeyed": r["obedience"]}
             | {a: r[f"{judged}_{a}"] for a in ("instrument", "mode", "speed")}
             | {"coverage": r.get("coverage"), covered: r.get(covered), far.replace("_", " "): r.get(far)}
+            | ({"pulse": r["pulse"]} if "pulse" in r else {})
             for r in rows("guidance")
             if r["measure"].startswith(stage)
         ]

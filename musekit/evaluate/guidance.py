@@ -3,7 +3,7 @@
 More guidance makes samples more obedient and less various. The defaults belong at the knee of that curve, so this
 measurement runs on the valid split only. All settings start from the same noise with the same prompts. Stage 1 is
 measured on embeddings: a sample of each evaluation prompt (obedience, and distance to held-out clips) and several of
-each prompt of `conditional` (coverage of its right answers). Stage 2 is measured on audio: 6 s for each of 64 prompts.
+each prompt of `conditional` (coverage of its right answers). Stage 2 is measured on audio: 6 s for each of 64 prompts; the pulse is that of transcribed notes.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import numpy as np
 
 from musekit.corpus.captions import evaluation_prompts
+from musekit.evaluate import theory
 from musekit.evaluate.conditional import LEVELS, asked, compare, enough, halves
 from musekit.evaluate.distances import LIBROSA
 from musekit.evaluate.features import standardised
 from musekit.evaluate.judge import accuracy_rows, as_record, zero_shot
 from musekit.evaluate.study import Study, progress
+from musekit.evaluate.transcribe import notes_of
 from musekit.muse import Settings
 from musekit.statistics import KernelDistance, spread
 
@@ -79,6 +81,8 @@ def stage2_rows(study: Study) -> list[dict]:
         row = {"measure": f"stage2 {what}", "value": value, "n": len(found), "m": len(real), "seconds": seconds}
         row |= {"features": LIBROSA, "spread": spread(own["kernel_distance"])}
         row |= obedience(accuracy_rows(study, records, found, "generated"), "heard")
+        onsets = [theory.onsets_of(notes)[0] for notes in notes_of(study, paths)]
+        row |= {"pulse": float(np.mean([theory.pulse_in(times, seconds) for times in onsets]))}
         shares = halves(own["librosa_kernel_distance"], sets["librosa_kernel_distance"], seed=0)
         row |= {"coverage": shares[0] / shares[2], "recall": shares[1] / shares[3]}
         for name, x in own.items():
