@@ -3,7 +3,8 @@
 More guidance makes samples more obedient and less various. The defaults belong at the knee of that curve, so this
 measurement runs on the valid split only. All settings start from the same noise with the same prompts. Stage 1 is
 measured on embeddings: a sample of each evaluation prompt (obedience, and distance to held-out clips) and several of
-each prompt of `conditional` (coverage of its right answers). Stage 2 is measured on audio: 6 s for each of 64 prompts; the pulse is that of transcribed notes.
+each prompt of `conditional` (coverage of its right answers). Stage 2 is measured on audio: 6 s for each of 64 prompts.
+The pulse is that of transcribed notes.
 """
 
 from __future__ import annotations
