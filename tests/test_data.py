@@ -223,7 +223,8 @@ def test_stage2_controls_are_those_of_the_crop(tiny, monkeypatch):
         torch.testing.assert_close(found["of_frames"].float(), expected, atol=2e-3, rtol=0)
         present.append([bool(part.any()) for part in found["of_piece"].split([8, 24, 12])] + here)
         given.append(found["given"].float().mean().item())
-    expected = [0.9 * p for p in data.GIVEN.values()]
+    some = (1 - dataset.config.stage2.condition_dropout, dataset.config.stage2.condition_dropout)
+    expected = [(some[0] * data.WHOLE[1] + some[1] * data.WHOLE[0]) * p for p in data.GIVEN.values()]
     assert torch.tensor(present).float().mean(0).tolist() == pytest.approx(expected, abs=0.07)
     assert given.count(0.0) / 600 == pytest.approx(0.6, abs=0.08) and 0.8 < sorted(given)[-20] < 1
 

@@ -31,7 +31,9 @@ EMBEDDER_FRAMES = 344  # 16 s, the longest crop of the embedder
 LENGTHS, SHORTEST = (0.2, 0.2, 0.35, 0.25), 128
 FROM_START = 0.3  # probability that a crop begins where its clip does, as every piece does in sampling
 GOES_ON = 12.0  # s: of a clip that does not end with its piece, the piece is said to be longer by up to that
-# Probability that a group of controls (`conditions.GROUPS`) is given in training; all are dropped together in a tenth
+# Probability that a group of controls (`conditions.GROUPS`) is given in training, and that not all of them are dropped:
+# without the embedding and with it. Guidance leads away from music that has neither
+WHOLE = (0.5, 0.9)
 GIVEN = {"tempo": 0.7, "key": 0.5, "metre": 0.7, "beats": 0.85, "chords": 0.4, "melody": 0.4}
 SCALE_CLIPS = 4096  # clips, evenly over the split, from which Stage 2's mean and scale are estimated
 
@@ -247,7 +249,7 @@ class Stage2Data(_Clips):
         if config.controls:
             given = torch.from_numpy(conditions.given_frames(frames, [rng.uniform() for _ in range(3)]))
             groups = {name for name, p in GIVEN.items() if rng.uniform() < p}
-            groups = groups if rng.uniform() < 0.9 else set()
+            groups = groups if rng.uniform() < WHOLE[bool(found["keep"])] else set()
             local = conditions.of_frames(self.controls[index], start, frames, self.second, groups)
             found["of_piece"] = torch.from_numpy(conditions.of_piece(self.controls[index], groups))
             found |= {"of_frames": torch.from_numpy(local).half(), "given": given & mask}
