@@ -36,6 +36,7 @@ from musekit.recipe import CONTROLS, Edit, Recipe, Settings, check, clean_prompt
 from musekit.stage1 import Stage1Inference
 from musekit.stage2 import Stage2Inference
 
+AVOIDING = 2.0  # Stage 1's guidance at least where a negative prompt says what the music should not be
 GOES_ON = 6.0  # s: by how much longer than its sound a piece is said to be that does not end
 __all__ = ["Controls", "Generation", "Muse", "Piece", "Settings", "micro_batches", "count"]
 
@@ -207,7 +208,10 @@ class Muse:
         said = read_prompt(prompt) if self.config.stage2.controls else {}
         if negative_prompt is None and "without" in said:
             negative_prompt = ", ".join(said["without"])
-        negative_prompt = None if negative_prompt is None else clean_prompt(negative_prompt, "negative prompt")
+        if negative_prompt is not None:  # it acts by guidance
+            negative_prompt = clean_prompt(negative_prompt, "negative prompt")
+            if "stage1_guidance_scale" not in given:
+                chosen["stage1_guidance_scale"] = max(AVOIDING, chosen["stage1_guidance_scale"])
         if self.is_draft:
             fixed = ("stage2_steps", "stage2_solver", "shift", "guidance_scale", "guidance")
             if other := [name for name in fixed if chosen[name] != getattr(self.config.sample, name)]:

@@ -106,7 +106,7 @@ class Settings:
     guidance_scale: float | None = None  # Stage 2's classifier-free guidance; 1 is none
     stage1_steps: int | None = None  # Solver steps of Stage 1
     stage1_solver: str | None = None  # Stage 1's solver
-    stage1_guidance_scale: float | None = None  # Stage 1's guidance; above 1 prompts are obeyed more, with less variety
+    stage1_guidance_scale: float | None = None  # Stage 1's guidance; above 1 (with a negative prompt: 2) less variety
     guidance: str | None = None  # How Stage 2's guidance works: cfg or apg
     micro_batch: int | None = None  # Pieces per batch; part of the recipe
     bpm: float | None = None  # Tempo in beats per minute, 30 to 300; the default is drawn, as the embedding suggests

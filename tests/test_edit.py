@@ -106,6 +106,7 @@ def test_stage_1_is_sampled_again_until_the_asked_key_is_read(muse, monkeypatch)
 def test_the_prompt_fills_the_controls_that_are_not_asked_for(muse):
     recipe = muse.recipe("a jig in 6/8 in D minor at 150 BPM, without piano", 0, Settings(chords="Dm Gm"))
     assert recipe.controls == Controls(bpm=150, metre=2, key="D", mode="minor", chords="Dm Gm")
-    assert recipe.negative_prompt == "piano"
+    assert recipe.negative_prompt == "piano" and recipe.stage1_guidance_scale == 2.0
+    assert muse.recipe("a jig", 0, Settings()).stage1_guidance_scale == 1.0
     with pytest.raises(MuseError, match="the prompt says bpm = 150.*, and the option 90: leave"):
         muse.recipe("a waltz at 150 BPM", 0, Settings(bpm=90))
