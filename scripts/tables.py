@@ -183,20 +183,19 @@ def guidance() -> str:
         ]
         text += f"Stage {stage[-1]}:\n\n" + grid(table)
     sample = json.loads((WEIGHTS / "config.json").read_text())["sample"]
-    least, chosen, most = (
-        one("guidance", measure="stage1 guidance", value=w) for w in (1.0, sample["stage1_guidance_scale"], 2.0)
+    less, chosen, more = (
+        one("guidance", measure="stage1 guidance", value=w) for w in (0.5, sample["stage1_guidance_scale"], 2.0)
     )
-    claim(least["obedience"] < chosen["obedience"] < most["obedience"], "guidance of Stage 1 buys obedience")
-    claim(least["inside"] > chosen["inside"] > most["inside"], "guidance of Stage 1 costs variety")
+    claim(less["obedience"] < chosen["obedience"] < more["obedience"], "guidance of Stage 1 buys obedience")
+    claim(less["inside"] > chosen["inside"] > more["inside"], "guidance of Stage 1 costs variety")
     return text + prose(f"""
-The defaults: Stage 1's guidance {sample["stage1_guidance_scale"]:g}; Stage 2's {sample["guidance"].upper()} at
-{sample["guidance_scale"]:g}, {sample["stage2_steps"]} steps with a shift of {sample["shift"]:g}. *Inside* is the share
-of right answers within the radius of 91 % of the samples. Stage 1 at 2 instead of {chosen["value"]:g} would be obeyed
-in {100 * most["obedience"]:.0f} instead of {100 * chosen["obedience"]:.0f} % and hold {100 * most["inside"]:.0f}
-instead of {100 * chosen["inside"]:.0f} % of the right answers; at 1 {100 * least["obedience"]:.0f} and
-{100 * least["inside"]:.0f} %, but negative prompts act by guidance. *But* few of Stage 2's settings differ by more than
-{rows("guidance")[-1]["n"]} pieces can tell (standard error of *obeyed*: 0.03), and the default was taken for its small
-distance: others are obeyed more.
+The defaults: Stage 1's guidance {sample["stage1_guidance_scale"]:g}, where 1 is none, and 2 with a negative prompt,
+which acts by guidance; Stage 2's {sample["guidance"].upper()} at {sample["guidance_scale"]:g}, {sample["stage2_steps"]}
+steps with a shift of {sample["shift"]:g}. *Inside* is the share of right answers within the radius of 91 % of the
+samples. Stage 1 at 2 instead of {chosen["value"]:g} would be obeyed in {100 * more["obedience"]:.1f} instead of
+{100 * chosen["obedience"]:.1f} % and hold {100 * more["inside"]:.0f} instead of {100 * chosen["inside"]:.0f} % of the
+right answers. *But* few of Stage 2's settings differ by more than {rows("guidance")[-1]["n"]} pieces can tell (standard
+error of *obeyed*: 0.03).
 """)
 
 
