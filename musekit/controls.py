@@ -66,10 +66,6 @@ class Controls:
         """Whether nothing is asked that the network is given (`ends` is part of the timing)."""
         return replace(self, ends=None) == Controls()
 
-    def filled(self, bpm: float, metre: int) -> "Controls":
-        """These controls with a tempo and a metre where they have none."""
-        return replace(self, bpm=self.bpm or bpm, metre=self.metre or metre)
-
     def record(self, seconds: float) -> dict:
         """The record of a piece of that length, with the fields that `conditions.compact` reads."""
         bpm, metre = self.bpm or 120.0, self.metre or 4

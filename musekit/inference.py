@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from musekit import conditions, flow, solve
+from musekit import conditions, flow, harmony, solve
+from musekit.config import TONICS
 from musekit.controls import Controls
 from musekit.recipe import Recipe
 from musekit.stage1 import GuidedStage1, Stage1Inference, Text
@@ -133,19 +134,26 @@ def _encode(encode, texts: Sequence[str], length: int, device) -> tuple[Tensor, 
 
 
 def filled(network: StableAudioMuQ, recipe: Recipe, embedding: Tensor) -> Controls:
-    """The recipe's controls, with a tempo and a metre where it names none, so that the network knows where beats are.
+    """The recipe's controls, with a tempo and a metre where it names none, so that the network knows where beats are,
+    and a key and chords where there are neither chords nor a tune.
 
     They are drawn by the recipe's seed around what the embedding (512,) tells of them (`StableAudioMuQ.readout`).
     """
     controls = recipe.controls or Controls()
     if not network.config.controls or not network.readout.any():
         return controls
-    tempo, metres, _ = (part[0].cpu() for part in network.read(embedding[None]))
+    tempo, metres, keys = (part[0].cpu() for part in network.read(embedding[None]))
     rng = flow.generator(recipe.seed, 0x4D555345 + 3)
     octaves = float(tempo) + float(network.tempo_spread) * rng.standard_normal()
     metres = metres.clamp_min(1e-6) / metres.clamp_min(1e-6).sum()
     bpm = round(min(max(120 * 2**octaves, 40.0), 220.0), 1)
-    return controls.filled(bpm, 1 + int(rng.choice(12, p=metres.numpy())))
+    drawn = {"bpm": bpm, "metre": 1 + int(rng.choice(12, p=metres.numpy()))}
+    if controls.chords is None and controls.melody is None:
+        key = conditions.key_index(vars(controls))
+        key = int(keys.argmax()) if key < 0 else key
+        if chords := harmony.line(network.harmony.cpu().numpy(), rng, key, controls.metre or drawn["metre"]):
+            drawn |= {"key": TONICS[key % 12], "mode": ("major", "minor")[key // 12], "chords": chords}
+    return dataclasses.replace(controls, **{k: v for k, v in drawn.items() if getattr(controls, k) is None})
 
 
 def control_inputs(

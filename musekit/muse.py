@@ -404,6 +404,8 @@ class Muse:
         settings = settings_of({"micro_batch": 1, **settings, "seconds": seconds})
         if isinstance(source, Piece):  # its own controls, where there are no others
             own = vars(settings_of({"controls": dataclasses.replace(source.controls, ends=None)}))
+            said = read_prompt(prompt or "") if self.config.stage2.controls else {}
+            own |= dict.fromkeys(said.keys() & own.keys()) | ({"chords": None} if "key" in said else {})
             settings = Settings(**{name: own[name] if v is None else v for name, v in vars(settings).items()})
         embedding = None
         if prompt is None:

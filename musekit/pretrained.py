@@ -177,7 +177,7 @@ def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
     try:
         weights = load_part(source, part)[0].state_dict()
         if part == "stage2":  # other weights may have no controls, whose new layers begin at zero
-            new = ("control_", "readout", "tempo")
+            new = ("control_", "readout", "tempo", "harmony")
             weights = {k: v for k, v in model.state_dict().items() if k.startswith(new)} | weights
         model.load_state_dict(weights)
     except RuntimeError as error:

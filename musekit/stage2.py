@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musekit import conditions, convert, flow
+from musekit import conditions, convert, flow, harmony
 from musekit.config import Stage2Config
 from musekit.gpu import CudaGraph, compiled
 
@@ -250,6 +250,7 @@ class StableAudioMuQ(nn.Module):
             # and what is left of log2(bpm / 120), as a standard deviation
             self.register_buffer("readout", torch.zeros(37, config.embedding_dim + 1))
             self.register_buffer("tempo_spread", torch.zeros(()))
+            self.register_buffer("harmony", torch.zeros(harmony.SHAPE))
         for zero in zeros:
             nn.init.zeros_(zero)
 

@@ -191,7 +191,7 @@ def test_controls_begin_as_todays_function_and_absent_ones_change_no_bit():
     old, (x, t), inputs = stage2(dtype=torch.float32), state_at((4, T), torch.float32), conditions(dtype=torch.float32)
     new, some = StableAudioMuQ(CONTROLLED), controls_of(STAGE2)
     missing, unexpected = new.load_state_dict(old.state_dict(), strict=False)
-    assert not unexpected and all(name.startswith(("control_", "readout", "tempo")) for name in missing)
+    assert not unexpected and all(name.startswith(("control_", "readout", "tempo", "harmony")) for name in missing)
     some = ControlInputs(*(part.float() if part.is_floating_point() else part for part in some[:4]))
     expected = old(x, t, old.condition(*inputs))
     assert torch.equal(new(x, t, new.condition(*inputs, None, some)), expected)

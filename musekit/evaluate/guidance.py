@@ -26,9 +26,9 @@ STAGE1_SEED, STAGE2_SEED = 100_000, 120_000
 EACH = 24  # samples of each prompt with right answers
 STAGE1 = [("guidance", w, {"stage1_guidance_scale": w}) for w in (0.0, 0.5, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0)]
 STAGE1 += [("steps", n, {"stage1_steps": n, "stage1_solver": "euler"}) for n in (1, 2, 4, 8, 16, 32, 64)]
-SCALES = {"cfg": (1.0, 3.0, 5.0, 7.0), "apg": (3.0, 5.0, 7.0, 10.0)}
+SCALES = {"cfg": (1.0, 1.5, 2.0, 3.0, 5.0), "apg": (2.0, 3.0, 5.0)}
 STAGE2 = [(mode, w, {"guidance": mode, "guidance_scale": w}) for mode, scales in SCALES.items() for w in scales]
-STAGE2 += [(f"steps, shift {s:g}", n, {"steps": n, "shift": s}) for s, n in ((1, 16), (4, 4), (4, 8), (4, 16), (4, 32))]
+STAGE2 += [(f"steps, shift {s:g}", n, {"steps": n, "shift": s}) for s, n in ((1, 4), (1, 8), (1, 16), (1, 32), (4, 16))]
 STUDENT = "student, steps"  # the draft's
 PIECES, SECONDS = 64, 6.0
 

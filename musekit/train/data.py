@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musekit import conditions, flow
+from musekit import conditions, flow, harmony
 from musekit.cache import Shards, caption_id, read_clips
 from musekit.config import TONICS, MuseConfig, MuseError
 from musekit.corpus.sound import BadAudio, Sound
@@ -262,7 +262,7 @@ DATA["regression"] = Stage1Data
 
 def fit_scale(part: str, model, dataset, n: int = 256) -> None:
     """Set a new model's mean and scale from its data: of the first n clips (for the codec, of crops of them), for Stage
-    2 of `SCALE_CLIPS` clips, for Stage 1 of all embeddings. Stage 2's read-out of embeddings is fitted, too.
+    2 of `SCALE_CLIPS` clips, for Stage 1 of all embeddings. Stage 2's read-out of embeddings and its chain of chords are fitted, too.
     """
     if DATA[part] is Stage1Data:
         model.fit_scale(dataset.embeddings())
@@ -280,6 +280,7 @@ def fit_scale(part: str, model, dataset, n: int = 256) -> None:
             vectors = dataset.vectors.all([dataset.clips[i]["id"] for i in timed])[:, 0].float()
             key = torch.tensor([conditions.key_index(dataset.controls[i]) for i in timed])
             model.fit_readout(vectors, bpm.float(), metre, key)
+            model.harmony.copy_(torch.from_numpy(harmony.chain(dataset.controls)))
     # a row's length leaves out the padding of a short clip
     frames = [shards.row(c["id"], stop=shards.row_length(c["id"]))[::every].float() for c in clips]
     model.fit_scale(torch.cat(frames))
