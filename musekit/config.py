@@ -167,7 +167,6 @@ class SampleConfig:
     stage1_dtype: Literal["auto", "float32", "bfloat16"] = later("float32")
     seconds: Positive = 12.0
     micro_batch: Count = 4  # samples per batch; part of the recipe, since batches are padded to this size
-    guidance: str = later("cfg")  # how Stage 2's guidance works (`flow.MODES`)
     shift: Shift = later(1.0)  # of Stage 2's steps towards noise (`solve.solve`)
 
 

@@ -41,7 +41,7 @@ def of_student(sample: SampleConfig, found: lora.LoRA, folder: Path) -> SampleCo
     if found.part != "stage2" or teacher != read_hashes(folder).get("stage2") or not 1 <= steps <= 64:
         raise MuseError(f"the student for drafts is not of {folder}'s Stage 2: train it again, or delete {STUDENT}")
     grid = {"stage2_steps": steps, "shift": shift, "stage2_solver": "euler"}
-    return checked(dataclasses.asdict(sample) | grid | {"guidance_scale": 1.0, "guidance": "cfg"}, SampleConfig)
+    return checked(dataclasses.asdict(sample) | grid | {"guidance_scale": 1.0}, SampleConfig)
 
 
 def begin(network: StableAudioMuQ, sample: SampleConfig, steps: int) -> None:
@@ -66,7 +66,7 @@ def loss(network: StableAudioMuQ, batch: dict, sample: SampleConfig, steps: int)
     with torch.no_grad(), lora.off(network):
         pair = network.condition_pair(*prompts, None, None, controls)
         inference = Stage2Inference(network, compile=False)
-        teacher = Teacher(inference, pair, sample.guidance_scale, known, sample.guidance)
+        teacher = Teacher(inference, pair, sample.guidance_scale, known)
         found = solve.solve(teacher, x_0, steps=sample.stage2_steps, shift=sample.shift, trajectory=True)
     path = found.trajectory[:: sample.stage2_steps // steps]
     times = torch.tensor(solve.grid(steps, sample.shift), dtype=x_1.dtype, device=x_1.device)

@@ -2,7 +2,7 @@
 
 Noise at t = 0, data at t = 1. Path x_t = (1 - t) x_0 + t x_1; velocity target u = x_1 - x_0
 (Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2022, arXiv 2209.03003).
-Guidance v = v_uncond + w (v_cond - v_uncond) (Ho & Salimans 2022, arXiv 2207.12598), or `projected`.
+Guidance v = v_uncond + w (v_cond - v_uncond) (Ho & Salimans 2022, arXiv 2207.12598).
 Foreign conventions (stable-audio-tools has noise at t = 1) are converted once, where foreign weights load.
 """
 
@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-
-MODES = ("cfg", "apg")  # of guidance: `guided`, `projected`
 
 
 def match_dims(t: Tensor, x: Tensor) -> Tensor:
@@ -35,16 +33,6 @@ def guided(v_cond: Tensor, v_uncond: Tensor, guidance_scale: float | Tensor) -> 
 def denoised(v: Tensor, t: float | Tensor, x: Tensor) -> Tensor:
     """The x_1 that the velocity v at x (B, ...) leads to on a straight path; t is shared or has one time per sample."""
     return x + (1 - (match_dims(t, x) if isinstance(t, Tensor) else t)) * v
-
-
-def projected(pair: Tensor, scale: float, t: float | Tensor, x: Tensor) -> Tensor:
-    """Adaptive projected guidance with eta 0 (Sadat et al. 2024, arXiv 2410.02416): what guidance adds along the
-    predicted x_1 is left out. pair (2 B, ...): conditional velocities, then unconditional ones.
-    """
-    v, unconditional = pair.chunk(2)
-    change, x_1 = v - unconditional, denoised(v, t, x)
-    along = (change * x_1).flatten(1).sum(1) / x_1.square().flatten(1).sum(1).clamp_min(1e-12)
-    return v + (scale - 1) * (change - match_dims(along, x) * x_1)
 
 
 def loss(v: Tensor, u: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -200,7 +200,7 @@ def sample_stage2(
     if given is not None:
         known = ~given[:, :1].isnan(), given.nan_to_num() - x_0
     solution = solve.solve(
-        GuidedStage2(inference, condition, first.guidance_scale, known, first.guidance),
+        GuidedStage2(inference, condition, first.guidance_scale, known),
         x_0,
         solver=first.stage2_solver,
         steps=first.stage2_steps,

@@ -213,7 +213,7 @@ class Muse:
             if "stage1_guidance_scale" not in given:
                 chosen["stage1_guidance_scale"] = max(AVOIDING, chosen["stage1_guidance_scale"])
         if self.is_draft:
-            fixed = ("stage2_steps", "stage2_solver", "shift", "guidance_scale", "guidance")
+            fixed = ("stage2_steps", "stage2_solver", "shift", "guidance_scale")
             if other := [name for name in fixed if chosen[name] != getattr(self.config.sample, name)]:
                 raise MuseError(f"drafts have their own {' and '.join(other)}: leave out these settings")
         lengths = self.config.text.lengths  # without a choice the tokenizer need not be loaded yet

@@ -65,7 +65,6 @@ class Recipe:
     stage1_dtype: str = "float32"
     controls: Controls | None = None  # the rest came later: a recipe without them has the JSON that it always had
     edit: Edit | None = None
-    guidance: str = "cfg"  # how Stage 2's guidance works
     shift: Shift = 1.0  # of Stage 2's steps towards noise
 
     @classmethod
@@ -107,7 +106,6 @@ class Settings:
     stage1_steps: int | None = None  # Solver steps of Stage 1
     stage1_solver: str | None = None  # Stage 1's solver
     stage1_guidance_scale: float | None = None  # Stage 1's guidance; above 1 (with a negative prompt: 2) less variety
-    guidance: str | None = None  # How Stage 2's guidance works: cfg or apg
     micro_batch: int | None = None  # Pieces per batch; part of the recipe
     bpm: float | None = None  # Tempo in beats per minute, 30 to 300; the default is drawn, as the embedding suggests
     metre: int | None = None  # Beats per bar; the default is drawn, too
@@ -130,7 +128,7 @@ def software() -> str:
 
 def check(recipe: Recipe, config: MuseConfig) -> None:
     """Raise MuseError for a recipe that this system cannot sample."""
-    from musekit import flow, solve  # imports torch, which prompts do not need
+    from musekit import solve  # imports torch, which prompts do not need
 
     longest = math.floor(config.window_seconds * 100) / 100
     if recipe.edit and recipe.seconds > LONGEST:
@@ -144,8 +142,6 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
     for solver in (recipe.stage1_solver, recipe.stage2_solver):
         if solver not in solve.SOLVERS:
             raise suggest(solver, solve.SOLVERS, "solver")
-    if recipe.guidance not in flow.MODES:
-        raise suggest(recipe.guidance, flow.MODES, "guidance")
 
 
 def count(n: int) -> int:

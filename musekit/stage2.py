@@ -62,7 +62,6 @@ class Stage2Time(NamedTuple):
     token: Tensor  # (D,) or (B, D): the time's part of the global token
     modulation: Tensor | None  # (B, 6, D); None without adaLN
     affine: Tensor | None  # (3,) or (3, B): input scale, and u = second x + third v; None without the v-objective
-    t: float | None = None  # t on the host, where it is known there
 
 
 def rotary(tokens: int, head_dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -438,15 +437,14 @@ class GuidedStage2:
     """The guided velocity v(t, x) of one batch for `solve.solve`, and `at` for the times of a fixed grid.
 
     condition: of the B samples, or a `condition_pair`. given: which frames are given (B, 1, T), and their velocity
-    x_1 - x_0 (B, C, T), which keeps them on the path that training saw. mode: of `flow.MODES`.
+    x_1 - x_0 (B, C, T), which keeps them on the path that training saw.
     """
 
     def __init__(
         self, inference: Stage2Inference, condition: Condition, scale: float,
-        given: tuple[Tensor, Tensor] | None = None, mode: str = "cfg",
+        given: tuple[Tensor, Tensor] | None = None,
     ):  # fmt: skip
         self.inference, self.condition, self.scale, self.given = inference, condition, scale, given
-        self.projected = mode == "apg" and scale != 1.0
 
     def at(self, times: Tensor) -> list[Stage2Time]:
         """Everything that depends on time and prompts only, for n times (n,) that all samples share."""
@@ -454,17 +452,14 @@ class GuidedStage2:
         modulation = network.modulations(now.token[:, None], self.condition)  # (n, B, 6, D), or None
         affine = None if now.affine is None else now.affine.T
         parts = ([None] * len(times) if part is None else part for part in (modulation, affine))
-        return list(map(Stage2Time, now.token, *parts, times.tolist()))
+        return list(map(Stage2Time, now.token, *parts))
 
     def __call__(self, t: Tensor | Stage2Time, x: Tensor) -> Tensor:
-        v = self._guided(t, x)
+        if isinstance(t, Stage2Time):
+            v = self._graph(t, x) if x.is_cuda else self._velocity(x, t, self.condition)
+        else:
+            v = self._at_own_times(t, x)
         return v if self.given is None else torch.where(self.given[0], self.given[1], v)
-
-    def _guided(self, t: Tensor | Stage2Time, x: Tensor) -> Tensor:
-        if not isinstance(t, Stage2Time):
-            return self._at_own_times(t, x)
-        v = self._graph(t, x) if x.is_cuda else self._velocity(x, t, self.condition)
-        return flow.projected(v, self.scale, t.t, x) if self.projected else v
 
     def _graph(self, t: Stage2Time, x: Tensor) -> Tensor:
         """`_velocity` by a recorded CUDA graph."""
@@ -476,15 +471,14 @@ class GuidedStage2:
             now = Stage2Time(token, of_time[0] if has_modulation else None, of_time[-1] if has_affine else None)
             return self._velocity(x, now, condition)
 
-        key = (self.scale, self.projected, x.shape, len(self.condition.timing), len(fixed))
+        key = (self.scale, x.shape, len(self.condition.timing), len(fixed))
         graph = CudaGraph.cached(self.inference.graphs, key, velocity, fixed)
         return graph(x, t.token, *(part for part in (t.modulation, t.affine) if part is not None))
 
     def _velocity(self, x: Tensor, now: Stage2Time, condition: Condition) -> Tensor:
-        """The velocity (B, C, T); where it is to be projected, the pair (2 B, C, T)."""
         if self.scale != 1.0:
             pair = self.inference(torch.cat([x, x]), now, condition)
-            return pair if self.projected else flow.guided(*pair.chunk(2), self.scale)
+            return flow.guided(*pair.chunk(2), self.scale)
         modulation = None if now.modulation is None else now.modulation[: len(x)]
         return self.inference(x, now._replace(modulation=modulation), condition.first(len(x)))
 
@@ -498,4 +492,4 @@ class GuidedStage2:
         affine = None if now.affine is None else torch.cat([now.affine, now.affine], 1)
         now = Stage2Time(token, network.modulations(token, self.condition), affine)
         pair = self.inference(torch.cat([x, x]), now, self.condition)
-        return flow.projected(pair, self.scale, t, x) if self.projected else flow.guided(*pair.chunk(2), self.scale)
+        return flow.guided(*pair.chunk(2), self.scale)

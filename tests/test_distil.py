@@ -64,7 +64,7 @@ def test_what_is_learned_is_the_average_velocity_of_the_teachers_solution(studen
 
 def test_only_the_small_matrices_learn_and_a_step_lowers_the_loss(student):
     network, batch = student
-    sample = replace(smoke().sample, stage2_steps=8, guidance_scale=4.0, guidance="apg")
+    sample = replace(smoke().sample, stage2_steps=8, guidance_scale=4.0)
     distil.begin(network, sample, 2)
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 1e-2)
     losses = []

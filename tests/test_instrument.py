@@ -125,7 +125,7 @@ def test_all_cards_outlive_the_page_and_their_kernel(page):
         return [(c.locator("figcaption").inner_text(), c.locator("audio").evaluate(ui.HEARD)["digest"]) for c in found]
 
     page.locator("button.muse-clear").click()
-    ui.until("page without cards", lambda: not page.locator(".muse-card").count())  # else new ones are counted beside them
+    ui.until("page without cards", lambda: not page.locator(".muse-card").count())  # else they are counted, too
     ui.generate(page, "<b>a gigue</b>", 5), ui.generate(page, "an air", 6)
     page.locator(".muse-wave-mark").first.press("ArrowRight")
     press(page, "repaint"), press(page, "more")

@@ -150,18 +150,6 @@ def test_negative_prompts_replace_the_null_token_where_there_is_one(config):
         torch.testing.assert_close(got, expected, **CLOSE)
 
 
-@BOTH
-def test_projected_guidance_of_a_batch(config):
-    network, (x, _) = stage2(config), state_at((config.latent_dim, T))
-    inference, pair = Stage2Inference(network), network.condition_pair(*conditions(config))
-    t = torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64)
-    velocities = torch.cat([GuidedStage2(inference, pair, w)(t, x) for w in (1.0, 0.0)])
-    apg = GuidedStage2(inference, pair, 3.0, mode="apg")
-    torch.testing.assert_close(apg(t, x), flow.projected(velocities, 3.0, t, x), **CLOSE)
-    for now, one in zip(apg.at(t), t):
-        torch.testing.assert_close(apg(now, x), apg(one.expand(B), x), **CLOSE)
-
-
 def test_float32_errs_at_most_three_times_as_much_as_the_slow_way_and_bfloat16_no_more_than_autocast():
     exact, single = stage2(STAGE2_WIDE, std=0.08), stage2(STAGE2_WIDE, torch.float32, std=0.08)
     (x, t), inputs = state_at((4, T), torch.float32), conditions(STAGE2_WIDE, torch.float32)

@@ -109,7 +109,7 @@ def moment_rows(muse: Muse, x: torch.Tensor, seed: int) -> list[dict]:
     controls = [filled(network, muse.recipe("an embedding", seed, Settings()), x[0])]
     inputs = control_inputs(network, controls, 0, frames, codec.hop / codec.sample_rate)
     condition = network.condition_pair(x.to(muse.device), timing, controls=inputs)
-    velocity = GuidedStage2(muse.inference2, condition, defaults.guidance_scale, mode=defaults.guidance)
+    velocity = GuidedStage2(muse.inference2, condition, defaults.guidance_scale)
     x_0 = flow.noise(seed, 2, frames, network.config.latent_dim)[None].to(muse.device)
     path = solve.solve(velocity, x_0, steps=steps, shift=defaults.shift, trajectory=True).trajectory[:, 0]
     times, rows = np.array(solve.grid(steps, defaults.shift)), []

@@ -262,7 +262,8 @@ DATA["regression"] = Stage1Data
 
 def fit_scale(part: str, model, dataset, n: int = 256) -> None:
     """Set a new model's mean and scale from its data: of the first n clips (for the codec, of crops of them), for Stage
-    2 of `SCALE_CLIPS` clips, for Stage 1 of all embeddings. Stage 2's read-out of embeddings and its chain of chords are fitted, too.
+    2 of `SCALE_CLIPS` clips, for Stage 1 of all embeddings. Stage 2's read-out of embeddings and its chain of chords
+    are fitted, too.
     """
     if DATA[part] is Stage1Data:
         model.fit_scale(dataset.embeddings())
