@@ -11,10 +11,8 @@ from typing import NoReturn, Union
 import tyro
 
 from musekit import __version__
-from musekit.commands import COMMANDS, SUBCOMMANDS, App, Bench, Cache, Evaluate, Generate, Info, Train
+from musekit.commands import COMMANDS, SUBCOMMANDS, App
 from musekit.config import MuseError, suggest
-
-__all__ = ["COMMANDS", "App", "Bench", "Cache", "Evaluate", "Generate", "Info", "Train", "main", "parse"]
 
 ABOUT = """Text to many different pieces of music. For example:
 

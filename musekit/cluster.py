@@ -5,8 +5,6 @@ Every rank measures; rank 0 prints. A line that begins with "WRONG" is one with 
 it could lose work; it says what to do.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -8,11 +8,7 @@ cosine. All its layers are matrix products.
 
 Decoding needs no search for the phase. It adds two sounds. Below about 2 kHz, where notes lie close together, a window
 twice as long tells them apart, and the decoder predicts by how much each bin's phase turns from frame to frame. Above,
-the short window keeps attacks sharp, and the turns follow from the slope of the magnitudes over bins. The other
-derivative of the phase is a delay, and follows from their slope over frames (Prusa, Balazs & Sondergaard 2017, "A
-noniterative method for reconstruction of phase from STFT magnitude"; arXiv 1609.00291). Both are integrated frame by
-frame by least squares: a bin's phase agrees with its own past and with its neighbours, by the strength of each
-(Masuyama et al. 2020, arXiv 2002.05832). So sustained partials go on and attacks stay sharp.
+the short window keeps attacks sharp, and the turns follow from the slope of the magnitudes over bins (`phase`).
 """
 
 from __future__ import annotations
@@ -30,11 +26,6 @@ from musekit.config import CodecConfig, MuseError
 BINS_PER_BAND = 8  # STFT bins in a high band
 LONGER = 2  # the long window by the short one
 FADE = 8  # bins in which one window's sound fades into the other's
-HANN = 0.25645  # a Hann window of n samples is nearest to the Gaussian exp(-pi x^2 / (HANN n^2))
-FLOOR = 1e-6  # of the loudest magnitude: what is quieter has no phase to follow
-SWEEPS = 2  # of the least squares of one frame
-NEAR = 0.8  # slope of log magnitude over bins up to which a bin is in the middle of a peak
-BEGINS = 0.4  # a bin begins to sound where its magnitude was less than this share of what it is
 MELS, MEL_FLOOR = 128, 1e-3  # bands of the loss in decibels, and the power below which they do not count
 
 
@@ -95,7 +86,7 @@ def to_bins(config: CodecConfig, x: Tensor) -> Tensor:
 
 def power(spectrum: Tensor) -> Tensor:
     """Squared absolute values."""
-    return torch.view_as_real(spectrum).square().sum(-1)
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 def compress(config: CodecConfig, spectrum: Tensor) -> Tensor:
@@ -107,8 +98,9 @@ def compress(config: CodecConfig, spectrum: Tensor) -> Tensor:
     batch, frames, squares = len(spectrum), spectrum.shape[-1] // config.frames, power(spectrum)
     c = to_bands(config, squares).pow(config.power / 2)  # (B, 2, bands, frames T)
     c = c.permute(0, 3, 1, 2).reshape(batch, frames, -1)
-    (mid, side), both = torch.view_as_real(spectrum).unbind(1), squares.prod(1).sqrt()
-    shared, both = (to_bands(config, x).unflatten(2, (frames, -1)).mean(3) for x in ((mid * side).sum(-1), both))
+    (mid, side), both = spectrum.unbind(1), squares.prod(1).sqrt()
+    shared = mid.real * side.real + mid.imag * side.imag
+    shared, both = (to_bands(config, x).unflatten(2, (frames, -1)).mean(3) for x in (shared, both))
     cosine = torch.where(both > 1e-7, shared / both.clamp_min(1e-7), 1.0)
     return torch.cat([c, cosine.transpose(1, 2)], dim=2)
 
@@ -165,78 +157,6 @@ def mel_weights(config: CodecConfig) -> Tensor:
     return (1 - (hz[:, None] - edges[1:-1]).abs() / half).clamp_min(0) * size[:, None]
 
 
-def phase_steps(m: Tensor, n_fft: int, hop: int, first: int = 0) -> Tensor:
-    """m (T, B, F) magnitudes of the bins from `first` on -> phase steps in radians from frame to frame (T - 1, B, F),
-    for hop = n_fft / 4, from the slope over bins."""
-    log = m.log()
-    slope = F.pad((log[..., 2:] - log[..., :-2]) / 2, (1, 1))
-    # near a peak the frequency is that of a Hann window's lobe: slope = atanh(d) + atanh(d / 2), d in bins
-    tangent = slope.tanh()
-    exact = 4 * tangent / (3 + (9 - 8 * tangent.square()).sqrt())
-    found = torch.where(slope.abs() < NEAR, exact, slope / (2 * math.pi * HANN))
-    step = (found + first + torch.arange(m.shape[-1], device=m.device)) * (2 * math.pi * hop / n_fft)
-    return (step[1:] + step[:-1]) / 2
-
-
-def phase_turns(m: Tensor) -> Tensor:
-    """m (T, B, F) magnitudes -> phase steps in radians from bin to bin (T, B, F - 1), with a frame's time origin at its
-    centre, from the slope over frames, for a hop of a quarter of the window."""
-    # a click d windows after the frame's centre: slope = log tan(pi d + pi / 4), and the phase turns by -2 pi d
-    half = F.pad(math.pi / 4 - (m[2:] / m[:-2]).sqrt().atan(), (0, 0, 0, 0, 1, 1))
-    return half[..., 1:] + half[..., :-1]
-
-
-def phase_of(
-    m: Tensor, n_fft: int, hop: int, first: int = 0, turned: Tensor | None = None, followed: int | None = None
-) -> Tensor:
-    """m (B, F, T) magnitudes of the bins from `first` on -> phases as unit complex numbers (B, F, T).
-
-    turned (B, n, T): `turns` of the lowest n bins, whose absolute values (0 to 1) say how sure they are. Those of the
-    others follow from `phase_steps`.
-
-    Frame by frame it minimises sum_k |m_t m_t-1| |z_k - z_k' e^(i step)|^2 + |m_k m_k+1| |z_k+1 - z_k e^(i turn)|^2
-    over the phases z of a frame, where z' are those of the frame before: every other bin at a time. It starts from the
-    frame before, and where a sound begins from turns alone, which are all there is above the lowest `followed` bins.
-    """
-    m = m.permute(2, 0, 1)
-    m = (m / m.amax().clamp_min(1e-9)).clamp_min(FLOOR)
-    turn, followed = phase_turns(m), followed or m.shape[-1]
-    low = m[..., :followed]
-    if turned is None:
-        past = torch.polar(low[1:] * low[:-1], phase_steps(low, n_fft, hop, first))  # from the frame before
-    else:
-        middle = torch.arange(first, first + followed, device=m.device) * (2 * math.pi * hop / n_fft)
-        past = turned.permute(2, 0, 1)[1:] * torch.polar(torch.ones_like(middle), middle) * (low[1:] * low[:-1])
-    up = torch.polar(torch.ones_like(turn[..., : followed - 1]), turn[..., : followed - 1])
-    chain = F.pad(up.cumprod(-1), (1, 0), value=1)[..., 1::2].contiguous()  # of odd bins
-    up = up * (low[..., 1:] * low[..., :-1])  # what bin k + 1 takes from bin k
-    begins = F.pad((low[:-1] < BEGINS * low[1:])[..., 1::2], (0, 0, 0, 0, 1, 0), value=True)
-    past_even, past_odd = past[..., ::2].contiguous(), past[..., 1::2].contiguous()
-    odd_up, even_up = up[..., ::2].contiguous(), up[..., 1::2].contiguous()  # to odd bins, to even bins from 2 on
-    odd_down, even_down = even_up.conj().resolve_conj(), odd_up.conj().resolve_conj()
-    n = odd_up.shape[-1]
-    z = torch.empty(m.shape, dtype=past.dtype, device=m.device)
-    even, odd = torch.zeros_like(z[0, :, :followed:2]), torch.zeros_like(z[0, :, 1:followed:2])
-    for t in range(len(m)):
-        even, odd = (past_even[t - 1] * even, past_odd[t - 1] * odd) if t else (even, odd)
-        from_past_even, from_past_odd = even, odd
-        odd = torch.where(begins[t], chain[t], odd.sgn())
-        for _ in range(SWEEPS):
-            even = from_past_even.clone()
-            even[:, :n].addcmul_(even_down[t], odd)
-            even[:, 1:].addcmul_(even_up[t], odd[:, : even.shape[1] - 1])
-            even = even.sgn()
-            odd = torch.addcmul(from_past_odd, odd_up[t], even[:, :n])
-            odd[:, : even.shape[1] - 1].addcmul_(odd_down[t], even[:, 1:])
-            odd = odd.sgn()
-        z[t, :, :followed:2], z[t, :, 1:followed:2] = even, odd
-    above = turn[..., followed - 1 :].cumsum(-1)
-    z[..., followed:] = z[..., followed - 1 : followed] * torch.polar(torch.ones_like(above), above)
-    # a frame's time origin is its first sample, half a window before its centre: bin k turns by pi k
-    z[..., 1::2] *= -1
-    return z.permute(1, 2, 0)
-
-
 def audio_from_magnitudes(
     m: Tensor, direction: Tensor, n_fft: int, first: int = 0, turned: Tensor | None = None, followed: int | None = None
 ) -> Tensor:
@@ -249,8 +169,10 @@ def audio_from_magnitudes(
         x if x is None else torch.cat([x, x[..., -1:].expand(*x.shape[:-1], extra)], dim=-1)
         for x in (m, direction, turned)
     )
+    from musekit.phase import phase_of  # imports numba, for which pages should not wait
+
     both = m.square().sum(1).sqrt()  # where mid is silent, its phase is that of side
-    unit = phase_of(both, n_fft, hop, first, turned, followed)
+    unit = phase_of(both, n_fft, hop, first, turned, followed).to(m.device)
     mid, side = m[:, 0] * unit, m[:, 1] * direction * unit
     spectrum = F.pad(torch.cat([mid + side, mid - side]), (0, 0, first, n_fft // 2 + 1 - first - m.shape[2]))
     return torch.stack(istft(spectrum, n_fft, hop)[:, :length].chunk(2), dim=1)
@@ -296,8 +218,22 @@ class TemporalBlock(nn.Module):
         return x + self.outer(F.silu(self.inner(y)))
 
 
+def drawn(config: CodecConfig) -> tuple[int, int]:
+    """Values of one latent frame that the decoder draws in each window: high ones, low ones."""
+    high = config.frames * 2 * (bands(config) - first_band(config))
+    return high, config.frames // LONGER * 2 * config.low_bins
+
+
+def beginning_at_zero(layer: nn.Linear) -> nn.Linear:
+    """The layer with zeros for weights: what is beside it begins alone."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Encoder(nn.Module):
-    """Scaled values (B, T, values) -> (B, T, 2 C): blocks at the rate of the STFT, then at that of the latents."""
+    """Scaled values and the magnitudes that are `drawn` (B, T, ...) -> (B, T, 2 C): blocks at the rate of the STFT,
+    then at that of the latents, beside one linear layer."""
 
     def __init__(self, config: CodecConfig):
         super().__init__()
@@ -306,14 +242,19 @@ class Encoder(nn.Module):
         self.frame_blocks = nn.Sequential(*[TemporalBlock(config.frame_width) for _ in range(config.encoder_depth)])
         self.join = nn.Linear(config.frames * config.frame_width, config.width)
         self.angle_in = nn.Linear(size, config.width)
+        self.low_in = nn.Linear(drawn(config)[1], config.width)
+        self.linear = nn.Linear(sum(drawn(config)), config.latent_dim, bias=False)
         blocks = [TemporalBlock(config.width) for _ in range(config.encoder_depth)]
-        self.blocks = nn.Sequential(*blocks, nn.LayerNorm(config.width), nn.Linear(config.width, 2 * config.latent_dim))
+        last = beginning_at_zero(nn.Linear(config.width, 2 * config.latent_dim))
+        nn.init.constant_(last.bias[config.latent_dim :], -4.0)  # little noise
+        self.blocks = nn.Sequential(*blocks, nn.LayerNorm(config.width), last)
 
-    def forward(self, y: Tensor) -> Tensor:
+    def forward(self, y: Tensor, magnitudes: Tensor) -> Tensor:
         size = bands(self.config)
         h = self.frame_in(y[..., :-size].reshape(len(y), -1, 2 * size))
         h = self.frame_blocks(h).unflatten(1, (-1, self.config.frames)).flatten(2)
-        return self.blocks(self.join(h) + self.angle_in(y[..., -size:]))
+        h = self.join(h) + self.angle_in(y[..., -size:]) + self.low_in(magnitudes[..., -drawn(self.config)[1] :])
+        return self.blocks(h) + F.pad(self.linear(magnitudes), (0, self.config.latent_dim))
 
 
 class Decoder(nn.Module):
@@ -328,16 +269,19 @@ class Decoder(nn.Module):
         self.angle_out = nn.Linear(config.width, bands(config))
         self.split = nn.Linear(config.width, config.frames * width)
         blocks = [TemporalBlock(width) for _ in range(config.decoder_depth)]
-        last = nn.Linear(width, 2 * (bands(config) - first_band(config)))
+        last = beginning_at_zero(nn.Linear(width, 2 * (bands(config) - first_band(config))))
         self.frame_blocks = nn.Sequential(*blocks, nn.LayerNorm(width), last)
         blocks = [TemporalBlock(width, dilation=dilation) for dilation in config.low_dilations]
-        last = nn.Linear(width, 4 * config.low_bins * config.frames // LONGER)
+        last = beginning_at_zero(nn.Linear(width, 4 * config.low_bins * config.frames // LONGER))
+        self.linear = nn.Linear(config.latent_dim, sum(drawn(config)), bias=False)
         self.low_blocks = nn.Sequential(nn.Linear(config.width, width), *blocks, nn.LayerNorm(width), last)
 
     def forward(self, z: Tensor) -> Spectra:
         h, frames = self.blocks(z), self.config.frames
         high = self.frame_blocks(self.split(h).unflatten(2, (frames, -1)).flatten(1, 2)).unflatten(2, (2, -1))
-        return Spectra(high, *self.lows(h), self.angle_out(h))
+        (low, turned), linear = self.lows(h), self.linear(z).split(drawn(self.config), -1)
+        high, low = (x + y.unflatten(2, (-1, *x.shape[2:])).flatten(1, 2) for x, y in zip((high, low), linear))
+        return Spectra(high, low, turned, self.angle_out(h))
 
     def lows(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """`Spectra.low` and `.turned` of what `blocks` return."""
@@ -358,6 +302,9 @@ class SpectralVAE(nn.Module):
         self.register_buffer("gain", torch.ones(values(config)))
         self.register_buffer("low_mean", torch.zeros(2, config.low_bins))  # the same for the long window
         self.register_buffer("low_gain", torch.ones(2, config.low_bins))
+        # the posterior's mean variance in training, by rank 0: latents are in units of its root, and a change of one
+        # unit hardly changes what is decoded
+        self.register_buffer("tolerance", torch.ones(config.latent_dim))
         self.register_buffer("mels", mel_weights(config)[first_band(config) :], persistent=False)
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
@@ -374,15 +321,27 @@ class SpectralVAE(nn.Module):
         self.gain[:-size] /= ((c - self.mean) * weight)[:, :-size].std()
         weight = loss_weight(config)[: config.low_bins // LONGER].repeat_interleave(LONGER)
         self.low_gain.copy_(weight / ((low - self.low_mean) * weight).std())
+        # the linear layers begin as principal components of what is drawn, each window with half of the weight
+        y = torch.cat([self.scaled(x)[0, ::2] for x, _ in found])
+        weight = torch.cat([torch.full((n,), n**-0.5, device=y.device) for n in drawn(config)])
+        if len(y) < config.latent_dim:
+            raise MuseError(f"{len(y)} latent frames are too few for {config.latent_dim} channels: add clips")
+        _, size, axes = torch.svd_lowrank(y * weight, config.latent_dim, niter=4)
+        size = size.clamp_min(1e-3 * size[0]) / len(y) ** 0.5  # steady sounds have fewer components
+        self.encoder.linear.weight.data.copy_((axes / size * weight[:, None]).T)
+        self.decoder.linear.weight.data.copy_(axes * size / weight[:, None])
 
-    def posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | y), each (B, T, C)."""
-        mean, log_variance = self.encoder(y).float().chunk(2, dim=-1)
+    def posterior(self, true: Spectra, c: Tensor) -> tuple[Tensor, Tensor]:
+        """`spectra_of` a sound -> mean and log-variance of q(z | sound), each (B, T, C)."""
+        mean, log_variance = self.encoder((c - self.mean) * self.gain, self.scaled(true)).float().chunk(2, dim=-1)
         return mean, log_variance.clamp(-12, 4)
 
-    def scaled(self, c: Tensor) -> Tensor:
-        """Compressed spectra c -> y."""
-        return (c - self.mean) * self.gain
+    def scaled(self, true: Spectra) -> Tensor:
+        """The scaled magnitudes of both windows, (B, T, `drawn`)."""
+        (mean, gain), frames = self.scales(), self.config.frames
+        high = ((true.high.unflatten(1, (-1, frames)) - mean) * gain).flatten(2)
+        low = ((true.low - self.low_mean) * self.low_gain).unflatten(1, (-1, frames // LONGER)).flatten(2)
+        return torch.cat([high, low], -1)
 
     def scales(self) -> tuple[Tensor, Tensor]:
         """Mean and gain of `Spectra.high`, of each of the frames in a latent frame: (frames, 2, bands - first)."""
@@ -416,7 +375,9 @@ class SpectralVAE(nn.Module):
             true, c = spectra_of(config, batch["audio"].float())
             mid, side = c[..., :-size].unflatten(-1, (config.frames, 2, size)).mean(-3).unbind(-2)
             both = mid * side
-        mean, log_variance = self.posterior(self.scaled(c))
+        mean, log_variance = self.posterior(true, c)
+        if self.training and log_variance.requires_grad:  # of a frozen encoder the latents stay
+            self.tolerance.lerp_(log_variance.detach().exp().mean((0, 1)), 0.01)
         z = mean + batch["epsilon"] * (0.5 * log_variance).exp()
         decoded = self.decoder(z)
         with torch.autocast(c.device.type, enabled=False):
@@ -440,15 +401,16 @@ class SpectralVAE(nn.Module):
         """audio (B, 2, N) -> latents (B, C, ceil(N / hop)): the posterior's mean. Raises MuseError on a wrong shape."""
         if audio.dim() != 3 or audio.shape[1] != 2 or audio.shape[2] < self.hop:
             raise MuseError(f"the codec encodes audio of shape (B, 2, N >= {self.hop}), not {tuple(audio.shape)}")
-        c = compress(self.config, middles(self.config, audio.float()))
-        return self.posterior(self.scaled(c))[0].transpose(1, 2)
+        mean, _ = self.posterior(*spectra_of(self.config, audio.float()))
+        return (mean / self.tolerance.sqrt()).transpose(1, 2)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """latents (B, C, T) -> audio (B, 2, T * hop). Raises MuseError on a wrong shape."""
         if latents.dim() != 3 or latents.shape[1] != self.config.latent_dim:
             raise MuseError(f"the codec decodes latents (B, {self.config.latent_dim}, T), not {tuple(latents.shape)}")
-        return synthesise(self.config, self.unscaled(self.decoder(latents.float().transpose(1, 2))))
+        z = latents.float().transpose(1, 2) * self.tolerance.sqrt()
+        return synthesise(self.config, self.unscaled(self.decoder(z)))
 
 
 def weighted(error: Tensor, strength: Tensor) -> Tensor:

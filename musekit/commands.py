@@ -62,6 +62,7 @@ class Generate(Settings):
     """CPU threads of each process; part of the recipe."""
     weights: str = "mini"  # A folder of weights, or the name of a packaged preset
     lora: Annotated[Path | None, optional("FILE", "none")] = None  # A stage's fine-tuning: `musekit train --train.lora`
+    draft: bool = False  # A few quick steps by Stage 2's student, which are fixed: nearly the same pieces, sooner
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # Precision of Stage 2's matrix products
     out: Path = Path("demo")  # Folder for the WAV files, recipes and the contact sheet
 
@@ -147,7 +148,7 @@ class Train:
     run_folder: Annotated[Path | None, optional("PATH", "runs/<preset>-<part> under MUSEKIT_HOME")] = None
     """Folder of metrics and checkpoints."""
     out: Annotated[Path | None, optional("PATH", "weights/ in the run's folder")] = None
-    """Folder for the trained weights, in half precision."""
+    """Folder for the trained weights."""
     init: Annotated[Path | None, optional("FOLDER", "random weights")] = None
     """Initial weights: a folder, a packaged preset, or for paper's Stage 2 stabilityai/stable-audio-open-1.0."""
     require_gpus: int = 0
@@ -163,7 +164,8 @@ class Train:
 
     def with_own_defaults(self) -> "Train":
         """This command with the training settings of its part and preset as defaults."""
-        return replace(self, train=train_config(self.preset, self.part, self.init is not None, self.train.lora))
+        init, lora, distil = self.init is not None, self.train.lora, self.train.distil
+        return replace(self, train=train_config(self.preset, self.part, init, lora, distil))
 
     def run(self) -> None:
         """Train, and write the weights."""

@@ -39,6 +39,13 @@ def compact(record: Mapping) -> dict:
     return found
 
 
+def key_index(record: Mapping) -> int:
+    """Which of the 24 keys a record has, minor ones from 12 on; -1: none."""
+    if record.get("mode") not in ("major", "minor") or record.get("key") is None:
+        return -1
+    return TONICS.index(record["key"]) + 12 * (record["mode"] == "minor")
+
+
 def of_piece(record: Mapping, groups: Collection[str] = GROUPS) -> np.ndarray:
     """The global conditions (GLOBALS,) of a compact record; only these groups."""
     x = np.zeros(GLOBALS, np.float32)
@@ -46,8 +53,8 @@ def of_piece(record: Mapping, groups: Collection[str] = GROUPS) -> np.ndarray:
         octaves = np.log2(record["bpm"] / 120)
         turns = 2 * np.pi * octaves * np.array([0.25, 1, 4])
         x[:8] = 1, octaves, *np.sin(turns), *np.cos(turns)
-    if "key" in groups and record.get("mode") in ("major", "minor") and "key" in record:
-        x[8 + TONICS.index(record["key"]) + 12 * (record["mode"] == "minor")] = 1
+    if "key" in groups and (key := key_index(record)) >= 0:
+        x[8 + key] = 1
     if "metre" in groups and "beats_per_bar" in record:
         x[32 + record["beats_per_bar"] - 1] = 1
     return x

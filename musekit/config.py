@@ -72,11 +72,11 @@ class CodecConfig:
     low_bins: Annotated[int, Meta(ge=16, le=2**16)] = 96  # bins of a window twice as long (0 to 1.0 kHz)
     low_dilations: tuple[Count, ...] = (1, 2, 4, 1)  # of the layers for it
     power: Annotated[float, Meta(ge=0.01, le=1)] = 0.3  # the network's input is magnitude**power
-    width: Width = 384  # of the layers at the rate of the latents
+    width: Width = 352  # of the layers at the rate of the latents
     frame_width: Width = 256  # and of those at the rate of the STFT
     encoder_depth: Depth = 1
     decoder_depth: Depth = 2
-    kl_weight: Nonnegative = 4e-4  # of the KL divergence, summed over the channels of a latent frame
+    kl_weight: Nonnegative = 1e-4  # of the KL divergence, summed over the channels of a latent frame
     angle_weight: Nonnegative = 0.2
     mel_weight: Nonnegative = 0.1
     turn_weight: Nonnegative = 1.0
@@ -163,16 +163,11 @@ class SampleConfig:
     stage2_solver: str = "euler"
     guidance_scale: Scale = 3.0
     stage1_guidance_scale: Scale = 1.0
-    stage1_autoguidance: Scale = 1.0  # guidance by the exact Gaussian (`stage1.Text2MuQFlow.forward`)
     # of Stage 1's products; "auto": the device's fast one
     stage1_dtype: Literal["auto", "float32", "bfloat16"] = later("float32")
     seconds: Positive = 12.0
     micro_batch: Count = 4  # samples per batch; part of the recipe, since batches are padded to this size
-    guidance_low: Fraction = later(0.0)  # Stage 2's guidance applies for t in [low, high]
-    guidance_high: Fraction = later(1.0)
-    guidance: str = later("cfg")  # how Stage 2's guidance works (`flow.MODES`)
     shift: Shift = later(1.0)  # of Stage 2's steps towards noise (`solve.solve`)
-    stage1_guidance: str = later("cfg")  # "cfg" or "apg" (`stage1.GuidedStage1`)
 
 
 @dataclass(frozen=True)
@@ -200,6 +195,8 @@ class TrainConfig:
     keep: Count = 2  # newest checkpoints that are retained
     lora: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Rank of the small matrices that are trained instead of the weights (`lora`), from --init; 0: the weights."""
+    distil: Annotated[int, Meta(ge=0, le=64)] = 0
+    """Steps of a student of Stage 2, which is trained by LoRA on the guided teacher (`distil`); 0: no student."""
     only: str = ""  # train only the parameters whose names begin so ("decoder": a codec whose latents stay)
     workers: Feeders = 0  # processes per rank that build batches, if a thread is too slow for the GPU; 0: a thread
 
@@ -236,17 +233,18 @@ mini, smoke, paper = (partial(preset, name) for name in PRESETS)
 MINI_TRAINING = {part: convert(values, TrainConfig) for part, values in TABLES["training"]["mini"].items()}
 
 
-def train_config(preset: str, component: str, init: bool = False, lora: int = 0) -> TrainConfig:
+def train_config(preset: str, component: str, init: bool = False, lora: int = 0, distil: int = 0) -> TrainConfig:
     """The default training settings of a preset's component.
 
     preset: "mini", "smoke" (mini's settings) or "paper". component: "codec", "embedder", "stage1", "regression" or
-    "stage2". init: whether training starts from trained weights. lora: its rank, 0 for none.
+    "stage2". init: whether training starts from trained weights. lora: its rank, or 0. distil: a student's steps, or 0.
     """
     full, change = TABLES["training"]["paper"], {}
     if preset == "paper":
         change = full.get(component, {}) | (full["fine_tuning"] if init and component == "stage2" else {})
         change |= full["lora"] if lora else {}
-    return replace(MINI_TRAINING[component], **change, lora=lora)
+    change |= TABLES["training"]["distil"] if distil else {}
+    return replace(MINI_TRAINING[component], **change, lora=lora, distil=distil)
 
 
 def identity(config) -> dict:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from musekit.config import TONICS, MuseError
+from musekit.prompts import tonic_of
 
 CHORD_SIGNS = {"": "maj", "maj": "maj", "M": "maj", "maj7": "maj", "M7": "maj", "7": "7", "m": "min", "min": "min"}
 CHORD_SIGNS |= {"-": "min", "m7": "min", "min7": "min", "dim": "dim", "o": "dim", "dim7": "dim", "m7b5": "dim"}
@@ -32,8 +33,6 @@ class Controls:
     chords: str | None = None  # one a bar; or bars of several chords between |
     melody: tuple[tuple[float, float, int], ...] | None = None  # onset and duration in seconds, MIDI pitch
     ends: bool | None = None  # False: the piece goes on beyond what is heard. None: it ends
-    guided: bool | None = None
-    """Whether guidance is away from music without these controls, not only without the prompt; None: `is_guided`."""
 
     def __post_init__(self):
         if self.bpm is not None and not 30 <= self.bpm <= 300:
@@ -65,16 +64,7 @@ class Controls:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is asked that the network is given (`ends` is part of the timing)."""
-        return replace(self, ends=None, guided=None) == Controls()
-
-    @property
-    def is_guided(self) -> bool:
-        """Chords and melodies are followed far better so; tempo and key need it not."""
-        return bool(self.chords or self.melody) if self.guided is None else self.guided
-
-    def filled(self, bpm: float, metre: int) -> "Controls":
-        """These controls with a tempo and a metre where they have none."""
-        return replace(self, bpm=self.bpm or bpm, metre=self.metre or metre)
+        return replace(self, ends=None) == Controls()
 
     def record(self, seconds: float) -> dict:
         """The record of a piece of that length, with the fields that `conditions.compact` reads."""
@@ -120,12 +110,7 @@ def read_key(text: str, mode: str | None = None) -> tuple[str, str]:
     said = found and {"m": "minor", "min": "minor", "maj": "major"}.get(found[3], found[3])
     if not found or (mode and said and mode != said):
         raise MuseError(f"key = {text!r:.40} cannot be read; give a tonic and a mode, such as D minor or F# major")
-    return TONICS[pitch_class(found[1], found[2])], mode or said or "major"
-
-
-def pitch_class(letter: str, accidental: str) -> int:
-    """0 to 11 of a letter with # or b."""
-    return (TONICS.index(letter.upper()) + {"": 0, "#": 1, "b": -1}[accidental]) % 12
+    return tonic_of(found[1], found[2]), mode or said or "major"
 
 
 def read_chords(text: str) -> list[list[tuple[int, str]]]:
@@ -139,7 +124,7 @@ def read_chords(text: str) -> list[list[tuple[int, str]]]:
         if token in ("N", "N.C."):
             chords[token] = (0, "none")
         elif found and found[3] in CHORD_SIGNS:
-            chords[token] = (pitch_class(found[1], found[2]), CHORD_SIGNS[found[3]])
+            chords[token] = (TONICS.index(tonic_of(found[1], found[2])), CHORD_SIGNS[found[3]])
         else:
             known = "A to G, then # or b, then nothing, m, 7, m7, maj7, dim or m7b5, and N for none"
             raise MuseError(f"the chord {token!r:.24} cannot be read: give {known}; one per bar, or bars between |")

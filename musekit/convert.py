@@ -21,8 +21,6 @@ A diffusers pipeline's folder holds transformer/ (`StableAudioDiTModel`) and pro
 and total seconds). Its text projection has no counterpart: our one conditioning token comes from the joint embedding.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -4,8 +4,6 @@ All ranks run the same program. Gradients travel over nccl where there are GPUs;
 counters, metrics) travel between CPUs over gloo, so that they never wait for a GPU.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import importlib
@@ -193,11 +191,9 @@ def sum_over_ranks(loss: nn.Module, now: bool):
     """A context for a forward and backward pass of a wrapped model: whether gradients are summed over ranks in it."""
     if isinstance(loss, FSDPModule):
         loss.set_requires_gradient_sync(now)
-    return (
-        loss.no_sync()
-        if isinstance(loss, nn.parallel.DistributedDataParallel) and not now
-        else contextlib.nullcontext()
-    )
+    if isinstance(loss, nn.parallel.DistributedDataParallel) and not now:
+        return loss.no_sync()
+    return contextlib.nullcontext()
 
 
 def whole(value: torch.Tensor) -> torch.Tensor:

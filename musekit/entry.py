@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import soundfile
 
 from musekit.config import MuseError
 from musekit.corpus.sound import Sound
@@ -108,8 +109,6 @@ def measured(entry: Entry, audio: np.ndarray, sample_rate: int) -> Entry:
 
 def flac(audio: np.ndarray, sample_rate: int, entry: Entry) -> bytes:
     """int16 audio (channels, N) as FLAC. The comment is the entry as JSON."""
-    import soundfile
-
     data = io.BytesIO()
     with soundfile.SoundFile(data, "w", sample_rate, len(audio), subtype="PCM_16", format="FLAC") as file:
         file.title = entry.name[:500] or "untitled"
@@ -149,8 +148,6 @@ def read_entry(path: Path) -> Entry:
 
     Anyone may have written the file: a malformed comment counts as none. Raises MuseError where it is not sound.
     """
-    import soundfile
-
     try:
         with soundfile.SoundFile(regular(path)) as file:
             comment = file.comment

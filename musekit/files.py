@@ -30,11 +30,8 @@ def regular(path: Path) -> Path:
 
 def sha256(path: Path) -> str:
     """Hex digest of a regular file's bytes."""
-    digest = hashlib.sha256()
     with open(regular(path), "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def temporary(path: Path) -> Path:

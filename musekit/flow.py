@@ -2,7 +2,7 @@
 
 Noise at t = 0, data at t = 1. Path x_t = (1 - t) x_0 + t x_1; velocity target u = x_1 - x_0
 (Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2022, arXiv 2209.03003).
-Guidance v = v_uncond + w (v_cond - v_uncond) (Ho & Salimans 2022, arXiv 2207.12598), or another mode of `MODES`.
+Guidance v = v_uncond + w (v_cond - v_uncond) (Ho & Salimans 2022, arXiv 2207.12598).
 Foreign conventions (stable-audio-tools has noise at t = 1) are converted once, where foreign weights load.
 """
 
@@ -12,9 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-
-MODES = ("cfg", "apg", "cfg-zero")  # of guidance: `guided`, and the two of `adapted`
-ZERO_UNTIL = 0.04  # "cfg-zero": the velocity is 0 for t below this: two of 50 Euler steps
 
 
 def match_dims(t: Tensor, x: Tensor) -> Tensor:
@@ -36,36 +33,6 @@ def guided(v_cond: Tensor, v_uncond: Tensor, guidance_scale: float | Tensor) -> 
 def denoised(v: Tensor, t: float | Tensor, x: Tensor) -> Tensor:
     """The x_1 that the velocity v at x (B, ...) leads to on a straight path; t is shared or has one time per sample."""
     return x + (1 - (match_dims(t, x) if isinstance(t, Tensor) else t)) * v
-
-
-def share_along(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b> / |b|^2 of each row of (B, ...), shaped to broadcast: b times it is a's projection on b."""
-    return match_dims((a * b).flatten(1).sum(1) / b.square().flatten(1).sum(1).clamp_min(1e-12), a)
-
-
-def adapted(mode: str, pair: Tensor, scale: float | Tensor, t: float | Tensor, x: Tensor) -> Tensor:
-    """The guided velocity in a mode other than "cfg".
-
-    pair (2 B, ...): conditional velocities, then unconditional ones; scale: one, or shaped for x (B, ...). "apg"
-    (adaptive projected guidance, Sadat et al. 2024, arXiv 2410.02416, with eta 0) leaves out what guidance adds along
-    the predicted x_1. "cfg-zero" (Fan et al. 2025, arXiv 2503.18886) scales v_uncond to the least distance to v_cond,
-    and starts at 0.
-    """
-    v, unconditional = pair.chunk(2)
-    if mode == "cfg-zero":
-        begun = match_dims(t, x) >= ZERO_UNTIL if isinstance(t, Tensor) else t >= ZERO_UNTIL
-        return guided(v, share_along(v, unconditional) * unconditional, scale) * begun
-    change, x_1 = v - unconditional, denoised(v, t, x)
-    return v + (scale - 1) * (change - share_along(change, x_1) * x_1)
-
-
-def guidance_at(t: Tensor, guidance_scale: float, interval: tuple[float, float], x: Tensor) -> float | Tensor:
-    """w where t (B,) lies in [low, high] and 1 elsewhere, shaped for x (B, ...): guidance on an interval of time
-    (Kynkaanniemi et al. 2024, arXiv 2404.07724)."""
-    if interval == (0.0, 1.0):
-        return guidance_scale
-    inside = (t >= interval[0]) & (t <= interval[1])
-    return match_dims(torch.where(inside, guidance_scale, 1.0).to(x.dtype), x)
 
 
 def loss(v: Tensor, u: Tensor, mask: Tensor | None = None) -> Tensor:

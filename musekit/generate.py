@@ -90,6 +90,7 @@ def generate_files(options) -> dict[Path, Finished]:
     from musekit.muse import Muse
 
     muse = Muse.from_pretrained(options.weights, dtype=options.dtype, lora=options.lora)
+    muse = drafting(muse, options.draft)
     first = distributed.rank() == 0
     if options.threads is not None:
         if not 1 <= options.threads <= 4096:
@@ -116,6 +117,13 @@ def generate_files(options) -> dict[Path, Finished]:
     return pieces
 
 
+def drafting(muse, draft: bool):
+    """The system, or if drafts are wanted that of its student. Raises MuseError where there is none."""
+    if draft and muse.draft is muse:
+        raise MuseError("--draft needs weights with a student, and no --lora: leave it out")
+    return muse.draft if draft else muse
+
+
 def edit_files(options, read_sound: Callable) -> dict[Path, Finished]:
     """Continue or repaint a sound file, n times; returns {WAV: piece}. Raises MuseError before any sampling.
 
@@ -129,12 +137,13 @@ def edit_files(options, read_sound: Callable) -> dict[Path, Finished]:
 
     from musekit.muse import Muse
 
-    muse, pieces = Muse.from_pretrained(options.weights, dtype=options.dtype), {}
+    muse, pieces = Muse.from_pretrained(options.weights, dtype=options.dtype, lora=options.lora), {}
     audio, stem = read_sound(path, path.name, LONGEST, muse.config.codec.sample_rate), path.stem.replace("-", " ")
     with contextlib.suppress(OSError, MuseError):  # without its recipe a file is a recording
         found = read_json(path.with_suffix(".json"), Finished)
         if found.sha256 == sha256(path):
             audio = muse.piece(audio, found.recipe)
+    muse = drafting(muse, options.draft)
     settings = {f.name: getattr(options, f.name) for f in fields(Settings)}
     settings = {name: value for name, value in settings.items() if name != "seconds" and value is not None}
     edit, where = (muse.repaint, (options.start, options.stop)) if repaint else (muse.continue_, (options.seconds,))
@@ -233,6 +242,8 @@ def load(muse, requests: list[Request], note: Callable[[str], None]) -> None:
         said = read_prompt(text) if muse.config.stage2.controls else {}
         if read := ", ".join(f"{name} {value}" for name, value in said.items() if name != "text"):
             note(f"read in {text[:80]!r}: {read}")
+        if muse.is_draft and ("without" in said or any(text == r.negative_prompt for r in requests)):
+            note("drafts avoid less of what the music should not be: only Stage 1 knows of it")
     for part in ("stage1", "stage2", "codec", "embedder"):
         getattr(muse, part)
 

@@ -5,8 +5,6 @@ networks; a small network would wait longer for the compiler than for its music.
 per step, more than the host can launch in that time. A CUDA graph records them once and launches them by one call.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 
@@ -69,7 +67,7 @@ class CudaGraph:
         self.inputs: list[Tensor] = []
 
     @classmethod
-    def cached(cls, graphs: dict, key: tuple, function: Callable, fixed: Sequence[Tensor]) -> CudaGraph:
+    def cached(cls, graphs: dict, key: tuple, function: Callable, fixed: Sequence[Tensor]) -> "CudaGraph":
         """The recording under `key`, reading `fixed`; beyond `MAX_GRAPHS` recordings the oldest is dropped."""
         if key not in graphs and len(graphs) == MAX_GRAPHS:
             del graphs[next(iter(graphs))]

@@ -9,8 +9,6 @@ precision and their metadata, but no audio. `build_reference` writes it from a c
     spread(reference.embeddings[matching])                              # how different they are
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import zlib

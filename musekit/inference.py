@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from musekit import conditions, flow, solve
+from musekit import conditions, flow, harmony, solve
+from musekit.config import TONICS
 from musekit.controls import Controls
 from musekit.recipe import Recipe
 from musekit.stage1 import GuidedStage1, Stage1Inference, Text
 from musekit.stage2 import ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference
 
+TRIES = 8  # of Stage 1, where a key is asked for
 OnStep = Callable[[str, int, int], None]  # (stage, i, n)
 
 
@@ -48,22 +50,54 @@ def padded(recipes: Sequence[Recipe]) -> list[Recipe]:
     return [recipes[min(i, len(recipes) - 1)] for i in range(recipes[0].micro_batch)]
 
 
-def sample_stage1(
-    inference: Stage1Inference, encode, batch: Sequence[Recipe], on_step: OnStep | None = None, cancel=None
+def sample_in_key(
+    inference: Stage1Inference, encode, network: StableAudioMuQ, batch: Sequence[Recipe], on_step=None, cancel=None
 ) -> tuple[Tensor, Tensor]:
-    """Sample one embedding per recipe: (B, 512) of unit length, and NFE (B,); `encode` is the text encoder."""
+    """`sample_stage1`, at most `TRIES` times where an embedding does not have the key that is asked for.
+
+    That is rejection sampling of the embeddings in this key, by Stage 2's read-out; where no try has it, the nearest.
+    """
+    x, nfe = sample_stage1(inference, encode, batch, on_step, cancel)
+    asked = torch.tensor([conditions.key_index(vars(r.controls or Controls())) for r in batch], device=x.device)
+
+    def margin(embeddings: Tensor) -> Tensor:
+        """By how much the asked key's probability is above any other's (B,)."""
+        (*_, read), own = network.read(embeddings), asked.clamp_min(0)[:, None]
+        return read.gather(1, own)[:, 0] - read.scatter(1, own, -torch.inf).amax(1)
+
+    best = margin(x)
+    for attempt in range(1, TRIES):
+        wrong = (asked >= 0) & (best < 0)
+        if not wrong.any():
+            break
+        again, more = sample_stage1(inference, encode, batch, None, cancel, attempt)
+        nfe, found = nfe + more * wrong.cpu(), margin(again)
+        better = wrong & (found > best)
+        x, best = torch.where(better[:, None], again, x), torch.where(better, found, best)
+    return x, nfe
+
+
+def sample_stage1(
+    inference: Stage1Inference, encode, batch: Sequence[Recipe], on_step: OnStep | None = None, cancel=None,
+    attempt: int = 0,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Sample one embedding per recipe: (B, 512) of unit length, and NFE (B,); `encode` is the text encoder.
+
+    attempt: each has noise of its own.
+    """
     first, device = batch[0], inference.mean.device
     scale = first.stage1_guidance_scale
     negative = [recipe.negative_prompt is not None for recipe in batch]
     if scale != 1.0 and len(set(negative)) == 2:
-        return _sample_stage1_by_kind(inference, encode, batch, negative, on_step, cancel)
+        return _sample_stage1_by_kind(inference, encode, batch, negative, on_step, cancel, attempt)
     text = inference.text(*_encode(encode, [r.sentence for r in batch], first.max_tokens, device))
     if scale != 1.0 and all(negative):
         negative_text = _encode(encode, [r.negative_prompt for r in batch], first.max_tokens, device)
         text = Text.stack(text, inference.text(*negative_text))
-    x_0 = torch.stack([flow.noise(r.seed, 1, 1, inference.config.dim)[:, 0] for r in batch]).to(device)
+    stream = 1 + 100 * attempt
+    x_0 = torch.stack([flow.noise(r.seed, stream, 1, inference.config.dim)[:, 0] for r in batch]).to(device)
     solution = solve.solve(
-        GuidedStage1(inference, text, scale, first.stage1_autoguidance, first.stage1_guidance),
+        GuidedStage1(inference, text, scale),
         x_0,
         solver=first.stage1_solver,
         steps=first.stage1_steps,
@@ -73,7 +107,9 @@ def sample_stage1(
     return inference.network.embedding(solution.x), solution.nfe
 
 
-def _sample_stage1_by_kind(inference, encode, batch, negative: list[bool], on_step, cancel) -> tuple[Tensor, Tensor]:
+def _sample_stage1_by_kind(
+    inference, encode, batch, negative: list[bool], on_step, cancel, attempt
+) -> tuple[Tensor, Tensor]:
     """Recipes with a negative prompt and recipes without, each kind padded to a full micro-batch of its own.
 
     An unconditional sample without text has a constant cross-attention, computed in another way than a text's. If both
@@ -84,7 +120,7 @@ def _sample_stage1_by_kind(inference, encode, batch, negative: list[bool], on_st
     for kind in (False, True):
         index = [i for i, has_one in enumerate(negative) if has_one is kind]
         same_kind = [batch[index[min(i, len(index) - 1)]] for i in range(len(batch))]
-        sampled, counts = sample_stage1(inference, encode, same_kind, on_step, cancel)
+        sampled, counts = sample_stage1(inference, encode, same_kind, on_step, cancel, attempt)
         embeddings[index], nfe[index] = sampled[: len(index)], counts[: len(index)]
     return embeddings, nfe
 
@@ -98,19 +134,26 @@ def _encode(encode, texts: Sequence[str], length: int, device) -> tuple[Tensor, 
 
 
 def filled(network: StableAudioMuQ, recipe: Recipe, embedding: Tensor) -> Controls:
-    """The recipe's controls, with a tempo and a metre where it names none, so that the network knows where beats are.
+    """The recipe's controls, with a tempo and a metre where it names none, so that the network knows where beats are,
+    and a key and chords where there are neither chords nor a tune.
 
-    They are drawn by the recipe's seed around what the embedding (512,) tells of them (`StableAudioMuQ.fit_tempo`).
+    They are drawn by the recipe's seed around what the embedding (512,) tells of them (`StableAudioMuQ.readout`).
     """
     controls = recipe.controls or Controls()
-    if not network.config.controls or not network.tempo.any():
+    if not network.config.controls or not network.readout.any():
         return controls
-    read = network.tempo.cpu().double() @ torch.cat([embedding.cpu().double(), torch.ones(1).double()])
+    tempo, metres, keys = (part[0].cpu() for part in network.read(embedding[None]))
     rng = flow.generator(recipe.seed, 0x4D555345 + 3)
-    octaves = float(read[0]) + float(network.tempo_spread) * rng.standard_normal()
-    metres = read[1:].clamp_min(1e-6) / read[1:].clamp_min(1e-6).sum()
+    octaves = float(tempo) + float(network.tempo_spread) * rng.standard_normal()
+    metres = metres.clamp_min(1e-6) / metres.clamp_min(1e-6).sum()
     bpm = round(min(max(120 * 2**octaves, 40.0), 220.0), 1)
-    return controls.filled(bpm, 1 + int(rng.choice(12, p=metres.numpy())))
+    drawn = {"bpm": bpm, "metre": 1 + int(rng.choice(12, p=metres.numpy()))}
+    if controls.chords is None and controls.melody is None:
+        key = conditions.key_index(vars(controls))
+        key = int(keys.argmax()) if key < 0 else key
+        if chords := harmony.line(network.harmony.cpu().numpy(), rng, key, controls.metre or drawn["metre"]):
+            drawn |= {"key": TONICS[key % 12], "mode": ("major", "minor")[key // 12], "chords": chords}
+    return dataclasses.replace(controls, **{k: v for k, v in drawn.items() if getattr(controls, k) is None})
 
 
 def control_inputs(
@@ -128,8 +171,7 @@ def control_inputs(
     local = torch.stack([torch.from_numpy(conditions.of_frames(r, start, frames, second)) for r in records])
     if x_1 is None:
         x_1 = torch.full((len(records), network.config.latent_dim, frames), torch.nan)
-    given, guided = ~x_1[:, 0].isnan(), torch.tensor([c.is_guided for c in controls])
-    return ControlInputs(*(part.to(device) for part in (piece, local, given, x_1.nan_to_num(), guided)))
+    return ControlInputs(*(part.to(device) for part in (piece, local, ~x_1[:, 0].isnan(), x_1.nan_to_num())))
 
 
 def sample_stage2(
@@ -154,11 +196,11 @@ def sample_stage2(
         condition = network.condition_pair(embeddings, timing, *negatives, controls)
     if x_0 is None:
         x_0 = torch.stack([flow.noise(r.seed, 2, frames, inference.config.latent_dim) for r in batch])
-    x_0, known, interval = x_0.to(device), None, (first.guidance_low, first.guidance_high)
+    x_0, known = x_0.to(device), None
     if given is not None:
         known = ~given[:, :1].isnan(), given.nan_to_num() - x_0
     solution = solve.solve(
-        GuidedStage2(inference, condition, first.guidance_scale, interval, known, first.guidance),
+        GuidedStage2(inference, condition, first.guidance_scale, known),
         x_0,
         solver=first.stage2_solver,
         steps=first.stage2_steps,

@@ -6,8 +6,6 @@ runs torchrun on this machine (gloo on CPUs, nccl on GPUs) and follows its log; 
 happens in the kernel. `python -m musekit.launch ...` is torchrun with the exit code of the processes that it started.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -66,8 +64,9 @@ def failure(arguments: Sequence, code: int, log: Sequence[str]) -> str:
     return f"{command} failed with {code}: " + (reasons[0] if reasons else "\n".join(log[-SHOWN_LINES:]))
 
 
-def torchrun(arguments: list[str] | None = None) -> int:
-    """Run torchrun with these arguments; returns 0, or the exit code of the rank that failed first (128 + signal).
+def torchrun() -> int:
+    """Run torchrun with this process's arguments; returns 0, or the exit code of the rank that failed first, or 128 +
+    its signal.
 
     torchrun itself exits with 1 whatever the reason. 75 on any rank wins, also after a signal to torchrun: the state of
     all ranks is saved, and a rank that ends a moment later may be killed.
@@ -85,7 +84,7 @@ def torchrun(arguments: list[str] | None = None) -> int:
         return ranks[-1]
 
     subprocess_handler.subprocess_handler.Popen = popen  # a SignalException does not tell how the ranks ended
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = sys.argv[1:]
     # torchrun's parser would take `--n` after the module for an abbreviation of its own options
     ours = arguments.index("-m") + 2 if "-m" in arguments else len(arguments)
     try:

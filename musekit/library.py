@@ -24,13 +24,13 @@ import numpy as np
 
 from musekit import entry as files
 from musekit.config import MuseError, home, suggest
+from musekit.corpus.listing import AUDIO
 from musekit.entry import Entry, clean_tags, clean_text, measured, quantize, read_entry, read_samples
 from musekit.files import read_json, write_atomic
 from musekit.recipe import file_stem
 
 MAX_DOWNLOAD = 400 * 2**20  # bytes, through the connection of a page
 LOCK_SECONDS = 30.0  # to wait for another process's write
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")  # of sounds in an imported folder
 SORTS: dict[str, Callable[[Entry], object]] = {  # the smallest first; equal ones newest first
     "newest": lambda e: 0,
     "name": lambda e: e.name.casefold(),
@@ -250,7 +250,7 @@ class Library:
         if not folder.is_dir():
             raise MuseError(f"{str(folder)!r} is not a folder; choose one that holds sounds")
         for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+            if path.suffix.lower() not in AUDIO or path.name.startswith(".") or not path.is_file():
                 continue
             try:
                 entry, samples = read_entry(path), read_samples(path)

@@ -4,7 +4,9 @@ A (rank, inputs) begins random and B (outputs, rank) zero, for every product in 
 B alone; `merge` adds B A to a network's weights, so that sampling is what it was.
 """
 
+import contextlib
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,8 @@ ENDS = (".lora_a", ".lora_b")
 class Adapted(nn.Linear):
     """A linear layer with its own weights, frozen, and the two small matrices."""
 
+    on = True  # whether the small matrices count
+
     def __init__(self, layer: nn.Linear, rank: int):
         super().__init__(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
@@ -29,7 +33,8 @@ class Adapted(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., inputs) -> (..., outputs)."""
-        return super().forward(x) + F.linear(F.linear(x, self.lora_a), self.lora_b)
+        y = super().forward(x)
+        return y + F.linear(F.linear(x, self.lora_a), self.lora_b) if self.on else y
 
 
 def adapt(network: nn.Module, rank: int) -> None:
@@ -42,18 +47,40 @@ def adapt(network: nn.Module, rank: int) -> None:
                 setattr(parent, name, Adapted(layer, rank))
 
 
-def save(path: Path, part: str, state: dict[str, Tensor]) -> None:
-    """Write the small matrices in a network's state, and whose they are."""
-    small = {name: value.detach().cpu().contiguous() for name, value in state.items() if name.endswith(ENDS)}
-    write_atomic(path, to_bytes(small, {"part": part}))
+@contextlib.contextmanager
+def off(network: nn.Module):
+    """The network as it was before `adapt`, inside the block."""
+    layers = [layer for layer in network.modules() if isinstance(layer, Adapted)]
+    try:
+        for layer in layers:
+            layer.on = False
+        yield
+    finally:
+        for layer in layers:
+            layer.on = True
 
 
-def read(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """The part that a file is for, and its matrices. Raises MuseError when it is no such file."""
+class LoRA(NamedTuple):
+    """What a file of `save` holds."""
+
+    part: str  # the stage that it fine-tunes
+    small: dict[str, Tensor]  # its matrices
+    about: dict[str, str]  # what else was saved: of a student (`distil`) its steps, shift and teacher
+
+
+def save(path: Path, part: str, state: dict[str, Tensor], about: dict[str, str]) -> None:
+    """Write the small matrices in a network's state in half precision, and whose they are."""
+    small = {name: value.detach().cpu().half().contiguous() for name, value in state.items() if name.endswith(ENDS)}
+    write_atomic(path, to_bytes(small, about | {"part": part}))
+
+
+def read(path: Path) -> LoRA:
+    """A file of `save`. Raises MuseError when it is no such file."""
     try:
         with safe_open(path, "pt") as file:
-            found = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
-            return file.metadata()["part"], found
+            small = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no dict
+            about = dict(file.metadata())
+            return LoRA(about.pop("part"), small, about)
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise MuseError(f"{path} holds no LoRA ({error}): `musekit train --train.lora` writes one") from error
 
@@ -64,6 +91,9 @@ def merge(network: nn.Module, small: dict[str, Tensor]) -> None:
     weights = dict(network.named_parameters())
     try:
         for name in {name.rpartition(".")[0] for name in small}:
-            weights[f"{name}.weight"].add_(small[f"{name}.lora_b"] @ small[f"{name}.lora_a"])
+            a, b, weight = small[f"{name}.lora_a"], small[f"{name}.lora_b"], weights[f"{name}.weight"]
+            if (len(b), a.shape[-1]) != weight.shape:  # before the product takes memory
+                raise KeyError(f"{name} is {tuple(weight.shape)}")
+            weight.add_(b @ a)
     except (KeyError, RuntimeError) as error:
         raise MuseError(f"this LoRA is of another network: {str(error).splitlines()[0]:.100}") from error

@@ -22,7 +22,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from musekit import edit, flow, gpu, inference, lora, pretrained
+from musekit import distil, edit, flow, gpu, inference, lora, pretrained
 from musekit.config import MuseConfig, MuseError
 from musekit.controls import LONGEST, Controls, agreed
 from musekit.encoders.mini import JointEmbedder
@@ -36,6 +36,7 @@ from musekit.recipe import CONTROLS, Edit, Recipe, Settings, check, clean_prompt
 from musekit.stage1 import Stage1Inference
 from musekit.stage2 import Stage2Inference
 
+AVOIDING = 2.0  # Stage 1's guidance at least where a negative prompt says what the music should not be
 GOES_ON = 6.0  # s: by how much longer than its sound a piece is said to be that does not end
 __all__ = ["Controls", "Generation", "Muse", "Piece", "Settings", "micro_batches", "count"]
 
@@ -99,12 +100,30 @@ class Muse:
         self.stage1_dtype = self.stage1_dtype or self.config.sample.stage1_dtype
         if self.stage1_dtype == "auto":
             self.stage1_dtype = str(gpu.fast_precision(self.device)).removeprefix("torch.")
+        self.is_draft = self.lora is not None and bool((small := lora.read(self.lora)).about)
+        if self.is_draft:
+            sample = distil.of_student(self.config.sample, small, self.folder)
+            self.config = dataclasses.replace(self.config, sample=sample)
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path = "mini", **options) -> Self:
         """The system of a folder of weights, or of a packaged preset. Raises MuseError when there is none."""
         folder = pretrained.find(name_or_folder)
         return cls(folder, pretrained.read_config(folder), **options)
+
+    @cached_property
+    def draft(self) -> "Muse":
+        """The same system with Stage 2's student (`distil`), which is quick; without one the system itself."""
+        path = self.folder / pretrained.STUDENT
+        if self.lora is not None or not path.exists():
+            return self
+        student, shared = dataclasses.replace(self, lora=path), ("text", "embedder", "codec", "stage1", "inference1")
+        vars(student).update({name: vars(self)[name] for name in shared if name in vars(self)})  # what is loaded
+        return student
+
+    def of(self, recipe: Recipe) -> "Muse":
+        """The one of this system and its draft that made a recipe; the system itself where neither did."""
+        return self if recipe.weights == self.weights or recipe.weights != self.draft.weights else self.draft
 
     @cached_property
     def device(self) -> torch.device:
@@ -154,8 +173,8 @@ class Muse:
 
     def _stage(self, part: str):
         network = load_part(self.folder, part)[0]
-        if self.lora is not None and (found := lora.read(self.lora))[0] == part:
-            lora.merge(network, found[1])
+        if self.lora is not None and (found := lora.read(self.lora)).part == part:
+            lora.merge(network, found.small)
         return network.to(self.device)
 
     @cached_property
@@ -174,7 +193,6 @@ class Muse:
         own = pretrained.weights_hash(self.folder)
         if self.lora is None:
             return own
-        lora.read(self.lora)  # no other file
         return hashlib.sha256(f"{own} {sha256(self.lora)}".encode()).hexdigest()[:16]
 
     def recipe(
@@ -190,7 +208,14 @@ class Muse:
         said = read_prompt(prompt) if self.config.stage2.controls else {}
         if negative_prompt is None and "without" in said:
             negative_prompt = ", ".join(said["without"])
-        negative_prompt = None if negative_prompt is None else clean_prompt(negative_prompt, "negative prompt")
+        if negative_prompt is not None:  # it acts by guidance
+            negative_prompt = clean_prompt(negative_prompt, "negative prompt")
+            if "stage1_guidance_scale" not in given:
+                chosen["stage1_guidance_scale"] = max(AVOIDING, chosen["stage1_guidance_scale"])
+        if self.is_draft:
+            fixed = ("stage2_steps", "stage2_solver", "shift", "guidance_scale")
+            if other := [name for name in fixed if chosen[name] != getattr(self.config.sample, name)]:
+                raise MuseError(f"drafts have their own {' and '.join(other)}: leave out these settings")
         lengths = self.config.text.lengths  # without a choice the tokenizer need not be loaded yet
         recipe = Recipe.checked(
             prompt=prompt,
@@ -225,7 +250,11 @@ class Muse:
     ) -> tuple[Tensor, Tensor]:
         """Stage 1 for at most one micro-batch of recipes: embeddings (n, 512) and network evaluations (n,)."""
         with self.turn, torch.inference_mode():
-            embeddings, nfe = inference.sample_stage1(self.inference1, self.text, padded(recipes), on_step, cancel)
+            batch, tools = padded(recipes), (self.inference1, self.text)
+            if self.config.stage2.controls and any((r.controls or Controls()).key for r in recipes):
+                embeddings, nfe = inference.sample_in_key(*tools, self.stage2, batch, on_step, cancel)
+            else:
+                embeddings, nfe = inference.sample_stage1(*tools, batch, on_step, cancel)
         return embeddings[: len(recipes)].cpu(), nfe[: len(recipes)]
 
     @torch.inference_mode()
@@ -305,15 +334,9 @@ class Muse:
             return float(text @ self.embedder.embed_audio(audio[None], self.config.codec.sample_rate)[0])
 
     def generate(
-        self,
-        prompt: str,
-        n: int = 1,
-        seed: int = 0,
-        negative_prompt: str | None = None,
-        on_step: OnStep | None = None,
-        cancel=None,
-        **settings,
-    ) -> Generation:
+        self, prompt: str, n: int = 1, seed: int = 0, negative_prompt: str | None = None, on_step: OnStep | None = None,
+        cancel=None, **settings,
+    ) -> Generation:  # fmt: skip
         """n pieces for one prompt; piece i has the seed `seed + i`. settings: fields of `recipe.Settings`, or
         controls=Controls(...) instead of those that are controls. `stream` needs less memory for many pieces.
         """
@@ -359,7 +382,7 @@ class Muse:
 
     def piece(self, audio: Tensor, recipe: Recipe) -> Piece:
         """The piece of a file and its recipe, as a source of edits: with its embedding and the tempo that was drawn."""
-        if recipe.edit or recipe.weights != self.weights:
+        if recipe.edit or recipe.weights != self.of(recipe).weights:
             embedding = self.embedder.embed_audio(audio[None], self.config.codec.sample_rate)[0].cpu()
             controls = recipe.controls or Controls()
         else:
@@ -381,6 +404,8 @@ class Muse:
         settings = settings_of({"micro_batch": 1, **settings, "seconds": seconds})
         if isinstance(source, Piece):  # its own controls, where there are no others
             own = vars(settings_of({"controls": dataclasses.replace(source.controls, ends=None)}))
+            said = read_prompt(prompt or "") if self.config.stage2.controls else {}
+            own |= dict.fromkeys(said.keys() & own.keys()) | ({"chords": None} if "key" in said else {})
             settings = Settings(**{name: own[name] if v is None else v for name, v in vars(settings).items()})
         embedding = None
         if prompt is None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from musekit import convert, oobleck
@@ -30,6 +30,8 @@ from musekit.files import read_json, sha256, write_atomic
 from musekit.stage1 import Text2MuQFlow, TextRegression
 from musekit.stage2 import StableAudioMuQ
 
+STUDENT = "draft.safetensors"  # small matrices that make Stage 2 a student of few steps (`distil`)
+SCALE = ".scale"  # behind the name of a matrix in 8 bits: that of its rows
 PARTS = ("codec", "embedder", "stage1", "stage2")  # the components that generation needs
 BASELINE = "regression"  # the notebooks' baseline; a folder need not have it
 WEIGHTS = Path(__file__).resolve().parent / "weights"
@@ -143,9 +145,9 @@ def load_part(folder: str | Path, part: str) -> tuple[nn.Module, str]:
     if digest != read_hashes(folder).get(part):
         raise MuseError(f"{path} is not the file that weights.json names (truncated or altered); restore it")
     try:
-        with Bounded(path.stat().st_size):  # it has parameters in half precision; and room for buffers
+        with Bounded(2 * path.stat().st_size):  # a parameter takes a byte or two; and room for buffers
             model = build(part, config)
-        model.load_state_dict({k: v.float() for k, v in load(path.read_bytes()).items()})
+        model.load_state_dict(unpacked(load(path.read_bytes())))
     except (SafetensorError, RuntimeError) as error:
         raise MuseError(f"{path} does not fit {folder / 'config.json'}: {str(error).splitlines()[0]}") from error
     return model.eval().requires_grad_(False), digest
@@ -174,21 +176,38 @@ def initialise(model: nn.Module, part: str, source: str | Path) -> bool:
         return True
     try:
         weights = load_part(source, part)[0].state_dict()
-        if part == "stage2":  # older weights have no controls, whose new layers begin at zero
-            weights = {k: v for k, v in model.state_dict().items() if k.startswith(("control_", "tempo"))} | weights
+        if part == "stage2":  # other weights may have no controls, whose new layers begin at zero
+            new = ("control_", "readout", "tempo", "harmony")
+            weights = {k: v for k, v in model.state_dict().items() if k.startswith(new)} | weights
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise MuseError(f"{source} holds a {part} of another shape: {str(error).splitlines()[-1].strip()}") from error
     return part == "codec"
 
 
-def save_part(folder: Path, part: str, model: nn.Module, config: MuseConfig, half: bool = True) -> Path:
-    """Write one component (matrices in half precision) and its hash; returns its path. Other components stay."""
+def unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file of `save_part` in float32."""
+    scales = {name: tensors.pop(name).float().view(-1, 1) for name in list(tensors) if name.endswith(SCALE)}
+    return {name: value.float().mul_(scales.get(f"{name}{SCALE}", 1.0)) for name, value in tensors.items()}
+
+
+def save_part(folder: Path, part: str, model: nn.Module, config: MuseConfig) -> Path:
+    """Write one component and its hash; returns its path. Other components stay.
+
+    Matrices are written in half precision, the codec's in 8 bits and with a scale for each of their rows.
+    """
     folder = Path(folder)
     tensors = {}
     for name, value in model.state_dict().items():
         value = value.detach().cpu()
-        tensors[name] = (value.to(torch.float16) if half and value.dim() > 1 else value.float()).contiguous()
+        if part == "codec" and name.endswith(".weight") and value.dim() == 2:
+            scale = (value.float().abs().amax(1, keepdim=True) / 127).clamp_min(1e-12)
+            # 127 times a scale of few digits is exact: a matrix that is written again stays what it is
+            scale = (scale.view(torch.int32) & ~0xFFF).view(torch.float32)
+            tensors[f"{name}{SCALE}"], value = scale, (value / scale).round().clamp(-127, 127).to(torch.int8)
+        elif value.dim() > 1:
+            value = value.half()
+        tensors[name] = (value if value.dim() > 1 else value.float()).contiguous()
     path, data = folder / f"{part}.safetensors", save(tensors)
     digest = hashlib.sha256(data).hexdigest()  # slow, so before weights.json is read: another training may write it
     write_atomic(path, data)

@@ -18,12 +18,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from musekit.config import Fraction, MuseConfig, MuseError, Positive, Scale, Seed, Shift, suggest
+from musekit.config import MuseConfig, MuseError, Positive, Scale, Seed, Shift, suggest
 from musekit.controls import LONGEST, Controls
 from musekit.files import checked, decode
 from musekit.prompts import read_prompt
 
-SAMPLER = 4  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
+SAMPLER = 5  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
 MAX_PROMPT_CHARS = 2000  # the text encoder reads far fewer tokens than that
 Number = Annotated[int, Meta(ge=1, le=10_000)]  # of steps
 Micro = Annotated[int, Meta(ge=1, le=1024)]  # pieces in a micro-batch, or threads: files from others name them
@@ -62,14 +62,9 @@ class Recipe:
     device: str
     threads: Micro
     versions: str
-    guidance_low: Fraction = 0.0  # Stage 2's guidance applies for t in [low, high]; the first recipes lack both fields
-    guidance_high: Fraction = 1.0
     stage1_dtype: str = "float32"
-    stage1_autoguidance: Scale = 1.0
     controls: Controls | None = None  # the rest came later: a recipe without them has the JSON that it always had
     edit: Edit | None = None
-    guidance: str = "cfg"  # how guidance works, in Stage 2 and in Stage 1
-    stage1_guidance: str = "cfg"
     shift: Shift = 1.0  # of Stage 2's steps towards noise
 
     @classmethod
@@ -108,14 +103,9 @@ class Settings:
     shift: float | None = None  # Above 1, more of Stage 2's steps lie near noise; at 1 they are equal
     solver: str | None = None  # Stage 2's solver: euler, midpoint, heun, rk4 or dopri5
     guidance_scale: float | None = None  # Stage 2's classifier-free guidance; 1 is none
-    guidance_low: float | None = None  # Guidance applies only for t from here (0 is noise, and the default) ...
-    guidance_high: float | None = None  # ... to here (1 is audio, and the default); elsewhere it costs nothing
     stage1_steps: int | None = None  # Solver steps of Stage 1
     stage1_solver: str | None = None  # Stage 1's solver
-    stage1_guidance_scale: float | None = None  # Stage 1's guidance; above 1 prompts are obeyed more, with less variety
-    stage1_autoguidance: float | None = None  # Its guidance away from a Gaussian; above 1 keys and timbres are clearer
-    guidance: str | None = None  # How Stage 2's guidance works: cfg, apg or cfg-zero
-    stage1_guidance: str | None = None  # How Stage 1's guidances work: cfg or apg
+    stage1_guidance_scale: float | None = None  # Stage 1's guidance; above 1 (with a negative prompt: 2) less variety
     micro_batch: int | None = None  # Pieces per batch; part of the recipe
     bpm: float | None = None  # Tempo in beats per minute, 30 to 300; the default is drawn, as the embedding suggests
     metre: int | None = None  # Beats per bar; the default is drawn, too
@@ -123,10 +113,9 @@ class Settings:
     chords: str | None = None  # Chords, one per bar, such as "Am F C G"; or bars of several chords: "Am F | C G |"
     melody: str | None = None  # A MIDI file, whose upper line the music follows
     ends: bool | None = None  # Whether the piece ends (the default), or goes on beyond what is heard
-    guided: bool | None = None  # Whether guidance strengthens these controls, too; by default, chords and melodies
 
 
-CONTROLS = ("bpm", "metre", "key", "chords", "melody", "ends", "guided")  # fields of `Settings` and of `Controls`
+CONTROLS = ("bpm", "metre", "key", "chords", "melody", "ends")  # fields of `Settings` and of `Controls`
 
 
 def software() -> str:
@@ -139,7 +128,7 @@ def software() -> str:
 
 def check(recipe: Recipe, config: MuseConfig) -> None:
     """Raise MuseError for a recipe that this system cannot sample."""
-    from musekit import flow, solve  # imports torch, which prompts do not need
+    from musekit import solve  # imports torch, which prompts do not need
 
     longest = math.floor(config.window_seconds * 100) / 100
     if recipe.edit and recipe.seconds > LONGEST:
@@ -153,13 +142,6 @@ def check(recipe: Recipe, config: MuseConfig) -> None:
     for solver in (recipe.stage1_solver, recipe.stage2_solver):
         if solver not in solve.SOLVERS:
             raise suggest(solver, solve.SOLVERS, "solver")
-    for mode, known in ((recipe.guidance, flow.MODES), (recipe.stage1_guidance, ("cfg", "apg"))):
-        if mode not in known:
-            raise suggest(mode, known, "guidance")
-    if recipe.stage1_autoguidance != 1.0 and not config.stage1.gaussian_rank:
-        raise MuseError(f"{config.name}'s Stage 1 has no Gaussian for guidance; leave stage1_autoguidance at 1")
-    if recipe.guidance_low > recipe.guidance_high:
-        raise MuseError(f"guidance_low = {recipe.guidance_low:g} is above guidance_high = {recipe.guidance_high:g}")
 
 
 def count(n: int) -> int:

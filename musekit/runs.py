@@ -17,6 +17,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import disk_usage
 
@@ -167,8 +168,6 @@ def hardware() -> dict:
 
 def versions() -> dict:
     """Versions of Python and of the packages that decide the numbers."""
-    from importlib.metadata import PackageNotFoundError, version
-
     found = {"python": platform.python_version()}
     for name in ("musekit", "torch", "numpy", "transformers", "librosa", "scikit-learn"):
         try:

@@ -134,12 +134,8 @@ class Text2MuQFlow(nn.Module):
         bias = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, float("-inf"))[:, None, None]
         return [(*block.keys_values(tokens), bias) for block in self.blocks]
 
-    def forward(self, x: Tensor, t: Tensor, context: Context, autoguidance: float = 1.0) -> Tensor:
-        """Velocity (B, 512) at x (B, 512), t (B,).
-
-        autoguidance w: v_gauss + w (v - v_gauss), guidance by a worse version of the model (Karras et al. 2024, arXiv
-        2406.02507), the exact Gaussian. w > 1 sharpens what is not Gaussian, such as the key, and costs some variety.
-        """
+    def forward(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
+        """Velocity (B, 512) at x (B, 512), t (B,)."""
         features = flow.time_features(t, self.config.width, MAX_TIME_TURNS)
         modulation = self.time(features.to(x.dtype)).unflatten(-1, (9, -1))
         h = self.proj_in(x)
@@ -149,7 +145,6 @@ class Text2MuQFlow(nn.Module):
         if not self.config.gaussian_rank:
             return v
         with torch.autocast(x.device.type, enabled=False):
-            v = v if autoguidance == 1.0 else autoguidance * v
             return v.to(x.dtype) + self.gaussian_velocity(x, t.to(x.dtype))
 
     def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
@@ -205,7 +200,6 @@ class Stage1Time(NamedTuple):
 
     modulation: Tensor  # (9, D) or (B, 9, D)
     gain: Tensor | None  # (rank + 1,) or (B, rank + 1): of the Gaussian velocity, where there is one
-    t: float | None = None  # t on the host, where it is known there
 
 
 class Stage1Layer(NamedTuple):
@@ -284,14 +278,14 @@ class Stage1Inference:
         """Everything that depends on time only, for n times (n,) that all samples share."""
         now = self._time(times.to(device=self.mean.device, dtype=self.mean.dtype))
         gains = [None] * len(times) if now.gain is None else now.gain.unbind(0)
-        return list(map(Stage1Time, now.modulation.unbind(0), gains, times.tolist()))
+        return list(map(Stage1Time, now.modulation.unbind(0), gains))
 
     def _time(self, t: Tensor) -> Stage1Time:
         features = flow.time_features(t, self.config.width, MAX_TIME_TURNS).to(self.mean.dtype)
         modulation = self.network.time(features).unflatten(-1, (9, -1))
         return Stage1Time(modulation, self.network.gain(t[:, None]) if self.config.gaussian_rank else None)
 
-    def __call__(self, x: Tensor, t: Tensor | Stage1Time, text: Text, autoguidance: float = 1.0) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor | Stage1Time, text: Text) -> Tensor:
         """Velocity (B, 512) at x (B, 512); t (B,) or an item of `at`. Samples beyond the text's R have no text."""
         now = t if isinstance(t, Stage1Time) else self._time(t.to(self.mean.dtype))
         modulations = now.modulation + (self.table if now.modulation.dim() == 2 else self.table[:, None])
@@ -300,7 +294,6 @@ class Stage1Inference:
             bias = text.bias[i % len(text.bias)]
             h = self.block(layer, h, modulation, text.keys[i], text.values[i], bias, text.merged)
         v = F.linear(F.layer_norm(h, h.shape[-1:]).to(self.dtype), *self.proj_out).to(x.dtype)
-        v = v if autoguidance == 1.0 or now.gain is None else autoguidance * v
         return v if now.gain is None else v + self.network.gaussian(x, now.gain.to(x.dtype))
 
     def _block(self, layer: Stage1Layer, h: Tensor, modulation: Tensor, keys, values, bias, merged: bool) -> Tensor:
@@ -347,30 +340,17 @@ class Stage1Inference:
 class GuidedStage1:
     """The guided velocity v(t, x) of one batch for `solve.solve`; conditional and unconditional samples run together.
 
-    text: of the B samples, or of 2 B if the unconditional ones have texts of their own. mode "apg": of what guidance
-    changes, the part along the predicted unit vector is left out (`flow.adapted`): its length cannot carry it.
+    text: of the B samples, or of 2 B if the unconditional ones have texts of their own.
     """
 
-    def __init__(
-        self, inference: Stage1Inference, text: Text, scale: float, autoguidance: float = 1.0, mode: str = "cfg"
-    ):
-        self.inference, self.text, self.scale, self.autoguidance = inference, text, scale, autoguidance
-        self.at, self.projected = inference.at, mode == "apg"
+    def __init__(self, inference: Stage1Inference, text: Text, scale: float):
+        self.inference, self.text, self.scale, self.at = inference, text, scale, inference.at
 
     def __call__(self, t: Tensor | Stage1Time, x: Tensor) -> Tensor:
-        if not self.projected:
-            return self._guided(t, x)
-        network, (v, plain) = self.inference.network, self._guided(t, x).chunk(2)
-        unit = flow.denoised(plain, t.t if isinstance(t, Stage1Time) else t, x) * network.std + network.mean
-        change = (v - plain) * network.std
-        return plain + (change - flow.share_along(change, unit) * unit) / network.std
-
-    def _guided(self, t: Tensor | Stage1Time, x: Tensor) -> Tensor:
-        """`_velocity`, by a recorded CUDA graph where there can be one."""
         if not x.is_cuda or not isinstance(t, Stage1Time):
             return self._velocity(x, t, self.text)
         merged, tensors = self.text.merged, (self.text.keys, self.text.values, self.text.bias)
-        key = (self.scale, self.autoguidance, self.projected, merged, x.shape, *(part.shape for part in tensors))
+        key = (self.scale, merged, x.shape, *(part.shape for part in tensors))
 
         def velocity(keys, values, bias, x, modulation, gain=None):
             return self._velocity(x, Stage1Time(modulation, gain), Text(keys, values, bias, merged))
@@ -379,18 +359,7 @@ class GuidedStage1:
         return graph(x, t.modulation, *([] if t.gain is None else [t.gain]))
 
     def _velocity(self, x: Tensor, t: Tensor | Stage1Time, text: Text) -> Tensor:
-        """The velocity (B, 512); where it is to be projected, (2 B, 512) with the conditional one behind it."""
-        autoguidance = 1.0 if self.projected else self.autoguidance
         if self.scale == 1.0:
-            v = plain = self.inference(x, t, text, autoguidance)
-        else:
-            both = t if isinstance(t, Stage1Time) else torch.cat([t, t])
-            pair = self.inference(torch.cat([x, x]), both, text, autoguidance)
-            v, plain = flow.guided(*pair.chunk(2), self.scale), pair[: len(x)]
-        if not self.projected:
-            return v
-        if self.autoguidance != 1.0:
-            network = self.inference.network
-            gaussian = network.gaussian(x, t.gain if isinstance(t, Stage1Time) else network.gain(t[:, None]))
-            v = gaussian + self.autoguidance * (v - gaussian)
-        return torch.cat([v, plain])
+            return self.inference(x, t, text)
+        both = t if isinstance(t, Stage1Time) else torch.cat([t, t])
+        return flow.guided(*self.inference(torch.cat([x, x]), both, text).chunk(2), self.scale)

@@ -10,7 +10,6 @@ Open's transformer weight for weight (`convert`), with its v-objective converted
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from musekit import conditions, convert, flow
+from musekit import conditions, convert, flow, harmony
 from musekit.config import Stage2Config
 from musekit.gpu import CudaGraph, compiled
 
@@ -31,15 +30,11 @@ class ControlInputs(NamedTuple):
     of_frames: Tensor  # (B, T, LOCALS)
     given: Tensor  # (B, T) bool: frames whose latents are given, to continue or to repaint a piece
     x_1: Tensor  # (B, C, T) standardised latents; only the given frames are read
-    guided: Tensor | None = None  # (B,) bool: whose unconditional half has given frames only
 
     @property
     def unguided(self) -> ControlInputs:
-        """What the unconditional half of a guided pair has of them."""
-        if self.guided is None:
-            return self
-        keep = ~self.guided[:, None]
-        return self._replace(of_piece=self.of_piece * keep, of_frames=self.of_frames * keep[..., None])
+        """What the unconditional half of a guided pair has of them: the given frames."""
+        return self._replace(of_piece=torch.zeros_like(self.of_piece), of_frames=torch.zeros_like(self.of_frames))
 
 
 class Condition(NamedTuple):
@@ -67,7 +62,6 @@ class Stage2Time(NamedTuple):
     token: Tensor  # (D,) or (B, D): the time's part of the global token
     modulation: Tensor | None  # (B, 6, D); None without adaLN
     affine: Tensor | None  # (3,) or (3, B): input scale, and u = second x + third v; None without the v-objective
-    t: float | None = None  # t on the host, where it is known there
 
 
 def rotary(tokens: int, head_dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -251,16 +245,22 @@ class StableAudioMuQ(nn.Module):
             self.control_frames = nn.Linear(config.patch * conditions.LOCALS, width, bias=False)
             self.control_given = nn.Linear(config.patch * (1 + config.latent_dim), width, bias=False)
             zeros += [self.control_piece[-1].weight, self.control_frames.weight, self.control_given.weight]
-            # log2(bpm / 120) and the 12 metres' probabilities, by linear regression on embedding and 1; and what is
-            # left of log2(bpm / 120), as a standard deviation
-            self.register_buffer("tempo", torch.zeros(13, config.embedding_dim + 1))
+            # log2(bpm / 120), the 12 metres' and the 24 keys' probabilities, by linear regression on embedding and 1;
+            # and what is left of log2(bpm / 120), as a standard deviation
+            self.register_buffer("readout", torch.zeros(37, config.embedding_dim + 1))
             self.register_buffer("tempo_spread", torch.zeros(()))
+            self.register_buffer("harmony", torch.zeros(harmony.SHAPE))
         for zero in zeros:
             nn.init.zeros_(zero)
 
     def standardise(self, latents: Tensor) -> Tensor:
         """Codec latents -> x_1 with about unit variance per channel."""
         return (latents - self.mean) / self.std
+
+    @property
+    def emphasis(self) -> Tensor:
+        """Roots of the channels' weights in the loss, (C, 1)."""
+        return (self.std / self.std.mean()).sqrt()
 
     def latents(self, x: Tensor) -> Tensor:
         """x at t = 1 -> codec latents."""
@@ -271,14 +271,21 @@ class StableAudioMuQ(nn.Module):
         self.mean.copy_(latents.mean(0)[:, None])
         self.std.copy_(latents.std(0).clamp_min(1e-4)[:, None])
 
-    def fit_tempo(self, embeddings: Tensor, bpm: Tensor, metre: Tensor) -> None:
-        """Regress tempo and metre on training embeddings (n, 512); bpm (n,), metre (n,) from 1 to 12."""
+    def read(self, embeddings: Tensor) -> Sequence[Tensor]:
+        """What the read-out says of embeddings (n, 512): tempo (n, 1), metres (n, 12) and keys (n, 24)."""
+        read = F.pad(embeddings.double(), (0, 1), value=1.0) @ self.readout.T.to(embeddings.device).double()
+        return read.split((1, 12, 24), dim=1)
+
+    def fit_readout(self, embeddings: Tensor, bpm: Tensor, metre: Tensor, key: Tensor) -> None:
+        """Regress tempo, metre and key on training embeddings (n, 512); bpm (n,), metre (n,) from 1 to 12, key (n,) of
+        `conditions.key_index`."""
         octaves = (bpm / 120).log2()
-        x = torch.cat([embeddings, torch.ones(len(embeddings), 1)], 1).double()
-        y = torch.cat([octaves[:, None], F.one_hot(metre - 1, 12)], 1).double()
+        x = F.pad(embeddings.double(), (0, 1), value=1.0)
+        keys = F.one_hot(key.clamp_min(0), 24) * (key >= 0)[:, None]
+        y = torch.cat([octaves[:, None], F.one_hot(metre - 1, 12), keys], 1).double()
         # unit length means 1/sqrt(512) per coordinate: the ridge is that of one clip
         weight = torch.linalg.solve(x.T @ x + torch.eye(x.shape[1]).to(x) / embeddings.shape[1], x.T @ y).T
-        self.tempo.copy_(weight)
+        self.readout.copy_(weight)
         self.tempo_spread.copy_((octaves - x @ weight[0]).std())
 
     def condition(
@@ -312,17 +319,13 @@ class StableAudioMuQ(nn.Module):
         return sum(layer(x.unflatten(1, (-1, self.config.patch)).flatten(2)) for x, layer in joined)
 
     def condition_pair(
-        self,
-        embedding: Tensor,
-        seconds: Tensor,
-        negative: Tensor | None = None,
-        has_negative: Tensor | None = None,
+        self, embedding: Tensor, seconds: Tensor, negative: Tensor | None = None, has_negative: Tensor | None = None,
         controls: ControlInputs | None = None,
-    ) -> Condition:
+    ) -> Condition:  # fmt: skip
         """The 2 B conditions of classifier-free guidance: the B conditional ones, then the B unconditional ones.
 
         negative (B, 512): embeddings of negative prompts, which replace the null token where has_negative (B,) is true.
-        Both halves have the controls, so that guidance is on the embedding only, but for those of `guided` samples.
+        The unconditional half has no controls either: guidance on the embedding alone leaves music without a beat.
         """
         if negative is None:
             negative = torch.zeros_like(embedding)
@@ -358,14 +361,9 @@ class StableAudioMuQ(nn.Module):
         return self.velocity(x, now, condition, self.blocks, self.scale_shift_tables())
 
     def velocity(
-        self,
-        x: Tensor,
-        now: Stage2Time,
-        condition: Condition,
-        blocks: Sequence[Callable[..., Tensor]],
-        tables: Tensor | None,
-        dtype: torch.dtype | None = None,
-    ) -> Tensor:
+        self, x: Tensor, now: Stage2Time, condition: Condition, blocks: Sequence[Callable[..., Tensor]],
+        tables: Tensor | None, dtype: torch.dtype | None = None,
+    ) -> Tensor:  # fmt: skip
         """Velocity (B, C, T) at x (B, C, T) by `blocks`, whose own modulation is `tables` (layers, 6, D).
 
         dtype: of the blocks and the hidden state (None: that of x), since autocast would give the first block another
@@ -391,8 +389,8 @@ class StableAudioMuQ(nn.Module):
             return v
         return flow.match_dims(now.affine[1], x) * x + flow.match_dims(now.affine[2], x) * v
 
-    def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """Flow-matching loss over the frames that exist and are not given, beside its Gaussian floor.
+    def inputs(self, batch: dict) -> tuple[Tensor, Tensor, Tensor, ControlInputs | None]:
+        """Of a training batch: noise and standardised latents (B, C, T), frames that are learned (B, T), and controls.
 
         "x_0" may hold the noise, instead of its keys in "noise".
         """
@@ -400,10 +398,17 @@ class StableAudioMuQ(nn.Module):
         if "given" in batch:
             controls = ControlInputs(batch["of_piece"], batch["of_frames"], batch["given"], x_1)
             mask = mask & ~batch["given"]
-        x_0 = batch["x_0"] if "x_0" in batch else flow.keyed_noise(batch["noise"], x_1)
+        return batch["x_0"] if "x_0" in batch else flow.keyed_noise(batch["noise"], x_1), x_1, mask, controls
+
+    def training_loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Flow-matching loss over the frames that exist and are not given, beside its Gaussian floor.
+
+        A channel's weight is its deviation in units of the codec's tolerance: notes weigh more than texture.
+        """
+        x_0, x_1, mask, controls = self.inputs(batch)
         x_t, u = flow.interpolate(x_0, x_1, batch["t"])
         v = self(x_t, batch["t"], self.condition(batch["embedding"], batch["seconds"], batch["keep"], controls))
-        value = flow.loss(v, u, mask).mean()
+        value = flow.loss(v * self.emphasis, u * self.emphasis, mask).mean()
         return value, {"floor": flow.gaussian_floor(batch["t"]).mean()}
 
 
@@ -431,24 +436,15 @@ class Stage2Inference:
 class GuidedStage2:
     """The guided velocity v(t, x) of one batch for `solve.solve`, and `at` for the times of a fixed grid.
 
-    condition: of the B samples, or a `condition_pair`. interval: guidance acts for t in [low, high] (Kynkaanniemi et
-    al. 2024, arXiv 2404.07724); elsewhere a fixed grid does without the unconditional samples. given: which frames are
-    given (B, 1, T), and their velocity x_1 - x_0 (B, C, T), which keeps them on the path that training saw. mode: of
-    `flow.MODES`.
+    condition: of the B samples, or a `condition_pair`. given: which frames are given (B, 1, T), and their velocity
+    x_1 - x_0 (B, C, T), which keeps them on the path that training saw.
     """
 
     def __init__(
-        self,
-        inference: Stage2Inference,
-        condition: Condition,
-        scale: float,
-        interval: tuple[float, float] = (0.0, 1.0),
+        self, inference: Stage2Inference, condition: Condition, scale: float,
         given: tuple[Tensor, Tensor] | None = None,
-        mode: str = "cfg",
-    ):
-        self.inference, self.condition, self.scale, self.interval = inference, condition, scale, interval
-        self.given = given
-        self.guide = None if mode == "cfg" else functools.partial(flow.adapted, mode)
+    ):  # fmt: skip
+        self.inference, self.condition, self.scale, self.given = inference, condition, scale, given
 
     def at(self, times: Tensor) -> list[Stage2Time]:
         """Everything that depends on time and prompts only, for n times (n,) that all samples share."""
@@ -456,20 +452,16 @@ class GuidedStage2:
         modulation = network.modulations(now.token[:, None], self.condition)  # (n, B, 6, D), or None
         affine = None if now.affine is None else now.affine.T
         parts = ([None] * len(times) if part is None else part for part in (modulation, affine))
-        return list(map(Stage2Time, now.token, *parts, times.tolist()))
+        return list(map(Stage2Time, now.token, *parts))
 
     def __call__(self, t: Tensor | Stage2Time, x: Tensor) -> Tensor:
-        v = self._guided(t, x)
+        if isinstance(t, Stage2Time):
+            v = self._graph(t, x) if x.is_cuda else self._velocity(x, t, self.condition)
+        else:
+            v = self._at_own_times(t, x)
         return v if self.given is None else torch.where(self.given[0], self.given[1], v)
 
-    def _guided(self, t: Tensor | Stage2Time, x: Tensor) -> Tensor:
-        if not isinstance(t, Stage2Time):
-            return self._at_own_times(t, x)
-        guided = self.scale != 1.0 and self.interval[0] <= t.t <= self.interval[1]
-        v = self._graph(t, x, guided) if x.is_cuda else self._velocity(x, t, self.condition, guided)
-        return self.guide(v, self.scale, t.t, x) if guided and self.guide else v
-
-    def _graph(self, t: Stage2Time, x: Tensor, guided: bool) -> Tensor:
+    def _graph(self, t: Stage2Time, x: Tensor) -> Tensor:
         """`_velocity` by a recorded CUDA graph."""
         has_modulation, has_affine = t.modulation is not None, t.affine is not None
         fixed = [part for part in self.condition if part is not None]
@@ -477,17 +469,16 @@ class GuidedStage2:
         def velocity(*tensors: Tensor) -> Tensor:
             condition, (x, token, *of_time) = Condition(*tensors[: len(fixed)]), tensors[len(fixed) :]
             now = Stage2Time(token, of_time[0] if has_modulation else None, of_time[-1] if has_affine else None)
-            return self._velocity(x, now, condition, guided)
+            return self._velocity(x, now, condition)
 
-        key = (guided, self.scale, self.guide is None, x.shape, len(self.condition.timing), len(fixed))
+        key = (self.scale, x.shape, len(self.condition.timing), len(fixed))
         graph = CudaGraph.cached(self.inference.graphs, key, velocity, fixed)
         return graph(x, t.token, *(part for part in (t.modulation, t.affine) if part is not None))
 
-    def _velocity(self, x: Tensor, now: Stage2Time, condition: Condition, guided: bool) -> Tensor:
-        """The velocity (B, C, T); with `guide` and guided the pair (2 B, C, T) that it takes."""
-        if guided:
+    def _velocity(self, x: Tensor, now: Stage2Time, condition: Condition) -> Tensor:
+        if self.scale != 1.0:
             pair = self.inference(torch.cat([x, x]), now, condition)
-            return pair if self.guide else flow.guided(*pair.chunk(2), self.scale)
+            return flow.guided(*pair.chunk(2), self.scale)
         modulation = None if now.modulation is None else now.modulation[: len(x)]
         return self.inference(x, now._replace(modulation=modulation), condition.first(len(x)))
 
@@ -501,5 +492,4 @@ class GuidedStage2:
         affine = None if now.affine is None else torch.cat([now.affine, now.affine], 1)
         now = Stage2Time(token, network.modulations(token, self.condition), affine)
         pair = self.inference(torch.cat([x, x]), now, self.condition)
-        scale = flow.guidance_at(t, self.scale, self.interval, x)
-        return self.guide(pair, scale, t, x) if self.guide else flow.guided(*pair.chunk(2), scale)
+        return flow.guided(*pair.chunk(2), self.scale)

@@ -16,8 +16,6 @@ rows, each reaching to the row's third nearest neighbour in the set. Precision i
 real manifold, recall the share of real rows inside the generated one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

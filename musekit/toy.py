@@ -4,8 +4,6 @@ A point lies on one of two arcs, with Gaussian noise of standard deviation `SIGM
 upper moon, a lower moon, or the vague "a moon", which both answer.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -4,8 +4,6 @@ Without a name: every figure, the sheet as PDF and PNG, and manifest.json with t
 these figures only. `--check` builds nothing and says what is out of date.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

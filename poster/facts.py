@@ -4,8 +4,6 @@ A sentence of `poster.typ` takes every number from here. Where a result no longe
 refuses: rewrite the sentence, not the number.
 """
 
-from __future__ import annotations
-
 import re
 from types import SimpleNamespace
 

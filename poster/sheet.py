@@ -1,7 +1,5 @@
 """What the figures share: reading results, true size in millimetres, the stamp, and SVG whose bytes do not change."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable

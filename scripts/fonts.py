@@ -3,8 +3,6 @@
 python scripts/fonts.py      # writes results/fonts.json, and prints what fonts.toml should say
 """
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

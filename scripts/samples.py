@@ -3,8 +3,6 @@
 Run it again when the packaged weights change; a test compares their hash with the recipes'.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import io

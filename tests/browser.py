@@ -1,26 +1,27 @@
 """A real JupyterLab and a real browser that reaches this machine only, and what a person does in them."""
 
 import contextlib
+import functools
 import json
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
+import ranks
 
 from run_notebooks import set_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "05_latent_lab.ipynb"
 PATIENCE = float(os.environ.get("MUSE_LAB_PATIENCE", "120"))  # seconds for any one thing; a busy machine is slow
+until = functools.partial(ranks.until, seconds=PATIENCE)
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
@@ -53,23 +54,6 @@ HEARD = """async (audio) => {
 }"""
 
 
-def until(found: Callable[[], object], what: str, patience: float = PATIENCE):
-    """The first true value of `found()`."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        if value := found():
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"no {what} within {patience:.0f} s")
-
-
-def free_port() -> int:
-    """A port of this machine that nothing uses."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def write_notebook(place: Path, **values) -> None:
     """A copy of notebook 05 with these parameters and without outputs."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
@@ -99,7 +83,7 @@ def serving(command: list[str], environment: dict[str, str], log: Path, ready: C
                     return ready()
                 return None
 
-            yield until(answer, f"server ({log})")
+            yield until(f"server ({log})", answer)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGTERM)  # it shuts its kernels down before it ends
@@ -185,7 +169,7 @@ def run_all(page) -> None:
         assert [error for cell in cells for error in cell["errors"]] == []
         return sum(1 for cell in cells if cell["count"]) == number
 
-    until(ended, "end of the notebook", 3 * PATIENCE)
+    until("end of the notebook", ended, seconds=3 * PATIENCE)
     page.wait_for_function(IDLE)
 
 
@@ -203,7 +187,7 @@ def new_sound(page, view: str, act: Callable[[], object]) -> dict:
     page.wait_for_selector(f".{view}:not(.muse-busy)")
     before = page.locator(audio).get_attribute("src")
     act()
-    until(lambda: page.locator(audio).get_attribute("src") not in (None, before), f"new sound in {view}")
+    until(f"new sound in {view}", lambda: page.locator(audio).get_attribute("src") not in (None, before))
     return heard(page, audio)
 
 
@@ -228,7 +212,7 @@ def new_card(page, act: Callable[[], object]):
     """The card that comes by `act()`: the last one, which stands first."""
     before = page.locator(".muse-card").count()
     act()
-    until(lambda: page.locator(".muse-card").count() > before, "card")
+    until("card", lambda: page.locator(".muse-card").count() > before)
     page.wait_for_selector(f".{STUDIO}:not(.muse-busy)")
     return page.locator(".muse-cards [data-piece]").last
 
@@ -252,7 +236,7 @@ def choose(page, name: str) -> None:
     """Choose a piece of the Library."""
     index = [name in text.replace("\xa0", " ") for text in page.locator(LINES).all_text_contents()].index(True)
     page.locator(f".{LIBRARY} .muse-library-list select").select_option(index=index)
-    until(lambda: page.locator(".muse-library-text input").input_value() == name, f"choice of {name}")
+    until(f"choice of {name}", lambda: page.locator(".muse-library-text input").input_value() == name)
 
 
 def mapped(page) -> None:

@@ -91,6 +91,14 @@ def smoke_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return init_random(tmp_path_factory.mktemp("weights") / "smoke", smoke())
 
 
+@pytest.fixture(scope="session")
+def muse(smoke_weights: Path):
+    """The system of those weights, loaded once for all that change nothing of it."""
+    from musekit.muse import Muse
+
+    return Muse.from_pretrained(smoke_weights)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In pytest-xdist's workers the longest files begin first."""
     if hasattr(config, "workerinput"):

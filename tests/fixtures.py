@@ -79,18 +79,14 @@ def minilm():
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Tiny:
     """16 clips of 2 s (one of 1.2 s), cached in every kind with random smoke weights; copy it to change it."""
-    import torch
-
-    from musekit import pretrained
     from musekit.cache.precompute import KINDS, precompute
     from musekit.config import smoke
+    from musekit.pretrained import init_random
 
     folder, config = tmp_path_factory.mktemp("tiny"), smoke()
     cache, weights = folder / "cache", folder / "weights"
     write_clips(cache, "rrrrrrvrrrrrrevr", lambda i: 1.2 if i == 3 else 2.0)
-    torch.manual_seed(0)
-    for part in (*pretrained.PARTS, pretrained.BASELINE):
-        pretrained.save_part(weights, part, pretrained.build(part, config), config)
+    init_random(weights, config)
     for kind in KINDS:
         precompute(kind, cache, config, weights, show=False)
     return Tiny(cache, weights, config)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import browser as ui
 import pytest
+from ranks import free_ports
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
@@ -33,7 +34,7 @@ def test_the_page_leaves_out_what_takes_minutes():
 @contextlib.contextmanager
 def served(folder: Path, weights: Path, start, *options: str):
     """The page on a port of its own, as `start(options)` starts it: the address that is printed, and its log."""
-    port = ui.free_port()
+    port = free_ports(1)[0]
     asked = [f"--weights={weights}", "--seconds=1.0", "--steps=3", "--n=1", f"--port={port}", *options]
 
     def ready() -> str | None:

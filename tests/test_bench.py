@@ -1,4 +1,4 @@
-"""The bench: peers compute the same velocity, counts are torch's own, result files say what was measured."""
+"""The bench: counts are torch's own, result files say what was measured."""
 
 import dataclasses
 import json
@@ -10,7 +10,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from musekit import bench
 from musekit.bench import end_to_end, measure, networks, roofline
 from musekit.bench.measure import Recorded, Work, frame
-from musekit.bench.naive import Naive1
 from musekit.bench.roofline import stage1_work, stage2_flops, stage2_work
 from musekit.bench.train import training_flops
 from musekit.config import MuseError, paper
@@ -67,23 +66,10 @@ def test_the_full_sizes_are_the_published_ones():
     assert floor == pytest.approx(185e6, rel=0.02)  # the numbers that a step of Stage 1 cannot but read
 
 
-def test_the_naive_design_is_the_same_velocity():
-    config = networks.stage1_config(quick=True)
-    network = networks.stage1(config).double()
-    for p in network.parameters():
-        torch.nn.init.normal_(p, std=0.2)
-    tokens, mask = networks.prompt(config, 3, 5)
-    tokens, x, t = tokens.double(), torch.randn(3, config.dim, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
-    fast = Stage1Inference(network)
-    naive = Naive1(network).guided(tokens, mask, 3.0)
-    velocity = GuidedStage1(fast, fast.text(tokens, mask), 3.0)
-    torch.testing.assert_close(velocity(t, x), naive(t, x), atol=1e-10, rtol=1e-10)
-
-
 def test_the_floor_is_the_higher_of_both_roofs():
     ceilings = {"bandwidth": 10.0, "float32": 100.0}
     assert Work(flops=1000, bytes=1).floor(ceilings, torch.float32) == 10
-    assert (Work(flops=1, bytes=50) * 2).floor(ceilings, torch.float32) == 10
+    assert Work(flops=1, bytes=100).floor(ceilings, torch.float32) == 10
     assert set(roofline.ceilings(quick=True)) == {"bandwidth", "read", "triad", "float32", "bfloat16"}
     assert stage2_work(STABLE, 1, 16, torch.bfloat16).bytes < 2 * networks.parameters(networks.stage2(STABLE))
 

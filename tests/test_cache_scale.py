@@ -171,21 +171,3 @@ def test_training_refuses_a_damaged_shard_before_the_first_step(tiny, tmp_path, 
     err = capsys.readouterr().err
     assert end.value.code == 2 and tokens.name in err and err.count("\n") == 1
     assert not list(tmp_path.rglob("checkpoint*"))
-
-
-@pytest.mark.parametrize(
-    "words, said",
-    [
-        (["--data", "empty"], "does not hold a known dataset. Looked for musicbench: MusicBench_train.json"),
-        (["--data", "empty", "--seconds", "0.1"], "clips last from 1 to 600 s"),
-        (["--n", "0"], "--n must be 1 or more, not 0"),
-        (["--corpus", "nothing-here", "--kinds", "tokens"], "clips.jsonl is missing"),
-    ],
-)
-def test_what_cannot_be_cached_is_one_line(tmp_path, monkeypatch, capsys, words, said):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit) as end:
-        cli.main(["cache", *words])
-    out, err = capsys.readouterr()
-    assert end.value.code == 2 and out == "" and said in err and err.count("\n") == 1 and err.startswith("musekit: ")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from fixtures import sinusoids
 
-from musekit import codec, oobleck
+from musekit import codec, oobleck, phase
 from musekit.codec import SpectralVAE
 from musekit.config import CodecConfig, MuseError, smoke
 
@@ -70,7 +70,7 @@ def test_the_phase_follows_a_steady_sinusoid(frequency):
     """Phase advances by 2 pi f hop / sr per frame and turns by pi per bin; one constant is free."""
     t = torch.arange(HOP * 40, dtype=torch.float64) / 44100
     true = stft(torch.sin(2 * math.pi * frequency * t).float())[:, 3:-3]
-    guess = codec.phase_of(true.abs()[None], N_FFT, HOP)[0]
+    guess = phase.phase_of(true.abs()[None], N_FFT, HOP)[0]
     peak = round(frequency / 44100 * N_FFT)
     error = (guess / true.sgn())[peak - 1 : peak + 2, 3:]  # (3, T), after its first frames
     assert (error[:, 1:] / error[:, :-1]).angle().abs().max() < 0.1
@@ -82,7 +82,7 @@ def test_the_phase_keeps_an_attack_where_it_was():
     audio = torch.zeros(1, 40 * HOP)
     audio[0, 20 * HOP + 137] = 1.0
     m = stft(audio).abs()
-    energy = codec.istft(m * codec.phase_of(m, N_FFT, HOP), N_FFT, HOP)[0].square()
+    energy = codec.istft(m * phase.phase_of(m, N_FFT, HOP), N_FFT, HOP)[0].square()
     assert energy[20 * HOP + 137 - 64 : 20 * HOP + 137 + 64].sum() > 0.8 * energy.sum()
     blurred = codec.istft(m * torch.polar(torch.ones_like(m), 6.28 * torch.rand_like(m)), N_FFT, HOP)[0].square()
     assert blurred[20 * HOP + 137 - 64 : 20 * HOP + 137 + 64].sum() < 0.2 * blurred.sum()
@@ -95,7 +95,7 @@ def test_turns_tell_two_close_notes_apart_where_slopes_do_not():
 
     def agreement(turned) -> float:
         """Of each bin with its own true phases, up to a constant; 1 is perfect."""
-        guess = codec.phase_of(m, n_fft, n_fft // 4, 0, turned)[0, :, 4:-4] * true.abs()
+        guess = phase.phase_of(m, n_fft, n_fft // 4, 0, turned)[0, :, 4:-4] * true.abs()
         return float((guess * true.conj()).sum(1).abs().sum() / true.abs().square().sum())
 
     assert agreement(codec.turns(spectrum).transpose(1, 2)) > 0.9 > 0.5 > agreement(None)
@@ -151,6 +151,11 @@ def test_shapes_exact_lengths_and_finite_audio(vae):
         audio = vae.decode(latents)
         assert latents.shape == (3, 8, frames) and audio.shape == (3, 2, frames * vae.hop)
         assert latents.isfinite().all() and audio.isfinite().all()
+    audio = 0.1 * torch.randn(1, 2, 8192)
+    latents, rebuilt = vae.encode(audio), vae.decode(vae.encode(audio))
+    vae.tolerance.copy_(torch.rand(8) + 0.5)  # the unit of the latents
+    torch.testing.assert_close(vae.encode(audio) * vae.tolerance.sqrt()[:, None], latents, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(vae.decode(vae.encode(audio)), rebuilt, rtol=1e-3, atol=1e-4)
     for audio in (torch.zeros(1, 2, 8192), 1e4 * torch.randn(1, 2, 8192)):
         assert vae.decode(vae.encode(audio)).isfinite().all()
     with pytest.raises(MuseError, match=r"\(B, 2, N >= 2048\), not \("):
@@ -167,7 +172,7 @@ def test_the_loss_is_its_formula_written_out_and_so_is_its_gradient(vae):
     gradients = {name: p.grad.clone() for name, p in vae.named_parameters()}
     vae.zero_grad()
     c = codec.compress(config, codec.middles(config, audio))
-    mean, log_variance = vae.posterior((c - vae.mean) * vae.gain)
+    mean, log_variance = vae.posterior(codec.spectra_of(config, audio)[0], c)
     q = torch.distributions.Normal(mean, (log_variance / 2).exp())
     guess = vae.decoder(mean + epsilon * q.scale)
     kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(-1).mean()
@@ -202,16 +207,35 @@ def test_the_scale_centres_every_value_weighs_low_bands_more_and_is_undone(vae):
     audio, size = list(0.3 * torch.randn(6, 2, 16 * vae.hop)), codec.bands(vae.config)
     vae.fit_scale(audio)
     true, c = codec.spectra_of(vae.config, torch.stack(audio))
-    y, weight = vae.scaled(c[:, ::8].flatten(0, 1)), codec.loss_weight(vae.config).repeat(8)
+    scaled = (c - vae.mean) * vae.gain
+    y, weight = scaled[:, ::8].flatten(0, 1), codec.loss_weight(vae.config).repeat(8)
     assert y.mean(0).abs().max() < 1e-4 and y[:, :-size].std() == pytest.approx(1, abs=1e-2)
     torch.testing.assert_close(vae.gain[:-size] / vae.gain[0], weight / weight[0])
     assert (vae.gain[-size:] == 1).all()
     low = ((true.low[:, ::4] - vae.low_mean) * vae.low_gain).flatten(0, 1)
     assert low.mean(0).abs().max() < 1e-4 and low.std() == pytest.approx(1, abs=1e-2)
-    high = vae.scaled(c)[..., :-size].unflatten(2, (4, 2, size)).flatten(1, 2)[..., codec.first_band(vae.config) :]
-    scaled = true._replace(high=high, low=(true.low - vae.low_mean) * vae.low_gain, cosine=vae.scaled(c)[..., -size:])
-    for got, expected in zip(vae.unscaled(scaled), true, strict=True):
+    high = scaled[..., :-size].unflatten(2, (4, 2, size)).flatten(1, 2)[..., codec.first_band(vae.config) :]
+    low = (true.low - vae.low_mean) * vae.low_gain
+    exact = true._replace(high=high, low=low, cosine=scaled[..., -size:])
+    for got, expected in zip(vae.unscaled(exact), true, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_codec_begins_as_principal_components(vae):
+    """Each window has half of the weight; the networks beside the linear layers begin at zero."""
+    torch.manual_seed(0)
+    vae, audio = SpectralVAE(vae.config), list(0.3 * torch.randn(4, 2, 32 * 2048))
+    vae.fit_scale(audio)
+    true, c = codec.spectra_of(vae.config, torch.stack(audio))
+    y, sizes = vae.scaled(true).flatten(0, 1), codec.drawn(vae.config)
+    weight = torch.cat([torch.full((n,), n**-0.5) for n in sizes])
+    u, s, v = torch.linalg.svd(y[::2] * weight, full_matrices=False)
+    best = (y * weight) @ v[: vae.config.latent_dim].T @ v[: vae.config.latent_dim] / weight
+    with torch.no_grad():
+        guess = vae.decoder(vae.posterior(true, c)[0])
+    drawn = torch.cat([x.reshape(len(audio), 32, -1) for x in (guess.high, guess.low)], 2).flatten(0, 1)
+    best, got, alone = (((x - y) * weight).square().sum() for x in (best, drawn, torch.zeros_like(y)))
+    assert best < 0.95 * alone and got == pytest.approx(float(best), rel=0.03)
 
 
 @pytest.fixture(scope="module")

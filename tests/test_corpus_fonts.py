@@ -1,6 +1,7 @@
 """SoundFonts: a subset sounds the same, compressed ones do too, damaged and missing ones are one line."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from musekit.config import MuseError
 from musekit.corpus import fonts
 from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.render import render
-from musekit.results import read_result
 
 FLUTE, VIOLIN = (0, 73), (0, 40)
+RESULT = Path(__file__).parents[1] / "results" / "fonts.json"
 TIMGM = Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
 ROWS = [(0, 480, 64, 80), (480, 960, 76, 100), (500, 1000, 67, 60)]
 
@@ -122,7 +123,7 @@ def test_a_missing_font_names_its_package(monkeypatch):
 
 def test_the_table_of_presets_is_what_was_measured():
     """Levels, voices and ranges of `fonts.toml` are those of the result, and every written range lies inside them."""
-    measured = {(row["font"], row["instrument"]): row for row in read_result("fonts")["rows"]}
+    measured = {(row["font"], row["instrument"]): row for row in json.loads(RESULT.read_text())["rows"]}
     for font, about in fonts.FONTS.items():
         for name in about["presets"]:
             row = measured[font, name]

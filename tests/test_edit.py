@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from musekit import edit
+from musekit import edit, inference
 from musekit.config import MuseError
-from musekit.muse import Controls, Muse, Settings
+from musekit.muse import Controls, Muse, Settings, micro_batches
 from musekit.recipe import Edit, Recipe
 
 FAST = {"steps": 2, "stage1_steps": 2}
@@ -72,7 +72,7 @@ def test_controls_change_the_music_and_are_part_of_the_recipe(muse):
 
 def test_a_tempo_is_drawn_by_the_seed_around_what_the_embedding_tells(muse):
     with torch.inference_mode():
-        muse.stage2.tempo[0, -1], muse.stage2.tempo[3, -1] = 0.5, 1.0  # 120 sqrt(2) BPM in three
+        muse.stage2.readout[0, -1], muse.stage2.readout[3, -1] = 0.5, 1.0  # 120 sqrt(2) BPM in three
         muse.stage2.tempo_spread.fill_(0.1)
     pieces = list(muse.stream(muse.recipes("a flute", 4, 0, Settings(seconds=0.5, **FAST))))
     drawn = [piece.controls.bpm for piece in pieces]
@@ -82,9 +82,31 @@ def test_a_tempo_is_drawn_by_the_seed_around_what_the_embedding_tells(muse):
     assert torch.equal(told.audio[0], pieces[2].audio)
 
 
+def test_stage_1_is_sampled_again_until_the_asked_key_is_read(muse, monkeypatch):
+    """With a planted read-out: a direction of the embeddings is D minor, its opposite C major."""
+    with torch.inference_mode():
+        muse.stage2.readout[13, 3], muse.stage2.readout[13 + 14, 3] = -1.0, 1.0
+    free = muse.recipes("a flute", 8, 0, Settings(seconds=0.5, **FAST))
+    asked = muse.recipes("a flute in D minor", 8, 0, Settings(seconds=0.5, **FAST))
+    embed = inference.sample_stage1
+    first = torch.cat([embed(muse.inference1, muse.text, batch)[0] for batch in micro_batches(asked)])
+    found = [muse.embed_batch(batch) for batch in micro_batches(asked)]
+    x, nfe = torch.cat([e for e, _ in found]), torch.cat([n for _, n in found])
+    right = first[:, 3] > 0
+    assert 0 < right.sum() < 8 and (x[:, 3] > 0).all()
+    assert torch.equal(x[right], first[right]) and (nfe > nfe.min()).equal(~right)
+    alone = muse.embed_batch([asked[int(right.int().argmin())]])[0]  # not the others decide what it is
+    assert torch.equal(alone[0], x[right.int().argmin()])
+    plain = embed(muse.inference1, muse.text, inference.padded(free[:1]))[0]
+    assert torch.equal(muse.embed_batch(free[:1])[0], plain[:1])
+    monkeypatch.setattr(inference, "TRIES", 1)
+    assert torch.equal(torch.cat([muse.embed_batch(batch)[0] for batch in micro_batches(asked)]), first)
+
+
 def test_the_prompt_fills_the_controls_that_are_not_asked_for(muse):
     recipe = muse.recipe("a jig in 6/8 in D minor at 150 BPM, without piano", 0, Settings(chords="Dm Gm"))
     assert recipe.controls == Controls(bpm=150, metre=2, key="D", mode="minor", chords="Dm Gm")
-    assert recipe.negative_prompt == "piano"
+    assert recipe.negative_prompt == "piano" and recipe.stage1_guidance_scale == 2.0
+    assert muse.recipe("a jig", 0, Settings()).stage1_guidance_scale == 1.0
     with pytest.raises(MuseError, match="the prompt says bpm = 150.*, and the option 90: leave"):
         muse.recipe("a waltz at 150 BPM", 0, Settings(bpm=90))

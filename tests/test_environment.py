@@ -58,7 +58,8 @@ def test_environment_yml_lists_the_same_ranges():
 
 def test_the_wheel_carries_every_file_of_the_package():
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["musekit"]
-    files = [path for path in (ROOT / "musekit").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    files = [path for path in (ROOT / "musekit").rglob("*") if path.is_file() and path.suffix != ".py"]
+    files = [path for path in files if path.parent.name != "__pycache__"]
     assert not [path for path in files if not any(path.match(pattern) for pattern in patterns)]
 
 

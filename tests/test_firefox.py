@@ -10,6 +10,7 @@ import sys
 
 import browser as ui
 import pytest
+from ranks import free_ports
 from test_app import served
 from tornado.websocket import websocket_connect
 
@@ -23,10 +24,8 @@ PREFERENCES = {  # nothing but this machine can be reached; sound starts without
 
 async def visit(url: str, port: int, shot) -> dict:
     """Press what a visitor presses; what each view answers, or the script's error."""
-    socket, number = (
-        await websocket_connect(f"ws://127.0.0.1:{port}/session", max_message_size=2**28),
-        itertools.count(),
-    )
+    socket = await websocket_connect(f"ws://127.0.0.1:{port}/session", max_message_size=2**28)
+    number = itertools.count()
 
     async def send(method: str, **parameters) -> dict:
         sent = next(number)
@@ -88,7 +87,7 @@ PLAY = """(async () => {
 @pytest.mark.long
 @pytest.mark.skipif(FIREFOX is None, reason="Firefox is missing: on Debian, apt-get install firefox-esr")
 def test_the_page_is_heard_and_seen_in_firefox(smoke_weights, tmp_path):
-    profile, port = tmp_path / "profile", ui.free_port()
+    profile, port = tmp_path / "profile", free_ports(1)[0]
     profile.mkdir()
     lines = (f'user_pref("{name}", {json.dumps(value)});' for name, value in PREFERENCES.items())
     (profile / "user.js").write_text("\n".join(lines))
@@ -100,7 +99,7 @@ def test_the_page_is_heard_and_seen_in_firefox(smoke_weights, tmp_path):
         with open(tmp_path / "firefox.log", "wb") as log:
             firefox = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
-            ui.until(lambda: "WebDriver BiDi listening" in (tmp_path / "firefox.log").read_text(), "Firefox")
+            ui.until("Firefox", lambda: "WebDriver BiDi listening" in (tmp_path / "firefox.log").read_text())
             found = asyncio.run(visit(url, port, tmp_path / "firefox.png"))
         finally:
             firefox.terminate()

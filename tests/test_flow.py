@@ -71,29 +71,6 @@ def test_guidance_is_linear_and_moves_the_mean_of_a_gaussian_as_algebra_says():
         torch.testing.assert_close(v, exact_velocity(x, t, -0.5 + 3 * 1.5, 0.7))
 
 
-def test_projected_guidance_leaves_what_is_along_x_1_alone():
-    v, u, x = torch.randn(3, 2, 4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    pair, t = torch.cat([v, u]), 0.3
-    plain, changed = flow.denoised(v, t, x), flow.denoised(flow.adapted("apg", pair, 5.0, t, x), t, x)
-    inner = ((changed - plain) * plain).sum((1, 2))
-    torch.testing.assert_close(inner, torch.zeros_like(inner))
-    whole = 4 * (1 - t) * (v - u)  # d, of which the part at a right angle is left
-    torch.testing.assert_close(((changed - plain) * whole).sum((1, 2)), (changed - plain).square().sum((1, 2)))
-    times = torch.full((2,), t, dtype=torch.float64)  # one time per sample, as adaptive solvers have
-    torch.testing.assert_close(flow.denoised(flow.adapted("apg", pair, 5.0, times, x), times, x), changed)
-
-
-def test_cfg_zero_is_guidance_from_the_nearest_multiple_and_starts_at_zero():
-    v, x = torch.randn(2, 2, 4, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    torch.testing.assert_close(
-        flow.adapted("cfg-zero", torch.cat([v, -0.2 * v]), 5.0, 0.5, x), v
-    )  # v is a multiple of v_uncond
-    found = flow.adapted("cfg-zero", torch.cat([v, x]), 5.0, 0.5, x)
-    best = torch.stack([torch.linalg.lstsq(b.reshape(-1, 1), a.reshape(-1, 1)).solution for a, b in zip(v, x)])
-    torch.testing.assert_close(found, flow.guided(v, best * x, 5.0))
-    assert (flow.adapted("cfg-zero", torch.cat([v, x]), 5.0, 0.0, x) == 0).all()
-
-
 def test_draws_depend_on_seed_and_counter_only():
     def some(seed, counter):
         draws = flow.SampleRNG(seed, counter)

@@ -7,11 +7,14 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from test_library import RECIPE
+from test_train_command import options
 
-from musekit import cli, generate, muse, pretrained, recipe
+from musekit import cli, generate, pretrained
 from musekit.cache import Shards, read_clips, read_shards
-from musekit.config import MuseError, TrainConfig
-from musekit.results import read_result, write_result
+from musekit.config import MuseError
+from musekit.recipe import Recipe
+from musekit.results import summary, write_result
 from musekit.runs import Run
 from musekit.train import command
 from musekit.train.data import Stage1Data, Stage2Data
@@ -54,18 +57,15 @@ def readers(tiny, tmp_path_factory):
     """{what: (file, function that reads it)}."""
     here = tmp_path_factory.mktemp("fuzz")
     cache, weights = shutil.copytree(tiny.cache, here / "cache"), shutil.copytree(tiny.weights, here / "weights")
-    options = SimpleNamespace(part="stage1", preset="smoke", cache=cache, run_folder=here / "run", out=here / "out")
-    options.init, options.require_gpus = None, 0
-    options.train = TrainConfig(samples=16, batch=8, micro_batch=8, log_every=8, warmup=8)
-    command.train_part(options)
+    given = options(SimpleNamespace(cache=cache), here, "stage1")
+    given.out = here / "out"
+    command.train_part(given)
     run, claim = Run(here / "run"), json.loads((here / "run" / "config.json").read_text())
-    write_result("result", [{"a": 1.0, "b": "c"}], here)
+    result = write_result("result", [{"a": 1.0, "b": "c"}], here / "results")
     (here / "prompts.jsonl").write_text(
         '{"prompt": "a piano", "seed": 3, "n": 2}\n{"prompt": "a harp", "seconds": 1}\n'
     )
-    (here / "recipe.json").write_text(
-        muse.Muse.from_pretrained(weights).recipes("a piano", 1, 0, recipe.Settings())[0].to_json()
-    )
+    (here / "recipe.json").write_text(RECIPE.to_json())
     requests = SimpleNamespace(**vars(cli.parse(["generate", "--prompts", str(here / "prompts.jsonl")])))
     sidecar = next((cache / "latents").glob("[0-9]*.json"))
 
@@ -74,21 +74,21 @@ def readers(tiny, tmp_path_factory):
         shards = Shards(cache / "latents")
         shards.all(list(shards.index)[:2])
 
+    def summarise():
+        command.summarise(run, "stage1", given.train, 1, None)
+
     return {
-        "metrics": (run.folder / "metrics.jsonl", lambda: command.summarise(run, "stage1", options.train, 1, None)),
-        "provenance": (
-            run.folder / "provenance.json",
-            lambda: command.summarise(run, "stage1", options.train, 1, None),
-        ),
+        "metrics": (run.folder / "metrics.jsonl", summarise),
+        "provenance": (run.folder / "provenance.json", summarise),
         "run": (run.folder / "config.json", lambda: run.claim(claim, ranks=1, threads=1)),
         "weights": (weights / "weights.json", lambda: pretrained.load_part(weights, "stage1")),
         "config": (weights / "config.json", lambda: pretrained.load_part(weights, "stage1")),
         "clips": (cache / "clips.jsonl", lambda: (read_clips(cache), Stage1Data(cache, "train", tiny.config))),
         "manifest": (cache / "latents" / "manifest.json", latents),
         "sidecar": (sidecar, lambda: read_shards(cache / "latents")),
-        "result": (here / "result.json", lambda: read_result("result", here)),
+        "result": (result, lambda: summary(result.parent, {})),
         "prompts": (here / "prompts.jsonl", lambda: generate.read_requests(requests, lambda text: None)),
-        "recipe": (here / "recipe.json", lambda: recipe.Recipe.from_json((here / "recipe.json").read_bytes())),
+        "recipe": (here / "recipe.json", lambda: Recipe.from_json((here / "recipe.json").read_bytes())),
     }
 
 

@@ -73,8 +73,6 @@ def test_sizes_are_those_of_the_networks(made):
     for part in ("stage1", "stage2"):
         network, _ = pretrained.load_part(weights, part)
         assert told["smoke", part] == sum(p.numel() for p in network.parameters())
-    unused = 16 * 2 * (1024**2 + 1024)  # query and key of a self-attention over one token, which the original counts
-    assert told["paper", "stage1"] + unused == pytest.approx(271e6, rel=0.005)
     assert told["paper", "stage2"] == pytest.approx(1.05e9, rel=0.01)
 
 

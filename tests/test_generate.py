@@ -11,8 +11,8 @@ import pytest
 import soundfile
 import torch
 
-from musekit import cli
 from musekit import generate as module
+from musekit.commands import Generate
 from musekit.config import MuseError
 from musekit.muse import Muse, Piece, Settings
 from musekit.recipe import MAX_PROMPT_CHARS, Recipe, clean_prompt, file_stem
@@ -27,9 +27,7 @@ def generate(smoke_weights, tmp_path, monkeypatch):
 
     def call(prompt: str | None = "a sad piano melody", **options) -> dict[Path, module.Finished]:
         options = OPTIONS | options
-        return module.generate_files(
-            cli.Generate(prompt=prompt, weights=str(smoke_weights), out=Path("out"), **options)
-        )
+        return module.generate_files(Generate(prompt=prompt, weights=str(smoke_weights), out=Path("out"), **options))
 
     return call
 
@@ -201,7 +199,7 @@ def test_two_ranks_make_the_same_files_as_one_and_resume(ranks, smoke_weights, t
 
 def test_plain_text_is_one_prompt_per_line(tmp_path):
     path = prompt_file(tmp_path, ["a piano", '  {"prompt": "not an object here"}', "an organ\x85 in C"], "a.txt")
-    found = module.read_requests(cli.Generate(prompts=path, seed=5, n=2, steps=3), lambda text: None)
+    found = module.read_requests(Generate(prompts=path, seed=5, n=2, steps=3), lambda text: None)
     assert [(line, r.prompt, r.seed, r.n, r.steps) for line, r in found.items()] == [
         (1, "a piano", 5, 2, 3),
         (3, '{"prompt": "not an object here"}', 5, 2, 3),

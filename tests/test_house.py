@@ -18,15 +18,18 @@ LAYERS = """
     statistics
     show
     flow toy conditions
+    harmony
     solve
     recipe
     convert
     stage1 stage2
+    phase
     codec
     encoders
     oobleck
     inference
     lora pretrained
+    distil
     edit
     muse
     generate
@@ -42,7 +45,7 @@ LAYERS = """
     commands cli __main__
 """
 # Lines and files of Python, so that the tree does not grow back unnoticed.
-BARS = {"musekit": (17_750, 125), "tests": (12_000, None), "scripts+poster": (1_650, None)}
+BARS = {"musekit": (17_850, 125), "tests": (12_100, None), "scripts+poster": (1_650, None)}
 
 
 def sources(package: Path) -> dict[str, ast.Module]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import STABLE_AUDIO, STAGE1_WIDE, STAGE2, STAGE2_WIDE, B, T, conditions, randomise, stage1, stage2, texts
+from test_library import RECIPE as KEPT
 
 from musekit import flow, gpu, solve
 from musekit.config import smoke
@@ -16,11 +17,7 @@ from musekit.recipe import Recipe
 from musekit.stage1 import GuidedStage1, Stage1Inference, Text2MuQFlow
 from musekit.stage2 import GuidedStage2, StableAudioMuQ, Stage2Inference
 
-RECIPE = Recipe(
-    prompt="a piano", negative_prompt=None, seed=0, seconds=0.5, preset="smoke", weights="", stage1_solver="euler",
-    stage1_steps=3, stage1_guidance_scale=3.0, stage2_solver="euler", stage2_steps=3, guidance_scale=3.0, micro_batch=4,
-    max_tokens=32, dtype="float32", device="cpu", threads=2, versions="",
-)  # fmt: skip
+RECIPE = dataclasses.replace(KEPT, stage1_steps=3, stage1_guidance_scale=3.0, stage2_steps=3)
 SIZES = pytest.mark.parametrize("size", [1, 2, 4, 8])
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 
@@ -166,13 +163,11 @@ def test_a_cuda_graph_replays_the_velocity_it_recorded(kind):
     else:
         config = STAGE2 if kind == "modulation" else STABLE_AUDIO
         network, shape = stage2(config, torch.float32).cuda(), (config.latent_dim, T)
-        inference, (embedding, seconds) = (
-            Stage2Inference(network),
-            [c.cuda() for c in conditions(config, torch.float32)],
-        )
+        inference = Stage2Inference(network)
+        embedding, seconds = (c.cuda() for c in conditions(config, torch.float32))
         pairs = [network.condition_pair(prompt, seconds) for prompt in (embedding, embedding.flip(0))]
         velocities = [GuidedStage2(inference, pair, 3.0) for pair in pairs]
-        plain = [lambda x, now, v=v: v._velocity(x, now, v.condition, True) for v in velocities]
+        plain = [lambda x, now, v=v: v._velocity(x, now, v.condition) for v in velocities]
     for velocity, expected in zip(velocities, plain):
         for now, x in itertools.product(velocity.at(torch.tensor([0.1, 0.6])), torch.randn(2, B, *shape).cuda()):
             torch.testing.assert_close(velocity(now, x), expected(x, now), atol=1e-4, rtol=1e-4)

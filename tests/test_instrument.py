@@ -64,7 +64,7 @@ def test_a_person_hums_and_steers(page):
     for _ in range(15):  # the click overtakes the text nowhere on its way
         chords.fill("Am H")
         page.locator("button.muse-use").click()
-        ui.until(lambda: chords.input_value() == "Am F C G", "settings of the card")
+        ui.until("settings of the card", lambda: chords.input_value() == "Am F C G")
     assert page.get_by_role("combobox", name="metre").input_value() == "any"
     assert press(page, "generate").locator("audio").evaluate(ui.HEARD) == first
 
@@ -72,10 +72,8 @@ def test_a_person_hums_and_steers(page):
 def test_a_part_of_the_waveform_is_repainted_and_the_piece_goes_on(page):
     source = ui.generate(page, "a jig", 3).get_attribute("data-piece")
     page.locator(".muse-wave-words", has_text=f"no. {source}, 2.0 s").wait_for()
-    box, (begins, ends) = (
-        page.locator(".muse-wave-box").bounding_box(),
-        page.get_by_role("slider", name="the part").all(),
-    )
+    box = page.locator(".muse-wave-box").bounding_box()
+    begins, ends = page.get_by_role("slider", name="the part").all()
 
     def part() -> list[float]:
         return [float(mark.get_attribute("aria-valuenow")) for mark in (begins, ends)]
@@ -90,7 +88,7 @@ def test_a_part_of_the_waveform_is_repainted_and_the_piece_goes_on(page):
     assert part() == pytest.approx([0.1, 0.7], abs=0.02)  # 0.2 s at the least
     page.get_by_role("button", name="Hear the part").click()
     sound = page.locator(f"[data-piece='{source}'] audio")
-    ui.until(lambda: sound.evaluate("(audio) => audio.paused && audio.currentTime > 0.6"), "end of the part")
+    ui.until("end of the part", lambda: sound.evaluate("(audio) => audio.paused && audio.currentTime > 0.6"))
     assert f"0.1 to 0.7 s of no. {source} repainted" in press(page, "repaint").inner_text()
     assert part() == [0.0, 2.0] and page.get_by_role("button", name="Hear the part").is_disabled()
     page.locator(".muse-longer .noUi-handle").press("Home")
@@ -127,7 +125,7 @@ def test_all_cards_outlive_the_page_and_their_kernel(page):
         return [(c.locator("figcaption").inner_text(), c.locator("audio").evaluate(ui.HEARD)["digest"]) for c in found]
 
     page.locator("button.muse-clear").click()
-    ui.until(lambda: not page.locator(".muse-card").count(), "page without cards")  # else new ones are counted beside them
+    ui.until("page without cards", lambda: not page.locator(".muse-card").count())  # else they are counted, too
     ui.generate(page, "<b>a gigue</b>", 5), ui.generate(page, "an air", 6)
     page.locator(".muse-wave-mark").first.press("ArrowRight")
     press(page, "repaint"), press(page, "more")
@@ -137,7 +135,7 @@ def test_all_cards_outlive_the_page_and_their_kernel(page):
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     page.reload()
     page.wait_for_function(ui.IDLE)
-    ui.until(lambda: page.locator(".muse-card").count() == 4, "cards after a reload")
+    ui.until("cards after a reload", lambda: page.locator(".muse-card").count() == 4)
     assert cards() == before and page.locator(".muse-past").is_hidden()
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
     page.wait_for_function(ui.IDLE)

@@ -85,7 +85,7 @@ def test_a_person_runs_notebook_05_hears_pieces_walks_the_map_and_keeps_a_piece(
     page.mouse.down()
     page.mouse.move(at["x"] + 150, at["y"] + 5, steps=5)
     page.mouse.up()
-    ui.until(lambda: page.evaluate(shown) != before, "map that moves")
+    ui.until("map that moves", lambda: page.evaluate(shown) != before)
     moved = page.evaluate(shown)
     page.locator("button.muse-lab-clear").click()
     page.locator(".muse-lab-map", has_text="Press Sample").wait_for()
@@ -96,7 +96,7 @@ def test_a_person_runs_notebook_05_hears_pieces_walks_the_map_and_keeps_a_piece(
     for name in ("a lonely gigue", "a merry air"):
         ui.kept(page, name)
     page.locator(".muse-library-query input").fill("gigue")
-    ui.until(lambda: page.locator(ui.LINES).count() == 1, "one piece found by its name")
+    ui.until("one piece found by its name", lambda: page.locator(ui.LINES).count() == 1)
     ui.choose(page, "a lonely gigue")
     sound = ui.new_sound(page, ui.LIBRARY, lambda: page.locator("button.muse-library-play").click())
     assert 0.9 < sound["duration"] < 1.1
@@ -120,7 +120,7 @@ def test_a_finger_on_the_surface_is_heard_and_kept(page):
     page.mouse.dblclick(*at(0.6, 0.5))
     page.keyboard.type("<b>a jig</b>")
     page.keyboard.press("Enter")
-    ui.until(lambda: marks.count() == 4, "a mark where one clicked twice")
+    ui.until("a mark where one clicked twice", lambda: marks.count() == 4)
     assert marks.last.inner_text() == "<b>a jig</b>" and value("s.plane.marks[3]['x']") == pytest.approx(0.6, abs=0.01)
     page.mouse.move(*at(0.6, 0.53))  # on its ring, beside the finger
     page.mouse.down()
@@ -135,7 +135,7 @@ def test_a_finger_on_the_surface_is_heard_and_kept(page):
     assert value("s.plane.finger") == pytest.approx([before[0] - 0.2, before[1]])
     page.get_by_role("button", name="<b>a jig</b>: ").focus()
     page.keyboard.press("ArrowDown")
-    ui.until(lambda: value("s.plane.marks[3]['y']") > 0.21, "mark moved by a key")
+    ui.until("mark moved by a key", lambda: value("s.plane.marks[3]['y']") > 0.21)
     alone = ui.new_sound(page, ui.SURFACE, lambda: page.keyboard.press("Enter"))
     assert alone["digest"] != one["digest"] and marks.last.get_attribute("data-weight") == "1"
     label = page.locator(f".{ui.SURFACE} .muse-player-label").inner_text()
@@ -144,11 +144,11 @@ def test_a_finger_on_the_surface_is_heard_and_kept(page):
     page.locator("button.muse-surface-keep").click()
     page.locator(ui.LINES, has_text=label).wait_for(state="attached")
     page.locator("button.muse-surface-bring").click()
-    ui.until(lambda: marks.count() == 5, "the kept piece on the plane")
+    ui.until("the kept piece on the plane", lambda: marks.count() == 5)
     assert marks.last.inner_text() == label
     marks.last.focus()
     page.keyboard.press("Delete")
-    ui.until(lambda: marks.count() == 4, "fewer marks")
+    ui.until("fewer marks", lambda: marks.count() == 4)
 
 
 @pytest.mark.long
@@ -167,26 +167,6 @@ def test_only_one_sound_plays(page):
 
 
 @pytest.mark.long
-def test_the_path_between_clicked_points_is_one_sound(page):
-    ui.mapped(page)
-    for i in (1, 7):
-        ui.new_sound(page, ui.LAB, lambda i=i: ui.click_point(page, i))
-        page.locator("button.muse-lab-add").click()
-    ui.until(lambda: page.locator(".muse-lab-places-list").inner_text().count("seed") == 2, "two places")
-    whole = ui.new_sound(page, ui.LAB, lambda: page.locator("button.muse-lab-walk").click())
-    assert whole["duration"] > 6
-    page.locator(".muse-library-query input").fill("")
-    page.locator("button.muse-lab-keep").click()
-    page.locator(ui.LINES, has_text="sounds from ").wait_for(state="attached")  # what was heard, not the last place
-    for i in (2, 4, 3):
-        ui.click_point(page, i)  # the latest wins
-    label = page.locator(f".{ui.LAB} .muse-player-label", has_text="(seed 3)")
-    label.wait_for()
-    page.wait_for_selector(f".{ui.LAB}:not(.muse-busy)")
-    assert label.count() == 1
-
-
-@pytest.mark.long
 def test_the_page_is_played_by_keys_and_read_aloud(page):
     cards, cells = page.locator(".muse-card"), len(page.evaluate(ui.CELLS))
     ui.generate(page, "one"), ui.generate(page, "two", 1)
@@ -200,9 +180,9 @@ def test_the_page_is_played_by_keys_and_read_aloud(page):
     for i in (cards.count() - 1 - back for back in (2, 0, 1)):
         number = cards.nth(i).locator("xpath=..").get_attribute("data-piece")
         cards.nth(i).locator("audio").evaluate("async (audio) => { await audio.play(); audio.pause(); }")
-        ui.until(lambda n=number: chosen.inner_text() == f"no.\N{NO-BREAK SPACE}{n}", "choice of what was played")
+        ui.until("choice of what was played", lambda n=number: chosen.inner_text() == f"no.\N{NO-BREAK SPACE}{n}")
     page.locator("button.muse-use").click()
-    ui.until(lambda: page.locator(".muse-prompt input").input_value() == "two", "settings of the card")
+    ui.until("settings of the card", lambda: page.locator(".muse-prompt input").input_value() == "two")
     assert page.locator(".muse-seed input").input_value() == "1"
     with page.expect_download() as file:
         page.keyboard.press("d")
@@ -229,7 +209,7 @@ def test_the_page_is_played_by_keys_and_read_aloud(page):
     assert re.findall(rf"^.*- (?:{kinds})(?: \[.*| ?:.*)?$", tree, re.MULTILINE) == []
     assert len(page.evaluate(ui.CELLS)) == cells  # no key reached the notebook
     page.locator("button.muse-clear").click()
-    ui.until(lambda: cards.count() == 0, "empty list of cards")
+    ui.until("empty list of cards", lambda: cards.count() == 0)
 
 
 @pytest.mark.long

@@ -2,6 +2,8 @@
 
 import io
 import math
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -72,7 +74,8 @@ def test_umap_keeps_clusters_together_and_their_hills_apart():
     land = landscape.landscape(x)
     assert torch.get_num_threads() == threads  # numba changes them
     assert np.array_equal(land.xy, landscape.landscape(x).xy)  # the same map each time
-    umap_worker._worker[0].kill()
+    [process] = umap_worker.get_reusable_executor(1, timeout=umap_worker.PATIENCE)._processes.values()
+    os.kill(process.pid, signal.SIGKILL)
     assert np.array_equal(land.xy, landscape.landscape(x).xy)  # by another process
     with pytest.raises(ValueError, match="n_neighbors"):
         umap_worker.layout(x, n_neighbors=-3)
@@ -183,8 +186,8 @@ def test_a_sound_is_rendered_once_and_then_cached(lab, monkeypatch):
     one, two = lab.points
     first = lab.sound(one)
     assert lab.sound(one) is first and first.recipe.micro_batch == 1 and first.audio.shape == (2, 22050)
-    assert first.recipe.stage2_steps == lab.steps == max(1, round(lab.muse.config.sample.stage2_steps / 6))
-    lab.steps = 3
+    assert first.recipe.stage2_steps == 1  # a sixth of three: these weights have no student
+    lab.steps = 2  # the smoke preset's are 3
     assert lab.sound(one) is not first
     monkeypatch.setattr("musekit.lab.lab.CACHED_SOUNDS", 1)
     lab.sound(two)

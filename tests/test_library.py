@@ -27,7 +27,6 @@ from musekit.files import write_atomic
 from musekit.library import Library
 from musekit.muse import Piece
 from musekit.recipe import Recipe, file_stem
-from musekit.runs import Run
 
 RECIPE = Recipe(
     prompt="a sad piano melody", negative_prompt=None, seed=7, seconds=0.5, preset="smoke", weights="w" * 16,
@@ -353,17 +352,13 @@ def test_files_that_hold_too_much_or_never_end_are_refused(library, tmp_path):
         read_audio(folder / "pipe.wav", "pipe.wav", 1.0)
 
 
-def test_only_files_of_our_own_are_written_and_removed(tmp_path, monkeypatch):
+def test_only_a_file_of_our_own_is_written_and_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(secrets, "token_hex", lambda n: "0")
     (tmp_path / "theirs").write_text("kept")
     (tmp_path / ".a.0.part").symlink_to(tmp_path / "theirs")
     with pytest.raises(MuseError, match="cannot write"):
         write_atomic(tmp_path / "a", "ours")
     assert (tmp_path / "theirs").read_text() == "kept" and (tmp_path / ".a.0.part").is_symlink()
-    (tmp_path / "their.part").write_text("kept")
-    (tmp_path / ".checkpoint-000000000001.pt.0123456789abcdef.part").write_text("cut by a kill")
-    Run(tmp_path).save(2, {})
-    assert (tmp_path / "their.part").exists() and not list(tmp_path.glob(".checkpoint*"))
 
 
 @pytest.mark.parametrize("comment", [

@@ -9,7 +9,7 @@ from networks import STABLE_AUDIO, STAGE1, STAGE2, conditions, stage1, stage2, s
 from musekit import lora, pretrained
 from musekit.cli import main
 from musekit.config import MuseError, paper
-from musekit.muse import Muse, Settings
+from musekit.muse import Muse
 
 
 def adapted(network):
@@ -40,11 +40,11 @@ def test_merged_weights_are_the_adapted_network(stage, tmp_path):
     before, tuned = velocity(network), adapted(network)
     trained = {name for name, p in tuned.named_parameters() if p.requires_grad}
     assert trained and all(name.startswith("blocks.") and name.endswith(lora.ENDS) for name in trained)
-    lora.save(tmp_path / "x.safetensors", "stage1", tuned.state_dict())
-    part, small = lora.read(tmp_path / "x.safetensors")
+    lora.save(tmp_path / "x.safetensors", "stage1", tuned.state_dict(), {})
+    part, small, _ = lora.read(tmp_path / "x.safetensors")
     assert part == "stage1" and small.keys() == trained
     lora.merge(network, {name: value.double() for name, value in small.items()})
-    torch.testing.assert_close(velocity(network), velocity(tuned), atol=1e-5, rtol=1e-5)  # the file is in float32
+    torch.testing.assert_close(velocity(network), velocity(tuned), atol=3e-3, rtol=3e-3)  # half precision
     assert (velocity(network) - before).abs().max() > 1e-3
     with pytest.raises(MuseError, match="of another network"):
         lora.merge(stage1(), {"blocks.9.qkv.lora_a": x, "blocks.9.qkv.lora_b": x})
@@ -75,6 +75,5 @@ def test_fine_tuning_by_the_command_line(tiny, smoke_weights, tmp_path, capsys):
     one, other = (muse.generate("a piano", seed=3, seconds=0.5) for muse in (plain, tuned))
     assert torch.equal(one.embeddings, other.embeddings) and not torch.equal(one.audio, other.audio)
     assert one.recipes[0].weights != other.recipes[0].weights
-    wrong = Muse.from_pretrained(smoke_weights, lora=smoke_weights / "stage2.safetensors")
     with pytest.raises(MuseError, match="holds no LoRA"):
-        wrong.recipe("a piano", 0, Settings())
+        Muse.from_pretrained(smoke_weights, lora=smoke_weights / "stage2.safetensors")

@@ -55,7 +55,6 @@ def test_keys_chords_and_tunes_are_heard_and_others_are_not():
     assert theory.chords_met(notes, LINE, 12.0).all() and not theory.chords_met(up, LINE, 12.0).any()
     wrong = [[start, root, {"maj": "min"}.get(kind, "maj")] for start, root, kind in LINE]
     assert not theory.chords_met(notes, wrong, 12.0)[:3].any()
-    assert 4 <= theory.distinct_chords(notes, 12.0) <= 6
     tune = notes[notes[:, 2] >= 72]
     melody = np.c_[tune[:, 0], tune[:, 1] - tune[:, 0], tune[:, 2]]
     np.testing.assert_array_equal(theory.upper_line(notes), tune)

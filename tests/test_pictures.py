@@ -31,7 +31,7 @@ def test_pictures_of_the_views_are_taken(tmp_path):
         page = ui.new_page(browser, 1100, 1000)
         page.goto(url)
         page.locator("button.muse-generate").click()
-        ui.until(lambda: page.locator(".muse-card").count() == 2, "cards")
+        ui.until("cards", lambda: page.locator(".muse-card").count() == 2)
         page.wait_for_selector(f".{ui.STUDIO}:not(.muse-busy)")
         page.locator("button.muse-keep").click()
         ui.mapped(page)

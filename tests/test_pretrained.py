@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_library import RECIPE
 
 from musekit import config, pretrained
 from musekit.config import MuseError
@@ -44,24 +45,17 @@ def test_saving_one_component_leaves_the_others(tiny, tmp_path):
 
 def test_the_packaged_weights_keep_their_hash():
     """Recipes inside generated files name it; sampling defaults do not change it."""
-    assert pretrained.weights_hash(pretrained.find("mini")) == "67163ef7b1d15ce2"
+    assert pretrained.weights_hash(pretrained.find("mini")) == "33b3d5af41da0689"
     shape = config.identity(config.mini())["stage2"]
     assert "stable_audio" not in shape and config.identity(config.paper())["stage2"]["stable_audio"] is True
 
 
-def recipe() -> Recipe:
-    return Recipe(
-        prompt="ein trauriges Lied 🎵", negative_prompt=None, seed=7, seconds=2.0, preset="smoke", weights="abc",
-        stage1_solver="euler", stage1_steps=3, stage1_guidance_scale=1.0, stage2_solver="dopri5", stage2_steps=5,
-        guidance_scale=3.0, micro_batch=4, max_tokens=32, dtype="float32", device="cpu", threads=2, versions="x",
-    )  # fmt: skip
-
-
 def test_a_recipe_is_one_line_of_json_both_ways():
-    text = recipe().to_json()
+    recipe = dataclasses.replace(RECIPE, prompt="ein trauriges Lied 🎵")
+    text = recipe.to_json()
     assert "\n" not in text and "🎵" in text
-    assert Recipe.from_json(text) == recipe()
-    assert Recipe.from_json(dataclasses.replace(recipe(), negative_prompt="drums").to_json()) != recipe()
+    assert Recipe.from_json(text) == recipe
+    assert Recipe.from_json(dataclasses.replace(recipe, negative_prompt="drums").to_json()) != recipe
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"promt": "x"}'])
@@ -82,5 +76,5 @@ def test_a_config_that_claims_more_than_the_file_holds_is_refused_before_memory_
 def test_the_sentence_says_the_key_that_the_prompt_leaves_out():
     asked = Controls(key="D minor", bpm=90)
     for text in ("a flute", "a flute in D minor"):
-        assert dataclasses.replace(recipe(), prompt=text, controls=asked).sentence == "a flute in D minor"
-    assert recipe().sentence == recipe().prompt
+        assert dataclasses.replace(RECIPE, prompt=text, controls=asked).sentence == "a flute in D minor"
+    assert RECIPE.sentence == RECIPE.prompt

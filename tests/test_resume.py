@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import until
+from slurm_cluster import saved as newest
 from test_ddp import train_words
 
 from musekit import results
@@ -58,11 +59,6 @@ def different(state: dict, expected: dict) -> list[str]:
 def writes(folder: Path) -> bool:
     """Whether a checkpoint is being written at this moment."""
     return any("checkpoint" in path.name for path in folder.glob("*.part"))
-
-
-def newest(folder: Path) -> int:
-    """Samples of the newest checkpoint, by its name; 0 where there is none."""
-    return max((int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*.pt")), default=0)
 
 
 def kill_at(job, folder: Path, after: int, pause: float, writing: bool, which: list[int]) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import json
 import math
 import multiprocessing
 import os
@@ -194,15 +195,13 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsy
 def test_a_result_carries_its_provenance(tmp_path):
     path = results.write_result("codec", [{"median": 0.93}], tmp_path, seed=7, preset="smoke")
     assert path == tmp_path / "codec.json"
-    result = results.read_result("codec", tmp_path)
+    result = json.loads(path.read_text())
     assert result["name"] == "codec" and result["rows"] == [{"median": 0.93}]
     about = result["provenance"]
     assert {"command", "versions", "hardware", "time", "seed", "preset"} <= about.keys()
     assert torch.__version__.startswith(about["versions"]["torch"])  # without the build's +cu130
     assert about["hardware"]["cores"] == os.cpu_count() and about["hardware"]["cpu"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", about["time"])
-    with pytest.raises(MuseError, match=r"nothing\.json is missing; make it with"):
-        results.read_result("nothing", tmp_path)
     with pytest.raises(ValueError):
         results.write_result("bad", [{"x": math.nan}], tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["codec.json"]

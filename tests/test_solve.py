@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+from test_flow import exact_velocity
 
 from musekit.config import MuseError
 from musekit.solve import NFE_PER_STEP, SOLVERS, Cancelled, adaptive, solve
@@ -38,13 +39,8 @@ def relaxation(stiffness):
 
 
 def gaussian_flow(mean, std):
-    """The exact velocity E[x_1 - x_0 | x_t = x] for x_0 ~ N(0, 1) and x_1 ~ N(mean, std^2)."""
-
-    def velocity(t, x):
-        t = expand(t, x)
-        return mean + (t * std**2 - (1 - t)) / (t**2 * std**2 + (1 - t) ** 2) * (x - t * mean)
-
-    return velocity
+    """`exact_velocity` as a solver calls it."""
+    return lambda t, x: exact_velocity(x, expand(t, x), mean, std)
 
 
 # ---------------------------------------------------------------- accuracy

@@ -11,7 +11,7 @@ from networks import STABLE_AUDIO, STAGE2, STAGE2_WIDE, B, T, conditions, random
 from musekit import flow
 from musekit.conditions import GLOBALS, LOCALS
 from musekit.flow import time_features
-from musekit.stage2 import ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference, rotary, rotate
+from musekit.stage2 import Condition, ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference, rotary, rotate
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-10}
 BOTH = pytest.mark.parametrize("config", [STAGE2, STABLE_AUDIO], ids=["modulation", "stable audio"])
@@ -150,27 +150,6 @@ def test_negative_prompts_replace_the_null_token_where_there_is_one(config):
         torch.testing.assert_close(got, expected, **CLOSE)
 
 
-@BOTH
-def test_guidance_acts_in_its_interval_only(config):
-    network, (x, _) = stage2(config), state_at((config.latent_dim, T))
-    inference, pair = Stage2Inference(network), network.condition_pair(*conditions(config))
-    never, always = GuidedStage2(inference, pair, 1.0), GuidedStage2(inference, pair, 3.0)
-    some = GuidedStage2(inference, pair, 3.0, (0.2, 0.6))
-    times = torch.tensor([0.1, 0.2, 0.6, 0.61], dtype=torch.float64)
-    for now, t, expected in zip(some.at(times), times, (never, always, always, never)):
-        torch.testing.assert_close(some(now, x), expected(now, x), **CLOSE)
-        torch.testing.assert_close(some(t.expand(B), x), expected(t.expand(B), x), **CLOSE)
-    mixed = torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64)
-    expected = torch.stack([never(mixed, x)[0], always(mixed, x)[1], never(mixed, x)[2]])
-    torch.testing.assert_close(some(mixed, x), expected, **CLOSE)
-    velocities = torch.cat([never(mixed, x), GuidedStage2(inference, pair, 0.0)(mixed, x)])
-    apg = GuidedStage2(inference, pair, 3.0, (0.2, 0.6), mode="apg")
-    expected[1] = flow.adapted("apg", velocities, 3.0, mixed, x)[1]
-    torch.testing.assert_close(apg(mixed, x), expected, **CLOSE)
-    for now, t in zip(apg.at(times), times):
-        torch.testing.assert_close(apg(now, x), apg(t.expand(B), x), **CLOSE)
-
-
 def test_float32_errs_at_most_three_times_as_much_as_the_slow_way_and_bfloat16_no_more_than_autocast():
     exact, single = stage2(STAGE2_WIDE, std=0.08), stage2(STAGE2_WIDE, torch.float32, std=0.08)
     (x, t), inputs = state_at((4, T), torch.float32), conditions(STAGE2_WIDE, torch.float32)
@@ -200,7 +179,7 @@ def test_controls_begin_as_todays_function_and_absent_ones_change_no_bit():
     old, (x, t), inputs = stage2(dtype=torch.float32), state_at((4, T), torch.float32), conditions(dtype=torch.float32)
     new, some = StableAudioMuQ(CONTROLLED), controls_of(STAGE2)
     missing, unexpected = new.load_state_dict(old.state_dict(), strict=False)
-    assert not unexpected and all(name.startswith(("control_", "tempo")) for name in missing)
+    assert not unexpected and all(name.startswith(("control_", "readout", "tempo", "harmony")) for name in missing)
     some = ControlInputs(*(part.float() if part.is_floating_point() else part for part in some[:4]))
     expected = old(x, t, old.condition(*inputs))
     assert torch.equal(new(x, t, new.condition(*inputs, None, some)), expected)
@@ -222,31 +201,35 @@ def test_controls_enter_the_tokens_of_their_frames_and_the_loss_is_over_frames_t
         expected = network.control_frames(some.of_frames[:, frames].flatten(1))
         torch.testing.assert_close(local[:, token], expected + network.control_given(known.flatten(1)), **CLOSE)
     told = {"of_piece": some.of_piece, "of_frames": some.of_frames, "given": some.given}
+    network.std.copy_(torch.tensor([4.0, 1.0, 2.0, 1.0])[:, None])  # and a channel's weight is its deviation
     value, _ = network.training_loss(batch | told)
-    x_t, u = flow.interpolate(batch["x_0"], batch["x_1"], batch["t"])
-    controls = some._replace(x_1=batch["x_1"])
-    condition = network.condition(batch["embedding"], batch["seconds"], batch["keep"], controls)
-    error = (network(x_t, batch["t"], condition) - u) ** 2
+    x_1 = batch["x_1"] / network.std
+    x_t, u = flow.interpolate(batch["x_0"], x_1, batch["t"])
+    condition = network.condition(batch["embedding"], batch["seconds"], batch["keep"], some._replace(x_1=x_1))
+    error = (network(x_t, batch["t"], condition) - u) ** 2 * torch.tensor([2.0, 0.5, 1.0, 0.5])[:, None]
     expected = sum(error[i][:, ~some.given[i]].mean() for i in range(B)) / B
     torch.testing.assert_close(value, expected, **CLOSE)
 
 
-def test_guidance_is_on_the_controls_of_guided_samples():
+def test_guidance_is_on_the_controls_too_but_not_on_given_frames():
     network, inputs, some = stage2(CONTROLLED), conditions(CONTROLLED), controls_of(CONTROLLED)
     nobody = torch.zeros(B, dtype=torch.bool)
-    kept, left = (some._replace(of_piece=some.of_piece * k, of_frames=some.of_frames * k) for k in (1, 0))
-    pair = network.condition_pair(*inputs, controls=some._replace(guided=torch.tensor([False, True, False])))
-    ours, without = (network.condition(*inputs, nobody, controls) for controls in (kept, left))
-    for got, full, bare in zip(pair, ours, without, strict=True):
-        torch.testing.assert_close(got[B:], torch.stack([full[0], bare[1], full[2]]), **CLOSE)
+    bare = some._replace(of_piece=0 * some.of_piece, of_frames=0 * some.of_frames)
+    pair, halves = network.condition_pair(*inputs, controls=some), ((None, some), (nobody, bare))
+    expected = Condition.stack(*(network.condition(*inputs, keep, controls) for keep, controls in halves))
+    for got, wanted in zip(pair, expected, strict=True):
+        torch.testing.assert_close(got, wanted, **CLOSE)
+    assert not torch.equal(*pair.local.chunk(2)) and some.given.any()
 
 
-def test_noise_belongs_to_its_key_and_tempo_is_read_out_of_an_embedding():
+def test_noise_belongs_to_its_key_and_embeddings_are_read_by_regression():
     x = torch.empty(3, 400, 12)
     noise = flow.keyed_noise([5, 2**62, 7], x)
     assert torch.equal(noise[2:], flow.keyed_noise([7], x[:1])) and abs(noise.std() - 1) < 0.02
     network, embeddings = StableAudioMuQ(CONTROLLED), F.normalize(noise[0], dim=1)
     bpm, metre = 120 * 2 ** (2 * embeddings[:, 0] + 0.1 * noise[1, :, 0]), torch.full((400,), 3)
-    network.fit_tempo(embeddings, bpm, metre)
-    assert network.tempo[0, 0] == pytest.approx(2, abs=0.1) and network.tempo_spread == pytest.approx(0.1, abs=0.02)
-    assert (network.tempo[1:] @ torch.cat([embeddings[0], torch.ones(1)])).argmax() == 2  # three beats per bar
+    key = torch.where(embeddings[:, 1] > 0.03, 14, torch.where(embeddings[:, 1] < -0.03, 5, -1))
+    network.fit_readout(embeddings, bpm, metre, key)
+    assert network.readout[0, 0] == pytest.approx(2, abs=0.1) and network.tempo_spread == pytest.approx(0.1, abs=0.02)
+    _, metres, keys = network.read(embeddings)
+    assert (metres.argmax(1) == 2).all() and (keys.argmax(1) == key)[key >= 0].float().mean() > 0.9  # three beats

@@ -64,8 +64,11 @@ def test_every_part_trains_and_its_weights_load(tiny, tmp_path, part):
     network, _ = pretrained.load_part(tmp_path / "weights", part)
     ema = Run(tmp_path / "run").load()["ema"]
     for name, value in network.state_dict().items():
-        stored = ema[name].half().float() if ema[name].dim() > 1 else ema[name]
-        assert torch.equal(value, stored), name
+        matrix = ema[name].dim() > 1
+        if part == "codec" and matrix and name.endswith(".weight"):  # 8 bits for each number of a row
+            assert ((value - ema[name]).abs() <= 0.51 / 127 * ema[name].abs().amax(1, keepdim=True)).all(), name
+        else:
+            assert torch.equal(value, ema[name].half().float() if matrix else ema[name]), name
     summary = json.loads((tmp_path / "weights" / f"{part}.train.json").read_text())
     assert summary["samples"] == 24 and summary["clips"] == 13 and summary["last"]["valid_loss"] > 0
     assert summary["settings"]["batch"] == 8 and "command" in summary["provenance"]

@@ -20,16 +20,10 @@ from musekit.lab.lab_view import LabView
 from musekit.lab.library_view import LibraryView
 from musekit.lab.studio import StudioView
 from musekit.library import Library
-from musekit.muse import Muse
 from musekit.recipe import Settings
 from musekit.show.players import waveform
 
 PATIENCE = 120  # seconds; a busy machine is slow
-
-
-@pytest.fixture(scope="module")
-def muse(smoke_weights):
-    return Muse.from_pretrained(smoke_weights)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ A result's name ends in -gpu.json on a machine with a GPU. Nothing else should r
 recorded.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 from pathlib import Path

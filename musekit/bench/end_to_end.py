@@ -35,12 +35,15 @@ def end_to_end(setup: Setup) -> Iterator[Row]:
     seconds = 0.5 if setup.quick else muse.config.sample.seconds
     yield from warm(muse, 4, seconds, None, runs)
     yield from warm(muse, 1, seconds, 1, runs)
+    if muse.draft is not muse:
+        for n in (4, 1):
+            yield from warm(muse.draft, n, seconds, None if n > 1 else 1, runs, "drafts, ")
     for size in () if setup.quick else (1, 4, 16):  # one by one, by default, and batched
         yield from warm(muse, 16, seconds, size, 1)[:2]
     yield from stage1_rates(muse, BATCHES[:2] if setup.quick else BATCHES)
 
 
-def warm(muse: Muse, n: int, seconds: float, micro_batch: int | None, runs: int) -> list[Row]:
+def warm(muse: Muse, n: int, seconds: float, micro_batch: int | None, runs: int, kind: str = "") -> list[Row]:
     """n pieces from a loaded system: seconds of sound per second of work, and where the time goes."""
     settings = Settings(seconds=seconds, micro_batch=micro_batch)
     walls, stages = [], []
@@ -61,7 +64,7 @@ def warm(muse: Muse, n: int, seconds: float, micro_batch: int | None, runs: int)
             walls.append(wall)
             stages.append((muse.timings["stage1"], latents, sound, muse.timings["similarity"]))
     at = recipes[0]
-    name = f"{n} x {seconds:g} s, {'warm' if n < 16 else f'micro-batch {micro_batch}'}"
+    name = f"{kind}{n} x {seconds:g} s, {'warm' if n < 16 else f'micro-batch {micro_batch}'}"
     how = f"{at.stage1_solver} {at.stage1_steps} + {at.stage2_solver} {at.stage2_steps} steps, guidance "
     how += f"{at.guidance_scale:g}, micro-batch {at.micro_batch}"
     bar = (">", 1) if n > 1 else None

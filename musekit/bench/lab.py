@@ -31,8 +31,8 @@ def lab(setup: Setup) -> Iterator[Row]:
     """A row per measurement, and one of its ratio to the other checkout."""
     from musekit.lab.lab import DRAFT
 
-    steps = setup.muse.config.sample.stage2_steps
-    draft = max(1, round(DRAFT * steps))
+    steps, draft = (muse.config.sample.stage2_steps for muse in (setup.muse, setup.muse.draft))
+    draft = max(1, round(DRAFT * steps)) if setup.muse.draft is setup.muse else draft
     bars = {FINGER: 0.35 if "AMX" in instructions(setup.device) else 0.8, SHARE: 0.4, MEMORY: 1.3e9}
     bars |= dict.fromkeys(PAGES, 0.3)
     for part, n in ((click, draft), (finger, draft), (cards, steps), (cold, steps), (script, None), (library, None)):

@@ -4,8 +4,6 @@ Every call runs once untimed, the device is synchronised before each reading of 
 its range. Peers that are compared run in turn (A B C A B C ...), so that a machine that slows down slows all of them.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import json
@@ -13,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median_high as median
 
 import torch
 from torch import nn
@@ -70,11 +69,6 @@ def about_a_second(call: Callable[[], object], device: torch.device, quick: bool
     return timed(call, device, 1 if quick else min(200, max(3, round(1 / least))))
 
 
-def median(values: Sequence[float]) -> float:
-    """The middle value; the upper one of the two middle values of an even number."""
-    return sorted(values)[len(values) // 2]
-
-
 def peak_bytes(call: Callable[[], object], device: torch.device | str = "cpu") -> Row:
     """{"before_bytes", "peak_bytes"} of a call: a GPU's allocated tensors; None on a CPU."""
     if torch.device(device).type != "cuda":
@@ -121,9 +115,6 @@ class Work:
     flops: float
     bytes: float
 
-    def __mul__(self, times: float) -> Work:
-        return Work(self.flops * times, self.bytes * times)
-
     def floor(self, ceilings: dict, dtype: torch.dtype) -> float:
         """Seconds: the higher of the roofline's two roofs."""
         return max(self.bytes / ceilings["bandwidth"], self.flops / ceilings[str(dtype)[6:]])
@@ -156,7 +147,7 @@ def compare(peers: Sequence[Peer], stage: int, batch: int, setup: Setup, steps: 
         row |= {"speedup": median(times[0]) / seconds, "floor_share": None, "bar": None, "met": None}
         row |= {"solver": "euler", "steps": steps, "nfe": steps}
         if peer.work is not None:
-            work, rate = peer.work * steps, setup.ceilings[row["dtype"]]
+            work, rate = Work(steps * peer.work.flops, steps * peer.work.bytes), setup.ceilings[row["dtype"]]
             row |= {"flops": work.flops, "bytes": work.bytes, "matrix_share": work.flops / seconds / rate}
             row["bandwidth_share"] = work.bytes / seconds / setup.ceilings["bandwidth"]
             row["floor_share"] = work.floor(setup.ceilings, peer.dtype) / seconds

@@ -6,8 +6,6 @@ The maximum is the roofline of the products with the weights. What lies between 
 number of the activations some times and hardly computes, so its own roofline is memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@
 one token, the text's keys and values, the time's network. Guidance takes two passes, one after the other.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 The time of a matrix product does not depend on its numbers, so nothing is trained or downloaded for a timing.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from pathlib import Path

@@ -4,8 +4,6 @@ Every row runs the preset's own defaults, or names what it changes: training ste
 samples through `Muse.embed_batch`, as `Muse.generate` does, from the text encoder's states to embeddings on the CPU.
 """
 
-from __future__ import annotations
-
 import time
 import traceback
 from collections.abc import Callable, Iterator

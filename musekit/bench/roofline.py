@@ -7,8 +7,6 @@ per multiply-add of every matrix; the bytes of the weights and of the prompt's k
 activations and rotations are not counted, so a share of 100 % cannot quite be reached.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import torch

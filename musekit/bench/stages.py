@@ -7,8 +7,6 @@ sizes    does a model's size decide what a batch gains? One guided evaluation of
          and of Stage 2's (129 tokens per sample), at four sizes each
 """
 
-from __future__ import annotations
-
 import gc
 import warnings
 from collections.abc import Iterator

@@ -9,8 +9,6 @@ checkpoint  how long training stands still for a checkpoint of a full-size stage
         and how long the copy is written meanwhile
 """
 
-from __future__ import annotations
-
 import gc
 import json
 import os

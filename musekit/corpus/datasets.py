@@ -3,8 +3,6 @@
 To add a dataset, write such a function and add it to `READERS`. Tables are untrusted text; nothing in them is executed.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import csv

@@ -1,7 +1,5 @@
 """The files of a dataset's folder, and which of them a table means."""
 
-from __future__ import annotations
-
 import functools
 import os
 import posixpath

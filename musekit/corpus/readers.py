@@ -4,8 +4,6 @@ Nothing is copied or converted: a record points into the dataset's folder throug
 terabyte stays where it is, and when it moves, the same command links it again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -21,6 +19,7 @@ from tqdm import tqdm
 from musekit.config import MuseError, suggest
 from musekit.corpus.datasets import BESIDE, CAPTION_TABLES, READERS, TABLES, Item, clean
 from musekit.corpus.listing import AUDIO, OTHER, Listing
+from musekit.corpus.processes import end_if
 from musekit.corpus.scores import slug
 from musekit.corpus.sound import MIN_SECONDS, SAMPLE_RATE, BadAudio, Sound
 from musekit.files import write_atomic
@@ -99,10 +98,7 @@ def read_corpus(
         no_caption = "no caption" if name != "folder" else NOT_IN_TABLE if has_table else NO_CAPTION
         looked = pool.map(partial(look, listing, no_caption), chunks)
         for chunk, found in zip(chunks, tqdm(looked, name, len(chunks), disable=None), strict=True):
-            if code := stop():
-                from musekit.distributed import Stopped  # here, since it brings torch
-
-                raise Stopped(code)
+            end_if(stop)
             for item, about in zip(chunk, found, strict=True):
                 if isinstance(about, str):
                     reasons.setdefault(item.name, about)

@@ -5,8 +5,6 @@ MP3 without a Xing frame, whose length libsndfile guesses from its first frame, 
 file (recorded radio) are opened one after another. A WAV of length 0 has the length of its file.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import itertools

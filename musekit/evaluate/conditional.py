@@ -18,8 +18,6 @@ other half for right answers. They are computed before any sample is drawn, and 
 smaller than the sets that are measured, so margins are wider than they need to be, never narrower.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
@@ -145,9 +143,10 @@ def bars(found: dict[str, dict], level: str, margins: Sequence[dict]) -> list[di
     """The bars of one level of prompts, from `compare` and `margins`; none is met where there are no margins."""
     nominal, bounds = found["inside"]["nominal"], {row["name"]: row for row in margins}
 
-    def bar(text: str, name: str, *ends: str, zero: float = 0.0) -> dict:
+    def bar(text: str, name: str, *ends: str) -> dict:
         if not margins:
             return target(f"{level}: {text}", None)
+        zero = found[name].get("nominal", 0.0)
         return target(f"{level}: {text}", **{end: bounds[name][end] + zero for end in ends}, **found[name])
 
     return [
@@ -155,12 +154,7 @@ def bars(found: dict[str, dict], level: str, margins: Sequence[dict]) -> list[di
         bar("coverage / by right answers", "coverage", "at_least"),
         bar("recall / by right answers", "recall", "at_least"),
         bar("spread / of right answers", "spread", "at_least", "at_most"),
-        bar(
-            f"right answers within the radius of {100 * nominal:.0f} % of the samples",
-            "inside",
-            "at_least",
-            zero=nominal,
-        ),
+        bar(f"right answers within the radius of {100 * nominal:.0f} % of the samples", "inside", "at_least"),
     ]
 
 

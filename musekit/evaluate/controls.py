@@ -5,14 +5,13 @@ pieces. A fault changes what it answers, so a bar that fails shows the fault and
 one Euler step of Stage 1, and regression's answer for every seed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import islice
 
 import numpy as np
 import torch
 
+from musekit.corpus.render import SAMPLE_RATE, render
 from musekit.evaluate import conditional, memorisation, reproducibility
 from musekit.evaluate.judge import obedience
 from musekit.evaluate.right_answers import renderings
@@ -117,8 +116,6 @@ def copies(study: Study) -> list[dict]:
 def melodies(study: Study) -> list[dict]:
     """Controls of the bars on melodies: held-out clips, some replaced by the melodies of accompanied training works, on
     another instrument, in another key, without their chords."""
-    from musekit.corpus.render import SAMPLE_RATE, render
-
     library, planted = memorisation.training_library(study, "melody"), []
     clips = study.prompt_like(2 * PROMPT_LIKE)
     found, _ = memorisation.nearest(study, library, clips, "held-out clips", "melody")

@@ -6,8 +6,6 @@ embeddings: our own joint embedding, in which Stage 1 generates (so it may flatt
 timbre statistics, which were learned from nothing, standardised by the reference.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from musekit.evaluate.features import standardised

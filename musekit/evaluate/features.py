@@ -3,8 +3,6 @@
 They were learned from nothing, so they are independent of the joint embedding. The judge classifies them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -7,8 +7,6 @@ moment   the first piece's latents at times of its flow, and their decoded sound
 size     parameters of both stages, of the preset and of the full-size one
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path
@@ -72,15 +70,13 @@ def map_row(muse: Muse, reference: Reference, prompt: dict, x: torch.Tensor) -> 
     angle = np.concatenate([angle, own[len(right) :]])
     distance = torch.linalg.vector_norm(everything - normalize(raw, dim=0).double(), dim=1).numpy()
     places = np.round(distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1), 4).tolist()
-    to_next = torch.cdist(real, real).fill_diagonal_(torch.inf).min(1).values
     clips = [
         {"x": place[0], "y": place[1], "fits": i in set(right), "instrumentation": clip["instrumentation"]}
         for i, (clip, place) in enumerate(zip(reference.clips, places))
     ]
     row = {"measure": "map", "method": "distance from the regression's answer, direction by t-SNE"}
     row |= {"prompt": prompt["text"], "asks": prompt["asks"], "fitting": len(right), "clips": clips}
-    row |= {"samples": places[len(real) :], "regression": [0.0, 0.0], "regression_length": float(raw.norm())}
-    return row | {"real_to_next": float((to_next[right] if right else to_next).mean())}
+    return row | {"samples": places[len(real) :], "regression": [0.0, 0.0]}
 
 
 def chain_rows(reference: Reference, asks: dict, instrument: str = "piano") -> list[dict]:
@@ -115,9 +111,10 @@ def moment_rows(muse: Muse, x: torch.Tensor, seed: int) -> list[dict]:
     condition = network.condition_pair(x.to(muse.device), timing, controls=inputs)
     velocity = GuidedStage2(muse.inference2, condition, defaults.guidance_scale)
     x_0 = flow.noise(seed, 2, frames, network.config.latent_dim)[None].to(muse.device)
-    path, rows = solve.solve(velocity, x_0, steps=steps, trajectory=True).trajectory[:, 0], []
+    path = solve.solve(velocity, x_0, steps=steps, shift=defaults.shift, trajectory=True).trajectory[:, 0]
+    times, rows = np.array(solve.grid(steps, defaults.shift)), []
     for t in MOMENTS:
-        z = path[round(t * steps)][None]
+        z = path[np.abs(times - t).argmin()][None]
         audio = finish(muse.codec.decode(network.latents(z))[0, :, :samples].cpu()).numpy()
         latents = png(np.clip(z[0].cpu().numpy()[:, : 2 * z.shape[1]] / 6 + 0.5, 0, 1))
         row = {"measure": "moment", "t": t, "seed": seed, "latents": latents, "latents_span": [-3.0, 3.0]}

@@ -12,8 +12,6 @@ sound is not mistaken for another instrument.
     speed        onsets per second, by support vector regression of their logarithm on onset statistics and timbre
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,20 +38,19 @@ class KeyTemplates:
     learned profiles. Logistic regression on all twelve transpositions of each clip has this form at its optimum.
     """
 
-    def __init__(self, penalty: float = 3e-3):
-        self.penalty = penalty  # of |w|^2, beside the mean log likelihood
+    PENALTY = 3e-3  # of |w|^2, beside the mean log likelihood
 
     def _flat(self, x: np.ndarray) -> np.ndarray:
         return ((x - x.mean(2, keepdims=True)) / self.scale).reshape(len(x), -1)
 
-    def fit(self, x: np.ndarray, tonics: np.ndarray, modes: np.ndarray) -> KeyTemplates:
+    def fit(self, x: np.ndarray, tonics: np.ndarray, modes: np.ndarray) -> "KeyTemplates":
         """x (n, 4, 12), tonics 0 to 11, modes 0 (major) or 1 (minor)."""
         from sklearn.linear_model import LogisticRegression
 
         self.scale = (x - x.mean(2, keepdims=True)).std()
         turned = np.concatenate([self._flat(np.roll(x, k, axis=2)) for k in range(12)])
         keys = np.concatenate([2 * ((tonics + k) % 12) + modes for k in range(12)])
-        self.model = LogisticRegression(C=1 / (2 * self.penalty * len(x)), max_iter=2000).fit(turned, keys)
+        self.model = LogisticRegression(C=1 / (2 * self.PENALTY * len(x)), max_iter=2000).fit(turned, keys)
         return self
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
@@ -68,7 +65,7 @@ class KeyTemplates:
 class Judge:
     """Fitted classifiers of the three attributes."""
 
-    def fit(self, records: Sequence[dict], found: Sequence[dict[str, np.ndarray]]) -> Judge:
+    def fit(self, records: Sequence[dict], found: Sequence[dict[str, np.ndarray]]) -> "Judge":
         """Fit on clip records and their features. Raises MuseError when an attribute has fewer than two values."""
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
         from sklearn.pipeline import make_pipeline
@@ -110,7 +107,7 @@ class Judge:
 
 
 @functools.lru_cache(maxsize=1)
-def fitted(study: Study) -> Judge:
+def fitted(study: Study) -> "Judge":
     """Fitted on originals of training clips, and on round trips of some of them."""
     clips = study.singles("train")[:FITTING]
     through_codec = clips[:FITTING_ROUND_TRIPS]

@@ -14,8 +14,6 @@ A copy of the melody alone, with other chords on another instrument, may have an
 compared in the same way: a step is the highest salient pitch, the distance 1 - the share of steps with equal pitches.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -185,7 +183,4 @@ def comparison(study: Study, sources: dict[str, tuple[Sequence[Sound], list[str]
         most = margins(found[of])
         rows.append({"measure": "margin", "source": of, "n": len(found[of]), **about, **most})
         rows += bars(found["generated"], found[of], f"beside {of}", most, kind)
-    if kind == "chroma":
-        caught = smallest_share(found["round trips of training clips"], len(found["generated"]))
-        rows.append({"measure": "power", "name": "smallest share of copies seen with probability 0.9", "value": caught})
     return rows

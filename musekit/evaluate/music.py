@@ -4,8 +4,6 @@ All of it is measured on notes of a transcriber that is not ours (`transcribe`).
 trips give the ceiling; the planted failures are as many onsets at random times, and a chord line in another order.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Sequence
@@ -51,7 +49,6 @@ def rows_of(records: Sequence[dict], notes: Sequence[np.ndarray], lengths: Seque
         "pulse of as many onsets at random": [theory.pulse_in(times, s) for times, s in zip(random, lengths)],
         "onsets per second": [len(times) / s for (times, _), s in zip(onsets, lengths)],
         "figures of the tune that return": [f for n in lines if np.isfinite(f := theory.figures_return(n))],
-        "distinct chords in 12 s": [theory.distinct_chords(n, s) for n, s in zip(notes, lengths)],
     }
     shares = {
         "same tempo in both halves": [theory.steady(times, s) for (times, _), s in zip(onsets, lengths)],

@@ -5,8 +5,6 @@ process, on one CPU thread (`musekit.inference` tells of more). The SHA-256 of e
 The files of `musekit generate` are compared too: of one process, of two ranks, and of a run that was killed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess

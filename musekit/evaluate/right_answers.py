@@ -5,8 +5,6 @@ out, not renderings of them, so another held-out score can be rendered on the in
 that a prompt asks for. Several renderings of one work would be one answer, not several.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Collection, Iterator
@@ -17,6 +15,12 @@ import numpy as np
 from musekit.cache import config_hash
 from musekit.claims import matches
 from musekit.config import home
+from musekit.corpus import plan
+from musekit.corpus.arrange import piece_of, texture_of
+from musekit.corpus.families import read_scores, split_of
+from musekit.corpus.instruments import SINGLE
+from musekit.corpus.render import SAMPLE_RATE, render
+from musekit.corpus.sound import BadAudio
 from musekit.evaluate.study import Study, cached
 
 ENOUGH = 32  # matching works; with fewer, works of no matching clip are rendered
@@ -40,9 +44,6 @@ def right_answers(study: Study, asks: dict) -> tuple[np.ndarray, int]:
 
 def rendered_embeddings(study: Study, asks: dict, n: int, used: Collection[str], seed: int = 0) -> np.ndarray:
     """Audio embeddings (m, 512), m <= n, of new renderings that match; cached by what they are made from."""
-    from musekit.corpus.render import SAMPLE_RATE, render
-    from musekit.corpus.sound import BadAudio
-
     def make() -> dict[str, np.ndarray]:
         rows = []
         for _, notes, how in renderings(study.cache, study.on, asks, n, used, seed):
@@ -62,10 +63,6 @@ def renderings(
 
     Scores are drawn by the corpus's own shares of kinds, so the renderings are distributed as the training clips are.
     """
-    from musekit.corpus import plan
-    from musekit.corpus.arrange import piece_of, texture_of
-    from musekit.corpus.instruments import SINGLE
-
     fixed = {name: asks[name] for name in ("era", "form", "composer", "metre") if name in asks}
     scores = [s for s in held_out_scores(Path(cache), split) if all(getattr(s, n) == v for n, v in fixed.items())]
     rng, used, found = np.random.default_rng([seed, 5]), set(used), 0
@@ -97,7 +94,5 @@ def renderings(
 @functools.cache
 def held_out_scores(cache: Path, split: str) -> list:
     """The parsed scores of the cache whose families are in the split; empty for a cache without scores."""
-    from musekit.corpus.families import read_scores, split_of
-
     scores = read_scores(sorted((cache / "scores").glob("*.jsonl")))
     return [s for s in scores if split_of(s.family) == split]

@@ -4,8 +4,6 @@ Everything slow is cached under MUSEKIT_HOME/eval and named by what it was made 
 recipe and its embedding), so the same command goes on where it was stopped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib
@@ -15,7 +13,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
+from tqdm import tqdm
 
 from musekit.cache import Shards, read_clips
 from musekit.cache.precompute import read_clip
@@ -94,8 +94,6 @@ class Study:
 
     def read(self, sound: Sound, seconds: float | None = None) -> tuple[np.ndarray, int]:
         """The first `seconds` of a sound (all of it where None): (2, N) float32, and its rate in Hz."""
-        import soundfile
-
         if isinstance(sound, dict):
             x, rate = read_clip(self.cache, sound).numpy(), sound["sample_rate"]
         else:
@@ -124,19 +122,14 @@ class Study:
 
     def round_trips(self, clips: Sequence[Sound]) -> list[Path]:
         """Files of decode(encode(clip)), named by the clip's sound and the codec."""
-        config = self.muse.config.codec
-        folder = home() / "eval" / f"round-trips-{self.hashes['codec']}"
+        muse, folder = self.muse, home() / "eval" / f"round-trips-{self.hashes['codec']}"
         paths = [folder / f"{self.key(c)}.flac" for c in clips]
         for clip, path in progress(list(zip(clips, paths)), "through the codec and back"):
             if not path.exists():
-                write_flac(path, self.round_trip(clip), config.sample_rate)
+                audio = torch.from_numpy(self.read(clip)[0])
+                decoded = muse.codec.decode(muse.codec.encode(audio[None].to(muse.device)))
+                write_flac(path, decoded[0, :, : audio.shape[1]].cpu(), muse.config.codec.sample_rate)
         return paths
-
-    def round_trip(self, clip: Sound) -> np.ndarray:
-        """decode(encode(clip)), (2, N)."""
-        audio, codec = self.read(clip)[0], self.muse.codec
-        decoded = codec.decode(codec.encode(torch.from_numpy(audio)[None].to(self.muse.device)))
-        return decoded[0, :, : audio.shape[1]].cpu().numpy()
 
     # -- embeddings
 
@@ -168,9 +161,9 @@ class Study:
 
     # -- generation
 
-    def recipes(self, texts: Sequence[str], seed: int, settings: Settings) -> list[Recipe]:
-        """A recipe per text; text i has the seed `seed + i`."""
-        return [self.muse.recipe(text, seed + i, settings) for i, text in enumerate(texts)]
+    def recipes(self, texts: Sequence[str], seed: int, settings: Settings, muse: Muse | None = None) -> list[Recipe]:
+        """A recipe per text; text i has the seed `seed + i`. muse: the system (default) or its draft."""
+        return [(muse or self.muse).recipe(text, seed + i, settings) for i, text in enumerate(texts)]
 
     def sample(self, recipes: Sequence[Recipe]) -> tuple[np.ndarray, np.ndarray]:
         """Stage 1's sample of each recipe, (n, 512) of unit length, and its NFE (n,)."""
@@ -184,7 +177,7 @@ class Study:
 
     def render(self, embeddings: np.ndarray, recipes: Sequence[Recipe]) -> list[Path]:
         """One file per embedding (n, 512), rendered by Stage 2 with its recipe."""
-        muse, x = self.muse, torch.from_numpy(np.asarray(embeddings)).float()
+        muse, x = self.muse.of(recipes[0]), torch.from_numpy(np.asarray(embeddings)).float()
         paths = []
         for row, recipe in zip(x, recipes, strict=True):
             same = dataclasses.replace(recipe, threads=0, versions="")  # they change the last bits only
@@ -233,8 +226,6 @@ def opened(path: Path) -> int:
 
 def progress(items: Iterable, text: str):
     """A progress bar that appears after two seconds."""
-    from tqdm import tqdm
-
     return tqdm(items, desc=text, mininterval=1, delay=2, leave=False)
 
 

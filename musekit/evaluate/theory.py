@@ -13,8 +13,6 @@ K = T F. So pulse^2 = (max R^2 - H_K / n) / (1 - H_K / n), 0 at least: near 0 fo
 a grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,7 +29,7 @@ CHOICE = np.array([-0.05, 1.57, 1.63, 2.77, 2.26, 1.17, 1.42, 2.78, -2.64, -1.61
 STEP = 0.004  # ratio of one tempo to the next
 TOLERANCE = 0.04  # by which a tempo may be off
 OCTAVES = (1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3)  # ratios by which tempi of one music are mistaken
-STRETCH = 12.0  # seconds, in which a pulse is measured and chords are counted
+STRETCH = 12.0  # seconds, in which a pulse is measured
 TOGETHER = 0.03  # seconds within which notes begin together
 THIRDS = {"maj": 4, "7": 4, "min": 3, "dim": 3}
 FIGURE = 4  # notes of the tune
@@ -160,13 +158,6 @@ def chords_met(notes: np.ndarray, line: Sequence[Sequence], seconds: float) -> n
     heard = triads(chroma(notes, edges))
     asked = [(root, THIRDS.get(kind)) for _, root, kind in line]
     return np.array([h == root + 12 * (third == 3) for h, (root, third) in zip(heard, asked) if third], bool)
-
-
-def distinct_chords(notes: np.ndarray, seconds: float) -> float:
-    """How many different triads are heard in 12 s, one in each second; the mean of several such stretches."""
-    heard = triads(chroma(notes, np.arange(0, seconds + 1e-6)))
-    parts = [heard[i : i + int(STRETCH)] for i in range(0, max(1, len(heard) - int(STRETCH) + 1), int(STRETCH))]
-    return float(np.mean([len({*part.tolist()} - {-1}) for part in parts]))
 
 
 def upper_line(notes: np.ndarray) -> np.ndarray:

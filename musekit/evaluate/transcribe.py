@@ -5,8 +5,6 @@ Basic Pitch (Bittner et al. 2022, arXiv 2203.09893) comes with its network insid
 not need it: it is installed without its requirements.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io
@@ -16,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from musekit.config import MuseError, home
 from musekit.evaluate.study import Sound, Study, cached, progress
@@ -48,8 +47,6 @@ def network():
 
 def transcribe(audio: np.ndarray, rate: int) -> np.ndarray:
     """Notes of audio (2, N): rows [onset s, offset s, pitch in MIDI numbers, amplitude 0 to 1], in order of onset."""
-    import soundfile
-
     model = network()
     from basic_pitch.inference import predict
 

@@ -30,7 +30,7 @@ from musekit.lab.rendering import RenderedPiece, along, blend, render, sequence
 from musekit.muse import Muse
 from musekit.recipe import MAX_PROMPT_CHARS, Recipe, Settings, count
 
-DRAFT = 1 / 6  # of the preset's steps: a click is heard at once
+DRAFT = 1 / 6  # of the preset's steps, where there is no student: a click is heard at once
 STAGE1_BATCH = 64  # embeddings
 CACHED_SOUNDS = 48  # 100 MB of 6 s
 MIN_SECONDS = 0.1  # of an uploaded sound
@@ -58,11 +58,11 @@ class Lab:
         noise_seed: int = 0,
         on_change: Callable[[], None] = lambda: None,
     ):
-        """A system or its name; seconds of the sounds, and Stage 2's steps (None: `DRAFT` of the preset's)."""
+        """A system or its name; seconds of the sounds, and Stage 2's steps (None: drafts, by its student)."""
         self.muse = muse if isinstance(muse, Muse) else Muse.from_pretrained(muse)
         self.job = Job(on_change)
         self.seconds, self.noise_seed = seconds, noise_seed
-        self.steps = steps or max(1, round(DRAFT * self.muse.config.sample.stage2_steps))
+        self.steps = steps
         self.points: list[Point] = []
         self._cache: dict[tuple[Recipe, bytes], RenderedPiece] = {}  # oldest first
 
@@ -164,12 +164,15 @@ class Lab:
 
         The micro-batch is 1, so that a place on a path sounds as it does on its own.
         """
-        settings = Settings(seconds=self.seconds, steps=self.steps, micro_batch=1)
-        recipe = self.muse.recipe(point.group[:MAX_PROMPT_CHARS], self.noise_seed, settings)
+        muse, steps = self.muse if self.steps else self.muse.draft, self.steps
+        if muse is self.muse and not steps:
+            steps = max(1, round(DRAFT * muse.config.sample.stage2_steps))
+        settings = Settings(seconds=self.seconds, steps=steps, micro_batch=1)
+        recipe = muse.recipe(point.group[:MAX_PROMPT_CHARS], self.noise_seed, settings)
         key = recipe, point.embedding.numpy().tobytes()
         if key not in self._cache:
             origin = Origin(point.label[:500], point.seed is not None)
-            [piece] = render(self.muse, point.embedding[None], [recipe], [origin], on_step, self.job.flag)
+            [piece] = render(muse, point.embedding[None], [recipe], [origin], on_step, self.job.flag)
             self._cache[key] = piece
             while len(self._cache) > CACHED_SOUNDS:
                 self._cache.pop(next(iter(self._cache)))

@@ -56,13 +56,9 @@ def landscape(embeddings: np.ndarray, seed: int = 0) -> Landscape:
 
 def umap_layout(rows: np.ndarray, seed: int = 0) -> np.ndarray:
     """UMAP by cosine (McInnes et al. 2018, arXiv 1802.03426): (n, 2)."""
-    options = {
-        "n_neighbors": min(NEIGHBOURS, len(rows) - 1),
-        "min_dist": 0.15,
-        "metric": "cosine",
-        "random_state": seed,
-    }
-    return np.nan_to_num(layout(rows, **options).astype(np.float64))
+    neighbours = min(NEIGHBOURS, len(rows) - 1)
+    places = layout(rows, n_neighbors=neighbours, min_dist=0.15, metric="cosine", random_state=seed)
+    return np.nan_to_num(places.astype(np.float64))
 
 
 def principal(rows: np.ndarray) -> np.ndarray:

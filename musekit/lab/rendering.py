@@ -106,13 +106,9 @@ class RenderedPiece(Piece):
 
 
 def render(
-    muse: Muse,
-    embeddings: Tensor,
-    recipes: Sequence[Recipe],
-    origins: Sequence[Origin],
-    on_step: OnStep | None = None,
-    cancel=None,
-) -> Iterator[RenderedPiece]:
+    muse: Muse, embeddings: Tensor, recipes: Sequence[Recipe], origins: Sequence[Origin],
+    on_step: OnStep | None = None, cancel=None,
+) -> Iterator[RenderedPiece]:  # fmt: skip
     """Render embeddings (n, 512) with one recipe and origin each; yields pieces as their micro-batches are done.
 
     A piece's similarity is the cosine of its sound with its prompt, or with the given embedding where it has none.
@@ -148,7 +144,7 @@ def render_again(
     recipe, origin = entry.recipe, entry.origin
     if recipe is None:
         raise MuseError(f"{entry.id} was imported as plain sound; it has no recipe")
-    if recipe.weights != muse.weights:
+    if recipe.weights != (muse := muse.of(recipe)).weights:
         raise MuseError(f"this piece was made by the weights {recipe.weights:.12}, and these are {muse.weights:.12}")
     recipes = origin.recipes if origin and origin.recipes else (recipe,)
     if origin is not None and (len(entry.embedding or b"") != 2048 * len(recipes) or len(recipes) > MOST):

@@ -73,7 +73,7 @@ class Studio:
         self.job, self.results = Job(on_change), []
 
     def generate(self, prompt: str, **options) -> None:
-        """Start pieces. Options: n, seed, negative_prompt and the fields of `recipe.Settings`, as `Muse.generate`."""
+        """Start pieces. Options: n, seed, negative_prompt, draft (by `Muse.draft`), the fields of `recipe.Settings`."""
         self.job.start(lambda: self._answer(prompt, **options))
 
     def more_like(self, result: Result, n: int = 4, degrees: float = 20.0) -> None:
@@ -84,14 +84,14 @@ class Studio:
         self.job.start(lambda: self._vary(result, n, degrees))
 
     def repaint(self, result: Result, start: float, stop: float, **options) -> None:
-        """Start pieces with new music from `start` to `stop` (s). Options: n and those of `Muse.repaint`."""
+        """Start pieces with new music from `start` to `stop` (s). Options: n, draft and those of `Muse.repaint`."""
         note = f"{start:g} to {stop:g} s of no. {result.number} repainted"
-        self.job.start(lambda: self._edit(result, self.muse.repaint, (start, stop), note, **options))
+        self.job.start(lambda: self._edit(result, Muse.repaint, (start, stop), note, **options))
 
     def go_on(self, result: Result, seconds: float, **options) -> None:
         """Start pieces that continue a result for so many seconds. Options: those of `repaint`."""
         note = f"no. {result.number} and {seconds:g} s more"
-        self.job.start(lambda: self._edit(result, self.muse.continue_, (seconds,), note, **options))
+        self.job.start(lambda: self._edit(result, Muse.continue_, (seconds,), note, **options))
 
     def bring_back(self, texts: Sequence[str]) -> None:
         """Start to make earlier results again from their `Result.text`; anyone may have written these texts."""
@@ -103,12 +103,14 @@ class Studio:
 
     # -- inside the job's thread
 
-    def _answer(self, prompt: str, n: int = 4, seed: int = 0, negative_prompt: str | None = None, **settings) -> str:
-        batch = self._batch(count(n))
-        recipes = self.muse.recipes(prompt, n, seed, Settings(micro_batch=batch, **settings), negative_prompt)
-        self._collect(self.muse.stream(recipes, self.job.follow(-(-n // batch)), self.job.flag))
+    def _answer(
+        self, prompt: str, n: int = 4, seed: int = 0, negative_prompt: str | None = None, draft=False, **settings
+    ) -> str:
+        batch, muse = self._batch(count(n)), self.muse.draft if draft else self.muse
+        recipes = muse.recipes(prompt, n, seed, Settings(micro_batch=batch, **settings), negative_prompt)
+        self._collect(muse.stream(recipes, self.job.follow(-(-n // batch)), self.job.flag))
         message = f"seeds {recipes[0].seed} to {recipes[-1].seed}" if n > 1 else f"seed {seed}"
-        if self.muse.text.is_cut(recipes[0].prompt):
+        if muse.text.is_cut(recipes[0].prompt):
             message += f"; only the first {recipes[0].max_tokens} tokens of the prompt are read"
         return message
 
@@ -118,21 +120,24 @@ class Studio:
         shorter = min(source.recipe.seconds, self.muse.config.window_seconds)  # a continued piece may be longer
         recipe = replace(source.recipe, micro_batch=self._batch(n), edit=None, seconds=shorter)
         as_before = {"stage1_steps": recipe.stage1_steps, "stage1_solver": recipe.stage1_solver}
-        goals = self.muse.embed(recipe.prompt, n, first, recipe.negative_prompt, seconds=recipe.seconds, **as_before)
+        muse = self.muse.of(recipe)
+        goals = muse.embed(recipe.prompt, n, first, recipe.negative_prompt, seconds=recipe.seconds, **as_before)
         positions = (math.radians(degrees) / angle(source.embedding, goals)).tolist()
         embeddings = torch.stack([slerp(source.embedding, *to) for to in zip(goals, positions)])
         prompted = origin.prompted if origin else True
         origins = [Origin(f"{note}, seed {seed}", prompted) for seed in range(first, first + n)]
         follow = self.job.follow(-(-n // recipe.micro_batch))
-        self._collect(render(self.muse, embeddings, [recipe] * n, origins, follow, self.job.flag), note)
+        self._collect(render(muse, embeddings, [recipe] * n, origins, follow, self.job.flag), note)
         return f"{n} variations: {note}"
 
-    def _edit(self, result: Result, edit, where: tuple, note: str, n=1, seed=0, prompt=None, **settings) -> str:
-        origin = getattr(result.piece, "origin", None)
+    def _edit(
+        self, result: Result, edit, where: tuple, note: str, n=1, seed=0, prompt=None, draft=False, **settings
+    ) -> str:
+        origin, muse = getattr(result.piece, "origin", None), self.muse.draft if draft else self.muse
         origin = Origin(note, prompt is not None or origin is None or origin.prompted)
         for i in range(count(n)):
             follow = self.job.follow(1, i / n, (i + 1) / n)
-            piece = edit(result.piece, *where, prompt, seed + i, on_step=follow, cancel=self.job.flag, **settings)
+            piece = edit(muse, result.piece, *where, prompt, seed + i, on_step=follow, cancel=self.job.flag, **settings)
             self._collect([RenderedPiece(**vars(piece), origin=origin)], note, result.past)
         return note
 
@@ -199,6 +204,7 @@ class StudioView(View):
                 "seconds": {"value": seconds or sample.seconds, "max": longest},
                 "steps": {"value": steps, "max": max(200, steps)},
                 "solver": {"value": sample.stage2_solver, "options": SOLVERS},
+                "draft": {"disabled": self.state.muse.draft is self.state.muse},
                 "metre": {"options": [("any", 0), *((str(i), i) for i in range(1, 13))]},
                 "key": {"options": [("any", ""), *((f"{t} {m}",) * 2 for t in TONICS for m in ("major", "minor"))]},
             },
@@ -229,8 +235,10 @@ class StudioView(View):
         if self.fresh.value:
             self._drawn = secrets.randbelow(MAX_SEED)
             self.seed.value = self._drawn
-        how = {name: getattr(self, name).value for name in ("n", "seed", "steps", "solver")}
-        return how | {"guidance_scale": self.guidance.value} | (self._steering(prompt) if self.steer.value else {})
+        how = {name: getattr(self, name).value for name in ("n", "seed", "draft")}
+        if not self.draft.value:
+            how |= {"steps": self.steps.value, "solver": self.solver.value, "guidance_scale": self.guidance.value}
+        return how | (self._steering(prompt) if self.steer.value else {})
 
     def _steering(self, prompt: str) -> dict:
         """The controls in the widgets; None: not asked. A melody goes with the tempo asked for, or has its own."""
@@ -291,8 +299,10 @@ class StudioView(View):
     def _use(self) -> None:
         recipe = self._chosen().piece.recipe
         self.prompt.value, self.negative.value = recipe.prompt, recipe.negative_prompt or ""
-        self.seconds.value, self.steps.value = recipe.seconds, recipe.stage2_steps
-        self.solver.value, self.guidance.value = recipe.stage2_solver, recipe.guidance_scale
+        self.seconds.value, self.draft.value = recipe.seconds, self.state.muse.of(recipe) is not self.state.muse
+        if not self.draft.value:
+            self.steps.value, self.solver.value = recipe.stage2_steps, recipe.stage2_solver
+            self.guidance.value = recipe.guidance_scale
         self.seed.value, self.fresh.value = recipe.seed, False
         said, asked = read_prompt(recipe.prompt) if recipe.controls else {}, recipe.controls or Controls()
         self.bpm.value = "" if asked.bpm is None or "bpm" in said else str(asked.bpm).removesuffix(".0")

@@ -72,8 +72,8 @@ class SurfaceView(Hearing):
 
     def add_piece(self, entry: Entry, x: float | None = None, y: float | None = None) -> int:
         """A piece of the library: the embedding that it was made from, or else that of its sound."""
-        rows, ours = embeddings_of(entry), entry.recipe and entry.recipe.weights == self.state.muse.weights
-        if ours and len(rows) == 1:
+        rows, recipe = embeddings_of(entry), entry.recipe
+        if len(rows) == 1 and recipe and recipe.weights == self.state.muse.of(recipe).weights:
             return self._add(entry.name, lambda: Point(rows[0], entry.name, entry.prompt), x, y)
         return self.add_sound(self.library.file(entry), entry.name, x, y)
 

@@ -1,7 +1,5 @@
 """The self-check of a notebook's exercise: the reader replaces `...` by an answer, and the cell below compares."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Pictures of sound: waveforms and log-frequency spectrograms. Arrays in, a matplotlib Figure out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@
 IPython's own `Audio` needs a trusted notebook, and a widget needs a kernel.
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 import html

@@ -3,8 +3,6 @@
 Every function also takes `title`, `caption` and `stamp` (see `style.drawn`).
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import io

@@ -3,8 +3,6 @@
 Figures are made without pyplot: they need no screen, leave nothing open and change no global setting.
 """
 
-from __future__ import annotations
-
 import functools
 import textwrap
 from collections.abc import Callable

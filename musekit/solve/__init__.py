@@ -143,8 +143,7 @@ def solve(
 
     x_0, at = x_0.contiguous(), getattr(velocity, "at", None)
     if solver in STEPS:
-        times = [i / steps / (shift - (shift - 1) * (i / steps)) for i in range(steps + 1)]
-        return _fixed_grid(evaluate, x_0, times, STEPS[solver], at, trajectory, on_step, solver)
+        return _fixed_grid(evaluate, x_0, grid(steps, shift), STEPS[solver], at, trajectory, on_step, solver)
     if not (rtol >= 0 and 0 < atol < math.inf and rtol < math.inf) or trajectory:
         raise MuseError(f"dopri5 needs rtol of 0 or more (here {rtol}), atol above 0 ({atol}), and keeps no trajectory")
     reported = 0
@@ -156,6 +155,11 @@ def solve(
             on_step(reached, steps)
 
     return adaptive.integrate(evaluate, x_0, rtol, atol, on_time)
+
+
+def grid(steps: int, shift: float = 1.0) -> list[float]:
+    """The n + 1 times of n steps, more of which lie near noise where shift > 1."""
+    return [i / steps / (shift - (shift - 1) * (i / steps)) for i in range(steps + 1)]
 
 
 def _fixed_grid(
@@ -175,11 +179,11 @@ def _fixed_grid(
             return moments.to(x.device, time_dtype(x))[:, None].expand(-1, batch).contiguous()
 
     # Middles and lengths come from float64 and are rounded once: lengths of float32 times would jitter.
-    grid = torch.tensor(times, dtype=torch.float64)
-    t = at(grid if solver in USES_END else grid[:-1])
-    t_mid = at((grid[1:] + grid[:-1]) / 2) if solver in USES_MIDDLE else [None] * n
+    moments = torch.tensor(times, dtype=torch.float64)
+    t = at(moments if solver in USES_END else moments[:-1])
+    t_mid = at((moments[1:] + moments[:-1]) / 2) if solver in USES_MIDDLE else [None] * n
     t_end = t[1:] if solver in USES_END else [None] * n
-    h = grid.diff().to(device=x.device, dtype=x.dtype)  # (n,)
+    h = moments.diff().to(device=x.device, dtype=x.dtype)  # (n,)
     path = [x] * trajectory
     for i in range(n):
         x = step(velocity, x, Step(t[i], t_mid[i], t_end[i], h[i]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from musekit import distributed, lora, pretrained
+from musekit import distil, distributed, lora, pretrained
 from musekit.config import MuseError, TrainConfig, home, identity, preset
 from musekit.files import checked, read_json, write_atomic
 from musekit.runs import Run, exclusive
@@ -31,9 +31,12 @@ def train_part(options) -> Path:
     check(part, settings)
     if settings.lora and (part not in ("stage1", "stage2") or init is None):
         raise MuseError("LoRA fine-tunes stage1 or stage2: give --init FOLDER, the trained weights that it begins with")
+    if settings.distil and (part != "stage2" or not settings.lora):
+        raise MuseError("--train.distil trains a student of stage2 by LoRA: give --train.lora RANK and --init FOLDER")
     distributed.check_gpus(options.require_gpus)
     first = distributed.rank() == 0
-    folder = Path(options.run_folder or home() / "runs" / f"{options.preset}-{part}")
+    named = "draft" if settings.distil else part
+    folder = Path(options.run_folder or home() / "runs" / f"{options.preset}-{named}")
     out, cache = options.out or folder / "weights", options.cache or home() / "caches" / "scores"
 
     with distributed.signals() as stop, distributed.process_group(), locked(folder):
@@ -42,6 +45,7 @@ def train_part(options) -> Path:
         network = config.stage1 if part == "regression" else getattr(config, part)
         claim = {"part": part, "config": identity(network)}  # sampling settings may change during a run
         claim |= {"lora": settings.lora} if settings.lora else {}
+        claim |= {"distil": settings.distil, "teacher": identity(config.sample)} if settings.distil else {}
         maker = dataset.shards.manifest["maker"] if dataset.shards else "audio"
         claim |= {"data": f"{maker}, {len(dataset)} clips", "made_by": dataset.made_by}
         run.claim(claim, write=first, ranks=distributed.world(), threads=torch.get_num_threads())
@@ -57,6 +61,9 @@ def train_part(options) -> Path:
             if not run.checkpoints() and pretrained.initialise(model, part, init):
                 raise MuseError(f"{init} has no network for our embeddings: train {part} from it first, without LoRA")
             lora.adapt(model, settings.lora)
+        about = distil.about(pretrained.find(init), config.sample, settings.distil) if settings.distil else {}
+        if settings.distil:
+            distil.begin(model, config.sample, settings.distil)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name.startswith(settings.only))
         if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -78,12 +85,12 @@ def train_part(options) -> Path:
             return out / f"{part}.safetensors"
         with exclusive(Path(out), EXPORT_PATIENCE_S) if Path(out) != folder else contextlib.nullcontext():
             if settings.lora:
-                path = Path(out) / f"{part}.lora.safetensors"
-                lora.save(path, part, run.load()["ema"])
+                path = Path(out) / (pretrained.STUDENT if settings.distil else f"{part}.lora.safetensors")
+                lora.save(path, part, run.load()["ema"], about)
             else:
                 model.cpu().load_state_dict(run.load()["ema"])
                 path = pretrained.save_part(out, part, model, config)
-        summary = summarise(run, part, settings, len(dataset), init)
+        summary = summarise(run, named, settings, len(dataset), init)
         write_atomic(path.with_suffix(".train.json"), json.dumps(summary, indent=1) + "\n")
         print(f"{part}: {path}")
         return path

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musekit import conditions, flow
+from musekit import conditions, flow, harmony
 from musekit.cache import Shards, caption_id, read_clips
 from musekit.config import TONICS, MuseConfig, MuseError
 from musekit.corpus.sound import BadAudio, Sound
@@ -28,10 +28,12 @@ CODEC_FRAMES = 32  # frames of the codec's crops
 EMBEDDER_FRAMES = 344  # 16 s, the longest crop of the embedder
 # Batches of Stage 2 have one of four lengths, since torch.compile takes its time for each: the whole window, or a half,
 # a quarter or an eighth of it, but no crop is below SHORTEST frames (6 s)
-LENGTHS, SHORTEST = (0.35, 0.2, 0.25, 0.2), 128
+LENGTHS, SHORTEST = (0.2, 0.2, 0.35, 0.25), 128
 FROM_START = 0.3  # probability that a crop begins where its clip does, as every piece does in sampling
 GOES_ON = 12.0  # s: of a clip that does not end with its piece, the piece is said to be longer by up to that
-# Probability that a group of controls (`conditions.GROUPS`) is given in training; all are dropped together in a tenth
+# Probability that a group of controls (`conditions.GROUPS`) is given in training, and that not all of them are dropped:
+# without the embedding and with it. Guidance leads away from music that has neither
+WHOLE = (0.5, 0.9)
 GIVEN = {"tempo": 0.7, "key": 0.5, "metre": 0.7, "beats": 0.85, "chords": 0.4, "melody": 0.4}
 SCALE_CLIPS = 4096  # clips, evenly over the split, from which Stage 2's mean and scale are estimated
 
@@ -247,7 +249,7 @@ class Stage2Data(_Clips):
         if config.controls:
             given = torch.from_numpy(conditions.given_frames(frames, [rng.uniform() for _ in range(3)]))
             groups = {name for name, p in GIVEN.items() if rng.uniform() < p}
-            groups = groups if rng.uniform() < 0.9 else set()
+            groups = groups if rng.uniform() < WHOLE[bool(found["keep"])] else set()
             local = conditions.of_frames(self.controls[index], start, frames, self.second, groups)
             found["of_piece"] = torch.from_numpy(conditions.of_piece(self.controls[index], groups))
             found |= {"of_frames": torch.from_numpy(local).half(), "given": given & mask}
@@ -260,7 +262,8 @@ DATA["regression"] = Stage1Data
 
 def fit_scale(part: str, model, dataset, n: int = 256) -> None:
     """Set a new model's mean and scale from its data: of the first n clips (for the codec, of crops of them), for Stage
-    2 of `SCALE_CLIPS` clips, for Stage 1 of all embeddings. Stage 2's read-out of the tempo is fitted, too.
+    2 of `SCALE_CLIPS` clips, for Stage 1 of all embeddings. Stage 2's read-out of embeddings and its chain of chords
+    are fitted, too.
     """
     if DATA[part] is Stage1Data:
         model.fit_scale(dataset.embeddings())
@@ -276,7 +279,9 @@ def fit_scale(part: str, model, dataset, n: int = 256) -> None:
         if model.config.controls and len(timed) > 1:
             bpm, metre = (torch.tensor([dataset.controls[i][k] for i in timed]) for k in ("bpm", "beats_per_bar"))
             vectors = dataset.vectors.all([dataset.clips[i]["id"] for i in timed])[:, 0].float()
-            model.fit_tempo(vectors, bpm.float(), metre)
+            key = torch.tensor([conditions.key_index(dataset.controls[i]) for i in timed])
+            model.fit_readout(vectors, bpm.float(), metre, key)
+            model.harmony.copy_(torch.from_numpy(harmony.chain(dataset.controls)))
     # a row's length leaves out the padding of a short clip
     frames = [shards.row(c["id"], stop=shards.row_length(c["id"]))[::every].float() for c in clips]
     model.fit_scale(torch.cat(frames))

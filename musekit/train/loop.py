@@ -46,10 +46,8 @@ class Training:
             model.load_state_dict(state["model"])
             self.ema.load_state_dict(state["ema"])
         change_blocks(model, settings)
-        self.loss, self.accumulate = (
-            distributed.wrap(model, settings.shard),
-            accumulation(settings, distributed.world()),
-        )
+        self.loss = distributed.wrap(model, settings.shard)
+        self.accumulate = accumulation(settings, distributed.world())
         self.average = distributed.wrap(self.ema, shard=True) if settings.shard else self.ema
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, 0.98), fused=True
