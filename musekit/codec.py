@@ -6,7 +6,7 @@ floor and is zero for silence. Bins up to `linear_bins` are represented one by o
 8 bins. The angle between side and mid, which is where a sound comes from, is represented once per latent frame by its
 cosine. All its layers are matrix products.
 
-Decoding needs no search for the phase. It adds two sounds. Below about 2 kHz, where notes lie close together, a window
+Decoding needs no search for the phase. It adds two sounds. Below about 1 kHz, where notes lie close together, a window
 twice as long tells them apart, and the decoder predicts by how much each bin's phase turns from frame to frame. Above,
 the short window keeps attacks sharp, and the turns follow from the slope of the magnitudes over bins (`phase`).
 """
