@@ -316,7 +316,7 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monke
     steps = [r for r in rows.get("guidance", ()) if r["measure"] == "stage1 steps"]
     assert bool(steps) == ("guidance" not in missing) and all(r["nfe"] == r["value"] for r in steps)
     judged = [r for r in rows["prompts"] if r["measure"] == "accuracy" and r["source"] == "generated"]
-    assert {r["n"] for r in judged} == {evaluation.QUICK} and "== guidance" in capsys.readouterr().out
+    assert {r["n"] for r in judged} == {evaluation.QUICK} and "== prompts" in capsys.readouterr().out
     monkeypatch.setattr(Muse, "render_batch", lambda *a, **b: pytest.fail("it was rendered before"))
     for what in ("prompts", "distances"):
         assert run(what, small, tmp_path)["rows"] == rows[what]
