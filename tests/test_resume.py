@@ -120,7 +120,7 @@ def test_on_another_number_of_ranks_the_loss_curve_continues(ranks, tiny, whole,
     """Stopped on 2 ranks by a hang-up of one of them, ended on 1: equal to float tolerance, no sample lost or twice."""
     folder = tmp_path / "run"
     job = ranks.start(2, words(tiny, folder), folder.with_suffix(".log"))
-    until("four records", lambda: len(Run(folder).metrics()) >= 4, every=0.002)
+    until("a record", lambda: len(Run(folder).metrics()), every=0.002)  # early, since a busy machine signals late
     os.kill(job.pids[1], signal.SIGHUP)
     assert job.wait() == [STOPPED] * 2  # both, though one was signalled
     assert "stopped by a signal; saved at sample" in job.text() and "Traceback" not in job.text(1)
