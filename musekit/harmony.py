@@ -1,7 +1,7 @@
 """Harmony for pieces that are given none: a chain of chords, counted in the training clips, from which lines are drawn.
 
-One vector says the key of a piece, and a network as small as the mini preset's forgets it from bar to bar. So a plan is
-drawn first, as tempo and metre are, and Stage 2 follows it. The chord of a beat depends on that of the beat before, on
+One vector may say the key of a piece, not which chord sounds when. So a plan is drawn first, as tempo and metre are,
+and Stage 2 follows it. The chord of a beat depends on that of the beat before, on
 the mode and on whether a bar begins; it is counted from the tonic: 5 (semitones above it) + quality.
 """
 

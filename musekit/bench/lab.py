@@ -29,10 +29,9 @@ AGAINST = {CLICK: 0.6, COLD: 0.5}  # bars of the ratio to the other checkout
 
 def lab(setup: Setup) -> Iterator[Row]:
     """A row per measurement, and one of its ratio to the other checkout."""
-    from musekit.lab.lab import DRAFT
+    from musekit.lab.lab import draft_steps
 
-    steps, draft = (muse.config.sample.stage2_steps for muse in (setup.muse, setup.muse.draft))
-    draft = max(1, round(DRAFT * steps)) if setup.muse.draft is setup.muse else draft
+    steps, draft = setup.muse.config.sample.stage2_steps, draft_steps(setup.muse)
     bars = {FINGER: 0.35 if "AMX" in instructions(setup.device) else 0.8, SHARE: 0.4, MEMORY: 1.3e9}
     bars |= dict.fromkeys(PAGES, 0.3)
     for part, n in ((click, draft), (finger, draft), (cards, steps), (cold, steps), (script, None), (library, None)):

@@ -47,6 +47,13 @@ class Point:
     seed: int | None = None  # of Stage 1; None where the point is no sample of the prompt
 
 
+def draft_steps(muse: Muse) -> int:
+    """Stage 2's steps of a draft: the student's, or few of the preset's."""
+    steps = muse.draft.config.sample.stage2_steps
+    return max(1, round(DRAFT * steps)) if muse.draft is muse else steps
+
+
+
 class Lab:
     """`points` are on the map, in the order in which they were added; clear the list at will. `job` runs long work."""
 
@@ -166,7 +173,7 @@ class Lab:
         """
         muse, steps = self.muse if self.steps else self.muse.draft, self.steps
         if muse is self.muse and not steps:
-            steps = max(1, round(DRAFT * muse.config.sample.stage2_steps))
+            steps = draft_steps(muse)
         settings = Settings(seconds=self.seconds, steps=steps, micro_batch=1)
         recipe = muse.recipe(point.group[:MAX_PROMPT_CHARS], self.noise_seed, settings)
         key = recipe, point.embedding.numpy().tobytes()
