@@ -14,7 +14,7 @@ the short window keeps attacks sharp, and the turns follow from the slope of the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ from musekit.config import CodecConfig, MuseError
 BINS_PER_BAND = 8  # STFT bins in a high band
 LONGER = 2  # the long window by the short one
 FADE = 8  # bins in which one window's sound fades into the other's
+CHUNK = 192  # STFT frames that are synthesised at a time, so that they stay in the processor's cache
 MELS, MEL_FLOOR = 128, 1e-3  # bands of the loss in decibels, and the power below which they do not count
 
 
@@ -53,21 +54,6 @@ def stft(audio: Tensor, n_fft: int, hop: int) -> Tensor:
     """Centred STFT with a Hann window: audio (B, N) -> (B, n_fft / 2 + 1, N / hop + 1)."""
     window = torch.hann_window(n_fft, device=audio.device, dtype=audio.dtype)
     return torch.stft(audio, n_fft, hop, window=window, return_complex=True)
-
-
-def istft(spectrum: Tensor, n_fft: int, hop: int) -> Tensor:
-    """Inverse of `stft` for hop = n_fft / 4: (B, n_fft / 2 + 1, T) -> audio (B, (T - 1) hop), by shifted additions.
-
-    The squares of a Hann window at that hop add up to 3/2; only the edges differ.
-    """
-    window = torch.hann_window(n_fft, device=spectrum.device, dtype=spectrum.real.dtype)
-    pieces = (torch.fft.irfft(spectrum.transpose(1, 2), n_fft) * window).unflatten(2, (4, hop))  # (B, T, 4, hop)
-    frames, squares = pieces.shape[1], window.square().view(4, hop)
-    audio, weight = pieces.new_zeros(len(pieces), frames + 3, hop), window.new_zeros(frames + 3, hop)
-    for j in range(4):
-        audio[:, j : j + frames] += pieces[:, :, j]
-        weight[j : j + frames] += squares[j]
-    return (audio / weight.clamp_min(1e-8))[:, 2:-2].flatten(1)
 
 
 def to_bands(config: CodecConfig, power: Tensor) -> Tensor:
@@ -158,24 +144,37 @@ def mel_weights(config: CodecConfig) -> Tensor:
 
 
 def audio_from_magnitudes(
-    m: Tensor, direction: Tensor, n_fft: int, first: int = 0, turned: Tensor | None = None, followed: int | None = None
-) -> Tensor:
-    """Magnitudes (B, 2, F, T) of mid and side in the bins from `first` on, unit complex numbers (B, F, T) of the angle
-    between them -> audio (B, 2, T * n_fft / 4). turned, followed: as in `phase_of`."""
-    length, hop = m.shape[-1] * n_fft // 4, n_fft // 4
-    # T + 1 centred frames cover T * hop samples; the STFT's reflection needs more than half a window
-    extra = max(1, 4 - m.shape[-1])
-    m, direction, turned = (
-        x if x is None else torch.cat([x, x[..., -1:].expand(*x.shape[:-1], extra)], dim=-1)
-        for x in (m, direction, turned)
-    )
+    part: Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]], frames: int, n_fft: int, peak: Tensor,
+    first: int = 0, followed: int | None = None,
+) -> Tensor:  # fmt: skip
+    """The sound (B, 2, frames * n_fft / 4) of spectra that are computed `CHUNK` frames at a time.
+
+    part(indices of n frames): magnitudes (B, 2, F, n) of mid and side in the bins from `first` on, unit complex numbers
+    (B, F, n) of the angle between them, and `turned`. turned, peak, followed: as in `phase_of`.
+    """
     from musekit.phase import phase_of  # imports numba, for which pages should not wait
 
-    both = m.square().sum(1).sqrt()  # where mid is silent, its phase is that of side
-    unit = phase_of(both, n_fft, hop, first, turned, followed).to(m.device)
-    mid, side = m[:, 0] * unit, m[:, 1] * direction * unit
-    spectrum = F.pad(torch.cat([mid + side, mid - side]), (0, 0, first, n_fft // 2 + 1 - first - m.shape[2]))
-    return torch.stack(istft(spectrum, n_fft, hop)[:, :length].chunk(2), dim=1)
+    hop, count = n_fft // 4, frames + 1  # so many centred frames cover it: the last one is repeated
+    window = torch.hann_window(n_fft, device=peak.device)
+    weight, squares = window.new_zeros(count + 3, hop), window.square().view(4, hop)
+    audio, before = window.new_zeros(2 * len(peak), count + 3, hop), None
+    for j in range(4):
+        weight[j : j + count] += squares[j]
+    for start in range(0, count, CHUNK):
+        stop = min(start + CHUNK, count)
+        around = torch.arange(max(start - 1, 0), min(stop + 1, count), device=peak.device)
+        m, direction, turned = part(around.clamp_max(frames - 1))
+        both = m.square().sum(1).sqrt()  # where mid is silent, its phase is that of side
+        unit = phase_of(both, n_fft, hop, first, turned, followed, peak, before).to(m.device)
+        own = slice(start - int(around[0]), stop - int(around[0]))
+        before, unit, m = unit[..., own.stop - 1], unit[..., own], m[..., own]
+        mid, side = m[:, 0] * unit, m[:, 1] * direction[..., own] * unit
+        spectrum = F.pad(torch.cat([mid + side, mid - side]), (0, 0, first, n_fft // 2 + 1 - first - m.shape[2]))
+        pieces = (torch.fft.irfft(spectrum.transpose(1, 2), n_fft) * window).unflatten(2, (4, hop))
+        for j in range(4):  # overlap-add
+            audio[:, start + j : stop + j] += pieces[:, :, j]
+    audio = audio.div_(weight.clamp_min(1e-8))[:, 2:-2].flatten(1)
+    return torch.stack(audio.chunk(2), dim=1)
 
 
 class Spectra(NamedTuple):
@@ -420,15 +419,27 @@ def weighted(error: Tensor, strength: Tensor) -> Tensor:
 
 def synthesise(config: CodecConfig, spectra: Spectra) -> Tensor:
     """Spectra -> audio (B, 2, T * hop): the sum of both windows' sounds, which fade into each other over FADE bins."""
-    first, direction = first_band(config), directions(config, spectra.cosine)
-    magnitudes = (spectra.low, spectra.high)
-    low, high = (x.clamp_min(0).pow(1 / config.power).permute(0, 2, 3, 1) for x in magnitudes)
-    fade = torch.linspace(0, math.pi / 2, LONGER * FADE, device=low.device)[:, None]
-    low[:, :, -len(fade) :] *= fade.cos()
-    below = direction[:, : config.low_bins // LONGER].repeat_interleave(LONGER, 1)
-    below = below.repeat_interleave(config.frames // LONGER, 2)
-    audio = audio_from_magnitudes(low, below, LONGER * config.n_fft, 0, spectra.turned.transpose(1, 2))
-    high = to_bins(config, F.pad(high, (0, 0, first, 0)))[:, :, first:]
-    high[:, :, :FADE] *= fade[::LONGER].sin()
-    above = direction[:, first:].repeat_interleave(config.frames, 2)
-    return audio + audio_from_magnitudes(high, above, config.n_fft, first, followed=config.linear_bins - first)
+    first, size, frames = first_band(config), config.low_bins // LONGER, spectra.high.shape[1]
+    fade = torch.linspace(0, math.pi / 2, LONGER * FADE, device=spectra.low.device)[:, None]
+
+    def some(c: Tensor, rate: int, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames k of the magnitudes (B, 2, bands, n), and of the angles (B, n_fft / 2 + 1, n)."""
+        m = c[:, k].clamp_min(0).pow(1 / config.power).permute(0, 2, 3, 1)
+        latent = k // rate
+        angles = directions(config, spectra.cosine[:, latent[0] : latent[-1] + 1])
+        return m, angles.index_select(2, latent - latent[0])
+
+    def low(k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        m, direction = some(spectra.low, config.frames // LONGER, k)
+        m[:, :, -len(fade) :] *= fade.cos()
+        return m, direction[:, :size].repeat_interleave(LONGER, 1), spectra.turned[:, k].transpose(1, 2)
+
+    def high(k: Tensor) -> tuple[Tensor, Tensor, None]:
+        m, direction = some(spectra.high, config.frames, k)
+        m = to_bins(config, F.pad(m, (0, 0, first, 0)))[:, :, first:]
+        m[:, :, :FADE] *= fade[::LONGER].sin()
+        return m, direction[:, first:], None
+
+    peaks = [c.amax((1, 2, 3)).clamp_min(0).pow(1 / config.power) for c in (spectra.low, spectra.high)]
+    audio = audio_from_magnitudes(low, frames // LONGER, LONGER * config.n_fft, peaks[0])
+    return audio + audio_from_magnitudes(high, frames, config.n_fft, peaks[1], first, config.linear_bins - first)

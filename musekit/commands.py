@@ -85,7 +85,7 @@ class Cache:
     For example: the scores of music21, rendered, and the inputs of the mini networks; your own folder; a published
     dataset; the same with four processes, each on its GPU (slurm/cache.sh: with an array of jobs):
 
-        musekit cache --n 12000 --kinds clips tokens views
+        musekit cache --kinds clips tokens views
         musekit cache --kinds latents embeddings --weights my-weights --remake
         musekit cache --data my-music --out my-cache
         musekit cache --corpus musicbench --data /data/MusicBench --preset paper
@@ -101,7 +101,7 @@ class Cache:
     data: Annotated[Path | None, optional("FOLDER", "none")] = None
     """The unpacked dataset, or a folder of audio with captions (tables, or text files beside it)."""
     out: Annotated[Path | None, optional("PATH", "caches/<corpus> under MUSEKIT_HOME")] = None  # The cache's folder
-    n: int = 12_000  # Clips of 12 s to render from the scores
+    n: int = 5_400  # Clips to render from the scores; the packaged weights learned from 5,400
     seconds: Annotated[float | None, optional("FLOAT", "the preset's window")] = None
     """Longest clip; longer recordings are cut into several clips."""
     kinds: tuple[Literal["clips", "tokens", "views", "latents", "embeddings"], ...] = ("clips", "tokens")

@@ -64,7 +64,7 @@ def loss(network: StableAudioMuQ, batch: dict, sample: SampleConfig, steps: int)
     known = None if controls is None else (controls.given[:, None], x_1 - x_0)
     prompts, n = (batch["embedding"], batch["seconds"]), len(x_1)
     with torch.no_grad(), lora.off(network):
-        pair = network.condition_pair(*prompts, None, None, controls)
+        pair = network.condition_pair(*prompts, None, controls)
         inference = Stage2Inference(network, compile=False)
         teacher = Teacher(inference, pair, sample.guidance_scale, known)
         found = solve.solve(teacher, x_0, steps=sample.stage2_steps, shift=sample.shift, trajectory=True)

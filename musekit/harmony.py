@@ -13,7 +13,7 @@ from musekit.conditions import QUALITIES, key_index
 from musekit.config import TONICS
 
 SIGNS = ("", "m", "dim", "7")  # of the qualities, in their order, as `controls.read_chords` reads them
-STATES, FIRST = 12 * len(QUALITIES), 12 * len(QUALITIES)  # FIRST: in place of the beat before a piece
+FIRST = STATES = 12 * len(QUALITIES)  # as a chord before, FIRST is none: a piece begins
 SHAPE = (2, 2, STATES + 1, STATES)  # major, minor; within a bar, at its beginning; chord before; chord
 BARS = 8  # of a line, which begins again when it is over
 

@@ -1,8 +1,8 @@
 """One micro-batch through each stage, and the rules that make a piece's bits depend on its recipe only.
 
-Pieces of several prompts share a micro-batch if their recipes agree in everything but prompts and seed. A micro-batch
-is always padded to its full size, since the batch size changes the last bits of matrix products. Conditional and
-unconditional samples run as one batch; a negative prompt replaces the unconditional one.
+Pieces of several prompts share a micro-batch if their recipes agree in everything but prompts and seed, and all or
+none have a negative prompt, which replaces the unconditional one. A micro-batch is always padded to its full size,
+since the batch size changes the last bits of matrix products. Conditional and unconditional samples run as one batch.
 
 So a piece's bits depend on its recipe only, not on its position in the micro-batch or the other pieces. Measured with 1
 to 4 CPU threads on an Intel server with AMX: at every micro-batch from 1 to 16 (Stage 1) and to 8 (Stage 2). Exceptions
@@ -42,7 +42,8 @@ def micro_batches(recipes: Iterable[Recipe]) -> Iterator[list[Recipe]]:
 
 def shared(recipe: Recipe) -> Recipe:
     """What the recipes of a micro-batch must have in common."""
-    return dataclasses.replace(recipe, prompt="", negative_prompt=None, seed=0, controls=None)
+    negative = None if recipe.negative_prompt is None else ""
+    return dataclasses.replace(recipe, prompt="", negative_prompt=negative, seed=0, controls=None)
 
 
 def padded(recipes: Sequence[Recipe]) -> list[Recipe]:
@@ -87,11 +88,8 @@ def sample_stage1(
     """
     first, device = batch[0], inference.mean.device
     scale = first.stage1_guidance_scale
-    negative = [recipe.negative_prompt is not None for recipe in batch]
-    if scale != 1.0 and len(set(negative)) == 2:
-        return _sample_stage1_by_kind(inference, encode, batch, negative, on_step, cancel, attempt)
     text = inference.text(*_encode(encode, [r.sentence for r in batch], first.max_tokens, device))
-    if scale != 1.0 and all(negative):
+    if scale != 1.0 and first.negative_prompt is not None:
         negative_text = _encode(encode, [r.negative_prompt for r in batch], first.max_tokens, device)
         text = Text.stack(text, inference.text(*negative_text))
     stream = 1 + 100 * attempt
@@ -105,24 +103,6 @@ def sample_stage1(
         cancel=cancel,
     )
     return inference.network.embedding(solution.x), solution.nfe
-
-
-def _sample_stage1_by_kind(
-    inference, encode, batch, negative: list[bool], on_step, cancel, attempt
-) -> tuple[Tensor, Tensor]:
-    """Recipes with a negative prompt and recipes without, each kind padded to a full micro-batch of its own.
-
-    An unconditional sample without text has a constant cross-attention, computed in another way than a text's. If both
-    kinds shared a batch, a piece's bits would depend on the other pieces.
-    """
-    embeddings = torch.empty(len(batch), inference.config.dim, device=inference.mean.device)
-    nfe = torch.empty(len(batch), dtype=torch.int64)
-    for kind in (False, True):
-        index = [i for i, has_one in enumerate(negative) if has_one is kind]
-        same_kind = [batch[index[min(i, len(index) - 1)]] for i in range(len(batch))]
-        sampled, counts = sample_stage1(inference, encode, same_kind, on_step, cancel, attempt)
-        embeddings[index], nfe[index] = sampled[: len(index)], counts[: len(index)]
-    return embeddings, nfe
 
 
 def _encode(encode, texts: Sequence[str], length: int, device) -> tuple[Tensor, Tensor]:
@@ -175,14 +155,14 @@ def control_inputs(
 
 
 def sample_stage2(
-    inference: Stage2Inference, embeddings: Tensor, negatives: tuple[Tensor, Tensor], batch: Sequence[Recipe],
+    inference: Stage2Inference, embeddings: Tensor, negatives: Tensor | None, batch: Sequence[Recipe],
     frames: int, seconds: float | Sequence[float], on_step: OnStep | None = None, cancel=None,
     x_0: Tensor | None = None, controls: ControlInputs | None = None, given: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Sample codec latents (B, C, frames) for embeddings (B, 512), and NFE (B,).
 
     Args:
-        negatives: embeddings (B, 512) of the negative prompts, and which recipes have one (B,).
+        negatives: embeddings (B, 512) of the negative prompts, None where the recipes have none.
         seconds: the total length in the timing token, or one for each sample.
         x_0: noise (B, C, frames) instead of the seeds' own.
         given: standardised latents (B, C, frames) that the result has, NaN in frames that are sampled.
@@ -193,7 +173,7 @@ def sample_stage2(
     if first.guidance_scale == 1.0:
         condition = network.condition(embeddings, timing, None, controls)
     else:
-        condition = network.condition_pair(embeddings, timing, *negatives, controls)
+        condition = network.condition_pair(embeddings, timing, negatives, controls)
     if x_0 is None:
         x_0 = torch.stack([flow.noise(r.seed, 2, frames, inference.config.latent_dim) for r in batch])
     x_0, known = x_0.to(device), None

@@ -287,12 +287,10 @@ class Muse:
                 audio.append(inference.finish(decoded))
         return audio, nfe[:n]
 
-    def _negatives(self, recipes: Sequence[Recipe]) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, 512) of the negative prompts, and which recipes have one (B,)."""
-        keep = torch.tensor([r.negative_prompt is not None for r in recipes], device=self.device)
-        if not keep.any():
-            return torch.zeros(len(recipes), self.config.stage2.embedding_dim, device=self.device), keep
-        return self.embedder.embed_text([r.negative_prompt or "music" for r in recipes]).to(self.device), keep
+    def _negatives(self, recipes: Sequence[Recipe]) -> Tensor | None:
+        """Embeddings (B, 512) of the negative prompts, where the recipes have them."""
+        texts = [r.negative_prompt for r in recipes if r.negative_prompt is not None]
+        return self.embedder.embed_text(texts).to(self.device) if texts else None
 
     def embed(self, prompt: str, n: int = 1, seed: int = 0, negative_prompt: str | None = None, **settings) -> Tensor:
         """n samples of Stage 1, (n, 512); sample i has the seed `seed + i`."""
@@ -405,7 +403,8 @@ class Muse:
         if isinstance(source, Piece):  # its own controls, where there are no others
             own = vars(settings_of({"controls": dataclasses.replace(source.controls, ends=None)}))
             said = read_prompt(prompt or "") if self.config.stage2.controls else {}
-            own |= dict.fromkeys(said.keys() & own.keys()) | ({"chords": None} if "key" in said else {})
+            own |= dict.fromkeys(said.keys() & own.keys())
+            own |= {"chords": None} if "key" in said or settings.key else {}
             settings = Settings(**{name: own[name] if v is None else v for name, v in vars(settings).items()})
         embedding = None
         if prompt is None:
@@ -422,7 +421,9 @@ class Muse:
         if start * codec.sample_rate >= audio.shape[1] - 1:  # to be continued
             first, last = audio.shape[1] // codec.hop - 1, frames
         last = min(frames, max(last, first + 1))
-        batch, controls = padded([recipe]), recipe.controls or Controls()  # nobody knows where a recording's beats are
+        batch, controls = padded([recipe]), recipe.controls or Controls()
+        if isinstance(source, Piece) and controls.bpm:  # of a recording, nobody knows where its beats are
+            controls = inference.filled(network, recipe, embedding)
         noise = flow.noise(recipe.seed, 2, frames, codec.latent_dim).to(self.device)
         second = codec.hop / codec.sample_rate
 

@@ -53,15 +53,18 @@ def unit_of(angle: Tensor) -> Tensor:
 
 
 def phase_of(
-    m: Tensor, n_fft: int, hop: int, first: int = 0, turned: Tensor | None = None, followed: int | None = None
-) -> Tensor:
+    m: Tensor, n_fft: int, hop: int, first: int = 0, turned: Tensor | None = None, followed: int | None = None,
+    peak: Tensor | None = None, before: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """m (B, F, T) magnitudes of the bins from `first` on -> phases as unit complex numbers (B, F, T), on the CPU.
 
     turned (B, n, T): `codec.turns` of the lowest n bins, whose absolute values (0 to 1) say how sure they are. Those of
     the others follow from `phase_steps`. Above the lowest `followed` bins there are only turns from bin to bin.
+    peak (B,): of the sounds that m is a part of. before (B, F): phases that the first frame has.
     """
     m = m.cpu().transpose(1, 2)
-    m = (m / m.amax((1, 2), keepdim=True).clamp_min(1e-9)).clamp_min(FLOOR)
+    peak = m.amax((1, 2)) if peak is None else peak.cpu()
+    m = (m / peak.clamp_min(1e-9)[:, None, None]).clamp_min(FLOOR)
     turn, followed = phase_turns(m), followed or m.shape[-1]
     low = m[..., :followed]
     if turned is None:
@@ -74,8 +77,11 @@ def phase_of(
     begins = F.pad(low[:, :-1] < BEGINS * low[:, 1:], (0, 0, 1, 0), value=True)
     z = unit_of(torch.zeros_like(m))
     z[..., 1:followed] = turns.cumprod(-1)  # where a sound begins, turns alone
+    if before is not None:
+        z[:, 0] = before.cpu()
+        z[:, 0, 1::2] *= -1
     for found, *inputs in zip(z, past, up, begins, strict=True):
-        integrate(found.numpy(), *(x.contiguous().numpy() for x in inputs))
+        integrate(found.numpy(), *(x.contiguous().numpy() for x in inputs), before is not None)
     above = turn[..., followed - 1 :].cumsum(-1)
     z[..., followed:] = z[..., followed - 1 : followed] * unit_of(above)
     # a frame's time origin is its first sample, half a window before its centre: bin k turns by pi k
@@ -99,16 +105,17 @@ def sign(x: complex) -> complex:
 
 
 @compiled
-def integrate(z: np.ndarray, past: np.ndarray, up: np.ndarray, begins: np.ndarray) -> None:
+def integrate(z: np.ndarray, past: np.ndarray, up: np.ndarray, begins: np.ndarray, first: int) -> None:
     """Minimise sum_k |z_t - z_t-1 past|^2 + |z_k+1 - z_k up|^2 over the unit phases z (T, F), one frame after another.
 
-    Every other bin at a time; a frame starts from the frame before, or from what z holds where a sound begins.
+    Every other bin at a time; a frame starts from the frame before, or from what z holds where a sound begins. The
+    frames before the one called `first` are given.
 
     past (T - 1, F) and up (T, bins - 1): unit complex numbers by their weights; begins (T, bins) bool.
     """
     frames, bins = begins.shape
     own = np.zeros(bins, z.dtype)
-    for t in range(frames):
+    for t in range(first, frames):
         if t:
             for k in range(bins):
                 own[k] = past[t - 1, k] * z[t - 1, k]

@@ -319,21 +319,17 @@ class StableAudioMuQ(nn.Module):
         return sum(layer(x.unflatten(1, (-1, self.config.patch)).flatten(2)) for x, layer in joined)
 
     def condition_pair(
-        self, embedding: Tensor, seconds: Tensor, negative: Tensor | None = None, has_negative: Tensor | None = None,
-        controls: ControlInputs | None = None,
-    ) -> Condition:  # fmt: skip
+        self, embedding: Tensor, seconds: Tensor, negative: Tensor | None = None, controls: ControlInputs | None = None
+    ) -> Condition:
         """The 2 B conditions of classifier-free guidance: the B conditional ones, then the B unconditional ones.
 
-        negative (B, 512): embeddings of negative prompts, which replace the null token where has_negative (B,) is true.
-        The unconditional half has no controls either: guidance on the embedding alone leaves music without a beat.
+        negative (B, 512): embeddings of negative prompts, which replace the null token. The unconditional half has no
+        controls either: guidance on the embedding alone leaves music without a beat.
         """
-        if negative is None:
-            negative = torch.zeros_like(embedding)
-        if has_negative is None:
-            has_negative = torch.zeros(len(embedding), dtype=torch.bool, device=embedding.device)
-        prompted = self.condition(embedding, seconds, None, controls)
-        controls = controls and controls.unguided
-        return Condition.stack(prompted, self.condition(negative, seconds, has_negative, controls))
+        keep = torch.full((len(embedding),), negative is not None, device=embedding.device)
+        other = embedding if negative is None else negative
+        halves = (embedding, None, controls), (other, keep, controls and controls.unguided)
+        return Condition.stack(*(self.condition(x, seconds, kept, given) for x, kept, given in halves))
 
     def at(self, t: Tensor) -> Stage2Time:
         """What depends on times t (n,) only, with n in front (`affine`: (3, n))."""

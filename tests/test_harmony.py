@@ -68,9 +68,8 @@ def test_a_piece_is_given_the_chords_of_its_key_unless_others_are_asked_for(muse
     assert again.controls.chords == piece.controls.chords and again.controls.key is None
     [keyed] = muse.stream(muse.recipes("a flute in E minor", 1, 0, Settings(**options)))
     assert keyed.controls.chords.startswith("Em | ")
-    painted = muse.repaint(piece, 0.1, 0.3, prompt="a flute in G minor", steps=1, stage1_steps=1)
-    assert (
-        painted.controls.key == "G" and painted.controls.chords is None and painted.controls.bpm == piece.controls.bpm
-    )
+    for words in ({"prompt": "a flute in G minor"}, {"key": "G minor"}):  # not the piece's chords, which are in D minor
+        painted = muse.repaint(piece, 0.1, 0.3, **words, steps=1, stage1_steps=1).controls
+        assert painted.key == "G" and painted.chords.startswith("Gm | ") and painted.bpm == piece.controls.bpm
     kept = muse.repaint(piece, 0.1, 0.3, prompt="a flute", steps=1, stage1_steps=1)
     assert kept.controls.chords == piece.controls.chords

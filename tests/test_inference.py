@@ -12,7 +12,7 @@ from test_library import RECIPE as KEPT
 
 from musekit import flow, gpu, solve
 from musekit.config import smoke
-from musekit.inference import finish, padded, sample_stage1, sample_stage2
+from musekit.inference import finish, micro_batches, padded, sample_stage1, sample_stage2
 from musekit.recipe import Recipe
 from musekit.stage1 import GuidedStage1, Stage1Inference, Text2MuQFlow
 from musekit.stage2 import GuidedStage2, StableAudioMuQ, Stage2Inference
@@ -84,32 +84,37 @@ def networks():
 
 @pytest.mark.parametrize("solver", ["euler", "dopri5"])
 @torch.no_grad()
-def test_pieces_with_and_without_negative_prompts_keep_their_bits_in_one_micro_batch(networks, minilm, solver):
-    """Stage 1 computes both kinds in different ways, so they must not share a batch."""
-    batch = recipes(None, "slow", None, "fast", stage1_solver=solver)
-    together, nfe = sample_stage1(networks[0], minilm, batch)
-    torch.testing.assert_close(together.norm(dim=1), torch.ones(4))
-    for i, recipe in enumerate(batch):
-        single, count = sample_stage1(networks[0], minilm, padded([recipe]))
-        assert torch.equal(single[0], together[i]) and count[0] == nfe[i]
-    assert len(set(map(tuple, together.tolist()))) == 4
+def test_pieces_with_and_without_negative_prompts_share_no_micro_batch(networks, minilm, solver):
+    """Stage 1 computes both kinds in different ways; within a kind all keep their bits."""
+    mixed = recipes(None, None, "slow", "fast", None, stage1_solver=solver)
+    batches = list(micro_batches(mixed))
+    assert batches == [mixed[:2], mixed[2:4], mixed[4:]]
+    found = []
+    for batch in batches:
+        together, nfe = sample_stage1(networks[0], minilm, padded(batch))
+        torch.testing.assert_close(together.norm(dim=1), torch.ones(4))
+        for i, recipe in enumerate(batch):
+            single, count = sample_stage1(networks[0], minilm, padded([recipe]))
+            assert torch.equal(single[0], together[i]) and count[0] == nfe[i]
+            found.append(tuple(single[0].tolist()))
+    assert len(set(found)) == 5
     unguided = [sample_stage1(networks[0], minilm, recipes(n, stage1_guidance_scale=1.0))[0] for n in (None, "slow")]
     assert torch.equal(*unguided)  # without guidance a negative prompt changes nothing
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun"])
+@pytest.mark.parametrize(("solver", "negative"), [("euler", None), ("euler", "slow"), ("heun", None)])
 @torch.no_grad()
-def test_latents_start_from_the_seeds_noise_and_end_where_the_network_leads(networks, solver):
+def test_latents_start_from_the_seeds_noise_and_end_where_the_network_leads(networks, solver, negative):
     """The solver on the training network, one sample at a time, with guidance written out."""
     inference, network, frames = networks[1], networks[1].network, 10
-    batch = recipes(None, "slow", None, None, stage2_solver=solver)
+    batch = recipes(*[negative] * 4, stage2_solver=solver)
     embeddings = F.normalize(torch.randn(2, 4, 512, generator=torch.Generator().manual_seed(0)), dim=-1)
-    negatives, has_negative = embeddings[1], torch.tensor([r.negative_prompt is not None for r in batch])
-    latents, _ = sample_stage2(inference, embeddings[0], (negatives, has_negative), batch, frames, 0.5)
+    negatives = embeddings[1] if negative else None
+    latents, _ = sample_stage2(inference, embeddings[0], negatives, batch, frames, 0.5)
     for i, recipe in enumerate(batch):
         sample, seconds = slice(i, i + 1), torch.tensor([[0.0, 0.5]])
         yes = network.condition(embeddings[0, sample], seconds)
-        no = network.condition(negatives[sample], seconds, has_negative[sample])
+        no = network.condition(embeddings[1, sample], seconds, torch.tensor([negative is not None]))
         x_0 = flow.noise(recipe.seed, 2, frames, inference.config.latent_dim)[None]
 
         def velocity(t, x, yes=yes, no=no):
@@ -118,19 +123,19 @@ def test_latents_start_from_the_seeds_noise_and_end_where_the_network_leads(netw
         expected = solve.solve(velocity, x_0, solver=solver, steps=3)
         torch.testing.assert_close(latents[sample], network.latents(expected.x), atol=1e-3, rtol=1e-3)
     given = torch.stack([flow.noise(r.seed, 2, frames, inference.config.latent_dim) for r in batch])
-    again, _ = sample_stage2(inference, embeddings[0], (negatives, has_negative), batch, frames, 0.5, x_0=given)
+    again, _ = sample_stage2(inference, embeddings[0], negatives, batch, frames, 0.5, x_0=given)
     assert torch.equal(again, latents)
 
 
 def test_two_threads_sample_at_the_same_time(networks, minilm):
     """Studio and Lab share the networks, each with its own batch size and length."""
-    batches = [recipes(None, None, micro_batch=2), recipes(None, "slow", None, "fast")]
+    batches = [recipes(None, None, micro_batch=2), recipes("slower", "slow", "loud", "fast")]
 
     @torch.inference_mode()
     def sample(batch, frames):
         assert minilm.is_cut("slow " * 60)  # truncation is a setting of the shared tokenizer
         embeddings, _ = sample_stage1(networks[0], minilm, batch)
-        negatives = embeddings.flip(0), torch.tensor([r.negative_prompt is not None for r in batch])
+        negatives = None if batch[0].negative_prompt is None else embeddings.flip(0)
         return sample_stage2(networks[1], embeddings, negatives, batch, frames, 0.5)[0]
 
     alone = [sample(batch, frames) for batch, frames in zip(batches, (11, 30))]

@@ -346,7 +346,7 @@ def read_plan(out: Path, n: int, seed: int, only: list[str] | None) -> Iterator[
 
 def build_clips(
     out: Path,
-    n: int = 12_000,
+    n: int = 5_400,
     workers: int = 2,
     seed: int = 0,
     only: list[str] | None = None,

@@ -53,7 +53,6 @@ def draft_steps(muse: Muse) -> int:
     return max(1, round(DRAFT * steps)) if muse.draft is muse else steps
 
 
-
 class Lab:
     """`points` are on the map, in the order in which they were added; clear the list at will. `job` runs long work."""
 
