@@ -35,7 +35,6 @@ Nonnegative = Annotated[float, Meta(ge=0, le=1e6)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Scale = Annotated[float, Meta(ge=0, le=100)]
 Shift = Annotated[float, Meta(ge=0.1, le=100)]
-Temperature = Annotated[float, Meta(ge=0, le=4)]
 
 TABLES = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")  # as metadata and prompts spell them
@@ -169,7 +168,6 @@ class SampleConfig:
     seconds: Positive = 12.0
     micro_batch: Count = 4  # samples per batch; part of the recipe, since batches are padded to this size
     shift: Shift = later(1.0)  # of Stage 2's steps towards noise (`solve.solve`)
-    temperature: Temperature = later(1.0)  # Stage 1's noise is multiplied by it: above 1, samples are spread wider
 
 
 @dataclass(frozen=True)

@@ -93,10 +93,10 @@ def sample_stage1(
         negative_text = _encode(encode, [r.negative_prompt for r in batch], first.max_tokens, device)
         text = Text.stack(text, inference.text(*negative_text))
     stream = 1 + 100 * attempt
-    x_0 = torch.stack([flow.noise(r.seed, stream, 1, inference.config.dim)[:, 0] for r in batch])
+    x_0 = torch.stack([flow.noise(r.seed, stream, 1, inference.config.dim)[:, 0] for r in batch]).to(device)
     solution = solve.solve(
         GuidedStage1(inference, text, scale),
-        first.temperature * x_0.to(device),
+        x_0,
         solver=first.stage1_solver,
         steps=first.stage1_steps,
         on_step=on_step and (lambda i, n: on_step("stage1", i, n)),

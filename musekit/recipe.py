@@ -18,7 +18,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from musekit.config import MuseConfig, MuseError, Positive, Scale, Seed, Shift, Temperature, suggest
+from musekit.config import MuseConfig, MuseError, Positive, Scale, Seed, Shift, suggest
 from musekit.controls import LONGEST, Controls
 from musekit.files import checked, decode
 from musekit.prompts import read_prompt
@@ -66,7 +66,6 @@ class Recipe:
     controls: Controls | None = None  # the rest came later: a recipe without them has the JSON that it always had
     edit: Edit | None = None
     shift: Shift = 1.0  # of Stage 2's steps towards noise
-    temperature: Temperature = 1.0  # of Stage 1's noise
 
     @classmethod
     def checked(cls, **values) -> "Recipe":
@@ -82,7 +81,7 @@ class Recipe:
 
     def as_dict(self) -> dict:
         """The fields of the recipe's JSON."""
-        later = {"controls": None, "edit": None, "shift": 1.0, "temperature": 1.0}
+        later = {"controls": None, "edit": None, "shift": 1.0}
         return {k: v for k, v in dataclasses.asdict(self).items() if later.get(k, ...) != v}
 
     def to_json(self) -> str:
@@ -107,7 +106,6 @@ class Settings:
     stage1_steps: int | None = None  # Solver steps of Stage 1
     stage1_solver: str | None = None  # Stage 1's solver
     stage1_guidance_scale: float | None = None  # Stage 1's guidance; above 1 (with a negative prompt: 2) less variety
-    temperature: float | None = None  # Of Stage 1's noise: higher ones give more varied, less obedient pieces
     micro_batch: int | None = None  # Pieces per batch; part of the recipe
     bpm: float | None = None  # Tempo in beats per minute, 30 to 300; the default is drawn, as the embedding suggests
     metre: int | None = None  # Beats per bar; the default is drawn, too

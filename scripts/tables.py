@@ -194,16 +194,12 @@ def guidance() -> str:
     )
     claim(less["obedience"] < chosen["obedience"] < more["obedience"], "guidance of Stage 1 buys obedience")
     claim(less["inside"] > chosen["inside"] > more["inside"], "guidance of Stage 1 costs variety")
-    cold, warm = (one("guidance", measure="stage1 temperature", value=t) for t in (1.0, sample["temperature"]))
-    claim(cold["inside"] < warm["inside"] and cold["obedience"] > warm["obedience"], "temperature buys variety")
     return text + prose(f"""
 The defaults: Stage 1's guidance {sample["stage1_guidance_scale"]:g}, where 1 is none, and 2 with a negative prompt,
-which acts by guidance, and its noise {sample["temperature"]:g} times as large as in training; Stage 2's guidance
-{sample["guidance_scale"]:g}, {sample["stage2_steps"]} equal steps.
+which acts by guidance; Stage 2's {sample["guidance_scale"]:g}, {sample["stage2_steps"]} equal steps.
 *Inside* is the share of right answers within the radius of 91 % of the samples. Stage 1 at 2 instead of
 {chosen["value"]:g} would be obeyed in {100 * more["obedience"]:.1f} instead of {100 * chosen["obedience"]:.1f} % and
-hold {100 * more["inside"]:.0f} instead of {100 * chosen["inside"]:.0f} % of the right answers; with training's noise
-it would be obeyed in {100 * cold["obedience"]:.1f} % and hold {100 * cold["inside"]:.0f} %. *But* few of Stage 2's
+hold {100 * more["inside"]:.0f} instead of {100 * chosen["inside"]:.0f} % of the right answers. *But* few of Stage 2's
 settings differ by more than {rows("guidance")[-1]["n"]} pieces can tell (standard
 error of *obeyed*: 0.03).
 """)

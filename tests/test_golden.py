@@ -25,7 +25,7 @@ from musekit.recipe import software
 FILE, THREADS, LONG = Path(__file__).with_name("golden.json"), 2, pytest.mark.long
 PIANO, DTYPES = "a sad piano melody", {"10-bfloat16": "bfloat16"}
 RK4, DOPRI5 = {"stage1_solver": "rk4", "stage1_steps": 8}, {"stage1_solver": "dopri5"}
-FIRST = {"steps": 50, "shift": 1.0, "stage1_guidance_scale": 2.0, "temperature": 1.0}  # mini's first defaults
+FIRST = {"steps": 50, "shift": 1.0, "stage1_guidance_scale": 2.0}  # mini's first defaults
 RECIPES = {  # name: weights, prompt, n, seed, settings
     "01-default": ("mini", PIANO, 1, 0, {"seconds": 6.0}),
     "02-batch": ("mini", "cheerful music for harpsichord", 4, 7, {"seconds": 12.0}),

@@ -100,8 +100,6 @@ def test_pieces_with_and_without_negative_prompts_share_no_micro_batch(networks,
     assert len(set(found)) == 5
     unguided = [sample_stage1(networks[0], minilm, recipes(n, stage1_guidance_scale=1.0))[0] for n in (None, "slow")]
     assert torch.equal(*unguided)  # without guidance a negative prompt changes nothing
-    cold, warm = (sample_stage1(networks[0], minilm, recipes(None, None, temperature=t))[0] for t in (0.0, 1.1))
-    assert torch.allclose(*cold) and not torch.allclose(*warm, atol=1e-3)
 
 
 @pytest.mark.parametrize(("solver", "negative"), [("euler", None), ("euler", "slow"), ("heun", None)])

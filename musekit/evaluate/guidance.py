@@ -26,7 +26,6 @@ STAGE1_SEED, STAGE2_SEED = 100_000, 120_000
 EACH = 24  # samples of each prompt with right answers
 STAGE1 = [("guidance", w, {"stage1_guidance_scale": w}) for w in (0.0, 0.5, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0)]
 STAGE1 += [("steps", n, {"stage1_steps": n, "stage1_solver": "euler"}) for n in (1, 2, 4, 8, 16, 32, 64)]
-STAGE1 += [("temperature", t, {"temperature": t}) for t in (0.9, 1.0, 1.1, 1.2, 1.3)]
 STAGE2 = [("guidance", w, {"guidance_scale": w}) for w in (1.0, 1.5, 2.0, 2.5, 3.0, 5.0)]
 STAGE2 += [(f"steps, shift {s:g}", n, {"steps": n, "shift": s}) for s, n in ((1, 4), (1, 8), (1, 16), (1, 32), (4, 16))]
 STUDENT = "student, steps"  # the draft's
