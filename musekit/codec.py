@@ -8,7 +8,8 @@ cosine. All its layers are matrix products.
 
 Decoding needs no search for the phase. It adds two sounds. Below about 1 kHz, where notes lie close together, a window
 twice as long tells them apart, and the decoder predicts by how much each bin's phase turns from frame to frame. Above,
-the short window keeps attacks sharp, and the turns follow from the slope of the magnitudes over bins (`phase`).
+the short window keeps attacks sharp, and the turns follow from the slope of the magnitudes over bins (`phase`). What
+the decoder says of them is a mean, which flutters half as much as a real sound: a share is played as noise (`grained`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ BINS_PER_BAND = 8  # STFT bins in a high band
 LONGER = 2  # the long window by the short one
 FADE = 8  # bins in which one window's sound fades into the other's
 CHUNK = 192  # STFT frames that are synthesised at a time, so that they stay in the processor's cache
+NOISE = 0.3  # share of the power above 1 kHz that is noise, chosen on valid clips
+LEVEL = 1.18  # of what is above 1 kHz: a mean of compressed magnitudes is quieter than the mean
+DECODER = 2  # names what was decoded in caches: raise it when decoding changes
 MELS, MEL_FLOOR = 128, 1e-3  # bands of the loss in decibels, and the power below which they do not count
 
 
@@ -145,12 +149,12 @@ def mel_weights(config: CodecConfig) -> Tensor:
 
 def audio_from_magnitudes(
     part: Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]], frames: int, n_fft: int, peak: Tensor,
-    first: int = 0, followed: int | None = None,
+    first: int = 0, followed: int | None = None, noise: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """The sound (B, 2, frames * n_fft / 4) of spectra that are computed `CHUNK` frames at a time.
 
     part(indices of n frames): magnitudes (B, 2, F, n) of mid and side in the bins from `first` on, unit complex numbers
-    (B, F, n) of the angle between them, and `turned`. turned, peak, followed: as in `phase_of`.
+    (B, F, n) of the angle between them, and `turned`. turned, peak, followed: as in `phase_of`; noise: as in `grained`.
     """
     from musekit.phase import phase_of  # imports numba, for which pages should not wait
 
@@ -158,6 +162,7 @@ def audio_from_magnitudes(
     window = torch.hann_window(n_fft, device=peak.device)
     weight, squares = window.new_zeros(count + 3, hop), window.square().view(4, hop)
     audio, before = window.new_zeros(2 * len(peak), count + 3, hop), None
+    grain = noise_spectrum(n_fft)[first:].to(peak.device) if noise else None
     for j in range(4):
         weight[j : j + count] += squares[j]
     for start in range(0, count, CHUNK):
@@ -167,7 +172,10 @@ def audio_from_magnitudes(
         both = m.square().sum(1).sqrt()  # where mid is silent, its phase is that of side
         unit = phase_of(both, n_fft, hop, first, turned, followed, peak, before).to(m.device)
         own = slice(start - int(around[0]), stop - int(around[0]))
-        before, unit, m = unit[..., own.stop - 1], unit[..., own], m[..., own]
+        before = unit[..., own.stop - 1]
+        if grain is not None:
+            unit = grained(unit, both, grain[: both.shape[1], around % CHUNK], noise)
+        unit, m = unit[..., own], m[..., own]
         mid, side = m[:, 0] * unit, m[:, 1] * direction[..., own] * unit
         spectrum = F.pad(torch.cat([mid + side, mid - side]), (0, 0, first, n_fft // 2 + 1 - first - m.shape[2]))
         pieces = (torch.fft.irfft(spectrum.transpose(1, 2), n_fft) * window).unflatten(2, (4, hop))
@@ -175,6 +183,23 @@ def audio_from_magnitudes(
             audio[:, start + j : stop + j] += pieces[:, :, j]
     audio = audio.div_(weight.clamp_min(1e-8))[:, 2:-2].flatten(1)
     return torch.stack(audio.chunk(2), dim=1)
+
+
+def noise_spectrum(n_fft: int) -> Tensor:
+    """White noise of mean power 1 that begins again after `CHUNK` frames: complex (n_fft / 2 + 1, CHUNK), always the
+    same."""
+    hop, window = n_fft // 4, torch.hann_window(n_fft)
+    x = torch.randn(CHUNK * hop, generator=torch.Generator().manual_seed(0))
+    frames = torch.cat([x, x[: n_fft - hop]]).unfold(0, n_fft, hop)
+    return (torch.fft.rfft(frames * window) / window.square().sum().sqrt()).T
+
+
+def grained(unit: Tensor, m: Tensor, grain: Tensor, noise: float) -> Tensor:
+    """Phases `unit` of magnitudes m, (B, F, T) each, with noise `grain` (F, T) for a share `noise` of the power: less
+    where m rises, so that attacks stay sharp, and none in the first frame."""
+    rise = F.pad(m[..., :-1], (1, 0)) / m.clamp_min(1e-9)
+    size = noise**0.5 * rise.clamp_max(1)
+    return (1 - size.square()).sqrt() * unit + size * grain
 
 
 class Spectra(NamedTuple):
@@ -409,7 +434,7 @@ class SpectralVAE(nn.Module):
         if latents.dim() != 3 or latents.shape[1] != self.config.latent_dim:
             raise MuseError(f"the codec decodes latents (B, {self.config.latent_dim}, T), not {tuple(latents.shape)}")
         z = latents.float().transpose(1, 2) * self.tolerance.sqrt()
-        return synthesise(self.config, self.unscaled(self.decoder(z)))
+        return synthesise(self.config, self.unscaled(self.decoder(z)), NOISE, LEVEL)
 
 
 def weighted(error: Tensor, strength: Tensor) -> Tensor:
@@ -417,8 +442,11 @@ def weighted(error: Tensor, strength: Tensor) -> Tensor:
     return (strength * error.abs().square()).mean() / strength.mean().clamp_min(1e-6)
 
 
-def synthesise(config: CodecConfig, spectra: Spectra) -> Tensor:
-    """Spectra -> audio (B, 2, T * hop): the sum of both windows' sounds, which fade into each other over FADE bins."""
+def synthesise(config: CodecConfig, spectra: Spectra, noise: float = 0.0, level: float = 1.0) -> Tensor:
+    """Spectra -> audio (B, 2, T * hop): the sum of both windows' sounds, which fade into each other over FADE bins.
+
+    noise, level: of the short window's sound; the defaults are those of true spectra.
+    """
     first, size, frames = first_band(config), config.low_bins // LONGER, spectra.high.shape[1]
     fade = torch.linspace(0, math.pi / 2, LONGER * FADE, device=spectra.low.device)[:, None]
 
@@ -442,4 +470,5 @@ def synthesise(config: CodecConfig, spectra: Spectra) -> Tensor:
 
     peaks = [c.amax((1, 2, 3)).clamp_min(0).pow(1 / config.power) for c in (spectra.low, spectra.high)]
     audio = audio_from_magnitudes(low, frames // LONGER, LONGER * config.n_fft, peaks[0])
-    return audio + audio_from_magnitudes(high, frames, config.n_fft, peaks[1], first, config.linear_bins - first)
+    above = (first, config.linear_bins - first, noise)
+    return audio + level * audio_from_magnitudes(high, frames, config.n_fft, peaks[1], *above)

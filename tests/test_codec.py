@@ -139,6 +139,39 @@ def test_true_spectra_give_spectrum_chroma_and_stereo_back(notes):
     torch.testing.assert_close(rebuilt[1, middle], rebuilt[0, middle] / 2, atol=2e-3, rtol=2e-2)  # as in the original
 
 
+def flutter(audio: torch.Tensor) -> float:
+    """Mean change of log magnitudes from frame to frame between 2 and 8 kHz, of audio (N,)."""
+    log = stft(audio[None])[0, 93:372, 8:-8].abs().clamp_min(1e-6).log()
+    return float((log[:, 4:] - log[:, :-4]).abs().mean())
+
+
+def test_a_smoothed_sound_gets_its_flutter_and_its_power_from_noise_but_no_new_attacks():
+    """White noise of two levels, as a decoder says it: the mean of its magnitudes, which is steady."""
+    torch.manual_seed(0)
+    audio = 0.1 * torch.randn(1, 2, 100 * CONFIG.hop)
+    audio[..., : 50 * CONFIG.hop] *= 1e-3
+    true = codec.spectra_of(CONFIG, audio)[0]
+    high = true.high.unflatten(1, (2, -1)).mean(2, keepdim=True).expand(-1, -1, 50 * CONFIG.frames, -1, -1)
+    flat = true._replace(high=high.flatten(1, 2))
+    sounds = [audio, *(codec.synthesise(CONFIG, flat, noise) for noise in (0.0, codec.NOISE, 1.0))]
+    sounds = [x[0, 0, audio.shape[2] // 2 + CONFIG.hop :] for x in sounds]
+    real, steady, some, full = map(flutter, sounds)
+    assert steady < 0.5 * real and steady < some < full and 0.8 * real < full < 1.2 * real
+    power = [float(stft(x[None])[0, 93:372].abs().square().mean()) for x in sounds]
+    assert 0.8 < power[3] / power[1] < 1.25
+    one = torch.ones(1, 3, 4, dtype=torch.complex64)
+    m = torch.tensor([0.01, 0.01, 1, 1]).expand(1, 3, 4)
+    size = (codec.grained(one, m, 5j * one[0], 0.36) / 5).imag
+    torch.testing.assert_close(size[0, 0], torch.tensor([0, 0.6, 0.006, 0.6]))  # none where a sound begins
+
+
+def test_the_noise_begins_again_without_a_seam():
+    grain = codec.noise_spectrum(N_FFT)
+    torch.testing.assert_close(grain.abs().square().mean(), torch.tensor(1.0), rtol=0.02, atol=0)
+    period, twice = codec.CHUNK * HOP, istft(grain.repeat(1, 2))
+    torch.testing.assert_close(twice[period : 2 * period - N_FFT], twice[: period - N_FFT], atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize(("left", "right"), [(1.0, 0.0), (0.0, 1.0), (0.7, 0.7), (0.7, -0.7), (0.9, 0.3)])
 def test_a_sound_stays_at_its_place_between_the_speakers(left, right):
     source = chord(1.0)[0, 0]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from musekit.cache import Shards, read_clips
 from musekit.cache.precompute import read_clip
+from musekit.codec import DECODER
 from musekit.config import MuseError, home
 from musekit.corpus.instruments import SINGLE
 from musekit.corpus.render import write_flac
@@ -122,7 +123,7 @@ class Study:
 
     def round_trips(self, clips: Sequence[Sound]) -> list[Path]:
         """Files of decode(encode(clip)), named by the clip's sound and the codec."""
-        muse, folder = self.muse, home() / "eval" / f"round-trips-{self.hashes['codec']}"
+        muse, folder = self.muse, home() / "eval" / f"round-trips-{self.hashes['codec']}-{DECODER}"
         paths = [folder / f"{self.key(c)}.flac" for c in clips]
         for clip, path in progress(list(zip(clips, paths)), "through the codec and back"):
             if not path.exists():
@@ -182,7 +183,7 @@ class Study:
         for row, recipe in zip(x, recipes, strict=True):
             same = dataclasses.replace(recipe, threads=0, versions="")  # they change the last bits only
             key = hashlib.sha256(same.to_json().encode() + row.numpy().tobytes()).hexdigest()[:32]
-            paths.append(home() / "eval" / muse.weights / "rendered" / f"{key}.flac")
+            paths.append(home() / "eval" / muse.weights / f"rendered-{DECODER}" / f"{key}.flac")
         missing = [i for i, path in enumerate(paths) if not path.exists()]
         done = 0
         for batch in progress(list(micro_batches([recipes[i] for i in missing])), "rendering"):
