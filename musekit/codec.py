@@ -186,8 +186,7 @@ def audio_from_magnitudes(
 
 
 def noise_spectrum(n_fft: int) -> Tensor:
-    """White noise of mean power 1 that begins again after `CHUNK` frames: complex (n_fft / 2 + 1, CHUNK), always the
-    same."""
+    """White noise of mean power 1, always the same, that begins again after CHUNK frames: (n_fft / 2 + 1, CHUNK)."""
     hop, window = n_fft // 4, torch.hann_window(n_fft)
     x = torch.randn(CHUNK * hop, generator=torch.Generator().manual_seed(0))
     frames = torch.cat([x, x[: n_fft - hop]]).unfold(0, n_fft, hop)
@@ -333,8 +332,7 @@ class SpectralVAE(nn.Module):
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
     def fit_scale(self, audio: Sequence[Tensor]) -> None:
-        """Set means and gains from crops of the training clips, (2, N) each: one scale for all bands, so floors stay
-        small."""
+        """Set means and gains from crops of training clips, (2, N) each: one scale for all bands keeps floors small."""
         config, size = self.config, bands(self.config)
         found = [spectra_of(config, x[None]) for x in audio]
         low, c = torch.cat([x.low[0, ::4] for x, _ in found]), torch.cat([c[0, ::8] for _, c in found])

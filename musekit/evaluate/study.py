@@ -241,8 +241,7 @@ def cached(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, n
 
 
 def target(name: str, value: float | None, at_least: float | None = None, at_most: float | None = None, **more) -> dict:
-    """A row that states a bar: its value, its bounds, and whether it is met: by the whole interval where `more` has one
-    ("low", "high")."""
+    """A row that states a bar: value, bounds, and whether they are met, by the interval "low" to "high" in `more`."""
     bounds = [f"{sign} {bound:g}" for sign, bound in ((">=", at_least), ("<=", at_most)) if bound is not None]
     low, high = more.get("low", value), more.get("high", value)
     met = value is not None and (at_least is None or low >= at_least) and (at_most is None or high <= at_most)

@@ -184,8 +184,7 @@ def figures_return(notes: np.ndarray) -> float:
 
 
 def melody_f1(notes: np.ndarray, melody: Sequence[Sequence[float]], seconds: float) -> float:
-    """F1 of the upper line against a melody [[onset s, duration s, pitch], ...]: in frames of 50 ms, the same pitch
-    within a semitone."""
+    """F1 of the upper line against a melody [[onset s, duration s, pitch], ...], by 50 ms, within a semitone."""
 
     def frames(rows: np.ndarray) -> np.ndarray:
         out = np.full(round(seconds / FRAME), -99.0)

@@ -93,8 +93,7 @@ class Training:
         update_ema(self.ema, self.model, settings.ema, self.steps)
 
     def record(self, epoch: int) -> dict:
-        """Mean metrics of all ranks since the last record; epoch: samples of one. Raises MuseError for a loss that is
-        not finite."""
+        """Mean metrics of all ranks since the last record; epoch: its samples. MuseError where a loss is not finite."""
         world, seen = distributed.world(), self.samples - self.counted
         means = distributed.all_reduce_sum(torch.stack([v.double() for v in self.sums.values()])) / world
         seconds = time.monotonic() - self.began
