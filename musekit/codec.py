@@ -9,7 +9,7 @@ cosine. All its layers are matrix products.
 Decoding needs no search for the phase. It adds two sounds. Below about 1 kHz, where notes lie close together, a window
 twice as long tells them apart, and the decoder predicts by how much each bin's phase turns from frame to frame. Above,
 the short window keeps attacks sharp, and the turns follow from the slope of the magnitudes over bins (`phase`). What
-the decoder says of them is a mean, which flutters half as much as a real sound: a share is played as noise (`grained`).
+the decoder says of them is a mean, which flutters less than a real sound does: a share is played as noise (`grained`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from musekit.config import CodecConfig, MuseError
 BINS_PER_BAND = 8  # STFT bins in a high band
 LONGER = 2  # the long window by the short one
 FADE = 8  # bins in which one window's sound fades into the other's
+# The noise begins again after as many frames: another number is another sound, so raise DECODER with it.
 CHUNK = 192  # STFT frames that are synthesised at a time, so that they stay in the processor's cache
 NOISE = 0.3  # share of the power above 1 kHz that is noise, chosen on valid clips
 LEVEL = 1.18  # of what is above 1 kHz: a mean of compressed magnitudes is quieter than the mean
