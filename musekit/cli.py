@@ -57,7 +57,7 @@ def fail(text: str, code: int = 2) -> NoReturn:
     text = f"musekit: {' '.join(text.split())}"
     if len(text) > MAX_ERROR_CHARS:  # the end says what to do
         text = f"{text[: MAX_ERROR_CHARS - 105]} ... {text[-100:]}"
-    print(text, file=sys.stderr)
+    sys.stderr.write(text + "\n")  # one write: ranks share the log, and `print` writes its end apart
     sys.exit(code)
 
 

@@ -168,6 +168,7 @@ class SampleConfig:
     seconds: Positive = 12.0
     micro_batch: Count = 4  # samples per batch; part of the recipe, since batches are padded to this size
     shift: Shift = later(1.0)  # of Stage 2's steps towards noise (`solve.solve`)
+    control_guidance: Scale = later(0.0)  # further guidance by what controls tell beside the embedding
 
 
 @dataclass(frozen=True)

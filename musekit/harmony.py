@@ -1,21 +1,60 @@
-"""Harmony for pieces that are given none: a chain of chords, counted in the training clips, from which lines are drawn.
+"""The key of notes and of what a piece is asked to follow; and harmony for pieces that are given none: a chain of
+chords, counted in the training clips, from which lines are drawn.
 
 One vector may say the key of a piece, not which chord sounds when. So a plan is drawn first, as tempo and metre are,
 and Stage 2 follows it. The chord of a beat depends on that of the beat before, on
 the mode and on whether a bar begins; it is counted from the tonic: 5 (semitones above it) + quality.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from musekit.conditions import QUALITIES, key_index
 from musekit.config import TONICS
+from musekit.controls import Controls, read_chords
+
+# How long each pitch class sounds, from the tonic on: Aarden 2003, as music21.analysis.discrete.AardenEssen has it
+MAJOR = [17.7661, 0.145624, 14.9265, 0.160186, 19.8049, 11.3587, 0.291248, 22.062, 0.145624, 8.15494, 0.232998, 4.95122]
+MINOR = [18.2648, 0.737619, 14.0499, 16.8599, 0.702494, 14.4362, 0.702494, 18.6161, 4.56621, 1.93186, 7.37619, 1.75623]
+KEYS = np.stack([np.roll(row - np.mean(row), k) for row in (MAJOR, MINOR) for k in range(12)])  # (24, 12), centred
 
 SIGNS = ("", "m", "dim", "7")  # of the qualities, in their order, as `controls.read_chords` reads them
 FIRST = STATES = 12 * len(QUALITIES)  # as a chord before, FIRST is none: a piece begins
 SHAPE = (2, 2, STATES + 1, STATES)  # major, minor; within a bar, at its beginning; chord before; chord
 BARS = 8  # of a line, which begins again when it is over
+
+
+def key_of(pitches: Sequence[int], durations: Sequence[float]) -> tuple[str, str, float, float]:
+    """Tonic, mode, correlation of that key with the pitch-class durations, and its lead over the second best.
+
+    Krumhansl & Schmuckler's key finder (Krumhansl 1990), as music21's `analyze("key")`.
+    """
+    histogram = np.bincount(np.asarray(pitches, int) % 12, weights=durations, minlength=12)
+    if histogram.std() == 0:
+        return "C", "major", 0.0, 0.0
+    h = histogram - histogram.mean()
+    r = KEYS @ h / np.sqrt((KEYS**2).sum(1) * (h**2).sum())
+    best, second = np.argsort(-r)[:2]
+    return TONICS[best % 12], ("major", "minor")[best // 12], float(r[best]), float(r[best] - r[second])
+
+
+def keyed(controls: Controls) -> Controls:
+    """Controls with the key of their chords, or else of their melody, where they name none.
+
+    The embedding has a key, too: one that was sampled without regard to the chords would pull the music away from them.
+    """
+    if controls.key is not None:
+        return controls
+    if controls.chords:
+        bars = read_chords(controls.chords)
+        bars.append(bars[0])  # where a line begins is its home
+        tones = [(root + k, 1 / len(bar)) for bar in bars for root, quality in bar for k in QUALITIES[quality]]
+    else:
+        tones = [(pitch, length) for _, length, pitch in controls.melody or ()]
+    tonic, mode, fit, _ = key_of(*zip(*tones)) if tones else ("", "", 0.0, 0.0)
+    return replace(controls, key=tonic, mode=mode) if fit else controls
 
 
 def chain(clips: Iterable[Mapping]) -> np.ndarray:

@@ -22,7 +22,7 @@ from musekit.config import TONICS
 from musekit.controls import Controls
 from musekit.recipe import Recipe
 from musekit.stage1 import GuidedStage1, Stage1Inference, Text
-from musekit.stage2 import ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference
+from musekit.stage2 import Condition, ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference
 
 TRIES = 8  # of Stage 1, where a key is asked for
 OnStep = Callable[[str, int, int], None]  # (stage, i, n)
@@ -170,17 +170,20 @@ def sample_stage2(
     first, device, network = batch[0], inference.mean.device, inference.network
     timing = torch.zeros(len(batch), 2, device=device)
     timing[:, 1] = torch.as_tensor(seconds)
-    if first.guidance_scale == 1.0:
+    extra = first.control_guidance if controls is not None else 0.0
+    if first.guidance_scale == 1.0 and not extra:
         condition = network.condition(embeddings, timing, None, controls)
     else:
         condition = network.condition_pair(embeddings, timing, negatives, controls)
+    if extra:
+        condition = Condition.stack(condition, network.condition(embeddings, timing, None, controls.unguided))
     if x_0 is None:
         x_0 = torch.stack([flow.noise(r.seed, 2, frames, inference.config.latent_dim) for r in batch])
     x_0, known = x_0.to(device), None
     if given is not None:
         known = ~given[:, :1].isnan(), given.nan_to_num() - x_0
     solution = solve.solve(
-        GuidedStage2(inference, condition, first.guidance_scale, known),
+        GuidedStage2(inference, condition, first.guidance_scale, known, extra),
         x_0,
         solver=first.stage2_solver,
         steps=first.stage2_steps,

@@ -22,7 +22,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from musekit import distil, edit, flow, gpu, inference, lora, pretrained
+from musekit import distil, edit, flow, gpu, harmony, inference, lora, pretrained
 from musekit.config import MuseConfig, MuseError
 from musekit.controls import LONGEST, Controls, agreed
 from musekit.encoders.mini import JointEmbedder
@@ -213,9 +213,12 @@ class Muse:
             if "stage1_guidance_scale" not in given:
                 chosen["stage1_guidance_scale"] = max(AVOIDING, chosen["stage1_guidance_scale"])
         if self.is_draft:
-            fixed = ("stage2_steps", "stage2_solver", "shift", "guidance_scale")
+            fixed = ("stage2_steps", "stage2_solver", "shift", "guidance_scale", "control_guidance")
             if other := [name for name in fixed if chosen[name] != getattr(self.config.sample, name)]:
                 raise MuseError(f"drafts have their own {' and '.join(other)}: leave out these settings")
+        asked = agreed(controls, said)
+        if asked and (asked.chords or asked.melody):
+            asked = harmony.keyed(asked)
         lengths = self.config.text.lengths  # without a choice the tokenizer need not be loaded yet
         recipe = Recipe.checked(
             prompt=prompt,
@@ -228,7 +231,7 @@ class Muse:
             device=self.device.type,
             threads=torch.get_num_threads(),
             versions=software(),
-            controls=agreed(controls, said),
+            controls=asked,
             edit=edited,
             **chosen | {"stage1_dtype": str(precision(self.stage1_dtype)).removeprefix("torch.")},
         )
@@ -404,7 +407,8 @@ class Muse:
             own = vars(settings_of({"controls": dataclasses.replace(source.controls, ends=None)}))
             said = read_prompt(prompt or "") if self.config.stage2.controls else {}
             own |= dict.fromkeys(said.keys() & own.keys())
-            own |= {"chords": None} if "key" in said or settings.key else {}
+            if "key" in said or settings.key or settings.chords or settings.melody:
+                own |= {"key": None, "chords": None}
             settings = Settings(**{name: own[name] if v is None else v for name, v in vars(settings).items()})
         embedding = None
         if prompt is None:

@@ -66,6 +66,7 @@ class Recipe:
     controls: Controls | None = None  # the rest came later: a recipe without them has the JSON that it always had
     edit: Edit | None = None
     shift: Shift = 1.0  # of Stage 2's steps towards noise
+    control_guidance: Scale = 0.0
 
     @classmethod
     def checked(cls, **values) -> "Recipe":
@@ -81,7 +82,7 @@ class Recipe:
 
     def as_dict(self) -> dict:
         """The fields of the recipe's JSON."""
-        later = {"controls": None, "edit": None, "shift": 1.0}
+        later = {"controls": None, "edit": None, "shift": 1.0, "control_guidance": 0.0}
         return {k: v for k, v in dataclasses.asdict(self).items() if later.get(k, ...) != v}
 
     def to_json(self) -> str:
@@ -103,6 +104,7 @@ class Settings:
     shift: float | None = None  # Above 1, more of Stage 2's steps lie near noise; at 1 they are equal
     solver: str | None = None  # Stage 2's solver: euler, midpoint, heun, rk4 or dopri5
     guidance_scale: float | None = None  # Stage 2's classifier-free guidance; 1 is none
+    control_guidance: float | None = None  # Further guidance by tempo, key, chords and melody; 0 is none
     stage1_steps: int | None = None  # Solver steps of Stage 1
     stage1_solver: str | None = None  # Stage 1's solver
     stage1_guidance_scale: float | None = None  # Stage 1's guidance; above 1 (with a negative prompt: 2) less variety

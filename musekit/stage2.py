@@ -432,15 +432,18 @@ class Stage2Inference:
 class GuidedStage2:
     """The guided velocity v(t, x) of one batch for `solve.solve`, and `at` for the times of a fixed grid.
 
-    condition: of the B samples, or a `condition_pair`. given: which frames are given (B, 1, T), and their velocity
-    x_1 - x_0 (B, C, T), which keeps them on the path that training saw.
+    condition: of the B samples, or a `condition_pair`; with control_guidance a third condition, which has no controls,
+    stands behind the pair. given: which frames are given (B, 1, T), and their velocity x_1 - x_0 (B, C, T), which keeps
+    them on the path that training saw.
     """
 
     def __init__(
         self, inference: Stage2Inference, condition: Condition, scale: float,
-        given: tuple[Tensor, Tensor] | None = None,
+        given: tuple[Tensor, Tensor] | None = None, control_guidance: float = 0.0,
     ):  # fmt: skip
         self.inference, self.condition, self.scale, self.given = inference, condition, scale, given
+        self.control_guidance = control_guidance
+        self.rows = 3 if control_guidance else 1 if scale == 1.0 else 2  # of the network, for each sample
 
     def at(self, times: Tensor) -> list[Stage2Time]:
         """Everything that depends on time and prompts only, for n times (n,) that all samples share."""
@@ -467,25 +470,22 @@ class GuidedStage2:
             now = Stage2Time(token, of_time[0] if has_modulation else None, of_time[-1] if has_affine else None)
             return self._velocity(x, now, condition)
 
-        key = (self.scale, x.shape, len(self.condition.timing), len(fixed))
+        key = (self.scale, self.control_guidance, x.shape, len(self.condition.timing), len(fixed))
         graph = CudaGraph.cached(self.inference.graphs, key, velocity, fixed)
         return graph(x, t.token, *(part for part in (t.modulation, t.affine) if part is not None))
 
     def _velocity(self, x: Tensor, now: Stage2Time, condition: Condition) -> Tensor:
-        if self.scale != 1.0:
-            pair = self.inference(torch.cat([x, x]), now, condition)
-            return flow.guided(*pair.chunk(2), self.scale)
-        modulation = None if now.modulation is None else now.modulation[: len(x)]
-        return self.inference(x, now._replace(modulation=modulation), condition.first(len(x)))
+        n = self.rows * len(x)
+        modulation = None if now.modulation is None else now.modulation[:n]
+        found = self.inference(torch.cat([x] * self.rows), now._replace(modulation=modulation), condition.first(n))
+        v, *others = found.chunk(self.rows)
+        guided = flow.guided(v, others[0], self.scale) if others else v
+        return guided + self.control_guidance * (v - others[1]) if self.control_guidance else guided
 
     def _at_own_times(self, t: Tensor, x: Tensor) -> Tensor:
         """The velocity at one time per sample, t (B,): for adaptive solvers."""
         now, network = self.inference.at(t), self.inference.network
-        if self.scale == 1.0:
-            condition = self.condition.first(len(x))
-            return self.inference(x, now._replace(modulation=network.modulations(now.token, condition)), condition)
-        token = torch.cat([now.token, now.token])
-        affine = None if now.affine is None else torch.cat([now.affine, now.affine], 1)
-        now = Stage2Time(token, network.modulations(token, self.condition), affine)
-        pair = self.inference(torch.cat([x, x]), now, self.condition)
-        return flow.guided(*pair.chunk(2), self.scale)
+        token = torch.cat([now.token] * self.rows)
+        affine = None if now.affine is None else torch.cat([now.affine] * self.rows, 1)
+        modulation = network.modulations(token, self.condition.first(len(token)))
+        return self._velocity(x, Stage2Time(token, modulation, affine), self.condition)

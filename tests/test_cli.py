@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,13 @@ def test_devices_are_told_with_their_precision_and_a_gpu_too_old_for_torch_is_re
 )
 def test_a_wrong_argument_is_one_line(musekit, words, said):
     refused(musekit(*words), said)
+
+
+def test_an_error_is_one_write():
+    """The ranks of a run share its log."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # a packet for each write
+    subprocess.run([sys.executable, "-u", "-m", "musekit", "nonsense"], stderr=theirs)
+    assert re.fullmatch(rb"musekit: .*\n", ours.recv(999))
 
 
 @pytest.mark.parametrize("command", commands.COMMANDS)

@@ -12,10 +12,11 @@ import pytest
 import soundfile
 
 from musekit.config import MuseError
-from musekit.corpus import families, instruments, plan, render, scores
+from musekit.corpus import families, instruments, plan, render
 from musekit.corpus.fonts import FONTS, fonts_of
 from musekit.corpus.instruments import INSTRUMENTS
 from musekit.corpus.sound import BadAudio
+from musekit.harmony import key_of
 
 ONLY = ["bach/bwv25", "bach/bwv26", "ryansMammoth/Al", "trecento/Fava"]
 SCALE = [[0.4 * i, 0.38, 60 + i, 80, 0] for i in range(10)]
@@ -134,7 +135,7 @@ def test_key_in_the_record_is_the_sounding_one(corpus):
         drums = r["instruments"].index("drums") if "drums" in r["instruments"] else None
         notes = notes[notes[:, 4] != max(notes[:, 4])] if drums else notes  # drums are the last player
         ends = np.minimum(notes[:, 0] + notes[:, 1], r["seconds"])
-        assert scores.key_of(notes[:, 2], ends - notes[:, 0])[:2] == (r["key"], r["mode"])
+        assert key_of(notes[:, 2], ends - notes[:, 0])[:2] == (r["key"], r["mode"])
 
 
 def test_a_longer_plan_begins_with_the_shorter_one(corpus):

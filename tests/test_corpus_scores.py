@@ -7,6 +7,7 @@ import pytest
 
 from musekit.config import TONICS
 from musekit.corpus import arrange, bands, families, harmony, instruments, plan, scores
+from musekit.harmony import key_of
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_key_is_that_of_music21(work):
 
     theirs = converter.parse(scores.corpus_folder() / work).analyze("key")
     every = np.array([r for part in scores.parse(work)[0].parts for r in part])
-    name, mode, r, gap = scores.key_of(every[:, 2], every[:, 1])
+    name, mode, r, gap = key_of(every[:, 2], every[:, 1])
     assert (TONICS.index(name), mode) == (theirs.tonic.pitchClass, theirs.mode)
     assert r == pytest.approx(theirs.correlationCoefficient, abs=1e-4)
     second = theirs.alternateInterpretations[0].correlationCoefficient
@@ -53,7 +54,7 @@ def test_music_without_a_clear_mode_has_none():
     modal = [scores.parse(s)[0] for s in scores.sources(["monteverdi/madrigal.4.1.mxl", "josquin/mille"])]
     assert None in {s.mode for s in modal}
     chromatic = np.arange(60, 72)
-    assert scores.key_of(chromatic, np.ones(12))[2] == 0.0
+    assert key_of(chromatic, np.ones(12))[2] == 0.0
     assert not scores.third_is_clear(np.array([60, 63, 64]), np.array([4.0, 1.0, 2.0]), "C", "major")
 
 

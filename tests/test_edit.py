@@ -43,7 +43,7 @@ def test_a_repainted_and_a_continued_piece_keep_the_samples_of_their_source(muse
         assert last + 0.9 * edit.FADE < changed[-1] < last + edit.FADE
         again = muse.repaint(piece, 0.7, 1.2, seed=5, trained=trained, **FAST)
         assert torch.equal(again.audio, found.audio) and again.recipe == found.recipe
-        assert found.controls == piece.controls == Controls(bpm=100, chords="C G")
+        assert found.controls == piece.controls == Controls(bpm=100, key="C", mode="major", chords="C G")
     longer = muse.continue_(piece.audio, 14.0, **FAST)  # beyond the window
     kept = (piece.audio.shape[1] // hop - 1) * hop - edit.FADE
     assert longer.audio.shape == (2, 16 * 44100) and torch.equal(longer.audio[:, :kept], piece.audio[:, :kept])

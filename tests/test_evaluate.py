@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from fixtures import sinusoids, write_clips
 
@@ -320,6 +321,24 @@ def test_every_measurement_runs_and_says_what_it_measured(small, tmp_path, monke
     monkeypatch.setattr(Muse, "render_batch", lambda *a, **b: pytest.fail("it was rendered before"))
     for what in ("prompts", "distances"):
         assert run(what, small, tmp_path)["rows"] == rows[what]
+
+
+def test_which_band_or_duet_plays_is_heard_among_all_of_them(small, tmp_path):
+    """Three whose clips lie octaves apart; what random weights make is none of them in particular."""
+    names, cache = ("rock", "lo-fi", "flute and guitar"), tmp_path / "cache"
+    records = write_clips(cache, "rrrrrrrrrrrrvvvvvv")
+    for i, record in enumerate(records):
+        tone = sinusoids([110.0 * 4 ** (i % 3) * 2 ** (i / 99)])
+        soundfile.write(cache / record["path"], tone.T, 44100)
+        record["instrumentation"] = names[i % 3]
+    (cache / "clips.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    rows = judge.ensemble_rows(Study(small[1], cache, tmp_path, 2, quick=True))
+    found = {(r["source"], r["attribute"]): r for r in rows}
+    sources = ("held-out originals", "held-out round trips", "generated")
+    assert found.keys() == {(source, kind) for source in sources for kind in ("ensemble", "two instruments")}
+    assert all(found["held-out originals", kind]["accuracy"] == 1.0 for kind in ("ensemble", "two instruments"))
+    assert found["generated", "ensemble"]["n"] == 2 * found["generated", "two instruments"]["n"] == 2
+    assert {r["of"] for r in rows} == {3} and found["generated", "ensemble"]["correct"] < 2
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from musekit import conditions, harmony
-from musekit.controls import read_chords
+from musekit.controls import Controls, read_chords
 from musekit.recipe import Settings
 
 
@@ -19,6 +19,24 @@ def clip(key: str, mode: str, bars: list[str], metre: int = 4) -> dict:
     rows = [(start, root, names[b if b == "N" else b[len(b.rstrip("m7")) :]]) for start, root, b in found]
     about = {"key": key, "mode": mode, "bpm": 60.0, "beats_per_bar": metre, "first_beat": 0.0}
     return conditions.compact(about | {"chords": rows})
+
+
+def test_chords_and_melodies_have_a_key():
+    """Where none is asked for: cadences, and Twinkle, twinkle, little star."""
+    star = [62, 62, 69, 69, 71, 71, 69, 67, 67, 66, 66, 64, 64, 62]
+    tune = tuple((k / 2, 0.5, pitch) for k, pitch in enumerate(star))
+    keys = {
+        "C F G7 C": "C major",
+        "Am Dm E7 Am": "A minor",
+        "Bb | Eb F7 | Bb": "Bb major",
+        "F#m Bm C#7 F#m": "F# minor",
+    }
+    asked = [(Controls(chords=line), key) for line, key in keys.items()]
+    for controls, key in [*asked, (Controls(melody=tune), "D major"), (Controls(key="E", chords="C F G"), "E major")]:
+        found = harmony.keyed(controls)
+        assert f"{found.key} {found.mode}" == key and found.chords == controls.chords
+    for without in (Controls(), Controls(bpm=90), Controls(chords="N N")):
+        assert harmony.keyed(without) == without
 
 
 def test_a_chain_that_knows_one_song_draws_it_in_any_key():
@@ -65,7 +83,8 @@ def test_a_piece_is_given_the_chords_of_its_key_unless_others_are_asked_for(muse
     assert {name for bar in read_chords(piece.controls.chords) for name in bar} <= {(2, "min"), (7, "min"), (9, "7")}
     assert piece.controls.chords.startswith("Dm | ") and piece.controls != other.controls
     [again] = muse.stream(muse.recipes("a flute", 1, 0, Settings(**options, chords=piece.controls.chords)))
-    assert again.controls.chords == piece.controls.chords and again.controls.key is None
+    assert again.controls.chords == piece.controls.chords
+    assert again.recipe.controls.key == "D"  # of the chords, so that the embedding will have it, too
     [keyed] = muse.stream(muse.recipes("a flute in E minor", 1, 0, Settings(**options)))
     assert keyed.controls.chords.startswith("Em | ")
     for words in ({"prompt": "a flute in G minor"}, {"key": "G minor"}):  # not the piece's chords, which are in D minor

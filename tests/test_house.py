@@ -45,7 +45,7 @@ LAYERS = """
     commands cli __main__
 """
 # Lines and files of Python, so that the tree does not grow back unnoticed.
-BARS = {"musekit": (17_870, 125), "tests": (12_130, None), "scripts+poster": (1_650, None)}
+BARS = {"musekit": (18_020, 125), "tests": (12_190, None), "scripts+poster": (1_650, None)}
 
 
 def sources(package: Path) -> dict[str, ast.Module]:

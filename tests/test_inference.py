@@ -12,10 +12,11 @@ from test_library import RECIPE as KEPT
 
 from musekit import flow, gpu, solve
 from musekit.config import smoke
-from musekit.inference import finish, micro_batches, padded, sample_stage1, sample_stage2
+from musekit.controls import Controls
+from musekit.inference import control_inputs, finish, micro_batches, padded, sample_stage1, sample_stage2
 from musekit.recipe import Recipe
 from musekit.stage1 import GuidedStage1, Stage1Inference, Text2MuQFlow
-from musekit.stage2 import GuidedStage2, StableAudioMuQ, Stage2Inference
+from musekit.stage2 import ControlInputs, GuidedStage2, StableAudioMuQ, Stage2Inference
 
 RECIPE = dataclasses.replace(KEPT, stage1_steps=3, stage1_guidance_scale=3.0, stage2_steps=3)
 SIZES = pytest.mark.parametrize("size", [1, 2, 4, 8])
@@ -102,28 +103,33 @@ def test_pieces_with_and_without_negative_prompts_share_no_micro_batch(networks,
     assert torch.equal(*unguided)  # without guidance a negative prompt changes nothing
 
 
-@pytest.mark.parametrize(("solver", "negative"), [("euler", None), ("euler", "slow"), ("heun", None)])
+@pytest.mark.parametrize(
+    ("solver", "negative", "k"), [("euler", None, 0.0), ("euler", "slow", 0.5), ("heun", None, 0.0)]
+)
 @torch.no_grad()
-def test_latents_start_from_the_seeds_noise_and_end_where_the_network_leads(networks, solver, negative):
-    """The solver on the training network, one sample at a time, with guidance written out."""
+def test_latents_start_from_the_seeds_noise_and_end_where_the_network_leads(networks, solver, negative, k):
+    """The solver on the training network, one sample at a time, with guidance written out; k: that by controls."""
     inference, network, frames = networks[1], networks[1].network, 10
-    batch = recipes(*[negative] * 4, stage2_solver=solver)
+    batch = recipes(*[negative] * 4, stage2_solver=solver, control_guidance=k)
+    asked = control_inputs(network, [Controls(bpm=100, metre=4, chords="Am F")] * 4, 0, frames, 0.05)
     embeddings = F.normalize(torch.randn(2, 4, 512, generator=torch.Generator().manual_seed(0)), dim=-1)
     negatives = embeddings[1] if negative else None
-    latents, _ = sample_stage2(inference, embeddings[0], negatives, batch, frames, 0.5)
+    latents, _ = sample_stage2(inference, embeddings[0], negatives, batch, frames, 0.5, controls=asked)
     for i, recipe in enumerate(batch):
         sample, seconds = slice(i, i + 1), torch.tensor([[0.0, 0.5]])
-        yes = network.condition(embeddings[0, sample], seconds)
+        told = ControlInputs(*(part[sample] for part in asked))
+        yes, plain = (network.condition(embeddings[0, sample], seconds, None, one) for one in (told, told.unguided))
         no = network.condition(embeddings[1, sample], seconds, torch.tensor([negative is not None]))
         x_0 = flow.noise(recipe.seed, 2, frames, inference.config.latent_dim)[None]
 
-        def velocity(t, x, yes=yes, no=no):
-            return flow.guided(network(x, t, yes), network(x, t, no), 3.0)
+        def velocity(t, x, yes=yes, no=no, plain=plain):
+            v = network(x, t, yes)
+            return flow.guided(v, network(x, t, no), 3.0) + k * (v - network(x, t, plain))
 
         expected = solve.solve(velocity, x_0, solver=solver, steps=3)
         torch.testing.assert_close(latents[sample], network.latents(expected.x), atol=1e-3, rtol=1e-3)
     given = torch.stack([flow.noise(r.seed, 2, frames, inference.config.latent_dim) for r in batch])
-    again, _ = sample_stage2(inference, embeddings[0], negatives, batch, frames, 0.5, x_0=given)
+    again, _ = sample_stage2(inference, embeddings[0], negatives, batch, frames, 0.5, x_0=given, controls=asked)
     assert torch.equal(again, latents)
 
 

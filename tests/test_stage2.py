@@ -74,20 +74,23 @@ def slow_velocity(network, x, t, embedding, seconds, keep: bool = True):
 
 @BOTH
 def test_training_and_inference_compute_the_velocity_written_out(config):
-    """Times that samples share (`at`) and times of their own, with and without guidance."""
+    """Times that samples share (`at`) and times of their own; without guidance, with it, and with a third condition."""
     network, (x, t), inputs = stage2(config), state_at((config.latent_dim, T)), conditions(config)
     inference, pair = Stage2Inference(network), network.condition_pair(*inputs)
+    others = [part.flip(0) for part in inputs]
 
     def slow(now):
         yes, no = (slow_velocity(network, x, now, *inputs, keep) for keep in (True, False))
-        return yes, flow.guided(yes, no, 3.0)
+        guided = flow.guided(yes, no, 3.0)
+        return yes, guided, guided + 0.5 * (yes - slow_velocity(network, x, now, *others, True))
 
-    unguided, guided = GuidedStage2(inference, pair, 1.0), GuidedStage2(inference, pair, 3.0)
+    three = Condition.stack(pair, network.condition(*others))
+    kinds = [GuidedStage2(inference, pair, w) for w in (1.0, 3.0)] + [GuidedStage2(inference, three, 3.0, None, 0.5)]
     torch.testing.assert_close(network(x, t, network.condition(*inputs)), slow(t)[0], **CLOSE)
-    for ours, expected in zip((unguided, guided), slow(t)):
+    for ours, expected in zip(kinds, slow(t)):
         torch.testing.assert_close(ours(t, x), expected, **CLOSE)
     for i, shared in enumerate(t):
-        for ours, expected in zip((unguided, guided), slow(shared.expand(B))):
+        for ours, expected in zip(kinds, slow(shared.expand(B))):
             torch.testing.assert_close(ours(ours.at(t)[i], x), expected, **CLOSE)
 
 

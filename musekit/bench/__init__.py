@@ -51,14 +51,14 @@ def bench(
     if weights is not None and what not in READS_WEIGHTS:
         raise MuseError(f"`bench {what}` reads no weights: leave --weights out, or take `bench end-to-end`")
     place, needs_ceilings, _ = BENCHES[what]
-    setup = Setup(distributed.device(), quick, budget, against=against)
+    setup = Setup(distributed.device(), quick, budget, weights or "mini", against=against)
     on_gpu = setup.device.type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else "cpu"
     about = {"load": os.getloadavg()[0], "device": name, "threads": torch.get_num_threads()}
     if what in READS_WEIGHTS:
         from musekit.muse import Muse
 
-        setup.muse = muse = Muse.from_pretrained("mini" if weights is None else weights)
+        setup.muse = muse = Muse.from_pretrained(setup.weights)
         about |= {"preset": muse.config.name, "weights": muse.weights, "dtype": str(muse.autocast_dtype)[6:]}
         if muse.config.name == "smoke":
             about["note"] = "smoke preset: random weights of a tiny network; these are not MUSE's speeds"

@@ -98,6 +98,7 @@ class Setup:
     device: torch.device
     quick: bool = False  # tiny networks and single runs
     budget: float = float("inf")  # seconds, for `paper`
+    weights: str = "mini"  # their name, which every checkout finds in its own package, or a folder
     muse: object = None  # the loaded `Muse`, for benches that read weights
     ceilings: dict = field(default_factory=dict)  # measured by `roofline.ceilings`
     against: Path | None = None  # another checkout, for `lab`

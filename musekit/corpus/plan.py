@@ -29,9 +29,10 @@ from musekit.corpus.harmony import chords_of
 from musekit.corpus.instruments import CHORDERS, DUETS, MIXED, SINGLE, players_of
 from musekit.corpus.processes import end_if, in_processes
 from musekit.corpus.render import render, write_flac
-from musekit.corpus.scores import Score, key_of, slug, third_is_clear
+from musekit.corpus.scores import Score, slug, third_is_clear
 from musekit.corpus.sound import BadAudio
 from musekit.files import write_atomic
+from musekit.harmony import key_of
 
 FONTS = ("timgm", "musescore", "fluid")  # a fourth one is for judges
 LENGTHS = arrange.TABLES["lengths"]

@@ -1,8 +1,7 @@
 """Scores: which pieces of music21's corpus are used, as plain arrays of notes, with what is known about them.
 
 A `Score` holds, for each part, rows (start, duration, pitch) in quarter notes and MIDI numbers, ties joined.
-The key comes from the Krumhansl-Schmuckler key finder (Krumhansl 1990) with the Aarden-Essen weights (Aarden
-2003), which is what music21's `analyze('key')` computes.
+The key comes from `harmony.key_of`.
 """
 
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from musekit.config import TONICS
+from musekit.harmony import key_of
 
 _TABLES = tomllib.loads(Path(__file__).with_name("collections.toml").read_text(encoding="utf-8"))
 #: By corpus folder: composer, era, form, kind, file suffixes, licence.
@@ -24,9 +24,6 @@ COLLECTIONS: dict[str, dict] = {
 #: Forms that a title may name, other names of them, and the forms of single works.
 FORMS, SAME_FORM, OTHER_FORMS = (_TABLES[name] for name in ("forms", "same_form", "other_forms"))
 
-#: Duration-weighted pitch-class profiles of Aarden (2003), as in music21.analysis.discrete.AardenEssen.
-MAJOR, MINOR = (np.array(_TABLES["profiles"][mode]) for mode in ("major", "minor"))
-KEYS = np.stack([np.roll(row - row.mean(), k) for row in (MAJOR, MINOR) for k in range(12)])  # (24, 12), centred
 #: A piece's key is trusted above this correlation, and this far ahead of the second-best key.
 MIN_CORRELATION, MIN_GAP = 0.70, 0.04
 
@@ -110,17 +107,6 @@ class Score:
     length: float
     bars: list[float] = field(repr=False, default_factory=list)
     parts: list[list[list[float]]] = field(repr=False, default_factory=list)
-
-
-def key_of(pitches: np.ndarray, durations: np.ndarray) -> tuple[str, str, float, float]:
-    """Tonic, mode, correlation of that key with the pitch-class durations, and its lead over the second best."""
-    histogram = np.bincount(np.asarray(pitches, int) % 12, weights=durations, minlength=12)
-    if histogram.std() == 0:
-        return "C", "major", 0.0, 0.0
-    h = histogram - histogram.mean()
-    r = KEYS @ h / np.sqrt((KEYS**2).sum(1) * (h**2).sum())
-    best, second = np.argsort(-r)[:2]
-    return TONICS[best % 12], ("major", "minor")[best // 12], float(r[best]), float(r[best] - r[second])
 
 
 def third_is_clear(pitches: np.ndarray, durations: np.ndarray, key: str, mode: str, ratio: float = 3) -> bool:

@@ -13,6 +13,7 @@ sound is not mistaken for another instrument.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from musekit.config import TONICS, MuseError
 from musekit.corpus.captions import HELD_OUT, evaluation_prompts, fill
+from musekit.corpus.captions import prompts as vague_prompts
 from musekit.evaluate.features import onsets_and_timbre
 from musekit.evaluate.study import CLASSES, Sound, Study, target, value_of
 from musekit.muse import Settings
@@ -31,6 +33,8 @@ FITTING = 1000  # training clips of single instruments that the judge is fitted 
 FITTING_ROUND_TRIPS = 400  # of these, also through the codec
 PROMPT_SEED = 20_000  # piece i of the prompts has the seed 20,000 + i
 WORDINGS = 12  # sentences per class, at most
+ENSEMBLE_CLIPS, ENSEMBLE_PIECES = 40, 4  # of each duet, group or band: at most for training, and generated
+ENSEMBLE_SECONDS, ENSEMBLE_SEED = 12.0, 30_000
 
 
 class KeyTemplates:
@@ -62,12 +66,20 @@ class KeyTemplates:
         return np.array(["major", "minor"])[self.probabilities(x).sum(1).argmax(1)]
 
 
+def discriminant():
+    """Linear discriminant analysis (shrunk) of standardised features, to be fitted."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
+
+
 class Judge:
     """Fitted classifiers of the three attributes."""
 
     def fit(self, records: Sequence[dict], found: Sequence[dict[str, np.ndarray]]) -> "Judge":
         """Fit on clip records and their features. Raises MuseError when an attribute has fewer than two values."""
-        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
         from sklearn.svm import SVR
@@ -79,8 +91,7 @@ class Judge:
                 raise MuseError(f"the judge cannot learn {attribute!r} from clips with fewer than two values of it")
             return np.stack([h[name] for h, k in zip(found, known) if k]), truth[known]
 
-        self.instruments = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
-        self.instruments.fit(*of("instrument", "timbre"))
+        self.instruments = discriminant().fit(*of("instrument", "timbre"))
         # fitted on all speeds, not only slow and fast; timbre, because a choir's beating looks like onsets
         self.rates = make_pipeline(StandardScaler(), SVR(C=3.0, epsilon=0.05, gamma=0.002))
         self.rates.fit(onsets_and_timbre(found), np.log([r["onset_rate"] for r in records]))
@@ -157,13 +168,54 @@ def evaluation_pieces(study: Study) -> tuple[list[dict], list[Path], np.ndarray]
     return prompts, study.render(x, recipes), x
 
 
+def ensemble_rows(study: Study) -> list[dict]:
+    """How often a judge of 12 s hears which duet, group or band plays, among all that have enough training clips: in
+    held-out clips, their round trips, and pieces for prompts that name one. A duet is right where both are heard.
+    """
+    counts = Counter(c["instrumentation"] for c in study.split("train"))
+    least, each = (1, 1) if study.quick else (30, ENSEMBLE_PIECES)
+    names = sorted(name for name, n in counts.items() if n >= least and name not in CLASSES["instrument"])
+    if len(names) < 2:
+        return []
+
+    def some(split: str, most: int) -> list[dict]:
+        clips = study.split(split)
+        return [c for name in names for c in [c for c in clips if c["instrumentation"] == name][:most]]
+
+    def heard(sounds: Sequence[Sound]) -> np.ndarray:
+        return onsets_and_timbre(study.features(sounds, ENSEMBLE_SECONDS))
+
+    clips, again = some("train", ENSEMBLE_CLIPS), some("train", ENSEMBLE_CLIPS // 4)
+    x = np.concatenate([heard(clips), heard(study.round_trips(again))])
+    judge = discriminant().fit(x, [c["instrumentation"] for c in clips + again])
+    asked, held_out = [name for name in names for _ in range(each)], some(study.on, ENSEMBLE_CLIPS)
+    recipes = study.recipes([f"{name} music" for name in asked], ENSEMBLE_SEED, Settings(seconds=ENSEMBLE_SECONDS))
+    known, rows = [c["instrumentation"] for c in held_out], []
+    for source, sounds, truth in (
+        ("held-out originals", held_out, known),
+        ("held-out round trips", study.round_trips(held_out), known),
+        ("generated", study.render(study.sample(recipes)[0], recipes), asked),
+    ):
+        right, duet = judge.predict(heard(sounds)) == truth, np.array([" and " in name for name in truth])
+        for attribute, which in (("ensemble", ~duet), ("two instruments", duet)):
+            rows.append({"measure": "accuracy", "attribute": attribute, "source": source, **accuracy(right[which])})
+    return [{**row, "of": len(names)} for row in rows]
+
+
 def measure_prompts(study: Study) -> None:
     """Writes results/prompts.json."""
     prompts, paths, sampled = evaluation_pieces(study)
     records = [as_record(p["asks"]) for p in prompts]
     rows = obedience(study, records, paths)
     rows += zero_shot(study, records, sampled, "embedder, of Stage 1's embeddings")
-    study.write("prompts", rows, seed=PROMPT_SEED)
+    vague = [p["text"] for p in vague_prompts("vague") if "instrument" not in p["asks"]] * 4
+    vague = vague[: min(len(vague), study.n)]
+    for said in ("", ", no piano"):
+        recipes = study.recipes([text + said for text in vague], PROMPT_SEED, Settings())
+        judged = fitted(study).judge(study.features(study.render(study.sample(recipes)[0], recipes)))
+        about = {"measure": "accuracy", "attribute": "another instrument than a piano", "source": f"generated{said}"}
+        rows.append({**about, **accuracy(judged["instrument"] != "piano")})
+    study.write("prompts", rows + ensemble_rows(study), seed=PROMPT_SEED)
 
 
 def obedience(study: Study, records: Sequence[dict], pieces: Sequence[Sound]) -> list[dict]:

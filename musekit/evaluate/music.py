@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from musekit.config import TONICS
-from musekit.evaluate import theory
+from musekit.evaluate import memorisation, theory
 from musekit.evaluate.features import features, onsets_and_timbre
-from musekit.evaluate.judge import evaluation_pieces
+from musekit.evaluate.judge import PROMPT_SEED, evaluation_pieces
 from musekit.evaluate.study import Sound, Study, progress
 from musekit.evaluate.transcribe import notes_of
 from musekit.muse import Settings
@@ -23,6 +23,7 @@ from musekit.recipe import Recipe
 from musekit.statistics import accuracy, mean_interval
 
 CLIPS, SEAMS = 60, 16  # held-out clips, and those that are continued and repainted
+PROMPTS = 200  # that ask for a tempo and a key, at least
 SECONDS = 12.0  # of a piece; those with controls are made in the longest length, too
 SEED = 50_000  # of the pieces that are asked for a tempo and a key
 FOLDS = 5  # of the pieces that the judge of seams is fitted on
@@ -48,6 +49,7 @@ def rows_of(records: Sequence[dict], notes: Sequence[np.ndarray], lengths: Seque
         "pulse": [theory.pulse_in(times, s) for (times, _), s in zip(onsets, lengths)],
         "pulse of as many onsets at random": [theory.pulse_in(times, s) for times, s in zip(random, lengths)],
         "onsets per second": [len(times) / s for (times, _), s in zip(onsets, lengths)],
+        "distinct triads, of each second": [theory.distinct_triads(n, s) for n, s in zip(notes, lengths)],
         "figures of the tune that return": [f for n in lines if np.isfinite(f := theory.figures_return(n))],
     }
     shares = {
@@ -98,7 +100,8 @@ def controlled(study: Study) -> dict[str, list[Recipe]]:
             settings = Settings(seconds=seconds, **controls)
             return study.muse.recipe(f"{asked[i]['instrument']} music", SEED + i, settings)
 
-        recipes: dict[str, list[Recipe]] = {"tempo and key": [], "chords": [], "melody": []}
+        kinds = ("tempo and key", "chords", "melody", "melody (guidance 1)")
+        recipes: dict[str, list[Recipe]] = {kind: [] for kind in kinds}
         for i, about in enumerate(asked):
             steps = [0, *rng.permutation([5, 7, 9, 2, 4])[:3]]
             names = [TONICS[(TONICS.index(about["key"]) + k) % 12] + ("" if k in (0, 5, 7) else "m") for k in steps]
@@ -106,7 +109,9 @@ def controlled(study: Study) -> dict[str, list[Recipe]]:
             recipes["chords"].append(recipe(i, bpm=about["bpm"], metre=4, chords=" ".join(names)))
         for i, tune in enumerate(tunes[: study.n]):
             notes = [note for note in tune["melody"] if note[0] < seconds]
-            recipes["melody"].append(recipe(i, bpm=tune["bpm"], metre=tune["beats_per_bar"], melody=notes))
+            for kind, k in zip(kinds[2:], (None, 1.0)):
+                how = {"bpm": tune["bpm"], "metre": tune["beats_per_bar"], "melody": notes, "control_guidance": k}
+                recipes[kind].append(recipe(i, **how))
         found |= {f"generated, {kind} in controls, {seconds:g} s": some for kind, some in recipes.items() if some}
     return found
 
@@ -180,7 +185,16 @@ def measure_music(study: Study) -> None:
     rows = music_rows(study, clips, clips, "held-out clips") + music_rows(study, clips, trips, "codec round trips")
     prompts, pieces, _ = evaluation_pieces(study)
     rows += music_rows(study, [p["asks"] for p in prompts], pieces, "generated")
-    asked = requests(study.n)
+    longest, texts = math.floor(100 * study.muse.config.window_seconds) / 100, [p["text"] for p in prompts]
+    long = made(study, study.recipes(texts, PROMPT_SEED, Settings(seconds=longest)))
+    rows += music_rows(study, [p["asks"] for p in prompts], long, source := f"generated, {longest:g} s")
+    for name, sounds in (("generated", pieces), (source, long)):
+        near = (study.embed(sounds) * study.embed_text(texts)).sum(1)
+        far, _ = memorisation.nearest(study, memorisation.training_library(study), sounds, name)
+        for what, values in (("similarity to the prompt", near), ("distance to the nearest training clip", far)):
+            about = {"measure": "music", "source": name, "name": what}
+            rows.append({**about, "n": len(values), **mean_interval(values)})
+    asked = requests(study.n if study.quick else max(PROMPTS, study.n))
     recipes = study.recipes([a["text"] for a in asked], SEED, Settings())
     rows += music_rows(study, asked, made(study, recipes), "generated, tempo and key in the prompt")
     for source, recipes in controlled(study).items() if study.muse.config.stage2.controls else ():

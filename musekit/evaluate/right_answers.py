@@ -44,6 +44,7 @@ def right_answers(study: Study, asks: dict) -> tuple[np.ndarray, int]:
 
 def rendered_embeddings(study: Study, asks: dict, n: int, used: Collection[str], seed: int = 0) -> np.ndarray:
     """Audio embeddings (m, 512), m <= n, of new renderings that match; cached by what they are made from."""
+
     def make() -> dict[str, np.ndarray]:
         rows = []
         for _, notes, how in renderings(study.cache, study.on, asks, n, used, seed):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from musekit.corpus.scores import key_of
+from musekit.harmony import key_of
 
 TEMPI = (50.0, 400.0)  # BPM of grids: beats, and their halves and thirds
 TAPPED = (40.0, 200.0)  # BPM of beats
@@ -150,6 +150,11 @@ def triads(found: np.ndarray) -> np.ndarray:
         for row, third in ((k, 4), (12 + k, 3)):
             shape[row, [k, (k + third) % 12, (k + 7) % 12]] = 1.1, 1.0, 1.0
     return np.where(found.sum(1) > 1e-9, (np.sqrt(found) @ shape.T).argmax(1), -1)
+
+
+def distinct_triads(notes: np.ndarray, seconds: float) -> int:
+    """How many different triads sound, one in each second."""
+    return len({*triads(chroma(notes, np.arange(int(seconds) + 1)))} - {-1})
 
 
 def chords_met(notes: np.ndarray, line: Sequence[Sequence], seconds: float) -> np.ndarray:

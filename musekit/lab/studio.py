@@ -22,6 +22,7 @@ from musekit.config import TONICS, MuseError
 from musekit.controls import Controls
 from musekit.entry import Entry, Origin, entry_of, file_of
 from musekit.files import decode
+from musekit.harmony import keyed
 from musekit.lab.job import Job
 from musekit.lab.rendering import RenderedPiece, angle, render, render_again, slerp
 from musekit.lab.tune import Note, read_tune
@@ -238,6 +239,7 @@ class StudioView(View):
         how = {name: getattr(self, name).value for name in ("n", "seed", "draft")}
         if not self.draft.value:
             how |= {"steps": self.steps.value, "solver": self.solver.value, "guidance_scale": self.guidance.value}
+            how |= {"control_guidance": self.closer.value} if self.steer.value else {}
         return how | (self._steering(prompt) if self.steer.value else {})
 
     def _steering(self, prompt: str) -> dict:
@@ -302,11 +304,12 @@ class StudioView(View):
         self.seconds.value, self.draft.value = recipe.seconds, self.state.muse.of(recipe) is not self.state.muse
         if not self.draft.value:
             self.steps.value, self.solver.value = recipe.stage2_steps, recipe.stage2_solver
-            self.guidance.value = recipe.guidance_scale
+            self.guidance.value, self.closer.value = recipe.guidance_scale, recipe.control_guidance
         self.seed.value, self.fresh.value = recipe.seed, False
         said, asked = read_prompt(recipe.prompt) if recipe.controls else {}, recipe.controls or Controls()
         self.bpm.value = "" if asked.bpm is None or "bpm" in said else str(asked.bpm).removesuffix(".0")
-        self.key.value = "" if asked.key is None or "key" in said else f"{asked.key} {asked.mode}"
+        drawn = "key" in said or keyed(replace(asked, key=None, mode=None)) == asked  # from the chords or the tune
+        self.key.value = "" if drawn else f"{asked.key} {asked.mode}"
         self.metre.value = 0 if "metre" in said else asked.metre or 0
         self.chords.value = asked.chords or ""
         self._follow(asked.melody and (list(asked.melody), asked.bpm))
