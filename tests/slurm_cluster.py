@@ -165,7 +165,7 @@ class Cluster:
 
     def stop(self) -> None:
         """Empty the queue, then end the daemons: nodes first."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, pytest.fail.Exception):
             self.run("scancel", "--user", pwd.getpwuid(os.getuid()).pw_name, check=False)
             until("the queue is empty", lambda: not self.run("squeue", "-h", check=False), 40)
         for names, how in (
