@@ -207,7 +207,7 @@ def test_stage2_on_two_nodes_survives_a_lost_one_and_scancel(cluster, submit, ti
         cluster.restart_now(job)
         until("the next start", lambda n=start: f"start {n + 1} at" in log(run, job), 60)
         before = saved(run)
-        until("training goes on", lambda b=before: saved(run) > b, 120)
+        until("training goes on", lambda b=before: saved(run) > b, 240)
     assert samples(run).count(STEP) == 1, "it began anew"
     assert "because a node is lost" in log(run, job)
 
