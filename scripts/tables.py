@@ -166,8 +166,8 @@ def findings() -> str:
   worst error is {worst:.1f} times, weights are random, and an earlier commit was timed ([notebook
   4](notebooks/04_parallel_benchmarks.ipynb)).
 - **Prompts are obeyed often, not always.** In {heard[0]["n"]} pieces a judge that never saw the embedder hears the
-  asked {asked}, among {group["of"]} groups and duets the group that is named in {100 * group["accuracy"]:.0f} %; a
-  transcriber the named tempo in {100 * tempo["mean"]:.0f} % of {tempo["n"]}, and {100 * chords[0]:.0f} % of asked
+  asked {asked}; in {group["n"]} others the named one of {group["of"]} groups in {100 * group["accuracy"]:.0f} %. A
+  transcriber hears the named tempo in {100 * tempo["mean"]:.0f} % of {tempo["n"]}, and {100 * chords[0]:.0f} % of asked
   chords. *But* only {listed(met)} meets its bar, 0.9 of what is heard right in real clips after the codec, and tunes
   miss theirs ([docs/results.md](docs/results.md#music)).
 - **A vague prompt gets more varied answers than a specific one.** In the joint embedding two answers lie

@@ -83,12 +83,13 @@ def test_a_piece_is_given_the_chords_of_its_key_unless_others_are_asked_for(muse
     assert {name for bar in read_chords(piece.controls.chords) for name in bar} <= {(2, "min"), (7, "min"), (9, "7")}
     assert piece.controls.chords.startswith("Dm | ") and piece.controls != other.controls
     [again] = muse.stream(muse.recipes("a flute", 1, 0, Settings(**options, chords=piece.controls.chords)))
-    assert again.controls.chords == piece.controls.chords
-    assert again.recipe.controls.key == "D"  # of the chords, so that the embedding will have it, too
+    assert again.controls.chords == piece.controls.chords and again.recipe.controls.key == "D"  # of the chords
     [keyed] = muse.stream(muse.recipes("a flute in E minor", 1, 0, Settings(**options)))
     assert keyed.controls.chords.startswith("Em | ")
     for words in ({"prompt": "a flute in G minor"}, {"key": "G minor"}):  # not the piece's chords, which are in D minor
         painted = muse.repaint(piece, 0.1, 0.3, **words, steps=1, stage1_steps=1).controls
         assert painted.key == "G" and painted.chords.startswith("Gm | ") and painted.bpm == piece.controls.bpm
+    painted = muse.repaint(piece, 0.1, 0.3, chords="C F G C", steps=1, stage1_steps=1).controls
+    assert (painted.key, painted.mode, painted.chords) == ("C", "major", "C F G C")  # not the piece's key either
     kept = muse.repaint(piece, 0.1, 0.3, prompt="a flute", steps=1, stage1_steps=1)
     assert kept.controls.chords == piece.controls.chords

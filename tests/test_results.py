@@ -92,11 +92,16 @@ def test_numbers_that_were_typed_into_prose_are_those_of_the_files():
     near = "memorisation, beside held-out originals: pieces within 0.15 of a training clip"
     copies = tables.one("memorisation", name=near)
     continued, repainted, *without = (r["auc"] for r in tables.rows("music", measure="seams"))
+    groups = [r["accuracy"] for r in tables.rows("prompts", source="generated") if r.get("of")]
+    long = [r for r in tables.rows("music", measure="music") if r["source"].endswith("in controls, 47.55 s")]
+    long = [r["mean"] for r in long if r["name"].startswith(("chords: root", "melody"))]
     for page, pattern, values in (
         ("README.md", r"(\d+) of (\d+) pieces lies as near", [copies["value"], copies["n"]]),
         ("docs/results.md", r"(\d+) of (\d+) pieces lies within 0.15", [copies["value"], copies["n"]]),
         ("docs/results.md", r"area under the curve ([\d.]+); .* repainted ones \(([\d.]+)\)", [continued, repainted]),
         ("docs/results.md", r"without training for it, ([\d.]+) and ([\d.]+)\.", without),
+        ("docs/results.md", r"named in ([\d.]+) of 96 pieces, both instruments of a duet in ([\d.]+) of 40", groups),
+        ("docs/results.md", r"chords in ([\d.]+); tunes \(([\d.]+)\) .* only \(([\d.]+)\)\.", long),
     ):
         [found] = re.findall(pattern, re.sub(r"\s+", " ", (ROOT / page).read_text()))
         found = [found] if isinstance(found, str) else found

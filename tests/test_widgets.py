@@ -167,8 +167,7 @@ def test_steering_is_on_the_card_and_comes_back_into_the_form(studio):
     studio.prompt.value, studio.closer.value = "a waltz", 1.0
     assert "asked: 60 BPM, D minor, 3 beats a bar, Am F, a melody of 2 notes" in made(studio)[0]
     first = studio.state.results[2].piece.recipe
-    assert first.controls.melody == ((0.0, 0.75, 60), (0.75, 0.75, 67))  # at 60 BPM
-    assert first.control_guidance == 1.0
+    assert first.controls.melody == ((0.0, 0.75, 60), (0.75, 0.75, 67)) and first.control_guidance == 1  # at 60 BPM
     studio.bpm.value, studio.key.value, studio.steer.value, studio.closer.value = "", "", False, 0.0
     studio.forget.click()
     assert studio.tune_notes is None and studio.tune.value == ""
