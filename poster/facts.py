@@ -58,6 +58,8 @@ def answers() -> dict[str, str]:
     prompts = read("results/prompts.json")
     met = [r["name"].split(", ")[1].partition(":")[0] for r in rows(prompts, measure="bar") if r["met"]]
     claim(met == ["instrument"], "prompts", "the bar of the instrument alone is met")
+    heard = {(r["name"][:6], r["source"][11:]): r["mean"] for r in rows(read("results/music.json"), measure="music")}
+    claim(heard["key, o", "tempo and key in the prompt"] < 0.97, "music", "keys miss their bar")
     return {
         "regression_times": f"{near['regression']['mean'] / near['real']['mean']:.1f}",
         "samples_times": f"{near['samples']['mean'] / near['real']['mean']:.1f}",
