@@ -87,7 +87,8 @@ start() {
 }
 
 signal_steps() { # repeatedly: a process that is just starting does not handle signals yet
-    while scancel --quiet --signal=USR1 "$job"; sleep 15; do :; done
+    # While the job's state changes, scancel would try again after 5 s, and so signal the next start.
+    while timeout 4 scancel --quiet --signal=USR1 "$job"; sleep 15; do :; done
 }
 
 nodes_alive() { # every node of the job still starts a program; one that says why it cannot is not lost

@@ -23,6 +23,7 @@ from ranks import free_ports, until
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 NODES = ("127.0.0.2", "127.0.0.3")
+KILL_WAIT = 20  # s
 SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"
 
 CONF = """
@@ -53,7 +54,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 EnforcePartLimits=ALL
 ReturnToService=2
-KillWait=20
+KillWait={KILL_WAIT}
 SlurmdTimeout=10
 SlurmdParameters=config_overrides
 GresTypes=gpu
@@ -80,7 +81,7 @@ class Cluster:
         controller, node0, node1 = free_ports(3)
         user = pwd.getpwuid(os.getuid()).pw_name
         values = {"base": self.base, "user": user, "controller": controller, "node0": node0, "node1": node1}
-        (self.base / "slurm.conf").write_text(CONF.format(**values))
+        (self.base / "slurm.conf").write_text(CONF.format(**values, KILL_WAIT=KILL_WAIT))
         (self.base / "gres.conf").write_text(f"Name=gpu File={self.base}/fakegpu/gpu[0-7]\n")
         if self.run("slurmctld", "-V").split()[-1] >= "23.11":  # it would insist on cgroups; older ones refuse the line
             (self.base / "cgroup.conf").write_text("CgroupPlugin=disabled\n")

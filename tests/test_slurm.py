@@ -8,11 +8,12 @@ import os
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 from fixtures import write_clips
 from published import lines, musicbench_row, sound
-from slurm_cluster import NODES, PROGRAMS, ROOT, STEP, VENV, log, samples, saved, train_words, until
+from slurm_cluster import KILL_WAIT, NODES, PROGRAMS, ROOT, STEP, VENV, log, samples, saved, train_words, until
 
 from musekit.cache import Shards
 
@@ -198,16 +199,23 @@ def test_stage2_on_two_nodes_survives_a_lost_one_and_scancel(cluster, submit, ti
     Batches come from processes (--train.workers), which scancel signals too, and which must not end before the step.
     """
     run, nodes = tmp_path / "run", ("--nodes=2", "--gpus-per-node=1")
+
+    def failed() -> bool:
+        return cluster.job(job)["JobState"] == "FAILED"
+
     job = submit("stage2", *train_words(tiny, run, 10**9), "--train.workers", "1", options=nodes)
     until("a checkpoint", lambda: saved(run) > STEP, 120)
     for start, crash in enumerate((False, True), 1):
         cluster.kill_node(NODES[1], processes=crash)
         until("the job is taken off its nodes", lambda n=start: cluster.job(job).get("Restarts") == f"{n}", 90)
         cluster.start_node(NODES[1])
+        if not crash:  # the node ends what it finds of the job after KillWait, be it of the next start
+            time.sleep(KILL_WAIT + 2)
         cluster.restart_now(job)
         until("the next start", lambda n=start: f"start {n + 1} at" in log(run, job), 60)
         before = saved(run)
-        until("training goes on", lambda b=before: saved(run) > b, 240)
+        until("training goes on", lambda b=before: saved(run) > b or failed(), 240)
+        assert not failed(), log(run, job)[-1500:]
     assert samples(run).count(STEP) == 1, "it began anew"
     assert "because a node is lost" in log(run, job)
 
