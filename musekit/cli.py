@@ -112,6 +112,8 @@ def one_line(box: str, prog: str) -> str:
     """An error of tyro, which is a box of several lines, as one line."""
     lines = [line.strip(" │╭╮╰╯─") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]]
     text = " ".join(line for line in lines if line.strip("-")).partition("For full helptext")[0].strip()
+    optional = r"Error parsing (--\S+): no type matching {None}\|(\w+) could be instantiated from \['(.*?)'\].*"
+    text = re.sub(optional, r"\1 must be of type \2, not '\3'", text)
     if prog == "musekit generate" and re.match(r"Unrecognized options: (?!--)", text):
         text = f'{text:.{MAX_ERROR_CHARS}}; a prompt goes in quotes, and after "--" if it starts with a dash'
     return f"{text:.{MAX_ERROR_CHARS}} (see {prog} --help)"

@@ -46,7 +46,8 @@ class Generate(Settings):
     prompt: Annotated[str | None, Positional, arg(metavar="PROMPT", help_behavior_hint="(or --prompts)")] = None
     """The music, for example "a sad piano melody"."""
     continue_from: Annotated[Path | None, optional("FILE", "none")] = None
-    """A sound file that the music continues, for --seconds more; without a prompt, in its own manner."""
+    """A sound file that the music continues, for --seconds more; without a prompt, in its own manner. Edits are always
+    made again."""
     repaint: Annotated[Path | None, optional("FILE", "none")] = None
     """A sound file in which the music from --start to --stop is made again."""
     start: Annotated[float | None, optional("FLOAT", "none")] = None  # Seconds at which --repaint begins
@@ -56,7 +57,9 @@ class Generate(Settings):
     seconds, name (of its files) and the settings of sampling. Ranks under torchrun share the pieces."""
     n: int = 4  # Number of different pieces; piece i has the seed SEED + i
     seed: int = 0  # The same seed with the same options gives the same bits
-    seconds: float = 12.0  # Length of each piece
+    seconds: float = 12.0  # Length of each piece, or of what --continue-from adds
+    melody: Annotated[str | None, optional("FILE", "none")] = None
+    """A MIDI file, whose upper line the music follows, or a recording of one voice."""
     negative_prompt: Annotated[str | None, optional("PROMPT", "none")] = None  # What the music should not be
     threads: Annotated[int | None, optional("INT", "torch's choice, or OMP_NUM_THREADS")] = None
     """CPU threads of each process; part of the recipe."""

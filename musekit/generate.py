@@ -22,10 +22,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from musekit.config import MuseError
-from musekit.controls import LONGEST
+from musekit.controls import LONGEST, Controls
 from musekit.files import decode, read_json, sha256, write_atomic
 from musekit.prompts import read_prompt
 from musekit.recipe import Recipe, Settings, clean_prompt, count, file_stem
+from musekit.tune import melody_of
 
 STAGES = {"stage1": "text to embedding", "stage2": "embedding to latents", "codec": "latents to audio"}
 BARRIER_TIMEOUT = datetime.timedelta(days=30)  # how long a rank that has finished its share waits for the others
@@ -61,6 +62,7 @@ class Request(Settings):
         if full.negative_prompt is not None:
             full.negative_prompt = clean_prompt(full.negative_prompt, "negative prompt", note)
         count(full.n)
+        full.melody = full.melody and melody_of(full.melody)
         return full
 
 
@@ -72,6 +74,14 @@ class Finished:
     similarity: float  # cosine of the embeddings of the prompt and of the audio
     nfe: dict[str, int]  # network evaluations of each stage
     sha256: str  # of the WAV
+    controls: Controls | None = None  # the recipe's, with the tempo, metre and chords that were drawn
+
+    @property
+    def told(self) -> str:
+        """Tempo and first chords, for people."""
+        controls = self.controls or Controls()
+        words = [f"{controls.bpm:.0f} BPM"] if controls.bpm else []
+        return " ".join(words + (controls.chords or "").replace("|", "").split()[:4])
 
 
 def generate_files(options) -> dict[Path, Finished]:
@@ -81,10 +91,10 @@ def generate_files(options) -> dict[Path, Finished]:
     finished pieces remain.
     """
     began = time.perf_counter()
+    if (options.start, options.stop) != (None, None):
+        raise MuseError("--start and --stop are seconds of a sound: give it with --repaint FILE")
     note = notice if os.environ.get("RANK", "0") == "0" else lambda text: None
     requests = read_requests(options, note)
-
-    import torch
 
     from musekit import distributed
     from musekit.muse import Muse
@@ -92,10 +102,7 @@ def generate_files(options) -> dict[Path, Finished]:
     muse = Muse.from_pretrained(options.weights, dtype=options.dtype, lora=options.lora)
     muse = drafting(muse, options.draft)
     first = distributed.rank() == 0
-    if options.threads is not None:
-        if not 1 <= options.threads <= 4096:
-            raise MuseError(f"--threads must be from 1 to 4096, not {options.threads}")
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     jobs = plan(muse, requests, options)
     with distributed.signals(interrupt=False) as stop, distributed.process_group(BARRIER_TIMEOUT):
         own = share(jobs, distributed.rank(), distributed.world())
@@ -115,6 +122,16 @@ def generate_files(options) -> dict[Path, Finished]:
         seconds = sum(recipe.seconds for recipe in missing.values())
         print(f"{seconds:.0f} s of audio in {time.perf_counter() - began:.1f} s, including loading", flush=True)
     return pieces
+
+
+def set_threads(n: int | None) -> None:
+    """Let torch use n CPU threads; None: its choice. Raises MuseError for an impossible number."""
+    import torch
+
+    if n is not None:
+        if not 1 <= n <= 4096:
+            raise MuseError(f"--threads must be from 1 to 4096, not {n}")
+        torch.set_num_threads(n)
 
 
 def drafting(muse, draft: bool):
@@ -137,20 +154,26 @@ def edit_files(options, read_sound: Callable) -> dict[Path, Finished]:
 
     from musekit.muse import Muse
 
+    set_threads(options.threads)
     muse, pieces = Muse.from_pretrained(options.weights, dtype=options.dtype, lora=options.lora), {}
     audio, stem = read_sound(path, path.name, LONGEST, muse.config.codec.sample_rate), path.stem.replace("-", " ")
     with contextlib.suppress(OSError, MuseError):  # without its recipe a file is a recording
         found = read_json(path.with_suffix(".json"), Finished)
         if found.sha256 == sha256(path):
             audio = muse.piece(audio, found.recipe)
+    rate, more = muse.config.codec.sample_rate, 0.0 if repaint else options.seconds
+    prepare_folder(options.out, options.n * 4 * (getattr(audio, "audio", audio).shape[1] + more * rate))
     muse = drafting(muse, options.draft)
+    load(muse, [Request(prompt=options.prompt)] if options.prompt else [], notice)
     settings = {f.name: getattr(options, f.name) for f in fields(Settings)}
     settings = {name: value for name, value in settings.items() if name != "seconds" and value is not None}
+    if options.melody:
+        settings["melody"] = melody_of(options.melody)
     edit, where = (muse.repaint, (options.start, options.stop)) if repaint else (muse.continue_, (options.seconds,))
+    how = f"repainted-{options.start:g}-{options.stop:g}" if repaint else "continued"
     for seed in range(options.seed, options.seed + count(options.n)):
         piece = edit(audio, *where, options.prompt, seed, **settings)
-        target = options.out / f"{file_stem(stem)}-{'repainted' if repaint else 'continued'}-{seed}.wav"
-        prepare_folder(options.out, piece.audio.numel() * 2)
+        target = options.out / f"{file_stem(stem)}-{how}-{seed}.wav"
         write(target, piece)
         pieces[target] = read_json(target.with_suffix(".json"), Finished)
     show(pieces, options, {0: Request(prompt=options.prompt or "music", name=stem)})
@@ -235,11 +258,14 @@ def share(jobs: dict[Path, Recipe], rank: int, world: int) -> dict[Path, Recipe]
 
 def load(muse, requests: list[Request], note: Callable[[str], None]) -> None:
     """Load all components, so that a damaged file is reported before the first step; report prompts that are cut."""
-    tokens = muse.config.text.max_tokens
+    tokens, avoiding = muse.config.text.max_tokens, {r.prompt for r in requests if r.negative_prompt is not None}
     for text in dict.fromkeys(t for r in requests for t in (r.prompt, r.negative_prompt) if t is not None):
         if muse.text.is_cut(text):
             note(f"the text encoder reads the first {tokens} tokens (about {tokens * 3 // 4} words) of {text[:80]!r}")
         said = read_prompt(text) if muse.config.stage2.controls else {}
+        if "without" in said and text in avoiding:
+            del said["without"]
+            note(f"what {text[:80]!r} is to be without is not read: there is a negative prompt")
         if read := ", ".join(f"{name} {value}" for name, value in said.items() if name != "text"):
             note(f"read in {text[:80]!r}: {read}")
         if muse.is_draft and ("without" in said or any(text == r.negative_prompt for r in requests)):
@@ -283,11 +309,12 @@ def write(path: Path, piece) -> None:
         if recipe.edit:  # the scale of reading, so that what is kept of a file keeps its bits
             sound = (sound * 2**15).round().clamp(-(2**15), 2**15 - 1).short()
         file.write(sound.numpy())
-    if path.exists() or sidecar.exists():
+    if (path.exists() or sidecar.exists()) and not is_finished(path, recipe):
         notice(f"{path} existed with another recipe, or unfinished, and is replaced")
     sidecar.unlink(missing_ok=True)
     write_atomic(path, data.getvalue())
-    content = Finished(recipe, round(piece.similarity, 6), piece.nfe, hashlib.sha256(data.getvalue()).hexdigest())
+    digest = hashlib.sha256(data.getvalue()).hexdigest()
+    content = Finished(recipe, round(piece.similarity, 6), piece.nfe, digest, piece.controls)
     record = asdict(content) | {"recipe": recipe.as_dict()}
     write_atomic(sidecar, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
@@ -304,9 +331,10 @@ def is_finished(path: Path, recipe: Recipe) -> bool:
 def show(pieces: dict[Path, Finished], options, requests: dict[int, Request]) -> None:
     """Print the table of pieces and draw the contact sheet."""
     width = max(4, *(len(str(piece.recipe.seed)) for piece in pieces.values()))
-    print(f"{'seed':>{width}}  seconds  similarity  file")
+    told = max(len(f"{piece.told}  ") for piece in pieces.values())
+    print(f"{'seed':>{width}}  seconds  similarity  {'music' if told > 2 else '':{told}}file")
     for path, p in list(pieces.items())[:MAX_ROWS_SHOWN]:
-        print(f"{p.recipe.seed:>{width}}  {p.recipe.seconds:7.2f}  {p.similarity:10.3f}  {path}")
+        print(f"{p.recipe.seed:>{width}}  {p.recipe.seconds:7.2f}  {p.similarity:10.3f}  {p.told:{told}}{path}")
     if len(pieces) > MAX_ROWS_SHOWN:
         print(f"... and {len(pieces) - MAX_ROWS_SHOWN:,} more in {options.out}")
     request = next(iter(requests.values()))

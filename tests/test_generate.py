@@ -12,8 +12,10 @@ import soundfile
 import torch
 
 from musekit import generate as module
+from musekit.cli import main
 from musekit.commands import Generate
 from musekit.config import MuseError
+from musekit.files import read_json
 from musekit.muse import Muse, Piece, Settings
 from musekit.recipe import MAX_PROMPT_CHARS, Recipe, clean_prompt, file_stem
 
@@ -114,6 +116,27 @@ def test_after_a_kill_or_a_signal_the_same_command_resumes(ranks, smoke_weights,
     assert f"{len(left)} of 9 pieces exist already" in said and "Traceback" not in said
     assert len(list(tmp_path.glob("out/*.wav"))) == len(list(tmp_path.glob("out/*.json"))) == 9
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in left} == left
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_recording_is_a_melody_and_an_edit_tells_what_it_read(smoke_weights, tmp_path, capsys):
+    times = np.arange(22050) / 44100
+    voice = [np.sin(2 * np.pi * hz * times) * np.minimum(1, 20 * (0.5 - times)) for hz in (261.6, 329.6, 392.0)]
+    soundfile.write(tmp_path / "tune.wav", 0.3 * np.concatenate(voice), 44100)
+    words = ["--n", "1", "--seconds", "1", "--weights", str(smoke_weights), "--out", str(tmp_path)]
+    main(["generate", "a flute", "--melody", str(tmp_path / "tune.wav"), "--bpm", "90", *words])
+    piece = read_json(tmp_path / "a-flute-0.json", module.Finished)
+    assert [pitch for *_, pitch in piece.recipe.controls.melody] == [60, 64, 67]
+    assert piece.controls == piece.recipe.controls and "90 BPM  " in capsys.readouterr().out
+    edit = ["generate", "a harp at 80 BPM", "--repaint", str(tmp_path / "a-flute-0.wav"), "--start", "0.2"]
+    edit += ["--stop", "0.5", "--threads", "1", *words]
+    main(edit), main(edit)
+    err = capsys.readouterr().err
+    assert "read in 'a harp at 80 BPM': bpm 80" in err and "is replaced" not in err
+    with pytest.raises(SystemExit):
+        main([*edit[:-1], str(tmp_path / "tune.wav")])
+    assert "choose another --out" in capsys.readouterr().err
+    assert read_json(tmp_path / "a-flute-0-repainted-0.2-0.5-0.json", module.Finished).recipe.threads == 1
 
 
 def test_any_number_of_pieces_runs_in_the_memory_of_one_micro_batch(generate, monkeypatch):

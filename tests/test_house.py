@@ -32,7 +32,6 @@ LAYERS = """
     distil
     edit
     muse
-    generate
     runs
     cluster results
     corpus
@@ -40,12 +39,14 @@ LAYERS = """
     train
     heldout
     entry library
+    tune
+    generate
     lab
     evaluate bench
     commands cli __main__
 """
 # Lines and files of Python, so that the tree does not grow back unnoticed.
-BARS = {"musekit": (18_020, 125), "tests": (12_190, None), "scripts+poster": (1_650, None)}
+BARS = {"musekit": (18_070, 125), "tests": (12_230, None), "scripts+poster": (1_650, None)}
 
 
 def sources(package: Path) -> dict[str, ast.Module]:

@@ -199,5 +199,6 @@ def read_sound(source: bytes | str | Path, name: str, seconds: float, rate: int)
 
     x, own_rate = read_audio(source, name := Path(name).name[:200], seconds)
     if x.shape[1] < MIN_SECONDS * own_rate or float(np.abs(x).max()) < SILENCE:
-        raise MuseError(f"the first {seconds:.1f} s of {name!r} are silent or shorter than {MIN_SECONDS} s")
+        heard = min(seconds, x.shape[1] / own_rate)
+        raise MuseError(f"the first {heard:.1f} s of {name!r} are silent or shorter than {MIN_SECONDS} s")
     return torch.from_numpy(soxr.resample(x.T, own_rate, rate).T)

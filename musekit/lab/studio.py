@@ -25,7 +25,6 @@ from musekit.files import decode
 from musekit.harmony import keyed
 from musekit.lab.job import Job
 from musekit.lab.rendering import RenderedPiece, angle, render, render_again, slerp
-from musekit.lab.tune import Note, read_tune
 from musekit.lab.view import PANELS, Face, View, escaped
 from musekit.library import Library
 from musekit.muse import Muse, Piece
@@ -33,6 +32,7 @@ from musekit.prompts import read_prompt
 from musekit.recipe import Settings, count
 from musekit.show.players import card, waveform
 from musekit.solve import SOLVERS
+from musekit.tune import Note, read_tune
 
 MAX_SEED = 2**31  # of a seed that is drawn here
 MAX_CARDS = 32  # older ones leave the page; their results stay in `state.results`

@@ -1,15 +1,32 @@
 """A tune from a MIDI file, or from a sound that somebody hums or plays, as the notes of `Controls.melody`."""
 
-import numpy as np
+import functools
+from pathlib import Path
 
 from musekit.config import MuseError
 from musekit.controls import read_melody
-from musekit.entry import read_audio
 
 Note = tuple[float, float, int]  # onset and duration in seconds, MIDI pitch
 SECONDS, RATE, FRAME, HOP = 60.0, 16_000, 1024, 256  # of a sound, at most; Hz; samples
 VIBRATO, LEAST = 9, 6  # frames of 16 ms: over which a pitch is smoothed, of a note
+SURE = 0.1  # median probability of a pitch where there is one: noise has 0.01, a voice as loud as noise 0.02
 QUIET = 0.2  # of the median level of what has a pitch; a repeated note begins behind such a dip
+
+
+@functools.cache
+def melody_of(path: str) -> str | tuple[Note, ...]:
+    """`Settings.melody` of a file: the path of a MIDI file as it is, or the notes of a recording (`read_tune`).
+
+    Raises MuseError for a file that cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) == b"MThd" or Path(path).suffix.lower() in (".mid", ".midi"):
+                return path
+            return tuple(read_tune(Path(path).read_bytes(), Path(path).name)[0])
+    except OSError as error:
+        why = f"cannot read the melody {path!r:.80}: {error.strerror or error}"
+        raise MuseError(f"{why}; give a MIDI file, or a recording of one voice") from error
 
 
 def read_tune(data: bytes, name: str) -> tuple[list[Note], float | None]:
@@ -21,12 +38,15 @@ def read_tune(data: bytes, name: str) -> tuple[list[Note], float | None]:
     if data[:4] == b"MThd":
         return read_melody(data, name)
     import librosa
+    import numpy as np
     import soxr
     from scipy.ndimage import median_filter
 
+    from musekit.entry import read_audio
+
     audio, rate = read_audio(data, name, SECONDS)
     x = np.pad(soxr.resample(audio.mean(0), rate, RATE), (0, FRAME))
-    f0, voiced, _ = librosa.pyin(x, fmin=65.0, fmax=1320.0, sr=RATE, frame_length=FRAME, hop_length=HOP)
+    f0, voiced, sure = librosa.pyin(x, fmin=65.0, fmax=1320.0, sr=RATE, frame_length=FRAME, hop_length=HOP)
     level = librosa.feature.rms(y=x, frame_length=FRAME // 2, hop_length=HOP)[0]
     voiced &= level > QUIET * np.median(level[voiced]) if voiced.any() else False
     pitch = librosa.hz_to_midi(np.where(voiced, f0, 440.0))
@@ -35,7 +55,7 @@ def read_tune(data: bytes, name: str) -> tuple[list[Note], float | None]:
     steps = np.where(voiced, np.rint(median_filter(pitch[last], VIBRATO) - off), 0).astype(int)
     edges = [0, *(np.flatnonzero(np.diff(steps)) + 1), len(steps)]
     runs = [(a, b, int(steps[a])) for a, b in zip(edges, edges[1:]) if steps[a] > 0 and b - a >= LEAST]
-    if not runs:
+    if not runs or np.median(sure[voiced]) < SURE:
         raise MuseError(f"no notes were heard in {name[:60]!r}; hum or play one line of notes")
     second = HOP / RATE
     return [(round(float(a - runs[0][0]) * second, 3), round(float(b - a) * second, 3), p) for a, b, p in runs], None
