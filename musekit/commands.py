@@ -46,8 +46,8 @@ class Generate(Settings):
     prompt: Annotated[str | None, Positional, arg(metavar="PROMPT", help_behavior_hint="(or --prompts)")] = None
     """The music, for example "a sad piano melody"."""
     continue_from: Annotated[Path | None, optional("FILE", "none")] = None
-    """A sound file that the music continues, for --seconds more; without a prompt, in its own manner. Edits are always
-    made again."""
+    """A sound file that the music continues, for --seconds more; without a prompt, in its own manner. A piece
+    that is to go on is best made with --ends False. Edits are always made again."""
     repaint: Annotated[Path | None, optional("FILE", "none")] = None
     """A sound file in which the music from --start to --stop is made again."""
     start: Annotated[float | None, optional("FLOAT", "none")] = None  # Seconds at which --repaint begins

@@ -1,8 +1,9 @@
 """One micro-batch through each stage, and the rules that make a piece's bits depend on its recipe only.
 
-Pieces of several prompts share a micro-batch if their recipes agree in everything but prompts and seed, and all or
-none have a negative prompt, which replaces the unconditional one. A micro-batch is always padded to its full size,
-since the batch size changes the last bits of matrix products. Conditional and unconditional samples run as one batch.
+Pieces of several prompts share a micro-batch if their recipes agree in everything but prompts and seed, all or none
+end, and all or none have a negative prompt, which replaces the unconditional one. A micro-batch is always padded to its
+full size, since the batch size changes the last bits of matrix products. Conditional and unconditional samples run as
+one batch.
 
 So a piece's bits depend on its recipe only, not on its position in the micro-batch or the other pieces. Measured with 1
 to 4 CPU threads on an Intel server with AMX: at every micro-batch from 1 to 16 (Stage 1) and to 8 (Stage 2). Exceptions
@@ -43,7 +44,9 @@ def micro_batches(recipes: Iterable[Recipe]) -> Iterator[list[Recipe]]:
 def shared(recipe: Recipe) -> Recipe:
     """What the recipes of a micro-batch must have in common."""
     negative = None if recipe.negative_prompt is None else ""
-    return dataclasses.replace(recipe, prompt="", negative_prompt=negative, seed=0, controls=None)
+    ends = recipe.controls is None or recipe.controls.ends is not False
+    controls = None if ends else Controls(ends=False)
+    return dataclasses.replace(recipe, prompt="", negative_prompt=negative, seed=0, controls=controls)
 
 
 def padded(recipes: Sequence[Recipe]) -> list[Recipe]:

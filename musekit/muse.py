@@ -37,6 +37,7 @@ from musekit.stage1 import Stage1Inference
 from musekit.stage2 import Stage2Inference
 
 AVOIDING = 2.0  # Stage 1's guidance at least where a negative prompt says what the music should not be
+ENDING = 0.5  # s of silence that Stage 2 is given behind a piece that ends, so that it comes to its end
 GOES_ON = 6.0  # s: by how much longer than its sound a piece is said to be that does not end
 __all__ = ["Controls", "Generation", "Muse", "Piece", "Settings", "micro_batches", "count"]
 
@@ -275,11 +276,14 @@ class Muse:
         controls = [inference.filled(self.stage2, *pair) for pair in zip(batch, embeddings[index], strict=True)]
         embeddings = embeddings[index].to(self.device)
         seconds = [covered + (GOES_ON if c.ends is False else 0.0) for c in controls]
-        audio = []
+        audio, second = [], codec.hop / codec.sample_rate
         with self.turn:
+            given = self._before_silence(frames, controls[0])
+            if given is not None:
+                frames, given = len(given[0]), given.expand(len(batch), -1, -1)
             latents, nfe = inference.sample_stage2(
                 self.inference2, embeddings, self._negatives(batch), batch, frames, seconds, on_step, cancel,
-                controls=inference.control_inputs(self.stage2, controls, 0, frames, codec.hop / codec.sample_rate),
+                controls=inference.control_inputs(self.stage2, controls, 0, frames, second, given), given=given,
             )  # fmt: skip
             for i in range(n):  # one at a time: memory stays small, and the bits do not depend on the batch
                 if on_step:
@@ -289,6 +293,23 @@ class Muse:
                     raise MuseError(f"the audio of seed {batch[i].seed} is NaN; check weights and guidance scales")
                 audio.append(inference.finish(decoded))
         return audio, nfe[:n]
+
+    @cached_property
+    def _silence(self) -> Tensor:
+        """A standardised latent frame (C, 1) of silence."""
+        silent = self.codec.encode(torch.zeros(1, 2, 2 * self.config.codec.sample_rate, device=self.device))[0]
+        return self.stage2.standardise(silent)[:, silent.shape[1] // 2, None]
+
+    def _before_silence(self, frames: int, controls: Controls) -> Tensor | None:
+        """Standardised latents (C, frames and those of ENDING) of a piece that ends, NaN but for the silence behind it.
+
+        None where a piece goes on, or the network cannot be given frames.
+        """
+        if controls.ends is False or not self.config.stage2.controls:
+            return None
+        given = self._silence.repeat(1, frames + self.frames(ENDING))
+        given[:, :frames] = torch.nan
+        return given
 
     def _negatives(self, recipes: Sequence[Recipe]) -> Tensor | None:
         """Embeddings (B, 512) of the negative prompts, where the recipes have them."""
@@ -428,7 +449,7 @@ class Muse:
         batch, controls = padded([recipe]), recipe.controls or Controls()
         if isinstance(source, Piece) and controls.bpm:  # of a recording, nobody knows where its beats are
             controls = inference.filled(network, recipe, embedding)
-        noise = flow.noise(recipe.seed, 2, frames, codec.latent_dim).to(self.device)
+        noise = flow.noise(recipe.seed, 2, frames + self.frames(ENDING), codec.latent_dim).to(self.device)
         second = codec.hop / codec.sample_rate
 
         def sample(begin: int, latents: Tensor) -> Tensor:
@@ -447,8 +468,10 @@ class Muse:
 
         with self.turn:
             known = network.standardise(self.codec.encode(audio[None].to(self.device))[0])
-            latents = torch.full((codec.latent_dim, frames), torch.nan, device=self.device)
-            latents[:, :first], latents[:, last:] = known[:, :first], known[:, last:frames]
+            latents = self._before_silence(frames, controls) if last == frames else None
+            if latents is None:
+                latents = torch.full((codec.latent_dim, frames), torch.nan, device=self.device)
+            latents[:, :first], latents[:, last:frames] = known[:, :first], known[:, last:frames]
             latents = network.latents(edit.fill(latents, self.config.stage2.max_frames, sample))
             low, high = max(0, first - edit.CONTEXT), min(frames, last + edit.CONTEXT)
             made = self.codec.decode(latents[None, :, low:high])[0].cpu()

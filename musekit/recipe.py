@@ -23,7 +23,7 @@ from musekit.controls import LONGEST, Controls
 from musekit.files import checked, decode
 from musekit.prompts import read_prompt
 
-SAMPLER = 6  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
+SAMPLER = 7  # version of the sampler's arithmetic: a change of it changes the last bits, and so the recipes
 MAX_PROMPT_CHARS = 2000  # the text encoder reads far fewer tokens than that
 Number = Annotated[int, Meta(ge=1, le=10_000)]  # of steps
 Micro = Annotated[int, Meta(ge=1, le=1024)]  # pieces in a micro-batch, or threads: files from others name them

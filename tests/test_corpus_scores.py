@@ -12,12 +12,12 @@ from musekit.harmony import key_of
 
 @pytest.fixture(scope="module")
 def chorale() -> scores.Score:
-    return scores.parse("bach/bwv253.mxl")[0]
+    return scores.parse("bach/bwv253.mxl")[0][0]
 
 
 @pytest.fixture(scope="module")
 def jig() -> scores.Score:
-    return scores.parse("ryansMammoth/AnnieHughesJig.abc")[0]
+    return scores.parse("ryansMammoth/AnnieHughesJig.abc")[0][0]
 
 
 def test_notes_are_those_of_music21_with_ties_joined():
@@ -25,7 +25,7 @@ def test_notes_are_those_of_music21_with_ties_joined():
 
     work = "bach/bwv66.6.mxl"
     stream = converter.parse(scores.corpus_folder() / work)
-    ours = scores.parse(work)[0]
+    ours = scores.parse(work)[0][0]
     for part, rows in zip(stream.stripTies().parts, ours.parts):
         theirs = sorted((float(n.offset), float(n.quarterLength), n.pitch.midi) for n in part.flatten().notes)
         assert np.array(rows) == pytest.approx(np.array(theirs), abs=1e-3)
@@ -36,7 +36,7 @@ def test_key_is_that_of_music21(work):
     from music21 import converter
 
     theirs = converter.parse(scores.corpus_folder() / work).analyze("key")
-    every = np.array([r for part in scores.parse(work)[0].parts for r in part])
+    every = np.array([r for part in scores.parse(work)[0][0].parts for r in part])
     name, mode, r, gap = key_of(every[:, 2], every[:, 1])
     assert (TONICS.index(name), mode) == (theirs.tonic.pitchClass, theirs.mode)
     assert r == pytest.approx(theirs.correlationCoefficient, abs=1e-4)
@@ -51,7 +51,7 @@ def test_what_is_known_of_a_work(chorale, jig):
 
 
 def test_music_without_a_clear_mode_has_none():
-    modal = [scores.parse(s)[0] for s in scores.sources(["monteverdi/madrigal.4.1.mxl", "josquin/mille"])]
+    modal = [scores.parse(s)[0][0] for s in scores.sources(["monteverdi/madrigal.4.1.mxl", "josquin/mille"])]
     assert None in {s.mode for s in modal}
     chromatic = np.arange(60, 72)
     assert key_of(chromatic, np.ones(12))[2] == 0.0
@@ -115,6 +115,19 @@ def test_players_stay_in_their_ranges(chorale):
             assert fitted[:, 2].min() >= about.low and fitted[:, 2].max() <= about.high, (name, player)
 
 
+def test_scores_that_cannot_be_used_are_named_with_their_reasons(tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "corpus_folder", lambda: tmp_path)
+    files = {"bach/odd.mxl": "odd", "ryansMammoth/Short.abc": "X:1\nT:short\nM:4/4\nL:1/4\nK:C\nC D E F|\n"}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+        families.parse_to(tmp_path / "scores", name)
+    reasons = families.set_aside(tmp_path)
+    assert reasons.pop("bach/odd.mxl").startswith("music21 cannot read the score (")
+    assert reasons == {"ryansMammoth/Short": "fewer than 16 notes"}
+    assert families.read_scores(sorted((tmp_path / "scores").glob("*.jsonl"))) == []
+
+
 def test_chords_are_those_that_a_score_states():
     """Two tunes of the corpus carry chord symbols, which the analysis does not see."""
     from music21 import converter
@@ -123,7 +136,7 @@ def test_chords_are_those_that_a_score_states():
     source = "nottingham-dataset/reelsa-c.abc"
     tunes = converter.parse(scores.corpus_folder() / source, forceSource=True).scores
     agree = []
-    for tune, score in zip(tunes, scores.parse(source), strict=True):
+    for tune, score in zip(tunes, scores.parse(source)[0], strict=True):
         stated = sorted((float(c.getOffsetInHierarchy(tune)), c.root().pitchClass) for c in tune[ChordSymbol])
         edges = np.arange(stated[0][0], score.length, 2.0)
         found = harmony.chords_of(

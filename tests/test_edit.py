@@ -70,6 +70,18 @@ def test_controls_change_the_music_and_are_part_of_the_recipe(muse):
         dataclasses.replace(muse, config=old).recipe("a flute", 0, Settings(bpm=90))
 
 
+def test_a_piece_ends_unless_it_is_to_go_on():
+    """The last fifth of a second, in dB of the whole piece."""
+    muse, found = Muse.from_pretrained("mini"), {}
+    for ends in (None, False):
+        pieces = [muse.generate(p, seed=3, seconds=6.0, ends=ends).audio[0] for p in ("a fast fiddle tune", "a flute")]
+        levels = [audio[:, -8820:].square().mean() / audio.square().mean() for audio in pieces]
+        found[ends] = [float(10 * level.log10()) for level in levels]
+    assert max(found[None]) < -20 and min(found[False]) > -12, found
+    recipes = [muse.recipe("a flute", 0, Settings(ends=ends)) for ends in (None, True, False)]
+    assert [len(batch) for batch in micro_batches(recipes)] == [2, 1]
+
+
 def test_a_tempo_is_drawn_by_the_seed_around_what_the_embedding_tells(muse):
     with torch.inference_mode():
         muse.stage2.readout[0, -1], muse.stage2.readout[3, -1] = 0.5, 1.0  # 120 sqrt(2) BPM in three

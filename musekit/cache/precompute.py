@@ -24,7 +24,7 @@ from torch import Tensor
 from musekit import distributed, gpu, pretrained
 from musekit.cache import Manifest, build_shards, caption_id, config_hash, read_clips
 from musekit.config import EmbedderConfig, MuseConfig, MuseError, identity, preset, suggest
-from musekit.corpus import plan, readers
+from musekit.corpus import families, plan, readers
 from musekit.corpus.processes import end_if
 from musekit.corpus.sound import Sound, read_audio
 from musekit.encoders.mini import JointEmbedder, features
@@ -199,7 +199,7 @@ def make_clips(
             return []
         if name == "scores":
             made = plan.build_clips(out, n=options.n, workers=options.workers, seed=options.seed, stop=stop)
-            return readers.table("clips", len(made), "of scores", {})
+            return readers.table("clips", len(made), "of scores", families.set_aside(out))
         seconds = options.seconds or float(math.floor(config.window_seconds))
         return readers.read_corpus(name, folder, out, seconds, stop)[1]
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from musekit.config import MuseError
 from musekit.corpus.processes import in_processes
 from musekit.corpus.scores import Score, parse, slug, sources
-from musekit.files import decode, write_atomic
+from musekit.files import decode, read_json, write_atomic
 
 N = 6  # intervals in one n-gram
 SAME_MELODY, SAME_PIECE = 0.30, 0.90
@@ -92,9 +92,18 @@ def group(scores: list[Score]) -> tuple[list[Score], list[dict]]:
 
 
 def parse_to(folder: Path, source: str) -> None:
-    """Write the usable works of one corpus file to <folder>/<source>.jsonl."""
-    lines = (json.dumps(asdict(score), separators=(",", ":")) + "\n" for score in parse(source))
+    """Write the usable works of one corpus file to <folder>/<source>.jsonl, and why others are not usable beside it."""
+    scores, aside = parse(source)
+    if aside:
+        write_atomic(folder / f"{slug(source)}.aside.json", json.dumps(aside))
+    lines = (json.dumps(asdict(score), separators=(",", ":")) + "\n" for score in scores)
     write_atomic(folder / f"{slug(source)}.jsonl", "".join(lines))
+
+
+def set_aside(out: Path) -> dict[str, str]:
+    """Why works are not used, by their names in the corpus."""
+    files = sorted((out / "scores").glob("*.aside.json"))
+    return {work: why for path in files for work, why in read_json(path, dict[str, str]).items()}
 
 
 def read_scores(files: Iterable[Path]) -> list[Score]:

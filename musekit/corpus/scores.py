@@ -189,20 +189,20 @@ def score_of(stream, work: str, source: str, rhythm: str = "") -> Score:
     )  # fmt: skip
 
 
-def parse(source: str) -> list[Score]:
-    """The usable works of one corpus file "collection/path". Files that music21 cannot read have none."""
+def parse(source: str) -> tuple[list[Score], dict[str, str]]:
+    """The usable works of one corpus file "collection/path", and by their names why others are not."""
     import warnings
 
     from music21 import converter, stream
 
     path, stem = corpus_folder() / source, source.rsplit(".", 1)[0]
-    scores = []
+    scores, aside = [], {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             whole = converter.parse(path, forceSource=True)
-        except Exception:  # whatever music21 raises
-            return []
+        except Exception as error:  # noqa: BLE001 - whatever music21 raises
+            return [], {source: f"music21 cannot read the score ({type(error).__name__}: {error})"}
         many = list(whole.scores) if isinstance(whole, stream.Opus) else [whole]
         rhythms = rhythms_of(path) if path.suffix == ".abc" else {}
         for i, one in enumerate(many):
@@ -212,6 +212,8 @@ def parse(source: str) -> list[Score]:
                 if COLLECTIONS[source.split("/")[0]]["kind"] == "classical":
                     one.toSoundingPitch(inPlace=True)
                 scores.append(score_of(one, work, f"music21 corpus: {source}", rhythms.get(number, "")))
-            except Exception:  # noqa: S112 - not usable, or broken in a way of its own
-                continue
-    return scores
+            except ValueError as error:
+                aside[work] = str(error)
+            except Exception as error:  # noqa: BLE001 - broken in a way of its own
+                aside[work] = f"music21 cannot play the score ({type(error).__name__}: {error})"
+    return scores, aside

@@ -174,6 +174,8 @@ class Lab:
         if muse is self.muse and not steps:
             steps = draft_steps(muse)
         settings = Settings(seconds=self.seconds, steps=steps, micro_batch=1)
+        if self.muse.config.stage2.controls:
+            settings.ends = False  # places fade into one another (`sequence`)
         recipe = muse.recipe(point.group[:MAX_PROMPT_CHARS], self.noise_seed, settings)
         key = recipe, point.embedding.numpy().tobytes()
         if key not in self._cache:
