@@ -95,18 +95,22 @@ def agreed(asked: dict, said: dict) -> Controls | None:
     if "key" in asked:
         asked = asked | dict(zip(("key", "mode"), read_key(asked["key"]), strict=True))
     said = {name: said[name] for name in ("bpm", "metre", "key", "mode") if name in said}
+    in_words = [d | dict.fromkeys(("key", "mode"), f"{d.get('key')} {d.get('mode')}") for d in (said, asked)]
     if "metre" in said:  # three eighths are one beat, as in 6/8
         beats, unit = map(int, said["metre"].split("/"))
         said["metre"] = beats // 3 if unit == 8 and beats > 3 and beats % 3 == 0 else beats
     for name in said.keys() & asked.keys():
         if said[name] != asked[name]:
-            raise MuseError(f"the prompt says {name} = {said[name]}, and the option {asked[name]}: leave out one")
+            prompt, option = (words[name] for words in in_words)
+            what = name.replace("mode", "key")
+            raise MuseError(f"the prompt says {what} = {prompt}, and the option {option}: leave out one")
     return Controls(**said | asked) if said or asked else None
 
 
 def read_key(text: str, mode: str | None = None) -> tuple[str, str]:
-    """(tonic, mode) of "D minor", "Dm", "F#", "Bb major". Raises MuseError."""
-    found = re.fullmatch(r"([A-Ga-g])([#b]?)\s*(m|min|minor|maj|major)?", text.strip())
+    """(tonic, mode) of "D minor", "Dm", "F#", "B flat major". Raises MuseError."""
+    accidental = r"#|♯|b|♭|[ -]?sharp|[ -]?flat|"
+    found = re.fullmatch(rf"([A-Ga-g])({accidental})\s*(m|min|minor|maj|major)?", text.strip())
     said = found and {"m": "minor", "min": "minor", "maj": "major"}.get(found[3], found[3])
     if not found or (mode and said and mode != said):
         raise MuseError(f"key = {text!r:.40} cannot be read; give a tonic and a mode, such as D minor or F# major")
@@ -115,6 +119,7 @@ def read_key(text: str, mode: str | None = None) -> tuple[str, str]:
 
 def read_chords(text: str) -> list[list[tuple[int, str]]]:
     """[(root, quality), ...] of each bar. Raises MuseError that names the token and what is allowed."""
+    text = text.replace(",", " ").replace("♭", "b").replace("♯", "#")
     bars = [bar.split() for bar in text.split("|")] if "|" in text else [[token] for token in text.split()]
     bars, chords = [bar for bar in bars if bar], {}
     if not 0 < sum(map(len, bars)) <= MAX_CHORDS:

@@ -41,7 +41,7 @@ def of_student(sample: SampleConfig, found: lora.LoRA, folder: Path) -> SampleCo
     if found.part != "stage2" or teacher != read_hashes(folder).get("stage2") or not 1 <= steps <= 64:
         raise MuseError(f"the student for drafts is not of {folder}'s Stage 2: train it again, or delete {STUDENT}")
     grid = {"stage2_steps": steps, "shift": shift, "stage2_solver": "euler"}
-    return checked(dataclasses.asdict(sample) | grid | {"guidance_scale": 1.0}, SampleConfig)
+    return checked(dataclasses.asdict(sample) | grid | {"guidance_scale": 1.0, "control_guidance": 0.0}, SampleConfig)
 
 
 def begin(network: StableAudioMuQ, sample: SampleConfig, steps: int) -> None:

@@ -43,6 +43,8 @@ def test_beats_chords_and_melody_of_frames():
 def test_controls_are_read_and_become_the_record_of_a_piece(tmp_path):
     line = Controls(bpm=120, metre=4, key="Bb minor", chords="Am7 F|C G7 |")
     assert (line.key, line.mode, Controls(key="Gb").key, Controls(key="dm").mode) == ("Bb", "minor", "F#", "minor")
+    assert Controls(key="B♭ minor").key == Controls(key="A sharp minor").key == "Bb"
+    assert Controls(chords="B♭, C♯m").record(4)["chords"] == Controls(chords="Bb C#m").record(4)["chords"]
     bars = [(0, 9, "min"), (1, 5, "maj"), (2, 0, "maj"), (3, 7, "7")]
     assert line.record(7)["chords"] == [*bars, *((start + 4, *chord) for start, *chord in bars)]
     assert Controls(chords="C N").record(4)["chords"] == [(0, 0, "maj"), (2, 0, "none")]  # 120 BPM in four

@@ -115,6 +115,9 @@ def test_a_missing_font_names_its_package(monkeypatch):
     monkeypatch.delenv("MUSEKIT_FONTS")
     with pytest.raises(MuseError, match="sudo apt-get install fluid-soundfont-gm"):
         fonts.located("fluid")
+    monkeypatch.setitem(fonts.FONTS["musescore"], "file", "/nowhere/MuseScore.sf3")
+    with pytest.raises(MuseError, match="install musescore-general-soundfont-small fluid-soundfont-gm$"):
+        fonts.require_all()
     with pytest.raises(MuseError, match="has no program 3 in bank 99"):
         fonts.subset(TIMGM, [(99, 3)])
     with pytest.raises(MuseError, match="unknown instrument of timgm 'flut'; did you mean 'flute'"):

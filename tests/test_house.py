@@ -46,7 +46,7 @@ LAYERS = """
     commands cli __main__
 """
 # Lines and files of Python, so that the tree does not grow back unnoticed.
-BARS = {"musekit": (18_070, 125), "tests": (12_230, None), "scripts+poster": (1_650, None)}
+BARS = {"musekit": (18_130, 125), "tests": (12_270, None), "scripts+poster": (1_650, None)}
 
 
 def sources(package: Path) -> dict[str, ast.Module]:

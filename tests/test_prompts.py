@@ -21,6 +21,8 @@ READ = [  # prompt, what is read, what is left of the prompt where that is less
     ("without piano, bass or drums", "-piano -bass -drums", "music"), ("harp instead of piano", "-piano", "harp"),
     ("calm (no drums). No pianos", "-drums -piano", "calm."), ("drum-free jazz", "-drums", "jazz"),
     ("no drums, piano and cello", "-drums", "piano and cello"), ("not a piano but a harp", "-piano", "a harp"),
+    ("a band w/o piano", "-piano", "a band"), ("strings, free of drums", "-drums", "strings"),
+    ("all but avoid bass and organ", "-bass -organ", "all"), ("no more drums", "-drums", "music"),
 ]  # fmt: skip
 UNREAD = """
     in 1920s style | 24-bit audio | opus 27 no 2 | No. 5 symphony | a minor disaster | A minor disaster | in a major way

@@ -80,6 +80,18 @@ def located(font: str) -> Path:
     return found[0]
 
 
+def require_all() -> None:
+    """Raise MuseError that names the packages of all fonts that are missing."""
+    missing = []
+    for font, about in FONTS.items():
+        try:
+            located(font)
+        except MuseError:
+            missing.append(about["package"])
+    if missing:
+        raise MuseError(f"SoundFonts are missing; install them: sudo apt-get install {' '.join(missing)}")
+
+
 def stand_in(folder: Path) -> list[str]:
     """Let TimGM, which pretty_midi ships, stand in for fonts whose package is missing, its steel guitar for their
     mandolin, by files in `folder`, which becomes MUSEKIT_FONTS. Returns the missing fonts: they do not sound as named.

@@ -359,6 +359,7 @@ def build_clips(
     `only`: prefixes of corpus files, for a small repertoire. Raises `distributed.Stopped` when `stop()` says so.
     """
     out, records, unusable = Path(out).expanduser(), [], set()
+    fonts.require_all()
     if read_plan(out, n, seed, only) is None:
         write_plan(out, n, workers, seed, only, stop)
 
