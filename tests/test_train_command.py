@@ -45,7 +45,7 @@ def test_few_files_take_part(tiny, tmp_path):
     system = Muse.from_pretrained(tiny.weights)
     training, sampling = files_at_work(lambda: cli.main(words)), files_at_work(lambda: system.generate("a harp", n=1))
     assert 8 < len(training) <= 15, sorted(training)
-    assert 8 < len(sampling) <= 17, sorted(sampling)
+    assert 8 < len(sampling) <= 18, sorted(sampling)
 
 
 def options(tiny, tmp_path, part, **changes):
