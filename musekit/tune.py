@@ -13,7 +13,6 @@ SURE = 0.1  # median probability of a pitch where there is one: noise has 0.01, 
 QUIET = 0.2  # of the median level of what has a pitch; a repeated note begins behind such a dip
 
 
-@functools.cache
 def melody_of(path: str) -> str | tuple[Note, ...]:
     """`Settings.melody` of a file: the path of a MIDI file as it is, or the notes of a recording (`read_tune`).
 
@@ -23,10 +22,15 @@ def melody_of(path: str) -> str | tuple[Note, ...]:
         with open(path, "rb") as file:
             if file.read(4) == b"MThd" or Path(path).suffix.lower() in (".mid", ".midi"):
                 return path
-            return tuple(read_tune(Path(path).read_bytes(), Path(path).name)[0])
+            return _notes(Path(path).read_bytes(), Path(path).name)
     except OSError as error:
         why = f"cannot read the melody {path!r:.80}: {error.strerror or error}"
         raise MuseError(f"{why}; give a MIDI file, or a recording of one voice") from error
+
+
+@functools.lru_cache(4)  # the lines of a file of prompts may share a recording
+def _notes(data: bytes, name: str) -> tuple[Note, ...]:
+    return tuple(read_tune(data, name)[0])
 
 
 def read_tune(data: bytes, name: str) -> tuple[list[Note], float | None]:

@@ -250,9 +250,7 @@ def test_what_is_hummed_becomes_notes_and_other_sounds_do_not():
         assert [pitch for *_, pitch in notes] == pitches and tempo is None
         assert np.allclose([onset for onset, *_ in notes], 0.45 * np.arange(8), atol=0.08)
         assert all(0.25 < length < 0.45 for _, length, _ in notes)
-    noises = [
-        0.1 * np.random.default_rng(seed).standard_normal(132300) for seed in range(4)
-    ]
+    noises = [0.1 * np.random.default_rng(seed).standard_normal(132300) for seed in range(4)]
     nothing = [(wav(x), "no notes") for x in (np.zeros(44100), *noises)]
     for data, why in ((b"MThd", "as a MIDI file"), (b"odd", "as sound"), *nothing):
         with pytest.raises(MuseError, match=why):
